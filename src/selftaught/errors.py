@@ -1,0 +1,36 @@
+"""What can go wrong, by whose hand: each error is a sentence with the value, the need, the way out.
+
+The command line turns an error into its message and `exit_code`; Python users catch the class.
+"""
+
+
+class SelftaughtError(Exception):
+    """Base of everything that selftaught raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(SelftaughtError):
+    """An argument, a configuration or an input that cannot work."""
+
+    exit_code = 2
+
+
+class DataError(SelftaughtError):
+    """A dataset that is too broken to train on."""
+
+    exit_code = 3
+
+
+class TrainingError(SelftaughtError):
+    """A run that failed on its way: a loss that is not finite, a checkpoint that cannot be read."""
+
+    exit_code = 1
+
+
+class Interrupted(SelftaughtError):  # noqa: N818 - it is not an error: the run is saved
+    """A run that was stopped from outside, saved, and can be resumed."""
+
+    def __init__(self, message: str, exit_code: int = 75):
+        super().__init__(message)
+        self.exit_code = exit_code
