@@ -28,7 +28,7 @@ class TrainingError(SelftaughtError):
     exit_code = 1
 
 
-class Interrupted(SelftaughtError):  # noqa: N818 - it is not an error: the run is saved
+class Interrupted(SelftaughtError):
     """A run that was stopped from outside, saved, and can be resumed."""
 
     def __init__(self, message: str, exit_code: int = 75):

@@ -1,0 +1,124 @@
+"""The contract that every self-supervised method fulfils, and what it is handed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
+"""(image uint8 [H, W, C], generator of this sample) -> nested arrays that collate; picklable."""
+
+
+class Batch(NamedTuple):
+    """What `Method.loss` receives.
+
+    views: what the method's own pipeline returned for each sample, collated, images as floats.
+    index: [B] position of each sample in the dataset.
+    label: [B] class of each sample, for supervised methods alone.
+    """
+
+    views: Any
+    index: Tensor
+    label: Tensor | None = None
+
+
+class Corpus(Protocol):
+    """The dataset as a whole, for methods that look at all of it."""
+
+    def __len__(self) -> int: ...
+
+    def embed(self, encoder: nn.Module) -> Tensor:
+        """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a paper optimizes: what the engine uses unless the user asks for something else.
+
+    Args:
+        optimizer: `lars` has the learning rate outside the momentum (BYOL, Barlow Twins, VICReg),
+            `lars_tf` inside (SimCLR); `larc` is SwAV's, which adapts biases and norms too.
+        lr: peak learning rate for `batch` samples a step.
+        batch: number of samples that `lr` holds for.
+        scaling: how the rate follows the batch that is really used.
+        weight_decay: constant, or (start, end) of a cosine.
+        warmup: fraction of training in which the rate rises linearly.
+        warmup_from: rate at the first step, as a fraction of the peak.
+        end: rate at the last step, as a fraction of the peak.
+        schedule: shape after the warm-up; `step` multiplies by 0.1 at each of `milestones`.
+        milestones: fractions of training.
+        by_epoch: whether the rate changes at epochs only.
+        decay_all: whether biases and norms are decayed too.
+        bias_lr: rate of biases and norms, as a fraction of `lr`.
+        constant: names of submodules whose rate stays at its peak.
+        momentum: of SGD and LARS.
+        betas: of AdamW and LAMB.
+        clip: largest gradient norm, None for no clipping.
+        clip_each: whether each parameter is clipped by its own norm (DINO), not all by the total.
+    """
+
+    optimizer: Literal["sgd", "adamw", "lamb", "lars", "lars_tf", "larc"]
+    lr: float
+    batch: int = 256
+    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    weight_decay: float | tuple[float, float] = 0.0
+    warmup: float = 0.0
+    warmup_from: float = 0.0
+    end: float = 0.0
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[float, ...] = ()
+    by_epoch: bool = False
+    decay_all: bool = False
+    bias_lr: float = 1.0
+    constant: tuple[str, ...] = ()
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+    clip_each: bool = False
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised objective: sample -> views -> loss. Nothing else.
+
+    A concrete method is final (never subclass one) and alone in `methods/<family>/<name>.py`. Each
+    constructor parameter is stored under its own name. What is remembered between steps is a
+    parameter or a persistent buffer, alike in all processes, of a shape known at construction.
+    """
+
+    recipe: ClassVar[Recipe]
+    default_backbone: ClassVar[str] = "resnet50"
+    sync_batchnorm: ClassVar[bool] = True
+    """Whether batch norms see the batch of all processes; MoCo's must not."""
+    min_batch: ClassVar[int] = 2
+    """Smallest batch, over all processes, for which the loss means something."""
+
+    backbone: nn.Module
+    progress: float = 0.0
+    """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
+
+    @abstractmethod
+    def views(self, size: int) -> Pipeline:
+        """The paper's views for images of `size` pixels; must not hold the method itself."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor | dict[str, Tensor]:
+        """Scalar loss, or named terms whose sum is the loss."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network to evaluate and to export."""
+        return self.backbone
+
+    def on_epoch(self, corpus: Corpus) -> Tensor | None:
+        """Before each epoch: cluster, relabel. May return the indices that the epoch shows."""
+        return None
+
+    def before_step(self) -> None:
+        """Between backward and the optimizer's step."""
+
+    def after_step(self) -> None:
+        """After the optimizer's step."""

@@ -1,0 +1,64 @@
+"""SimCLR (Chen et al., 2020), https://arxiv.org/abs/2002.05709."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.contrastive import nt_xent
+
+
+class SimCLR(Method):
+    """Find the other view of an image among all other images of the batch.
+
+    Args:
+        backbone: image encoder.
+        temperature: of the softmax over similarities, above 0.
+        hidden: width of the projector's hidden layers.
+        dim: width of the embedding.
+        layers: Linear layers of the projector; the paper has 2, its code and SimCLRv2 3.
+        strength: of the colour jitter; 0.5 for CIFAR.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+    """
+
+    recipe = Recipe("lars_tf", lr=0.3, weight_decay=1e-6, warmup=0.1)
+
+    def __init__(
+        self,
+        backbone: Image,
+        temperature: float = 0.1,
+        hidden: int = 2048,
+        dim: int = 128,
+        layers: int = 3,
+        strength: float = 1.0,
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        self.backbone, self.temperature = backbone, temperature
+        self.hidden, self.dim, self.layers = hidden, dim, layers
+        self.strength, self.blur = strength, blur
+        self.projector = projector(backbone.dim, *[hidden] * (layers - 1), dim)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.simclr(size, self.strength, self.blur)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]."""
+        z1, z2 = self.projector(self.backbone(torch.cat(batch.views))).chunk(2)
+        return nt_xent(z1, z2, self.temperature)
+
+
+def projector(*dims: int) -> nn.Sequential:
+    """The reference's head: no biases; a norm after each Linear, the last one without its shift."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(itertools.pairwise(dims), 2):
+        norm = nn.BatchNorm1d(b)
+        layers += [nn.Linear(a, b, bias=False), norm]
+        if i == len(dims):
+            norm.bias.requires_grad_(False)
+        else:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)

@@ -1,0 +1,1 @@
+"""Maths that two or more methods share: pure functions."""

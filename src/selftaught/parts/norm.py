@@ -1,0 +1,62 @@
+"""Batch norm over the batch of all processes, on any device."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import dist
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose statistics are those of all processes, whatever their batch sizes.
+
+    torch's own refuses CPU tensors; this one is a few differentiable sums. The running variance
+    is the unbiased one of the whole batch, as `nn.BatchNorm1d` on the concatenated batch has it.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch norm needs [B, C, ...], got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or dist.world() == 1:
+            return super().forward(input)
+        axes = [0, *range(2, input.dim())]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        count = dist.total(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = dist.total(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        var = dist.total(centred.square().sum(axes)) / count
+        if self.track_running_stats:
+            with torch.no_grad():
+                cast(Tensor, self.num_batches_tracked).add_(1)
+                rate = self.momentum or 1 / float(cast(Tensor, self.num_batches_tracked))
+                cast(Tensor, self.running_mean).lerp_(mean, rate)
+                cast(Tensor, self.running_var).lerp_(var * count / (count - 1), rate)
+        out = centred * (var + self.eps).rsqrt().view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+
+def synchronize(module: nn.Module) -> nn.Module:
+    """`module` with each of its batch norms replaced by a synchronized one, parameters kept."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            new = SyncBatchNorm(
+                child.num_features,
+                child.eps,
+                child.momentum,
+                child.affine,
+                child.track_running_stats,
+            )
+            new.load_state_dict(child.state_dict())
+            new.to(next(iter(child.state_dict().values())).device)
+            for parameter, old in zip(new.parameters(), child.parameters(), strict=True):
+                parameter.requires_grad_(old.requires_grad)
+            setattr(module, name, new.train(child.training))
+        else:
+            synchronize(child)
+    return module

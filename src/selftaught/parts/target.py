@@ -1,0 +1,24 @@
+"""Slow copies of a network: momentum encoders, teachers."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen_copy(module: M) -> M:
+    """A copy that never receives gradient: a target."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """target <- momentum * target + (1 - momentum) * online, of the parameters alone.
+
+    Buffers stay: in the papers' code the statistics of a target's batch norms come from its own
+    forward passes (MoCo, BYOL, DINO).
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)

@@ -1,0 +1,38 @@
+"""A row a method: what the contract tests construct. Adding a method adds its row here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from selftaught import methods
+from selftaught.backbones import backbone
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method small enough to test: timm's `test_resnet` or `test_vit`, images of `size` px.
+
+    Args:
+        options: constructor parameters beside the backbone.
+        net: timm name of the backbone.
+        size: of the images; multiples of 16 for `test_vit`.
+        unused: prefixes of parameters that rightly get no gradient at the first step.
+        exact_ranks: whether two processes give one's loss to the last digits; False where
+            the method itself draws masks or negatives in each process (say why in a comment).
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    net: str = "test_resnet"
+    size: int = 32
+    unused: tuple[str, ...] = ()
+    exact_ranks: bool = True
+
+    def make(self, name: str, samples: int = 16) -> Any:
+        options = dict(self.options)
+        if "samples" in methods.signature(name):
+            options["samples"] = samples
+        return methods.find(name)(backbone(self.net, size=self.size), **options)
+
+
+CASES = {
+    "simclr": Case({"hidden": 32, "dim": 16}),
+}

@@ -1,0 +1,40 @@
+"""Fixtures: the two-process pool, one thread a process, no network."""
+
+import socket
+
+import pytest
+import torch
+
+from tests.pool import Pool
+
+
+@pytest.fixture(scope="session")
+def pool():
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_no_network():
+    """Tests are exact on any number of cores, and nothing they call may leave the machine."""
+    torch.set_num_threads(1)
+    real = socket.socket.connect
+
+    def connect(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
+            raise AssertionError(f"a test opened a connection to {address}")
+        return real(self, address)
+
+    socket.socket.connect = connect  # type: ignore[method-assign]
+    yield
+    socket.socket.connect = real  # type: ignore[method-assign]

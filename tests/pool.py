@@ -1,0 +1,61 @@
+"""Two gloo processes that run functions for the tests, started once a session."""
+
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+WORLD = 2
+
+
+def _serve(rank: int, folder: str, tasks: Any, results: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    while (task := tasks.get()) is not None:
+        function, arguments = task
+        try:
+            torch.manual_seed(0)
+            results.put((rank, function(rank, *arguments), None))
+        except BaseException:
+            results.put((rank, None, traceback.format_exc()))
+    dist.destroy_process_group()
+
+
+class Pool:
+    """`run(f, *a)` calls `f(rank, *a)` in both processes at once and returns both results."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        self.folder = tempfile.TemporaryDirectory()
+        self.tasks = [context.Queue() for _ in range(WORLD)]
+        self.results = context.Queue()
+        self.processes = [
+            context.Process(
+                target=_serve, args=(r, str(Path(self.folder.name)), q, self.results), daemon=True
+            )
+            for r, q in enumerate(self.tasks)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def run(self, function: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Any]:
+        for queue in self.tasks:
+            queue.put((function, arguments))
+        answers = sorted(
+            (self.results.get(timeout=timeout) for _ in range(WORLD)), key=lambda a: a[0]
+        )
+        failed = [f"rank {rank}:\n{error}" for rank, _, error in answers if error]
+        assert not failed, "\n".join(failed)
+        return [value for _, value, _ in answers]
+
+    def close(self) -> None:
+        for queue in self.tasks:
+            queue.put(None)
+        for process in self.processes:
+            process.join(10)
+        self.folder.cleanup()
