@@ -1,0 +1,53 @@
+"""What a sample is turned into: views that are declared once and executed by any engine.
+
+A *pipeline* is a picklable callable `(image, rng) -> views`: `image` is a uint8 array [H, W, C],
+`rng` a `numpy.random.Generator` that belongs to this sample (`sample_rng`), and `views` a nested
+list, tuple or dict of arrays that `default_collate` batches. Image views leave as uint8 [C, S, S];
+`device.normalize` turns the collated batch into floats where the model lives.
+
+    views = augment.simclr(224)
+    one, two = views(image, augment.sample_rng(seed=0, epoch=3, index=17))
+
+Names load on first use, so that importing this package does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selftaught.augment.cells import Tiles as Tiles
+    from selftaught.augment.cells import cut_tiles as cut_tiles
+    from selftaught.augment.device import normalize as normalize
+    from selftaught.augment.pipeline import Pipeline as Pipeline
+    from selftaught.augment.pipeline import Transform as Transform
+    from selftaught.augment.pipeline import sample_rng as sample_rng
+    from selftaught.augment.presets import byol as byol
+    from selftaught.augment.presets import crop as crop
+    from selftaught.augment.presets import moco as moco
+    from selftaught.augment.presets import moco_v1 as moco_v1
+    from selftaught.augment.presets import multicrop as multicrop
+    from selftaught.augment.presets import plain as plain
+    from selftaught.augment.presets import simclr as simclr
+    from selftaught.augment.presets import simsiam as simsiam
+    from selftaught.augment.presets import tiles as tiles
+    from selftaught.augment.views import Params as Params
+    from selftaught.augment.views import Plain as Plain
+    from selftaught.augment.views import View as View
+    from selftaught.augment.views import Views as Views
+
+_MODULE = {
+    "normalize": "device",
+    **dict.fromkeys(("Pipeline", "Transform", "sample_rng"), "pipeline"),
+    **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
+    **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),
+    **dict.fromkeys(("Tiles", "cut_tiles"), "cells"),
+    **dict.fromkeys(("Params", "Plain", "View", "Views"), "views"),
+}
+
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)

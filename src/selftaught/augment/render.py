@@ -1,0 +1,209 @@
+"""The reference renderer: drawn parameters to pixels, with the meaning of torchvision's v2 tensors.
+
+Between resizing and the result, an image is a float32 tensor [C, H, W] of *whole levels* 0..255:
+every operation rounds as torchvision's does on uint8. That equals torchvision's uint8 path bit by
+bit (blur: within one level, where rounding falls on a tie) without converting at each step.
+Operations change their argument in place.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import get_worker_info
+
+if TYPE_CHECKING:
+    from selftaught.augment.views import Params, View
+
+_log = logging.getLogger("selftaught")
+
+LONGEST = 4
+"""Longest aspect ratio that `render_plain` resizes whole; what lies beyond is never visible."""
+
+
+@torch.inference_mode()
+def render_view(image: np.ndarray, view: "View", params: "Params") -> np.ndarray:
+    """Render one view of `image`, uint8 [H, W, C], as uint8 [C, size, size]."""
+    p = params
+    cut = image[p.top : p.top + p.height, p.left : p.left + p.width]
+    pixels = _resize(cut, view.size, view.size, view.interpolation)
+    if p.flip:
+        pixels = pixels[:, ::-1]
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    channels = len(planes)
+    if channels != 3 and (any(view.jitter[2:]) or view.gray):
+        _warn_colour(channels)
+    if not (p.order or p.gray or p.sigma or p.solarize):
+        return planes
+
+    x = torch.from_numpy(planes).float()
+    for k in p.order:
+        x = _JITTER[k](x, p.factors[k])
+    if p.gray:
+        x = grayscale(x)
+    if p.sigma:
+        x = blur(x, p.sigma, view.blur_radius)
+    if p.solarize:
+        x = solarize(x)
+    return x.numpy().astype(np.uint8)
+
+
+@torch.inference_mode()
+def render_plain(image: np.ndarray, resize: int, size: int) -> np.ndarray:
+    """Resize the short side of `image`, uint8 [H, W, C], cut the centre: uint8 [C, size, size].
+
+    Images longer than `LONGEST` to 1 lose their ends first, so that a thin strip cannot ask for
+    gigabytes.
+    """
+    short = min(image.shape[:2])
+    (top, height), (left, width) = (
+        ((n - kept) // 2, kept) for n in image.shape[:2] for kept in [min(n, LONGEST * short)]
+    )
+    image = image[top : top + height, left : left + width]
+    height, width = resize * height // short, resize * width // short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    pixels = _resize(image, height, width, "bilinear")[top : top + size, left : left + size]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Resize [H, W, C] with antialiasing. Stays channels-last: torch's fast path for 3 and 4."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    # The copy is contiguous and writable, whatever the image is: from_numpy warns otherwise.
+    x = torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None]
+    # A batch of one only counts as channels-last with the stride that a full batch would have.
+    x = x.as_strided(x.shape, (x.numel(), *x.stride()[1:]))
+    x = F.interpolate(x, (height, width), mode=interpolation, antialias=True, align_corners=False)
+    return x[0].permute(1, 2, 0).numpy()
+
+
+@lru_cache
+def _warn_colour(channels: int) -> None:
+    worker = get_worker_info()
+    if worker is None or worker.id == 0:
+        _log.warning(
+            "Saturation, hue and grayscale need 3 channels: images with %d get the other "
+            "operations of their views only",
+            channels,
+        )
+
+
+def brightness(x: Tensor, factor: float) -> Tensor:
+    """Multiply all levels of `x`, [C, H, W], by `factor`."""
+    return x.mul_(factor).clamp_(0, 255).floor_()
+
+
+def contrast(x: Tensor, factor: float) -> Tensor:
+    """Blend `x`, [C, H, W], with its mean: of the luminance for 3 channels, else of everything."""
+    gray = _luminance(x) if len(x) == 3 else x
+    return _blend(x, gray.mean(dim=(-3, -2, -1), keepdim=True), factor)
+
+
+def saturation(x: Tensor, factor: float) -> Tensor:
+    """Blend `x`, [C, H, W], with its luminance. Only 3 channels have colours."""
+    return _blend(x, _luminance(x), factor) if len(x) == 3 else x
+
+
+def grayscale(x: Tensor) -> Tensor:
+    """Put the luminance of `x`, [C, H, W], into every channel. Only 3 channels have colours."""
+    return _luminance(x).expand_as(x) if len(x) == 3 else x
+
+
+def solarize(x: Tensor) -> Tensor:
+    """Invert levels from 128 on: for whole levels, the smaller of a level and its inverse."""
+    return torch.minimum(x, 255 - x)
+
+
+def _luminance(x: Tensor) -> Tensor:
+    return x[:1].mul(0.2989).add_(x[1:2], alpha=0.587).add_(x[2:], alpha=0.114).floor_()
+
+
+def _blend(x: Tensor, other: Tensor, factor: float) -> Tensor:
+    return x.mul_(factor).add_(other, alpha=1.0 - factor).clamp_(0, 255).floor_()
+
+
+def hue(x: Tensor, turn: float) -> Tensor:
+    """Turn the colours of `x`, [C, H, W], by `turn` circles. Only 3 channels have colours.
+
+    Masks are float planes of 0 and 1 and selections are sums: multiplying by one and adding
+    zero is exact, and an order of magnitude faster than indexing.
+    """
+    if len(x) != 3:
+        return x
+    rgb = x.mul_(1.0 / 255)
+    r, g, b = rgb
+    value = torch.maximum(torch.maximum(r, g), b)
+    spread = value - torch.minimum(torch.minimum(r, g), b)
+    # A grey pixel has no spread: its numerators are zero, so any divisor does.
+    sat = spread / value.clamp_min(1e-9)
+    rc, gc, bc = (value - rgb).div_(spread.clamp_min_(1e-9))
+    is_r = r.eq_(value)
+    is_g = g.eq_(value).mul_(1 - is_r)
+    is_b = (1 - is_r).sub_(is_g)
+    h = (bc - gc).mul_(is_r)
+    h.add_((rc + 2.0).sub_(bc).mul_(is_g)).add_((gc + 4.0).sub_(rc).mul_(is_b))
+    h = _fraction(h.mul_(1.0 / 6.0).add_(1.0))
+    h = _fraction(h.add_(turn)).mul_(6)
+
+    sector = h.floor()
+    part = h.sub_(sector).mul_(sat)
+    low = 1.0 - sat
+    down = (1.0 - part).mul_(value).clamp_(0, 1)
+    up = part.add_(low).mul_(value).clamp_(0, 1)
+    low.mul_(value).clamp_(0, 1)
+    s0, s1, s2, s3, s4, s5 = (sector.clone().eq_(k) for k in range(6))
+    s0.add_(sector.eq_(6))  # rounding can turn a hue just below zero into a whole circle
+    out = torch.empty_like(x)
+    for plane, full, falling, empty, rising in (
+        (out[0], s5 + s0, s1, s2 + s3, s4),
+        (out[1], s1 + s2, s3, s4 + s5, s0),
+        (out[2], s3 + s4, s5, s0 + s1, s2),
+    ):
+        torch.mul(value, full, out=plane)
+        plane.addcmul_(down, falling).addcmul_(low, empty).addcmul_(up, rising)
+    return out.mul_(255 + 1.0 - 1e-3).floor_()
+
+
+def _fraction(x: Tensor) -> Tensor:
+    return x.sub_(x.floor())
+
+
+_JITTER: tuple[Callable[[Tensor, float], Tensor], ...] = (brightness, contrast, saturation, hue)
+
+
+def blur(x: Tensor, sigma: float, radius: int | None = None) -> Tensor:
+    """Blur `x`, [C, H, W], with a Gaussian of `sigma` pixels; edges are mirrored.
+
+    Two passes of shifted sums. Weights beyond 5 sigma (less than a millionth) are never computed.
+
+    Args:
+        x: Whole levels [C, H, W].
+        sigma: Standard deviation in pixels, above 0.
+        radius: Half-width in pixels at which the Gaussian is cut; None leaves it whole.
+    """
+    height, width = x.shape[-2:]
+    reach = math.ceil(5 * sigma) if radius is None else min(radius, math.ceil(5 * sigma))
+    down, across = min(reach, height - 1), min(reach, width - 1)
+    x = F.pad(x[None], (across, across, down, down), mode="reflect")[0]
+    x = _shifted_sum(x, _gaussian(across, sigma), -1, width)
+    return _shifted_sum(x, _gaussian(down, sigma), -2, height).round_()
+
+
+def _gaussian(radius: int, sigma: float) -> list[float]:
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
+    total = sum(weights)
+    return [w / total for w in weights]
+
+
+def _shifted_sum(x: Tensor, weights: list[float], dim: int, length: int) -> Tensor:
+    out = x.narrow(dim, 0, length) * weights[0]
+    for k, weight in enumerate(weights[1:], 1):
+        out.add_(x.narrow(dim, k, length), alpha=weight)
+    return out
