@@ -1,0 +1,1 @@
+"""The one training loop: from a method and a dataset to a run folder."""
