@@ -48,37 +48,58 @@ class Recipe:
         weight_decay: constant, or (start, end) of a cosine.
         warmup: fraction of training in which the rate rises linearly.
         warmup_from: rate at the first step, as a fraction of the peak.
-        end: rate at the last step, as a fraction of the peak.
-        schedule: shape after the warm-up; `step` multiplies by 0.1 at each of `milestones`.
+        warmup_full: whether the warm-up's own last step has the peak already (SwAV, DINO), not
+            the step after it.
+        end: rate at the end of training, as a fraction of the peak.
+        schedule: shape after the warm-up; `step` multiplies by `drop` at each of `milestones`,
+            `linear` is the line from the very first step (BERT), `constant` may end in `cooldown`.
         milestones: fractions of training.
+        drop: factor at each milestone.
+        cooldown: fraction of training, at its end, in which a constant rate falls linearly.
         by_epoch: whether the rate changes at epochs only.
+        stretch: the schedules are those of a training this many times as long (MSN, V-JEPA).
+        first: number that the schedules give the first step; 1 in MSN and the JEPAs.
         decay_all: whether biases and norms are decayed too.
+        no_decay: names of submodules that are not decayed.
         bias_lr: rate of biases and norms, as a fraction of `lr`.
+        layer_decay: factor on the rate from each layer of a ViT to the one below it.
+        patch_lr: further factor on the rate of a ViT's patch embedding.
         constant: names of submodules whose rate stays at its peak.
         momentum: of SGD and LARS.
-        betas: of AdamW and LAMB.
+        eta: trust coefficient of LARS.
+        betas: of Adam, AdamW and LAMB.
         clip: largest gradient norm, None for no clipping.
-        clip_each: whether each parameter is clipped by its own norm (DINO), not all by the total.
+        clip_by: what the norm is taken over: all gradients, each direct submodule (DINOv2) or each
+            parameter (DINO).
     """
 
-    optimizer: Literal["sgd", "adamw", "lamb", "lars", "lars_tf", "larc"]
+    optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"]
     lr: float
     batch: int = 256
     scaling: Literal["linear", "sqrt", "none"] = "linear"
     weight_decay: float | tuple[float, float] = 0.0
     warmup: float = 0.0
     warmup_from: float = 0.0
+    warmup_full: bool = False
     end: float = 0.0
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "linear", "constant"] = "cosine"
     milestones: tuple[float, ...] = ()
+    drop: float = 0.1
+    cooldown: float = 0.0
     by_epoch: bool = False
+    stretch: float = 1.0
+    first: int = 0
     decay_all: bool = False
+    no_decay: tuple[str, ...] = ()
     bias_lr: float = 1.0
+    layer_decay: float = 1.0
+    patch_lr: float = 1.0
     constant: tuple[str, ...] = ()
     momentum: float = 0.9
+    eta: float = 0.001
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
-    clip_each: bool = False
+    clip_by: Literal["all", "module", "parameter"] = "all"
 
 
 class Method(nn.Module, ABC):

@@ -1,13 +1,19 @@
 """Values as functions of progress, the fraction of training done in [0, 1]."""
 
+from collections.abc import Sequence
 from math import cos, pi
 
 
 def cosine(start: float, end: float, progress: float) -> float:
-    """From `start` to `end` along half a cosine."""
-    return end + (start - end) * (1 + cos(pi * progress)) / 2
+    """From `start` to `end` along half a cosine; `end` beyond 1."""
+    return end + (start - end) * (1 + cos(pi * min(progress, 1.0))) / 2
 
 
 def linear(start: float, end: float, progress: float) -> float:
     """From `start` to `end` in a straight line; `end` beyond 1."""
     return start + (end - start) * min(progress, 1.0)
+
+
+def steps(start: float, factor: float, milestones: Sequence[float], progress: float) -> float:
+    """`start` times `factor` for each of `milestones` that `progress` has reached."""
+    return start * factor ** sum(progress >= m for m in milestones)
