@@ -1,7 +1,14 @@
 """The optimizer that a recipe asks for, and what its rates and weight decays are at each step."""
 
-import torch
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
+import timm.optim
+import torch
+from torch import Tensor, nn
+
+from selftaught.errors import UserError
 from selftaught.method import Recipe
 from selftaught.schedule import cosine, linear, steps
 
@@ -62,3 +69,192 @@ class Plan:
         for group in optimizer.param_groups:
             group["lr"] = (self.peak if group["constant"] else lr) * group["scale"]
             group["weight_decay"] = decay if group["decayed"] else 0.0
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rates (You et al., 2017), in the four forms that papers' code has.
+
+    With w a weight, g its gradient, m its momentum:
+
+    - `lars` (Barlow Twins, VICReg, BYOL, MoCo v3): g += decay w; g *= eta |w| / |g|;
+      m = momentum m + g; w -= lr m
+    - `lars_tf` (SimCLR): the same g; m = momentum m + lr g; w -= m. Differs when lr changes.
+    - `lars_late` (SimCLR without its "classic momentum"): g += decay w; m = momentum m + g;
+      w -= lr eta |w| / |m| m
+    - `larc` (SwAV, by apex without clipping): g = (g + decay w) eta |w| / (|g| + decay |w|);
+      m and w as in `lars`; neither decayed nor adapted where |w| or |g| is 0.
+
+    Other libraries' differ: timm's and lightly's divide by |g| + decay |w| like `larc`, and do not
+    adapt at all what is not decayed.
+
+    Args:
+        params: parameters or groups; a group's `adapt` of False leaves the factor with eta out.
+        lr: learning rate.
+        momentum: weight of the old momentum.
+        weight_decay: of all groups that do not say otherwise.
+        eta: trust coefficient.
+        form: one of the above.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        eta: float = 0.001,
+        form: Literal["lars", "lars_tf", "lars_late", "larc"] = "lars",
+    ):
+        self.form = form
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta}
+        super().__init__(params, {**defaults, "adapt": True})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if weights:
+                self._update(group, weights, [p.grad for p in weights])
+        return loss
+
+    def _update(self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]) -> None:
+        lr, decay, eta = group["lr"], group["weight_decay"], group["eta"]
+        adapt = group["adapt"]
+        moments = [self.state[w].setdefault("momentum", torch.zeros_like(w)) for w in weights]
+        if self.form == "larc" and adapt:
+            of_weights, of_grads = _norms(weights), _norms(grads)
+            some = (of_weights > 0) & (of_grads > 0)
+            if decay:
+                grads = _plus(grads, _times(weights, decay * some))
+            ratio = eta * of_weights / (of_grads + decay * of_weights + 1e-8)
+            grads = _times(grads, ratio.where(some, 1.0))
+        else:
+            if decay:
+                grads = _plus(grads, weights, decay)
+            if adapt and self.form != "lars_late":
+                grads = _times(grads, _trust(weights, grads, eta))
+        torch._foreach_mul_(moments, group["momentum"])
+        torch._foreach_add_(moments, grads, alpha=lr if self.form == "lars_tf" else 1.0)
+        if self.form == "lars_tf":
+            lr = 1.0
+        if self.form == "lars_late" and adapt:
+            moments = _times(moments, _trust(weights, moments, eta))
+        torch._foreach_add_(weights, moments, alpha=-lr)
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tensors))
+
+
+def _times(tensors: list[Tensor], factors: Tensor) -> list[Tensor]:
+    return list(torch._foreach_mul(tensors, list(factors.unbind())))
+
+
+def _plus(tensors: list[Tensor], others: list[Tensor], alpha: float = 1.0) -> list[Tensor]:
+    return list(torch._foreach_add(tensors, others, alpha=alpha))
+
+
+def _trust(weights: list[Tensor], updates: list[Tensor], eta: float) -> Tensor:
+    """eta |w| / |update| of each weight, 1 where either is 0 (a layer that starts from zero)."""
+    of_weights, of_updates = _norms(weights), _norms(updates)
+    return (eta * of_weights / of_updates).where((of_weights > 0) & (of_updates > 0), 1.0)
+
+
+def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over what a method trains; `Plan.apply` sets its rates.
+
+    Parameters alike in decay, rate and adaptation share a group, in the order of the method.
+
+    Raises:
+        UserError: the recipe names a submodule that the method lacks, or decays rates by layer and
+            the backbone is not a ViT.
+    """
+    trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    for part in (*recipe.constant, *recipe.no_decay):
+        if not any(_inside(name, (part,)) for name, _ in trained):
+            raise UserError(
+                f"the recipe names {part!r}, which {type(method).__name__} does not train; it "
+                f"trains {', '.join(dict.fromkeys(name.split('.')[0] for name, _ in trained))}"
+            )
+    groups: dict[tuple[Any, ...], list[nn.Parameter]] = {}
+    for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
+        flat = p.ndim <= 1 or name.endswith(".bias")
+        decayed = not _inside(name, recipe.no_decay) and (recipe.decay_all or not flat)
+        scale = rate * (recipe.bias_lr if flat else 1.0)
+        adapt = not flat or recipe.optimizer == "larc"
+        key = (decayed, adapt, scale, _inside(name, recipe.constant))
+        groups.setdefault(key, []).append(p)
+    names = ("decayed", "adapt", "scale", "constant")
+    params: list[dict[str, Any]] = [
+        {"params": members, **dict(zip(names, key))} for key, members in groups.items()
+    ]
+    lr, momentum, betas = recipe.lr, recipe.momentum, recipe.betas
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(params, lr, momentum, fused=True)
+        case "adam":
+            return torch.optim.Adam(params, lr, betas, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(params, lr, betas, fused=True)
+        case "lamb":
+            return timm.optim.Lamb(params, lr, betas=betas, max_grad_norm=None)
+        case "lars" | "lars_tf" | "larc":
+            return LARS(params, lr, momentum, eta=recipe.eta, form=recipe.optimizer)
+
+
+def _inside(name: str, parts: tuple[str, ...]) -> bool:
+    return any(name == part or name.startswith(part + ".") for part in parts)
+
+
+_EMBEDDING = re.compile(
+    r"backbone\.(net\.)?(patch_embed|pos_embed|cls_token|reg_token)\b|mask_token$"
+)
+_BLOCK = re.compile(r"backbone\.(?:net\.)?blocks\.(\d+)\.")
+
+
+def _layer_rates(names: list[str], recipe: Recipe) -> list[float]:
+    """Factor on the rate of each parameter: decay^(layers above it), as BEiT and DINOv2 have it.
+
+    Embeddings are layer 0, block i is i + 1, everything after the last block keeps its full rate.
+    """
+    if recipe.layer_decay == 1.0 and recipe.patch_lr == 1.0:
+        return [1.0] * len(names)
+    blocks = {name: int(found[1]) for name in names if (found := _BLOCK.match(name))}
+    if not blocks:
+        raise UserError(
+            "rates that decay by layer need a plain ViT backbone such as vit_small_patch16_224; "
+            "set layer_decay and patch_lr to 1 for others"
+        )
+    top = max(blocks.values()) + 2
+    layers = [
+        0 if _EMBEDDING.match(name) else blocks[name] + 1 if name in blocks else top
+        for name in names
+    ]
+    return [
+        recipe.layer_decay ** (top - layer) * (recipe.patch_lr if ".patch_embed." in name else 1.0)
+        for name, layer in zip(names, layers)
+    ]
+
+
+@torch.no_grad()
+def clip(method: nn.Module, recipe: Recipe) -> Tensor:
+    """Scale the gradients down to norms of at most `recipe.clip`; the total norm that they had.
+
+    A norm of nan or infinity, which the caller is to look for, makes the gradients it covers nan.
+    """
+    parts: dict[str, list[Tensor]] = {}
+    for name, p in method.named_parameters():
+        if p.grad is not None:
+            by = {"all": "", "module": name.split(".")[0], "parameter": name}[recipe.clip_by]
+            parts.setdefault(by, []).append(p.grad)
+    if not parts:
+        return torch.zeros(())
+    norms = [_norms(grads).norm() for grads in parts.values()]
+    if recipe.clip is not None:
+        for grads, norm in zip(parts.values(), norms):
+            torch._foreach_mul_(grads, (recipe.clip / (norm + 1e-6)).clamp(max=1.0))
+    return torch.stack(norms).norm()
