@@ -1,0 +1,158 @@
+"""Checkpoints that are whole or absent: atomic, checksummed, with a fall-back to the one before."""
+
+import hashlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftaught.errors import TrainingError
+
+log = logging.getLogger("selftaught")
+
+KEEP = 2
+"""Newest checkpoints that are kept: one may be damaged."""
+
+_MIB = 2**20
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`, one file a step."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.failures = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*.tmp"):  # of a process that was killed while writing
+            left.unlink()
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, newest first."""
+        return sorted(
+            (int(f.stem.split("-")[1]) for f in self.folder.glob("step-*.pt")), reverse=True
+        )
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}.pt"
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write `state`; a first failure is survived where an older checkpoint exists.
+
+        Raises:
+            TrainingError: the second failure in a row, or the first without an older checkpoint.
+        """
+        try:
+            write(self.path(step), state)
+        except OSError as error:
+            self.failures += 1
+            message = f"the checkpoint of step {step} could not be written: {error}"
+            older = self.steps()
+            if self.failures > 1 or not older:
+                raise TrainingError(f"{message}; the run stops here") from error
+            log.warning("%s; the one of step %d is intact, training goes on", message, older[0])
+            return
+        self.failures = 0
+        for old in self.steps()[KEEP:]:
+            self.path(old).unlink()
+            checksum(self.path(old)).unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole; None where there is none at all.
+
+        Raises:
+            TrainingError: checkpoints exist, and all are damaged.
+        """
+        steps = self.steps()
+        for step in steps:
+            try:
+                state = read(self.path(step))
+            except ValueError as error:
+                log.warning("%s; falling back to the one before", error)
+                continue
+            if step != steps[0]:
+                log.warning("resuming from step %d: %d steps are lost", step, steps[0] - step)
+            return state
+        if steps:
+            raise TrainingError(
+                f"all {len(steps)} checkpoints in {self.folder} are damaged; train anew with "
+                "--overwrite, which moves this run aside"
+            )
+        return None
+
+
+def checksum(path: Path) -> Path:
+    """Where the checksum of the checkpoint `path` is kept."""
+    return path.with_suffix(".sha256")
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Save `state` under `path` so that a crash at any moment leaves the old file or the new one.
+
+    Raises:
+        OSError: it could not be written, in words; nothing is left behind.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        checksum(path).write_text(digest)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch hides a full disk behind a RuntimeError
+        written = temporary.stat().st_size if temporary.exists() else 0
+        temporary.unlink(missing_ok=True)
+        if not path.exists():
+            checksum(path).unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        need = max(size_of(state), written)
+        if free < need or isinstance(error, RuntimeError):
+            raise OSError(
+                f"no space left in {path.parent}: it needs {need / _MIB:.0f} MiB, "
+                f"{free / _MIB:.0f} MiB are free ({error})"
+            ) from error
+        raise
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint, after its checksum was compared; never runs code from the file.
+
+    Raises:
+        ValueError: it is damaged, in words.
+    """
+    try:
+        expected = checksum(path).read_text()
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if expected != found:
+            raise ValueError(f"{path} is damaged: its checksum does not fit")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def size_of(state: Any) -> int:
+    """Bytes of the tensors in a nested state."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(size_of(v) for v in state.values())
+    if isinstance(state, list | tuple):
+        return sum(size_of(v) for v in state)
+    return 0

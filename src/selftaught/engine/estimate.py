@@ -1,0 +1,109 @@
+"""What a training will need, told before its first step: measured on a small batch of a copy."""
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from selftaught.method import Batch, Method
+
+PROBE = 8
+"""Images in the small batch."""
+
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+PEAK |= {"4090": 165e12, "3090": 71e12, "V100": 125e12, "T4": 65e12, "A10G": 70e12}
+"""Dense half-precision FLOP/s that the makers state."""
+
+
+class Estimate(NamedTuple):
+    """memory: bytes on the device; seconds: of the whole training; flops: of one step."""
+
+    memory: float
+    seconds: float
+    flops: float
+
+
+def measure(
+    method: Method,
+    small: Batch,
+    context: Callable[[], Any],
+    *,
+    batch: int,
+    accumulate: int,
+    steps: int,
+    seconds_per_view: float,
+    makers: int,
+    optimizer_states: int,
+) -> Estimate:
+    """Run forward and backward of a few images on a copy of `method`, and scale up.
+
+    Args:
+        method: left as it is.
+        small: a batch of a few images, on the device.
+        context: of the forward pass (precision).
+        batch: images a step on this device.
+        accumulate: parts that the batch is computed in.
+        steps: of the training.
+        seconds_per_view: to make the views of one image.
+        makers: processes that make views.
+        optimizer_states: tensors that the optimizer keeps for each parameter.
+    """
+    twin = copy.deepcopy(method)
+    device = small.index.device
+    saved: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    seconds = []
+    flops = 0.0
+    for turn in range(2):  # the first warms up and counts
+        _wait(device)
+        begun = time.perf_counter()
+        counter = FlopCounterMode(display=False)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), context():
+            if turn == 0:
+                with counter:
+                    loss = _sum(twin.loss(small))
+            else:
+                loss = _sum(twin.loss(small))
+        loss.backward()
+        _wait(device)
+        seconds.append(time.perf_counter() - begun)
+        flops = flops or 3 * counter.get_total_flops()  # backward costs two forwards
+    parameters = {p.data_ptr() for p in method.parameters()}
+    activations = sum(n for where, n in saved.items() if where not in parameters) / 2
+    count = len(small.index)
+    trainable = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
+    fixed = sum(map(_bytes, [*method.parameters(), *method.buffers()]))
+    memory = fixed + trainable * (1 + optimizer_states) + activations * batch / accumulate / count
+    compute = seconds[-1] / count * batch
+    making = seconds_per_view * batch / max(makers, 1)
+    step = max(compute, making) if device.type != "cpu" else compute + making
+    return Estimate(memory, step * steps, flops / count * batch)
+
+
+def peak_flops(device: torch.device) -> float:
+    """Of the device in half precision; 0 when unknown."""
+    if device.type != "cuda":
+        return 0.0
+    name = torch.cuda.get_device_name(device)
+    return next((v for k, v in PEAK.items() if k in name), 0.0)
+
+
+def _sum(terms: Tensor | dict[str, Tensor]) -> Tensor:
+    return terms if isinstance(terms, Tensor) else torch.stack(list(terms.values())).sum()
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

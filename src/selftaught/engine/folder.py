@@ -1,0 +1,130 @@
+"""The run folder: settings, metrics, and what may stand in it before a run starts."""
+
+import csv
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from selftaught.errors import UserError
+
+SETTINGS = "run.yaml"
+HARMLESS = {
+    "accelerator",
+    "devices",
+    "evaluate",
+    "force",
+    "log_every",
+    "out",
+    "overwrite",
+    "resume",
+    "save_every",
+    "test",
+    "workers",
+}
+"""Settings whose change leaves a resumed run the same run."""
+
+
+def prepare(out: Path, resume: bool, overwrite: bool) -> None:
+    """Make `out` ready for a new run, or for one that goes on.
+
+    Raises:
+        UserError: it holds another run, holds none to resume, or cannot be written.
+    """
+    try:
+        occupied = out.exists() and any(out.iterdir())
+        if resume and not (out / SETTINGS).exists():
+            raise UserError(
+                f"{out} holds no run to resume (no {SETTINGS}); leave --resume out to start one"
+            )
+        if occupied and overwrite and not resume:
+            aside = next(p for i in range(1, 10**6) if not (p := Path(f"{out}.old-{i}")).exists())
+            shutil.move(out, aside)
+        elif occupied and not resume:
+            raise UserError(
+                f"{out} is not empty: continue that run with --resume, move it aside with "
+                "--overwrite, or name another folder with --out"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"{out} is a file; name a folder with --out") from error
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); name another folder with --out"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file as a whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Settings that differ between two run.yaml contents and make another run: one line each."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted({*old, *new})
+        if key.split(".")[-1] not in HARMLESS
+        and not key.startswith("made_by.")
+        and old.get(key) != new.get(key)
+    ]
+
+
+def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, yaml.safe_dump(node, default_flow_style=True).strip().removesuffix("\n...")
+
+
+class Metrics:
+    """Rows of numbers, as CSV and for TensorBoard; a resumed run drops the rows it repeats.
+
+    Args:
+        out: run folder.
+        step: first step that will be written.
+    """
+
+    def __init__(self, out: Path, step: int):
+        self.path = out / "metrics.csv"
+        self.columns: list[str] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                kept = [r for r in reader if (r["step"] or "").isdigit() and int(r["step"]) < step]
+                self.columns = list(reader.fieldnames or [])
+            self._write("w", kept, header=True)
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step, max_queue=100)
+
+    def add(self, row: dict[str, float]) -> None:
+        """One row; the columns are those of the first."""
+        new = not self.columns
+        self.columns = self.columns or list(row)
+        self._write("w" if new else "a", [row], header=new)
+        for name, value in row.items():
+            if name not in ("step", "epoch") and not math.isnan(value):
+                self.board.add_scalar(name, value, int(row["step"]))
+
+    def _write(self, mode: str, rows: Iterable[dict[str, Any]], header: bool) -> None:
+        if not self.columns:
+            return
+        with self.path.open(mode, newline="") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            if header:
+                writer.writeheader()
+            writer.writerows(rows)
+
+    def close(self) -> None:
+        self.board.close()
