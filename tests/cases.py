@@ -34,5 +34,7 @@ class Case:
 
 
 CASES = {
+    "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
+    "rotation": Case(),
     "simclr": Case({"hidden": 32, "dim": 16}),
 }
