@@ -35,7 +35,7 @@ def render_view(image: np.ndarray, view: "View", params: "Params") -> np.ndarray
     pixels = _resize(cut, view.size, view.size, view.interpolation)
     if p.flip:
         pixels = pixels[:, ::-1]
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    planes = np.array(pixels.transpose(2, 0, 1), order="C")  # never a view of the image
     channels = len(planes)
     if channels != 3 and (any(view.jitter[2:]) or view.gray):
         _warn_colour(channels)
@@ -51,7 +51,7 @@ def render_view(image: np.ndarray, view: "View", params: "Params") -> np.ndarray
         x = blur(x, p.sigma, view.blur_radius)
     if p.solarize:
         x = solarize(x)
-    return x.numpy().astype(np.uint8)
+    return x.numpy().astype(np.uint8, order="C")
 
 
 @torch.inference_mode()
@@ -69,7 +69,7 @@ def render_plain(image: np.ndarray, resize: int, size: int) -> np.ndarray:
     height, width = resize * height // short, resize * width // short
     top, left = round((height - size) / 2), round((width - size) / 2)
     pixels = _resize(image, height, width, "bilinear")[top : top + size, left : left + size]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.array(pixels.transpose(2, 0, 1), order="C")
 
 
 def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
