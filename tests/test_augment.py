@@ -167,15 +167,15 @@ def test_plain_equals_torchvision(shape):
     x = torch.from_numpy(image).permute(2, 0, 1)
     for size, resize in ((224, 256), (96, 110), (32, 32)):
         chain = v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(size)])
-        (got,) = augment.plain(size)(image)
+        got = augment.plain(size)(image)
         assert np.array_equal(got, chain(x).numpy())
 
 
 def test_plain_bounds_what_a_strip_costs():
     strip = np.tile(np.arange(3, dtype=np.uint8)[None, :, None], (20000, 1, 3))
-    (got,) = augment.plain(224)(strip)
+    got = augment.plain(224)(strip)
     assert got.shape == (3, 224, 224)
-    (dot,) = augment.plain(32)(np.full((1, 1, 1), 7, np.uint8), None)
+    dot = augment.plain(32)(np.full((1, 1, 1), 7, np.uint8), None)
     assert np.array_equal(dot, np.full((1, 32, 32), 7))
 
 
@@ -401,7 +401,7 @@ def test_any_shape_and_channel_count(channels, shape):
 def test_a_view_never_shares_memory_with_its_image(channels):
     image = photo(24, 24, channels)
     view = View(24, (1, 1), (1, 1), flip=0)
-    for (got,) in (Views((view,))(image, sample_rng(0, 0, 0)), augment.plain(24)(image)):
+    for got in (*Views((view,))(image, sample_rng(0, 0, 0)), augment.plain(24)(image)):
         assert np.array_equal(got, image.transpose(2, 0, 1))
         assert not np.shares_memory(got, image)
 

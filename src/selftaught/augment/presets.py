@@ -1,6 +1,7 @@
 """The papers' recipes, by name. The method decides; a number here is the paper's unless it says so.
 
-All return a pipeline `(image, rng) -> list of uint8 arrays [C, size, size]` (`tiles`: one array).
+All return a pipeline `(image, rng) -> list of uint8 arrays [C, size, size]` (`plain` and `tiles`:
+one array).
 """
 
 from dataclasses import replace

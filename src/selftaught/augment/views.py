@@ -240,12 +240,10 @@ class Plain(Pipeline):
                 f"Plain(size={self.size}, resize={self.resize}): need 1 <= size <= resize"
             )
 
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator | None = None
-    ) -> list[np.ndarray]:
-        """Make the one view of `image`, uint8 [H, W, C]: a list of one array [C, size, size].
+    def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Make the one view of `image`, uint8 [H, W, C]: an array [C, size, size], not a list.
 
         `rng` is taken, so that this is a pipeline like others, and ignored.
         """
         check_image(image)
-        return [render_plain(image, self.resize, self.size)]
+        return render_plain(image, self.resize, self.size)
