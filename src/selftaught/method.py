@@ -117,6 +117,9 @@ class Method(nn.Module, ABC):
     min_batch: ClassVar[int] = 2
     """Smallest batch, over all processes, for which the loss means something."""
 
+    reset: ClassVar[tuple[str, ...]] = ()
+    """Names of submodules that `on_epoch` makes anew; the engine then drops their optimizer state."""
+
     backbone: nn.Module
     progress: float = 0.0
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""

@@ -1,8 +1,19 @@
 """Modules that methods are built of."""
 
-from .heads import Prototypes, mlp
+from .heads import Prototypes, mlp, prototype_head
+from .multicrop import each_size
 from .norm import SyncBatchNorm, synchronize
 from .queue import Queue
 from .target import ema, frozen_copy
 
-__all__ = ["Prototypes", "Queue", "SyncBatchNorm", "ema", "frozen_copy", "mlp", "synchronize"]
+__all__ = [
+    "Prototypes",
+    "Queue",
+    "SyncBatchNorm",
+    "each_size",
+    "ema",
+    "frozen_copy",
+    "mlp",
+    "prototype_head",
+    "synchronize",
+]

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,10 +36,42 @@ def mlp(
 
 
 class Prototypes(nn.Linear):
-    """Cosine similarity of [..., D] with `count` unit prototypes: [..., count]."""
+    """Cosine similarity of [..., D] with `count` unit prototypes: [..., count].
 
-    def __init__(self, dim: int, count: int):
+    Args:
+        dim, count: width and number of the prototypes.
+        scale: whether each similarity is multiplied by a learned number that starts at 1.
+    """
+
+    def __init__(self, dim: int, count: int, scale: bool = False):
         super().__init__(dim, count, bias=False)
+        # two dimensions, as in torch's weight norm: the papers' code decays it like a weight
+        self.scale = nn.Parameter(torch.ones(count, 1)) if scale else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+        weight = F.normalize(self.weight, dim=-1)
+        if self.scale is not None:
+            weight = self.scale * weight
+        return F.linear(F.normalize(x, dim=-1), weight)
+
+
+def prototype_head(
+    dim: int, hidden: int, bottleneck: int, count: int, scale: bool = False
+) -> nn.Sequential:
+    """DINO's head: three Linears with GELU between them, then cosines with `count` prototypes.
+
+    Args:
+        dim: width of the representation.
+        hidden: width of the two hidden layers.
+        bottleneck: width of the prototypes.
+        count: number of prototypes.
+        scale: whether the prototypes' lengths are learned (`norm_last_layer=False` in the paper's
+            code).
+    """
+    linears = [nn.Linear(a, b) for a, b in pairwise((dim, hidden, hidden, bottleneck))]
+    for linear in linears:
+        nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+    first, second, third = linears
+    prototypes = Prototypes(bottleneck, count, scale)
+    return nn.Sequential(first, nn.GELU(), second, nn.GELU(), third, prototypes)

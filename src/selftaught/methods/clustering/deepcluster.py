@@ -1,0 +1,143 @@
+"""DeepCluster (Caron et al., 2018), https://arxiv.org/abs/1807.05520."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment, dist
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe
+from selftaught.objectives.assignment import cluster_cross_entropy
+from selftaught.search import kmeans, whiten
+
+
+class DeepCluster(Method):
+    """Classify images into the clusters that k-means found in their features before the epoch.
+
+    Each epoch has new clusters, a new classifier, and an order that shows all clusters equally
+    often.
+
+    Args:
+        backbone: image encoder.
+        samples: images in the dataset.
+        clusters: number of pseudo-classes; the paper has 130 images a cluster.
+        whitened: width that the features are reduced to before k-means.
+        iterations: of k-means.
+        sobel: whether the network sees edges instead of colours, as the paper's AlexNet does.
+        scale: area of the crops, as fractions of the image.
+    """
+
+    recipe = Recipe(
+        "sgd", lr=0.05, scaling="none", weight_decay=1e-5, schedule="constant", decay_all=True
+    )
+    reset = ("classifier",)
+    backbone: Image
+
+    def __init__(
+        self,
+        backbone: Image,
+        samples: int,
+        clusters: int = 10000,
+        whitened: int = 256,
+        iterations: int = 20,
+        sobel: bool = False,
+        scale: tuple[float, float] = (0.08, 1.0),
+    ):
+        super().__init__()
+        if not 2 <= clusters <= samples:
+            raise UserError(
+                f"deepcluster cannot sort {samples} images into {clusters} clusters; ask for fewer "
+                f"clusters than images, such as clusters={max(2, samples // 100)}"
+            )
+        self.backbone, self.samples, self.clusters = backbone, samples, clusters
+        self.whitened, self.iterations = whitened, iterations
+        self.sobel, self.scale = sobel, scale
+        self.edges = Sobel(backbone.channels) if sobel else nn.Identity()
+        self.classifier = nn.Linear(backbone.dim, clusters)
+        self.register_buffer("assignment", torch.arange(samples) % clusters)
+
+    assignment: Tensor
+    """[samples] cluster of each image; arbitrary before the first epoch."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        return nn.Sequential(self.edges, self.backbone) if self.sobel else self.backbone
+
+    def views(self, size: int) -> Pipeline:
+        return augment.crop(size, self.scale, interpolation="bilinear")
+
+    def on_epoch(self, corpus: Corpus) -> Tensor:
+        """Cluster anew; returns the indices of the epoch's images, in order."""
+        if len(corpus) != self.samples:
+            raise UserError(
+                f"this deepcluster was made for {self.samples} images and got {len(corpus)}; "
+                f"make one with samples={len(corpus)}"
+            )
+        device = self.assignment.device
+        # all processes draw alike: from process 0's generator
+        seed = int(dist.from_first(torch.randint(2**62, (1,)).to(device)))
+        features = F.normalize(whiten(corpus.embed(self.encoder), self.whitened), dim=1).to(device)
+        found = kmeans(features, self.clusters, self.iterations, seed, init="random")
+        self.assignment.copy_(dist.from_first(found.assignment))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            weight = torch.randn(self.classifier.weight.shape, generator=generator) * 0.01
+            self.classifier.weight.copy_(weight)
+            self.classifier.bias.zero_()
+        return balanced(self.assignment.cpu(), generator)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: one [B, C, H, W]."""
+        (x,) = batch.views
+        scores = self.classifier(self.backbone(self.edges(x)))
+        return cluster_cross_entropy([scores], self.assignment[batch.index][None])
+
+
+def balanced(assignment: Tensor, generator: torch.Generator) -> Tensor:
+    """[N] indices in random order, of each cluster that is not empty equally many.
+
+    Clusters with too few images repeat them. As in the paper's code, one image too many is drawn
+    of each cluster, and the order is cut to the length of the dataset.
+
+    Args:
+        assignment: [N] cluster of each image, on the CPU.
+        generator: of the draws.
+    """
+    members = assignment.argsort(stable=True).split(torch.bincount(assignment).tolist())
+    members = [m for m in members if len(m)]
+    each = len(assignment) // len(members) + 1
+    drawn = [
+        m[
+            torch.randperm(len(m), generator=generator)[:each]
+            if len(m) > each
+            else torch.randint(len(m), (each,), generator=generator)
+        ]
+        for m in members
+    ]
+    order = torch.cat(drawn)
+    return order[torch.randperm(len(order), generator=generator)][: len(assignment)]
+
+
+class Sobel(nn.Module):
+    """Horizontal and vertical edges of the grey image, then zeros for the channels that are left.
+
+    Args:
+        channels: of the images, at least 2.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        if channels < 2:
+            raise UserError(
+                f"sobel makes 2 channels and the backbone takes {channels}; set sobel=false"
+            )
+        across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+        self.register_buffer("kernel", torch.stack([across, across.mT])[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        edges = F.conv2d(x.mean(1, keepdim=True), self.kernel, padding=1)
+        return torch.cat([edges, x.new_zeros(x[:, 2:].shape)], 1)

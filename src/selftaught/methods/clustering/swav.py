@@ -1,0 +1,117 @@
+"""SwAV (Caron et al., 2020), https://arxiv.org/abs/2006.09882."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment, dist
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.assignment import cross_prediction, sinkhorn
+from selftaught.parts import each_size, mlp
+
+
+class SwAV(Method):
+    """Predict the balanced assignment of one view to prototypes from every other view.
+
+    Batches below some hundred images are too small to balance over thousands of prototypes: take
+    fewer prototypes, or a queue (3840 in the paper, for batches of 256).
+
+    Args:
+        backbone: image encoder that takes several image sizes.
+        prototypes: number of clusters.
+        hidden: width of the projector's hidden layer.
+        dim: width of the embedding.
+        temperature: of the predictions' softmax, above 0.
+        epsilon: weight of the entropy of the assignments, above 0.
+        iterations: of Sinkhorn's normalizations.
+        freeze: fraction of training in which the prototypes stay as they are.
+        queue: earlier embeddings, over all processes, that help to balance; 0 for none.
+        queue_start: fraction of training after which the queue is filled, and used once full.
+        local_crops: number of small views beside the two global ones.
+        local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
+        global_scale, local_scale: area of the crops, as fractions of the image.
+    """
+
+    recipe = Recipe(
+        "larc",
+        lr=4.8,
+        batch=4096,
+        weight_decay=1e-6,
+        warmup=0.1,
+        warmup_from=0.0625,
+        warmup_full=True,
+        end=0.001,
+        decay_all=True,
+    )
+    backbone: Image
+
+    def __init__(
+        self,
+        backbone: Image,
+        prototypes: int = 3000,
+        hidden: int = 2048,
+        dim: int = 128,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        freeze: float = 0.01,
+        queue: int = 0,
+        queue_start: float = 0.15,
+        local_crops: int = 6,
+        local_size: int | None = None,
+        global_scale: tuple[float, float] = (0.14, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.14),
+    ):
+        super().__init__()
+        self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim
+        self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
+        self.freeze, self.queue, self.queue_start = freeze, queue, queue_start
+        self.local_crops, self.local_size = local_crops, local_size
+        self.global_scale, self.local_scale = global_scale, local_scale
+        self.projector = mlp(backbone.dim, hidden, dim)
+        self.scores = nn.Linear(dim, prototypes, bias=False)
+        self.register_buffer("earlier", torch.zeros(2, queue, dim))
+        self.after_step()
+
+    earlier: Tensor
+    """[2, queue, dim] embeddings of the two global views, the newest first; zeros until filled."""
+
+    def views(self, size: int) -> Pipeline:
+        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+        scales = self.global_scale, self.local_scale
+        return augment.multicrop(size, local_size, self.local_crops, *scales, family="swav")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]."""
+        pooled = each_size(self.backbone, batch.views)
+        z = self.projector(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
+        return self.swap(F.normalize(z, dim=-1))
+
+    def swap(self, z: Tensor) -> Tensor:
+        """z: [V, B, dim] unit embeddings, those of the two global views first (Eq. 2 and 6)."""
+        scores = self.scores(z)
+        targets = torch.stack([self.assign(i, z[i], scores[i]) for i in range(2)])
+        return cross_prediction(targets, scores / self.temperature)
+
+    @torch.no_grad()
+    def assign(self, view: int, z: Tensor, scores: Tensor) -> Tensor:
+        """[B, prototypes] balanced assignment of global view `view`, with the help of the queue."""
+        batch = len(scores)
+        if self.queue and self.progress >= self.queue_start:
+            earlier = self.earlier[view]
+            if earlier[-1].any():  # no embedding is zero: the queue is full
+                share = earlier.tensor_split(dist.world())[dist.rank()]
+                scores = torch.cat([self.scores(share), scores])
+            newest = dist.gather(z.detach()).to(earlier.dtype)
+            self.earlier[view] = torch.cat([newest, earlier])[: self.queue]
+        return sinkhorn(scores, self.epsilon, self.iterations)[-batch:]
+
+    def before_step(self) -> None:
+        if self.progress < self.freeze:
+            self.scores.weight.grad = None
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Prototypes are unit vectors, put back by hand: gradients do not know of it."""
+        self.scores.weight.copy_(F.normalize(self.scores.weight, dim=1))

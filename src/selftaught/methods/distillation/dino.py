@@ -1,0 +1,123 @@
+"""DINO (Caron et al., 2021), https://arxiv.org/abs/2104.14294."""
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment, dist
+from selftaught.backbones import Image, without_drop_path
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.assignment import cross_prediction
+from selftaught.parts import each_size, ema, frozen_copy, prototype_head
+from selftaught.schedule import cosine, linear
+
+
+class DINO(Method):
+    """A student that sees every crop predicts what its own average sees in the global ones.
+
+    The paper gives the student's backbone a `drop_path` of 0.1; the teacher never has any.
+
+    Args:
+        backbone: image encoder that takes several image sizes.
+        prototypes: width of the output softmax.
+        hidden: width of the head's two hidden layers.
+        bottleneck: width of the prototypes.
+        norm_last_layer: whether prototypes are unit vectors; the paper learns their length for
+            ViT-S, which scores a little higher and is less stable.
+        momentum: of the teacher, at the start and the end of training, along a cosine.
+        student_temp: of the student's softmax, above 0.
+        teacher_temp: of the teacher's softmax, at the start and after its warm-up; the paper's long
+            trainings end at 0.07.
+        temp_warmup: fraction of training after which `teacher_temp` has reached its end.
+        center_momentum: of the running mean of the teacher's outputs.
+        freeze: fraction of training in which the prototypes stay as they are.
+        local_crops: number of small views beside the two global ones.
+        local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
+        global_scale, local_scale: area of the crops, as fractions of the image.
+    """
+
+    recipe = Recipe(
+        "adamw",
+        lr=5e-4,
+        weight_decay=(0.04, 0.4),
+        warmup=0.1,
+        warmup_full=True,
+        end=0.002,
+        clip=3.0,
+        clip_by="parameter",
+    )
+    default_backbone = "vit_small_patch16_224"
+    backbone: Image
+
+    def __init__(
+        self,
+        backbone: Image,
+        prototypes: int = 65536,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        norm_last_layer: bool = True,
+        momentum: tuple[float, float] = (0.996, 1.0),
+        student_temp: float = 0.1,
+        teacher_temp: tuple[float, float] = (0.04, 0.04),
+        temp_warmup: float = 0.3,
+        center_momentum: float = 0.9,
+        freeze: float = 0.01,
+        local_crops: int = 8,
+        local_size: int | None = None,
+        global_scale: tuple[float, float] = (0.4, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.4),
+    ):
+        super().__init__()
+        self.backbone, self.prototypes, self.hidden = backbone, prototypes, hidden
+        self.bottleneck, self.norm_last_layer = bottleneck, norm_last_layer
+        self.momentum, self.student_temp = momentum, student_temp
+        self.teacher_temp, self.temp_warmup = teacher_temp, temp_warmup
+        self.center_momentum, self.freeze = center_momentum, freeze
+        self.local_crops, self.local_size = local_crops, local_size
+        self.global_scale, self.local_scale = global_scale, local_scale
+        self.head = prototype_head(
+            backbone.dim, hidden, bottleneck, prototypes, scale=not norm_last_layer
+        )
+        self.teacher = without_drop_path(frozen_copy(backbone))
+        self.teacher_head = frozen_copy(self.head)
+        self.register_buffer("center", torch.zeros(prototypes))
+
+    center: Tensor
+    """[prototypes] running mean of the teacher's outputs."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.teacher
+
+    def views(self, size: int) -> Pipeline:
+        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+        scales = self.global_scale, self.local_scale
+        return augment.multicrop(size, local_size, self.local_crops, *scales, family="dino")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]."""
+        with torch.no_grad():
+            teacher = self.teacher_head(each_size(self.teacher, batch.views[:2]))
+        return self.distill(self.head(each_size(self.backbone, batch.views)), teacher)
+
+    def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """student: [V, B, prototypes] logits; teacher: [2, B, prototypes], of the global views."""
+        targets = ((teacher - self.center) / self.temperature).softmax(-1)
+        loss = cross_prediction(targets, student / self.student_temp)
+        self.center.lerp_(dist.mean(teacher.mean((0, 1))), 1 - self.center_momentum)
+        return loss
+
+    @property
+    def temperature(self) -> float:
+        """Of the teacher's softmax, now."""
+        start, end = self.teacher_temp
+        return linear(start, end, self.progress / self.temp_warmup) if self.temp_warmup else end
+
+    def before_step(self) -> None:
+        if self.progress < self.freeze:
+            for parameter in self.head[-1].parameters():
+                parameter.grad = None
+
+    def after_step(self) -> None:
+        momentum = cosine(*self.momentum, self.progress)
+        ema(self.teacher, self.backbone, momentum)
+        ema(self.teacher_head, self.head, momentum)

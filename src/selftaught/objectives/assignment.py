@@ -1,0 +1,66 @@
+"""Objectives in which views predict each other's assignment to prototypes or clusters."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selftaught import dist
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
+    """Balanced soft assignment: each sample has mass one, each prototype an equal share of it.
+
+    Sinkhorn-Knopp on exp(scores / epsilon) as SwAV has it (Caron et al., 2020, Eq. 5), over the
+    samples of all processes, which may hold different numbers of them. In log space, because the
+    exponential itself overflows float32 beyond scores of 88 * epsilon.
+
+    Args:
+        scores: [B, K] similarities of this process's samples with the prototypes; finite.
+        epsilon: weight of the entropy, above 0; smaller is harder.
+        iterations: how often prototypes and samples are normalized, in this order; SEER takes 10.
+
+    Returns:
+        [B, K], float32 or float64; each row sums to 1.
+    """
+    log_q = (scores if scores.dtype == torch.float64 else scores.float()) / epsilon
+    for _ in range(iterations):
+        # whatever is subtracted must be the same in all processes: with a maximum of its own,
+        # each would weigh the prototypes' masses differently
+        top = dist.maximum(log_q.amax(0))
+        log_q = log_q - (top + dist.total((log_q - top).exp().sum(0)).log())
+        log_q = log_q - log_q.logsumexp(1, keepdim=True)
+    return log_q.exp()
+
+
+def cross_prediction(targets: Tensor, logits: Tensor) -> Tensor:
+    """Mean cross entropy of each view predicting the soft assignment of each *other* view.
+
+    Args:
+        targets: [T, B, K] distributions over prototypes, of the first T of the V views.
+        logits: [V, B, K] predictions, already divided by their temperature.
+    """
+    log_p = logits.log_softmax(-1)
+    others = log_p.sum(0) - log_p[: len(targets)]
+    return -(targets * others).sum(-1).mean() / (len(logits) - 1)
+
+
+def cluster_cross_entropy(
+    scores: Sequence[Tensor], labels: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Cross entropy with the clusters found before the epoch, averaged over clusterings.
+
+    DeepCluster (Caron et al., 2018) has one clustering and one view, DeepCluster-v2 several.
+
+    Args:
+        scores: for each of H clusterings [V * B, K_h], view after view.
+        labels: [H, B] clusters of the batch; -100 where a sample has none yet.
+        temperature: of the softmax, above 0.
+    """
+    terms = [
+        F.cross_entropy(s / temperature, own.repeat(len(s) // len(own)))
+        for s, own in zip(scores, labels, strict=True)
+    ]
+    return torch.stack(terms).mean()
