@@ -1,0 +1,511 @@
+"""Read every sample once and say what is there: before hours are spent on training.
+
+Each worker is a process, and reports sample by sample: if one dies or hangs, the sample that it had
+in hand is known, is tried once more alone, and is quarantined when that fails too.
+"""
+
+import hashlib
+import logging
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from selftaught.data import quarantine
+from selftaught.data.decode import MAX_PIXELS, BadSample, Header
+from selftaught.data.opening import open_data
+from selftaught.data.quarantine import Bad
+from selftaught.data.source import Left, Raw, Samples, header
+
+log = logging.getLogger("selftaught")
+
+
+class _Found(NamedTuple):
+    """What one sample is. `header` is None where it cannot be read, for the `reason`."""
+
+    reason: str | None
+    header: Header | None = None
+    constant: bool = False
+    digest: bytes = bytes(16)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found; counts of samples, and of files that were left out."""
+
+    total: int
+    bad: tuple[tuple[str, str], ...]  # (name, reason)
+    unreadable: tuple[tuple[str, int], ...]  # (kind of reason, count), most frequent first
+    constant: int
+    tiny: int
+    tiny_side: int
+    duplicates: int  # copies beyond the first of their kind
+    duplicate_groups: tuple[tuple[str, ...], ...]  # names, the largest groups, at most 20
+    by_pixels: bool  # whether duplicates were found by pixels, or by the bytes of files
+    widths: tuple[int, int, int]  # least, median, largest
+    heights: tuple[int, int, int]
+    channels: tuple[tuple[int, int], ...]  # (channels, count)
+    depths: tuple[tuple[int, int], ...]  # (bits a channel, count)
+    formats: tuple[tuple[str, int], ...]
+    animated: int  # more than one frame: the first is used
+    classes: tuple[tuple[str, int], ...]  # (class, samples), empty without labels
+    left: Left
+    seconds: float
+    quarantine: Path | None  # the list that was written
+
+    @property
+    def readable(self) -> int:
+        """Samples that can be trained on."""
+        return self.total - len(self.bad)
+
+    @property
+    def truncated(self) -> int:
+        """Samples that end early."""
+        return dict(self.unreadable).get("truncated", 0)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as (what, value), for a table."""
+        rows = [("samples", f"{self.total:,}"), ("readable", f"{self.readable:,}")]
+        share = f" ({100 * len(self.bad) / self.total:.2g} %)" if self.bad else ""
+        rows.append(("unreadable", f"{len(self.bad):,}{share}"))
+        rows += [(f"  {kind}", f"{count:,}") for kind, count in self.unreadable]
+        how = "pixels" if self.by_pixels else "files"
+        rows += [
+            ("constant", f"{self.constant:,}" if self.by_pixels else "not looked at"),
+            (f"tiny (below {self.tiny_side} px)", f"{self.tiny:,}"),
+            (f"exact duplicates (by {how})", f"{self.duplicates:,}"),
+            ("animated (first frame used)", f"{self.animated:,}"),
+        ]
+        if self.readable:
+            rows += [
+                ("width (min / median / max)", " / ".join(map(str, self.widths))),
+                ("height (min / median / max)", " / ".join(map(str, self.heights))),
+                ("channels", _counts(self.channels)),
+                ("bits a channel", _counts(self.depths)),
+                ("formats", _counts(self.formats)),
+            ]
+        if self.classes:
+            smallest = min(self.classes, key=lambda c: c[1])
+            largest = max(self.classes, key=lambda c: c[1])
+            rows.append(
+                (
+                    "classes",
+                    f"{len(self.classes)}, from {smallest[1]:,} ({smallest[0]}) "
+                    f"to {largest[1]:,} ({largest[0]})",
+                )
+            )
+        if left := self.left.sentence():
+            rows.append(("left out", left))
+        rows.append(("seconds", f"{self.seconds:.1f}"))
+        if self.quarantine is not None:
+            rows.append(("quarantine list", str(self.quarantine)))
+        return rows
+
+    def text(self) -> str:
+        """The report in plain lines."""
+        rows = self.rows()
+        width = max(len(label) for label, _ in rows)
+        lines = [f"{label:<{width}}  {value}" for label, value in rows]
+        lines += [f"  {name}: {reason}" for name, reason in self.bad[:10]]
+        if len(self.bad) > 10:
+            lines.append(f"  and {len(self.bad) - 10:,} more")
+        return "\n".join(lines)
+
+    def render(self) -> Any:
+        """The report as a rich table."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        for label, value in self.rows():
+            table.add_row(escape(label), escape(value))
+        for name, reason in self.bad[:10]:
+            table.add_row(f"[red]{escape(_printable(name))}[/]", escape(reason))
+        if len(self.bad) > 10:
+            table.add_row("", f"and {len(self.bad) - 10:,} more")
+        return table
+
+
+def check(
+    data: Any,
+    out: Path | None = None,
+    *,
+    full: bool = True,
+    workers: int | None = None,
+    column: str | None = None,
+    labels: str | None = None,
+    channels: int = 3,
+    value_range: tuple[float, float] | None = None,
+    truncated: Literal["skip", "keep"] = "skip",
+    max_pixels: int = MAX_PIXELS,
+    tiny: int = 32,
+    timeout: float = 60.0,
+    progress: bool = True,
+) -> Report:
+    """Read every sample and count what is readable, broken, constant, tiny, duplicate.
+
+    Args:
+        data: folder, list file, Parquet, tar shards, array or anything else that `open_data` takes.
+        out: folder that bad_files.csv is written to, the quarantine list that training reads.
+        full: decode every image, and compare pixels; otherwise read headers, and compare files.
+        workers: processes that read; 0 reads in this one, none stands for one a processor.
+        column: column of a table, array of a .npz or extension in a tar that holds the images.
+        labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
+        channels: channels that every image must give.
+        value_range: values that become 0 and 255, for images of more than 8 bits.
+        truncated: whether images that end early count as unreadable, or are kept.
+        max_pixels: width x height above which an image is refused.
+        tiny: shorter side in pixels below which an image counts as tiny.
+        timeout: seconds after which a sample counts as unreadable.
+        progress: show a progress bar, where standard error is a terminal.
+    """
+    samples = open_data(
+        data,
+        column=column,
+        labels=labels,
+        channels=channels,
+        value_range=value_range,
+        truncated=truncated,
+        max_pixels=max_pixels,
+    )
+    list_path = None if out is None else Path(out) / quarantine.FILE
+    if list_path is not None:
+        quarantine.append(list_path, {})  # an unwritable folder shows before the work, not after
+    start = time.monotonic()
+    tally = _Tally(samples, tiny, full)
+    with _bar(len(samples), progress) as advance:
+        for i, found in scan(samples, full=full, workers=workers, timeout=timeout):
+            tally.add(i, found)
+            advance()
+    if list_path is not None:
+        quarantine.save(list_path, {name: Bad(reason) for name, reason in tally.bad_names()})
+    return tally.report(time.monotonic() - start, list_path)
+
+
+def scan(
+    samples: Samples, *, full: bool = True, workers: int | None = None, timeout: float = 60.0
+) -> Iterator[tuple[int, _Found]]:
+    """What each sample is, in any order, each once."""
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    workers = min(workers, -(-len(samples) // 16))
+    if workers == 0:
+        for i in range(len(samples)):
+            yield i, _look(samples, i, full)
+        return
+    pool = _Pool(samples, full, timeout)
+    done: set[int] = set()
+    try:
+        for i, found in pool.run(workers):
+            done.add(i)
+            yield i, found
+    except (_NoWorkersError, pickle.PicklingError, AttributeError, TypeError) as error:
+        log.warning("reading in this process, as others cannot be started: %s", error)
+        for i in range(len(samples)):
+            if i not in done:
+                yield i, _look(samples, i, full)
+    finally:
+        pool.close()
+
+
+def _look(samples: Samples, i: int, full: bool) -> _Found:
+    try:
+        raw = samples.source.load(i)
+        name = samples.name(i)
+        if not full:
+            about = header(raw, name)
+            if about.width * about.height > samples.max_pixels:
+                return _Found(_reason(samples, raw, name))
+            return _Found(None, about, False, _digest(raw))
+        pixels = samples.decode(raw, name)
+        about = header(raw, name)
+        constant = bool((pixels == pixels[:1, :1]).all())
+        return _Found(None, about, constant, _digest(pixels))
+    except BadSample as error:
+        return _Found(error.reason)
+
+
+def _reason(samples: Samples, raw: Raw, name: str) -> str:
+    """Why a sample that its header condemns cannot be decoded."""
+    try:
+        samples.decode(raw, name)
+    except BadSample as error:
+        return error.reason
+    return "has too many pixels"
+
+
+def _digest(raw: Raw) -> bytes:
+    state = hashlib.blake2b(digest_size=16)
+    if isinstance(raw, bytes):
+        state.update(raw)
+    else:
+        array = np.ascontiguousarray(raw)
+        state.update(repr((array.shape, array.dtype.str)).encode())
+        state.update(array.data)
+    return state.digest()
+
+
+# ---------------------------------------------------------------------------------------- workers
+
+
+class _NoWorkersError(Exception):
+    """A process that never came up."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process and what it has in hand: samples `at` to `stop`, reported in order."""
+
+    process: Any
+    connection: Connection
+    ready: bool = False
+    at: int = 0
+    stop: int = 0
+    since: float = 0.0
+
+
+class _Pool:
+    """Processes that read ranges of samples; any of them may die at any time."""
+
+    def __init__(self, samples: Samples, full: bool, timeout: float):
+        self.samples, self.full, self.timeout = samples, full, timeout
+        self.context = get_context("spawn")  # forking a process that has threads may deadlock
+        self.workers: list[_Worker] = []
+        n = len(samples)
+        self.size = max(1, min(256, n // 32))
+        self.waiting = deque((a, min(a + self.size, n)) for a in range(0, n, self.size))
+        self.suspects: set[int] = set()
+
+    def run(self, count: int) -> Iterator[tuple[int, _Found]]:
+        while self.waiting or self.workers:
+            while self.waiting and len(self.workers) < count:
+                self._start()
+            by_connection = {w.connection: w for w in self.workers}
+            for connection in wait(list(by_connection), timeout=min(1.0, self.timeout / 4)):
+                worker = by_connection[connection]  # type: ignore[index]
+                try:
+                    found = worker.connection.recv()
+                except (EOFError, OSError, pickle.UnpicklingError):
+                    code = self._bury(worker)
+                    if not worker.ready:
+                        raise _NoWorkersError(f"exit code {code}") from None
+                    yield from self._blame(worker, f"kills the process that reads it ({code})")
+                    continue
+                if worker.ready:
+                    yield worker.at, found
+                    worker.at += 1
+                worker.ready, worker.since = True, time.monotonic()
+                if worker.at == worker.stop:
+                    self._hand_out(worker)
+            for worker in list(self.workers):
+                if worker.ready and time.monotonic() - worker.since > self.timeout:
+                    self._bury(worker)
+                    yield from self._blame(worker, f"takes more than {self.timeout:g} s to read")
+
+    def close(self) -> None:
+        for worker in list(self.workers):
+            self._bury(worker)
+
+    def _start(self) -> None:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(
+            target=_serve, args=(theirs, self.samples, self.full), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self.workers.append(_Worker(process, ours))
+
+    def _hand_out(self, worker: _Worker) -> None:
+        if not self.waiting:
+            self._bury(worker)
+            return
+        worker.at, worker.stop = self.waiting.popleft()
+        try:
+            worker.connection.send((worker.at, worker.stop))
+        except OSError:  # it has died meanwhile: reading from it says so
+            return
+
+    def _bury(self, worker: _Worker) -> str:
+        """End a process and wait for it; how it ended, in words."""
+        self.workers.remove(worker)
+        worker.process.join(
+            timeout=0 if worker.at < worker.stop and worker.process.is_alive() else 1
+        )
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
+        code = worker.process.exitcode
+        worker.process.close()
+        if code is not None and code < 0:
+            return f"signal {signal.Signals(-code).name}"
+        return f"exit code {code}"
+
+    def _blame(self, worker: _Worker, reason: str) -> Iterator[tuple[int, _Found]]:
+        """Put back what a lost worker had in hand; its current sample gets one more try, alone."""
+        if worker.at == worker.stop:
+            return
+        if worker.at + 1 < worker.stop:
+            self.waiting.append((worker.at + 1, worker.stop))
+        if worker.at in self.suspects:
+            yield worker.at, _Found(reason)
+        else:
+            self.suspects.add(worker.at)
+            self.waiting.append((worker.at, worker.at + 1))
+
+
+def _serve(connection: Connection, samples: Samples, full: bool) -> None:
+    """A worker: read the ranges that come in, report sample by sample."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)  # C libraries write about damaged files there
+    connection.send(None)
+    while True:
+        try:
+            start, stop = connection.recv()
+        except (EOFError, OSError):
+            return
+        for i in range(start, stop):
+            connection.send(_look(samples, i, full))
+
+
+# ----------------------------------------------------------------------------------------- report
+
+_KINDS = (  # words of a reason -> kind of reason, first match
+    ("is empty", "empty"),
+    ("is truncated", "truncated"),
+    ("cut off", "truncated"),
+    ("not an image", "not an image"),
+    ("which cannot be read", "format that is not supported"),
+    ("million pixels", "too many pixels"),
+    ("cannot be opened", "cannot be opened"),
+    ("channels, ", "other number of channels"),
+    ("value_range", "values without a defined white"),
+    ("kills the process", "kills the decoder"),
+    ("takes more than", "takes too long"),
+    ("header cannot be read", "damaged header"),
+)
+
+
+class _Tally:
+    """Counts while samples come in; a few numbers a sample, whatever its size."""
+
+    def __init__(self, samples: Samples, tiny: int, full: bool):
+        n = len(samples)
+        self.samples, self.tiny_side, self.full = samples, tiny, full
+        self.bad: dict[int, str] = {}
+        self.sides = np.zeros((n, 2), dtype=np.int32)
+        self.digests = np.zeros(n, dtype="S16")
+        self.ok = np.zeros(n, dtype=bool)
+        self.constant = self.tiny = self.animated = 0
+        self.channels: Counter[int] = Counter()
+        self.depths: Counter[int] = Counter()
+        self.formats: Counter[str] = Counter()
+
+    def add(self, i: int, found: _Found) -> None:
+        about = found.header
+        if about is None:
+            self.bad[i] = found.reason or "cannot be read"
+            return
+        self.ok[i] = True
+        self.sides[i] = about.width, about.height
+        self.digests[i] = found.digest
+        self.constant += found.constant
+        self.tiny += min(about.width, about.height) < self.tiny_side
+        self.animated += about.frames > 1
+        self.channels[about.channels] += 1
+        self.depths[about.depth] += 1
+        self.formats[about.format] += 1
+
+    def bad_names(self) -> list[tuple[str, str]]:
+        return [(self.samples.name(i), reason) for i, reason in sorted(self.bad.items())]
+
+    def report(self, seconds: float, written: Path | None) -> Report:
+        where = np.flatnonzero(self.ok)
+        copies, groups = _groups(self.digests[where])
+        kinds = Counter(
+            next((kind for words, kind in _KINDS if words in reason), "damaged")
+            for reason in self.bad.values()
+        )
+        labels, classes = self.samples.labels, self.samples.classes
+        counted: tuple[tuple[str, int], ...] = ()
+        if labels is not None:
+            values, counts = np.unique(labels[labels >= 0], return_counts=True)
+            counted = tuple(
+                (classes[v] if classes is not None and v < len(classes) else str(v), int(c))
+                for v, c in zip(values, counts, strict=True)
+            )
+        return Report(
+            total=len(self.samples),
+            bad=tuple(self.bad_names()),
+            unreadable=tuple(kinds.most_common()),
+            constant=self.constant,
+            tiny=self.tiny,
+            tiny_side=self.tiny_side,
+            duplicates=copies,
+            duplicate_groups=tuple(
+                tuple(self.samples.name(int(where[i])) for i in group) for group in groups
+            ),
+            by_pixels=self.full,
+            widths=_spread(self.sides[where, 0]),
+            heights=_spread(self.sides[where, 1]),
+            channels=tuple(sorted(self.channels.items())),
+            depths=tuple(sorted(self.depths.items())),
+            formats=tuple(self.formats.most_common()),
+            animated=self.animated,
+            classes=counted,
+            left=self.samples.left,
+            seconds=seconds,
+            quarantine=written,
+        )
+
+
+def _groups(digests: np.ndarray) -> tuple[int, list[np.ndarray]]:
+    """How many are copies of an earlier one, and the positions of the 20 largest groups."""
+    order = np.argsort(digests, kind="stable")
+    ordered = digests[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(order) else order
+    counts = np.diff(np.r_[starts, len(order)])
+    largest = [g for g in np.argsort(-counts, kind="stable")[:20] if counts[g] > 1]
+    groups = [order[starts[g] : starts[g] + counts[g]] for g in largest]
+    return len(order) - len(starts), groups
+
+
+def _spread(values: np.ndarray) -> tuple[int, int, int]:
+    if not len(values):
+        return 0, 0, 0
+    return int(values.min()), int(np.median(values)), int(values.max())
+
+
+def _counts(pairs: tuple[tuple[Any, int], ...]) -> str:
+    return ", ".join(f"{value}: {count:,}" for value, count in pairs)
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+@contextmanager
+def _bar(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar on standard error where that is a terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=total)
+        yield lambda: bar.advance(task)

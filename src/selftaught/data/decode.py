@@ -1,0 +1,559 @@
+"""Encoded bytes to upright uint8 pixels: right for every kind of image, or refused with the reason.
+
+Pillow decodes; tifffile reads what Pillow cannot (many bands, more than 8 bits a colour). Nothing
+global is touched: neither Pillow's truncation flag nor its pixel limit.
+"""
+
+import io
+import logging
+import os
+import stat
+import struct
+import threading
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from selftaught.data.formats import UNSUPPORTED, sniff
+from selftaught.errors import DataError
+
+# a damaged TIFF makes tifffile log; the reason is raised here, so its lines need no other listener
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+MAX_PIXELS = 179_000_000
+"""Pixels above which an image is refused before it is decoded: twice Pillow's warning level."""
+
+MAX_BYTES = 4 << 30
+"""Encoded bytes above which a file is not read."""
+
+Pixels = np.ndarray
+Range = tuple[float, float]
+
+
+class BadSample(DataError):
+    """A sample that cannot be read, or not without guessing. `reason` is a sentence part."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself, read without decoding: upright size, bands, bits a band."""
+
+    width: int
+    height: int
+    channels: int
+    depth: int
+    format: str
+    frames: int = 1
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of a regular file; BadSample for anything else (a pipe would block for ever)."""
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise BadSample("is not a regular file")
+        if info.st_size > MAX_BYTES:
+            raise BadSample(
+                f"is {info.st_size / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} are read"
+            )
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadSample(f"cannot be opened: {reason}") from error
+
+
+def decode(
+    source: bytes | str,
+    *,
+    channels: int = 3,
+    value_range: Range | None = None,
+    truncated: Literal["skip", "keep"] = "skip",
+    max_pixels: int = MAX_PIXELS,
+    min_side: int | None = None,
+    name: str = "",
+) -> Pixels:
+    """The first frame of an image as uint8 [H, W, channels], upright; BadSample with the reason.
+
+    8-bit values are kept. 16-bit values are scaled by their full range, v / 257 rounded (16-bit
+    colour PNG comes from Pillow as the high byte, at most one level lower). Floats must lie in
+    [0, 1]. Transparent pixels become white, grey is repeated, colour to one channel is ITU-R 601
+    luma. Any other number of channels must match the file's own.
+
+    Args:
+        source: encoded bytes, or the path of a file.
+        channels: wanted number of channels.
+        value_range: values that become 0 and 255, for images of more than 8 bits.
+        truncated: whether an image that ends early is refused, or kept with its missing part black.
+        max_pixels: width x height above which an image is refused before it is decoded.
+        min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale while its shorter side stays at
+            least this long; its pixels are then box means, computed from the DCT.
+        name: file name, whose extension tells formats without a signature (TGA).
+    """
+    if isinstance(source, str):
+        name, source = name or source, read_bytes(source)
+    with _refusing(source, name) as kind:
+        if kind in ("NPY", "NPZ"):
+            return from_array(
+                _load_array(source, kind, max_pixels), channels=channels, value_range=value_range
+            )
+        if kind == "TIFF":
+            special = _tiff(source, channels, value_range, max_pixels)
+            if special is not None:
+                return special
+        elif kind == "PNG" and truncated == "skip":
+            _check_png(source)
+        im = _open(source, kind, max_pixels)
+        depth = _depth(im, source)
+        if kind == "JPEG":
+            if truncated == "keep":  # a second end marker makes libjpeg finish what it has
+                im = _open(source + b"\xff\xd9", kind, max_pixels)
+            if min_side:
+                im.draft(None, (min_side, min_side))
+        _load(im, truncated)
+        return _from_pillow(im, depth, channels, value_range)
+
+
+def inspect(source: bytes | str, *, name: str = "") -> Header:
+    """Size, bands, depth, format and frames, from the header alone; BadSample with the reason."""
+    if isinstance(source, str):
+        name, source = name or source, read_bytes(source)
+    with _refusing(source, name) as kind:
+        if kind in ("NPY", "NPZ"):
+            return header_of(_load_array(source, kind, 1 << 62), kind)
+        if kind == "TIFF":
+            page = _tiff_page(source)
+            if page is not None and min(page.shape) > 0:
+                bits = page.bitspersample
+                depth = bits if isinstance(bits, int) else max(bits)
+                width, height = page.imagewidth, page.imagelength
+                if _tag(page, 274, 1) in (5, 6, 7, 8):
+                    width, height = height, width
+                frames = min(len(_pages(source)), 1 << 20)
+                return Header(width, height, page.samplesperpixel, depth, kind, frames)
+        im = _open(source, kind, 1 << 62)
+        width, height = im.size
+        if kind != "TIFF" and _orientation(im) >= 5:
+            width, height = height, width
+        try:
+            frames = int(getattr(im, "n_frames", 1))  # Pillow gives it to formats with frames only
+        except Exception:
+            frames = 1
+        return Header(width, height, len(im.getbands()), _depth(im, source), kind, frames)
+
+
+def header_of(array: Pixels, kind: str = "array") -> Header:
+    """Header of an array [H, W] or [H, W, C]."""
+    if array.ndim not in (2, 3):
+        raise BadSample(f"is an array of shape {array.shape}; [H, W] or [H, W, C] is needed")
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    depth = 1 if array.dtype == bool else array.dtype.itemsize * 8
+    return Header(array.shape[1], array.shape[0], channels, depth, kind)
+
+
+def from_array(array: Pixels, *, channels: int = 3, value_range: Range | None = None) -> Pixels:
+    """An array [H, W] or [H, W, C] of any real dtype as uint8 [H, W, channels], never a view."""
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise BadSample(f"is an array of shape {array.shape}; [H, W] or [H, W, C] is needed")
+    pixels = to_uint8(array if array.ndim == 3 else array[..., None], value_range)
+    return np.array(_fit(pixels, channels), order="C")
+
+
+def from_image(im: Image.Image, *, channels: int = 3, value_range: Range | None = None) -> Pixels:
+    """A Pillow image that somebody else opened, as uint8 [H, W, channels], upright."""
+    with _quiet():
+        try:
+            depth = _depth(im, b"")
+            im.load()
+            return _from_pillow(im, depth, channels, value_range)
+        except BadSample:
+            raise
+        except Exception as error:
+            raise BadSample(f"cannot be decoded: {error}") from error
+
+
+def to_uint8(values: Pixels, value_range: Range | None, bits: int | None = None) -> Pixels:
+    """Values of any real dtype as uint8; `bits` is the depth that is used where less than dtype's.
+
+    BadSample where white is not defined by the dtype and no `value_range` is given.
+    """
+    kind = values.dtype.kind
+    if values.dtype == np.uint8:
+        return values
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind not in "uif":
+        raise BadSample(f"has values of type {values.dtype}; real numbers are needed")
+    if kind == "f" and not np.isfinite(values).all():
+        raise BadSample("has values that are not finite numbers")
+    if value_range is not None:
+        low, high = value_range
+        scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        full = (1 << (bits or 16)) - 1
+        wide = values.astype(np.uint32)
+        return (np.minimum(wide * 255 + full // 2, full * 255 + full // 2) // full).astype(np.uint8)
+    low, high = values.min(), values.max()
+    if kind == "f" and low >= 0 and high <= 1:
+        return np.rint(values * 255.0).astype(np.uint8)
+    need = "floats must lie in [0, 1]" if kind == "f" else "their white is not defined"
+    raise BadSample(
+        f"has {values.dtype} values from {low:g} to {high:g}; {need}: give the values that become "
+        f"black and white, such as value_range=({low:g}, {high:g}) or "
+        f"--value-range {low:g},{high:g}"
+    )
+
+
+# ---------------------------------------------------------------------------------------- Pillow
+
+
+@contextmanager
+def _refusing(data: bytes, name: str) -> Iterator[str]:
+    """Yield the format of `data`; whatever a decoder raises becomes BadSample."""
+    if not data:
+        raise BadSample("is empty (0 bytes)")
+    kind = sniff(data[:32], name)
+    if kind is None:
+        raise BadSample(f"is not an image that can be read (it begins with {data[:8]!r})")
+    if kind in UNSUPPORTED:
+        raise BadSample(f"is {kind}, which cannot be read: convert it to PNG or JPEG")
+    with _quiet():
+        try:
+            yield kind
+        except BadSample:
+            raise
+        except MemoryError as error:
+            raise BadSample(f"{kind} needs more memory than there is") from error
+        except Exception as error:  # decoders raise everything from struct.error to SystemError
+            text = str(error) or type(error).__name__
+            if "truncat" in text.lower():
+                text = "is truncated (the file ends early)"
+                raise BadSample(f"{kind} {text}") from error
+            raise BadSample(f"{kind} cannot be decoded: {text}") from error
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_warnings: Any = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings from image libraries meanwhile, whichever threads decode.
+
+    `warnings.catch_warnings` is per process: the first thread in enters it, the last one leaves.
+    """
+    global _quiet_depth, _quiet_warnings
+    with _quiet_lock:
+        _quiet_depth += 1
+        if _quiet_depth == 1:
+            _quiet_warnings = warnings.catch_warnings()
+            _quiet_warnings.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                _quiet_warnings.__exit__(None, None, None)
+
+
+def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile.ImageFile:
+    """Parse the header with the plugin of this format alone, and guard the size.
+
+    `Image.open` would try every plugin, and apply its global pixel limit.
+    """
+    if kind not in Image.OPEN:
+        Image.init()
+    try:
+        im = Image.OPEN[kind][0](io.BytesIO(data), "")
+    except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
+        raise BadSample(f"{kind} header cannot be read: {error}") from error
+    _guard(im.width, im.height, max_pixels)
+    return im
+
+
+def _guard(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise BadSample(f"has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        raise BadSample(
+            f"is {width} x {height} = {width * height / 1e6:,.0f} million pixels, more than "
+            f"{max_pixels / 1e6:,.0f} million (raise --max-pixels to read it)"
+        )
+
+
+def _load(im: ImageFile.ImageFile, truncated: str) -> None:
+    try:
+        im.load()
+    except OSError as error:
+        if truncated != "keep" or "truncat" not in str(error).lower():
+            raise
+        # the rows that were decoded are in the image already; without tiles it counts as loaded
+        im.tile = []
+        im.load()
+
+
+def _check_png(data: bytes) -> None:
+    """Refuse pixel data whose checksum fails: Pillow does not look, and shows whatever inflates."""
+    at, view = 8, memoryview(data)
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 4])
+        end = at + 8 + size
+        if end + 4 > len(data):
+            return  # truncated: the decoder says so
+        kind = data[at + 4 : at + 8]
+        if kind in (b"IDAT", b"PLTE", b"tRNS") and zlib.crc32(view[at + 4 : end]) != int.from_bytes(
+            data[end : end + 4]
+        ):
+            raise BadSample(f"PNG is damaged: checksum of {kind.decode()} at byte {at} is wrong")
+        if kind == b"IEND":
+            return
+        at = end + 4
+
+
+def _depth(im: Image.Image, data: bytes) -> int:
+    """Bits a band in the file, where Pillow's mode hides it."""
+    if im.format == "PNG" and data:
+        return data[24]
+    if im.mode.startswith("I;16"):
+        return 16
+    return {"1": 1, "I": 32, "F": 32}.get(im.mode, 8)
+
+
+def _orientation(im: Image.Image) -> int:
+    """EXIF or XMP orientation, 1 to 8; TIFF is upright already when Pillow has loaded it."""
+    if im.format == "TIFF" or not any(
+        key in im.info for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+    ):
+        return 1
+    try:
+        value = im.getexif().get(274, 1)
+    except Exception:  # damaged EXIF is as good as none
+        return 1
+    return value if value in range(2, 9) else 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo the EXIF orientation of [H, W, C]."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _from_pillow(im: Image.Image, depth: int, channels: int, value_range: Range | None) -> Pixels:
+    orientation = _orientation(im)
+    if im.mode[0] in "IF":  # I;16 and its byte orders, I (32 bit), F
+        values = np.asarray(im)
+        if im.mode == "I" and (depth == 16 or im.format == "PPM"):
+            values = values.astype(np.uint16)  # older Pillow opens 16-bit PNG and PGM as 32 bit
+        pixels = to_uint8(values, value_range, min(depth, 16))
+        hidden = im.info.get("transparency")
+        if isinstance(hidden, int):
+            pixels = np.where(values == hidden, np.uint8(255), pixels)
+        pixels = _fit(pixels[..., None], channels)
+    else:
+        if depth > 8 and value_range is not None:
+            raise BadSample(
+                f"is {depth}-bit colour, which is read at 8 bits, so value_range cannot apply: "
+                "convert it to an uncompressed TIFF"
+            )
+        if depth == 16 and isinstance(im.info.get("transparency"), tuple):
+            im.info["transparency"] = tuple(v >> 8 for v in im.info["transparency"])
+        pixels = _bands(im, channels)
+    if orientation != 1:
+        pixels = _upright(pixels, orientation)
+    return np.array(pixels, order="C")
+
+
+def _bands(im: Image.Image, channels: int) -> Pixels:
+    """An 8-bit image of any mode as [H, W, channels]."""
+    if im.mode == "LAB":
+        raise BadSample("is in the LAB colour space: convert it to RGB")
+    if channels in (1, 3):
+        im = _over_white(im)
+        wanted = "L" if channels == 1 else "RGB"
+        if im.mode not in ("1", "L", "P", "RGB"):
+            im = im.convert("RGB")
+        if im.mode != wanted:
+            im = im.convert(wanted)
+    elif im.mode == "1":
+        im = im.convert("L")
+    elif im.mode not in ("L", "LA", "RGB", "RGBA"):
+        im = im.convert("RGBA" if im.has_transparency_data else "RGB")
+    pixels = np.asarray(im)
+    return _fit(pixels if pixels.ndim == 3 else pixels[..., None], channels)
+
+
+def _over_white(im: Image.Image) -> Image.Image:
+    """Blend transparent pixels with white, where there are any."""
+    if not im.has_transparency_data:
+        return im
+    if im.mode == "La":
+        im = im.convert("LA")
+    if im.mode != "LA":
+        im = im if im.mode == "RGBA" else im.convert("RGBA")
+    white = Image.new(im.mode[:-1], im.size, "white")
+    white.paste(im.convert(white.mode), mask=im.getchannel("A"))
+    return white
+
+
+def _fit(pixels: Pixels, channels: int) -> Pixels:
+    """uint8 [H, W, C] with the wanted number of channels, where the two agree on a meaning."""
+    have = pixels.shape[2]
+    if have == channels:
+        return pixels
+    if have == 1 and channels == 3:
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    if have == 3 and channels == 1:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[..., None]
+    raise BadSample(
+        f"has {have} channels, {channels} are needed (--channels {have} reads it as is)"
+    )
+
+
+# ---------------------------------------------------------------------------------------- arrays
+
+
+def _load_array(data: bytes, kind: str, max_pixels: int) -> Pixels:
+    """The array of a .npy, or the only one of a .npz; its shape is guarded before it is read."""
+    if kind == "NPZ":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if len(members) != 1:
+                names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5])
+                raise BadSample(f"holds {len(members)} arrays ({names}); an image is one array")
+            with archive.open(members[0]) as file:
+                _guard_array(file, max_pixels)
+            with archive.open(members[0]) as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+    _guard_array(io.BytesIO(data), max_pixels)
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+
+
+def _guard_array(file: Any, max_pixels: int) -> None:
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise BadSample("holds Python objects, which are never loaded")
+    if len(shape) not in (2, 3):
+        raise BadSample(f"is an array of shape {shape}; [H, W] or [H, W, C] is needed")
+    _guard(shape[1], shape[0], max_pixels)
+    if np.prod(shape, dtype=float) * dtype.itemsize > MAX_BYTES:
+        raise BadSample(f"is an array of shape {shape}, more than {MAX_BYTES >> 30} GiB")
+
+
+# ------------------------------------------------------------------------------------------ TIFF
+
+
+def _pages(data: bytes) -> Any:
+    import tifffile
+
+    return tifffile.TiffFile(io.BytesIO(data)).pages
+
+
+def _tiff_page(data: bytes) -> Any:
+    """tifffile's view of the first page, None where it cannot read the header."""
+    try:
+        return _pages(data)[0]
+    except Exception:
+        return None
+
+
+def _tag(page: Any, number: int, default: int) -> int:
+    tag = page.tags.get(number)
+    return tag.value if tag is not None and isinstance(tag.value, int) else default
+
+
+def _tiff(data: bytes, channels: int, value_range: Range | None, max_pixels: int) -> Pixels | None:
+    """Pixels of a TIFF that Pillow would open wrongly or not at all; None leaves it to Pillow.
+
+    That is: more than 8 bits, a sample format that is not unsigned, or bands beyond a colour model.
+    """
+    page = _tiff_page(data)
+    if page is None:
+        return None
+    _guard(page.imagewidth, page.imagelength, max_pixels)
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    samples, photometric = page.samplesperpixel, int(page.photometric)
+    odd = int(page.sampleformat or 1) != 1
+    extra = tuple(int(e) for e in page.extrasamples)
+    bands = samples > 1 and (photometric in (0, 1) and extra[-1:] not in ((1,), (2,)))
+    raw = channels not in (1, 3)
+    if not (bits > 8 or odd or bands or raw) or photometric not in (0, 1, 2):
+        if bits > 8:
+            raise BadSample(f"TIFF is {bits}-bit with photometric {photometric}: convert it to RGB")
+        return None
+    if samples * page.imagewidth * page.imagelength * max(bits, 8) // 8 > MAX_BYTES:
+        raise BadSample(f"TIFF has {samples} bands, more than {MAX_BYTES >> 30} GiB")
+    try:
+        values = page.asarray()
+    except Exception as error:
+        if bits > 8 or odd or bands:
+            return _tiff_by_libtiff(data, page, bits, channels, value_range, max_pixels, error)
+        return None
+    if page.axes == "SYX":
+        values = np.moveaxis(values, 0, 2)
+    elif page.axes == "YX":
+        values = values[..., None]
+    elif page.axes != "YXS":
+        raise BadSample(f"TIFF has axes {page.axes}; one image [H, W, C] is needed")
+    pixels = to_uint8(values, value_range, bits)
+    if photometric == 0 and values.dtype.kind in "ub":  # zero is white
+        pixels = 255 - pixels
+    colours = 3 if photometric == 2 else 1
+    if not raw and samples == colours + 1 and extra in ((1,), (2,)):
+        colour = pixels[..., :colours].astype(np.uint16)
+        alpha = pixels[..., colours:].astype(np.uint16)
+        white = 255 * (255 - alpha)
+        over = white + (colour * alpha if extra == (2,) else colour * 255)  # 1: premultiplied
+        pixels = np.minimum((over + 127) // 255, 255).astype(np.uint8)
+    elif not raw and photometric == 2 and samples > 3:
+        pixels = pixels[..., :3]  # the colour model names the first three
+    pixels = _fit(pixels, channels)
+    return np.array(_upright(pixels, _tag(page, 274, 1)), order="C")
+
+
+def _tiff_by_libtiff(
+    data: bytes,
+    page: Any,
+    bits: int,
+    channels: int,
+    value_range: Range | None,
+    max_pixels: int,
+    error: Exception,
+) -> Pixels:
+    """A compression that tifffile has no codec for (LZW, JPEG ...): Pillow where it is faithful."""
+    im = _open(data, "TIFF", max_pixels)
+    if im.mode == "F" or (im.mode.startswith("I;16") and int(page.photometric) == 1):
+        im.load()
+        return _from_pillow(im, min(bits, 16), channels, value_range)
+    if im.mode in ("RGB", "RGBA") and bits == 16 and page.samplesperpixel <= 4:
+        im.load()
+        return _from_pillow(im, 16, channels, value_range)
+    raise BadSample(
+        f"TIFF of {page.samplesperpixel} x {bits} bit is compressed in a way that cannot be read "
+        f"({str(error).splitlines()[0]}): save it uncompressed or with deflate"
+    ) from error

@@ -1,0 +1,123 @@
+"""Which files hold images: by extension where it is known, by their first bytes where it is not."""
+
+from pathlib import PurePath
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IMAGE = _words(
+    ".apng .avif .avifs .bmp .blp .cur .dds .dib .fli .flc .gif .icb .icns .ico .j2c .j2k .jfif"
+    " .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .npy .npz .pbm .pcx .pgm .png .pnm .ppm .psd"
+    " .qoi .rgb .rgba .sgi .bw .ras .tga .tif .tiff .vda .vst .webp .xpm"
+)
+"""Extensions of files that are taken as images without a look inside."""
+
+OTHER = _words(
+    ".7z .arrow .avi .bak .bin .bz2 .c .cfg .ckpt .cls .cpp .csv .db .dbf .dcm .doc .docx .eps .exe"
+    " .exr .flac .geojson .gz .h .h5 .hdf5 .hdr .heic .heif .htm .html .ini .ipynb .jl .js .json"
+    " .jsonl .jxl .lock .log .m4a .m4v .mat .md .md5 .mkv .mov .mp3 .mp4 .mpg .nii .ogg .onnx"
+    " .parquet .pbtxt .pdf .pickle .pkl .pt .pth .py .pyc .pyd .rar .raw .rst .safetensors .sha256"
+    " .shp .so .sqlite .svg .tar .tgz .toml .tsv .txt .wav .webm .wmf .xls .xlsx .xml .xz .yaml"
+    " .yml .zip .zst"
+)
+"""Extensions of files that are counted as ignored without a look inside."""
+
+ARRAYS = frozenset({".npy", ".npz"})
+
+# Magic bytes -> Pillow's name of the format; offset 0. The list is closed on purpose: Pillow would
+# also run Ghostscript (EPS), hand over to other programs, or take any bytes for a picture (TGA).
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"MM*\0", "TIFF"),
+    (b"II\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"8BPS", "PSD"),
+    (b"DDS ", "DDS"),
+    (b"BLP1", "BLP"),
+    (b"BLP2", "BLP"),
+    (b"icns", "ICNS"),
+    (b"qoif", "QOI"),
+    (b"\x59\xa6\x6a\x95", "SUN"),
+    (b"/* XPM */", "XPM"),
+    (b"\x93NUMPY", "NPY"),
+    # known, so that they are named when refused
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"%!PS", "PostScript"),
+    (b"%PDF", "PDF"),
+)
+# Two or so bytes that ordinary files may begin with too: believed only of files that claim to be
+# images by extension or by the column they lie in.
+_WEAK: tuple[tuple[bytes, str], ...] = (
+    (b"BM", "BMP"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0", "CUR"),
+    (b"DanM", "MSP"),
+    (b"LinS", "MSP"),
+    (b"\x01\xda", "SGI"),
+    (b"\x0a\x00", "PCX"),
+    (b"\x0a\x02", "PCX"),
+    (b"\x0a\x03", "PCX"),
+    (b"\x0a\x05", "PCX"),
+    (b"P1", "PPM"),
+    (b"P2", "PPM"),
+    (b"P3", "PPM"),
+    (b"P4", "PPM"),
+    (b"P5", "PPM"),
+    (b"P6", "PPM"),
+    (b"Pf", "PPM"),
+    (b"PF", "PPM"),
+    (b"PK\x03\x04", "NPZ"),
+)
+_TGA = frozenset({".tga", ".vda", ".icb", ".vst"})
+
+UNSUPPORTED = frozenset({"JPEG XL", "OpenEXR", "Radiance HDR", "PostScript", "PDF", "HEIC"})
+"""Formats that are recognised only to be refused by name."""
+
+
+def extension(name: str) -> str:
+    """Lower-case extension with its dot, or the empty string."""
+    return PurePath(name).suffix.lower()
+
+
+def sniff(head: bytes, name: str = "", *, strict: bool = False) -> str | None:
+    """Name of the format that the first 32 bytes of a file show, None where they show no image.
+
+    `strict` believes only signatures that no other kind of file begins with.
+    """
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand in (b"avif", b"avis"):
+            return "AVIF"
+        if brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"):
+            return "HEIC"
+        if brand in (b"mif1", b"msf1"):
+            return "AVIF" if b"avif" in head else "HEIC"
+        return None
+    if strict:
+        return None
+    if extension(name) in _TGA:  # it begins with small numbers, as icons do
+        return "TGA" if len(head) >= 18 else None
+    for magic, kind in _WEAK:
+        if head.startswith(magic):
+            return kind
+    if head[4:6] in (b"\x11\xaf", b"\x12\xaf"):
+        return "FLI"
+    return None

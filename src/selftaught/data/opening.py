@@ -1,0 +1,160 @@
+"""`open_data`: one function from whatever holds images to `Samples`."""
+
+import glob
+import logging
+import os
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from selftaught.data import arrays, files, tar
+from selftaught.data.decode import MAX_PIXELS
+from selftaught.data.formats import IMAGE
+from selftaught.data.source import Samples, Source, missing
+from selftaught.errors import UserError
+
+log = logging.getLogger("selftaught")
+
+_KINDS = (
+    "a folder, a list (.txt, .csv, .tsv), .parquet, .arrow, .tar shards, .npy, .npz, or an image"
+)
+
+
+def open_data(
+    source: Any,
+    *,
+    column: str | None = None,
+    labels: str | None = None,
+    channels: int = 3,
+    value_range: tuple[float, float] | None = None,
+    truncated: Literal["skip", "keep"] = "skip",
+    max_pixels: int = MAX_PIXELS,
+) -> Samples:
+    """Samples of a folder, a list file, Parquet, Hugging Face data, tar shards, arrays or objects.
+
+    Args:
+        source: path or pattern (`shard-{000..012}.tar`), array [N, H, W] or [N, H, W, C], list of
+            paths, arrays or Pillow images, `datasets.Dataset`, or any object with `__len__` and
+            `__getitem__` that yields images or (image, label).
+        column: column of a table, array of a .npz or extension in a tar that holds the images,
+            where it is not found by itself.
+        labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
+        channels: channels of every sample that is read.
+        value_range: values that become 0 and 255, for images of more than 8 bits.
+        truncated: whether images that end early are refused, or kept with the missing part black.
+        max_pixels: width x height above which an image is refused before it is decoded.
+
+    Raises:
+        UserError: when there is nothing that can be read, saying what there was.
+    """
+    found = _open(source, column, labels)
+    if len(found) == 0:
+        raise UserError(f"{_shown(source)} holds no images{_beside(found)}")
+    return Samples(
+        found,
+        channels=channels,
+        value_range=value_range,
+        truncated=truncated,
+        max_pixels=max_pixels,
+    )
+
+
+def _shown(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
+
+
+def _beside(source: Source) -> str:
+    left = source.left.sentence()
+    return f"; left out: {left}" if left else ""
+
+
+def _open(source: Any, column: str | None, labels: str | None) -> Source:
+    if isinstance(source, str | os.PathLike):
+        return _path(os.fspath(source), column, labels)
+    if isinstance(source, np.ndarray):
+        return arrays.ArraySource(source)
+    if isinstance(source, list | tuple):
+        if source and all(isinstance(s, str | os.PathLike) for s in source):
+            paths = [os.fspath(s) for s in source]
+            if all(p.lower().endswith(".tar") for p in paths):
+                return tar.tars(paths, column, labels)
+            if all(p.lower().endswith(".parquet") for p in paths):
+                return _table().parquet(paths, column, labels)
+            if not any(os.path.exists(p) for p in paths):
+                raise UserError(f"none of the {len(paths)} files exists; the first is {paths[0]}")
+            return files.from_paths(paths)
+        return arrays.items(source)
+    if type(source).__module__.split(".")[0] == "datasets":  # known without importing it
+        if isinstance(source, dict):
+            raise UserError(f"the DatasetDict has the splits {', '.join(source)}: pass one of them")
+        return _table().HubSource(source, column, labels)
+    if isinstance(source, Sized) and callable(getattr(type(source), "__getitem__", None)):
+        return arrays.ObjectSource(source, column, labels)  # type: ignore[arg-type]
+    raise UserError(f"a {type(source).__name__} holds no images that can be read: {_KINDS}, array")
+
+
+def _table() -> Any:
+    """The module of tables: pyarrow's Parquet reader is loaded where one is read."""
+    from selftaught.data import table
+
+    return table
+
+
+def _path(text: str, column: str | None, labels: str | None) -> Source:
+    if "://" in text or text.startswith("pipe:"):
+        raise UserError(f"{text} is not a local path: fetch the data first")
+    path = Path(text)
+    if not path.exists() and path.suffix.lower() == ".tar" and _is_pattern(text):
+        paths = tar.expand(text)
+        if not paths:
+            raise UserError(f"no file matches {text}")
+        return tar.tars(paths, column, labels)
+    if not path.exists():
+        raise missing(path)
+    if path.is_dir():
+        return _folder(path, column, labels)
+    match path.suffix.lower():
+        case ".txt" | ".csv" | ".tsv":
+            return files.listed(path, labels)
+        case ".parquet":
+            return _table().parquet([text], column, labels)
+        case ".arrow":
+            return _table().arrow([text], column, labels)
+        case ".tar":
+            return tar.tars([text], column, labels)
+        case ".npy" | ".npz":
+            return arrays.array_file(path, column, labels)
+        case ".gz" | ".tgz" | ".zip" | ".bz2" | ".xz" | ".zst":
+            raise UserError(f"{path} is compressed: unpack it, random access needs plain files")
+        case suffix if suffix in IMAGE:
+            return files.from_paths([path.name], str(path.parent))
+    raise UserError(f"{path} holds no images that can be read: needed is {_KINDS}")
+
+
+def _is_pattern(text: str) -> bool:
+    return "{" in text or glob.has_magic(text)
+
+
+def _folder(path: Path, column: str | None, labels: str | None) -> Source:
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return _table().saved(path, column, labels)
+    source = files.folder(path)
+    if not len(source) or (len(source) < 1000 and files.only_arrays(source)):
+        for extension, reader in ((".parquet", "parquet"), (".tar", "tar"), (".arrow", "arrow")):
+            if not source.left.ignored.get(extension):
+                continue
+            inside = files.walk(str(path), frozenset({extension}), look_inside=False)
+            paths = [inside.path(i) for i in range(len(inside))]
+            log.info("reading %d %s files in %s", len(paths), extension, path)
+            if reader == "tar":
+                return tar.tars(paths, column, labels)
+            table = _table()
+            return (table.parquet if reader == "parquet" else table.arrow)(paths, column, labels)
+    if labels is not None and len(source):
+        file = next((p for p in (path / labels, Path(labels)) if p.is_file()), None)
+        if file is None:
+            raise UserError(f"labels={labels} is neither a file in {path} nor one here")
+        files.label_from_csv(source, file)
+    return source

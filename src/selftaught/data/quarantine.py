@@ -1,0 +1,94 @@
+"""The list of files that cannot be read, and which sample takes the place of one of them."""
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selftaught.data.source import Samples
+from selftaught.errors import UserError
+
+FILE = "bad_files.csv"
+_COLUMNS = ["path", "reason", "first_step"]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Why a sample cannot be read, and the training step that met it first; None if no step did."""
+
+    reason: str
+    first_step: int | None = None
+
+
+def load(path: str | Path) -> dict[str, Bad]:
+    """The quarantine list by sample name; empty where there is no such file."""
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        return {}
+    if not rows or rows[0] != _COLUMNS:
+        raise UserError(f"{path} is no quarantine list: its first line is not {','.join(_COLUMNS)}")
+    return {
+        row[0]: Bad(row[1], int(row[2]) if row[2].isdecimal() else None)
+        for row in rows[1:]
+        if len(row) == 3
+    }
+
+
+def save(path: str | Path, bad: Mapping[str, Bad]) -> None:
+    """Write the whole list, atomically: a reader sees the old list or the new one."""
+    path = Path(path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for name, entry in bad.items():
+        step = "" if entry.first_step is None else entry.first_step
+        writer.writerow([name, entry.reason, step])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with open(handle, "wb") as file:
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def append(path: str | Path, new: Mapping[str, Bad]) -> dict[str, Bad]:
+    """Add samples to the list and return all of it; what is listed keeps its reason and step."""
+    merged = {**new, **load(path)}
+    save(path, merged)
+    return merged
+
+
+def positions(samples: Samples, bad: Mapping[str, Bad]) -> np.ndarray:
+    """int64 positions of the listed samples, ascending; names that are gone are passed over."""
+    if not bad:
+        return np.zeros(0, dtype=np.int64)
+    found = [i for i in range(len(samples)) if samples.name(i) in bad]
+    return np.array(found, dtype=np.int64)
+
+
+def replacement(seed: int, epoch: int, index: int, attempt: int, n: int) -> int:
+    """Which of `n` samples takes the place of sample `index`, at the `attempt`-th try.
+
+    Uniform over the others, and the same in every process, so that skipped files change neither
+    the order of the rest nor the reproducibility of a run.
+    """
+    if n < 2:
+        raise ValueError(f"a sample out of {n} has no replacement")
+    word = np.random.SeedSequence([seed, epoch, index, attempt]).generate_state(1, np.uint64)[0]
+    other = int(word % np.uint64(n - 1))
+    return other + (other >= index)

@@ -1,0 +1,59 @@
+"""Part of a dataset as a dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from selftaught.data import quarantine
+from selftaught.data.source import Raw, Samples, Source, digest
+from selftaught.errors import UserError
+
+
+@final
+class Selected(Source):
+    """Some samples of another source, in a given order."""
+
+    def __init__(self, source: Source, positions: np.ndarray):
+        self.source, self.positions = source, positions
+        self.labels = None if source.labels is None else source.labels[positions]
+        self.classes, self.left = source.classes, source.left
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def load(self, i: int) -> Raw:
+        return self.source.load(int(self.positions[i]))
+
+    def name(self, i: int) -> str:
+        return self.source.name(int(self.positions[i]))
+
+    def fingerprint(self) -> str:
+        return digest(self.source.fingerprint(), self.positions)
+
+
+def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:
+    """The samples at `positions`, read as before."""
+    return Samples(
+        Selected(samples.source, np.asarray(positions, dtype=np.int64)),
+        channels=samples.channels,
+        value_range=samples.value_range,
+        truncated=samples.truncated,
+        max_pixels=samples.max_pixels,
+    )
+
+
+def without(samples: Samples, listed: str | Path) -> Samples:
+    """All samples but those in the quarantine list `listed`, as `check` writes it.
+
+    Raises:
+        UserError: there is no such list, or nothing is left.
+    """
+    if not Path(listed).exists():
+        raise UserError(f"there is no quarantine list {listed}; `selftaught check DATA` writes one")
+    bad = quarantine.positions(samples, quarantine.load(listed))
+    kept = np.setdiff1d(np.arange(len(samples)), bad)
+    if not len(kept):
+        raise UserError(f"{listed} names all {len(samples)} images: nothing is left")
+    return select(samples, kept)

@@ -1,0 +1,218 @@
+"""What a dataset is made of: a `Source` yields raw samples, `Samples` turns them into pixels."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+from PIL import Image
+
+from selftaught.data.decode import (
+    MAX_PIXELS,
+    BadSample,
+    Header,
+    decode,
+    from_array,
+    from_image,
+    header_of,
+    inspect,
+)
+from selftaught.errors import UserError
+
+Raw = bytes | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True)
+class Left:
+    """What was found beside the samples and left out, as counts."""
+
+    ignored: Mapping[str, int] = field(default_factory=dict)  # by extension
+    hidden: int = 0
+    dangling: int = 0  # links that lead nowhere
+    repeated: int = 0  # links to what is visited already
+    unreadable: int = 0  # folders
+    refused: Mapping[str, int] = field(default_factory=dict)  # by reason: links in archives ...
+
+    def sentence(self) -> str:
+        """The counts in words, empty where nothing was left out."""
+        kinds = sorted(self.ignored.items(), key=lambda item: (-item[1], item[0]))
+        parts = [f"{count} {extension or 'without extension'}" for extension, count in kinds[:8]]
+        parts += ["more kinds"] if len(kinds) > 8 else []
+        for count, word in (
+            (self.hidden, "hidden"),
+            (self.dangling, "dangling links"),
+            (self.repeated, "repeated links"),
+            (self.unreadable, "unreadable folders"),
+        ):
+            parts += [f"{count} {word}"] if count else []
+        parts += [f"{count} {reason}" for reason, count in sorted(self.refused.items())]
+        return ", ".join(parts)
+
+
+class Source(ABC):
+    """Raw samples by position. Picklable; what is open belongs to the process that opened it."""
+
+    labels: np.ndarray | None = None  # int64 [N], -1 where unknown
+    classes: list[str] | None = None
+    left: Left = Left()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def load(self, i: int) -> Raw:
+        """Encoded bytes, an array [H, W] or [H, W, C], or a Pillow image; BadSample if it fails."""
+
+    @abstractmethod
+    def name(self, i: int) -> str:
+        """Path, `shard.tar::key` or row: unique, and the same in every run."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of what tells this data from other data without reading it: names and sizes."""
+
+
+@final
+class Samples:
+    """A map-style dataset: `len(samples)`, `samples.read(i)`.
+
+    Picklable for worker processes, which open files on their own; names are kept in Arrow arrays,
+    so that a million of them do not grow in each worker.
+
+    Attributes:
+        labels: int64 [N] with -1 where unknown, or None.
+        classes: the names that labels stand for, where they have names.
+        left: what was found and left out.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        channels: int = 3,
+        value_range: tuple[float, float] | None = None,
+        truncated: Literal["skip", "keep"] = "skip",
+        max_pixels: int = MAX_PIXELS,
+    ):
+        if channels < 1:
+            raise UserError(f"channels={channels}: an image has at least one channel")
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise UserError(f"value_range={value_range}: the first value must be below the second")
+        if truncated not in ("skip", "keep"):
+            raise UserError(f"truncated={truncated!r} must be one of skip, keep")
+        self.source = source
+        self.channels = channels
+        self.value_range = value_range
+        self.truncated: Literal["skip", "keep"] = truncated
+        self.max_pixels = max_pixels
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __repr__(self) -> str:
+        return f"Samples({len(self):,} from {type(self.source).__name__})"
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        return self.source.labels
+
+    @property
+    def classes(self) -> list[str] | None:
+        return self.source.classes
+
+    @property
+    def left(self) -> Left:
+        return self.source.left
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits from the count, names and sizes; alike where the data is alike."""
+        if self._fingerprint is None:
+            self._fingerprint = self.source.fingerprint()
+        return self._fingerprint
+
+    def name(self, i: int) -> str:
+        """What sample `i` is called in messages, CSV files and the quarantine list."""
+        return self.source.name(i)
+
+    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
+        """Sample `i` as uint8 [H, W, channels], upright; BadSample with the reason if it cannot.
+
+        With `min_side` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter
+        side stays at least that long: several times faster for large photos.
+        """
+        return self.decode(self.source.load(i), self.source.name(i), min_side)
+
+    def decode(self, raw: Raw, name: str, min_side: int | None = None) -> np.ndarray:
+        """What `source.load` gave, as uint8 [H, W, channels]."""
+        if isinstance(raw, bytes):
+            return decode(
+                raw,
+                channels=self.channels,
+                value_range=self.value_range,
+                truncated=self.truncated,
+                max_pixels=self.max_pixels,
+                min_side=min_side,
+                name=name,
+            )
+        turn = from_array if isinstance(raw, np.ndarray) else from_image
+        return turn(raw, channels=self.channels, value_range=self.value_range)  # type: ignore
+
+    def header(self, i: int) -> Header:
+        """Size, bands, depth, format and frames of sample `i` without decoding it."""
+        return header(self.source.load(i), self.source.name(i))
+
+
+def header(raw: Raw, name: str) -> Header:
+    """Header of what `source.load` gave."""
+    if isinstance(raw, bytes):
+        return inspect(raw, name=name)
+    if isinstance(raw, np.ndarray):
+        return header_of(raw)
+    return Header(raw.width, raw.height, len(raw.getbands()), 8, raw.format or "Pillow image")
+
+
+def digest(*parts: bytes | str | int | np.ndarray) -> str:
+    """16 hexadecimal digits over the parts and their lengths."""
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            part = np.ascontiguousarray(part).tobytes()
+        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+        state.update(len(data).to_bytes(8))
+        state.update(data)
+    return state.hexdigest()
+
+
+def integer_labels(values: list[str]) -> tuple[np.ndarray, list[str] | None]:
+    """Labels written as text: whole numbers as they are, names by their sorted position."""
+    known = sorted({v for v in values if v != ""})
+    if all(v.removeprefix("-").isdecimal() for v in known):
+        return np.array([int(v) if v else -1 for v in values], dtype=np.int64), None
+    position = {v: i for i, v in enumerate(known)}
+    return np.array([position.get(v, -1) for v in values], dtype=np.int64), known
+
+
+def missing(path: Path) -> UserError:
+    """The error for a path that does not exist, with the nearest one that does."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    import difflib
+
+    child = path.parts[len(parent.parts)] if len(path.parts) > len(parent.parts) else path.name
+    try:
+        near = difflib.get_close_matches(child, [p.name for p in parent.iterdir()], 1, 0.6)
+    except OSError:
+        near = []
+    hint = f": did you mean {parent / near[0]}?" if near else ""
+    return UserError(
+        f"{path} does not exist{hint or f'; there is nothing of that name in {parent}'}"
+    )
+
+
+__all__ = ["BadSample", "Header", "Left", "Raw", "Samples", "Source"]

@@ -1,0 +1,370 @@
+"""Images in a column of Parquet or Arrow files (Hugging Face data sets among them)."""
+
+import json
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from selftaught.data.decode import BadSample, read_bytes
+from selftaught.data.files import LABEL_COLUMNS
+from selftaught.data.source import Left, Source, digest, integer_labels
+from selftaught.errors import UserError
+
+log = logging.getLogger("selftaught")
+
+KEEP = 512 << 20
+"""Bytes of images up to which a Parquet column is kept in memory, encoded as it is."""
+
+_CACHE = 256 << 20  # above that: bytes of row groups that a process keeps
+_IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
+
+
+class Chunks(ABC):
+    """A column in pieces that are read one at a time."""
+
+    paths: list[str]
+    column: str
+    files: list[int]  # position in `paths` of each piece's file, ascending
+    rows: list[int]  # of each piece
+    sizes: list[int]  # of each piece, in bytes
+
+    @abstractmethod
+    def read(self, k: int) -> pa.Array:
+        """Piece `k` of the column."""
+
+
+@final
+class ParquetChunks(Chunks):
+    """Row groups."""
+
+    def __init__(self, paths: list[str], column: str):
+        self.paths, self.column = paths, column
+        self.files, self.rows, self.sizes = [], [], []
+        self._group: list[int] = []
+        for n, path in enumerate(paths):
+            metadata = pq.read_metadata(path)
+            for g in range(metadata.num_row_groups):
+                group = metadata.row_group(g)
+                size = 0
+                for c in range(group.num_columns):
+                    if group.column(c).path_in_schema.split(".")[0] == column:
+                        size += group.column(c).total_uncompressed_size
+                self.rows.append(group.num_rows)
+                self.sizes.append(size)
+                self.files.append(n)
+                self._group.append(g)
+
+    def read(self, k: int) -> pa.Array:
+        path = self.paths[self.files[k]]
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read_row_group(
+                    self._group[k], columns=[self.column], use_threads=False
+                )
+        except (OSError, pa.ArrowException) as error:
+            raise BadSample(f"cannot be read from {path}: {error}") from error
+        return _one(table.column(self.column))
+
+
+@final
+class ArrowChunks(Chunks):
+    """Record batches of memory-mapped files: nothing is read before it is asked for."""
+
+    def __init__(self, paths: list[str], column: str):
+        self.paths, self.column = paths, column
+        self.files, self.rows, self.sizes = [], [], []
+        self._mapped: dict[int, list[pa.Array]] = {}
+        for n in range(len(paths)):
+            pieces = self._pieces(n)
+            self.files += [n] * len(pieces)
+            self.rows += [len(p) for p in pieces]
+            self.sizes += [0] * len(pieces)  # mapped: they take no memory
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_mapped": {}}
+
+    def _pieces(self, n: int) -> list[pa.Array]:
+        if n not in self._mapped:
+            self._mapped[n] = _arrow_table(self.paths[n]).column(self.column).chunks
+        return self._mapped[n]
+
+    def read(self, k: int) -> pa.Array:
+        return self._pieces(self.files[k])[k - self.files.index(self.files[k])]
+
+
+@final
+class TableSource(Source):
+    """Rows of an image column; pieces are kept whole where they fit, else the latest ones are."""
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        labels: np.ndarray | None,
+        classes: list[str] | None,
+        left: Left = Left(),  # noqa: B008
+    ):
+        self.chunks, self.labels, self.classes, self.left = chunks, labels, classes, left
+        self.ends = np.cumsum(chunks.rows, dtype=np.int64)
+        self._first: dict[int, int] = {}  # of each file: the position of its first row
+        for n, end, rows in zip(chunks.files, self.ends, chunks.rows, strict=True):
+            self._first.setdefault(n, int(end) - rows)
+        self.keep = sum(chunks.sizes) <= KEEP
+        self._held: OrderedDict[int, pa.Array] = OrderedDict()
+        root = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in chunks.paths])
+        self.shown = [os.path.relpath(os.path.abspath(p), root) for p in chunks.paths]
+        if self.keep:  # before workers start, so that forked ones share the memory
+            for k in range(len(chunks.rows)):
+                self._piece(k)
+        else:
+            log.warning(
+                "%s holds %.1f GB of images, read by whole row groups of %.0f MB at random: export "
+                "them to tar shards or files if the loader cannot keep up",
+                root,
+                sum(chunks.sizes) / 1e9,
+                max(chunks.sizes) / 1e6,
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_held": OrderedDict()}
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def load(self, i: int) -> bytes:
+        k, row = self._at(i)
+        cell = self._piece(k)[row]
+        if isinstance(cell, pa.StructScalar):
+            value = cell.as_py()
+            if value is None:
+                raise BadSample("has no image in this row")
+            data, path = value.get("bytes"), value.get("path")
+            if data is None and path:
+                folder = os.path.dirname(self.chunks.paths[self.chunks.files[k]])
+                return read_bytes(os.path.join(folder, path))
+        else:
+            data = cell.as_py()
+        if data is None:
+            raise BadSample("has no image in this row")
+        return data
+
+    def name(self, i: int) -> str:
+        n = self.chunks.files[self._at(i)[0]]
+        return f"{self.shown[n]}::{i - self._first[n]}"
+
+    def fingerprint(self) -> str:
+        return digest(len(self), "\n".join(self.shown), str(self.chunks.rows), *self._file_sizes())
+
+    def _file_sizes(self) -> list[int]:
+        return [os.path.getsize(p) for p in self.chunks.paths]
+
+    def _at(self, i: int) -> tuple[int, int]:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        k = int(np.searchsorted(self.ends, i, side="right"))
+        return k, int(i - (self.ends[k] - self.chunks.rows[k]))
+
+    def _piece(self, k: int) -> pa.Array:
+        piece = self._held.get(k)
+        if piece is None:
+            piece = self.chunks.read(k)
+            self._held[k] = piece
+            if not self.keep:
+                while len(self._held) > 1 and self._held_bytes() > _CACHE:
+                    self._held.popitem(last=False)
+        elif not self.keep:
+            self._held.move_to_end(k)
+        return piece
+
+    def _held_bytes(self) -> int:
+        return sum(self.chunks.sizes[k] for k in self._held)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    """A column of one piece. 32-bit offsets would overflow beyond 2 GB: widen them first."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    if pa.types.is_binary(column.type):
+        column = column.cast(pa.large_binary())
+    combined = column.combine_chunks()
+    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _arrow_table(path: str) -> pa.Table:
+    mapped = pa.memory_map(path)
+    try:
+        return pa.ipc.open_stream(mapped).read_all()
+    except pa.ArrowInvalid:
+        return pa.ipc.open_file(mapped).read_all()
+
+
+def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
+    """The image column of one or more Parquet files of the same shape."""
+    schemas: list[pa.Schema] = []
+    for path in paths:
+        try:
+            schemas.append(pq.read_schema(path))
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
+    name = _image_column(schemas[0], column, paths[0])
+    left: Counter[str] = Counter()
+    good: list[str] = []
+    for path, schema in zip(paths, schemas, strict=True):
+        if name in schema.names and _holds_images(schema.field(name).type):
+            good.append(path)
+        else:
+            left[f"Parquet files without a column {name}"] += 1
+    values: list[pa.ChunkedArray] = []
+    label = _label_column(schemas[0], labels, paths[0])
+    if label is not None:
+        for path in good:
+            values.append(pq.read_table(path, columns=[label]).column(label))
+    numbers, classes = _labels(values, schemas[0], label)
+    return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
+
+
+def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
+    """The image column of Arrow files, memory-mapped."""
+    try:
+        tables = [_arrow_table(path) for path in paths]
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{paths[0]} is not an Arrow file that can be read: {error}") from error
+    schema = tables[0].schema
+    name = _image_column(schema, column, paths[0])
+    label = _label_column(schema, labels, paths[0])
+    values = [t.column(label) for t in tables] if label is not None else []
+    numbers, classes = _labels(values, schema, label)
+    return TableSource(ArrowChunks(list(paths), name), numbers, classes)
+
+
+def saved(folder: Path, column: str | None, labels: str | None) -> TableSource:
+    """A Hugging Face data set that was written with `save_to_disk`."""
+    if (folder / "dataset_dict.json").exists():
+        splits = _json(folder / "dataset_dict.json").get("splits", [])
+        raise UserError(
+            f"{folder} holds the splits {', '.join(map(str, splits))}: name one of them, such as "
+            f"{folder / str(splits[0] if splits else 'train')}"
+        )
+    state = _json(folder / "state.json")
+    if state.get("_indices_files"):
+        raise UserError(f"{folder} was saved with a row selection: call flatten_indices() on it")
+    files = [str(folder / str(f["filename"])) for f in state.get("_data_files") or []]
+    files = files or sorted(str(p) for p in folder.glob("*.arrow"))
+    if not files:
+        raise UserError(f"{folder} has a state.json but no .arrow files")
+    return arrow(files, column, labels)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+@final
+class HubSource(Source):
+    """A `datasets.Dataset` in memory, read row by row through its own Arrow view."""
+
+    def __init__(self, dataset: Any, column: str | None, labels: str | None):
+        self.rows = dataset.with_format("arrow")
+        schema = self.rows[:0].schema
+        self.column = _image_column(schema, column, "the data set")
+        label = _label_column(schema, labels, "the data set")
+        if label is not None:
+            values = [self.rows[:].column(label)]
+            self.labels, self.classes = _labels(values, dataset.features.arrow_schema, label)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, i: int) -> bytes:
+        value = self.rows[i].column(self.column)[0].as_py()
+        if isinstance(value, Mapping):
+            if value.get("bytes") is None and value.get("path"):
+                return read_bytes(value["path"])
+            value = value.get("bytes")
+        if value is None:
+            raise BadSample("has no image in this row")
+        return value
+
+    def name(self, i: int) -> str:
+        return f"row::{i}"
+
+    def fingerprint(self) -> str:
+        return digest(len(self), str(self.rows[:0].schema), str(self.rows._fingerprint))
+
+
+# ----------------------------------------------------------------------------------------- columns
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _image_column(schema: pa.Schema, column: str | None, where: str) -> str:
+    columns = f"its columns are {', '.join(f'{f.name} ({f.type})' for f in schema)}"
+    if column is not None:
+        if column not in schema.names:
+            raise UserError(f"{where} has no column {column}; {columns}")
+        if not _holds_images(schema.field(column).type):
+            raise UserError(f"column {column} of {where} does not hold encoded images; {columns}")
+        return column
+    candidates = [f.name for f in schema if _holds_images(f.type)]
+    named = [c for name in _IMAGE_COLUMNS for c in candidates if c.lower() == name]
+    if named or len(candidates) == 1:
+        return (named or candidates)[0]
+    if not candidates:
+        raise UserError(f"{where} has no image column (bytes of image files); {columns}")
+    raise UserError(f"{where} has several columns of bytes, name one with --column; {columns}")
+
+
+def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | None:
+    if labels is not None:
+        if labels not in schema.names:
+            raise UserError(f"{where} has no column {labels}; it has {', '.join(schema.names)}")
+        if not _is_label(schema.field(labels).type):
+            raise UserError(f"column {labels} of {where} is neither whole numbers nor text")
+        return labels
+    found = {f.name.lower(): f.name for f in schema if _is_label(f.type)}
+    return next((found[name] for name in LABEL_COLUMNS if name in found), None)
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _labels(
+    values: list[pa.ChunkedArray], schema: pa.Schema, label: str | None
+) -> tuple[np.ndarray | None, list[str] | None]:
+    if label is None or not values:
+        return None, None
+    column = pa.chunked_array([c for v in values for c in v.chunks], type=values[0].type)
+    if pa.types.is_integer(column.type):
+        numbers = pc.fill_null(column.cast(pa.int64()), -1).to_numpy()
+        return numbers, _class_names(schema, label)
+    texts = ["" if v is None else str(v) for v in column.to_pylist()]
+    return integer_labels(texts)
+
+
+def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
+    """Names of a Hugging Face ClassLabel, which lie in the schema's metadata."""
+    try:
+        info = json.loads((schema.metadata or {})[b"huggingface"])
+        names = info["info"]["features"][label]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return [str(n) for n in names]
