@@ -34,7 +34,13 @@ class Case:
 
 
 CASES = {
+    "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
     "simclr": Case({"hidden": 32, "dim": 16}),
+    "deepcluster": Case({"clusters": 4, "whitened": 8}),
+    "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    "swav": Case(
+        {"prototypes": 12, "hidden": 32, "dim": 16, "local_crops": 2, "queue": 8, "queue_start": 0.0}
+    ),
 }

@@ -13,6 +13,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     torch's own refuses CPU tensors; this one is a few differentiable sums. The running variance
     is the unbiased one of the whole batch, as `nn.BatchNorm1d` on the concatenated batch has it.
+    Layers inside it come after it, as timm's `BatchNormAct2d` has them.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -20,6 +21,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"batch norm needs [B, C, ...], got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
+        x = self._normalize(input)
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+    def _normalize(self, input: Tensor) -> Tensor:
         if not self.training or dist.world() == 1:
             return super().forward(input)
         axes = [0, *range(2, input.dim())]
@@ -52,8 +59,12 @@ def synchronize(module: nn.Module) -> nn.Module:
                 child.affine,
                 child.track_running_stats,
             )
-            new.load_state_dict(child.state_dict())
-            new.to(next(iter(child.state_dict().values())).device)
+            for inner, layer in child.named_children():
+                new.add_module(inner, layer)
+            state = child.state_dict()
+            if like := [x for x in state.values() if x.is_floating_point()]:
+                new.to(like[0])  # before loading, which would round float64
+            new.load_state_dict(state)
             for parameter, old in zip(new.parameters(), child.parameters(), strict=True):
                 parameter.requires_grad_(old.requires_grad)
             setattr(module, name, new.train(child.training))

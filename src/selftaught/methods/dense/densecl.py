@@ -1,0 +1,110 @@
+"""DenseCL (Wang et al., 2021), https://arxiv.org/abs/2011.09157."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.contrastive import info_nce
+from selftaught.parts import Queue, ema, frozen_copy, mlp
+from selftaught.parts.shuffle import shuffled
+
+
+class DenseCL(Method):
+    """MoCo for the whole image and, between the cells that match best, for every cell of it.
+
+    Cells match by the cosine of the backbone's features, before any projection.
+
+    Args:
+        backbone: image encoder with local features.
+        dim: width of both contrastive spaces.
+        hidden: width of the hidden layer of both projectors.
+        queue: number of negatives kept for each of the two losses.
+        weight: of the dense loss, in [0, 1]; the loss of the whole image has the rest.
+        momentum: of the target, in [0, 1).
+        temperature: of the softmax over similarities, above 0.
+    """
+
+    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True)
+    sync_batchnorm = False
+
+    def __init__(
+        self,
+        backbone: Image,
+        dim: int = 128,
+        hidden: int = 2048,
+        queue: int = 65536,
+        weight: float = 0.5,
+        momentum: float = 0.999,
+        temperature: float = 0.2,
+    ):
+        super().__init__()
+        self.backbone, self.dim, self.hidden, self.queue = backbone, dim, hidden, queue
+        self.weight, self.momentum, self.temperature = weight, momentum, temperature
+        self.projector = mlp(backbone.dim, hidden, dim, norm=False)
+        self.dense_projector = mlp(backbone.dim, hidden, dim, norm=False)
+        self.target = frozen_copy(self.online)
+        self.negatives, self.dense_negatives = Queue(queue, dim), Queue(queue, dim)
+
+    @property
+    def online(self) -> nn.ModuleList:
+        """What the target follows."""
+        return nn.ModuleList([self.backbone, self.projector, self.dense_projector])
+
+    def views(self, size: int) -> Pipeline:
+        return augment.moco(size)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: two [B, C, H, W], queries and keys."""
+        x1, x2 = batch.views
+        query = project(self.online, features(self.backbone, x1))
+        key = project(self.target, shuffled(partial(features, self.target[0]), x2))
+        cells = key.cells.take_along_dim(match(query.features, key.features)[..., None], 1)
+        whole = info_nce(query.whole, key.whole, self.negatives.items.clone(), self.temperature)
+        dense = info_nce(
+            query.cells.flatten(0, 1),
+            cells.flatten(0, 1),
+            self.dense_negatives.items.clone(),
+            self.temperature,
+        )
+        self.negatives.push(key.whole)
+        self.dense_negatives.push(key.pooled)
+        return {"whole": (1 - self.weight) * whole, "dense": self.weight * dense}
+
+    def after_step(self) -> None:
+        ema(self.target, self.online, self.momentum)
+
+
+class Projected(NamedTuple):
+    """Unit vectors. whole: [B, dim]; cells: [B, N, dim]; pooled: [B, dim], the mean of what the
+    cells are before they have unit length; features: [B, N, D] of the backbone, detached.
+    """
+
+    whole: Tensor
+    cells: Tensor
+    pooled: Tensor
+    features: Tensor
+
+
+def features(backbone: Image, x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, 1 + N, D]: pooled features, then those of the N cells."""
+    found = backbone.features(x)
+    return torch.cat([found.pooled[:, None], found.local], 1)
+
+
+def project(net: nn.ModuleList, x: Tensor) -> Projected:
+    """What `features` gave, through projector and dense projector."""
+    _, projector, dense_projector = net
+    cells = dense_projector(x[:, 1:])
+    outputs = projector(x[:, 0]), cells, cells.mean(1), x[:, 1:].detach()
+    return Projected(*(normalize(y, dim=-1) for y in outputs))
+
+
+def match(queries: Tensor, keys: Tensor) -> Tensor:
+    """[B, N, D], [B, M, D] unit features of cells -> [B, N]: the key cell nearest to each query."""
+    return (queries @ keys.mT).argmax(2)

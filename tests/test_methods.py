@@ -1,0 +1,430 @@
+"""The contract: what every method must do. Runs over the rows of `cases.py`, on tiny networks."""
+
+import dataclasses
+import inspect
+import io
+import itertools
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from selftaught import augment, dist, methods
+from selftaught.backbones import backbone
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method, Recipe
+from selftaught.parts import synchronize
+from tests.cases import CASES
+from tests.pool import Pool
+
+SAMPLES = 16
+BATCH = 8
+STEPS = 3
+
+each = pytest.mark.parametrize("name", sorted(CASES))
+
+
+# What the engine does with a method, in miniature.
+
+
+def image(index: int, size: int, channels: int = 3) -> np.ndarray:
+    """A picture that is not square, of blobs that differ from sample to sample."""
+    rng = np.random.default_rng(index)
+    coarse = rng.integers(0, 256, (5, 6, channels), np.uint8)
+    fine = coarse.repeat(size // 4, 0).repeat(size // 4, 1)
+    return np.clip(fine + rng.normal(0, 20, fine.shape), 0, 255).astype(np.uint8)
+
+
+def leaves(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from leaves(child)
+    else:
+        yield node
+
+
+def each_leaf(function: Callable[[Tensor], Tensor], node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: each_leaf(function, value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [each_leaf(function, value) for value in node]
+    return function(node)
+
+
+def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Method:
+    """The row's method, ready for its first step."""
+    torch.manual_seed(seed)
+    method = CASES[name].make(name, SAMPLES).to(dtype).train()
+    method.on_epoch(Images(CASES[name].size))
+    return method
+
+
+def batch(name: str, method: Any, count: int = BATCH, epoch: int = 0) -> Batch:
+    """The first `count` samples, as the method asks for them and in its precision."""
+    pipeline = method.views(CASES[name].size)
+    samples = [
+        pipeline(image(i, CASES[name].size), augment.sample_rng(0, epoch, i)) for i in range(count)
+    ]
+    dtype = next(method.parameters()).dtype
+    net = method.backbone
+    views = augment.normalize(default_collate(samples), net.mean, net.std)
+    views = each_leaf(lambda x: x.to(dtype) if x.is_floating_point() else x, views)
+    return Batch(views, torch.arange(count), torch.arange(count) % 3)
+
+
+def rows(whole: Batch, which: Any) -> Batch:
+    return Batch(each_leaf(lambda x: x[which], whole.views), whole.index[which])
+
+
+@dataclasses.dataclass
+class Images:
+    """The dataset as a whole, as `on_epoch` sees it."""
+
+    size: int
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    @torch.no_grad()
+    def embed(self, encoder: nn.Module) -> Tensor:
+        training, dtype = encoder.training, next(encoder.parameters()).dtype
+        views = [augment.plain(self.size)(image(i, self.size), None) for i in range(SAMPLES)]
+        features = encoder.eval()(torch.from_numpy(np.stack(views)).to(dtype) / 255)
+        encoder.train(training)
+        return features
+
+
+def total(terms: Tensor | dict[str, Tensor]) -> Tensor:
+    terms = terms if isinstance(terms, dict) else {"loss": terms}
+    assert terms, "a loss needs a term"
+    for term in terms.values():
+        assert term.shape == (), "each term is a scalar"
+        assert term.isfinite()
+    return torch.stack(list(terms.values())).sum()
+
+
+def optimizer(method: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.01, 0.9)
+
+
+def step(method: Method, opt: torch.optim.Optimizer, views: Batch) -> Tensor:
+    """One step, gradients averaged over the processes as DDP does; -> the mean loss."""
+    opt.zero_grad()
+    loss = total(method.loss(views))
+    loss.backward()
+    for parameter in method.parameters():
+        if parameter.grad is not None:
+            parameter.grad = dist.mean(parameter.grad)
+    method.before_step()
+    opt.step()
+    method.after_step()
+    return dist.mean(loss.detach())
+
+
+def train(name: str, method: Method, opt: torch.optim.Optimizer, start: int = 0) -> list[Tensor]:
+    """`STEPS` steps, this process on its rows of each batch; -> the losses."""
+    share = BATCH // dist.world()
+    mine = slice(dist.rank() * share, (dist.rank() + 1) * share)
+    losses = []
+    for epoch in range(start, start + STEPS):
+        torch.manual_seed(epoch)
+        method.progress = epoch / (2 * STEPS)
+        losses.append(step(method, opt, rows(batch(name, method, epoch=epoch), mine)))
+    return losses
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
+    """Names of the entries that differ in any bit."""
+    assert a.keys() == b.keys()
+    return [n for n in a if not torch.equal(a[n], b[n])]
+
+
+def copied(method: nn.Module) -> dict[str, Tensor]:
+    return {n: x.detach().clone() for n, x in method.state_dict().items()}
+
+
+# The files.
+
+
+def test_each_method_file_has_a_row():
+    assert set(CASES) == set(methods.files())
+
+
+@each
+def test_documented_and_typed(name):
+    signature = methods.signature(name)
+    cls = methods.find(name)
+    assert issubclass(cls, Method)
+    assert cls.__name__ == signature.name
+    assert cls.__subclasses__() == [], "a method is final"
+    file = inspect.getdoc(inspect.getmodule(cls)) or ""
+    assert "https://" in file.split("\n\n")[0], "the file names its paper and links it"
+    assert signature.summary.endswith(".")
+    given = inspect.signature(cls).parameters
+    assert list(given) == [p.name for p in signature.parameters]
+    for parameter in signature.parameters:
+        assert parameter.doc, f"{parameter.name} is not documented"
+        if parameter.type is None:
+            assert parameter.required, f"{parameter.name} has no type that YAML could give"
+        elif not parameter.required:
+            assert parameter.default == given[parameter.name].default
+            assert parameter.parse(parameter.default) == parameter.default
+        else:
+            assert parameter.name == "samples", f"{parameter.name} needs the paper's default"
+
+
+@each
+def test_recipe_is_in_range(name):
+    method, recipe = CASES[name].make(name), methods.find(name).recipe
+    assert isinstance(recipe, Recipe)
+    assert recipe.lr > 0
+    assert recipe.batch > 0
+    assert 0 <= recipe.warmup < 1
+    assert list(recipe.milestones) == sorted(recipe.milestones)
+    assert all(0 < m < 1 for m in recipe.milestones)
+    assert bool(recipe.milestones) == (recipe.schedule == "step")
+    for submodule in recipe.constant:
+        assert list(method.get_submodule(submodule).parameters())
+
+
+@each
+def test_parameters_are_stored_under_their_names(name):
+    method = CASES[name].make(name, SAMPLES)
+    options = {**CASES[name].options, "samples": SAMPLES}
+    for parameter in methods.signature(name).parameters:
+        if parameter.type is not None:
+            expected = options.get(parameter.name, parameter.default)
+            assert getattr(method, parameter.name) == expected
+
+
+@each
+def test_defaults_construct(name):
+    """On the meta device: shapes alone, since the papers' networks are large."""
+    cls = methods.find(name)
+    samples = {"samples": SAMPLES} if "samples" in methods.signature(name) else {}
+    with torch.device("meta"):
+        method = cls(backbone(cls.default_backbone), **samples)
+    assert method.progress == 0
+    method.views(224)
+
+
+# The views.
+
+
+@each
+def test_views_pickle_and_follow_their_generator_alone(name):
+    size = CASES[name].size
+    pipeline = CASES[name].make(name).views(size)
+    pickled = pickle.dumps(pipeline)
+    assert len(pickled) < 10_000, "a pipeline must not hold the method: workers get a copy each"
+    results = [
+        list(leaves(p(image(3, size), augment.sample_rng(0, epoch, 3))))
+        for p, epoch in ((pipeline, 0), (pickle.loads(pickled), 0), (pipeline, 1))
+    ]
+    assert all(isinstance(x, np.ndarray) for x in results[0])
+    assert any(x.dtype == np.uint8 and x.ndim >= 3 for x in results[0]), "images leave as bytes"
+    assert all(np.array_equal(a, b) for a, b in zip(results[0], results[1]))
+    assert not all(np.array_equal(a, b) for a, b in zip(results[0], results[2]))
+
+
+@each
+def test_views_collate(name):
+    pipeline, size = CASES[name].make(name).views(CASES[name].size), CASES[name].size
+    for channels in (1, 3):
+        samples = [
+            pipeline(image(i, size, channels), augment.sample_rng(0, 0, i)) for i in range(3)
+        ]
+        views = default_collate(samples)
+        assert all(len(x) == 3 for x in leaves(views)), "axis 0 of everything is the batch"
+        assert all(x.shape[-3] == channels for x in leaves(views) if x.dtype == torch.uint8)
+
+
+# The loss.
+
+
+@each
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("low", [False, True], ids=["fp32", "bf16"])
+def test_loss_is_finite(name, progress, low):
+    method = build(name)
+    method.progress = progress
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        loss = total(method.loss(batch(name, method)))
+    loss.backward()
+    method.before_step()
+    method.after_step()
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+    assert all(x.isfinite().all() for x in method.state_dict().values())
+
+
+@each
+def test_gradient_reaches_what_is_trained_and_nothing_else(name):
+    method = build(name)
+    total(method.loss(batch(name, method))).backward()
+    parameters = dict(method.named_parameters())
+    unused = {n for n in parameters if n.startswith(CASES[name].unused or ("\0",))}
+    assert all(any(n.startswith(u) for n in parameters) for u in CASES[name].unused)
+    lacking = {n for n, p in parameters.items() if p.requires_grad and p.grad is None}
+    assert lacking <= unused, "trained, but without gradient"
+    assert [n for n, p in parameters.items() if not p.requires_grad and p.grad is not None] == []
+    assert sum(p.grad.abs().sum() for p in parameters.values() if p.grad is not None) > 0
+    assert not any(x.requires_grad for x in method.buffers())
+
+
+@each
+def test_loss_does_not_depend_on_the_order_of_the_batch(name):
+    if not CASES[name].exact_ranks:
+        return  # the method draws for each row by its place
+    losses = []
+    for order in (torch.arange(BATCH), torch.arange(BATCH).flip(0)):
+        method = build(name, torch.float64)
+        losses.append(total(method.loss(rows(batch(name, method), order))))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-9, atol=1e-12)
+
+
+@each
+def test_small_batches_work_or_are_refused(name):
+    """Below `min_batch` the engine refuses; still no loss may be silently undefined there."""
+    least = methods.find(name).min_batch
+    assert 1 <= least <= BATCH
+    for count in sorted({1, least, least + 1}):
+        method = build(name)
+        try:
+            total(method.loss(batch(name, method, count))).backward()
+        except (UserError, ValueError):
+            assert count < least
+        assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+@each
+@pytest.mark.parametrize("net", ["test_resnet", "test_vit"])
+def test_any_backbone_works_or_is_refused_in_words(name, net):
+    case = dataclasses.replace(CASES[name], net=net)
+    refusal = None
+    try:
+        method = case.make(name, SAMPLES)
+        method.on_epoch(Images(case.size))
+        total(method.loss(batch(name, method))).backward()
+    except UserError as error:
+        refusal = str(error)
+    assert refusal is None or (net != CASES[name].net and net in refusal)
+
+
+# The state.
+
+
+@each
+def test_encoder_gives_features(name):
+    method = build(name).eval()
+    size = CASES[name].size
+    with torch.no_grad():
+        features = method.encoder(torch.rand(2, 3, size, size))
+    assert features.shape == (2, method.backbone.dim)
+    assert any(m is method.encoder for m in method.modules())
+
+
+@each
+def test_same_seed_gives_the_same_losses(name):
+    traces = []
+    for _ in range(2):
+        method = build(name)
+        traces.append(train(name, method, optimizer(method)))
+    assert torch.equal(torch.stack(traces[0]), torch.stack(traces[1]))
+
+
+@each
+def test_continues_bit_for_bit_from_its_state(name):
+    method = build(name)
+    opt = optimizer(method)
+    train(name, method, opt)
+    file = io.BytesIO()
+    torch.save((method.state_dict(), opt.state_dict()), file)
+    expected = train(name, method, opt, STEPS)
+
+    torch.manual_seed(1)
+    other = CASES[name].make(name, SAMPLES)
+    again = optimizer(other)
+    file.seek(0)
+    state, opt_state = torch.load(file, weights_only=True)
+    other.load_state_dict(state)
+    again.load_state_dict(opt_state)
+    assert torch.equal(torch.stack(train(name, other, again, STEPS)), torch.stack(expected))
+    assert same(other.state_dict(), method.state_dict()) == []
+
+
+@each
+def test_hooks_change_only_what_is_theirs(name):
+    """Under accumulation several losses precede one step: no loss moves a parameter or target."""
+    method = build(name)
+    opt = optimizer(method)
+    parameters = {n for n, _ in method.named_parameters()}
+    trained = {n for n, p in method.named_parameters() if p.requires_grad}
+    views = batch(name, method)
+    before = copied(method)
+    for _ in range(2):
+        (total(method.loss(views)) / 2).backward()
+    method.before_step()
+    assert not parameters & set(same(before, copied(method))), "loss or before_step moved these"
+    opt.step()
+    before = copied(method)
+    method.after_step()
+    moved = set(same(before, copied(method)))
+    assert not moved & trained, "after_step moved what the optimizer trains"
+    assert bool(moved) == (type(method).after_step is not Method.after_step)
+
+
+# Two processes.
+
+
+def train_on_rank(rank: int, name: str) -> tuple[list[float], dict[str, np.ndarray]]:
+    return trained(name)
+
+
+def trained(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Losses, and the state and the last gradients after some steps in float64.
+
+    Batch norms are synchronized in every method: those of MoCo are meant to see their own process
+    alone (`sync_batchnorm`), but all else of it must not depend on the number of processes.
+    """
+    method = build(name, torch.float64)
+    synchronize(method)
+    losses = [float(x) for x in train(name, method, optimizer(method))]
+    state = {n: x.numpy() for n, x in method.state_dict().items()}
+    grads = {
+        f"grad of {n}": p.grad.numpy() for n, p in method.named_parameters() if p.grad is not None
+    }
+    return losses, state | grads
+
+
+@pytest.mark.xdist_group("pool")
+@each
+def test_two_processes_equal_one(name, pool: Pool):
+    (losses, state), (other_losses, other_state) = pool.run(train_on_rank, name)
+    assert losses == other_losses
+    assert state.keys() == other_state.keys()
+    unlike = [n for n in state if not np.array_equal(state[n], other_state[n])]
+    assert unlike == [], "these differ between the processes"
+    assert all(np.isfinite(x).all() for x in state.values())
+    if CASES[name].exact_ranks:
+        expected_losses, expected = trained(name)
+        np.testing.assert_allclose(losses, expected_losses, 1e-9, err_msg="losses")
+        assert state.keys() == expected.keys()
+        far = {
+            n: float(np.abs(state[n] - expected[n]).max())
+            for n in state
+            if not np.allclose(state[n], expected[n], rtol=1e-9, atol=1e-10)
+        }
+        assert far == {}, "these differ from one process with the whole batch"
+
+
+def test_leaves_walk_nested_views():
+    nested = {"a": [np.zeros(1), (np.ones(2), {"b": np.zeros(3)})]}
+    assert [len(x) for x in leaves(nested)] == [1, 2, 3]
+    assert list(itertools.chain(leaves([]))) == []
