@@ -76,19 +76,20 @@ class Order(Sampler[list[tuple[int, int]]]):
     Args:
         length: number of samples.
         batch: samples a batch, over all processes.
+        batches: of an epoch; the samples left over have their turn in another epoch's order.
         seed: of the permutations.
+
+    Attributes:
+        epochs: what the next iteration runs through.
+        start: batches of the first of them that are done.
+        given: order of the current epoch, where the method chose it.
     """
 
-    def __init__(self, length: int, batch: int, seed: int):
-        self.length, self.batch, self.seed = length, batch, seed
+    def __init__(self, length: int, batch: int, batches: int, seed: int):
+        self.length, self.batch, self.batches, self.seed = length, batch, batches, seed
         self.epochs = range(0)
         self.start = 0
         self.given: Tensor | None = None
-
-    @property
-    def batches(self) -> int:
-        """Full batches an epoch; what is left over is shown in another epoch's order."""
-        return self.length // self.batch
 
     def permutation(self, epoch: int) -> np.ndarray:
         if self.given is not None:
@@ -140,6 +141,8 @@ class Whole:
         encoder: gives size and normalization.
         batch, workers: of the pass over the data.
         device: where the encoder runs.
+
+    Attributes:
         poll: called between batches; raises where the run is to stop.
     """
 
@@ -150,11 +153,11 @@ class Whole:
         batch: int,
         workers: int,
         device: torch.device,
-        poll: Callable[[], None],
     ):
         self.samples, self.batch, self.workers = samples, batch, workers
         self.size, self.mean, self.std = encoder.size, encoder.mean, encoder.std
-        self.device, self.poll = device, poll
+        self.device = device
+        self.poll: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self.samples)

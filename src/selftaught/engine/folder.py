@@ -1,6 +1,7 @@
 """The run folder: settings, metrics, and what may stand in it before a run starts."""
 
 import csv
+import itertools
 import math
 import os
 import shutil
@@ -18,16 +19,21 @@ HARMLESS = {
     "accelerator",
     "devices",
     "evaluate",
-    "force",
     "log_every",
-    "out",
-    "overwrite",
-    "resume",
     "save_every",
     "test",
     "workers",
 }
 """Settings whose change leaves a resumed run the same run."""
+
+
+def default_out(name: str, resume: bool) -> Path:
+    """runs/NAME, runs/NAME-2 ...: the first that is free, or the last that exists to resume."""
+    names = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in itertools.count(1))
+    before, path = None, next(names)
+    while path.exists():
+        before, path = path, next(names)
+    return before if resume and before else path
 
 
 def prepare(out: Path, resume: bool, overwrite: bool) -> None:

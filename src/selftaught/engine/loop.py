@@ -1,4 +1,4 @@
-"""The training loop: steps, metrics, checkpoints, stops. It knows methods by their contract alone."""
+"""The training loop: steps, metrics, checkpoints, stops; it knows methods by their contract."""
 
 import logging
 import random
@@ -30,7 +30,7 @@ AGREE_EVERY = 10
 """Steps between two votes of several processes on whether to stop or save."""
 
 
-class _StopNow(Exception):  # noqa: N818
+class _StopNow(Exception):
     """A signal came while the method looked at the whole dataset."""
 
 
@@ -86,7 +86,7 @@ class Loop:
         self.module, self.stepper = module, wrapped
         self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
-        self.last: Batch | None = None
+        self.loss_before: Tensor | None = None
 
     def run(self) -> None:
         """Train to the end.
@@ -182,8 +182,8 @@ class Loop:
         if loss.device.type == "cpu":
             finite = bool(loss.isfinite())
         else:
-            before, self.last_loss = getattr(self, "last_loss", loss.detach()), loss.detach()
-            finite = bool(before.isfinite()) if before is not loss else True
+            before, self.loss_before = self.loss_before, loss.detach()
+            finite = before is None or bool(before.isfinite())
         if not finite:
             raise TrainingError(
                 f"the loss is not finite at step {self.step + 1} of {self.steps} (learning rate "
@@ -204,8 +204,10 @@ class Loop:
                 self.order.given = self.method.on_epoch(self.corpus)
             except _StopNow:
                 self._interrupt(boundary)
-            for parameter in self.method.reset_parameters_of_epoch():
-                self.optimizer.state.pop(parameter, None)
+            for name in self.method.reset:
+                for parameter in self.method.get_submodule(name).parameters():
+                    for value in self.optimizer.state.get(parameter, {}).values():
+                        value.zero_()  # fused optimizers want state for all parameters or none
         last = epoch + 1 if self.each_epoch else self.steps // self.per_epoch
         self.order.epochs = range(epoch, last)
         self.order.start = within * self.accumulate

@@ -1,12 +1,57 @@
 """`pretrain`: what the command of the same name and Python users call."""
 
+import dataclasses
 import logging
+import os
+import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 
-from selftaught.method import Method
+import numpy as np
+import torch
+import yaml
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
+
+from selftaught import config, dist, export, report
+from selftaught import evaluate as evaluation
+from selftaught.augment.device import normalize
+from selftaught.backbones import Image
+from selftaught.data import open_data
+from selftaught.data import quarantine as quarantined
+from selftaught.data.selection import without
+from selftaught.engine import optim
+from selftaught.engine.build import describe, method_name
+from selftaught.engine.checkpoint import Checkpoints, size_of
+from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
+from selftaught.engine.feed import Order, Views, Whole, collate, loader
+from selftaught.engine.folder import (
+    SETTINGS,
+    Metrics,
+    changes,
+    default_out,
+    prepare,
+    write_text,
+)
+from selftaught.engine.loop import Loop, random_state, set_random_state
+from selftaught.engine.progress import Progress, duration
+from selftaught.engine.signals import StopSignals
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method, Recipe
+from selftaught.parts import synchronize
 
 log = logging.getLogger("selftaught")
+
+NOT_REPEATED = {"method", "data", "out", "resume", "overwrite", "force"}
+"""Arguments that run.yaml leaves out: a repetition is a run of its own."""
+
+HANG = 600.0
+"""Seconds after which a worker that hands over nothing counts as hung."""
+
+SHOWN = 12
+"""Images whose views are kept for the report."""
 
 
 def pretrain(
@@ -17,7 +62,7 @@ def pretrain(
     epochs: int = 100,
     batch: int = 256,
     accumulate: int = 1,
-    optimizer: Literal["sgd", "adamw", "lamb", "lars", "lars_tf", "larc"] | None = None,
+    optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"] | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
     warmup: float | None = None,
@@ -27,7 +72,7 @@ def pretrain(
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     devices: int = 1,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    channels_last: bool | None = None,
+    channels_last: bool = True,
     compile: bool = False,
     column: str | None = None,
     labels: str | None = None,
@@ -48,7 +93,7 @@ def pretrain(
     Args:
         method: what to train, around its backbone.
         data: folder, list file, Parquet, tar shards, array, or dataset of images.
-        out: run folder; by default runs/METHOD-DATA.
+        out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         epochs: passes over the data.
         batch: images a step, over all devices and accumulated parts.
         accumulate: parts that a step's batch is computed in, to save memory.
@@ -62,7 +107,7 @@ def pretrain(
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
         precision: of the forward pass; by default the fastest that the processor has natively.
-        channels_last: memory layout of convolutions; by default where it is faster.
+        channels_last: memory layout that convolutions are faster with, on CPUs and GPUs.
         compile: whether to compile the backbone, which pays on long GPU runs.
         column: of the images in a Parquet file or dataset.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
@@ -87,4 +132,405 @@ def pretrain(
         TrainingError: a loss that is not finite; nothing is exported.
         Interrupted: a signal came; the run is saved and can be resumed.
     """
-    raise NotImplementedError
+    settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
+    _check(settings)
+    samples = open_data(
+        data,
+        column=column,
+        labels=labels,
+        channels=_image(method).channels,
+        value_range=value_range,
+        truncated=truncated,
+    )
+    if quarantine:
+        samples = without(samples, quarantine)
+    fabric = _fabric(accelerator, devices, precision)
+    fabric.launch()
+    out = Path(out) if out else default_out(f"{method_name(method)}-{_stem(data)}", resume)
+    settings["precision"] = _words(fabric)
+    _fits(method, len(samples), batch, accumulate)
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    content = describe(method, data, settings)
+    if dist.rank() == 0:
+        prepare(out, resume, overwrite)
+    fabric.barrier()
+    checkpoints = Checkpoints(out / "checkpoints")
+    state = checkpoints.load() if resume else None
+    facts = {"data": samples.fingerprint}
+    if resume:
+        _compare(out, content, state, facts, force)
+    if dist.rank() == 0:
+        write_text(out / SETTINGS, config.dump(content))
+
+    torch.set_flush_denormal(True)  # values next to zero make CPUs many times slower
+    torch.backends.cudnn.deterministic = True
+    recipe = _recipe(method.recipe, batch, optimizer, lr, weight_decay, warmup, clip)
+    if dist.world() > 1 and method.sync_batchnorm:
+        synchronize(method)
+    if channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(fabric.device)
+    if compile:
+        method.backbone.compile()
+
+    per_epoch = len(samples) // batch
+    steps = per_epoch * epochs
+    makers = _workers(fabric) if workers is None else workers
+    pipeline = method.views(_image(method).size)
+    views = Views(samples, pipeline, seed)
+    order = Order(len(samples), batch // accumulate, per_epoch * accumulate, seed)
+    with StopSignals() as signals:
+        need = _estimate(fabric, method, recipe, views, batch, accumulate, steps, makers)
+        if dist.rank() == 0:
+            _keep_views(views, out)
+            _announce(method, samples, out, need, fabric, steps, batch, checkpoints)
+        loop = Loop(
+            fabric=fabric,
+            method=method,
+            recipe=recipe,
+            plan=optim.Plan(recipe, batch, steps, per_epoch),
+            order=order,
+            batches=loader(views, order, makers, fabric.device.type == "cuda", HANG),
+            accumulate=accumulate,
+            steps=steps,
+            per_epoch=per_epoch,
+            corpus=Whole(samples, _image(method), batch, makers, fabric.device),
+            checkpoints=checkpoints,
+            metrics=Metrics(out, state["step"] if state else 0) if dist.rank() == 0 else None,
+            progress=Progress(steps, per_epoch, batch, (need.flops, peak_flops(fabric.device))),
+            signals=signals,
+            facts=facts,
+            log_every=log_every,
+            save_every=60 * save_every,
+            channels_last=channels_last,
+            max_bad=int(max_bad * len(samples)),
+            names=samples.name,
+        )
+        torch.manual_seed(seed + dist.rank())
+        if state:
+            loop.restore(state)
+            log.info("resuming at step %d of %d", loop.step, steps)
+        try:
+            loop.run()
+        finally:
+            if dist.rank() == 0 and loop.bad:
+                listed = {samples.name(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
+                quarantined.append(out / quarantined.FILE, listed)
+            if loop.metrics:
+                loop.metrics.close()
+    if dist.rank() == 0:
+        _finish(method, samples, out, loop, test, labels, seed, evaluate)
+    fabric.barrier()
+    return method
+
+
+# before the first step -----------------------------------------------------------------------
+
+
+def _image(method: Method) -> Image:
+    encoder = method.encoder
+    if not isinstance(encoder, Image):
+        raise UserError(
+            f"the encoder of {type(method).__name__} is a {type(encoder).__name__}; training needs "
+            "one from selftaught.backbones.backbone(...), which knows its image size and colours"
+        )
+    return encoder
+
+
+def _stem(data: Any) -> str:
+    if isinstance(data, str | Path):
+        return Path(data).resolve().stem or "data"
+    return type(data).__name__.lower()
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Refuse values that cannot work, before anything is read."""
+    least = {"epochs": 1, "batch": 1, "accumulate": 1, "devices": 1, "log_every": 1, "seed": 0}
+    for name, bound in least.items():
+        if settings[name] < bound:
+            raise UserError(f"{name} must be at least {bound}, got {settings[name]}")
+    for name in ("lr", "clip"):
+        if settings[name] is not None and not settings[name] > 0:
+            raise UserError(f"{name} must be above 0, got {settings[name]}")
+    for name in ("weight_decay", "workers", "save_every"):
+        if settings[name] is not None and settings[name] < 0:
+            raise UserError(f"{name} must be at least 0, got {settings[name]}")
+    for name, top in (("warmup", 1), ("max_bad", 1)):
+        if settings[name] is not None and not 0 <= settings[name] <= top:
+            raise UserError(f"{name} is a fraction from 0 to 1, got {settings[name]}")
+
+
+def _fits(method: Method, count: int, batch: int, accumulate: int) -> None:
+    """Refuse a batch that the data or the method cannot serve."""
+    parts = dist.world() * accumulate
+    if batch % parts:
+        raise UserError(
+            f"a batch of {batch} cannot be split evenly over {dist.world()} processes and "
+            f"{accumulate} parts each; use a multiple of {parts}"
+        )
+    if count < batch:
+        raise UserError(
+            f"{count} images are fewer than a batch of {batch}; use --batch {max(count, 1)} or "
+            "less, or add images"
+        )
+    if batch // accumulate < method.min_batch:
+        raise UserError(
+            f"{type(method).__name__} compares images of a batch and needs at least "
+            f"{method.min_batch} at once, got {batch // accumulate}; use a larger --batch"
+        )
+    queue = getattr(method, "queue", 0)  # a parameter of the methods that have one
+    if isinstance(queue, int) and queue > count:
+        raise UserError(
+            f"a queue of {queue} embeddings is longer than the dataset of {count} images: an image "
+            f"would be its own negative; use --queue {max(batch, count // 2)} or less"
+        )
+
+
+class _Autocast(MixedPrecision):
+    """Half precision inside the forward pass alone: images and targets stay in float32."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
+    """The engine, on the device and in the precision that were asked for or are best."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and torch.cuda.device_count() < devices:
+        raise UserError(
+            f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}; use "
+            "--devices or --accelerator cpu"
+        )
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UserError("this machine has no Apple GPU; use --accelerator cpu")
+    if precision == "auto":
+        precision = _fastest(accelerator)
+    if precision == "fp16" and accelerator == "cpu":
+        raise UserError("fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+    plugins: list[Any] = []
+    if precision != "fp32":
+        kind: Any = {"bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+        plugins.append(_Autocast(kind, accelerator))
+    many = devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # buffers are alike by construction; sending queues around at each step would cost more than
+    # the step
+    strategy = DDPStrategy(broadcast_buffers=False) if many else "auto"
+    return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, plugins=plugins)
+
+
+def _fastest(accelerator: str) -> str:
+    """The precision that the processor computes natively."""
+    if accelerator == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if accelerator == "cpu":
+        # without native instructions bf16 is emulated, 2.5 to 3 times slower than fp32
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if native else "fp32"
+    return "fp32"
+
+
+def _words(fabric: Fabric) -> str:
+    name = fabric.strategy.precision.precision
+    return {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(name), "fp32")
+
+
+def _workers(fabric: Fabric) -> int:
+    """Processes that make views: all cores but one for a GPU; on a CPU the network needs them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, cores - 1)) if fabric.device.type != "cpu" else max(1, cores // 2)
+
+
+def _recipe(
+    recipe: Recipe,
+    batch: int,
+    optimizer: str | None,
+    lr: float | None,
+    weight_decay: float | None,
+    warmup: float | None,
+    clip: float | None,
+) -> Recipe:
+    """The paper's recipe with the user's changes; a rate that the user gives is not scaled."""
+    changed: dict[str, Any] = {
+        "optimizer": optimizer,
+        "weight_decay": weight_decay,
+        "warmup": warmup,
+        "clip": clip,
+    }
+    if lr is not None:
+        changed |= {"lr": lr, "scaling": "none"}
+    elif optimizer is not None and optimizer != recipe.optimizer:
+        raise UserError(
+            f"the paper's learning rate {recipe.lr} is for {recipe.optimizer}; with --optimizer "
+            f"{optimizer} give --lr too"
+        )
+    return dataclasses.replace(recipe, **{k: v for k, v in changed.items() if v is not None})
+
+
+def _compare(
+    out: Path,
+    content: dict[str, Any],
+    state: dict[str, Any] | None,
+    facts: dict[str, Any],
+    force: bool,
+) -> None:
+    """Refuse to resume what would not be the same run, unless it is forced."""
+    before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    now = yaml.safe_load(config.dump(content))
+    differences = changes(before, now)
+    length = [d for d in differences if d.startswith("training.epochs")]
+    if state is None:
+        log.warning("%s has no checkpoint yet: starting from its first step", out)
+    else:
+        if state["data"] != facts["data"]:
+            differences.append("the dataset: files were added, removed or changed")
+        if state["step"] >= state["steps"] and not length:
+            raise UserError(
+                f"the run in {out} is finished ({state['steps']} steps); to extend it give a "
+                "larger --epochs with --resume: its schedules are then laid over the new length, so "
+                "the learning rate jumps back up"
+            )
+    others = [d for d in differences if d not in length]
+    if others and not force:
+        raise UserError(
+            f"{out} was started with other settings, so it would not be the same run:\n  "
+            + "\n  ".join(others)
+            + "\nrepeat the first command, or accept the change with --force"
+        )
+    for difference in differences:
+        log.warning("resuming with a change: %s", difference)
+    if length:
+        log.warning(
+            "the schedules are laid over the new length: from the next step on the learning rate "
+            "is that of the same step in a training of %s epochs",
+            content["training"]["epochs"],
+        )
+
+
+def _estimate(
+    fabric: Fabric,
+    method: Method,
+    recipe: Recipe,
+    views: Views,
+    batch: int,
+    accumulate: int,
+    steps: int,
+    makers: int,
+) -> Estimate:
+    """Measure a few images on a copy; every generator is left as it was."""
+    before = random_state(fabric.device)
+    begun = time.perf_counter()
+    items = [views[0, i % len(views.samples)] for i in range(PROBE)]
+    each = (time.perf_counter() - begun) / PROBE
+    item = collate(items)
+    moved, index = fabric.to_device((item.views, item.index))
+    small = Batch(normalize(moved, _image(method).mean, _image(method).std), index)
+    need = measure(
+        method,
+        small,
+        fabric.autocast,
+        batch=batch // dist.world(),
+        accumulate=accumulate,
+        steps=steps,
+        seconds_per_view=each,
+        makers=makers,
+        optimizer_states=2 if recipe.optimizer in ("adam", "adamw", "lamb") else 1,
+    )
+    set_random_state(before, fabric.device)
+    return need
+
+
+def _announce(
+    method: Method,
+    samples: Any,
+    out: Path,
+    need: Estimate,
+    fabric: Fabric,
+    steps: int,
+    batch: int,
+    checkpoints: Checkpoints,
+) -> None:
+    image = _image(method)
+    where = "CPU" if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
+    log.info(
+        "%s with %s at %d px on %s images, %d steps of %d, %s in %s",
+        type(method).__name__,
+        image.name,
+        image.size,
+        f"{len(samples):,}",
+        steps,
+        batch,
+        where,
+        _words(fabric),
+    )
+    log.info(
+        "about %s of memory and %s of time; the run is kept in %s",
+        f"{need.memory / 2**30:.1f} GiB",
+        duration(need.seconds),
+        out,
+    )
+    size = size_of(method.state_dict()) * 3  # weights and what the optimizer keeps for them
+    free = shutil.disk_usage(checkpoints.folder).free
+    if free < 3 * size:
+        raise UserError(
+            f"{out} has {free / 2**20:.0f} MiB of space left; three checkpoints need about "
+            f"{3 * size / 2**20:.0f} MiB: free some, or name another folder with --out"
+        )
+    if fabric.device.type == "cuda":
+        total = torch.cuda.get_device_properties(fabric.device).total_memory
+        if need.memory > total:
+            log.warning(
+                "that is more than the %.0f GiB of the GPU: use a smaller --batch, or --accumulate",
+                total / 2**30,
+            )
+
+
+# after the last step -------------------------------------------------------------------------
+
+
+def _finish(
+    method: Method,
+    samples: Any,
+    out: Path,
+    loop: Loop,
+    test: str | None,
+    labels: str | None,
+    seed: int,
+    evaluate: bool,
+) -> None:
+    """Export, score, report."""
+    if loop.bad:
+        log.warning("%d images could not be read: %s", len(loop.bad), out / quarantined.FILE)
+    image = _image(method).float()
+    export.save(image, out)
+    if evaluate and samples.labels is not None:
+        held = open_data(test, labels=labels, channels=image.channels) if test else None
+        comparison = evaluation.compare(image, samples, held, seed=seed)
+        comparison.save(out / "scores.json")
+    report.write(out)
+
+
+def _keep_views(views: Views, out: Path) -> None:
+    """Views of a few images as the method saw them in its first epoch, for the report."""
+    items = [views[0, i].views for i in range(min(SHOWN, len(views.samples)))]
+    columns: dict[str, np.ndarray] = {}
+    for leaves in zip(*map(_images, items), strict=True):
+        columns[f"view{len(columns)}"] = np.stack(leaves)
+    np.savez_compressed(out / "views.npz", **columns)  # type: ignore[arg-type]
+
+
+def _images(node: Any) -> list[np.ndarray]:
+    """The images [C, h, w] among nested views, in order; stacks of them one by one."""
+    if isinstance(node, np.ndarray) and node.dtype == np.uint8 and node.ndim >= 3:
+        return list(node.reshape(-1, *node.shape[-3:]))
+    if isinstance(node, dict):
+        node = list(node.values())
+    return (
+        [leaf for child in node for leaf in _images(child)]
+        if isinstance(node, list | tuple)
+        else []
+    )

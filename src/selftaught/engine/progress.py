@@ -1,4 +1,4 @@
-"""What a running training shows: one live line on a terminal, a plain one now and then elsewhere."""
+"""What a running training shows: a live line on a terminal, a plain one now and then elsewhere."""
 
 import logging
 import time

@@ -1,0 +1,102 @@
+"""Between a configuration (plain values, as in run.yaml) and a method (modules)."""
+
+import inspect
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import selftaught
+from selftaught import methods
+from selftaught.backbones import Image
+from selftaught.backbones import image as image_module
+from selftaught.errors import UserError
+from selftaught.method import Method
+from selftaught.signature import Signature, read_class
+
+SIZES = (32, 64, 96, 128, 160, 224)
+"""Sides that training uses when the user names none."""
+
+
+def fitting_size(samples: Any, probes: int = 100) -> int:
+    """The largest usual side that most images have: their median short side, rounded down.
+
+    Args:
+        samples: the dataset; headers of at most `probes` of its images are read.
+    """
+    step = max(1, len(samples) // probes)
+    sides = []
+    for i in range(0, len(samples), step):
+        try:
+            header = samples.header(i)
+        except selftaught.data.BadSample:
+            continue
+        sides.append(min(header.width, header.height))
+    if not sides:
+        raise UserError(
+            f"none of {len(range(0, len(samples), step))} images looked at can be read; run "
+            "`selftaught check` on the data to see why"
+        )
+    middle = sorted(sides)[len(sides) // 2]
+    return max((s for s in SIZES if s <= middle), default=SIZES[0])
+
+
+def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples: Any, seed: int):
+    """The method called `name` around a new backbone, from plain values.
+
+    Args:
+        name: of the method.
+        image: parameters of the backbone; `name` and `size` may be absent.
+        options: parameters of the method.
+        samples: the dataset, for its length and the size of its images.
+        seed: of the initial weights.
+    """
+    signature = methods.signature(name)
+    kind = methods.find(name)
+    given = dict(image)
+    given.setdefault("name", kind.default_backbone)
+    if given.get("size") is None:
+        given["size"] = fitting_size(samples)
+    torch.manual_seed(seed)
+    encoder = Image(**given)
+    if "samples" in signature:
+        options = {"samples": len(samples)} | options
+    return kind(encoder, **options)
+
+
+def method_name(method: Method) -> str:
+    """What the command line calls this method: the name of its file."""
+    return type(method).__module__.rpartition(".")[2]
+
+
+def signature_of(method: Method) -> Signature:
+    """Parameters of a method, its class being here or in the user's own file."""
+    return read_class(Path(inspect.getfile(type(method))), name=type(method).__name__)
+
+
+def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
+    """All that repeats this run, as plain values: the content of run.yaml."""
+    encoder = method.encoder
+    if not isinstance(encoder, Image):
+        raise UserError(
+            f"the encoder of {type(method).__name__} is a {type(encoder).__name__}; training needs "
+            "one from selftaught.backbones.backbone(...), which knows its image size and colours"
+        )
+    image = read_class(Path(image_module.__file__), name="Image")
+    return {
+        "method": method_name(method),
+        "data": str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>",
+        "backbone": {p.name: getattr(encoder, p.name) for p in image.parameters},
+        "options": {
+            p.name: getattr(method, p.name)
+            for p in signature_of(method).parameters
+            if p.type is not None
+        },
+        "training": training,
+        "made_by": {
+            "selftaught": selftaught.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,265 @@
+"""The training loop on real small runs: exact order, exact resume, checkpoints, bad data."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selftaught.engine import checkpoint
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.feed import Order
+from selftaught.engine.pretrain import pretrain
+from selftaught.errors import DataError, Interrupted, TrainingError, UserError
+from selftaught.method import Batch
+from tests.cases import CASES
+
+TIMES = {"images_per_second", "data_wait"}
+
+
+def photos(count: int = 24, side: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def make(name: str = "simclr", samples: int = 24):
+    torch.manual_seed(0)
+    return CASES[name].make(name, samples)
+
+
+def curve(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open() as file:
+        return [{k: v for k, v in r.items() if k not in TIMES} for r in csv.DictReader(file)]
+
+
+def train(out: Path, name: str = "simclr", data=None, method=None, **options):
+    options = {"epochs": 2, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"} | options
+    data = photos() if data is None else data
+    return pretrain(method or make(name), data, out, evaluate=False, **options)
+
+
+class Killed(BaseException):
+    """Ends a run as `kill -9` would: nothing of ours runs after it."""
+
+
+def killed_after(method, steps: int):
+    """`method`, dying in the middle of the step that follows `steps` whole ones."""
+    real, seen = method.loss, []
+
+    def loss(batch: Batch):
+        if method.training and len(seen) == steps:
+            raise Killed
+        seen.append(1)
+        return real(batch)
+
+    method.loss = loss
+    return method
+
+
+@given(
+    length=st.integers(1, 60),
+    batch=st.integers(1, 8),
+    start=st.integers(0, 70),
+    seed=st.integers(0, 5),
+)
+def test_an_epoch_shows_each_sample_at_most_once_and_resumes_anywhere(length, batch, start, seed):
+    order = Order(length, batch, length // batch, seed)
+    order.epochs = range(2)
+    whole = list(order)
+    for epoch in (0, 1):
+        shown = [i for keys in whole for e, i in keys if e == epoch]
+        assert len(shown) == len(set(shown)) == length // batch * batch
+    order.start = min(start, order.batches)
+    assert list(order) == whole[order.start :]
+
+
+def test_the_same_seed_gives_the_same_run_whatever_the_workers(tmp_path):
+    for name, workers in (("a", 0), ("b", 2)):
+        train(tmp_path / name, workers=workers)
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    train(tmp_path / "c", seed=1)
+    assert curve(tmp_path / "c") != curve(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path):
+    whole = train(tmp_path / "whole", name, save_every=0)
+    for steps in (1, 4):
+        out = tmp_path / f"killed-{steps}"
+        with pytest.raises(Killed):
+            train(out, name, method=killed_after(make(name), steps), save_every=0)
+        resumed = train(out, name, save_every=0, resume=True)
+        assert curve(out) == curve(tmp_path / "whole")
+        theirs = resumed.state_dict()
+        for key, value in whole.state_dict().items():
+            assert torch.equal(value, theirs[key]), key
+
+
+def test_accumulated_parts_make_one_step(tmp_path):
+    method = make()
+    calls = []
+    method.after_step = lambda: calls.append(1)
+    train(tmp_path / "run", method=method, accumulate=2)
+    assert len(calls) == 6
+    assert len(curve(tmp_path / "run")) == 6
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path):
+    method = make()
+    real = method.loss
+
+    def loss(batch: Batch):
+        return real(batch) * (math.nan if method.progress > 0.4 and method.training else 1)
+
+    method.loss = loss
+    with pytest.raises(TrainingError, match=r"not finite at step 4 of 6 \(learning rate"):
+        train(tmp_path / "run", method=method, save_every=0)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[0] == 3
+    assert all(p.isfinite().all() for p in method.parameters())
+    assert not list((tmp_path / "run").glob("encoder*"))
+
+
+def test_the_first_module_that_is_not_finite_is_named(tmp_path):
+    method = make()
+    with torch.no_grad():
+        method.projector[0].weight.fill_(math.inf)
+    with pytest.raises(TrainingError, match=r"projector\.0\.weight \(a weight\)"):
+        train(tmp_path / "run", method=method)
+
+
+class Broken:
+    """Photos of which some cannot be read."""
+
+    def __init__(self, bad: set[int]):
+        self.photos, self.bad = photos(), bad
+
+    def __len__(self):
+        return len(self.photos)
+
+    def __getitem__(self, i):
+        if i in self.bad:
+            raise ValueError("this one is broken")
+        return self.photos[i]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_samples_are_replaced_and_listed(tmp_path, workers):
+    train(tmp_path / "run", data=Broken({5}), workers=workers)
+    rows = (tmp_path / "run" / "bad_files.csv").read_text().splitlines()
+    assert rows[0] == "path,reason,first_step"
+    assert len(rows) == 2
+    assert "this one is broken" in rows[1]
+
+
+def test_too_much_unreadable_data_is_an_error_that_lists_it(tmp_path):
+    with pytest.raises(DataError, match="cannot be read, more than --max-bad allows"):
+        train(tmp_path / "run", data=Broken({1, 2, 3}))
+    assert len((tmp_path / "run" / "bad_files.csv").read_text().splitlines()) > 1
+
+
+def test_bad_arguments_are_sentences(tmp_path):
+    cases = [
+        ({"batch": 25}, "24 images are fewer than a batch of 25"),
+        ({"batch": 1}, "needs at least 2 at once"),
+        ({"batch": 8, "accumulate": 3}, "use a multiple of 3"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"lr": -1.0}, "lr must be above 0"),
+        ({"optimizer": "sgd"}, "give --lr too"),
+        ({"warmup": 2.0}, "fraction from 0 to 1"),
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+        ({"resume": True}, "no run to resume"),
+    ]
+    for options, message in cases:
+        with pytest.raises(UserError, match=message):
+            train(tmp_path / "run", **options)
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_a_folder_with_another_run_is_refused_or_moved_aside(tmp_path):
+    out = tmp_path / "run"
+    train(out)
+    first = curve(out)
+    with pytest.raises(UserError, match="is not empty: continue that run with --resume"):
+        train(out)
+    train(out, overwrite=True, seed=3)
+    assert curve(out) != first
+    assert curve(tmp_path / "run.old-1") == first
+
+
+def test_resuming_with_other_settings_is_refused_unless_forced(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(out, method=killed_after(make(), 3), save_every=0)
+    with pytest.raises(UserError, match=r"training\.lr: null -> 0\.5"):
+        train(out, resume=True, lr=0.5)
+    other = photos(30)
+    with pytest.raises(UserError, match="the dataset"):
+        train(out, resume=True, data=other)
+    train(out, resume=True, lr=0.5, force=True)
+
+
+def test_extending_a_finished_run_asks_for_the_length(tmp_path):
+    train(tmp_path / "run")
+    with pytest.raises(UserError, match="is finished"):
+        train(tmp_path / "run", resume=True)
+    train(tmp_path / "run", resume=True, epochs=3)
+    assert [int(r["step"]) for r in curve(tmp_path / "run")] == list(range(1, 10))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    with pytest.raises(Killed):
+        train(tmp_path / "run", method=killed_after(make(), 4), save_every=0)
+    store = Checkpoints(tmp_path / "run" / "checkpoints")
+    newest = store.path(store.steps()[0])
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert store.load()["step"] == 3
+    assert "1 steps are lost" in caplog.text
+    train(tmp_path / "run", resume=True)
+    train(tmp_path / "whole")
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+
+
+def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    store.save(1, {"x": torch.ones(3)})
+
+    def full(state, file):
+        file.write(b"half")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    store.save(2, {"x": torch.zeros(3)})  # survived: step 1 is there
+    with pytest.raises(TrainingError, match="no space left"):
+        store.save(3, {"x": torch.zeros(3)})
+    assert store.steps() == [1]
+    assert torch.equal(store.load()["x"], torch.ones(3))
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_checkpoints_run_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "canary",))
+
+    checkpoint.write(tmp_path / "step-000000001.pt", {"x": Evil()})
+    with pytest.raises(TrainingError, match="damaged"):
+        Checkpoints(tmp_path).load()
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_dead_worker_leaves_a_run_that_resumes(tmp_path):
+    class Deadly(Broken):
+        def __getitem__(self, i):
+            if i in self.bad and torch.utils.data.get_worker_info():
+                import os
+
+                os._exit(9)
+            return self.photos[i]
+
+    with pytest.raises(Interrupted, match="lower --workers") as caught:
+        train(tmp_path / "run", data=Deadly({5}), workers=1)
+    assert caught.value.exit_code == 75
+    train(tmp_path / "run", data=Deadly(set()), workers=0, resume=True, force=True)
