@@ -1,0 +1,230 @@
+"""Save and load encoders; what was saved has been read back and compared."""
+
+import copy
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from selftaught import __version__
+from selftaught.backbones import Image
+from selftaught.errors import SelftaughtError, TrainingError, UserError
+from selftaught.export.files import atomic
+from selftaught.export.timm import WEIGHTS, plain_timm, timm_code
+
+log = logging.getLogger("selftaught")
+
+CONFIG = "encoder.json"
+FORMAT = 1
+"""Version of `encoder.json`; raised when an older selftaught could misread a newer file."""
+
+_PREFIXES = ("module.", "_orig_mod.", "net.", "backbone.net.", "backbone.", "encoder.", "model.")
+
+
+def save(encoder: Image, folder: str | Path, *, force: bool = False) -> Path:
+    """Write `encoder.safetensors` and `encoder.json` into `folder`; both whole or as they were.
+
+    The weights have timm's own names. Before they take their place they are loaded again, and the
+    features of one random image compared bit by bit.
+
+    Args:
+        encoder: network to save, on any device, in any mode; it is left as it is.
+        folder: made where it does not exist.
+        force: whether to save weights that are not finite, for a post-mortem.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        TrainingError: weights are not finite, or what was written does not read back the same.
+        UserError: the folder cannot be written to.
+    """
+    folder = Path(folder)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.net.state_dict().items()}
+    _check_finite(state, force)
+    with (
+        torch.random.fork_rng(devices=[]),
+        atomic(folder / CONFIG) as config,
+        atomic(folder / WEIGHTS) as weights,
+    ):
+        _write(state, weights)
+        about = _describe(encoder, weights)
+        _verify(encoder, about, config, weights)
+        config.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    return folder
+
+
+def load(path: str | Path) -> Image:
+    """The encoder in a run folder, in a folder of `save`, or in its `.safetensors`; on the CPU.
+
+    Raises:
+        UserError: a file is missing, damaged, changed, of another kind or of another network.
+    """
+    config, weights = _find(Path(path))
+    about = _read_config(config)
+    return _fill(_build(about, config), weights, about["sha256"], config)
+
+
+def _find(path: Path) -> tuple[Path, Path]:
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
+        raise UserError(
+            f"{path} is a pickle, which can run code when it is read; give a run folder or an "
+            f"{WEIGHTS}"
+        )
+    folder = path if path.is_dir() else path.parent
+    weights = folder / WEIGHTS if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run folder or an {WEIGHTS}")
+    for file in (weights, folder / CONFIG):
+        if not file.is_file():
+            raise UserError(
+                f"{file} is missing: an encoder is {WEIGHTS} and {CONFIG} side by side, as "
+                "pretrain writes them at the end of a run"
+            )
+    return folder / CONFIG, weights
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text("utf-8"))
+        version, _ = about["format"], about["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); copy it again from its run") from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path} has format {version}, this selftaught reads format {FORMAT}; update selftaught"
+        )
+    return about
+
+
+def _build(about: dict[str, Any], config: Path) -> Image:
+    """The network that `encoder.json` describes, with new weights."""
+    try:
+        encoder = Image(**about["encoder"])
+        encoder.mean, encoder.std = tuple(about["mean"]), tuple(about["std"])
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{config} does not describe an encoder ({error}); copy it again from its run"
+        ) from error
+    return encoder
+
+
+def _fill(encoder: Image, weights: Path, sha256: str, config: Path) -> Image:
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise UserError(
+            f"{weights} is not a whole safetensors file ({error}); copy it again from its run"
+        ) from error
+    _fit(state, encoder.net.state_dict(), weights, encoder.name)
+    if _sha256(weights) != sha256:
+        raise UserError(
+            f"{weights} is not the file that {config} was written with: its checksum differs. "
+            "Copy both again, from the same run"
+        )
+    encoder.net.load_state_dict(state)
+    return encoder.eval()
+
+
+def _fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, name: str) -> None:
+    """Raise UserError, with counts, examples and the likely cause, where keys or shapes differ."""
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        hint = f"it is probably another network than {name}"
+        for prefix in _PREFIXES:
+            if {k.removeprefix(prefix) for k in state} == wanted.keys():
+                hint = f"all would fit without the prefix {prefix!r}: remove it from the names"
+        raise UserError(
+            f"{path} does not fit {name}: {len(missing)} of {len(wanted)} weights are missing"
+            f"{_examples(missing)}, {len(extra)} are not known{_examples(extra)}; {hint}"
+        )
+    shapes = [
+        f"{k} {list(state[k].shape)} instead of {list(v.shape)}"
+        for k, v in wanted.items()
+        if state[k].shape != v.shape
+    ]
+    if shapes:
+        raise UserError(
+            f"{path} does not fit {name}: {len(shapes)} of {len(wanted)} weights have another "
+            f"shape{_examples(shapes)}; was it trained at another size or on other channels?"
+        )
+
+
+def _examples(names: list[str]) -> str:
+    more = ", ..." if len(names) > 5 else ""
+    return f" ({', '.join(names[:5])}{more})" if names else ""
+
+
+def _check_finite(state: dict[str, Tensor], force: bool) -> None:
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if not bad:
+        return
+    message = f"{len(bad)} of {len(state)} weights of the encoder are not finite{_examples(bad)}"
+    if not force:
+        raise TrainingError(
+            f"{message}; it is not saved. Train again with a lower learning rate, or save it "
+            "with force to look at it"
+        )
+    log.warning("%s; saved because of force", message)
+
+
+def _write(state: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(str(error)) from error
+
+
+def _describe(encoder: Image, weights: Path) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "selftaught": __version__,
+        "encoder": {**encoder.config, "pretrained": False},
+        "dim": encoder.dim,
+        "mean": list(encoder.mean),
+        "std": list(encoder.std),
+        "timm": _timm_code(encoder, weights),
+        "sha256": _sha256(weights),
+    }
+
+
+def _timm_code(encoder: Image, weights: Path) -> str | None:
+    """Code that was seen to give the same features; None where plain timm has no such network."""
+    try:
+        _check_same(encoder, plain_timm(encoder).build(load_file(weights)))
+    except (TypeError, RuntimeError, AssertionError, TrainingError) as error:
+        log.warning("plain timm cannot load this %s, selftaught can (%s)", encoder.name, error)
+        return None
+    return timm_code(encoder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_same(encoder: Image, other: nn.Module) -> None:
+    """Raise TrainingError unless `other` has the features of `encoder`, bit by bit."""
+    ours = copy.deepcopy(encoder).cpu().eval()
+    kind = next(ours.parameters()).dtype
+    with torch.inference_mode():
+        x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
+        wanted, found = ours(x), other.to(kind)(x)
+    if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):
+        raise TrainingError("its features differ after saving and loading")
+
+
+def _verify(encoder: Image, about: dict[str, Any], config: Path, weights: Path) -> None:
+    try:
+        _check_same(encoder, _fill(_build(about, config), weights, about["sha256"], config))
+    except SelftaughtError as error:
+        raise TrainingError(
+            f"the encoder {encoder.name} was written, but {error}; nothing was kept. Was its "
+            "network changed by hand after it was made?"
+        ) from error
