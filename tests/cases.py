@@ -37,10 +37,26 @@ CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
+    "barlow_twins": Case({"hidden": 32, "dim": 24}),
+    "byol": Case({"hidden": 32, "dim": 16}),
+    # batch norms of one process: the halves of a batch have other statistics than the whole
+    "moco_v2": Case({"dim": 16, "queue": 12}, exact_ranks=False),
+    "simsiam": Case({"dim": 32, "bottleneck": 16}),
+    "vicreg": Case({"hidden": 32, "dim": 24}),
     "simclr": Case({"hidden": 32, "dim": 16}),
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    "mae": Case({"dim": 32, "depth": 1, "heads": 2}, "test_vit"),
+    # each process draws the masks of its own batch
+    "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False),
     "swav": Case(
-        {"prototypes": 12, "hidden": 32, "dim": 16, "local_crops": 2, "queue": 8, "queue_start": 0.0}
+        {
+            "prototypes": 12,
+            "hidden": 32,
+            "dim": 16,
+            "local_crops": 2,
+            "queue": 8,
+            "queue_start": 0.0,
+        }
     ),
 }

@@ -1,7 +1,10 @@
 """Objectives that tell a sample's own embedding from those of others."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from selftaught import dist
@@ -17,15 +20,56 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
         z1, z2: [B, D] embeddings of the two views; normalized here.
         temperature: of the softmax, above 0.
     """
-    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
-    all1, all2 = dist.gather(z1), dist.gather(z2)
-    own = torch.arange(len(z1), device=z1.device) + dist.rank() * len(z1)
-    loss = z1.new_zeros(())
-    for a, same, other in ((z1, all1, all2), (z2, all2, all1)):
-        within = (a @ same.mT / temperature).scatter(1, own[:, None], -torch.inf)
-        across = a @ other.mT / temperature
-        loss = loss + F.cross_entropy(torch.cat([across, within], 1), own)
-    return loss
+    return pair_cross_entropy(F.normalize(z1, dim=1), F.normalize(z2, dim=1), temperature)
+
+
+def pair_cross_entropy(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """`nt_xent` of embeddings that are compared as they are, by their dot products."""
+    with torch.autocast(z1.device.type, enabled=False):
+        if z1.dtype in (torch.float16, torch.bfloat16):
+            z1, z2 = z1.float(), z2.float()
+        everyone = torch.cat([dist.gather(z1), dist.gather(z2)])
+        own = torch.arange(len(z1), device=z1.device) + dist.rank() * len(z1)
+        own = torch.cat([own, own + len(everyone) // 2])
+        anchors = torch.cat([z1, z2]) / temperature
+        return _PairCrossEntropy.apply(anchors, everyone, own, own.roll(len(z1))) / len(z1)
+
+
+class _PairCrossEntropy(torch.autograd.Function):
+    """Sum over anchors of the cross entropy of finding row `positive`, row `own` left out.
+
+    Gradients are made along with the value, block by block of anchors, so that the logits of all
+    pairs (1 GB for a batch of 8192) never exist at once.
+    """
+
+    BLOCK = 2**22
+    """Logits that exist at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchors: Tensor, everyone: Tensor, own: Tensor, positive: Tensor
+    ) -> Tensor:
+        loss = anchors.new_zeros(())
+        of_anchors, of_everyone = torch.empty_like(anchors), torch.zeros_like(everyone)
+        rows = max(1, _PairCrossEntropy.BLOCK // len(everyone))
+        for start in range(0, len(anchors), rows):
+            block = slice(start, start + rows)
+            logits = anchors[block] @ everyone.mT
+            logits.scatter_(1, own[block, None], -torch.inf)
+            logits = logits.log_softmax(1)
+            loss -= logits.gather(1, positive[block, None]).sum()
+            slope = logits.exp_()
+            slope.scatter_add_(1, positive[block, None], -torch.ones_like(slope[:, :1]))
+            of_anchors[block] = slope @ everyone
+            of_everyone.addmm_(slope.mT, anchors[block])
+        ctx.save_for_backward(of_anchors, of_everyone)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        of_anchors, of_everyone = ctx.saved_tensors
+        return grad * of_anchors, grad * of_everyone, None, None
 
 
 def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,64 @@
+"""MoCo v2 (Chen et al., 2020), https://arxiv.org/abs/2003.04297; v1: He et al., 2020."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.contrastive import info_nce
+from selftaught.parts import Queue, ema, frozen_copy, mlp
+from selftaught.parts.shuffle import shuffled
+
+
+class MoCoV2(Method):
+    """Find the key of an image, by a slow copy of the encoder, among a queue of earlier keys.
+
+    Args:
+        backbone: image encoder.
+        temperature: of the softmax over similarities, above 0.
+        dim: width of the embedding.
+        queue: number of earlier keys; fewer than there are images, or a key is its own negative.
+        momentum: of the slow copy, in [0, 1); lower for short trainings.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+    """
+
+    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
+    sync_batchnorm = False
+
+    def __init__(
+        self,
+        backbone: Image,
+        temperature: float = 0.2,
+        dim: int = 128,
+        queue: int = 65536,
+        momentum: float = 0.999,
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        self.backbone, self.temperature, self.dim = backbone, temperature, dim
+        self.queue, self.momentum, self.blur = queue, momentum, blur
+        self.projector = mlp(backbone.dim, backbone.dim, dim, norm=False)
+        self.target = frozen_copy(self.online)
+        self.negatives = Queue(queue, dim)
+
+    @property
+    def online(self) -> nn.Module:
+        return nn.Sequential(self.backbone, self.projector)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.moco(size, blur=self.blur)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W], the query's and the key's."""
+        x1, x2 = batch.views
+        query = F.normalize(self.online(x1), dim=1)
+        key = F.normalize(shuffled(self.target, x2), dim=1)
+        # a copy, as the gradient needs the queue that the loss saw
+        loss = info_nce(query, key, self.negatives.items.clone(), self.temperature)
+        self.negatives.push(key)
+        return loss
+
+    def after_step(self) -> None:
+        # the reference does this at the start of the next step, which is the same
+        ema(self.target, self.online, self.momentum)

@@ -1,0 +1,88 @@
+"""Barlow Twins (Zbontar et al., 2021), https://arxiv.org/abs/2103.03230."""
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment, dist
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.parts import mlp
+
+
+class BarlowTwins(Method):
+    """Make the cross-correlation of two views' embeddings the identity.
+
+    The reference code sums the correlation over processes outside the gradient, so that it trains
+    with 1 / processes of the gradient. LARS hides that for weights, not for biases and norms.
+
+    Args:
+        backbone: image encoder.
+        redundancy: weight of the elements off the diagonal.
+        hidden: width of the projector's hidden layers.
+        dim: width of the embedding.
+        layers: Linear layers of the projector.
+        reference_gradient: whether to divide the gradient by the number of processes, as the
+            reference code does.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+    """
+
+    recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.01, end=0.001, bias_lr=0.024)
+
+    def __init__(
+        self,
+        backbone: Image,
+        redundancy: float = 0.0051,
+        hidden: int = 8192,
+        dim: int = 8192,
+        layers: int = 3,
+        reference_gradient: bool = False,
+        blur: tuple[float, float] = (1.0, 0.1),
+        solarize: tuple[float, float] = (0.0, 0.2),
+    ):
+        super().__init__()
+        self.backbone, self.redundancy = backbone, redundancy
+        self.hidden, self.dim, self.layers = hidden, dim, layers
+        self.reference_gradient, self.blur, self.solarize = reference_gradient, blur, solarize
+        self.projector = mlp(
+            backbone.dim, *[hidden] * (layers - 1), dim, bias=False, last_bias=False
+        )
+        self.norm = nn.BatchNorm1d(dim, affine=False)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.byol(size, blur=self.blur, solarize=self.solarize)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]; each goes through the batch norms alone."""
+        z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
+        return self.compare(z1, z2)
+
+    def compare(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """The loss of embeddings [B, dim]."""
+        loss = decorrelation(self.norm(z1), self.norm(z2), self.redundancy)
+        if self.reference_gradient:
+            loss = loss.detach() + (loss - loss.detach()) / dist.world()
+        return loss
+
+
+def decorrelation(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
+    """Squared distance of the cross-correlation c of two views from the identity (Eq. 1).
+
+    With more dimensions than samples, the sum of all c_ij^2 is that of the products of two B x B
+    Gram matrices, and nothing of size D x D is made.
+
+    Args:
+        a, b: [B, D] embeddings, standardized over the batches of all processes.
+        redundancy: weight of the elements off the diagonal.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        if a.dtype in (torch.float16, torch.bfloat16):
+            a, b = a.float(), b.float()
+        count = len(a) * dist.world()
+        diagonal = dist.total((a * b).sum(0)) / count
+        if count < a.shape[1]:
+            a, b = dist.gather(a), dist.gather(b)
+            everything = ((a @ a.mT) * (b @ b.mT)).sum() / count**2
+        else:
+            everything = (dist.total(a.mT @ b) / count).square().sum()
+        off = everything - diagonal.square().sum()
+        return (diagonal - 1).square().sum() + redundancy * off

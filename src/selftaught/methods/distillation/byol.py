@@ -1,0 +1,67 @@
+"""BYOL (Grill et al., 2020), https://arxiv.org/abs/2006.07733."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.schedule import cosine
+
+
+class BYOL(Method):
+    """Predict a slow copy's embedding of the other view; there are no negatives.
+
+    The defaults are those of 1000 epochs. The paper's for 300 and 100: learning rate 0.3 and 0.45,
+    weight decay 1e-6, momentum 0.99. The slow copy starts as a copy; in the reference code it is
+    drawn anew.
+
+    Args:
+        backbone: image encoder.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        hidden: width of the hidden layers of projector and predictor.
+        dim: width of the embedding.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+    """
+
+    recipe = Recipe("lars", lr=0.2, weight_decay=1.5e-6, warmup=0.01)
+
+    def __init__(
+        self,
+        backbone: Image,
+        momentum: float = 0.996,
+        hidden: int = 4096,
+        dim: int = 256,
+        blur: tuple[float, float] = (1.0, 0.1),
+        solarize: tuple[float, float] = (0.0, 0.2),
+    ):
+        super().__init__()
+        self.backbone, self.momentum = backbone, momentum
+        self.hidden, self.dim, self.blur, self.solarize = hidden, dim, blur, solarize
+        self.projector = mlp(backbone.dim, hidden, dim, last_bias=False)
+        self.predictor = mlp(dim, hidden, dim, last_bias=False)
+        self.target = frozen_copy(self.online)
+
+    @property
+    def online(self) -> nn.Module:
+        return nn.Sequential(self.backbone, self.projector)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.byol(size, blur=self.blur, solarize=self.solarize)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]; each goes through the batch norms alone."""
+        p1, p2 = (self.predictor(self.online(x)) for x in batch.views)
+        with torch.no_grad():
+            z1, z2 = (self.target(x) for x in batch.views)
+        return regression(p1, z2) + regression(p2, z1)
+
+    def after_step(self) -> None:
+        ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
+
+
+def regression(p: Tensor, z: Tensor) -> Tensor:
+    """Mean squared distance of the [B, D] directions of p and z, 2 - 2 cos (Eq. 2)."""
+    return (F.normalize(p, dim=1) - F.normalize(z, dim=1)).square().sum(1).mean()

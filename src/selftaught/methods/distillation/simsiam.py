@@ -1,0 +1,48 @@
+"""SimSiam (Chen and He, 2021), https://arxiv.org/abs/2011.10566."""
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.parts import mlp
+
+
+class SimSiam(Method):
+    """Predict the other view's embedding, through which no gradient flows.
+
+    Args:
+        backbone: image encoder.
+        dim: width of the embedding.
+        bottleneck: width of the predictor's hidden layer.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+    """
+
+    recipe = Recipe(
+        "sgd", lr=0.05, weight_decay=1e-4, decay_all=True, by_epoch=True, constant=("predictor",)
+    )
+
+    def __init__(self, backbone: Image, dim: int = 2048, bottleneck: int = 512, blur: float = 0.5):
+        super().__init__()
+        self.backbone, self.dim, self.bottleneck, self.blur = backbone, dim, bottleneck, blur
+        wide = backbone.dim
+        self.projector = mlp(wide, wide, wide, dim, bias=False, last_norm=True)
+        # the norm that follows removes it anyway
+        cast(Tensor, cast(nn.Linear, self.projector[-2]).bias).requires_grad_(False)
+        self.predictor = mlp(dim, bottleneck, dim, bias=False)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.moco(size, blur=self.blur)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]; each goes through the batch norms alone."""
+        z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
+        return (distance(self.predictor(z1), z2) + distance(self.predictor(z2), z1)) / 2
+
+
+def distance(p: Tensor, z: Tensor) -> Tensor:
+    """Mean negative cosine of [B, D] p and z, without gradient through z (Eq. 1 and 3)."""
+    return -F.cosine_similarity(p, z.detach(), dim=1).mean()
