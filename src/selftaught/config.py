@@ -1,0 +1,194 @@
+"""run.yaml: what a run was given, as a file that repeats it. Read and written without torch.
+
+method: simclr
+data: photos/
+backbone: {name: resnet50, size: 64}    # or a plain name
+options: {temperature: 0.2}             # of the method
+training: {epochs: 100, batch: 256}     # of `pretrain`
+made_by: {selftaught: 0.1.0}            # for the reader; not read
+"""
+
+import difflib
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selftaught import methods
+from selftaught.errors import UserError
+from selftaught.signature import Parameter, Signature, describe, read_class, read_function
+
+HERE = Path(__file__).parent
+WORDS = ("method", "data")
+IGNORED = "made_by"
+SECTIONS = {
+    "backbone": "parameters of the encoder",
+    "options": "parameters of the method",
+    "training": "parameters of pretrain",
+    IGNORED: "not read",
+}
+FILLED = ("samples",)
+"""Parameters of methods that only the data can give."""
+OF_THE_COMMAND = ("resume", "overwrite", "force")
+"""How one command treats what it finds: no property of the run, so not in its file."""
+
+
+def signatures(method: str | None) -> dict[str, Signature]:
+    """What each section of a configuration may hold; no options without a method."""
+    found = {
+        "backbone": read_class(HERE / "backbones" / "image.py", name="Image"),
+        "training": read_function(HERE / "engine" / "pretrain.py", "pretrain"),
+    }
+    if method is not None:
+        found["options"] = methods.signature(method)
+    return found
+
+
+def settable(signature: Signature) -> list[Parameter]:
+    """The parameters that a file or a command line can give."""
+    return [p for p in signature.parameters if p.type is not None and p.name not in FILLED]
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The content of a configuration file, as it stands there; see `validate`.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, or holds anything but plain values.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except OSError as error:
+        raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the configuration {path} is not UTF-8 text") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the configuration {path} is not plain YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"the configuration {path} must hold settings such as `method: simclr`, "
+            f"got {type(content).__name__ if content is not None else 'nothing'}"
+        )
+    return content
+
+
+def validate(
+    content: dict[str, Any], where: str | Path, method: str | None = None
+) -> dict[str, Any]:
+    """`content` with each value of its parameter's type; what is not given stays absent.
+
+    Args:
+        content: as `load` returns it.
+        where: name of the file, for messages.
+        method: instead of the one in `content`.
+
+    Returns:
+        method and data, None where absent; backbone, options and training as dictionaries.
+    """
+    every = signatures(None)
+    for key in content:
+        if key not in (*WORDS, *SECTIONS):
+            home = next((s for s, signature in every.items() if key in signature), None)
+            hint = f": it belongs under `{home}:`" if home else near(key, [*WORDS, *SECTIONS])
+            raise UserError(f"{where}: {key!r} is not a setting{hint}")
+    found: dict[str, Any] = {}
+    for key in WORDS:
+        value = found[key] = content.get(key)
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{where}: {key} must be text, got {value!r}")
+    found["method"] = method = method or found["method"]
+    if method is not None:
+        try:
+            every = signatures(method)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    for section in ("backbone", "options", "training"):
+        given = content.get(section)
+        if section == "backbone" and isinstance(given, str):
+            given = {"name": given}
+        if given is None:
+            given = {}
+        if not isinstance(given, dict):
+            raise UserError(f"{where}: {section} must hold the {SECTIONS[section]}, got {given!r}")
+        if section not in every:
+            if given:
+                raise UserError(f"{where}: options need a method that they belong to")
+            found[section] = {}
+            continue
+        known = {p.name: p for p in settable(every[section])}
+        found[section] = {}
+        for key, value in given.items():
+            if key in FILLED:
+                continue
+            if key not in known:
+                of = method if section == "options" else section
+                hint = near(key, known, f"; see selftaught pretrain {method or 'METHOD'} --help")
+                raise UserError(f"{where}: {of} has no setting {key!r}{hint}")
+            found[section][key] = convert(known[key], value, f"{where}: {section}.{key}")
+    return found
+
+
+def convert(parameter: Parameter, value: Any, called: str) -> Any:
+    """`value` as the parameter's type; an error names it as the user `called` it."""
+    try:
+        return parameter.parse(value)
+    except UserError as error:
+        raise UserError(f"{called} must be {describe(parameter.type)}, got {value!r}") from error
+
+
+def near(word: Any, known: Iterable[str], otherwise: str = "") -> str:
+    """`: did you mean X?`, or `otherwise` where nothing known is near."""
+    found = difflib.get_close_matches(str(word), list(known), 1, 0.6)
+    return f": did you mean {found[0]}?" if found else otherwise
+
+
+def dump(content: dict[str, Any]) -> str:
+    """A configuration as YAML in a stable order, each parameter beside what it means."""
+    method = content.get("method")
+    every = signatures(method if method in methods.files() else None)
+    lines = ["# repeat this run: selftaught pretrain --config THIS_FILE --out ANOTHER_FOLDER"]
+    lines += [f"{key}: {_inline(content[key])}" for key in WORDS if content.get(key) is not None]
+    for section, meaning in SECTIONS.items():
+        given = content.get(section)
+        if isinstance(given, str):
+            given = {"name": given}
+        if not given:
+            continue
+        docs = {p.name: p.doc for p in every[section].parameters} if section in every else {}
+        lines += ["", f"{section}:  # {meaning}"]
+        for key, value in given.items():
+            if section == "training" and key in OF_THE_COMMAND:
+                continue
+            comment = f"  # {docs[key]}" if docs.get(key) else ""
+            lines.append(f"  {_inline(key)}: {_inline(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    """A plain value on one line."""
+    value = str(value) if isinstance(value, Path) else value
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    )
+    return text.strip().removesuffix("\n...")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone, no aliases (a few lines of them grow without bound), each key once."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not allowed: write the value", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [k.value for k, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
