@@ -1,6 +1,6 @@
 """Encoders under one contract: a width, pooled features, local features."""
 
-from .depth import without_drop_path
 from .image import Features, Image, backbone
+from .positions import interpolate, sincos
 
-__all__ = ["Features", "Image", "backbone", "without_drop_path"]
+__all__ = ["Features", "Image", "backbone", "interpolate", "sincos"]

@@ -1,32 +1,31 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
-import logging
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
-import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.signature import closest
 
-log = logging.getLogger("selftaught")
-
-SMALL = 64
-"""Images with fewer pixels a side get an adapted stem: ImageNet's throws most of them away."""
+from .create import channels_first, create, patch_layer
+from .positions import Grid, interpolate, sincos
 
 
 class Features(NamedTuple):
-    """pooled: [B, D]; local: [B, N, D] with N = prod(grid), or K where `keep` was given."""
+    """pooled: [B, D]; local: [B, N, L] with N = prod(grid), or K where `keep` was given."""
 
     pooled: Tensor
     local: Tensor
-    grid: tuple[int, int]
+    grid: Grid
 
 
 class Image(nn.Module):
     """A timm model without its classifier. Images: [B, channels, H, W], normalized floats.
+
+    dim: width of pooled features. local_dim: width of local ones, the same unless layers follow
+    the pooling (MobileNetV3, VGG). mean, std: of each channel, what images are normalized with.
 
     Args:
         name: of a timm model, convolutional or transformer.
@@ -34,11 +33,12 @@ class Image(nn.Module):
         channels: of the images.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
         drop_path: rate of stochastic depth.
+        pool: pooled features of a ViT: as timm has it, the class token, or the mean of the patches.
+        class_token: whether a ViT keeps its class token.
+        positions: of a ViT: learned as timm has them, or fixed sines and cosines.
     """
 
     net: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def __init__(
         self,
@@ -47,47 +47,100 @@ class Image(nn.Module):
         channels: int = 3,
         pretrained: bool = False,
         drop_path: float = 0.0,
+        pool: Literal["timm", "class", "mean"] = "timm",
+        class_token: bool = True,
+        positions: Literal["timm", "sincos"] = "timm",
     ):
         super().__init__()
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
-        if not timm.is_model(name):
-            raise UserError(
-                f"no backbone is called {name!r}{closest(name, timm.list_models())[:400]}"
-            )
-        if channels < 1 or size < 1:
-            raise UserError(
-                f"a backbone needs size and channels of at least 1, got {size}, {channels}"
-            )
-        self.net = _create(name, size, channels, pretrained, drop_path)
-        self.dim: int = cast(Any, self.net).num_features
-        config = cast(Any, self.net).pretrained_cfg
-        self.mean = tuple(config["mean"]) if channels == 3 else (0.5,) * channels
-        self.std = tuple(config["std"]) if channels == 3 else (0.25,) * channels
+        self.pool, self.class_token, self.positions = "timm", True, "timm"
+        self.net = create(name, size, channels, pretrained, drop_path)
+        net = cast(Any, self.net)
+        self.dim: int = net.head_hidden_size
+        self.local_dim: int = net.num_features
+        given = net.pretrained_cfg if pretrained else {}
+        self.mean = _channelwise(given.get("mean", IMAGENET_DEFAULT_MEAN), channels)
+        self.std = _channelwise(given.get("std", IMAGENET_DEFAULT_STD), channels)
+        if self._plain() is not None:
+            self.grid(size)
+        if pool != "timm" or not class_token or positions != "timm":
+            self.arrange(pool, class_token, positions)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild this network; set `pretrained` to false where weights follow."""
+        sizes = {"name": self.name, "size": self.size, "channels": self.channels}
+        training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
+        tokens = {k: getattr(self, k) for k in ("pool", "class_token", "positions")}
+        return sizes | training | tokens
+
+    def arrange(
+        self,
+        pool: Literal["timm", "class", "mean"],
+        class_token: bool = True,
+        positions: Literal["timm", "sincos"] = "timm",
+    ) -> None:
+        """Make a plain ViT one of a paper's kind: the constructor's last three parameters.
+
+        With `pool` other than "timm" the final norm is applied to every token, before pooling, and
+        no other layer pools. "class" is "mean" for a network that has no class token.
+        """
+        net = self._vit("A choice of tokens")
+        if not class_token and net.cls_token is not None:
+            net.cls_token, net.has_class_token = None, False
+            net.num_prefix_tokens -= 1
+            if not net.no_embed_class:
+                net.pos_embed = nn.Parameter(cast(Tensor, net.pos_embed)[:, 1:].detach().clone())
+        if pool != "timm":
+            if isinstance(net.norm, nn.Identity):
+                net.norm, net.fc_norm = net.fc_norm, net.norm
+            net.attn_pool, net.pool_include_prefix = None, False
+            net.global_pool = "token" if pool == "class" and net.has_class_token else "avg"
+        if positions == "sincos":
+            prefix = 0 if net.no_embed_class else net.num_prefix_tokens
+            table = sincos(self.grid(self.size), net.embed_dim, prefix).float()
+            net.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.pool, self.class_token, self.positions = pool, class_token, positions
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
-        return self.net(x)
+        return self.net(x) if self._plain() is None else self.features(x).pooled
 
     @property
     def patch(self) -> int:
-        """Side of a token's patch in pixels; transformers only."""
+        """Side of a token's patch in pixels; plain ViTs only."""
         return self._vit("Patches").patch_embed.patch_size[0]
 
-    def grid(self, size: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of `size` pixels; transformers only."""
-        if size < self.patch:
+    @property
+    def prefix(self) -> int:
+        """Number of class and register tokens before those of patches; plain ViTs only."""
+        return self._vit("Tokens").num_prefix_tokens
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads in a block; plain ViTs only."""
+        return cast(Any, self._vit("Attention").blocks[0]).attn.num_heads
+
+    def grid(self, size: int) -> Grid:
+        """Rows and columns of tokens of an image of `size` pixels; plain ViTs only."""
+        patch = self.patch
+        if size < patch:
             raise UserError(
-                f"images of {size} px are smaller than the {self.patch}-px patches of {self.name}; "
-                f"use a size that is a multiple of {self.patch}, or a backbone of smaller patches"
+                f"images of {size} px are smaller than the {patch}-px patches of {self.name}; "
+                f"use a size that is a multiple of {patch}, or a backbone of smaller patches"
             )
-        if size % self.patch:
-            near = round(size / self.patch) * self.patch
+        if size % patch:
             raise UserError(
-                f"{self.name} cuts images into {self.patch}-px patches, which {size} px is no "
-                f"multiple of; use size {near}"
+                f"{self.name} cuts images into {patch}-px patches, which {size} px is no "
+                f"multiple of; use size {round(size / patch) * patch}"
             )
-        return size // self.patch, size // self.patch
+        return size // patch, size // patch
+
+    def fit(self, size: float) -> int:
+        """The side of images nearest to `size` that is whole: for transformers, in patches."""
+        step = self.patch if self._plain() is not None else 1
+        return max(1, round(size / step)) * step
 
     def features(
         self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
@@ -95,53 +148,69 @@ class Image(nn.Module):
         """Pooled and local features.
 
         Args:
-            x: [B, channels, H, W].
+            x: [B, channels, H, W]; of any size for most networks, of whole patches for ViTs.
             keep: [B, K] indices of the patches to encode, the others are never seen; ViT only.
             replace: (mask [B, N], token [D]): patches whose embedding the token replaces; ViT only.
         """
-        if isinstance(self.net, VisionTransformer):
-            return self._tokens(self.net, x, keep, replace)
-        if keep is not None or replace is not None:
-            self._vit("Masking")
-        net = cast(Any, self.net)
-        maps = net.forward_features(x)
-        pooled = net.forward_head(maps, pre_logits=True)
-        if maps.dim() == 3:  # tokens of a transformer that is not a plain ViT
-            local = maps[:, getattr(net, "num_prefix_tokens", 0) :]
-            side = round(local.shape[1] ** 0.5)
-            return Features(pooled, local, (side, local.shape[1] // side))
-        if maps.shape[1] != self.dim:  # channels last (Swin)
-            maps = maps.permute(0, 3, 1, 2)
-        return Features(pooled, maps.flatten(2).mT, (maps.shape[2], maps.shape[3]))
+        net = self._plain()
+        if net is not None or keep is not None or replace is not None:
+            net = self._vit("Masking")
+            tokens, grid = self.tokens(x, keep, replace)
+            pooled = net.forward_head(tokens, pre_logits=True)
+            return Features(pooled, tokens[:, net.num_prefix_tokens :], grid)
+        anything = cast(Any, self.net)
+        maps = anything.forward_features(x)
+        pooled = anything.forward_head(maps, pre_logits=True)
+        if maps.dim() == 4:
+            maps = channels_first(maps, self.local_dim)
+            return Features(pooled, maps.flatten(2).mT, (maps.shape[2], maps.shape[3]))
+        cells, (height, width) = _cells(anything, maps), x.shape[-2:]
+        rows = round((cells * height / width) ** 0.5)
+        if rows * (cells // rows) != cells:
+            raise UserError(f"{self.name} makes {cells} tokens of {height} x {width} px: no grid")
+        return Features(pooled, maps[:, -cells:], (rows, cells // rows))
 
-    def _tokens(
-        self,
-        net: VisionTransformer,
-        x: Tensor,
-        keep: Tensor | None,
-        replace: tuple[Tensor, Tensor] | None,
-    ) -> Features:
-        grid = (x.shape[-2] // self.patch, x.shape[-1] // self.patch)
-        tokens = net.patch_embed(x)
+    def tokens(
+        self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Grid]:
+        """All tokens of a plain ViT, [B, P + N, D], and the grid of its patches.
+
+        The first P are class token and registers. See `features` for the arguments. Position tables
+        of another grid are interpolated as in MAE: bicubic, not antialiased.
+        """
+        net = self._vit("Masking")
+        grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
+        tokens = net.patch_embed(x).flatten(1, -2)
         if replace is not None:
             mask, token = replace
-            mask = mask.reshape(tokens.shape[:-1])[..., None]
+            mask = mask.reshape(tokens.shape[:2])[..., None]
             tokens = torch.where(mask, token.to(tokens.dtype), tokens)
-        tokens = net._pos_embed(tokens)
-        prefix = net.num_prefix_tokens
+        extra = [t.expand(len(x), -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
+        table = net.pos_embed
+        if table is not None:
+            prefix = table.shape[1] - net.patch_embed.num_patches
+            table = interpolate(table, net.patch_embed.grid_size, grid, prefix)
+            tokens = tokens + table[:, prefix:]
+            if prefix:
+                extra = [torch.cat(extra, 1) + table[:, :prefix]]
         if keep is not None:
-            kept = tokens[:, prefix:].take_along_dim(keep[..., None], 1)
-            tokens = torch.cat([tokens[:, :prefix], kept], 1)
-        tokens = net.norm(net.blocks(net.norm_pre(tokens)))
-        return Features(net.forward_head(tokens, pre_logits=True), tokens[:, prefix:], grid)
+            tokens = tokens.take_along_dim(keep[..., None], 1)
+        tokens = net.norm_pre(net.pos_drop(torch.cat([*extra, tokens], 1)))
+        return net.norm(net.blocks(tokens)), grid
+
+    def _plain(self) -> VisionTransformer | None:
+        """The network, if its tokens are patches of pixels that can be left out one by one."""
+        plain = type(self.net) is VisionTransformer and patch_layer(self.net) is not None
+        return cast(VisionTransformer, self.net) if plain else None
 
     def _vit(self, what: str) -> VisionTransformer:
-        if not isinstance(self.net, VisionTransformer):
+        net = self._plain()
+        if net is None:
             raise UserError(
                 f"{what} needs a plain ViT backbone such as vit_small_patch16_224; {self.name} is "
-                f"a {type(self.net).__name__}, which cannot leave patches out"
+                f"a {type(self.net).__name__}, which cannot skip patches"
             )
-        return self.net
+        return net
 
 
 def backbone(
@@ -155,38 +224,11 @@ def backbone(
     return Image(name, size, channels, pretrained, drop_path)
 
 
-def _create(name: str, size: int, channels: int, pretrained: bool, drop_path: float) -> nn.Module:
-    options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    if "vit" in name or "deit" in name:
-        options |= {"img_size": size, "dynamic_img_size": True}
-        if size < SMALL:
-            options["patch_size"] = max(2, size // 8)
-    try:
-        net = timm.create_model(name, pretrained=pretrained, **options)
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise UserError(
-            f"the weights of {name} could not be had ({type(error).__name__}: {error}); they come "
-            "from a network: connect once so that they are cached, or train without pretrained"
-        ) from error
-    if size < SMALL and "img_size" not in options:
-        _adapt_stem(net, name, size)
-    return net
+def _channelwise(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """timm adapts weights of 3 channels to any number; their statistics become the mean ones."""
+    return tuple(values) if channels == 3 else (sum(values) / len(values),) * channels
 
 
-def _adapt_stem(net: nn.Module, name: str, size: int) -> None:
-    """Let a small image through: the first convolution keeps its resolution, no pooling follows."""
-    where = cast(Any, net).pretrained_cfg.get("first_conv")
-    if not isinstance(where, str):
-        log.warning("the stem of %s cannot be adapted to %d px; expect weak features", name, size)
-        return
-    parent = net.get_submodule(where.rpartition(".")[0])
-    old = cast(nn.Conv2d, net.get_submodule(where))
-    new = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, bias=old.bias is not None)
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    setattr(parent, where.rpartition(".")[2], new)
-    if isinstance(getattr(net, "maxpool", None), nn.MaxPool2d):
-        net.maxpool = nn.Identity()
+def _cells(net: Any, maps: Tensor) -> int:
+    """Number of local tokens among [B, P + N, D]."""
+    return maps.shape[1] - getattr(net, "num_prefix_tokens", 0)

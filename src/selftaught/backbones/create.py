@@ -1,0 +1,180 @@
+"""timm's quirks behind one door: any model, for images of any size and number of channels."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from selftaught.errors import UserError
+from selftaught.signature import closest
+
+log = logging.getLogger("selftaught")
+
+SMALL = 64
+"""Images with fewer pixels a side get an adapted stem: ImageNet's throws most of them away."""
+
+
+def create(name: str, size: int, channels: int, pretrained: bool, drop_path: float) -> nn.Module:
+    """The timm model `name` without classifier, fitted to `size` pixels and `channels`.
+
+    Raises:
+        UserError: no such model, a size that it cannot take, or weights that cannot be had.
+    """
+    if not timm.is_model(name):
+        family = [n for n in timm.list_models() if n.split("_")[0] == name.lower().split("_")[0]]
+        raise UserError(
+            f"no backbone is called {name!r}{closest(name, family or timm.list_models())[:300]}"
+        )
+    if size < 1 or channels < 1:
+        raise UserError(
+            f"a backbone needs size and channels of at least 1, got {size} and {channels}"
+        )
+    if not 0 <= drop_path < 1:
+        raise UserError(f"drop_path is a probability in [0, 1), got {drop_path}")
+    options: dict[str, Any] = {
+        "num_classes": 0,
+        "in_chans": channels,
+        "drop_path_rate": drop_path,
+        "img_size": size,
+        "dynamic_img_size": True,
+    }
+    if size < SMALL:
+        with torch.device("meta"):
+            plan = _build(name, False, {**options, "img_size": None})
+        if patches := patch_layer(plan):
+            options["patch_size"] = _small_patch(plan, patches.patch_size[0], size)
+    net = _build(name, pretrained, options)
+    if type(net) is not VisionTransformer:
+        fresh = _fit_stem(net, name, size, channels)
+        if pretrained and fresh:
+            log.warning(
+                "%s for %d px: new random weights in %s, pretrained ones everywhere else",
+                name,
+                size,
+                ", ".join(fresh),
+            )
+    return net
+
+
+def patch_layer(net: nn.Module) -> PatchEmbed | None:
+    """The layer that cuts images into patches, where that is the whole stem."""
+    layer = dict(net.named_children()).get("patch_embed")
+    return layer if isinstance(layer, PatchEmbed) else None
+
+
+def channels_first(maps: Tensor, dim: int) -> Tensor:
+    """[B, dim, H, W] from what a timm model calls its feature maps (Swin's are [B, H, W, dim])."""
+    return maps if maps.shape[1] == dim else maps.permute(0, 3, 1, 2)
+
+
+def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """timm's model with those of `options` that its class knows: timm has no list of them."""
+    options = {k: v for k, v in options.items() if v is not None}
+    while True:
+        try:
+            return timm.create_model(name, pretrained=pretrained, **options)
+        except TypeError as error:
+            refused = next((k for k in options if f"'{k}'" in str(error)), None)
+            if refused is None:
+                raise
+            if options.pop(refused) and refused == "drop_path_rate":
+                raise UserError(f"{name} has no stochastic depth; set drop_path to 0") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            if pretrained:  # each layer below timm has its own exceptions for a missing network
+                raise UserError(
+                    f"the pretrained weights of {name} could not be had ({reason}); they come from "
+                    "the Hugging Face hub: connect once so that they are cached, or set "
+                    "pretrained to false"
+                ) from error
+            raise UserError(
+                f"{name} cannot be built for {options.get('img_size')} px ({reason}); use a "
+                "multiple of 32, or another backbone"
+            ) from error
+
+
+def _small_patch(net: Any, patch: int, size: int) -> int:
+    """Patch that leaves about 8 x 8 cells after the last block of `net`, and no fewer than 4 x 4.
+
+    A size with no such divisor gets a patch that does not fit, which `Image` refuses in words.
+    """
+    merged = net.feature_info[-1]["reduction"] // patch
+    cells = {p: size // p / merged for p in range(1, size + 1) if size % p == 0}
+    best = min(cells, key=lambda p: (cells[p] < 4, abs(cells[p] - 8)))
+    return best if cells[best] <= 16 else size // 8
+
+
+def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
+    """Try an image of `size` pixels; for a small one, undo the earliest strides until the last map
+    is 4 x 4.
+
+    For ResNets this is what the papers do for CIFAR: a 3 x 3 convolution of stride 1, no max-pool.
+    Returns the names of the layers that have new weights.
+    """
+    fresh: list[str] = []
+    image = torch.zeros(1, channels, size, size)
+    least = min(4, size) if size < SMALL else 1
+    try:
+        while layers := _early_strides(net, image, least):
+            for where in layers:
+                old = net.get_submodule(where)
+                if not isinstance(old, nn.Conv2d):
+                    net.set_submodule(where, nn.Identity())
+                elif old.kernel_size[0] in (1, 3, 5):
+                    old.stride = (1, 1)
+                else:
+                    net.set_submodule(where, _conv3x3(old))
+                    fresh.append(where)
+    except Exception as error:  # models fail in many ways on sizes they were not written for
+        raise UserError(
+            f"{name} cannot take images of {size} px ({type(error).__name__}: {error}); use its "
+            f"own size, {_own_size(net)} px, or a backbone such as resnet18"
+        ) from error
+    return fresh
+
+
+def _own_size(net: Any) -> int:
+    return net.pretrained_cfg["input_size"][-1]
+
+
+def _conv3x3(old: nn.Conv2d) -> nn.Conv2d:
+    biased = old.bias is not None
+    new = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, groups=old.groups, bias=biased)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    return new
+
+
+@torch.no_grad()
+def _early_strides(net: Any, image: Tensor, least: int) -> list[str]:
+    """Names of the first layers that shrink `image`; none if the last map has `least` rows.
+
+    Layers with inputs of one size are branches of one block, and must change together.
+    """
+    seen: list[tuple[str, int]] = []
+
+    def note(where: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: seen.append((where, inputs[0].shape[-1]))
+
+    hooks = [
+        layer.register_forward_pre_hook(note(where))
+        for where, layer in net.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+        and layer.stride not in (1, (1, 1))
+    ]
+    training = net.training
+    try:
+        maps = net.eval().forward_features(image)
+    finally:
+        net.train(training)
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(maps, Tensor):
+        raise TypeError("it returns several maps")
+    if maps.dim() != 4 or channels_first(maps, net.num_features).shape[-1] >= least:
+        return []
+    return [where for where, side in seen if side == seen[0][1]]

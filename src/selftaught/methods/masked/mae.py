@@ -1,0 +1,128 @@
+"""MAE (He et al., 2022), https://arxiv.org/abs/2111.06377."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from selftaught import augment
+from selftaught.backbones import Image, interpolate, sincos
+from selftaught.errors import UserError
+from selftaught.masks import keep_lowest
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.masked import hidden_mean, patchify, standardize
+
+
+class MAE(Method):
+    """Encode a few patches, decode the pixels of the others.
+
+    The names of the decoder's weights are those of the reference code.
+
+    Args:
+        backbone: a ViT; from scratch it gets the reference's fixed positions and initial weights.
+        ratio: fraction of the patches that is hidden, in (0, 1).
+        dim: width of the decoder, a multiple of 4 and of `heads`.
+        depth: number of the decoder's blocks.
+        heads: of the decoder's attention.
+        mlp_ratio: width of the decoder's MLPs, as a multiple of `dim`.
+        normalize: whether each patch of the target is standardized; off in the reference's parser,
+            on in the recipe that its README recommends.
+    """
+
+    recipe = Recipe("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95))
+    default_backbone = "vit_small_patch16_224"
+    min_batch = 1
+
+    decoder_pos_embed: Tensor
+
+    def __init__(
+        self,
+        backbone: Image,
+        ratio: float = 0.75,
+        dim: int = 512,
+        depth: int = 8,
+        heads: int = 16,
+        mlp_ratio: float = 4.0,
+        normalize: bool = True,
+    ):
+        super().__init__()
+        self.backbone, self.ratio, self.normalize = backbone, ratio, normalize
+        self.dim, self.depth, self.heads, self.mlp_ratio = dim, depth, heads, mlp_ratio
+        self.patch, self.grid = backbone.patch, backbone.grid(backbone.size)
+        patches = math.prod(self.grid)
+        if not 1 <= int(patches * (1 - ratio)) < patches:
+            raise UserError(
+                f"ratio={ratio} of {patches} patches leaves {int(patches * (1 - ratio))} to see; "
+                "at least 1 must be seen and 1 hidden: change ratio, or use larger images or a "
+                "backbone of smaller patches"
+            )
+        if dim % heads:
+            raise UserError(f"dim={dim} must be a multiple of heads={heads}")
+        backbone.arrange("class", positions="timm" if backbone.pretrained else "sincos")
+        self.prefix = backbone.prefix
+        self.decoder_embed = nn.Linear(backbone.dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.register_buffer("decoder_pos_embed", sincos(self.grid, dim, self.prefix).float())
+        self.decoder_blocks = nn.Sequential(
+            *(Block(dim, heads, mlp_ratio, qkv_bias=True) for _ in range(depth))
+        )
+        self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.decoder_pred = nn.Linear(dim, self.patch**2 * backbone.channels)
+        initialize(self, skip=backbone if backbone.pretrained else None)
+
+    def views(self, size: int) -> Pipeline:
+        return Noised(augment.crop(size), math.prod(self.backbone.grid(size)))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: images [B, C, H, W] and noise [B, N], which says what is hidden."""
+        images, noise = batch.views
+        target = patchify(images, self.patch)
+        if self.normalize:
+            target = standardize(target)
+        keep, hidden = keep_lowest(noise, self.ratio)
+        error = (self.decode(*self.backbone.tokens(images, keep), keep) - target).square().mean(2)
+        return hidden_mean(error, hidden)
+
+    def decode(self, tokens: Tensor, grid: tuple[int, int], keep: Tensor) -> Tensor:
+        """Pixels [B, N, p * p * C] from tokens [B, P + K, D]; keep: [B, K] places of the last K."""
+        tokens = self.decoder_embed(tokens)
+        extra, seen = tokens[:, : self.prefix], tokens[:, self.prefix :]
+        all_hidden = self.mask_token.to(seen.dtype).expand(len(keep), math.prod(grid), -1)
+        patches = all_hidden.scatter(1, keep[..., None].expand_as(seen), seen)
+        position = interpolate(self.decoder_pos_embed, self.grid, grid, self.prefix)
+        decoded = self.decoder_blocks(torch.cat([extra, patches], 1) + position)
+        return self.decoder_pred(self.decoder_norm(decoded))[:, self.prefix :]
+
+
+@dataclass(frozen=True)
+class Noised:
+    """One view and a uniform number for each of its patches, from the sample's own generator.
+
+    Drawn here, not in the loss, masks are alike for any number of workers and processes.
+    """
+
+    view: Pipeline
+    patches: int
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
+        (view,) = self.view(image, rng)
+        return view, rng.random(self.patches, dtype=np.float32)
+
+
+def initialize(mae: nn.Module, skip: nn.Module | None) -> None:
+    """The reference's initial weights, in all of `mae` but `skip`."""
+    kept = set() if skip is None else set(skip.modules())
+    for module in mae.modules():
+        if module in kept:
+            continue
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))  # the patch embedding is linear too
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.endswith("_token"):
+                nn.init.normal_(parameter, std=0.02)

@@ -1,0 +1,192 @@
+"""I-JEPA (Assran et al., 2023), https://arxiv.org/abs/2301.08243."""
+
+from typing import Literal
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment, masks
+from selftaught.backbones import Image, interpolate, sincos
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.parts import ema, frozen_copy
+from selftaught.schedule import linear
+
+
+class IJEPA(Method):
+    """From the features of one block of patches, predict those of others, as a slow copy has them.
+
+    As in the reference code the distance is smooth L1, where the paper writes L2, between predicted
+    and normalized features. The reference has no rule for how the learning rate follows the batch;
+    here it follows its square root.
+
+    Args:
+        backbone: a ViT; it loses its class token and pools by the mean. From scratch it gets the
+            reference's fixed positions and initial weights.
+        dim: width of the predictor, a multiple of 4 and of `heads`.
+        depth: number of the predictor's blocks.
+        heads: of the predictor's attention; as many as the backbone's if none.
+        mlp_ratio: width of the predictor's MLPs, as a multiple of `dim`.
+        momentum: of the target encoder, at the start and at the end.
+        targets: number of blocks to predict.
+        contexts: number of blocks to predict them from.
+        target_scale, context_scale: smallest and largest area of a block, as fractions of 1.
+        aspect: smallest and largest height / width of a block to predict.
+        min_keep: a context has more patches than this, where the grid of patches allows.
+        overlap: whether contexts may see what is to be predicted.
+        masking: `multiblock` as the paper describes it; `reference` exactly as its code, which
+            never hides the last row and column; `random` single patches, its ablation.
+    """
+
+    recipe = Recipe(
+        "adamw",
+        lr=1e-3,
+        batch=2048,
+        scaling="sqrt",
+        weight_decay=(0.04, 0.4),
+        warmup=40 / 300,
+        warmup_from=0.2,
+        end=1e-3,
+        first=1,
+    )
+    default_backbone = "vit_small_patch16_224"
+    min_batch = 1
+
+    def __init__(
+        self,
+        backbone: Image,
+        dim: int = 384,
+        depth: int = 12,
+        heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        momentum: tuple[float, float] = (0.996, 1.0),
+        targets: int = 4,
+        contexts: int = 1,
+        target_scale: tuple[float, float] = (0.15, 0.2),
+        context_scale: tuple[float, float] = (0.85, 1.0),
+        aspect: tuple[float, float] = (0.75, 1.5),
+        min_keep: int = 10,
+        overlap: bool = False,
+        masking: Literal["multiblock", "reference", "random"] = "multiblock",
+    ):
+        super().__init__()
+        self.dim, self.depth, self.heads, self.mlp_ratio = dim, depth, heads, mlp_ratio
+        self.momentum, self.masking = momentum, masking
+        self.targets, self.contexts, self.aspect = targets, contexts, aspect
+        self.target_scale, self.context_scale = target_scale, context_scale
+        self.min_keep, self.overlap = min_keep, overlap
+        scratch = not backbone.pretrained
+        backbone.arrange("mean", class_token=False, positions="sincos" if scratch else "timm")
+        self.backbone = backbone
+        self.predictor = Predictor(backbone, dim, depth, heads or backbone.heads, mlp_ratio)
+        for network in (backbone.net, self.predictor) if scratch else (self.predictor,):
+            initialize(network)
+        self.target = frozen_copy(backbone)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.crop(size, scale=(0.3, 1.0), flip=0.0, interpolation="bilinear")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: one [B, C, H, W]. Masks are drawn here: their sizes belong to the whole batch."""
+        (images,) = batch.views
+        height, width = (self.backbone.grid(side)[0] for side in images.shape[-2:])
+        context, target = self.masks(len(images), (height, width))
+        return self.distance(images, context.to(images.device), target.to(images.device))
+
+    def masks(self, batch: int, grid: tuple[int, int]) -> masks.Blocks:
+        """What is seen and what is predicted, drawn by torch's global generator on the CPU."""
+        draws = masks.generator()
+        if self.masking == "random":
+            return masks.random_split(draws, batch, grid[0] * grid[1])
+        return masks.multiblock(
+            draws,
+            batch,
+            grid,
+            self.targets,
+            self.contexts,
+            self.target_scale,
+            self.context_scale,
+            self.aspect,
+            self.min_keep,
+            self.overlap,
+            reference=self.masking == "reference",
+        )
+
+    def distance(self, images: Tensor, context: Tensor, target: Tensor) -> Tensor:
+        """Smooth L1 between predicted and true features; context, target: as in `masks.Blocks`."""
+        true = self.truth(images, context, target)
+        return F.smooth_l1_loss(self.predict(images, context, target), true)
+
+    def predict(self, images: Tensor, context: Tensor, target: Tensor) -> Tensor:
+        """[T * E * B, L, D]: each of T targets from each of E contexts of B images."""
+        seen = self.backbone.features(images.repeat(len(context), 1, 1, 1), context.flatten(0, 1))
+        return self.predictor(seen.local, context, target, seen.grid)
+
+    @torch.no_grad()
+    def truth(self, images: Tensor, context: Tensor, target: Tensor) -> Tensor:
+        """[T * E * B, L, D]: normalized features of the target encoder, which sees whole images."""
+        local = self.target.features(images).local
+        local = F.layer_norm(local, local.shape[-1:])
+        taken = local[None].take_along_dim(target[..., None], 2)  # T B L D
+        return taken[:, None].expand(-1, len(context), -1, -1, -1).flatten(0, 2)
+
+    def after_step(self) -> None:
+        ema(self.target, self.backbone, linear(*self.momentum, self.progress))
+
+    @property
+    def encoder(self) -> Image:
+        return self.target
+
+
+class Predictor(nn.Module):
+    """A narrow ViT from features of seen patches to those of others, told by their positions.
+
+    The names of its weights are those of the reference code.
+    """
+
+    predictor_pos_embed: Tensor
+
+    def __init__(self, backbone: Image, dim: int, depth: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        if dim % heads:
+            raise UserError(
+                f"dim={dim} must be a multiple of heads={heads} (default: the backbone.s)"
+            )
+        self.grid = backbone.grid(backbone.size)
+        self.predictor_embed = nn.Linear(backbone.dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_buffer("predictor_pos_embed", sincos(self.grid, dim).float())
+        self.predictor_blocks = nn.Sequential(
+            *(Block(dim, heads, mlp_ratio, qkv_bias=True) for _ in range(depth))
+        )
+        self.predictor_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.predictor_proj = nn.Linear(dim, backbone.dim)
+
+    def forward(
+        self, seen: Tensor, context: Tensor, target: Tensor, grid: tuple[int, int]
+    ) -> Tensor:
+        """seen [E * B, K, D], context [E, B, K], target [T, B, L] -> [T * E * B, L, D]."""
+        position = interpolate(self.predictor_pos_embed, self.grid, grid)[0]
+        seen = self.predictor_embed(seen) + position[context.flatten(0, 1)]
+        asked = target[:, None].expand(-1, len(context), -1, -1).flatten(0, 2)
+        tokens = torch.cat([seen.repeat(len(target), 1, 1), self.mask_token + position[asked]], 1)
+        tokens = self.predictor_norm(self.predictor_blocks(tokens))
+        return self.predictor_proj(tokens[:, seen.shape[1] :])
+
+
+def initialize(network: nn.Module) -> None:
+    """The reference's initial weights; the last layers of block i are divided by sqrt(2 * i)."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Predictor):
+            nn.init.trunc_normal_(module.mask_token, std=0.02)
+    blocks = [m for m in network.modules() if isinstance(m, Block)]
+    with torch.no_grad():
+        for i, block in enumerate(blocks, 1):
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.div_((2 * i) ** 0.5)

@@ -1,0 +1,32 @@
+"""Objectives over the hidden part of an input."""
+
+from torch import Tensor
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """[B, C, H, W] -> [B, N, patch * patch * C], row by row; channels vary fastest in a patch."""
+    cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # B C rows p cols p
+    return cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """[B, N, patch * patch * C] on a grid of (rows, columns) -> [B, C, H, W]."""
+    cells = patches.unflatten(2, (patch, patch, -1)).unflatten(1, grid)  # B rows cols p p C
+    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def standardize(patches: Tensor) -> Tensor:
+    """Each patch [..., D] with mean 0 and (unbiased) variance 1, as MAE's targets are."""
+    var, mean = patches.var(-1, keepdim=True), patches.mean(-1, keepdim=True)
+    return (patches - mean) / (var + 1e-6).sqrt()
+
+
+def hidden_mean(values: Tensor, hidden: Tensor) -> Tensor:
+    """Mean over all hidden positions of the batch: images that hide more count for more.
+
+    Args:
+        values: [B, N].
+        hidden: [B, N], True or 1 where hidden; at least one is.
+    """
+    weight = hidden.to(values.dtype)
+    return (values * weight).sum() / weight.sum()

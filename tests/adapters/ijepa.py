@@ -1,0 +1,219 @@
+"""I-JEPA: masks replayed draw by draw, their statistics, the whole loss, the target, schedules."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught import masks
+from selftaught.engine.optim import Plan
+from selftaught.methods.predictive.ijepa import IJEPA
+from selftaught.parts import ema
+from selftaught.schedule import linear
+from tests.adapters import Golden, close
+from tests.vits import vit
+
+
+class Replay:
+    """Draws as they were recorded: numbers in [0, 1), whole numbers with their bounds, orders."""
+
+    def __init__(self, uniform: Any = (), whole: Any = (), orders: Any = ()):
+        self.uniform, self.whole, self.orders = iter(uniform), iter(whole), iter(orders)
+
+    def random(self, size: Any = None) -> float:
+        return float(next(self.uniform))
+
+    def integers(self, low: int, high: int, size: Any = None) -> int:
+        expected_low, expected_high, value = (int(n) for n in next(self.whole))
+        assert (low, high) == (expected_low, expected_high)
+        return value
+
+    def permutation(self, x: int) -> np.ndarray:
+        order = np.asarray(next(self.orders))
+        assert len(order) == x
+        return order
+
+    def exhausted(self) -> bool:
+        return not [*self.uniform, *self.whole, *self.orders]
+
+
+def check(golden: Golden) -> None:
+    _end_to_end(golden)
+    for name in sorted({n.rsplit(".", 1)[0] for n in golden.arrays if n.startswith("mask.")}):
+        _replay(golden, name)
+    _random(golden)
+    for name in golden.arrays:
+        if name.startswith("size."):
+            _sizes(golden, name)
+    for name in sorted({n.split(".")[1] for n in golden.arrays if n.startswith("stat.")}):
+        _statistics(golden, name)
+    _schedules(golden)
+
+
+def build(golden: Golden) -> IJEPA:
+    hyper, given = golden.hyper, golden.starting("e2e.enc.")
+    own = golden.starting("e2e.pred.")
+    image = vit(
+        given,
+        hyper["img"],
+        hyper["patch"],
+        hyper["heads"],
+        hyper["mlp_ratio"],
+        golden["e2e.imgs"].shape[1],
+    )
+    method = IJEPA(
+        image,
+        own["predictor_embed.bias"].shape[0],
+        len({n.split(".")[1] for n in own if n.startswith("predictor_blocks.")}),
+        hyper["pheads"],
+        hyper["mlp_ratio"],
+    ).double()
+    close(image.net.pos_embed, given["pos_embed"])
+    close(method.predictor.predictor_pos_embed, own["predictor_pos_embed"])
+    image.net.load_state_dict(given)
+    method.target.net.load_state_dict(golden.starting("e2e.tgt."))
+    method.predictor.load_state_dict(own)
+    return method
+
+
+def _numbered(golden: Golden, prefix: str) -> Tensor:
+    """Arrays `prefix`0, `prefix`1, ... as one."""
+    count = sum(bool(re.fullmatch(re.escape(prefix) + r"\d+", n)) for n in golden.arrays)
+    return torch.stack([golden[f"{prefix}{i}"] for i in range(count)])
+
+
+def _end_to_end(golden: Golden) -> None:
+    method = build(golden)
+    images = golden.leaf("e2e.imgs")
+    context, target = _numbered(golden, "e2e.enc_mask"), _numbered(golden, "e2e.pred_mask")
+    repeated = images.repeat(len(context), 1, 1, 1)
+    close(
+        method.backbone.features(repeated, context.flatten(0, 1)).local,
+        golden["e2e.context_tokens"],
+    )
+    close(method.truth(images, context, target), golden["e2e.targets"])
+    close(method.predict(images, context, target), golden["e2e.pred"])
+    loss = method.distance(images, context, target)
+    close(loss, golden["e2e.loss"])
+    loss.backward()
+    close(images.grad, golden["e2e.grad_imgs"])
+    close(method.predictor.mask_token.grad, golden["e2e.grad_mask_token"])
+
+    old, online = torch.nn.Module(), torch.nn.Module()
+    old.x = torch.nn.Parameter(golden["ema.k"], requires_grad=False)
+    online.x = torch.nn.Parameter(golden["ema.q"])
+    ema(old, online, golden.about["ema.k_after"]["hyperparameters"]["m"])
+    close(old.x, golden["ema.k_after"])
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `masks.multiblock`, by the reference's names."""
+    side = given["img"] // given["patch"]
+    return {
+        "grid": (side, side),
+        "target_scale": tuple(given["pred_mask_scale"]),
+        "context_scale": tuple(given["enc_mask_scale"]),
+        "aspect": tuple(given["aspect_ratio"]),
+        "reference": True,
+    }
+
+
+def _more(given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "targets": given["npred"],
+        "contexts": given["nenc"],
+        "min_keep": given["min_keep"],
+        "overlap": given["allow_overlap"],
+    }
+
+
+def _replay(golden: Golden, name: str) -> None:
+    given = golden.about[f"{name}.u"]["hyperparameters"]
+    draws = Replay(golden[f"{name}.u"], golden[f"{name}.randint"])
+    context, target = _numbered(golden, f"{name}.enc"), _numbered(golden, f"{name}.pred")
+    batch = context.shape[1]
+    drawn = masks.multiblock(draws, batch, **_options(given), **_more(given))
+    assert torch.equal(drawn.context, context)
+    assert torch.equal(drawn.targets, target)
+    assert draws.exhausted()
+
+
+def _random(golden: Golden) -> None:
+    orders = golden["random.perms"]
+    draws = Replay([golden["random.u"]], orders=orders)
+    drawn = masks.random_split(draws, *orders.shape)
+    assert torch.equal(drawn.context[0], golden["random.enc"])
+    assert torch.equal(drawn.targets[0], golden["random.pred"])
+
+
+def _sizes(golden: Golden, name: str) -> None:
+    options = _options(golden.about[name]["hyperparameters"])
+    grid = options["grid"]
+    for u, expected in zip(np.linspace(0, 0.999, len(golden[name])), golden[name].tolist()):
+        draws = Replay([u, u])
+        target = masks.draw_size(draws, grid, options["target_scale"], options["aspect"], True)
+        context = masks.draw_size(draws, grid, options["context_scale"], (1.0, 1.0), True)
+        assert [*target, *context] == expected
+
+
+def _statistics(golden: Golden, name: str) -> None:
+    """Frequencies and lengths against a sample of ours of the same size.
+
+    Batches are independent, so the difference of two means over `runs` batches has a standard error
+    of sqrt(2 / runs) deviations of one batch: 6 of them, or for lengths a Kolmogorov-Smirnov
+    distance of sqrt(-log(1e-9 / 2) / runs), happen by chance once in 1e8 tests.
+    """
+    arrays = golden.starting(f"stat.{name}.")
+    options = _options(golden.about[f"size.{name}"]["hyperparameters"])
+    batch = int(re.search(r"batch of (\d+)", golden.about[f"stat.{name}.enc_keep"]["meaning"])[1])
+    runs = len(arrays["enc_keep"])
+    draws = np.random.default_rng(0)
+    drawn = [masks.multiblock(draws, batch, **options) for _ in range(runs)]
+    cells = options["grid"][0] * options["grid"][1]
+    for kind, parts in (
+        ("enc", [b.context for b in drawn]),
+        ("pred", [b.targets for b in drawn]),
+    ):
+        seen = torch.stack(
+            [p.flatten().bincount(minlength=cells) / (p.numel() / p.shape[2]) for p in parts]
+        )
+        expected = arrays[f"{kind}_freq"]
+        error = (2 / runs) ** 0.5 * seen.std(0).reshape(expected.shape)
+        ours = seen.mean(0).reshape(expected.shape)
+        assert torch.all((ours - expected).abs() <= 6 * error), kind
+        assert torch.equal(expected == 0, ours == 0), kind  # the last row and column
+        lengths = np.array([p.shape[2] for p in parts])
+        distance = _kolmogorov_smirnov(lengths, arrays[f"{kind}_keep"].numpy())
+        assert distance < (-np.log(1e-9 / 2) / runs) ** 0.5, kind
+
+
+def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:
+    at = np.union1d(a, b)
+    below = [np.searchsorted(np.sort(x), at, side="right") / len(x) for x in (a, b)]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def _schedules(golden: Golden) -> None:
+    given = golden.about["sched.lr"]["hyperparameters"]
+    steps = given["T_max"]
+    decay = golden.about["sched.wd"]["hyperparameters"]
+    recipe = replace(
+        IJEPA.recipe,
+        lr=given["ref_lr"],
+        warmup=given["warmup"] / steps,
+        warmup_from=given["start_lr"] / given["ref_lr"],
+        end=given["final_lr"] / given["ref_lr"],
+        weight_decay=(decay["ref_wd"], decay["final_wd"]),
+    )
+    plan = Plan(recipe, recipe.batch, steps, steps)
+    rates = [plan.lr(step) for step in range(len(golden["sched.lr"]))]
+    decays = [plan.weight_decay(step) for step in range(len(golden["sched.wd"]))]
+    close(torch.tensor(rates, dtype=torch.float64), golden["sched.lr"])
+    close(torch.tensor(decays, dtype=torch.float64), golden["sched.wd"])
+    momenta = golden["sched.ema"]
+    ends = float(momenta[0]), float(momenta[-1])  # the index does not name them
+    ours = [linear(*ends, i / (len(momenta) - 1)) for i in range(len(momenta))]
+    close(torch.tensor(ours, dtype=torch.float64), momenta)
