@@ -56,22 +56,24 @@ class Prototypes(nn.Linear):
 
 
 def prototype_head(
-    dim: int, hidden: int, bottleneck: int, count: int, scale: bool = False
+    dim: int, hidden: int, bottleneck: int, count: int, scale: bool = False, layers: int = 3
 ) -> nn.Sequential:
-    """DINO's head: three Linears with GELU between them, then cosines with `count` prototypes.
+    """DINO's head: Linears with GELU between them, then cosines with `count` prototypes.
 
     Args:
         dim: width of the representation.
-        hidden: width of the two hidden layers.
+        hidden: width of the hidden layers.
         bottleneck: width of the prototypes.
         count: number of prototypes.
         scale: whether the prototypes' lengths are learned (`norm_last_layer=False` in the paper's
             code).
+        layers: number of Linears before the prototypes.
     """
-    linears = [nn.Linear(a, b) for a, b in pairwise((dim, hidden, hidden, bottleneck))]
-    for linear in linears:
+    head = nn.Sequential()
+    for a, b in pairwise((dim, *[hidden] * (layers - 1), bottleneck)):
+        linear = nn.Linear(a, b)
         nn.init.trunc_normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-    first, second, third = linears
-    prototypes = Prototypes(bottleneck, count, scale)
-    return nn.Sequential(first, nn.GELU(), second, nn.GELU(), third, prototypes)
+        head.extend([linear, nn.GELU()])
+    head[-1] = Prototypes(bottleneck, count, scale)
+    return head

@@ -72,7 +72,6 @@ class SwAV(Method):
         self.projector = mlp(backbone.dim, hidden, dim)
         self.scores = nn.Linear(dim, prototypes, bias=False)
         self.register_buffer("earlier", torch.zeros(2, queue, dim))
-        self.after_step()
 
     earlier: Tensor
     """[2, queue, dim] embeddings of the two global views, the newest first; zeros until filled."""
@@ -84,9 +83,16 @@ class SwAV(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]."""
+        self.normalize_prototypes()
         pooled = each_size(self.backbone, batch.views)
         z = self.projector(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
         return self.swap(F.normalize(z, dim=-1))
+
+    @torch.no_grad()
+    def normalize_prototypes(self) -> None:
+        """Prototypes are unit vectors, put back by hand before each forward pass: the gradient is
+        that of unconstrained ones, as in the paper's code."""
+        self.scores.weight.copy_(F.normalize(self.scores.weight, dim=1))
 
     def swap(self, z: Tensor) -> Tensor:
         """z: [V, B, dim] unit embeddings, those of the two global views first (Eq. 2 and 6)."""
@@ -110,8 +116,3 @@ class SwAV(Method):
     def before_step(self) -> None:
         if self.progress < self.freeze:
             self.scores.weight.grad = None
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Prototypes are unit vectors, put back by hand: gradients do not know of it."""
-        self.scores.weight.copy_(F.normalize(self.scores.weight, dim=1))

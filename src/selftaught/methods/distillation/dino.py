@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
-from selftaught.backbones import Image, without_drop_path
+from selftaught.backbones import Image
+from selftaught.backbones.depth import without_drop_path
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
@@ -101,6 +102,7 @@ class DINO(Method):
 
     def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
         """student: [V, B, prototypes] logits; teacher: [2, B, prototypes], of the global views."""
+        teacher = teacher.to(self.center.dtype)
         targets = ((teacher - self.center) / self.temperature).softmax(-1)
         loss = cross_prediction(targets, student / self.student_temp)
         self.center.lerp_(dist.mean(teacher.mean((0, 1))), 1 - self.center_momentum)
