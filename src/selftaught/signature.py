@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -37,11 +38,23 @@ class Parameter:
     doc: str
 
     def parse(self, value: Any) -> Any:
-        """`value`, from YAML or as text from a command line, as this parameter's type."""
+        """`value`, from YAML or as text from a command line, as this parameter's type.
+
+        Raises:
+            UserError: It is of another type, or this parameter has none that text could give.
+        """
+        if self.type is None:
+            raise UserError(f"{self.name} can be given in Python alone, not as {value!r}")
         try:
             return _convert(value, self.type)
-        except ValueError as error:
-            raise UserError(f"{self.name} must be {describe(self.type)}, got {value!r}") from error
+        except (ValueError, OverflowError) as error:
+            hint = ""
+            if get_origin(self.type) is Literal and isinstance(value, str):
+                near = difflib.get_close_matches(value, [str(v) for v in get_args(self.type)], 1)
+                hint = "".join(f": did you mean {n}?" for n in near)
+            raise UserError(
+                f"{self.name} must be {describe(self.type)}, got {value!r}{hint}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -53,83 +66,119 @@ class Signature:
     parameters: tuple[Parameter, ...]
 
     def __getitem__(self, name: str) -> Parameter:
-        return next(p for p in self.parameters if p.name == name)
+        """The parameter called `name`; UserError with the nearest one where there is none."""
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        known = [p.name for p in self.parameters]
+        raise UserError(f"{self.name} has no parameter {name!r}{closest(name, known)}")
 
     def __contains__(self, name: str) -> bool:
         return any(p.name == name for p in self.parameters)
 
 
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    NoneType: "none",
+}
+
+
 def describe(kind: Any) -> str:
-    """A type in words, such as `a number`, `one of sgd, adamw`, `two numbers as A,B`."""
-    if get_origin(kind) is UnionType:
-        return " or ".join(describe(k) for k in get_args(kind))
+    """A type in words: `a number`, `one of sgd, adamw`, `2 values as A,B, each a number`."""
+    items = get_args(kind)
+    if isinstance(kind, UnionType):
+        return " or ".join(describe(item) for item in items)
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(str(v) for v in get_args(kind))
+        return "one of " + ", ".join(str(item) for item in items)
+    if get_origin(kind) is tuple and items[-1] is Ellipsis:
+        return f"a comma-separated list, each {describe(items[0])}"
     if get_origin(kind) is tuple:
-        items = get_args(kind)
-        if items[-1] is Ellipsis:
-            return f"a comma-separated list, each {describe(items[0])}"
-        return f"{len(items)} values as {','.join('ABCDEFGH'[: len(items)])}, each " + describe(
-            items[0]
-        )
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        Path: "a path",
-        NoneType: "none",
-    }
-    return words[kind]
+        names = ",".join("ABCDEFGH"[: len(items)])
+        if len(set(items)) == 1:
+            return f"{len(items)} values as {names}, each {describe(items[0])}"
+        parts = [f"{name} {describe(item)}" for name, item in zip("ABCDEFGH", items)]
+        return f"{len(items)} values as {names}: " + ", ".join(parts)
+    return _WORDS[kind]
 
 
 def _convert(value: Any, kind: Any) -> Any:
     """Raise ValueError where `value` is not of `kind`."""
-    origin = get_origin(kind)
-    if origin is UnionType:
-        options = get_args(kind)
-        if NoneType in options and (
-            value is None or (isinstance(value, str) and value.lower() == "none")
-        ):
+    if isinstance(kind, UnionType):
+        return _first(value, get_args(kind))
+    if get_origin(kind) is Literal:
+        return _choice(value, get_args(kind))
+    if get_origin(kind) is tuple:
+        return _items(value, get_args(kind))
+    if kind is NoneType:
+        if value is None or (isinstance(value, str) and value.strip().lower() in ("none", "null")):
             return None
-        for option in options:
-            if option is not NoneType:
-                try:
-                    return _convert(value, option)
-                except ValueError:
-                    continue
         raise ValueError(value)
-    if origin is Literal:
-        for option in get_args(kind):
-            if value == option or str(value) == str(option):
-                return option
-        raise ValueError(value)
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ValueError(value)
-        kinds = get_args(kind)
-        if kinds[-1] is Ellipsis:
-            kinds = (kinds[0],) * len(items)
-        if len(kinds) != len(items):
-            raise ValueError(value)
-        return tuple(_convert(i, k) for i, k in zip(items, kinds, strict=True))
     if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in words:
-            return words[value.lower()]
+        return _boolean(value)
+    return _scalar(value, kind)
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    # bool is an int to Python, but "true" is no number to anybody else
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Path):
         raise ValueError(value)
-    if value is None or isinstance(value, bool | list | dict):
+    if kind is int and not isinstance(value, int | str):
         raise ValueError(value)
-    if kind is int and isinstance(value, float):
+    if kind in (int, float) and isinstance(value, Path):
         raise ValueError(value)
-    if kind is int and isinstance(value, str):
-        return int(value.replace("_", ""))
-    if kind in (str, Path) and not isinstance(value, str | Path | int | float):
+    if kind is Path:
+        return Path(str(value))
+    result = kind(value)
+    if kind is float and not isfinite(result):
         raise ValueError(value)
-    return kind(value)
+    return result
+
+
+def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """As the first of `kinds` that fits; none before text, which fits everything."""
+    for kind in sorted(kinds, key=lambda k: (k is not NoneType, k is str)):
+        try:
+            return _convert(value, kind)
+        except ValueError:
+            continue
+    raise ValueError(value)
+
+
+def _choice(value: Any, options: tuple[Any, ...]) -> Any:
+    for option in options:
+        if type(value) is type(option) and value == option:
+            return option
+        if isinstance(value, str) and value.strip() == str(option):
+            return option
+    raise ValueError(value)
+
+
+def _items(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        text = value.strip().removeprefix("(").removesuffix(")")
+        text = text.removeprefix("[").removesuffix("]").strip().removesuffix(",")
+        value = [item.strip() for item in text.split(",")] if text else []
+    if not isinstance(value, list | tuple):
+        raise ValueError(value)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise ValueError(value)
+    return tuple(_convert(item, kind) for item, kind in zip(value, kinds))
+
+
+def _boolean(value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise ValueError(value)
 
 
 def closest(word: str, known: Collection[str]) -> str:
@@ -150,21 +199,26 @@ def module_doc(path: Path) -> str:
 
 @cache
 def read_class(path: Path, base: str | None = None, name: str | None = None) -> Signature:
-    """The class in `path` called `name`, or the one that derives from `base`."""
+    """The class in `path` called `name`, or the one that derives from `base`.
+
+    Raises:
+        LookupError: There is no such class, or it has no constructor of its own.
+    """
     for node in _tree(path).body:
-        if isinstance(node, ast.ClassDef) and (
-            node.name == name or base in [getattr(b, "id", None) for b in node.bases]
-        ):
-            init = next(
-                n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"
-            )
-            return _signature(node.name, ast.get_docstring(node), init.args)
+        if not isinstance(node, ast.ClassDef):
+            continue
+        bases = [ast.unparse(b).rpartition(".")[2] for b in node.bases]
+        if node.name == name or base in bases:
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef) and member.name == "__init__":
+                    return _signature(node.name, ast.get_docstring(node), member.args)
+            raise LookupError(f"{node.name} in {path} has no __init__ of its own to read")
     raise LookupError(f"{path} has no class {name or f'derived from {base}'}")
 
 
 @cache
 def read_function(path: Path, name: str) -> Signature:
-    """The function `name` of the file `path`."""
+    """The function `name` of the file `path`; LookupError where there is none."""
     for node in _tree(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _signature(name, ast.get_docstring(node), node.args)
@@ -178,17 +232,12 @@ def _signature(name: str, doc: str | None, args: ast.arguments) -> Signature:
     defaults: list[ast.expr | None] = [None] * (len(given) - len(args.defaults))
     pairs = list(zip(given, [*defaults, *args.defaults], strict=True))
     pairs += list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
-    return Signature(
-        name,
-        lines[0],
-        tuple(
-            Parameter(
-                a.arg, _type(a.annotation), default is None, _value(default), docs.get(a.arg, "")
-            )
-            for a, default in pairs
-            if a.arg != "self"
-        ),
-    )
+    parameters = [
+        Parameter(a.arg, _type(a.annotation), default is None, _value(default), docs.get(a.arg, ""))
+        for a, default in pairs
+        if a.arg != "self"
+    ]
+    return Signature(name, lines[0], tuple(parameters))
 
 
 def _type(node: ast.expr | None) -> Any:
@@ -203,9 +252,12 @@ def _type(node: ast.expr | None) -> Any:
 def _value(node: ast.expr | None) -> Any:
     if node is None:
         return None
-    if isinstance(node, ast.Call):
-        return Path(*(ast.literal_eval(a) for a in node.args))
-    return ast.literal_eval(node)
+    try:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Path":
+            return Path(*(ast.literal_eval(a) for a in node.args))
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise LookupError(f"the default {ast.unparse(node)} is not written as a value") from error
 
 
 def _arguments(lines: list[str]) -> dict[str, str]:
