@@ -116,12 +116,14 @@ def decode(
             _check_png(source)
         im = _open(source, kind, max_pixels)
         depth = _depth(im, source)
-        if kind == "JPEG":
-            if truncated == "keep":  # a second end marker makes libjpeg finish what it has
-                im = _open(source + b"\xff\xd9", kind, max_pixels)
-            if min_side:
-                im.draft(None, (min_side, min_side))
-        _load(im, truncated)
+        if min_side and kind == "JPEG":
+            im.draft(None, (min_side, min_side))
+        try:
+            im.load()
+        except OSError as error:
+            if truncated == "skip" or not (kind == "JPEG" or "truncat" in str(error).lower()):
+                raise
+            im = _keep(im, source, kind, max_pixels)
         return _from_pillow(im, depth, channels, value_range)
 
 
@@ -207,7 +209,8 @@ def to_uint8(values: Pixels, value_range: Range | None, bits: int | None = None)
         return (np.minimum(wide * 255 + full // 2, full * 255 + full // 2) // full).astype(np.uint8)
     low, high = values.min(), values.max()
     if kind == "f" and low >= 0 and high <= 1:
-        return np.rint(values * 255.0).astype(np.uint8)
+        wide = values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32)
+        return np.rint(wide * 255).astype(np.uint8)
     need = "floats must lie in [0, 1]" if kind == "f" else "their white is not defined"
     raise BadSample(
         f"has {values.dtype} values from {low:g} to {high:g}; {need}: give the values that become "
@@ -296,15 +299,25 @@ def _guard(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _load(im: ImageFile.ImageFile, truncated: str) -> None:
-    try:
-        im.load()
-    except OSError as error:
-        if truncated != "keep" or "truncat" not in str(error).lower():
-            raise
-        # the rows that were decoded are in the image already; without tiles it counts as loaded
+def _keep(im: ImageFile.ImageFile, data: bytes, kind: str, max_pixels: int) -> ImageFile.ImageFile:
+    """What can be had of an image that failed to load because it ends early.
+
+    The rows that were decoded are in the image already: without tiles it counts as loaded. libjpeg
+    gives up its last rows only at an end marker, which is put where the last whole segment ended.
+    """
+    if kind != "JPEG":
         im.tile = []
         im.load()
+        return im
+    end = len(data)
+    for _ in range(4):  # the file may end within a header between two scans
+        im = _open(data[:end] + b"\xff\xd9", kind, max_pixels)
+        try:
+            im.load()
+            return im
+        except OSError:
+            end = data.rfind(b"\xff", 0, end)
+    raise BadSample("JPEG is truncated (before its first rows)")
 
 
 def _check_png(data: bytes) -> None:

@@ -281,7 +281,8 @@ class HubSource(Source):
         self.column = _image_column(schema, column, "the data set")
         label = _label_column(schema, labels, "the data set")
         if label is not None:
-            values = [self.rows[:].column(label)]
+            only = dataset.select_columns([label]).with_format("arrow")  # leaves the images alone
+            values = [only[:].column(label)]
             self.labels, self.classes = _labels(values, dataset.features.arrow_schema, label)
 
     def __len__(self) -> int:
@@ -301,7 +302,8 @@ class HubSource(Source):
         return f"row::{i}"
 
     def fingerprint(self) -> str:
-        return digest(len(self), str(self.rows[:0].schema), str(self.rows._fingerprint))
+        labels = self.labels if self.labels is not None else b""
+        return digest(len(self), str(self.rows[:0].schema), labels)
 
 
 # ----------------------------------------------------------------------------------------- columns
