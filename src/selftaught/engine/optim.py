@@ -185,7 +185,7 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         flat = p.ndim <= 1 or name.endswith(".bias")
         decayed = not _inside(name, recipe.no_decay) and (recipe.decay_all or not flat)
         scale = rate * (recipe.bias_lr if flat else 1.0)
-        adapt = not flat or recipe.optimizer == "larc"
+        adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
         key = (decayed, adapt, scale, _inside(name, recipe.constant))
         groups.setdefault(key, []).append(p)
     names = ("decayed", "adapt", "scale", "constant")

@@ -8,8 +8,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from selftaught import dist
+from selftaught.objectives.precision import full_precision
 
 
+@full_precision
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """Normalized temperature-scaled cross entropy (Chen et al., 2020, Eq. 1).
 
@@ -23,16 +25,14 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     return pair_cross_entropy(F.normalize(z1, dim=1), F.normalize(z2, dim=1), temperature)
 
 
+@full_precision
 def pair_cross_entropy(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """`nt_xent` of embeddings that are compared as they are, by their dot products."""
-    with torch.autocast(z1.device.type, enabled=False):
-        if z1.dtype in (torch.float16, torch.bfloat16):
-            z1, z2 = z1.float(), z2.float()
-        everyone = torch.cat([dist.gather(z1), dist.gather(z2)])
-        own = torch.arange(len(z1), device=z1.device) + dist.rank() * len(z1)
-        own = torch.cat([own, own + len(everyone) // 2])
-        anchors = torch.cat([z1, z2]) / temperature
-        return _PairCrossEntropy.apply(anchors, everyone, own, own.roll(len(z1))) / len(z1)
+    everyone = torch.cat([dist.gather(z1), dist.gather(z2)])
+    own = torch.arange(len(z1), device=z1.device) + dist.rank() * len(z1)
+    own = torch.cat([own, own + len(everyone) // 2])
+    anchors = torch.cat([z1, z2]) / temperature
+    return _PairCrossEntropy.apply(anchors, everyone, own, own.roll(len(z1))) / len(z1)
 
 
 class _PairCrossEntropy(torch.autograd.Function):
@@ -72,6 +72,7 @@ class _PairCrossEntropy(torch.autograd.Function):
         return grad * of_anchors, grad * of_everyone, None, None
 
 
+@full_precision
 def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """Cross entropy of each query finding its key among negatives (van den Oord et al., 2018).
 

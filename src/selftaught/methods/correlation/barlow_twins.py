@@ -1,11 +1,11 @@
 """Barlow Twins (Zbontar et al., 2021), https://arxiv.org/abs/2103.03230."""
 
-import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 
 
@@ -56,6 +56,7 @@ class BarlowTwins(Method):
         z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
         return self.compare(z1, z2)
 
+    @full_precision
     def compare(self, z1: Tensor, z2: Tensor) -> Tensor:
         """The loss of embeddings [B, dim]."""
         loss = decorrelation(self.norm(z1), self.norm(z2), self.redundancy)
@@ -74,15 +75,12 @@ def decorrelation(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
         a, b: [B, D] embeddings, standardized over the batches of all processes.
         redundancy: weight of the elements off the diagonal.
     """
-    with torch.autocast(a.device.type, enabled=False):
-        if a.dtype in (torch.float16, torch.bfloat16):
-            a, b = a.float(), b.float()
-        count = len(a) * dist.world()
-        diagonal = dist.total((a * b).sum(0)) / count
-        if count < a.shape[1]:
-            a, b = dist.gather(a), dist.gather(b)
-            everything = ((a @ a.mT) * (b @ b.mT)).sum() / count**2
-        else:
-            everything = (dist.total(a.mT @ b) / count).square().sum()
-        off = everything - diagonal.square().sum()
-        return (diagonal - 1).square().sum() + redundancy * off
+    count = len(a) * dist.world()
+    diagonal = dist.total((a * b).sum(0)) / count
+    if count < a.shape[1]:
+        a, b = dist.gather(a), dist.gather(b)
+        everything = ((a @ a.mT) * (b @ b.mT)).sum() / count**2
+    else:
+        everything = (dist.total(a.mT @ b) / count).square().sum()
+    off = everything - diagonal.square().sum()
+    return (diagonal - 1).square().sum() + redundancy * off

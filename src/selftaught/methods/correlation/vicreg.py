@@ -1,12 +1,12 @@
 """VICReg (Bardes et al., 2022), https://arxiv.org/abs/2105.04906."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 
 
@@ -53,18 +53,16 @@ class VICReg(Method):
         z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
         return self.compare(z1, z2)
 
+    @full_precision
     def compare(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         """The three terms of embeddings [B, dim]."""
-        with torch.autocast(z1.device.type, enabled=False):
-            if z1.dtype in (torch.float16, torch.bfloat16):
-                z1, z2 = z1.float(), z2.float()
-            alike = F.mse_loss(z1, z2)
-            z1, z2 = dist.gather(z1), dist.gather(z2)
-            return {
-                "invariance": self.invariance * alike,
-                "variance": self.variance * (narrowness(z1) + narrowness(z2)) / 2,
-                "covariance": self.covariance * (correlation(z1) + correlation(z2)),
-            }
+        alike = F.mse_loss(z1, z2)
+        z1, z2 = dist.gather(z1), dist.gather(z2)
+        return {
+            "invariance": self.invariance * alike,
+            "variance": self.variance * (narrowness(z1) + narrowness(z2)) / 2,
+            "covariance": self.covariance * (correlation(z1) + correlation(z2)),
+        }
 
 
 def narrowness(z: Tensor, eps: float = 1e-4) -> Tensor:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.schedule import cosine
 
@@ -62,6 +63,7 @@ class BYOL(Method):
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
 
 
+@full_precision
 def regression(p: Tensor, z: Tensor) -> Tensor:
     """Mean squared distance of the [B, D] directions of p and z, 2 - 2 cos (Eq. 2)."""
     return (F.normalize(p, dim=1) - F.normalize(z, dim=1)).square().sum(1).mean()

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 
 
@@ -43,6 +44,7 @@ class SimSiam(Method):
         return (distance(self.predictor(z1), z2) + distance(self.predictor(z2), z1)) / 2
 
 
+@full_precision
 def distance(p: Tensor, z: Tensor) -> Tensor:
     """Mean negative cosine of [B, D] p and z, without gradient through z (Eq. 1 and 3)."""
     return -F.cosine_similarity(p, z.detach(), dim=1).mean()
