@@ -1,0 +1,141 @@
+"""What is particular to SwAV, DINO and DeepCluster, beyond the contract and the golden values."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Batch
+from selftaught.methods.clustering.deepcluster import DeepCluster
+from selftaught.methods.clustering.swav import SwAV
+from selftaught.methods.distillation.dino import DINO
+
+
+class Flat(nn.Module):
+    """The simplest backbone: the mean of each channel, weighed."""
+
+    dim = 3
+    channels = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * self.weight
+
+
+class Corpus:
+    """Three kinds of images, the first far more frequent than the others."""
+
+    kinds = torch.tensor([0] * 20 + [1] * 6 + [2] * 4)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def embed(self, encoder: nn.Module) -> Tensor:
+        noise = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+        return torch.eye(3)[self.kinds] * 5 + noise * 0.01
+
+
+def flat() -> Image:
+    return Flat()  # type: ignore[return-value]
+
+
+def test_deepcluster_relabels_resets_and_balances():
+    method = DeepCluster(flat(), samples=30, clusters=3)
+    before = method.classifier.weight.detach().clone()
+    method.classifier.bias.data.fill_(1)
+    # random starts often put two centroids into one kind: some epoch finds all three
+    for _ in range(50):
+        order = method.on_epoch(Corpus())
+        kinds = [method.assignment[Corpus.kinds == k].unique() for k in range(3)]
+        if all(len(k) == 1 for k in kinds) and len(torch.cat(kinds).unique()) == 3:
+            break
+    else:
+        pytest.fail(f"50 epochs of k-means have not found the three kinds, the last: {kinds}")
+    assert not torch.equal(before, method.classifier.weight)
+    assert method.classifier.weight.abs().max() < 0.06  # six standard deviations
+    assert (method.classifier.bias == 0).all()
+    counts = torch.bincount(Corpus.kinds[order])
+    assert len(order) == 30
+    assert counts.min() >= 8
+    assert counts.max() <= 11
+    for name in method.reset:
+        assert list(method.get_submodule(name).parameters())
+
+
+def test_each_epoch_of_deepcluster_draws_anew_and_repeats_with_its_seed():
+    method = DeepCluster(flat(), samples=30, clusters=3)
+    torch.manual_seed(7)
+    first, second = method.on_epoch(Corpus()), method.on_epoch(Corpus())
+    torch.manual_seed(7)
+    assert torch.equal(method.on_epoch(Corpus()), first)
+    assert not torch.equal(first, second)
+
+
+def test_deepcluster_says_what_it_needs():
+    with pytest.raises(UserError, match=r"500 images into 10000 clusters.*clusters=5$"):
+        DeepCluster(flat(), samples=500)
+    with pytest.raises(UserError, match=r"made for 20 images and got 30.*samples=30"):
+        DeepCluster(flat(), samples=20, clusters=3).on_epoch(Corpus())
+    gray = flat()
+    gray.channels = 1
+    with pytest.raises(UserError, match="sobel=false"):
+        DeepCluster(gray, samples=30, clusters=3, sobel=True)
+
+
+def test_sobel_shows_edges_in_place_of_colours():
+    method = DeepCluster(flat(), samples=30, clusters=3, sobel=True)
+    x = torch.zeros(1, 3, 6, 6)
+    x[..., 3:] = 3.0  # an upright edge, 3 high in each channel
+    across, down, rest = method.edges(x)[0, :, 1:-1, 1:-1]
+    assert across.abs().sum(0).nonzero()[:, 0].tolist() == [1, 2]
+    assert across[:, 1].tolist() == [-12.0] * 4
+    assert (down == 0).all()
+    assert (rest == 0).all()
+    torch.testing.assert_close(method.encoder(x), method.backbone(method.edges(x)))
+
+
+def test_swav_holds_prototypes_still_at_first_and_fills_its_queue_in_time():
+    method = SwAV(flat(), prototypes=4, hidden=8, dim=5, queue=6, queue_start=0.5, local_crops=1)
+    batch = [torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.randn(4, 3, 4, 4)]
+    for progress, frozen, filled in [(0.0, True, 0), (0.3, False, 0), (0.5, False, 4)]:
+        method.progress = progress
+        method.zero_grad()
+        method.loss(Batch(batch, torch.arange(4))).backward()
+        method.before_step()
+        assert (method.scores.weight.grad is None) == frozen
+        assert int(method.earlier.any(-1).sum(-1)[0]) == filled
+    torch.testing.assert_close(method.scores.weight.norm(dim=1), torch.ones(4))
+
+
+def test_dino_teacher_has_no_drop_path_and_the_last_layer_waits():
+    student = Image("test_vit", 32, drop_path=0.3)
+    method = DINO(student, 12, 8, 6, norm_last_layer=False, teacher_temp=(0.04, 0.08))
+    rates = {
+        name: [m.drop_prob for m in net.modules() if type(m).__name__ == "DropPath"]
+        for name, net in (("student", method.backbone), ("teacher", method.teacher))
+    }
+    assert max(rates["student"]) > 0
+    assert set(rates["teacher"]) <= {0.0}
+    last = list(method.head[-1].parameters())
+    assert len(last) == 2
+    for progress, temperature in [(0.0, 0.04), (0.15, 0.06), (0.3, 0.08), (0.9, 0.08)]:
+        method.progress = progress
+        assert method.temperature == pytest.approx(temperature)
+        for parameter in method.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        method.before_step()
+        assert [p.grad is None for p in last] == [progress < 0.01] * 2
+
+
+def test_dino_loss_uses_the_centre_of_before():
+    method = DINO(flat(), 12, 8, 6)
+    student, teacher = torch.randn(3, 4, 12), torch.randn(2, 4, 12)
+    first = method.distill(student, teacher)
+    torch.testing.assert_close(method.center, 0.1 * teacher.mean((0, 1)))
+    moved = method.distill(student, teacher)
+    method.center.zero_()
+    assert method.distill(student, teacher) == first != moved
