@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from selftaught.data import quarantine
-from selftaught.data.decode import MAX_PIXELS, BadSample, Header
+from selftaught.data.decode import BadSample, Header
 from selftaught.data.opening import open_data
 from selftaught.data.quarantine import Bad
 from selftaught.data.source import Left, Raw, Samples, header
@@ -148,7 +148,7 @@ def check(
     channels: int = 3,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = 179_000_000,
     tiny: int = 32,
     timeout: float = 60.0,
     progress: bool = True,
@@ -180,8 +180,9 @@ def check(
         max_pixels=max_pixels,
     )
     list_path = None if out is None else Path(out) / quarantine.FILE
-    if list_path is not None:
-        quarantine.append(list_path, {})  # an unwritable folder shows before the work, not after
+    known: dict[str, Bad] = {}
+    if list_path is not None:  # an unwritable folder shows before the work, not after
+        known = quarantine.append(list_path, {})
     start = time.monotonic()
     tally = _Tally(samples, tiny, full)
     with _bar(len(samples), progress) as advance:
@@ -189,7 +190,9 @@ def check(
             tally.add(i, found)
             advance()
     if list_path is not None:
-        quarantine.save(list_path, {name: Bad(reason) for name, reason in tally.bad_names()})
+        steps = {name: entry.first_step for name, entry in known.items()}
+        bad = {name: Bad(reason, steps.get(name)) for name, reason in tally.bad_names()}
+        quarantine.save(list_path, bad)
     return tally.report(time.monotonic() - start, list_path)
 
 

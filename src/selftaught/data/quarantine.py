@@ -32,6 +32,8 @@ def load(path: str | Path) -> dict[str, Bad]:
             rows = list(csv.reader(file))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read or written: {error.strerror}") from error
     if not rows or rows[0] != _COLUMNS:
         raise UserError(f"{path} is no quarantine list: its first line is not {','.join(_COLUMNS)}")
     return {
