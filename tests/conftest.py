@@ -4,8 +4,13 @@ import socket
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.pool import Pool
+
+# no deadline, as other processes share the machine
+settings.register_profile("selftaught", deadline=None)
+settings.load_profile("selftaught")
 
 
 @pytest.fixture(scope="session")
