@@ -49,7 +49,7 @@ def create(name: str, size: int, channels: int, pretrained: bool, drop_path: flo
         if patches := patch_layer(plan):
             options["patch_size"] = _small_patch(plan, patches.patch_size[0], size)
     net = _build(name, pretrained, options)
-    if type(net) is not VisionTransformer:
+    if plain_vit(net) is None:
         fresh = _fit_stem(net, name, size, channels)
         if pretrained and fresh:
             log.warning(
@@ -61,6 +61,11 @@ def create(name: str, size: int, channels: int, pretrained: bool, drop_path: flo
     return net
 
 
+def plain_vit(net: nn.Module) -> VisionTransformer | None:
+    """`net`, if its tokens are patches of pixels that can be left out one by one."""
+    return net if type(net) is VisionTransformer and patch_layer(net) is not None else None
+
+
 def patch_layer(net: nn.Module) -> PatchEmbed | None:
     """The layer that cuts images into patches, where that is the whole stem."""
     layer = dict(net.named_children()).get("patch_embed")
@@ -70,6 +75,11 @@ def patch_layer(net: nn.Module) -> PatchEmbed | None:
 def channels_first(maps: Tensor, dim: int) -> Tensor:
     """[B, dim, H, W] from what a timm model calls its feature maps (Swin's are [B, H, W, dim])."""
     return maps if maps.shape[1] == dim else maps.permute(0, 3, 1, 2)
+
+
+def cells(net: Any, tokens: Tensor) -> int:
+    """Number of local tokens among [B, P + N, D]; some of timm's classes do not say what P is."""
+    return tokens.shape[1] - getattr(net, "num_prefix_tokens", 0)
 
 
 def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
@@ -166,15 +176,26 @@ def _early_strides(net: Any, image: Tensor, least: int) -> list[str]:
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
         and layer.stride not in (1, (1, 1))
     ]
-    training = net.training
+    training, rows = net.training, 0.0
     try:
-        maps = net.eval().forward_features(image)
+        rows = _rows(net, net.eval().forward_features(image))
+    except Exception:  # a small image may have no pixels left somewhere inside
+        if least == 1 or not seen:
+            raise
     finally:
         net.train(training)
         for hook in hooks:
             hook.remove()
+    if rows >= least:
+        return []
+    if not seen:
+        raise ValueError(f"{rows:.0f} x {rows:.0f} features are left")
+    return [where for where, side in seen if side == seen[0][1]]
+
+
+def _rows(net: Any, maps: Any) -> float:
     if not isinstance(maps, Tensor):
         raise TypeError("it returns several maps")
-    if maps.dim() != 4 or channels_first(maps, net.num_features).shape[-1] >= least:
-        return []
-    return [where for where, side in seen if side == seen[0][1]]
+    if maps.dim() == 4:
+        return channels_first(maps, net.num_features).shape[2]
+    return cells(net, maps) ** 0.5

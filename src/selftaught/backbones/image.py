@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
-from .create import channels_first, create, patch_layer
+from .create import cells, channels_first, create, plain_vit
 from .positions import Grid, interpolate, sincos
 
 
@@ -62,7 +62,7 @@ class Image(nn.Module):
         given = net.pretrained_cfg if pretrained else {}
         self.mean = _channelwise(given.get("mean", IMAGENET_DEFAULT_MEAN), channels)
         self.std = _channelwise(given.get("std", IMAGENET_DEFAULT_STD), channels)
-        if self._plain() is not None:
+        if plain_vit(self.net) is not None:
             self.grid(size)
         if pool != "timm" or not class_token or positions != "timm":
             self.arrange(pool, class_token, positions)
@@ -105,7 +105,7 @@ class Image(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
-        return self.net(x) if self._plain() is None else self.features(x).pooled
+        return self.net(x) if plain_vit(self.net) is None else self.features(x).pooled
 
     @property
     def patch(self) -> int:
@@ -139,7 +139,7 @@ class Image(nn.Module):
 
     def fit(self, size: float) -> int:
         """The side of images nearest to `size` that is whole: for transformers, in patches."""
-        step = self.patch if self._plain() is not None else 1
+        step = self.patch if plain_vit(self.net) is not None else 1
         return max(1, round(size / step)) * step
 
     def features(
@@ -152,7 +152,7 @@ class Image(nn.Module):
             keep: [B, K] indices of the patches to encode, the others are never seen; ViT only.
             replace: (mask [B, N], token [D]): patches whose embedding the token replaces; ViT only.
         """
-        net = self._plain()
+        net = plain_vit(self.net)
         if net is not None or keep is not None or replace is not None:
             net = self._vit("Masking")
             tokens, grid = self.tokens(x, keep, replace)
@@ -164,11 +164,11 @@ class Image(nn.Module):
         if maps.dim() == 4:
             maps = channels_first(maps, self.local_dim)
             return Features(pooled, maps.flatten(2).mT, (maps.shape[2], maps.shape[3]))
-        cells, (height, width) = _cells(anything, maps), x.shape[-2:]
-        rows = round((cells * height / width) ** 0.5)
-        if rows * (cells // rows) != cells:
-            raise UserError(f"{self.name} makes {cells} tokens of {height} x {width} px: no grid")
-        return Features(pooled, maps[:, -cells:], (rows, cells // rows))
+        count, (height, width) = cells(anything, maps), x.shape[-2:]
+        rows = round((count * height / width) ** 0.5)
+        if rows * (count // rows) != count:
+            raise UserError(f"{self.name} makes {count} tokens of {height} x {width} px: no grid")
+        return Features(pooled, maps[:, -count:], (rows, count // rows))
 
     def tokens(
         self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
@@ -198,13 +198,8 @@ class Image(nn.Module):
         tokens = net.norm_pre(net.pos_drop(torch.cat([*extra, tokens], 1)))
         return net.norm(net.blocks(tokens)), grid
 
-    def _plain(self) -> VisionTransformer | None:
-        """The network, if its tokens are patches of pixels that can be left out one by one."""
-        plain = type(self.net) is VisionTransformer and patch_layer(self.net) is not None
-        return cast(VisionTransformer, self.net) if plain else None
-
     def _vit(self, what: str) -> VisionTransformer:
-        net = self._plain()
+        net = plain_vit(self.net)
         if net is None:
             raise UserError(
                 f"{what} needs a plain ViT backbone such as vit_small_patch16_224; {self.name} is "
@@ -227,8 +222,3 @@ def backbone(
 def _channelwise(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """timm adapts weights of 3 channels to any number; their statistics become the mean ones."""
     return tuple(values) if channels == 3 else (sum(values) / len(values),) * channels
-
-
-def _cells(net: Any, maps: Tensor) -> int:
-    """Number of local tokens among [B, P + N, D]."""
-    return maps.shape[1] - getattr(net, "num_prefix_tokens", 0)

@@ -1,0 +1,139 @@
+"""Mask samplers: on any grid, for any settings, they end and keep their promises."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selftaught import masks
+from selftaught.errors import UserError
+from selftaught.masks import keep_lowest, multiblock, random_split
+
+grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
+seeds = st.integers(0, 2**32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    grids,
+    seeds,
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
+    st.floats(0.1, 10),
+    st.integers(0, 300),
+    st.booleans(),
+)
+def test_blocks_on_any_grid(grid, seed, batch, targets, contexts, scale, shape, min_keep, overlap):
+    draws = np.random.default_rng(seed)
+    drawn = multiblock(
+        draws,
+        batch,
+        grid,
+        targets,
+        contexts,
+        target_scale=scale,
+        aspect=(shape, 2 * shape),
+        min_keep=min_keep,
+        overlap=overlap,
+    )
+    cells = grid[0] * grid[1]
+    assert drawn.context.shape[:2] == (contexts, batch)
+    assert drawn.targets.shape[:2] == (targets, batch)
+    for indices in drawn:
+        assert indices.dtype == torch.int64
+        assert indices.shape[2] >= 1
+        assert 0 <= indices.min() <= indices.max() < cells
+        assert torch.all(indices.diff(dim=2) > 0)
+    for image in range(batch):
+        hidden = set(drawn.targets[:, image].flatten().tolist())
+        if not overlap and len(hidden) < cells:
+            assert not hidden & set(drawn.context[:, image].flatten().tolist())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(6, 20), st.integers(6, 20), seeds, st.integers(1, 4), st.booleans())
+def test_reference_blocks_never_reach_the_last_row_or_column(rows, columns, seed, batch, overlap):
+    draws = np.random.default_rng(seed)
+    drawn = multiblock(draws, batch, (rows, columns), min_keep=2, overlap=overlap, reference=True)
+    for indices in drawn:
+        assert indices.div(columns, rounding_mode="floor").max() < rows - 1
+        assert (indices % columns).max() < columns - 1
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 2), (3, 3), (1, 9)])
+def test_reference_says_where_it_would_loop_for_ever(grid):
+    with pytest.raises(UserError, match=r"more than 10 patches; .* use larger images"):
+        multiblock(np.random.default_rng(0), 2, grid, reference=True)
+
+
+@pytest.mark.parametrize(("reference", "reaches"), [(True, False), (False, True)])
+def test_only_the_reference_spares_the_last_row_and_column(reference, reaches):
+    draws = np.random.default_rng(0)
+    drawn = [multiblock(draws, 4, (8, 6), min_keep=2, reference=reference) for _ in range(100)]
+    for part in (torch.cat([b.targets.flatten() for b in drawn]),):
+        count = part.bincount(minlength=48).unflatten(0, (8, 6))
+        assert bool(count[-1].any()) == bool(count[:, -1].any()) == reaches
+    seen = torch.cat([b.context.flatten() for b in drawn]).bincount(minlength=48)
+    assert bool(seen.unflatten(0, (8, 6))[-1].any()) == reaches
+
+
+def test_random_cut_does_not_prefer_the_first_rows():
+    """Mirrored, the frequencies of what contexts keep are the same; the reference's fall.
+
+    Of 400 batches of 8 the share of a half is known to about 0.002.
+    """
+
+    def upper_half(reference: bool) -> float:
+        draws = np.random.default_rng(0)
+        drawn = [multiblock(draws, 8, (14, 14), reference=reference).context for _ in range(400)]
+        rows = torch.cat([c.flatten() for c in drawn]) // 14
+        last = 12 if reference else 13  # the rows that may be seen, mirrored
+        return float((rows < last / 2).double().mean() + (rows == last / 2).double().mean() / 2)
+
+    assert abs(upper_half(reference=False) - 0.5) < 0.01
+    assert upper_half(reference=True) > 0.55
+
+
+def test_blocks_have_the_sizes_asked_for():
+    draws = np.random.default_rng(0)
+    drawn = [multiblock(draws, 2, (14, 14)) for _ in range(200)]
+    lengths = torch.tensor([b.targets.shape[2] for b in drawn])
+    assert 0.13 * 196 <= lengths.min() <= lengths.max() <= 0.22 * 196  # rounded to whole rows
+    assert min(b.context.shape[2] for b in drawn) > 10
+
+
+def test_blocks_follow_the_seed_alone():
+    torch.manual_seed(3)
+    first = multiblock(masks.generator(), 3, (5, 7))
+    again = multiblock(masks.generator(), 3, (5, 7))
+    torch.manual_seed(3)
+    same = multiblock(masks.generator(), 3, (5, 7))
+    assert all(torch.equal(a, b) for a, b in zip(first, same))
+    assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, again))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), seeds, st.integers(1, 4))
+def test_random_split_parts_all_patches(patches, seed, batch):
+    drawn = random_split(np.random.default_rng(seed), batch, patches)
+    assert drawn.context.shape[2] >= 1
+    assert drawn.targets.shape[2] >= 1
+    if patches > 1:
+        both = torch.cat([drawn.context, drawn.targets], 2).sort().values
+        assert torch.equal(both, torch.arange(patches).expand_as(both))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.floats(0, 0.99), st.integers(1, 4))
+def test_lowest_noise_is_kept(patches, ratio, batch):
+    noise = torch.rand(batch, patches)
+    keep, hidden = keep_lowest(noise, ratio)
+    assert keep.shape == (batch, int(patches * (1 - ratio)))
+    assert torch.equal(hidden.sum(1), torch.full((batch,), patches - keep.shape[1]))
+    assert not hidden.gather(1, keep).any()
+    for row, seen, unseen in zip(noise, keep, hidden):
+        if len(seen) and unseen.any():
+            assert row[seen].max() <= row[unseen].min()
