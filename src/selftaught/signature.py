@@ -12,7 +12,7 @@ from functools import cache
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from .errors import UserError
 
@@ -77,6 +77,9 @@ class Signature:
         return any(p.name == name for p in self.parameters)
 
 
+_UNIONS = (UnionType, Union)
+"""`int | None` is a UnionType, `Literal["a"] | None` a Union: the same to whoever reads it."""
+
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -90,7 +93,7 @@ _WORDS = {
 def describe(kind: Any) -> str:
     """A type in words: `a number`, `one of sgd, adamw`, `2 values as A,B, each a number`."""
     items = get_args(kind)
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in _UNIONS:
         return " or ".join(describe(item) for item in items)
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(item) for item in items)
@@ -107,7 +110,7 @@ def describe(kind: Any) -> str:
 
 def _convert(value: Any, kind: Any) -> Any:
     """Raise ValueError where `value` is not of `kind`."""
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in _UNIONS:
         return _first(value, get_args(kind))
     if get_origin(kind) is Literal:
         return _choice(value, get_args(kind))
