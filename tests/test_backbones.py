@@ -60,7 +60,7 @@ def test_features_of_any_model(name, size):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "convnext_atto", "test_vit4", "test_vit2", "test_eva"]
+    "name", ["resnet18", "convnext_atto", "test_vit4", "test_vit2", "eva"]
 )
 def test_images_that_are_not_square(name):
     name, unit = ("eva02_tiny_patch14_224", 28) if name == "eva" else (name, 32)
