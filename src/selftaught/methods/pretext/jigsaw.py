@@ -66,15 +66,16 @@ class Jigsaw(Method):
         self.backbone, self.count, self.rule = backbone, count, rule
         self.tile_dim, self.hidden, self.puzzles = tile_dim, hidden, puzzles
         self.gray, self.channel_shift = gray, channel_shift
+        self.register_buffer("orders", torch.from_numpy(permutations(count, TILES, rule).copy()))
         self.tower = nn.Sequential(
             nn.Linear(backbone.dim, tile_dim), nn.BatchNorm1d(tile_dim), nn.ReLU(inplace=True)
         )
         self.classifier = mlp(TILES * tile_dim, *hidden, count)
-        self.register_buffer("orders", torch.from_numpy(permutations(count, TILES, rule).copy()))
 
     def views(self, size: int) -> Pipeline:
         tiles = augment.tiles(size, gray=self.gray, channel_shift=self.channel_shift)
-        return Puzzles(tiles, self.count, self.puzzles)
+        whole = dataclasses.replace(tiles, tile=self.backbone.fit(tiles.tile))
+        return Puzzles(whole, self.count, self.puzzles)
 
     def loss(self, batch: Batch) -> Tensor:
         """views: tiles [B, 9, C, S, S] in reading order; which of the orders to lay, [B, P]."""
