@@ -1,0 +1,206 @@
+"""From parameters that were read from source to a command line's options, help and errors.
+
+argparse, because it is there at once: jsonargparse takes 0.6 s to import, which every `--help` and
+every typo would wait for.
+"""
+
+import argparse
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
+
+from selftaught.config import convert, near
+from selftaught.errors import UserError
+from selftaught.signature import Parameter
+
+
+class Positional(NamedTuple):
+    """An argument that is given by its place."""
+
+    name: str
+    doc: str
+
+
+class Option(NamedTuple):
+    """A parameter as an option.
+
+    parameter: what it sets. section: where its value belongs. word: what it is called after the
+    dashes. default: in words, where it is not the parameter's own.
+    """
+
+    parameter: Parameter
+    section: str
+    word: str
+    default: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.word.replace("_", "-")
+
+    @property
+    def help(self) -> str:
+        shown = self.default or _shown(self.parameter.default)
+        text = self.parameter.doc.rstrip(".")
+        return (f"{text} (default: {shown})" if shown else text).replace("%", "%%")
+
+
+class Group(NamedTuple):
+    """Options under one heading of the help."""
+
+    title: str
+    options: list[Option]
+
+
+def options(parameters: Iterable[Parameter], section: str = "") -> list[Option]:
+    """Each parameter as an option of its own name."""
+    return [Option(p, section, p.name) for p in parameters]
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's parser. Nothing is required here, so that a typo is told before an absence.
+
+    Args:
+        command: what the user types before the arguments.
+        about: what it does.
+        positionals: arguments by place.
+        groups: options.
+        examples: commands that the help ends with.
+        notes: what the help says before the examples.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        about: str,
+        positionals: Sequence[Positional] = (),
+        groups: Sequence[Group] = (),
+        examples: Sequence[str] = (),
+        notes: str = "",
+    ):
+        usage = " ".join([command, *(p.name.upper() for p in positionals), "[options]"])
+        shown = ["examples:", *(f"  {e}" for e in examples)] if examples else []
+        super().__init__(
+            prog=command,
+            usage=usage.replace("%", "%%"),
+            description=wrap(about).replace("%", "%%"),
+            epilog="\n".join([notes, *shown]).strip("\n").replace("%", "%%"),
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.options = [o for group in groups for o in group.options]
+        self.names = [p.name for p in positionals]
+        arguments = self.add_argument_group("arguments")
+        for p in positionals:
+            arguments.add_argument(
+                p.name, nargs="?", metavar=p.name.upper(), help=p.doc.replace("%", "%%")
+            )
+        for group in groups:
+            target = self.add_argument_group(group.title)
+            for o in group.options:
+                more: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+                if o.parameter.type is not bool:
+                    more = {"metavar": _metavar(o.parameter.type)}
+                target.add_argument(
+                    o.flag, dest=_key(o), default=argparse.SUPPRESS, help=o.help, **more
+                )
+        others = self.add_argument_group("other options")
+        others.add_argument("-h", "--help", action="help", help="show this help")
+        others.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message.removeprefix('argument ')}")
+
+    def read(self, argv: Sequence[str]) -> tuple[list[str | None], dict[str, dict[str, Any]]]:
+        """The values by place, and those of options that were given, by section.
+
+        Raises:
+            UserError: an unknown option, a value of another type, an argument too many.
+        """
+        found, extra = self.parse_known_intermixed_args(_spelled(argv))
+        for word in extra:
+            if word.startswith("-"):
+                word = word.partition("=")[0]
+                flags = [o.flag for o in self.options]
+                flags += ["--no-" + o.word for o in self.options if o.parameter.type is bool]
+                hint = near(word, flags, f"; see {self.prog} --help")
+                raise UserError(f"{self.prog} has no option {word}{hint}")
+        if extra:
+            raise UserError(
+                f"{self.prog} takes {' '.join(n.upper() for n in self.names) or 'options alone'}, "
+                f"got {extra[0]!r} besides"
+            )
+        given = vars(found)
+        sections: dict[str, dict[str, Any]] = {o.section: {} for o in self.options}
+        for o in self.options:
+            if _key(o) in given:
+                value = convert(o.parameter, given[_key(o)], o.flag)
+                sections[o.section][o.parameter.name] = value
+        return [given[name] for name in self.names], sections
+
+
+def wrap(text: str, first: str = "", rest: str = "") -> str:
+    """Each line of `text` broken at the width of the terminal."""
+    width = shutil.get_terminal_size().columns - 2
+    return "\n".join(
+        textwrap.fill(
+            line, width, initial_indent=first, subsequent_indent=rest, break_long_words=False
+        )
+        for line in text.split("\n")
+    )
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Metavars in their own column, texts aligned, as wide as the terminal."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return f"--[no-]{action.option_strings[0].removeprefix('--')}"
+        return super()._format_action_invocation(action)
+
+
+def _shown(value: Any) -> str:
+    """A default as one would type it; nothing for None, which the documentation tells of."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _key(option: Option) -> str:
+    return f"{option.section}.{option.parameter.name}"
+
+
+def _spelled(argv: Iterable[str]) -> list[str]:
+    """Both `--weight_decay` and `--weight-decay` are right, and so is `--value-range -1,1`."""
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            words.append(name.replace("_", "-") + equals + value)
+        elif words and words[-1].startswith("--") and re.match(r"-\.?\d", word):
+            words[-1] += "=" + word  # a negative value that argparse would take for an option
+        else:
+            words.append(word)
+    return words
+
+
+def _metavar(kind: Any) -> str:
+    items = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return "|".join(_metavar(item) for item in items if item is not NoneType)
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(str(item) for item in items) + "}"
+    if get_origin(kind) is tuple:
+        return "A,B,..." if items[-1] is Ellipsis else ",".join("ABCDEFGH"[: len(items)])
+    return {int: "N", float: "X", str: "TEXT", Path: "PATH"}[kind]

@@ -1,0 +1,445 @@
+"""The command line. Help, listings and usage errors never wait for torch: what a command takes is
+read from the source of its function, which is imported once everything that was typed is right.
+"""
+
+import inspect
+import io
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from selftaught import __version__, config, methods
+from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
+from selftaught.errors import SelftaughtError, UserError
+from selftaught.signature import Parameter, Signature, describe, module_doc, read_function
+
+HERE = Path(__file__).parent
+CONFIG = Parameter(
+    "config",
+    Path,
+    False,
+    None,
+    "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
+)
+NAMES = ("check", "pretrain", "evaluate", "embed", "methods")
+LISTING = "List the methods by family, or show what one of them takes."
+JSON = Parameter("json", bool, False, False, "as JSON, for programs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code.
+
+    0 done, 1 failed, 2 bad arguments or input, 3 bad data, 75 stopped by a signal and resumable,
+    130 stopped by Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _run(words)
+        sys.stdout.flush()
+    except SelftaughtError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+    elif argv[0] in ("-V", "--version"):
+        sys.stdout.write(f"selftaught {__version__}\n")
+    elif argv[0] == "pretrain":
+        _pretrain(request(argv[1:]))
+    elif argv[0] == "methods":
+        _methods(argv[1:])
+    elif argv[0] in COMMANDS:
+        command = COMMANDS[argv[0]]
+        values = arguments(argv[0], argv[1:])
+        _log()
+        command.show(values, command.load()(**values))
+    else:
+        hint = config.near(argv[0], NAMES, f"; known: {', '.join(NAMES)}")
+        raise UserError(f"selftaught has no command {argv[0]!r}{hint}")
+
+
+def overview() -> str:
+    """What `selftaught --help` shows."""
+    lines = [wrap(_summary(name), f"  {name:<10}", " " * 12) for name in NAMES]
+    return Parser(
+        "selftaught COMMAND",
+        "Self-supervised learning: from a folder of unlabelled images to an encoder that can be "
+        "trusted.",
+        examples=(
+            "selftaught check photos/",
+            "selftaught pretrain simclr photos/ --epochs 100",
+            "selftaught evaluate runs/simclr-photos labelled/",
+        ),
+        notes="\n".join(["commands (each has --help):", *lines, "", ""]),
+    ).format_help()
+
+
+def _summary(name: str) -> str:
+    if name == "methods":
+        return LISTING
+    if name == "pretrain":
+        return config.signatures(None)["training"].summary
+    return COMMANDS[name].signature.summary
+
+
+# pretrain --------------------------------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    """A training as it was asked for: what is absent keeps its default."""
+
+    method: str
+    data: str
+    backbone: dict[str, Any]
+    options: dict[str, Any]
+    training: dict[str, Any]
+
+
+def request(argv: Sequence[str]) -> Request:
+    """What `selftaught pretrain` was asked to do, by its words and the file of `--config`.
+
+    Raises:
+        UserError: what does not fit the signatures of the method, the backbone or `pretrain`.
+    """
+    by_word = bool(argv) and not argv[0].startswith("-")
+    method = argv[0] if by_word else None
+    if method is not None:
+        methods.signature(method)
+    if "-h" in argv or "--help" in argv:
+        _pretrain_parser(method).print_help()
+        raise SystemExit(0)
+    file: dict[str, Any] = {"method": None, "data": None}
+    path = _config_path(argv)
+    if path is not None:
+        file = config.validate(config.load(path), path, method)
+    method = method or file["method"]
+    if method is None:
+        raise UserError(
+            "selftaught pretrain needs METHOD first, then DATA, such as: "
+            "selftaught pretrain simclr photos/"
+        )
+    parser = _pretrain_parser(method)
+    (data,), given = parser.read(argv[by_word:])
+    data = data or file["data"]
+    if data is None:
+        raise UserError(f"{parser.prog} needs DATA, such as: {parser.prog} photos/")
+    sections = (file.get(s, {}) | given[s] for s in ("backbone", "options", "training"))
+    return Request(method, data, *sections)
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    """The file of `--config`, on which depends what other options there are."""
+    for word, after in zip(argv, [*argv[1:], ""]):
+        if word == "--config" and after and not after.startswith("-"):
+            return after
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+    return None
+
+
+def _pretrain_parser(method: str | None) -> Parser:
+    """The options of a method; without one, those that all have."""
+    every = config.signatures(method)
+    training = every["training"]
+    own_backbone = default_backbone(method) if method else None
+    shown = {
+        "name": ("backbone", own_backbone or "the method's"),
+        "size": ("size", "fits the images"),
+    }
+    groups = [
+        Group("training", options(config.settable(training), "training")),
+        Group(
+            "backbone",
+            [
+                Option(p, "backbone", *shown.get(p.name, (p.name,)))
+                for p in config.settable(every["backbone"])
+            ],
+        ),
+        Group("settings from a file", options([CONFIG])),
+    ]
+    data = Positional("data", training["data"].doc)
+    if method is None:
+        names = wrap(", ".join(sorted(methods.files())), "  ", "  ")
+        return Parser(
+            "selftaught pretrain",
+            training.summary,
+            [Positional("method", "what to train, with options of its own; see below"), data],
+            groups,
+            EXAMPLES,
+            f"methods (selftaught pretrain METHOD --help shows what each takes):\n{names}\n\n",
+        )
+    own = options(config.settable(every["options"]), "options")
+    return Parser(
+        f"selftaught pretrain {method}",
+        f"{every['options'].name}: {every['options'].summary}\n"
+        f"{module_doc(methods.files()[method])}",
+        [data],
+        [Group(f"{method}, by default as its paper", own), *groups],
+        [e.replace("simclr", method).replace("resnet18", own_backbone or "") for e in EXAMPLES],
+    )
+
+
+def default_backbone(method: str) -> str:
+    """What a method is built around unless the user says otherwise, read from its source."""
+    for file in (methods.files()[method], HERE / "method.py"):
+        text = file.read_text(encoding="utf-8")
+        if found := re.search(r'^    default_backbone\b.* = "(.+)"', text, re.MULTILINE):
+            return found[1]
+    raise LookupError(f"{method} has no default backbone")
+
+
+def _pretrain(asked: Request) -> None:
+    _log()
+    from selftaught.data import open_data  # wrong data is told before torch is imported
+    from selftaught.data.selection import without
+
+    known = inspect.signature(open_data).parameters
+    how = {k: v for k, v in asked.training.items() if k in known}
+    samples = open_data(asked.data, **how, channels=asked.backbone.get("channels", 3))
+    if asked.training.get("quarantine"):
+        samples = without(samples, asked.training["quarantine"])
+
+    from selftaught.engine.build import assemble
+    from selftaught.engine.folder import default_out
+    from selftaught.engine.pretrain import pretrain
+
+    training = dict(asked.training)
+    out = training.get("out")
+    if out is None:
+        name = f"{asked.method}-{Path(asked.data).resolve().stem or 'data'}"
+        out = training["out"] = default_out(name, training.get("resume", False))
+    seed = training.get("seed", config.signatures(None)["training"]["seed"].default)
+    method = assemble(asked.method, asked.backbone, asked.options, samples, seed)
+    pretrain(method, asked.data, **training)
+    if _first():
+        run, data = shlex.quote(str(out)), shlex.quote(asked.data)
+        sys.stdout.write(
+            f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
+            f"  selftaught evaluate {run} {data}\n"
+            f"  selftaught embed {run} {data}\n"
+            f"  in Python: encoder = selftaught.load({str(out)!r})\n"
+        )
+
+
+EXAMPLES = (
+    "selftaught pretrain simclr photos/",
+    "selftaught pretrain simclr photos/ --backbone resnet18 --size 96 --epochs 200 --batch 128",
+    "selftaught pretrain simclr photos/ --out runs/first --resume",
+    "selftaught pretrain --config runs/first/run.yaml --seed 1",
+)
+
+
+# commands that are one function ----------------------------------------------------------------
+
+
+class Command(NamedTuple):
+    """A command that is one function.
+
+    file, function: what runs. show: prints its result, given what it was called with.
+    examples: end of the help.
+    """
+
+    file: str
+    function: str
+    show: Callable[[dict[str, Any], Any], None]
+    examples: tuple[str, ...]
+
+    @property
+    def signature(self) -> Signature:
+        return read_function(HERE / self.file, self.function)
+
+    def load(self) -> Callable[..., Any]:
+        module = "selftaught." + self.file.removesuffix(".py").replace("/", ".")
+        return getattr(import_module(module.removesuffix(".__init__")), self.function)
+
+
+def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
+    """What the function of a command is to be called with.
+
+    Raises:
+        UserError: what does not fit its signature, or data that is not there.
+    """
+    command = COMMANDS[name]
+    needed = [p for p in command.signature.parameters if p.required]
+    optional = [p for p in command.signature.parameters if not p.required and p.type is not None]
+    parser = Parser(
+        f"selftaught {name}",
+        command.signature.summary,
+        [Positional(p.name, p.doc) for p in needed],
+        [Group("settings", options(optional))],
+        command.examples,
+    )
+    words, given = parser.read(argv)
+    for parameter, word in zip(needed, words, strict=True):
+        if word is None:
+            raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
+    values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
+    for key in ("data", "test"):
+        if values.get(key):
+            _exists(values[key])
+    return values
+
+
+def _exists(data: str) -> None:
+    """Refuse a path that leads nowhere before anything slow is imported."""
+    if os.path.exists(data) or any(c in data for c in "{*?[") or "://" in data:
+        return
+    from selftaught.data.source import missing
+
+    raise missing(Path(data))
+
+
+def _show(_: dict[str, Any], result: Any) -> None:
+    from rich.console import Console
+
+    Console().print(result)
+
+
+def _show_check(values: dict[str, Any], report: Any) -> None:
+    _show(values, report.render())
+    if report.bad and report.quarantine is None:
+        data = shlex.quote(values["data"])
+        sys.stdout.write(
+            "Training skips the unreadable files by itself. To keep a list of them that it reads:\n"
+            f"  selftaught check {data} --out checked/\n"
+        )
+
+
+def _show_embed(values: dict[str, Any], found: Any) -> None:
+    rows, width = found.features.shape
+    out = values.get("out", COMMANDS["embed"].signature["out"].default)
+    sys.stdout.write(f"{rows:,} x {width} features are in {out}\n")
+
+
+COMMANDS = {
+    "check": Command(
+        "data/check.py",
+        "check",
+        _show_check,
+        ("selftaught check photos/", "selftaught check photos/ --out checked/ --no-full"),
+    ),
+    "evaluate": Command(
+        "evaluate/commands.py",
+        "evaluate_command",
+        _show,
+        (
+            "selftaught evaluate runs/simclr-photos labelled/",
+            "selftaught evaluate resnet18 train/ --test test/ --k 5",
+        ),
+    ),
+    "embed": Command(
+        "evaluate/commands.py",
+        "embed_command",
+        _show_embed,
+        (
+            "selftaught embed runs/simclr-photos photos/",
+            "selftaught embed runs/simclr-photos photos/ --out features.parquet",
+        ),
+    ),
+}
+
+
+# methods ---------------------------------------------------------------------------------------
+
+
+def _methods(argv: Sequence[str]) -> None:
+    parser = Parser(
+        "selftaught methods",
+        LISTING,
+        [Positional("method", "one of them, to see its parameters")],
+        [Group("settings", options([JSON]))],
+        ("selftaught methods", "selftaught methods simclr"),
+    )
+    (name,), given = parser.read(argv)
+    names = sorted(methods.files()) if name is None else [name]
+    about = [_about(n) for n in names]
+    if given[""].get("json"):
+        text = json.dumps(about if name is None else about[0], indent=2, default=str)
+        sys.stdout.write(text + "\n")
+    elif name is not None:
+        sys.stdout.write(_pretrain_parser(name).format_help())
+    else:
+        _table(about)
+
+
+def _about(name: str) -> dict[str, Any]:
+    signature = methods.signature(name)
+    file = methods.files()[name]
+    return {
+        "name": name,
+        "family": file.parent.name,
+        "class": signature.name,
+        "summary": signature.summary,
+        "paper": module_doc(file).rstrip("."),
+        "backbone": default_backbone(name),
+        "parameters": [
+            {"name": p.name, "type": describe(p.type), "default": p.default, "doc": p.doc}
+            for p in config.settable(signature)
+        ],
+    }
+
+
+def _table(about: list[dict[str, Any]]) -> None:
+    """The methods by family; whole lines where a program reads them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for family in sorted({m["family"] for m in about}):
+        table.add_row(f"[bold]{family}[/]")
+        for m in (m for m in about if m["family"] == family):
+            table.add_row(f"  {m['name']}", m["summary"], f"[dim]{m['paper']}[/]")
+    console.print(table)
+
+
+# shared ----------------------------------------------------------------------------------------
+
+
+def _first() -> bool:
+    """Whether this is the process that speaks, where several train together."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+
+
+def _log() -> None:
+    """Show what the library reports: on standard error, in step with live progress lines."""
+    logger = logging.getLogger("selftaught")
+    logger.handlers = [_Handler()]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if _first() else logging.ERROR)
+
+
+class _Handler(logging.Handler):
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        super().__init__()
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warns = record.levelno >= logging.WARNING
+        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        self.console.print(text, markup=False, style="yellow" if warns else None)
