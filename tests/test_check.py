@@ -131,7 +131,8 @@ class Traps:
         return 40
 
     def __getitem__(self, i):
-        assert os.getpid() != int(self.home)  # never in the process that checks
+        if os.getpid() == int(self.home):  # never in the process that checks
+            os._exit(1)
         if i in self.deadly:
             os.kill(os.getpid(), signal.SIGSEGV)
         if i in self.hanging:
@@ -139,7 +140,6 @@ class Traps:
         return np.full((40, 40, 3), i, np.uint8)
 
 
-@pytest.mark.filterwarnings("default")
 def test_a_file_that_kills_its_reader_is_found_and_the_rest_is_read(tmp_path):
     report = check(Traps(str(os.getpid()), (0, 17, 18)), tmp_path, workers=2, timeout=30)
     assert [name for name, _ in report.bad] == ["Traps::0", "Traps::17", "Traps::18"]

@@ -27,6 +27,7 @@ from PIL import Image, ImageFile
 from selftaught.data import BadSample, Samples, inspect, open_data
 from selftaught.data import quarantine as bad_list
 from selftaught.data.decode import decode, to_uint8
+from selftaught.data.files import walk
 from selftaught.data.formats import sniff
 from selftaught.data.tar import expand, scan
 from selftaught.errors import UserError
@@ -387,8 +388,8 @@ def test_threads_decode_without_warnings_and_leave_filters_alone():
 
     def work():
         try:
-            for _ in range(2):
-                assert decode(large, max_pixels=10**9).shape[:2] == (9_000, 10_000)
+            assert decode(large, channels=1, max_pixels=10**9).shape == (9_000, 10_000, 1)
+            for _ in range(50):
                 decode(oversized, truncated="keep")
         except Exception as error:
             failures.append(error)
@@ -554,6 +555,27 @@ def test_fingerprint_tells_data_apart(tmp_path):
     assert open_data(tmp_path / "b").fingerprint != first
     images(tmp_path / "a", ["z.png"])
     assert open_data(tmp_path / "a").fingerprint != first
+
+
+def test_indexing_touches_folders_not_files(tmp_path, monkeypatch):
+    """What makes a million files a matter of seconds: no file is opened or even looked at."""
+    for k in range(20):
+        (tmp_path / f"{k:02}").mkdir()
+        for i in range(100):
+            (tmp_path / f"{k:02}" / f"{i:03}.jpg").touch()
+    looked: list[str] = []
+    real = os.stat
+
+    def stat(path, **options):
+        looked.append(str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    source = walk(str(tmp_path))
+    assert len(source) == 2000
+    assert len(looked) == 21
+    monkeypatch.setattr("builtins.open", None)  # nothing is opened
+    assert len(walk(str(tmp_path))) == 2000
 
 
 def test_names_do_not_grow_in_memory(tmp_path):

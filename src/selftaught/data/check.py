@@ -1,7 +1,7 @@
 """Read every sample once and say what is there: before hours are spent on training.
 
-Each worker is a process, and reports sample by sample: if one dies or hangs, the sample that it had
-in hand is known, is tried once more alone, and is quarantined when that fails too.
+Each worker is a process. If one dies or hangs, the samples that it had in hand are read again one
+by one: that finds the file to blame, and forgives an accident.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from selftaught.data import quarantine
+from selftaught.data.arrays import ObjectSource
 from selftaught.data.decode import BadSample, Header
 from selftaught.data.opening import open_data
 from selftaught.data.quarantine import Bad
@@ -233,7 +234,8 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
             return _Found(None, about, False, _digest(raw))
         pixels = samples.decode(raw, name)
         about = header(raw, name)
-        constant = bool((pixels == pixels[:1, :1]).all())
+        first = pixels[:1, :1]
+        constant = bool((pixels[0] == first).all() and (pixels == first).all())
         return _Found(None, about, constant, _digest(pixels))
     except BadSample as error:
         return _Found(error.reason)
@@ -266,15 +268,22 @@ class _NoWorkersError(Exception):
     """A process that never came up."""
 
 
+class _Range(NamedTuple):
+    """Samples to read; reported in bundles, or one by one where a worker was lost over them."""
+
+    start: int
+    stop: int
+    careful: bool = False
+
+
 @dataclass(eq=False)
 class _Worker:
-    """A process and what it has in hand: samples `at` to `stop`, reported in order."""
+    """A process, and what it has in hand and not reported yet."""
 
     process: Any
     connection: Connection
+    hand: _Range
     ready: bool = False
-    at: int = 0
-    stop: int = 0
     since: float = 0.0
 
 
@@ -286,9 +295,8 @@ class _Pool:
         self.context = get_context("spawn")  # forking a process that has threads may deadlock
         self.workers: list[_Worker] = []
         n = len(samples)
-        self.size = max(1, min(256, n // 32))
-        self.waiting = deque((a, min(a + self.size, n)) for a in range(0, n, self.size))
-        self.suspects: set[int] = set()
+        size = max(1, min(256, n // 32))
+        self.waiting = deque(_Range(a, min(a + size, n)) for a in range(0, n, size))
 
     def run(self, count: int) -> Iterator[tuple[int, _Found]]:
         while self.waiting or self.workers:
@@ -298,18 +306,17 @@ class _Pool:
             for connection in wait(list(by_connection), timeout=min(1.0, self.timeout / 4)):
                 worker = by_connection[connection]  # type: ignore[index]
                 try:
-                    found = worker.connection.recv()
+                    bundle = worker.connection.recv()
                 except (EOFError, OSError, pickle.UnpicklingError):
-                    code = self._bury(worker)
+                    ending = self._bury(worker, patience=1)
                     if not worker.ready:
-                        raise _NoWorkersError(f"exit code {code}") from None
-                    yield from self._blame(worker, f"kills the process that reads it ({code})")
+                        raise _NoWorkersError(ending) from None
+                    yield from self._blame(worker, f"kills the process that reads it ({ending})")
                     continue
-                if worker.ready:
-                    yield worker.at, found
-                    worker.at += 1
+                yield from enumerate(bundle, worker.hand.start)
+                worker.hand = worker.hand._replace(start=worker.hand.start + len(bundle))
                 worker.ready, worker.since = True, time.monotonic()
-                if worker.at == worker.stop:
+                if worker.hand.start == worker.hand.stop:
                     self._hand_out(worker)
             for worker in list(self.workers):
                 if worker.ready and time.monotonic() - worker.since > self.timeout:
@@ -327,27 +334,24 @@ class _Pool:
         )
         process.start()
         theirs.close()
-        self.workers.append(_Worker(process, ours))
+        self.workers.append(_Worker(process, ours, _Range(0, 0)))
 
     def _hand_out(self, worker: _Worker) -> None:
         if not self.waiting:
             self._bury(worker)
             return
-        worker.at, worker.stop = self.waiting.popleft()
+        worker.hand = self.waiting.popleft()
         try:
-            worker.connection.send((worker.at, worker.stop))
+            worker.connection.send(worker.hand)
         except OSError:  # it has died meanwhile: reading from it says so
             return
 
-    def _bury(self, worker: _Worker) -> str:
-        """End a process and wait for it; how it ended, in words."""
+    def _bury(self, worker: _Worker, patience: float = 0) -> str:
+        """End a process, after some seconds to end by itself; how it ended, in words."""
         self.workers.remove(worker)
-        worker.process.join(
-            timeout=0 if worker.at < worker.stop and worker.process.is_alive() else 1
-        )
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
+        worker.process.join(patience)
+        worker.process.kill()
+        worker.process.join()
         worker.connection.close()
         code = worker.process.exitcode
         worker.process.close()
@@ -356,31 +360,36 @@ class _Pool:
         return f"exit code {code}"
 
     def _blame(self, worker: _Worker, reason: str) -> Iterator[tuple[int, _Found]]:
-        """Put back what a lost worker had in hand; its current sample gets one more try, alone."""
-        if worker.at == worker.stop:
+        """Put back what a lost worker had in hand; one that was careful shows which is to blame."""
+        start, stop, careful = worker.hand
+        if start == stop:
             return
-        if worker.at + 1 < worker.stop:
-            self.waiting.append((worker.at + 1, worker.stop))
-        if worker.at in self.suspects:
-            yield worker.at, _Found(reason)
+        if careful:
+            yield start, _Found(reason)
+            if start + 1 < stop:
+                self.waiting.append(_Range(start + 1, stop))
         else:
-            self.suspects.add(worker.at)
-            self.waiting.append((worker.at, worker.at + 1))
+            self.waiting.append(_Range(start, stop, careful=True))
 
 
 def _serve(connection: Connection, samples: Samples, full: bool) -> None:
-    """A worker: read the ranges that come in, report sample by sample."""
+    """A worker: read the ranges that come in, report what is found in bundles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # C libraries write about damaged files there
-    connection.send(None)
+    connection.send([])
     while True:
         try:
-            start, stop = connection.recv()
+            start, stop, careful = connection.recv()
         except (EOFError, OSError):
             return
+        bundle: list[_Found] = []
+        sent = time.monotonic()
         for i in range(start, stop):
-            connection.send(_look(samples, i, full))
+            bundle.append(_look(samples, i, full))
+            if careful or i + 1 == stop or time.monotonic() - sent > 0.05:
+                connection.send(bundle)
+                bundle, sent = [], time.monotonic()
 
 
 # ----------------------------------------------------------------------------------------- report
@@ -392,6 +401,7 @@ _KINDS = (  # words of a reason -> kind of reason, first match
     ("not an image", "not an image"),
     ("which cannot be read", "format that is not supported"),
     ("million pixels", "too many pixels"),
+    ("exceeds limit", "too many pixels"),
     ("cannot be opened", "cannot be opened"),
     ("channels, ", "other number of channels"),
     ("value_range", "values without a defined white"),
@@ -441,7 +451,9 @@ class _Tally:
             next((kind for words, kind in _KINDS if words in reason), "damaged")
             for reason in self.bad.values()
         )
-        labels, classes = self.samples.labels, self.samples.classes
+        # an object's labels come from reading its items, which is not for this process to do
+        lazy = isinstance(self.samples.source, ObjectSource)
+        labels, classes = (None if lazy else self.samples.labels), self.samples.classes
         counted: tuple[tuple[str, int], ...] = ()
         if labels is not None:
             values, counts = np.unique(labels[labels >= 0], return_counts=True)
