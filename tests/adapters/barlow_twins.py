@@ -82,7 +82,7 @@ def check_lars(
     net = nn.Module()
     net.weight = nn.Parameter(golden[f"{prefix}w0"].clone())
     net.bias = nn.Parameter(golden[f"{prefix}b0"].clone())
-    said = golden.about["lars_w1"]["meaning"]
+    said = golden.about[f"{prefix}w1"]["meaning"]
     decay, eta, momentum = (_number(said, word) for word in ("wd", "eta", "momentum"))
     if form == "lars_late":  # of the goldens alone: no recipe asks for it
         groups = [
@@ -95,7 +95,7 @@ def check_lars(
         optimizer = build(net, recipe)
         Plan(recipe, 256, 1, 1).apply(optimizer, 0)
     for i in range(len(golden.starting(f"{prefix}gw"))):
-        lr = float(rate(_number(golden.about[f"lars_w{i + 1}"]["meaning"], "lr")))
+        lr = float(rate(_number(golden.about[f"{prefix}w{i + 1}"]["meaning"], "lr")))
         for group in optimizer.param_groups:
             group["lr"] = lr
         net.weight.grad, net.bias.grad = golden[f"{prefix}gw{i}"], golden[f"{prefix}gb{i}"]
