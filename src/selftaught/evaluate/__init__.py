@@ -1,0 +1,40 @@
+"""From an encoder to numbers that can be trusted: each with its protocol, beside honest floors.
+
+print(evaluate.compare(encoder, "train/", "test/").verdict)
+
+train = evaluate.embed(encoder, "train/")            # features, labels; one pass serves all
+evaluate.knn(train, evaluate.embed(encoder, "test/"), k=20)
+evaluate.probe((x, y), (x_test, y_test))             # arrays of your own
+evaluate.knn("train/", "test/", encoder="vit_small_patch16_224")    # a timm model
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selftaught.evaluate.commands import embed_command as embed_command
+    from selftaught.evaluate.commands import evaluate_command as evaluate_command
+    from selftaught.evaluate.compare import Comparison as Comparison
+    from selftaught.evaluate.compare import compare as compare
+    from selftaught.evaluate.features import Embeddings as Embeddings
+    from selftaught.evaluate.features import embed as embed
+    from selftaught.evaluate.features import pixels as pixels
+    from selftaught.evaluate.features import untrained as untrained
+    from selftaught.evaluate.scores import Score as Score
+    from selftaught.evaluate.scores import knn as knn
+    from selftaught.evaluate.scores import probe as probe
+
+_MODULE = {
+    **dict.fromkeys(("Embeddings", "embed", "pixels", "untrained"), "features"),
+    **dict.fromkeys(("Score", "knn", "probe"), "scores"),
+    **dict.fromkeys(("Comparison", "compare"), "compare"),
+    **dict.fromkeys(("embed_command", "evaluate_command"), "commands"),
+}
+
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)

@@ -1,0 +1,121 @@
+"""What `selftaught embed` and `selftaught evaluate` run: paths and numbers in, a result out."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from selftaught import export
+from selftaught.errors import UserError
+from selftaught.evaluate.compare import Comparison, compare
+from selftaught.evaluate.features import Embeddings, Progress, embed
+
+
+def embed_command(
+    encoder: str,
+    data: str,
+    *,
+    out: Path = Path("features.npz"),
+    labels: str | None = None,
+    size: int | None = None,
+    batch: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Embeddings:
+    """Write the features of images to a file: one row an image, in dataset order.
+
+    Args:
+        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        data: folder, list file, Parquet, tar shards or array of images.
+        out: file to write: .npz, .npy (features alone) or .parquet.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        size: side of the views in pixels; by default the encoder's own.
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as cpu or cuda; by default the best that the machine has.
+        precision: of the forward pass; bf16 is used only on processors that have it natively.
+    """
+    with _bar() as progress:
+        return embed(
+            encoder,
+            data,
+            labels=labels,
+            size=size,
+            batch=batch,
+            workers=workers,
+            device=device,
+            precision=precision,
+            out=out,
+            progress=progress,
+        )
+
+
+def evaluate_command(
+    encoder: str,
+    data: str,
+    *,
+    test: str | None = None,
+    labels: str | None = None,
+    k: int = 20,
+    temperature: float = 0.07,
+    size: int | None = None,
+    batch: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+    out: Path | None = None,
+) -> Comparison:
+    """Score an encoder on labelled images beside honest floors: raw pixels, the untrained network.
+
+    Args:
+        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        data: labelled images: folder of class folders, list file, Parquet, tar shards.
+        test: labelled images to score on; by default a fifth of each class of data is held out.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        k: neighbours that vote.
+        temperature: of their votes.
+        size: side of the views in pixels; by default the encoder's own.
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as cpu or cuda; by default the best that the machine has.
+        precision: of the forward pass; bf16 is used only on processors that have it natively.
+        seed: of the untrained network and of the probe.
+        out: JSON file for the scores.
+    """
+    if out is not None and out.suffix != ".json":
+        raise UserError(f"{out} must end in .json")
+    with _bar() as progress:
+        found = compare(
+            encoder,
+            data,
+            test,
+            labels=labels,
+            k=k,
+            temperature=temperature,
+            size=size,
+            batch=batch,
+            workers=workers,
+            device=device,
+            precision=precision,
+            seed=seed,
+            progress=progress,
+        )
+    if out is not None:
+        with export.atomic(out) as temporary:
+            temporary.write_text(json.dumps(found.as_dict(), indent=2) + "\n", "utf-8")
+    return found
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """A progress bar on the terminal, nothing where errors go elsewhere."""
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading and embedding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

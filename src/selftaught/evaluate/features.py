@@ -1,0 +1,379 @@
+"""One pass over a dataset: the features of one network, or of several at once."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from selftaught import augment, export
+from selftaught.augment.device import normalize
+from selftaught.backbones import Image
+from selftaught.data import BadSample, Samples, open_data
+from selftaught.errors import DataError, TrainingError, UserError
+
+log = logging.getLogger("selftaught")
+
+Progress = Callable[[int, int], None]
+"""Called with the number of samples that are done, and of all."""
+
+_FEW = 512
+"""With fewer samples, starting worker processes takes longer than it saves."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of the samples that could be read, in dataset order.
+
+    features: [N, D] float32. labels: [N] int64, -1 where unknown, or None. index: [N] positions in
+    the dataset. classes: names of the labels, where they have names. skipped: name of each sample
+    that could not be read -> why.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray | None = None
+    index: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    classes: tuple[str, ...] | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def embed(
+    encoder: Image | str | Path,
+    data: Any,
+    *,
+    labels: str | None = None,
+    size: int | None = None,
+    batch: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Features of plain views (resize, centre crop) of all samples that can be read.
+
+    Args:
+        encoder: a network, a run folder, an `encoder.safetensors`, or the name of a timm model,
+            which is then used with its pretrained weights.
+        data: anything that `open_data` takes, or its result.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        size: side of the views in pixels; by default the encoder's own.
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as `cuda`; by default where the network is, or the best for one from a file.
+        precision: `bf16` is used only on processors that have it natively.
+        out: file to write: .npz, .npy (features alone) or .parquet.
+        progress: is told how many samples are done.
+
+    Returns:
+        Features in dataset order, alike for any number of workers. The network is left in the mode
+        and place that it was in.
+
+    Raises:
+        UserError: an argument that cannot work.
+        DataError: no sample can be read.
+        TrainingError: the network gives features that are not finite.
+    """
+    if out is not None:
+        _writer(out)
+    network = resolve(encoder, size)
+    samples = open_samples(data, labels, network.channels)
+    with running(network, device_for(encoder, network, device), precision) as forward:
+        features, rest = one_pass(
+            [forward], samples, size or network.size, batch, workers, progress
+        )
+    found = Embeddings(features[0], *rest)
+    if out is not None:
+        _write(out, found, samples)
+    return found
+
+
+def pixels(
+    data: Any,
+    side: int = 16,
+    *,
+    labels: str | None = None,
+    channels: int = 3,
+    size: int = 224,
+    batch: int = 256,
+    workers: int | None = None,
+) -> Embeddings:
+    """Raw pixels as features: what an encoder must beat to have learned anything.
+
+    Args:
+        data, labels: as of `embed`.
+        side: the plain view is averaged down to `side` x `side`, the mean of each image removed.
+        channels: of the images.
+        size: side of the plain view in pixels.
+        batch, workers: as of `embed`.
+    """
+    samples = open_samples(data, labels, channels)
+    features, rest = one_pass([small_pixels(side)], samples, size, batch, workers)
+    return Embeddings(features[0], *rest)
+
+
+def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
+    """uint8 [B, C, S, S] -> [B, C * side * side], the mean of each image removed."""
+
+    def forward(x: Tensor) -> Tensor:
+        small = F.adaptive_avg_pool2d(x.float() / 255, side).flatten(1)
+        return small - small.mean(1, keepdim=True)
+
+    return forward
+
+
+def untrained(encoder: Image, seed: int = 0) -> Image:
+    """The same network with fresh weights from `seed`; the global generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = Image(**{**encoder.config, "pretrained": False})
+    fresh.mean, fresh.std = encoder.mean, encoder.std
+    return fresh
+
+
+def resolve(encoder: Image | str | Path, size: int | None = None) -> Image:
+    """The network that `encoder` stands for; see `embed`.
+
+    Raises:
+        UserError: it is neither a network of ours, nor a path, nor a name that timm knows.
+    """
+    if isinstance(encoder, Image):
+        return encoder
+    if not isinstance(encoder, str | Path):
+        raise UserError(
+            f"an encoder is a selftaught backbone, a path or a timm name, not a "
+            f"{type(encoder).__name__}; for features of your own use knn((x, y), (x_test, y_test))"
+        )
+    path = Path(encoder)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return export.load(path)
+    return Image(str(encoder), size or 224, pretrained=True).eval()
+
+
+def open_samples(data: Any, labels: str | None, channels: int) -> Samples:
+    """`data` as samples of `channels` channels."""
+    if not isinstance(data, Samples):
+        return open_data(data, labels=labels, channels=channels)
+    if data.channels != channels:
+        raise UserError(
+            f"the encoder takes images of {channels} channels, the samples have {data.channels}; "
+            f"open them with channels={channels}"
+        )
+    return data
+
+
+class Rest(NamedTuple):
+    """What an `Embeddings` holds beside features, in its order."""
+
+    labels: np.ndarray | None
+    index: np.ndarray
+    classes: tuple[str, ...] | None
+    skipped: dict[str, str]
+
+
+def one_pass(
+    networks: Sequence[Callable[[Tensor], Tensor]],
+    samples: Samples,
+    size: int,
+    batch: int = 256,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[np.ndarray], Rest]:
+    """Features of plain views under several networks: each image is read and decoded once.
+
+    Args:
+        networks: uint8 [B, C, size, size] on the CPU -> [B, D].
+        samples: to look at.
+        size, batch, workers, progress: as of `embed`.
+
+    Returns:
+        For each network [N, D] float32 of the readable samples; labels and the like.
+    """
+    if batch < 1 or size < 1 or (workers or 0) < 0:
+        raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
+    if workers is None:
+        workers = 0 if len(samples) < _FEW else min(8, _cores())
+    loader = DataLoader(
+        _Views(samples, size), batch, num_workers=workers, collate_fn=_collate, shuffle=False
+    )
+    features: list[np.ndarray] = []
+    index = np.empty(len(samples), np.int64)
+    skipped: dict[str, str] = {}
+    done = kept = 0
+    for where, images, bad in loader:
+        skipped |= {samples.name(i): reason for i, reason in bad}
+        if images is not None:
+            for n, network in enumerate(networks):
+                found = network(images).float().cpu().numpy()
+                _check_finite(found, samples, where)
+                if n == len(features):
+                    features.append(np.empty((len(samples), found.shape[1]), np.float32))
+                features[n][kept : kept + len(where)] = found
+            index[kept : kept + len(where)] = where
+            kept += len(where)
+        done += len(where) + len(bad)
+        if progress is not None:
+            progress(done, len(samples))
+    if not kept:
+        name, reason = next(iter(skipped.items()))
+        raise DataError(
+            f"none of the {len(samples)} samples can be read; the first: {name}: {reason}"
+        )
+    if skipped:
+        name, reason = next(iter(skipped.items()))
+        log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
+    index = index[:kept]
+    labels = None if samples.labels is None else np.asarray(samples.labels)[index]
+    classes = None if samples.classes is None else tuple(samples.classes)
+    return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
+
+
+class _Views(Dataset[tuple[int, np.ndarray | None, str]]):
+    """Plain views; None and the reason where a sample cannot be read. Picklable."""
+
+    def __init__(self, samples: Samples, size: int):
+        self.samples, self.pipeline = samples, augment.plain(size)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str]:
+        # Decoding at twice the size that is needed spares time, and no detail that could be seen.
+        try:
+            image = self.samples.read(i, min_side=2 * self.pipeline.resize)
+        except BadSample as error:
+            return i, None, str(error)
+        return i, self.pipeline(image), ""
+
+
+def _collate(
+    items: list[tuple[int, np.ndarray | None, str]],
+) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
+    good = [(i, image) for i, image, _ in items if image is not None]
+    images = torch.from_numpy(np.stack([image for _, image in good])) if good else None
+    return [i for i, _ in good], images, [(i, why) for i, image, why in items if image is None]
+
+
+@contextmanager
+def running(
+    network: Image, device: torch.device, precision: str
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """`network` on `device`, in evaluation mode, taking uint8; afterwards as and where it was."""
+    modes = {module: module.training for module in network.modules()}
+    home = next(network.parameters()).device
+    autocast = precision == "bf16" and _has_bf16(device)
+
+    @torch.inference_mode()
+    def forward(x: Tensor) -> Tensor:
+        x = normalize(x.to(device, non_blocking=True), network.mean, network.std)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            return network(x)
+
+    try:
+        network.to(device).eval()
+        yield forward
+    finally:
+        network.to(home)
+        for module, training in modes.items():
+            module.training = training
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = torch.cpu.get_capabilities()
+        native = device.type == "cpu" and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    if not native:
+        log.warning("this %s has no bf16 of its own, which would be slower: fp32", device.type)
+    return native
+
+
+def device_for(encoder: Image | str | Path, network: Image, device: str) -> torch.device:
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device={device!r} cannot be used ({reason}); try cpu") from error
+        return torch.device(device)
+    if isinstance(encoder, Image):
+        return next(network.parameters()).device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_finite(found: np.ndarray, samples: Samples, where: list[int]) -> None:
+    bad = np.flatnonzero(~np.isfinite(found).all(1))
+    if len(bad):
+        raise TrainingError(
+            f"the encoder gives features that are not finite, first for "
+            f"{samples.name(where[bad[0]])}: its weights are broken, or the range of bf16 is "
+            "exceeded; look at the run that made it"
+        )
+
+
+def _writer(out: Path) -> Callable[[Path, Embeddings, Samples], None]:
+    writers = {".npz": _npz, ".npy": _npy, ".parquet": _parquet}
+    if out.suffix not in writers:
+        raise UserError(f"{out} must end in one of {', '.join(writers)}")
+    return writers[out.suffix]
+
+
+def _write(out: Path, found: Embeddings, samples: Samples) -> None:
+    with export.atomic(out) as temporary:
+        _writer(out)(temporary, found, samples)
+
+
+def _names(found: Embeddings, samples: Samples) -> list[str]:
+    """Names that any file format takes: bytes that are no text are written as escapes."""
+    names = (samples.name(int(i)) for i in found.index)
+    return [n.encode("utf-8", "backslashreplace").decode() for n in names]
+
+
+def _npz(out: Path, found: Embeddings, samples: Samples) -> None:
+    arrays: dict[str, Any] = {"features": found.features, "index": found.index}
+    arrays["names"] = np.array(_names(found, samples))
+    if found.labels is not None:
+        arrays["labels"] = found.labels
+    if found.classes is not None:
+        arrays["classes"] = np.array(found.classes)
+    np.savez(out, **arrays)
+
+
+def _npy(out: Path, found: Embeddings, samples: Samples) -> None:
+    np.save(out, found.features)
+
+
+def _parquet(out: Path, found: Embeddings, samples: Samples) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    flat = pa.array(np.ascontiguousarray(found.features).reshape(-1))
+    columns: dict[str, Any] = {
+        "name": _names(found, samples),
+        "index": found.index,
+        "embedding": pa.FixedSizeListArray.from_arrays(flat, found.features.shape[1]),
+    }
+    if found.labels is not None:
+        columns["label"] = found.labels
+        if found.classes is not None:
+            names = found.classes
+            columns["class"] = [names[i] if i >= 0 else None for i in found.labels]
+    parquet.write_table(pa.table(columns), out)

@@ -1,0 +1,284 @@
+"""Classification from frozen features, each score with the protocol that made it."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selftaught.backbones import Image
+from selftaught.errors import TrainingError, UserError
+from selftaught.evaluate.features import Embeddings, embed
+
+STRENGTHS = tuple(10.0**e for e in range(-4, 3))
+"""Ridge penalties that `probe` chooses from, relative to the mean eigenvalue of the features."""
+
+_BLOCK = 2**24
+"""Similarities that are held at a time: 64 MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Share of test samples that are classified right, and how it was found.
+
+    value: per cent. n: number of test samples. seconds: on top of the features. correct: [n] bool.
+    """
+
+    name: str
+    value: float
+    n: int
+    protocol: str
+    seconds: float
+    correct: np.ndarray = field(repr=False, compare=False)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval in per cent, for samples drawn like these."""
+        return wilson(self.value / 100, self.n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.name} {self.value:.1f} % (95 % interval {low:.1f} to {high:.1f}, "
+            f"n {self.n}; {self.protocol})"
+        )
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a proportion, in per cent (Wilson, 1927)."""
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def knn(
+    train: Any,
+    test: Any = None,
+    *,
+    encoder: Image | str | Path | None = None,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> Score:
+    """Weighted k-nearest-neighbour classification by cosine (Wu et al., 2018, arXiv 1805.01978).
+
+    The k most similar training samples vote with exp(similarity / temperature).
+
+    Args:
+        train, test: `Embeddings`, or a pair of features [N, D] and labels [N], arrays or tensors;
+            with `encoder`, datasets that have labels. Without `test` a fifth of `train` is held
+            out.
+        encoder: embeds datasets first; see `embed`.
+        k: number of neighbours; all training samples where there are fewer.
+        temperature: of the votes, above 0.
+
+    Raises:
+        UserError: labels are missing, features do not fit, or a parameter is out of range.
+    """
+    if k < 1 or temperature <= 0:
+        raise UserError(f"k={k} must be at least 1 and temperature={temperature} above 0")
+    task = Task.of(train, test, encoder)
+    start = time.perf_counter()
+    k = min(k, len(task.train_x))
+    predicted = _vote(task, k, temperature)
+    protocol = f"{task.protocol}; cosine, k={k}, T={temperature:g}"
+    return task.score("k-NN", predicted, protocol, start)
+
+
+def probe(
+    train: Any,
+    test: Any = None,
+    *,
+    encoder: Image | str | Path | None = None,
+    seed: int = 0,
+) -> Score:
+    """Linear classification by ridge regression onto the classes, on standardized features.
+
+    Of seven strengths the one is taken that is best on a fifth of the training samples, which are
+    then all used; test samples are never looked at. The sweep costs one eigendecomposition.
+
+    Args:
+        train, test, encoder: as of `knn`.
+        seed: of the split of the training samples.
+
+    Raises:
+        UserError: labels are missing, or features do not fit.
+    """
+    task = Task.of(train, test, encoder)
+    start = time.perf_counter()
+    x, test_x = (v.cpu().double() for v in (task.train_x, task.test_x))
+    deviation, mean = torch.std_mean(x, 0, correction=0)
+    scale = deviation + 1e-6 * deviation.mean() + 1e-12  # constant features stay harmless
+    x, test_x = (x - mean) / scale, (test_x - mean) / scale
+    y = task.train_y.cpu()
+    fit, held = (torch.from_numpy(i) for i in split(y.numpy(), seed))
+    if len(held):
+        sweep = _ridge(x[fit], y[fit], x[held], STRENGTHS)
+        right = [int((p == y[held]).sum()) for p in sweep]
+        best = max(range(len(right)), key=lambda i: (right[i], STRENGTHS[i]))
+        strength, chosen = STRENGTHS[best], f"of 7 the best on {len(held)} held-out training samples"
+    else:  # one sample a class
+        strength, chosen = 1.0, "too few training samples to choose"
+    predicted = _ridge(x, y, test_x, (strength,))[0]
+    protocol = f"{task.protocol}; ridge classifier, strength {strength:g}, {chosen}"
+    return task.score("probe", predicted.to(task.test_y.device), protocol, start)
+
+
+def split(labels: np.ndarray, seed: int = 0, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to fit and positions held out: `share` of each class that has two or more."""
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), bool)
+    for c in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == c))
+        held[members[: max(1, round(share * len(members))) if len(members) > 1 else 0]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Features and labels of a classification; labels are 0..C-1, -1 for classes without training.
+
+    train_x: [N, D]; train_y: [N]; test_x: [M, D]; test_y: [M].
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    protocol: str
+
+    @staticmethod
+    def of(train: Any, test: Any = None, encoder: Image | str | Path | None = None) -> "Task":
+        """From what `knn` and `probe` take."""
+        a = _labelled(train, encoder)
+        b = None if test is None else _labelled(test, encoder)
+        if b is None:
+            known = np.flatnonzero(a.y >= 0)
+            fit, held = (known[i] for i in split(a.y[known]))
+            a, b = a.rows(fit), a.rows(held)
+            how = "a fifth of each class held out, seed 0"
+        else:
+            a, b = a.rows(np.flatnonzero(a.y >= 0)), b.rows(np.flatnonzero(b.y >= 0))
+            how = "given test set"
+        if a.x.shape[1:] != b.x.shape[1:]:
+            raise UserError(
+                f"train features have width {a.x.shape[1]}, test features {b.x.shape[1]}; both "
+                "must come from the same encoder"
+            )
+        codes = np.unique(a.y)
+        if len(codes) < 2 or not len(b.y):
+            raise UserError(
+                f"a score needs two classes of two samples at least, but there are {len(codes)} "
+                f"classes, {len(a.y)} training and {len(b.y)} test samples with labels"
+            )
+        test_y = b.codes(a)
+        where = np.searchsorted(codes, test_y).clip(max=len(codes) - 1)
+        known = codes[where] == test_y
+        device = a.x.device
+        protocol = f"{len(a.y)} train, {len(b.y)} test, {len(codes)} classes, {how}"
+        if not known.all():
+            protocol += (
+                f"; {int((~known).sum())} test samples of classes without training count as wrong"
+            )
+        return Task(
+            a.x,
+            torch.from_numpy(np.searchsorted(codes, a.y)).to(device),
+            b.x.to(device),
+            torch.from_numpy(np.where(known, where, -1)).to(device),
+            protocol,
+        )
+
+    def score(self, name: str, predicted: Tensor, protocol: str, start: float) -> Score:
+        correct = (predicted == self.test_y).cpu().numpy()
+        seconds = time.perf_counter() - start
+        return Score(name, 100 * float(correct.mean()), len(correct), protocol, seconds, correct)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    x: Tensor
+    y: np.ndarray
+    classes: tuple[str, ...] | None
+
+    def rows(self, index: np.ndarray) -> "_Labelled":
+        where = torch.from_numpy(index).to(self.x.device)
+        return _Labelled(self.x[where], self.y[index], self.classes)
+
+    def codes(self, other: "_Labelled") -> np.ndarray:
+        """Labels in the numbers of `other`: two folders number their classes independently."""
+        if self.classes is None or other.classes is None or self.classes == other.classes:
+            return self.y
+        position = {name: i for i, name in enumerate(other.classes)}
+        table = np.array([position.get(name, -1) for name in self.classes])
+        return table[self.y]
+
+
+def _labelled(given: Any, encoder: Image | str | Path | None) -> _Labelled:
+    if encoder is not None and not isinstance(given, Embeddings):
+        given = embed(encoder, given)
+    if isinstance(given, Embeddings):
+        features, labels, classes = given.features, given.labels, given.classes
+        if labels is None:
+            raise UserError(
+                "scores need labels, and this data has none: sort the images into one folder a "
+                "class, or name a column or a CSV of path,label with labels"
+            )
+    elif isinstance(given, tuple | list) and len(given) == 2:
+        (features, labels), classes = given, None
+    else:
+        raise UserError(
+            f"got a {type(given).__name__} where Embeddings or a pair (features, labels) is "
+            "needed; to score a dataset pass encoder as well"
+        )
+    x = torch.as_tensor(features).detach().float()
+    y = np.asarray(torch.as_tensor(labels).cpu()).astype(np.int64)
+    if x.dim() != 2 or y.ndim != 1 or len(x) != len(y):
+        raise UserError(
+            f"features must be [N, D] and labels [N], got {list(x.shape)} and {list(y.shape)}"
+        )
+    if not x.isfinite().all():
+        raise TrainingError(
+            f"{int((~x.isfinite()).any(1).sum())} of {len(x)} feature vectors are not finite; "
+            "look at the run that made the encoder"
+        )
+    return _Labelled(x, y, classes)
+
+
+def _vote(task: Task, k: int, temperature: float) -> Tensor:
+    """[M] predictions; similarities of a block of test and of training samples at a time."""
+    train, test = F.normalize(task.train_x, dim=1), F.normalize(task.test_x, dim=1)
+    rows = min(len(test), 1024)
+    columns = max(k, _BLOCK // rows)
+    classes = int(task.train_y.max()) + 1
+    predicted = []
+    for queries in test.split(rows):
+        best = queries.new_empty(len(queries), 0)
+        votes = task.train_y.new_empty(len(queries), 0)
+        for keys, labels in zip(train.split(columns), task.train_y.split(columns)):
+            near, where = (queries @ keys.T).topk(min(k, len(keys)), 1)
+            best, votes = torch.cat([best, near], 1), torch.cat([votes, labels[where]], 1)
+            best, where = best.topk(min(k, best.shape[1]), 1)
+            votes = votes.gather(1, where)
+        weights = ((best - best[:, :1]) / temperature).exp()  # relative to the nearest: no overflow
+        tally = best.new_zeros(len(queries), classes).scatter_add_(1, votes, weights)
+        predicted.append(tally.argmax(1))
+    return torch.cat(predicted)
+
+
+def _ridge(x: Tensor, y: Tensor, test_x: Tensor, strengths: tuple[float, ...]) -> list[Tensor]:
+    """Predictions for each strength, from one eigendecomposition of the smaller Gram matrix."""
+    mean = x.mean(0)
+    x, test_x = x - mean, test_x - mean
+    shares = F.one_hot(y).double()
+    bias = shares.mean(0)
+    wide = x.shape[1] > len(x)
+    values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
+    values = values.clamp(min=0)
+    left = test_x @ (x.T @ vectors if wide else vectors)
+    right = vectors.T @ ((shares - bias) if wide else x.T @ (shares - bias))
+    unit = values.sum() / x.shape[1] + 1e-12
+    return [((left / (values + s * unit)) @ right + bias).argmax(1) for s in strengths]
