@@ -116,6 +116,12 @@ def test_biases_and_norms_are_neither_decayed_nor_adapted():
         assert group["lr"] == (0.5 if flat else 2.0)
 
 
+def test_rate_of_biases_is_lars_s_alone():
+    """Another optimizer in place of the paper's LARS treats them like the rest."""
+    found = settings(Net(), Recipe("adamw", 2.0, bias_lr=0.25))
+    assert {group["lr"] for group in found.values()} == {2.0}
+
+
 def test_decay_all_is_one_group():
     net = Net()
     assert len(build(net, Recipe("sgd", 0.1, weight_decay=0.1, decay_all=True)).param_groups) == 1
@@ -184,7 +190,7 @@ def test_each_optimizer_learns_and_continues_bit_for_bit(name):
     net = Net()
     recipe = Recipe(name, 0.02)
     if name in ("lars", "lars_tf", "larc"):  # a step is a thousandth of the weight's norm
-        recipe = replace(recipe, lr=20.0, bias_lr=0.02 if name == "larc" else 0.002)
+        recipe = replace(recipe, lr=20.0, bias_lr=0.002)
     optimizer = ready(net, recipe)
     losses = train(net, optimizer, 15)
     assert losses[-1] < 0.9 * losses[0]

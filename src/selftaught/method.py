@@ -61,7 +61,7 @@ class Recipe:
         first: number that the schedules give the first step; 1 in MSN and the JEPAs.
         decay_all: whether biases and norms are decayed too.
         no_decay: names of submodules that are not decayed.
-        bias_lr: rate of biases and norms, as a fraction of `lr`.
+        bias_lr: rate of what LARS does not adapt, biases and norms, as a fraction of `lr`.
         layer_decay: factor on the rate from each layer of a ViT to the one below it.
         patch_lr: further factor on the rate of a ViT's patch embedding.
         constant: names of submodules whose rate stays at its peak.
@@ -118,7 +118,7 @@ class Method(nn.Module, ABC):
     """Smallest batch, over all processes, for which the loss means something."""
 
     reset: ClassVar[tuple[str, ...]] = ()
-    """Names of submodules that `on_epoch` makes anew; the engine then drops their optimizer state."""
+    """Names of submodules that `on_epoch` makes anew; the engine drops their optimizer state."""
 
     backbone: nn.Module
     progress: float = 0.0

@@ -124,7 +124,10 @@ class LARS(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]) -> None:
         lr, decay, eta = group["lr"], group["weight_decay"], group["eta"]
         adapt = group["adapt"]
-        moments = [self.state[w].setdefault("momentum", torch.zeros_like(w)) for w in weights]
+        for w in weights:
+            if not self.state[w]:
+                self.state[w]["momentum"] = torch.zeros_like(w)
+        moments = [self.state[w]["momentum"] for w in weights]
         if self.form == "larc" and adapt:
             of_weights, of_grads = _norms(weights), _norms(grads)
             some = (of_weights > 0) & (of_grads > 0)
@@ -184,8 +187,8 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
         flat = p.ndim <= 1 or name.endswith(".bias")
         decayed = not _inside(name, recipe.no_decay) and (recipe.decay_all or not flat)
-        scale = rate * (recipe.bias_lr if flat else 1.0)
         adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
+        scale = rate * (1.0 if adapt else recipe.bias_lr)
         key = (decayed, adapt, scale, _inside(name, recipe.constant))
         groups.setdefault(key, []).append(p)
     names = ("decayed", "adapt", "scale", "constant")
