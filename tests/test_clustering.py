@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.backbones import Image
+from selftaught.backbones.edges import sobel
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.clustering.deepcluster import DeepCluster
@@ -80,22 +81,33 @@ def test_deepcluster_says_what_it_needs():
         DeepCluster(flat(), samples=500)
     with pytest.raises(UserError, match=r"made for 20 images and got 30.*samples=30"):
         DeepCluster(flat(), samples=20, clusters=3).on_epoch(Corpus())
-    gray = flat()
-    gray.channels = 1
-    with pytest.raises(UserError, match="sobel=false"):
-        DeepCluster(gray, samples=30, clusters=3, sobel=True)
+    with pytest.raises(UserError, match="--sobel false"):
+        DeepCluster(Image("test_resnet", 32, channels=1), samples=30, clusters=3, sobel=True)
 
 
 def test_sobel_shows_edges_in_place_of_colours():
-    method = DeepCluster(flat(), samples=30, clusters=3, sobel=True)
     x = torch.zeros(1, 3, 6, 6)
     x[..., 3:] = 3.0  # an upright edge, 3 high in each channel
-    across, down, rest = method.edges(x)[0, :, 1:-1, 1:-1]
-    assert across.abs().sum(0).nonzero()[:, 0].tolist() == [1, 2]
-    assert across[:, 1].tolist() == [-12.0] * 4
+    across, down, rest = sobel(x)[0, :, 1:-1, 1:-1]
+    assert across.tolist() == [[0.0, -12.0, -12.0, 0.0]] * 4
     assert (down == 0).all()
     assert (rest == 0).all()
-    torch.testing.assert_close(method.encoder(x), method.backbone(method.edges(x)))
+    turned = sobel(x.mT)[0, :, 1:-1, 1:-1]
+    torch.testing.assert_close(turned[:2], torch.stack([down, across.mT]))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_deepcluster_with_sobel_leaves_an_encoder_that_sees_edges(name):
+    method = DeepCluster(Image(name, 32), samples=30, clusters=3, sobel=True).eval()
+    plain = Image(name, 32).eval()
+    plain.load_state_dict(method.backbone.state_dict())
+    rebuilt = Image(**method.backbone.config).eval()
+    rebuilt.load_state_dict(method.backbone.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    expected = plain(sobel(x))
+    torch.testing.assert_close(rebuilt(x), expected)
+    torch.testing.assert_close(rebuilt.features(x).pooled, expected)
+    assert not torch.allclose(plain(x), expected)
 
 
 def test_swav_holds_prototypes_still_at_first_and_fills_its_queue_in_time():

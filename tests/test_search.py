@@ -134,6 +134,14 @@ def test_whitening_keeps_the_strongest_directions_and_no_others():
     assert whiten(x[:2], 4).shape == (2, 1)  # two points span a line
 
 
+@pytest.mark.parametrize("shape", [(40, 41), (40, 40), (40, 39)])
+def test_whitening_is_the_same_with_few_samples_and_with_many(shape):
+    x = torch.randn(shape).double() * torch.linspace(1, 3, shape[1]).double()
+    u = torch.linalg.svd(x - x.mean(0), full_matrices=False).U
+    white = whiten(x, 10)
+    torch.testing.assert_close(white @ white.T, 40 * u[:, :10] @ u[:, :10].T)
+
+
 def test_neighbours_leave_out_the_query_but_not_its_duplicates():
     x = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.9, 0.1], [0.1, 1.0]])
     found = neighbours(x, 2)

@@ -165,18 +165,27 @@ def whiten(x: Tensor, dim: int) -> Tensor:
     Returns:
         [N, min(dim, rank of x)] with zero mean and identity covariance (over N), of x's type.
     """
+    n, width = x.shape
     mean = x.mean(0, dtype=torch.float64)
-    cov = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-    for rows in _blocks(len(x), x.shape[1]):
+    if n < width:
+        # fewer samples than dimensions: the smaller Gram matrix has the components themselves
+        centred = x.double() - mean
+        values, vectors = torch.linalg.eigh(centred @ centred.mT / n)
+        return (vectors * math.sqrt(n))[:, _strongest(values, dim, x)].to(x.dtype)
+    cov = torch.zeros(width, width, dtype=torch.float64, device=x.device)
+    for rows in _blocks(n, width):
         centred = x[rows].double() - mean
         cov.addmm_(centred.mT, centred)
-    values, vectors = torch.linalg.eigh(cov / len(x))
+    values, vectors = torch.linalg.eigh(cov / n)
+    keep = _strongest(values, dim, x)
+    matrix = vectors[:, keep] * values[keep].rsqrt()
+    return torch.cat([((x[r].double() - mean) @ matrix).to(x.dtype) for r in _blocks(n, width)])
+
+
+def _strongest(values: Tensor, dim: int, x: Tensor) -> Tensor:
+    """Where the `dim` largest of ascending eigenvalues are that x's precision tells from zero."""
     floor = values[-1] * max(x.shape) * torch.finfo(x.dtype).eps
-    values, vectors = values.flip(0), vectors.flip(1)
-    keep = min(dim, int((values > floor).sum()))
-    matrix = vectors[:, :keep] * values[:keep].rsqrt()
-    parts = [((x[r].double() - mean) @ matrix).to(x.dtype) for r in _blocks(len(x), x.shape[1])]
-    return torch.cat(parts)
+    return torch.arange(len(values), device=x.device).flip(0)[values.flip(0) > floor][:dim]
 
 
 def _check(x: Tensor, need: int, what: str, unit: str) -> Tensor:

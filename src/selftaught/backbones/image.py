@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 
 from .create import cells, channels_first, create, plain_vit
+from .edges import sobel
 from .positions import Grid, interpolate, sincos
 
 
@@ -36,6 +37,7 @@ class Image(nn.Module):
         pool: pooled features of a ViT: as timm has it, the class token, or the mean of the patches.
         class_token: whether a ViT keeps its class token.
         positions: of a ViT: learned as timm has them, or fixed sines and cosines.
+        edges: whether the network sees edges in place of colours; at least 2 channels.
     """
 
     net: nn.Module
@@ -50,11 +52,13 @@ class Image(nn.Module):
         pool: Literal["timm", "class", "mean"] = "timm",
         class_token: bool = True,
         positions: Literal["timm", "sincos"] = "timm",
+        edges: bool = False,
     ):
         super().__init__()
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
+        self.edges = False
         self.net = create(name, size, channels, pretrained, drop_path)
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
@@ -66,14 +70,16 @@ class Image(nn.Module):
             self.grid(size)
         if pool != "timm" or not class_token or positions != "timm":
             self.arrange(pool, class_token, positions)
+        if edges:
+            self.see_edges()
 
     @property
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this network; set `pretrained` to false where weights follow."""
         sizes = {"name": self.name, "size": self.size, "channels": self.channels}
         training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
-        tokens = {k: getattr(self, k) for k in ("pool", "class_token", "positions")}
-        return sizes | training | tokens
+        kind = {k: getattr(self, k) for k in ("pool", "class_token", "positions", "edges")}
+        return sizes | training | kind
 
     def arrange(
         self,
@@ -105,7 +111,16 @@ class Image(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
-        return self.net(x) if plain_vit(self.net) is None else self.features(x).pooled
+        return self.net(self._seen(x)) if plain_vit(self.net) is None else self.features(x).pooled
+
+    def see_edges(self) -> None:
+        """Show the network Sobel edges in place of colours, as DeepCluster does."""
+        if self.channels < 2:
+            raise UserError(
+                f"edges need 2 channels and this {self.name} takes {self.channels}; "
+                "leave edges off (--sobel false)"
+            )
+        self.edges = True
 
     @property
     def patch(self) -> int:
@@ -159,7 +174,7 @@ class Image(nn.Module):
             pooled = net.forward_head(tokens, pre_logits=True)
             return Features(pooled, tokens[:, net.num_prefix_tokens :], grid)
         anything = cast(Any, self.net)
-        maps = anything.forward_features(x)
+        maps = anything.forward_features(self._seen(x))
         pooled = anything.forward_head(maps, pre_logits=True)
         if maps.dim() == 4:
             maps = channels_first(maps, self.local_dim)
@@ -180,7 +195,7 @@ class Image(nn.Module):
         """
         net = self._vit("Masking")
         grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
-        tokens = net.patch_embed(x).flatten(1, -2)
+        tokens = net.patch_embed(self._seen(x)).flatten(1, -2)
         if replace is not None:
             mask, token = replace
             mask = mask.reshape(tokens.shape[:2])[..., None]
@@ -197,6 +212,10 @@ class Image(nn.Module):
             tokens = tokens.take_along_dim(keep[..., None], 1)
         tokens = net.norm_pre(net.pos_drop(torch.cat([*extra, tokens], 1)))
         return net.norm(net.blocks(tokens)), grid
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the first layer is shown of images x."""
+        return sobel(x) if self.edges else x
 
     def _vit(self, what: str) -> VisionTransformer:
         net = plain_vit(self.net)

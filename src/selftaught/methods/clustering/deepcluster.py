@@ -53,16 +53,13 @@ class DeepCluster(Method):
         self.backbone, self.samples, self.clusters = backbone, samples, clusters
         self.whitened, self.iterations = whitened, iterations
         self.sobel, self.scale = sobel, scale
-        self.edges = Sobel(backbone.channels) if sobel else nn.Identity()
+        if sobel:
+            backbone.see_edges()
         self.classifier = nn.Linear(backbone.dim, clusters)
         self.register_buffer("assignment", torch.arange(samples) % clusters)
 
     assignment: Tensor
     """[samples] cluster of each image; arbitrary before the first epoch."""
-
-    @property
-    def encoder(self) -> nn.Module:
-        return nn.Sequential(self.edges, self.backbone) if self.sobel else self.backbone
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")
@@ -77,7 +74,7 @@ class DeepCluster(Method):
         device = self.assignment.device
         # all processes draw alike: from process 0's generator
         seed = int(dist.from_first(torch.randint(2**62, (1,)).to(device)))
-        features = F.normalize(whiten(corpus.embed(self.encoder), self.whitened), dim=1).to(device)
+        features = F.normalize(whiten(corpus.embed(self.backbone), self.whitened), dim=1).to(device)
         found = kmeans(features, self.clusters, self.iterations, seed, init="random")
         self.assignment.copy_(dist.from_first(found.assignment))
         generator = torch.Generator().manual_seed(seed)
@@ -90,7 +87,7 @@ class DeepCluster(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, H, W]."""
         (x,) = batch.views
-        scores = self.classifier(self.backbone(self.edges(x)))
+        scores = self.classifier(self.backbone(x))
         return cluster_cross_entropy([scores], self.assignment[batch.index][None])
 
 
@@ -117,27 +114,3 @@ def balanced(assignment: Tensor, generator: torch.Generator) -> Tensor:
     ]
     order = torch.cat(drawn)
     return order[torch.randperm(len(order), generator=generator)][: len(assignment)]
-
-
-class Sobel(nn.Module):
-    """Horizontal and vertical edges of the grey image, then zeros for the channels that are left.
-
-    Args:
-        channels: of the images, at least 2.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, channels: int):
-        super().__init__()
-        if channels < 2:
-            raise UserError(
-                f"sobel makes 2 channels and the backbone takes {channels}; set sobel=false"
-            )
-        across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-        self.register_buffer("kernel", torch.stack([across, across.mT])[:, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        edges = F.conv2d(x.mean(1, keepdim=True), self.kernel, padding=1)
-        return torch.cat([edges, x.new_zeros(x[:, 2:].shape)], 1)

@@ -8,6 +8,7 @@ from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
 
 
@@ -94,6 +95,7 @@ class SwAV(Method):
         that of unconstrained ones, as in the paper's code."""
         self.scores.weight.copy_(F.normalize(self.scores.weight, dim=1))
 
+    @full_precision
     def swap(self, z: Tensor) -> Tensor:
         """z: [V, B, dim] unit embeddings, those of the two global views first (Eq. 2 and 6)."""
         scores = self.scores(z)

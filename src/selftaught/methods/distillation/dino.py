@@ -8,6 +8,7 @@ from selftaught.backbones import Image
 from selftaught.backbones.depth import without_drop_path
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.objectives.assignment import cross_prediction
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
 from selftaught.schedule import cosine, linear
 
@@ -100,9 +101,9 @@ class DINO(Method):
             teacher = self.teacher_head(each_size(self.teacher, batch.views[:2]))
         return self.distill(self.head(each_size(self.backbone, batch.views)), teacher)
 
+    @full_precision
     def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
         """student: [V, B, prototypes] logits; teacher: [2, B, prototypes], of the global views."""
-        teacher = teacher.to(self.center.dtype)
         targets = ((teacher - self.center) / self.temperature).softmax(-1)
         loss = cross_prediction(targets, student / self.student_temp)
         self.center.lerp_(dist.mean(teacher.mean((0, 1))), 1 - self.center_momentum)
