@@ -218,7 +218,8 @@ def test_atomic_leaves_the_old_file_where_the_block_fails(tmp_path):
             temporary.write_text("half")
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert file.read_text() == "old"
     with export.atomic(file) as temporary:
         temporary.write_text("new")

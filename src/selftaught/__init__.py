@@ -12,7 +12,7 @@ __version__ = version("selftaught")
 _HOME = {
     "backbone": "selftaught.backbones",
     "check": "selftaught.data.check",
-    "embed": "selftaught.embed",
+    "embed": "selftaught.evaluate",
     "load": "selftaught.export",
     "open_data": "selftaught.data",
     "pretrain": "selftaught.engine.pretrain",

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selftaught.evaluate.commands import embed_command as embed_command
     from selftaught.evaluate.commands import evaluate_command as evaluate_command
-    from selftaught.evaluate.compare import Comparison as Comparison
-    from selftaught.evaluate.compare import compare as compare
     from selftaught.evaluate.features import Embeddings as Embeddings
     from selftaught.evaluate.features import embed as embed
     from selftaught.evaluate.features import pixels as pixels
     from selftaught.evaluate.features import untrained as untrained
+    from selftaught.evaluate.floors import Comparison as Comparison
+    from selftaught.evaluate.floors import compare as compare
     from selftaught.evaluate.scores import Score as Score
     from selftaught.evaluate.scores import knn as knn
     from selftaught.evaluate.scores import probe as probe
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MODULE = {
     **dict.fromkeys(("Embeddings", "embed", "pixels", "untrained"), "features"),
     **dict.fromkeys(("Score", "knn", "probe"), "scores"),
-    **dict.fromkeys(("Comparison", "compare"), "compare"),
+    **dict.fromkeys(("Comparison", "compare"), "floors"),
     **dict.fromkeys(("embed_command", "evaluate_command"), "commands"),
 }
 

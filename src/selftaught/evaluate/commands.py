@@ -1,6 +1,5 @@
 """What `selftaught embed` and `selftaught evaluate` run: paths and numbers in, a result out."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from selftaught import export
 from selftaught.errors import UserError
-from selftaught.evaluate.compare import Comparison, compare
 from selftaught.evaluate.features import Embeddings, Progress, embed
+from selftaught.evaluate.floors import Comparison, compare
 
 
 def embed_command(
@@ -107,8 +105,7 @@ def evaluate_command(
             progress=progress,
         )
     if out is not None:
-        with export.atomic(out) as temporary:
-            temporary.write_text(json.dumps(found.as_dict(), indent=2) + "\n", "utf-8")
+        found.save(out)
     return found
 
 

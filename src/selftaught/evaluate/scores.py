@@ -120,7 +120,10 @@ def probe(
         sweep = _ridge(x[fit], y[fit], x[held], STRENGTHS)
         right = [int((p == y[held]).sum()) for p in sweep]
         best = max(range(len(right)), key=lambda i: (right[i], STRENGTHS[i]))
-        strength, chosen = STRENGTHS[best], f"of 7 the best on {len(held)} held-out training samples"
+        strength, chosen = (
+            STRENGTHS[best],
+            f"of 7 the best on {len(held)} held-out training samples",
+        )
     else:  # one sample a class
         strength, chosen = 1.0, "too few training samples to choose"
     predicted = _ridge(x, y, test_x, (strength,))[0]

@@ -1,5 +1,6 @@
 """An encoder beside its floors: raw pixels, and the same network untrained."""
 
+import json
 import math
 import time
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from selftaught import export
 from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.errors import UserError
@@ -142,6 +144,11 @@ class Comparison:
                 for score in pair
             ],
         }
+
+    def save(self, path: Path) -> None:
+        """Write `as_dict` as JSON, whole or not at all."""
+        with export.atomic(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), indent=2) + "\n", "utf-8")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(title=self.encoder, title_justify="left")
