@@ -130,6 +130,9 @@ def loader(
         worker_init_fn=_quiet if workers else None,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
+        # without one of its own it draws from the global generator, at each iteration and so once
+        # more in a resumed run
+        generator=torch.Generator(),
     )
 
 

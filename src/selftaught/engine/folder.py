@@ -100,7 +100,7 @@ class Metrics:
 
     Args:
         out: run folder.
-        step: first step that will be written.
+        step: steps that are done; later rows are dropped.
     """
 
     def __init__(self, out: Path, step: int):
@@ -109,10 +109,10 @@ class Metrics:
         if self.path.exists():
             with self.path.open(newline="") as file:
                 reader = csv.DictReader(file)
-                kept = [r for r in reader if (r["step"] or "").isdigit() and int(r["step"]) < step]
+                kept = [r for r in reader if (r["step"] or "").isdigit() and int(r["step"]) <= step]
                 self.columns = list(reader.fieldnames or [])
             self._write("w", kept, header=True)
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step, max_queue=100)
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1, max_queue=100)
 
     def add(self, row: dict[str, float]) -> None:
         """One row; the columns are those of the first."""

@@ -2,6 +2,8 @@
 
 import logging
 import random
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ import torch
 import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch._C import _error_if_any_worker_fails
 
 from selftaught import dist
 from selftaught.augment.device import normalize
@@ -87,6 +90,7 @@ class Loop:
         self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.loss_before: Tensor | None = None
+        self.waiting = False
 
     def run(self) -> None:
         """Train to the end.
@@ -118,16 +122,14 @@ class Loop:
     # one step -------------------------------------------------------------------------------
 
     def _step(self, stream: Iterator[Item], epoch: int) -> None:
-        method, waited = self.method, 0.0
+        begun = time.perf_counter()
+        items = [self._next(stream) for _ in range(self.accumulate)]
+        waited = time.perf_counter() - begun
+        method = self.method
         method.progress = self.step / self.steps
         self.plan.apply(self.optimizer, self.step)
         terms: dict[str, Tensor] = {}
-        for part in range(self.accumulate):
-            begun = time.perf_counter()
-            item = self._next(stream)
-            waited += time.perf_counter() - begun
-            if item.bad:
-                self._record(item.bad)
+        for part, item in enumerate(items):
             batch = self._on_device(item)
             with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
                 parts = self.module.loss(batch)
@@ -211,11 +213,21 @@ class Loop:
         last = epoch + 1 if self.each_epoch else self.steps // self.per_epoch
         self.order.epochs = range(epoch, last)
         self.order.start = within * self.accumulate
-        return iter(self.batches)
+        stream = iter(self.batches)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, self._on_child)
+        return stream
+
+    def _on_child(self, *_: Any) -> None:
+        """A worker may have died: torch would raise wherever we are, we only between two steps."""
+        if self.waiting:
+            _error_if_any_worker_fails()
 
     def _next(self, stream: Iterator[Item]) -> Item:
+        self.waiting = True
         try:
-            return next(stream)
+            _error_if_any_worker_fails()
+            item = next(stream)
         except (RuntimeError, ConnectionError, EOFError) as error:
             state = self.state()  # of the last whole step
             if self.signals.received is not None:  # the signal hit the workers too
@@ -227,6 +239,11 @@ class Loop:
                 f"a process that reads images died or hung ({error}); often memory ran out: lower "
                 f"--workers. The run is saved at step {self.step}: repeat the command with --resume"
             ) from error
+        finally:
+            self.waiting = False
+        if item.bad:
+            self._record(item.bad)
+        return item
 
     def _record(self, bad: list[Bad]) -> None:
         for index, reason in bad:

@@ -134,6 +134,7 @@ def pretrain(
     """
     settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
     _check(settings)
+    recipe = _recipe(method.recipe, optimizer, lr, weight_decay, warmup, clip)
     samples = open_data(
         data,
         column=column,
@@ -164,7 +165,6 @@ def pretrain(
 
     torch.set_flush_denormal(True)  # values next to zero make CPUs many times slower
     torch.backends.cudnn.deterministic = True
-    recipe = _recipe(method.recipe, batch, optimizer, lr, weight_decay, warmup, clip)
     if dist.world() > 1 and method.sync_batchnorm:
         synchronize(method)
     if channels_last:
@@ -347,7 +347,6 @@ def _workers(fabric: Fabric) -> int:
 
 def _recipe(
     recipe: Recipe,
-    batch: int,
     optimizer: str | None,
     lr: float | None,
     weight_decay: float | None,
@@ -391,8 +390,8 @@ def _compare(
         if state["step"] >= state["steps"] and not length:
             raise UserError(
                 f"the run in {out} is finished ({state['steps']} steps); to extend it give a "
-                "larger --epochs with --resume: its schedules are then laid over the new length, so "
-                "the learning rate jumps back up"
+                "larger --epochs with --resume: its schedules are then laid over the new length, "
+                "so the learning rate jumps back up"
             )
     others = [d for d in differences if d not in length]
     if others and not force:
