@@ -188,7 +188,7 @@ def _spelled(argv: Iterable[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             words.append(name.replace("_", "-") + equals + value)
-        elif words and words[-1].startswith("--") and re.match(r"-\.?\d", word):
+        elif words and re.fullmatch(r"--[^=]+", words[-1]) and re.match(r"-\.?\d", word):
             words[-1] += "=" + word  # a negative value that argparse would take for an option
         else:
             words.append(word)

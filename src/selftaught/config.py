@@ -30,8 +30,6 @@ SECTIONS = {
 }
 FILLED = ("samples",)
 """Parameters of methods that only the data can give."""
-OF_THE_COMMAND = ("resume", "overwrite", "force")
-"""How one command treats what it finds: no property of the run, so not in its file."""
 
 
 def signatures(method: str | None) -> dict[str, Signature]:
@@ -139,7 +137,9 @@ def convert(parameter: Parameter, value: Any, called: str) -> Any:
 
 def near(word: Any, known: Iterable[str], otherwise: str = "") -> str:
     """`: did you mean X?`, or `otherwise` where nothing known is near."""
-    found = difflib.get_close_matches(str(word), list(known), 1, 0.6)
+    known, word = list(known), str(word)
+    found = [k for k in known if len(word) > 3 and k.startswith(word)]
+    found += difflib.get_close_matches(word, known, 1, 0.6)
     return f": did you mean {found[0]}?" if found else otherwise
 
 
@@ -147,7 +147,7 @@ def dump(content: dict[str, Any]) -> str:
     """A configuration as YAML in a stable order, each parameter beside what it means."""
     method = content.get("method")
     every = signatures(method if method in methods.files() else None)
-    lines = ["# repeat this run: selftaught pretrain --config THIS_FILE --out ANOTHER_FOLDER"]
+    lines = ["# To repeat this run: selftaught pretrain --config THIS_FILE"]
     lines += [f"{key}: {_inline(content[key])}" for key in WORDS if content.get(key) is not None]
     for section, meaning in SECTIONS.items():
         given = content.get(section)
@@ -158,8 +158,6 @@ def dump(content: dict[str, Any]) -> str:
         docs = {p.name: p.doc for p in every[section].parameters} if section in every else {}
         lines += ["", f"{section}:  # {meaning}"]
         for key, value in given.items():
-            if section == "training" and key in OF_THE_COMMAND:
-                continue
             comment = f"  # {docs[key]}" if docs.get(key) else ""
             lines.append(f"  {_inline(key)}: {_inline(value)}{comment}")
     return "\n".join(lines) + "\n"
@@ -167,11 +165,15 @@ def dump(content: dict[str, Any]) -> str:
 
 def _inline(value: Any) -> str:
     """A plain value on one line."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_inline, value))}]"
     value = str(value) if isinstance(value, Path) else value
+    # in a list, so that what means something there is quoted; breaks of lines only fit in quotes
+    quoted = '"' if isinstance(value, str) and not value.isprintable() else None
     text = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+        [value], default_flow_style=True, default_style=quoted, allow_unicode=True, width=10**9
     )
-    return text.strip().removesuffix("\n...")
+    return text.removeprefix("[").removesuffix("]\n")
 
 
 class _Loader(yaml.SafeLoader):

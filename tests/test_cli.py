@@ -1,0 +1,408 @@
+"""The command line: quick answers without torch, errors in words, run.yaml that repeats a run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selftaught import cli, config, methods
+from selftaught.arguments import Group, Parser, Positional, options
+from selftaught.cli import COMMANDS, NAMES, arguments, main, request
+from selftaught.errors import DataError, Interrupted, TrainingError, UserError
+from selftaught.signature import Parameter
+
+METHODS = sorted(methods.files())
+SECTIONS = ("backbone", "options", "training")
+
+PROBE = """
+import json, sys, time
+from selftaught.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code or 0
+heavy = sorted({"torch", "timm", "torchvision", "lightning_fabric", "lightning"} & set(sys.modules))
+json.dump({"code": code, "heavy": heavy, "seconds": time.process_time()}, sys.__stderr__)
+"""
+
+
+def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
+    """Exit code, heavy modules and CPU seconds of a process that runs a command; its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *words],
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | env,
+    )
+    text, brace, found = done.stderr.rpartition("{")
+    return json.loads(brace + found), done.stdout, text
+
+
+# quick answers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("", 0, "usage: selftaught COMMAND"),
+        ("--help", 0, "examples:"),
+        ("--version", 0, "selftaught 0."),
+        ("methods", 0, "simclr"),
+        ("methods dino", 0, "--teacher-temp A,B"),
+        ("methods --json", 0, '"simclr"'),
+        ("pretrain --help", 0, "--epochs N"),
+        ("pretrain simclr --help", 0, "--temperature X"),
+        ("evaluate --help", 0, "--temperature X"),
+        ("pretran", 2, "no command 'pretran': did you mean pretrain?"),
+        ("methods simcrl", 2, "no method is called 'simcrl': did you mean simclr?"),
+        ("pretrain simcrl photos/", 2, "no method is called 'simcrl': did you mean simclr?"),
+        ("pretrain simclr photos/ --epoch 9", 2, "no option --epoch: did you mean --epochs?"),
+        ("pretrain simclr photos/ --epochs ten", 2, "--epochs must be a whole number, got 'ten'"),
+        ("pretrain simclr", 2, "needs DATA"),
+        ("pretrain simclr nowhere/", 2, "nowhere does not exist"),
+        ("check nowhere", 2, "nowhere does not exist"),
+        ("evaluate a nowhere", 2, "nowhere does not exist"),
+        ("pretrain --config nowhere.yaml", 2, "nowhere.yaml cannot be read"),
+    ],
+)
+def test_answers_at_once_without_torch(words: str, code: int, says: str):
+    found, out, err = probe(*words.split())
+    assert found["code"] == code
+    assert found["heavy"] == []
+    assert found["seconds"] < 0.3
+    assert says in (err if code else out)
+    if code:
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+    else:
+        assert err == ""
+
+
+def test_works_in_a_poor_environment():
+    """No home, an ASCII terminal, names that it cannot show, assertions off."""
+    found, out, _ = probe("methods", LC_ALL="POSIX", PYTHONIOENCODING="ascii", HOME="")
+    assert found["code"] == 0
+    assert "simclr" in out
+    found, _, err = probe("check", "féte\udcff", PYTHONIOENCODING="ascii", PYTHONOPTIMIZE="1")
+    assert found["code"] == 2
+    assert "f\\xe9te" in err
+
+
+def test_a_closed_pipe_is_quiet():
+    command = [sys.executable, "-m", "selftaught", "methods", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+# errors become exit codes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("u"), 2),
+        (DataError("d"), 3),
+        (TrainingError("t"), 1),
+        (Interrupted("i"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys, error: BaseException, code: int):
+    def run(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert main(["check"]) == code
+    assert "Traceback" not in capsys.readouterr().err
+    if code != 130:
+        assert main(["check", "--debug"]) == code
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_every_name_is_a_command(capsys):
+    for name in NAMES:
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help"])
+        assert not end.value.code
+        assert f"usage: selftaught {name}" in capsys.readouterr().out
+    assert set(COMMANDS) < set(NAMES)
+
+
+# options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_names_of_options_do_not_clash(name: str):
+    words = [
+        {"name": "backbone"}.get(p.name, p.name) if section == "backbone" else p.name
+        for section, signature in config.signatures(name).items()
+        for p in config.settable(signature)
+    ]
+    assert len(words) == len(set(words))
+    assert not {"config", "help", "debug", "method", "data"} & set(words)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_help_shows_every_parameter(name: str, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert (f"{name}, by default as its paper:" in text) == bool(
+        config.settable(methods.signature(name))
+    )
+    assert "training:" in text
+    assert "backbone:" in text
+    for signature in config.signatures(name).values():
+        for p in config.settable(signature):
+            assert p.doc, f"{p.name} is not documented"
+            assert p.doc.rstrip(".") in text
+    assert f"(default: {cli.default_backbone(name)})" in text
+
+
+def test_default_backbones_are_those_of_the_classes():
+    for name in METHODS:
+        assert cli.default_backbone(name) == methods.find(name).default_backbone
+
+
+def test_what_is_given_lands_in_its_section():
+    words = (
+        "simclr photos --temperature 0.2 --backbone resnet18 --size 64 --no-pretrained "
+        "--weight_decay 1e-4 --no-evaluate --value-range -1,1 --out=runs/a_b"
+    )
+    asked = request(words.split())
+    assert asked.method == "simclr"
+    assert asked.data == "photos"
+    assert asked.options == {"temperature": 0.2}
+    assert asked.backbone == {"name": "resnet18", "size": 64, "pretrained": False}
+    assert asked.training == {
+        "weight_decay": 1e-4,
+        "evaluate": False,
+        "value_range": (-1.0, 1.0),
+        "out": Path("runs/a_b"),
+    }
+
+
+def test_data_may_come_before_or_after_options():
+    for words in ("dino photos --epochs 3", "dino --epochs 3 photos", "dino --epochs=3 photos"):
+        asked = request(words.split())
+        assert (asked.data, asked.training) == ("photos", {"epochs": 3})
+
+
+def test_tuples_choices_and_none():
+    words = "dino p --teacher-temp 0.04,0.07 --optimizer adamw --lr none"
+    asked = request(words.split())
+    assert asked.options == {"teacher_temp": (0.04, 0.07)}
+    assert asked.training == {"optimizer": "adamw", "lr": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("", "needs METHOD first"),
+        ("--epochs 3 simclr photos", "needs METHOD first"),
+        ("simclr a b", "takes DATA, got 'b' besides"),
+        ("simclr a --temprature 1", "--temprature: did you mean --temperature?"),
+        ("simclr a --temp 1", "--temp: did you mean --temperature?"),
+        ("simclr a --qqqqqq 1", "no option --qqqqqq; see selftaught pretrain simclr --help"),
+        ("simclr a --momentum 0.9", "no option --momentum"),
+        ("simclr a --optimizer adan", "--optimizer must be one of sgd, adam, "),
+        ("simclr a --epochs", "--epochs: expected one argument"),
+        ("simclr a --epochs 1.5", "--epochs must be a whole number, got '1.5'"),
+        ("simclr a --no-evaluat", "--no-evaluat: did you mean --no-evaluate?"),
+        ("dino a --teacher-temp 1", "--teacher-temp must be 2 values as A,B"),
+        ("deepcluster a --samples 3", "no option --samples"),
+        ("simclr --config", "--config: expected one argument"),
+    ],
+)
+def test_wrong_words(words: str, says: str):
+    with pytest.raises(UserError) as error:
+        request(words.split())
+    assert says in str(error.value)
+
+
+def test_commands_are_called_with_what_was_given(tmp_path: Path):
+    assert arguments("evaluate", ["run", str(tmp_path), "--k", "5"]) == {
+        "encoder": "run",
+        "data": str(tmp_path),
+        "k": 5,
+    }
+    with pytest.raises(UserError, match="needs DATA"):
+        arguments("embed", ["run"])
+    with pytest.raises(UserError, match=r"has no option --kk: did you mean --k\?"):
+        arguments("evaluate", ["run", str(tmp_path), "--kk", "5"])
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.tuples(st.floats(-9, 9), st.integers()),
+    st.booleans(),
+    st.one_of(st.none(), st.integers()),
+)
+def test_words_come_back_as_the_values_that_were_meant(number, pair, flag, maybe):
+    parameters = [
+        Parameter("number", float, True, None, ""),
+        Parameter("a_pair", tuple[float, int], True, None, ""),
+        Parameter("flag", bool, True, None, ""),
+        Parameter("maybe", int | None, True, None, ""),
+    ]
+    parser = Parser("x", "", [Positional("place", "")], [Group("g", options(parameters))])
+    words = ["--number", repr(number), "--a-pair", f"{pair[0]!r},{pair[1]}"]
+    words += ["--flag" if flag else "--no-flag", "--maybe", str(maybe), "here"]
+    places, given = parser.read(words)
+    assert places == ["here"]
+    assert given[""] == {"number": number, "a_pair": pair, "flag": flag, "maybe": maybe}
+
+
+# methods -----------------------------------------------------------------------------------------
+
+
+def test_list_of_methods_is_complete(capsys):
+    assert main(["methods", "--json"]) == 0
+    found = {m["name"]: m for m in json.loads(capsys.readouterr().out)}
+    assert sorted(found) == METHODS
+    for name, about in found.items():
+        assert about["summary"]
+        assert "http" in about["paper"]
+        kind = methods.find(name)
+        assert about["class"] == kind.__name__
+        assert about["family"] in kind.__module__
+    assert main(["methods", "byol", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["byol"]
+
+
+# configuration -----------------------------------------------------------------------------------
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_file_gives_what_words_do_not(tmp_path: Path):
+    path = write(
+        tmp_path,
+        "method: simclr\ndata: photos\nbackbone: resnet18\noptions: {temperature: 0.2, dim: 64}\n"
+        "training: {epochs: 7, lr: 1e-3, seed: 3}\nmade_by: {selftaught: 9.9, anything: [1]}\n",
+    )
+    asked = request(["--config", path])
+    assert asked == (
+        "simclr",
+        "photos",
+        {"name": "resnet18"},
+        {"temperature": 0.2, "dim": 64},
+        {"epochs": 7, "lr": 1e-3, "seed": 3},
+    )
+    asked = request(["simclr", "others", f"--config={path}", "--dim", "8", "--seed", "4"])
+    assert asked.data == "others"
+    assert asked.options == {"temperature": 0.2, "dim": 8}
+    assert asked.training == {"epochs": 7, "lr": 1e-3, "seed": 4}
+    assert request(["--config", path, "others"]).data == "others"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("metod: simclr", "'metod' is not a setting: did you mean method?"),
+        ("epochs: 3", "'epochs' is not a setting: it belongs under `training:`"),
+        ("method: simcrl", "no method is called 'simcrl': did you mean simclr?"),
+        ("method: [simclr]", "method must be text, got ['simclr']"),
+        ("training: {epoch: 3}", "training has no setting 'epoch': did you mean epochs?"),
+        ("training: {epochs: ten}", "training.epochs must be a whole number, got 'ten'"),
+        ("training: {epochs: true}", "training.epochs must be a whole number, got True"),
+        ("training: 3", "training must hold the parameters of pretrain, got 3"),
+        ("backbone: {nam: x}", "backbone has no setting 'nam': did you mean name?"),
+        ("options: {temperature: 1}", "options need a method"),
+        ("method: simclr\noptions: {temprature: 1}", "'temprature': did you mean temperature?"),
+        ("method: byol\noptions: {temperature: 1}", "byol has no setting 'temperature'"),
+        ("a: 1\na: 2", "a is given twice"),
+        ("a: &x [1]\nb: *x", "aliases are not allowed"),
+        ("[1", "is not plain YAML"),
+        ("", "got nothing"),
+        ("- 1", "got list"),
+        ("{[1]: 2}", "is not plain YAML"),
+        ("[" * 5000, "is not plain YAML"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, says: str):
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        request(["--config", path])
+    assert says in str(error.value)
+    assert path in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'method: !!python/object/apply:os.system ["touch CANARY"]',
+        "method: !!python/name:os.system",
+        "backbone: {class_path: os.system}",
+    ],
+)
+def test_files_run_no_code(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        request(["--config", write(tmp_path, text)])
+    assert not (tmp_path / "CANARY").exists()
+
+
+def test_a_file_that_is_no_text(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        config.load(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        config.load(tmp_path)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """A run with every default written out, as the engine does."""
+    every = config.signatures(name)
+    content: dict[str, Any] = {"method": name, "data": "photos"}
+    for section in SECTIONS:
+        content[section] = {p.name: p.default for p in config.settable(every[section])}
+    return content
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_written_is_what_is_read(name: str, tmp_path: Path):
+    content = defaults(name)
+    path = write(tmp_path, config.dump(content | {"made_by": {"selftaught": "0.1"}}))
+    found = config.validate(config.load(path), path)
+    assert found == content
+    for section in SECTIONS:
+        assert list(found[section]) == list(content[section])
+    for p in config.settable(methods.signature(name)):
+        assert f"# {p.doc}" in Path(path).read_text(encoding="utf-8")
+
+
+plain = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(),
+    st.lists(st.floats(allow_nan=False) | st.text(), max_size=3),
+)
+names = st.from_regex(r"[a-z][a-z_]{0,9}", fullmatch=True)
+
+
+@given(st.text(min_size=1), st.dictionaries(names, plain), st.dictionaries(names, plain))
+def test_any_plain_value_survives_a_file(data: str, options: dict, training: dict):
+    content = {"method": "my own", "data": data, "options": options, "training": training}
+    found = yaml.safe_load(config.dump(content))
+    assert found == {k: v for k, v in content.items() if v}
