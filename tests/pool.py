@@ -1,9 +1,9 @@
 """Two gloo processes that run functions for the tests, started once a session."""
 
+import queue
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,32 +30,45 @@ class Pool:
     """`run(f, *a)` calls `f(rank, *a)` in both processes at once and returns both results."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         context = mp.get_context("spawn")
         self.folder = tempfile.TemporaryDirectory()
         self.tasks = [context.Queue() for _ in range(WORLD)]
         self.results = context.Queue()
         self.processes = [
-            context.Process(
-                target=_serve, args=(r, str(Path(self.folder.name)), q, self.results), daemon=True
-            )
+            context.Process(target=_serve, args=(r, self.folder.name, q, self.results), daemon=True)
             for r, q in enumerate(self.tasks)
         ]
         for process in self.processes:
             process.start()
 
     def run(self, function: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Any]:
-        for queue in self.tasks:
-            queue.put((function, arguments))
-        answers = sorted(
-            (self.results.get(timeout=timeout) for _ in range(WORLD)), key=lambda a: a[0]
-        )
-        failed = [f"rank {rank}:\n{error}" for rank, _, error in answers if error]
+        for tasks in self.tasks:
+            tasks.put((function, arguments))
+        answers: dict[int, Any] = {}
+        failed: list[str] = []
+        while len(answers) + len(failed) < WORLD:
+            try:  # a process whose partner failed waits for it in vain
+                rank, value, error = self.results.get(timeout=5 if failed else timeout)
+            except queue.Empty:
+                failed.append(f"{WORLD - len(answers) - len(failed)} more gave no answer")
+                for process in self.processes:
+                    process.kill()
+                self.folder.cleanup()
+                self._start()
+                break
+            if error:
+                failed.append(f"rank {rank}:\n{error}")
+            else:
+                answers[rank] = value
         assert not failed, "\n".join(failed)
-        return [value for _, value, _ in answers]
+        return [answers[rank] for rank in range(WORLD)]
 
     def close(self) -> None:
-        for queue in self.tasks:
-            queue.put(None)
+        for tasks in self.tasks:
+            tasks.put(None)
         for process in self.processes:
             process.join(10)
         self.folder.cleanup()

@@ -369,6 +369,7 @@ def test_only_after_step_moves_targets_and_nothing_moves_what_is_trained(name):
     opt = optimizer(method)
     parameters = {n for n, _ in method.named_parameters()}
     trained = {n for n, p in method.named_parameters() if p.requires_grad}
+    step(method, opt, batch(name, method))  # from now on a target differs from what it follows
     states = []
     for _ in range(3):
         (total(method.loss(batch(name, method))) / 3).backward()
