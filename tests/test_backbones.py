@@ -59,9 +59,7 @@ def test_features_of_any_model(name, size):
     assert pooled.std(0).min() >= 0
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "convnext_atto", "test_vit4", "test_vit2", "eva"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "test_vit4", "test_vit2", "eva"])
 def test_images_that_are_not_square(name):
     name, unit = ("eva02_tiny_patch14_224", 28) if name == "eva" else (name, 32)
     net = backbone(name, 64 if unit == 32 else 56).eval()
@@ -294,9 +292,8 @@ def test_networks_that_cannot_skip_patches(name):
         lambda: net.patch,
         lambda: net.arrange("mean"),
     ):
-        with pytest.raises(UserError, match=f"use.*|{kind}, which cannot skip patches") as caught:
+        with pytest.raises(UserError, match=f"{kind}, which cannot skip .* vit_small_patch16_224"):
             use()
-        assert "vit_small_patch16_224" in str(caught.value)
 
 
 # Batch norms that timm fuses with activations.

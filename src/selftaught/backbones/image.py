@@ -92,7 +92,7 @@ class Image(nn.Module):
         With `pool` other than "timm" the final norm is applied to every token, before pooling, and
         no other layer pools. "class" is "mean" for a network that has no class token.
         """
-        net = self._vit("A choice of tokens")
+        net = self._vit()
         if not class_token and net.cls_token is not None:
             net.cls_token, net.has_class_token = None, False
             net.num_prefix_tokens -= 1
@@ -125,17 +125,17 @@ class Image(nn.Module):
     @property
     def patch(self) -> int:
         """Side of a token's patch in pixels; plain ViTs only."""
-        return self._vit("Patches").patch_embed.patch_size[0]
+        return self._vit().patch_embed.patch_size[0]
 
     @property
     def prefix(self) -> int:
         """Number of class and register tokens before those of patches; plain ViTs only."""
-        return self._vit("Tokens").num_prefix_tokens
+        return self._vit().num_prefix_tokens
 
     @property
     def heads(self) -> int:
         """Number of attention heads in a block; plain ViTs only."""
-        return cast(Any, self._vit("Attention").blocks[0]).attn.num_heads
+        return cast(Any, self._vit().blocks[0]).attn.num_heads
 
     def grid(self, size: int) -> Grid:
         """Rows and columns of tokens of an image of `size` pixels; plain ViTs only."""
@@ -169,7 +169,7 @@ class Image(nn.Module):
         """
         net = plain_vit(self.net)
         if net is not None or keep is not None or replace is not None:
-            net = self._vit("Masking")
+            net = self._vit()
             tokens, grid = self.tokens(x, keep, replace)
             pooled = net.forward_head(tokens, pre_logits=True)
             return Features(pooled, tokens[:, net.num_prefix_tokens :], grid)
@@ -193,7 +193,7 @@ class Image(nn.Module):
         The first P are class token and registers. See `features` for the arguments. Position tables
         of another grid are interpolated as in MAE: bicubic, not antialiased.
         """
-        net = self._vit("Masking")
+        net = self._vit()
         grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
         tokens = net.patch_embed(self._seen(x)).flatten(1, -2)
         if replace is not None:
@@ -217,12 +217,12 @@ class Image(nn.Module):
         """What the first layer is shown of images x."""
         return sobel(x) if self.edges else x
 
-    def _vit(self, what: str) -> VisionTransformer:
+    def _vit(self) -> VisionTransformer:
         net = plain_vit(self.net)
         if net is None:
             raise UserError(
-                f"{what} needs a plain ViT backbone such as vit_small_patch16_224; {self.name} is "
-                f"a {type(self.net).__name__}, which cannot skip patches"
+                f"{self.name} is a {type(self.net).__name__}, which cannot skip patches; masking "
+                "needs a plain ViT backbone such as vit_small_patch16_224"
             )
         return net
 

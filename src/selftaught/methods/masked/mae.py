@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class MAE(Method):
         mlp_ratio: width of the decoder's MLPs, as a multiple of `dim`.
         normalize: whether each patch of the target is standardized; off in the reference's parser,
             on in the recipe that its README recommends.
+        pool: how the encoder sums an image up: by the class token, as in the paper's linear probe,
+            or by the mean of the patches, as in its fine-tuning.
     """
 
     recipe = Recipe("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95))
@@ -48,9 +50,11 @@ class MAE(Method):
         heads: int = 16,
         mlp_ratio: float = 4.0,
         normalize: bool = True,
+        pool: Literal["class", "mean"] = "mean",
     ):
         super().__init__()
-        self.backbone, self.ratio, self.normalize = backbone, ratio, normalize
+        self.backbone = backbone
+        self.ratio, self.normalize, self.pool = ratio, normalize, pool
         self.dim, self.depth, self.heads, self.mlp_ratio = dim, depth, heads, mlp_ratio
         self.patch, self.grid = backbone.patch, backbone.grid(backbone.size)
         patches = math.prod(self.grid)
@@ -62,7 +66,7 @@ class MAE(Method):
             )
         if dim % heads:
             raise UserError(f"dim={dim} must be a multiple of heads={heads}")
-        backbone.arrange("class", positions="timm" if backbone.pretrained else "sincos")
+        backbone.arrange(pool, positions="timm" if backbone.pretrained else "sincos")
         self.prefix = backbone.prefix
         self.decoder_embed = nn.Linear(backbone.dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))

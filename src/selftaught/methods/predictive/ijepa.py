@@ -152,7 +152,7 @@ class Predictor(nn.Module):
         super().__init__()
         if dim % heads:
             raise UserError(
-                f"dim={dim} must be a multiple of heads={heads} (default: the backbone.s)"
+                f"dim={dim} must be a multiple of heads={heads} (default: the backbone's)"
             )
         self.grid = backbone.grid(backbone.size)
         self.predictor_embed = nn.Linear(backbone.dim, dim)
@@ -177,10 +177,15 @@ class Predictor(nn.Module):
 
 
 def initialize(network: nn.Module) -> None:
-    """The reference's initial weights; the last layers of block i are divided by sqrt(2 * i)."""
+    """The reference's initial weights; the last layers of block i are divided by sqrt(2 * i).
+
+    Patches of fewer numbers than the reference's (14 x 14 x 3) get larger weights, so that tokens
+    vary as much: otherwise positions drown them, and are all that is predicted.
+    """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            patch = module.weight[0].numel() if isinstance(module, nn.Conv2d) else 588
+            nn.init.trunc_normal_(module.weight, std=0.02 * max(1.0, 588 / patch) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Predictor):

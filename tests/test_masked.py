@@ -1,0 +1,122 @@
+"""MAE and I-JEPA beyond the papers' numbers: what they refuse, what they keep, what they hide."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from selftaught import augment
+from selftaught.backbones import Image, backbone, sincos
+from selftaught.errors import UserError
+from selftaught.method import Batch
+from selftaught.methods.masked.mae import MAE
+from selftaught.methods.predictive.ijepa import IJEPA
+
+SMALL = {"dim": 32, "depth": 1}
+
+
+def vit(size: int = 32, **options) -> Image:
+    return Image("test_vit", size, **options)
+
+
+@pytest.mark.parametrize("kind", [MAE, IJEPA])
+def test_only_vits_can_skip_patches(kind):
+    with pytest.raises(UserError, match=r"ResNet, which cannot skip patches; .*vit_small_patch16"):
+        kind(backbone("test_resnet", 32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.99}, "ratio=0.99 of 64 patches leaves 0 to see"),
+        ({"ratio": 0.0}, "leaves 64 to see; at least 1 must be seen and 1 hidden"),
+        ({"dim": 100, "heads": 16}, "dim=100 must be a multiple of heads=16"),
+        ({"dim": 30, "heads": 2}, "a multiple of 4, got 30"),
+    ],
+)
+def test_mae_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        MAE(vit(), **options)
+
+
+def test_ijepa_refuses_heads_that_do_not_divide_its_width():
+    with pytest.raises(UserError, match=r"dim=32 must be a multiple of heads=5"):
+        IJEPA(vit(), heads=5, **SMALL)
+
+
+def test_mae_hides_by_the_samples_own_generator():
+    pipeline = MAE(vit(), heads=2, **SMALL).views(32)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    one, again, other = (pipeline(image, augment.sample_rng(0, 1, i)) for i in (5, 5, 6))
+    assert one[0].shape == (3, 32, 32)
+    assert one[1].shape == (64,)
+    np.testing.assert_array_equal(one[1], again[1])
+    assert not np.array_equal(one[1], other[1])
+
+
+def test_mae_has_no_loss_on_what_it_sees():
+    torch.manual_seed(0)
+    method = MAE(vit(), heads=2, normalize=False, **SMALL)
+    noise = torch.rand(2, 64)
+    images = torch.randn(2, 3, 32, 32)
+    seen = torch.zeros(2, 64).scatter(1, noise.argsort(1)[:, :16], 1.0).view(2, 1, 8, 8)
+    pixels = seen.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    targets: list[torch.Tensor] = []
+    method.decode = lambda *_: torch.zeros(2, 64, 48)  # type: ignore[method-assign]
+    for change in (pixels, 1 - pixels):
+        targets.append(method.loss(Batch([images + 5 * change, noise], torch.arange(2))))
+    plain = method.loss(Batch([images, noise], torch.arange(2)))
+    torch.testing.assert_close(targets[0], plain)
+    assert targets[1] > plain + 10
+
+
+@pytest.mark.parametrize("kind", [MAE, IJEPA])
+def test_from_scratch_positions_are_fixed(kind):
+    method = kind(vit(), heads=2, **SMALL)
+    table = method.backbone.net.pos_embed
+    assert not table.requires_grad
+    torch.testing.assert_close(table[:, -64:], sincos((8, 8), 64).float())
+
+
+@pytest.mark.parametrize("kind", [MAE, IJEPA])
+def test_pretrained_weights_are_kept(kind, monkeypatch):
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)
+    image = vit(pretrained=True)
+    before = {name: x.clone() for name, x in image.net.state_dict().items()}
+    after = kind(image, heads=2, **SMALL).backbone.net.state_dict()
+    for name, x in after.items():
+        torch.testing.assert_close(x, before[name][:, -x.shape[1] :] if name == "pos_embed" else x)
+        if name != "pos_embed":
+            assert torch.equal(x, before[name]), name
+
+
+def test_ijepa_encoder_is_the_target_without_class_token():
+    method = IJEPA(vit(), **SMALL)
+    assert method.encoder is method.target
+    assert method.encoder.prefix == 0
+    features = method.encoder.features(torch.randn(2, 3, 32, 32))
+    torch.testing.assert_close(features.pooled, features.local.mean(1))
+    assert not any(p.requires_grad for p in method.target.parameters())
+
+
+@pytest.mark.parametrize("masking", ["multiblock", "reference", "random"])
+def test_ijepa_masks(masking):
+    """All three train; only the reference's never ask for the last row and column."""
+    method = IJEPA(vit(), masking=masking, min_keep=4, contexts=2, **SMALL)
+    crops = method.views(32)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    views = default_collate([crops(image, augment.sample_rng(0, 0, i)) for i in range(4)])
+    views = augment.normalize(views, method.backbone.mean, method.backbone.std)
+    loss = method.loss(Batch(views, torch.arange(4)))
+    loss.backward()
+    assert torch.isfinite(loss)
+    asked = torch.cat([method.masks(8, (8, 8)).targets.flatten() for _ in range(30)])
+    last = asked.bincount(minlength=64).view(8, 8)[-1].any()
+    assert bool(last) == (masking != "reference")
+
+
+def test_ijepa_small_patches_are_not_drowned_by_positions():
+    """Tokens of 4-px patches vary about as much as positions do, as with the paper's 14 px."""
+    method = IJEPA(vit(), **SMALL)
+    tokens = method.backbone.net.patch_embed(torch.randn(4, 3, 32, 32))
+    assert 0.3 < tokens.std() < 1
