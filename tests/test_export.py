@@ -231,3 +231,8 @@ def test_a_copied_encoder_loads(small, tmp_path):
     export.save(small, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")
     assert export.load(tmp_path / "elsewhere").name == "test_resnet"
+
+
+def test_channels_last_as_in_training_is_no_difference(small, tmp_path):
+    export.save(small.to(memory_format=torch.channels_last), tmp_path)
+    assert json.loads((tmp_path / "encoder.json").read_text())["timm"] is not None

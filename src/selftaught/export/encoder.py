@@ -211,11 +211,13 @@ def _sha256(path: Path) -> str:
 
 def _check_same(encoder: Image, other: nn.Module) -> None:
     """Raise TrainingError unless `other` has the features of `encoder`, bit by bit."""
-    ours = copy.deepcopy(encoder).cpu().eval()
+    # channels last, as training may have it, adds up in another order
+    layout = torch.contiguous_format
+    ours = copy.deepcopy(encoder).cpu().to(memory_format=layout).eval()
     kind = next(ours.parameters()).dtype
     with torch.inference_mode():
         x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
-        wanted, found = ours(x), other.to(kind)(x)
+        wanted, found = ours(x), other.to(dtype=kind, memory_format=layout)(x)
     if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):
         raise TrainingError("its features differ after saving and loading")
 
