@@ -1,7 +1,9 @@
 """MAE: positions, masking, patches, both losses end to end with gradients, the rate's schedule."""
 
+import math
 import re
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -109,7 +111,8 @@ def _side(table: Tensor) -> tuple[int, int]:
 def _schedule(golden: Golden) -> None:
     given: dict[str, Any] = golden.about["lr.values"]["hyperparameters"]
     epochs, values = golden["lr.epochs"], golden["lr.values"]
-    per_epoch = round(1 / float(epochs[1] - epochs[0]))
+    parts = [Fraction(float(e)).limit_denominator(10_000) for e in epochs]
+    per_epoch = math.lcm(*(p.denominator for p in parts))
     recipe = replace(
         MAE.recipe,
         lr=given["lr"],
@@ -117,5 +120,5 @@ def _schedule(golden: Golden) -> None:
         end=given["min_lr"] / given["lr"],
     )
     plan = Plan(recipe, recipe.batch, given["epochs"] * per_epoch, per_epoch)
-    steps = (epochs * per_epoch).round().long().tolist()
-    close(torch.tensor([plan.lr(step) for step in steps], dtype=torch.float64), values)
+    rates = [plan.lr(int(p * per_epoch)) for p in parts]
+    close(torch.tensor(rates, dtype=torch.float64), values)

@@ -107,7 +107,9 @@ class Image(nn.Module):
             prefix = 0 if net.no_embed_class else net.num_prefix_tokens
             table = sincos(self.grid(self.size), net.embed_dim, prefix).float()
             net.pos_embed = nn.Parameter(table, requires_grad=False)
-        self.pool, self.class_token, self.positions = pool, class_token, positions
+            self.positions = positions
+        self.class_token = self.class_token and class_token
+        self.pool = self.pool if pool == "timm" else pool
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
