@@ -16,7 +16,8 @@ class DeepCluster(Method):
     """Classify images into the clusters that k-means found in their features before the epoch.
 
     Each epoch has new clusters, a new classifier, and an order that shows all clusters equally
-    often.
+    often. (The paper's code trains the classifier without momentum; here it has the network's,
+    which starts from nothing each epoch.)
 
     Args:
         backbone: image encoder.
