@@ -1,16 +1,20 @@
 """The command line: quick answers without torch, errors in words, run.yaml that repeats a run."""
 
+import csv
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from selftaught import cli, config, methods
 from selftaught.arguments import Group, Parser, Positional, options
@@ -145,13 +149,21 @@ def test_every_name_is_a_command(capsys):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_names_of_options_do_not_clash(name: str):
-    words = [
-        {"name": "backbone"}.get(p.name, p.name) if section == "backbone" else p.name
+    words = {
+        section: {"backbone" if p.name == "name" else p.name for p in config.settable(signature)}
         for section, signature in config.signatures(name).items()
-        for p in config.settable(signature)
-    ]
-    assert len(words) == len(set(words))
-    assert not {"config", "help", "debug", "method", "data"} & set(words)
+    }
+    assert not words["training"] & (words["options"] | words["backbone"])
+    assert "backbone" not in words["options"]
+    for section in SECTIONS:
+        assert not {"config", "help", "debug", "method", "data"} & words[section]
+
+
+def test_a_method_that_arranges_its_backbone_is_asked_alone():
+    assert request(["rotation", "photos"]).options == {}
+    asked = request(["mae", "photos", "--pool", "class"])
+    assert asked.options == {"pool": "class"}
+    assert asked.backbone == {}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -164,10 +176,12 @@ def test_help_shows_every_parameter(name: str, capsys):
     )
     assert "training:" in text
     assert "backbone:" in text
-    for signature in config.signatures(name).values():
+    every = config.signatures(name)
+    for section, signature in every.items():
         for p in config.settable(signature):
             assert p.doc, f"{p.name} is not documented"
-            assert p.doc.rstrip(".") in text
+            if section != "backbone" or p.name not in every["options"]:
+                assert p.doc.rstrip(".") in text
     assert f"(default: {cli.default_backbone(name)})" in text
 
 
@@ -406,3 +420,80 @@ def test_any_plain_value_survives_a_file(data: str, options: dict, training: dic
     content = {"method": "my own", "data": data, "options": options, "training": training}
     found = yaml.safe_load(config.dump(content))
     assert found == {k: v for k, v in content.items() if v}
+
+
+# from end to end ----------------------------------------------------------------------------------
+
+
+def losses(run: Path) -> list[str]:
+    with (run / "metrics.csv").open() as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of twelve images, in a working directory of their own."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (36, 36, 3), dtype=np.uint8)).save(path)
+    return Path("photos")
+
+
+def tiny(words: str) -> list[str]:
+    """A command whose run takes a moment."""
+    common = "--epochs 2 --batch 8 --workers 0 --log-every 1 --precision fp32 --no-evaluate"
+    return f"pretrain {words} photos {common}".split()
+
+
+SIMCLR = tiny("simclr --backbone test_resnet --hidden 16 --dim 8")
+MAE = tiny("mae --backbone test_vit --size 32 --dim 16 --depth 1 --heads 2")
+
+
+@pytest.mark.parametrize("words", [SIMCLR, MAE], ids=["simclr", "mae"])
+def test_a_run_repeats_from_its_file(words: list[str], photos: Path, capsys):
+    assert main(words) == 0
+    run = Path("runs") / f"{words[1]}-photos"
+    assert f"selftaught evaluate {run} photos" in capsys.readouterr().out
+    assert len(losses(run)) == 6
+    assert main(["pretrain", "--config", str(run / "run.yaml")]) == 0
+    assert losses(Path(f"{run}-2")) == losses(run)
+
+
+def test_a_run_is_used(photos: Path, capsys):
+    assert main(["check", "photos", "--workers", "0"]) == 0
+    assert "24" in capsys.readouterr().out
+    assert main([*SIMCLR, "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "run", "photos", "--workers", "0"]) == 0
+    assert "pixels 16x16" in capsys.readouterr().out
+    assert main(["embed", "run", "photos", "--out", "f.npy", "--workers", "0"]) == 0
+    assert "24 x " in capsys.readouterr().out
+    assert np.load("f.npy").shape[0] == 24
+    assert main(["report", "run"]) == 0
+    assert Path(capsys.readouterr().out.strip()).exists()
+    assert main([*SIMCLR, "--out", "run"]) == 2
+    assert "run is not empty" in capsys.readouterr().err
+
+
+def test_what_cannot_work_is_said_in_a_sentence(photos: Path, capsys):
+    def fails(*words: str) -> str:
+        assert main(list(words)) == 2
+        return capsys.readouterr().err
+
+    assert "24 images are fewer than a batch of 256" in fails(*SIMCLR, "--batch", "256")
+    assert "did you mean resnet50" in fails(*SIMCLR, "--backbone", "resnet5O")
+    assert "needs a" in fails(*MAE, "--backbone", "test_resnet")
+    Path("empty").mkdir()
+    assert "empty holds no images" in fails("pretrain", "simclr", "empty")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards():
+    """The handler that a command sets belongs to its process; tests share one."""
+    logger = logging.getLogger("selftaught")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers, logger.level = handlers, level

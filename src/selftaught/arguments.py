@@ -8,6 +8,7 @@ import argparse
 import re
 import shutil
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -135,7 +136,7 @@ class Parser(argparse.ArgumentParser):
                 f"got {extra[0]!r} besides"
             )
         given = vars(found)
-        sections: dict[str, dict[str, Any]] = {o.section: {} for o in self.options}
+        sections: dict[str, dict[str, Any]] = defaultdict(dict)
         for o in self.options:
             if _key(o) in given:
                 value = convert(o.parameter, given[_key(o)], o.flag)

@@ -29,7 +29,7 @@ CONFIG = Parameter(
     None,
     "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
 )
-NAMES = ("check", "pretrain", "evaluate", "embed", "methods")
+NAMES = ("check", "pretrain", "evaluate", "embed", "report", "methods")
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
@@ -159,8 +159,8 @@ def _config_path(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _pretrain_parser(method: str | None) -> Parser:
-    """The options of a method; without one, those that all have."""
+def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
+    """The options of a method; without one, those that all have; `alone`, its own and no others."""
     every = config.signatures(method)
     training = every["training"]
     own_backbone = default_backbone(method) if method else None
@@ -168,15 +168,16 @@ def _pretrain_parser(method: str | None) -> Parser:
         "name": ("backbone", own_backbone or "the method's"),
         "size": ("size", "fits the images"),
     }
+    own = options(config.settable(every["options"]), "options") if method else []
+    taken = {o.word for o in own}  # MAE says how a ViT pools: its backbone is not asked again
+    backbone = [
+        Option(p, "backbone", *shown.get(p.name, (p.name,)))
+        for p in config.settable(every["backbone"])
+        if p.name not in taken
+    ]
     groups = [
         Group("training", options(config.settable(training), "training")),
-        Group(
-            "backbone",
-            [
-                Option(p, "backbone", *shown.get(p.name, (p.name,)))
-                for p in config.settable(every["backbone"])
-            ],
-        ),
+        Group("backbone", backbone),
         Group("settings from a file", options([CONFIG])),
     ]
     data = Positional("data", training["data"].doc)
@@ -190,14 +191,16 @@ def _pretrain_parser(method: str | None) -> Parser:
             EXAMPLES,
             f"methods (selftaught pretrain METHOD --help shows what each takes):\n{names}\n\n",
         )
-    own = options(config.settable(every["options"]), "options")
+    title = f"{method}, by default as its paper"
+    others = f"training and the backbone have options too: selftaught pretrain {method} --help\n\n"
     return Parser(
         f"selftaught pretrain {method}",
         f"{every['options'].name}: {every['options'].summary}\n"
         f"{module_doc(methods.files()[method])}",
         [data],
-        [Group(f"{method}, by default as its paper", own), *groups],
+        [Group(title, own), *([] if alone else groups)],
         [e.replace("simclr", method).replace("resnet18", own_backbone or "") for e in EXAMPLES],
+        others if alone else "",
     )
 
 
@@ -296,7 +299,7 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
         if word is None:
             raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
     values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
-    for key in ("data", "test"):
+    for key in ("data", "test", "run"):
         if values.get(key):
             _exists(values[key])
     return values
@@ -333,6 +336,10 @@ def _show_embed(values: dict[str, Any], found: Any) -> None:
     sys.stdout.write(f"{rows:,} x {width} features are in {out}\n")
 
 
+def _show_report(_: dict[str, Any], page: Path) -> None:
+    sys.stdout.write(f"{page}\n")
+
+
 COMMANDS = {
     "check": Command(
         "data/check.py",
@@ -358,6 +365,9 @@ COMMANDS = {
             "selftaught embed runs/simclr-photos photos/ --out features.parquet",
         ),
     ),
+    "report": Command(
+        "report/page.py", "write", _show_report, ("selftaught report runs/simclr-photos",)
+    ),
 }
 
 
@@ -379,7 +389,7 @@ def _methods(argv: Sequence[str]) -> None:
         text = json.dumps(about if name is None else about[0], indent=2, default=str)
         sys.stdout.write(text + "\n")
     elif name is not None:
-        sys.stdout.write(_pretrain_parser(name).format_help())
+        sys.stdout.write(_pretrain_parser(name, alone=True).format_help())
     else:
         _table(about)
 
@@ -428,7 +438,6 @@ def _log() -> None:
     """Show what the library reports: on standard error, in step with live progress lines."""
     logger = logging.getLogger("selftaught")
     logger.handlers = [_Handler()]
-    logger.propagate = False
     logger.setLevel(logging.INFO if _first() else logging.ERROR)
 
 
