@@ -1,6 +1,7 @@
 """`pretrain`: what the command of the same name and Python users call."""
 
 import dataclasses
+import io
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
+from rich.console import Console
 
 from selftaught import config, dist, export, report
 from selftaught import evaluate as evaluation
@@ -510,7 +512,16 @@ def _finish(
         held = open_data(test, labels=labels, channels=image.channels) if test else None
         comparison = evaluation.compare(image, samples, held, seed=seed)
         comparison.save(out / "scores.json")
+        log.info("%s", _rendered(comparison))
     report.write(out)
+
+
+def _rendered(table: Any) -> str:
+    """What rich would print, as text."""
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
 
 
 def _keep_views(views: Views, out: Path) -> None:
