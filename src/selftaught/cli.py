@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from selftaught import __version__, config, methods
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
-from selftaught.errors import SelftaughtError, UserError
+from selftaught.errors import Interrupted, SelftaughtError, UserError
 from selftaught.signature import Parameter, Signature, describe, module_doc, read_function
 
 HERE = Path(__file__).parent
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SelftaughtError as error:
         if "--debug" in words:
             traceback.print_exc()
-        sys.stderr.write(f"error: {error}\n")
+        sign = "" if isinstance(error, Interrupted) else "error: "
+        sys.stderr.write(f"{sign}{error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
