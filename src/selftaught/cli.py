@@ -29,7 +29,7 @@ CONFIG = Parameter(
     None,
     "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
 )
-NAMES = ("check", "pretrain", "evaluate", "embed", "report", "methods")
+NAMES = ("demo", "check", "pretrain", "evaluate", "embed", "report", "methods")
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
@@ -89,6 +89,7 @@ def overview() -> str:
         "Self-supervised learning: from a folder of unlabelled images to an encoder that can be "
         "trusted.",
         examples=(
+            "selftaught demo",
             "selftaught check photos/",
             "selftaught pretrain simclr photos/ --epochs 100",
             "selftaught evaluate runs/simclr-photos labelled/",
@@ -341,7 +342,23 @@ def _show_report(_: dict[str, Any], page: Path) -> None:
     sys.stdout.write(f"{page}\n")
 
 
+def _show_demo(_: dict[str, Any], out: Path) -> None:
+    if _first():
+        run = shlex.quote(str(out))
+        sys.stdout.write(
+            f"{run}/report.html shows what it learned. Next, with images of your own:\n"
+            "  selftaught check photos/\n"
+            "  selftaught pretrain simclr photos/\n"
+        )
+
+
 COMMANDS = {
+    "demo": Command(
+        "demo/__init__.py",
+        "demo",
+        _show_demo,
+        ("selftaught demo", "selftaught demo --epochs 10 --out runs/short"),
+    ),
     "check": Command(
         "data/check.py",
         "check",
