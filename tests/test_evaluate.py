@@ -360,10 +360,10 @@ def score_of(correct):
 @pytest.mark.parametrize(
     ("ours", "floor", "verdict", "words"),
     [
-        ([1] * 80 + [0] * 20, [0] * 50 + [1] * 30 + [0] * 20, "above", "clears it by 50.0 points"),
-        ([0] * 80 + [1] * 20, [1] * 100, "below", "80.0 points short of it"),
+        ([1] * 80 + [0] * 20, [0] * 50 + [1] * 30 + [0] * 20, "above", "clears by 50.0 points"),
+        ([0] * 80 + [1] * 20, [1] * 100, "below", "80.0 points more"),
         ([1] * 50 + [0] * 50, [1] * 49 + [0] * 50 + [1], "unclear", "within the noise"),
-        ([1] * 50 + [0] * 50, [1] * 50 + [0] * 50, "unclear", "+0.0 points"),
+        ([1] * 50 + [0] * 50, [1] * 50 + [0] * 50, "unclear", "a difference of +0.0 points"),
     ],
 )
 def test_margin_says_what_the_samples_allow(ours, floor, verdict, words):

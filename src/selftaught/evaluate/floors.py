@@ -15,6 +15,7 @@ from rich.table import Table
 from selftaught import export
 from selftaught.backbones import Image
 from selftaught.data import Samples
+from selftaught.data.selection import select
 from selftaught.errors import UserError
 from selftaught.evaluate.features import (
     Embeddings,
@@ -67,15 +68,15 @@ class Margin:
     def __str__(self) -> str:
         low, high = self.interval
         head = (
-            f"{self.score.name} {self.score.value:.1f} %, highest floor "
-            f"{self.floor_score.value:.1f} % ({self.floor}): "
+            f"By {self.score.name}: {self.score.value:.1f} %, highest floor "
+            f"{self.floor_score.value:.1f} % ({self.floor}), "
         )
         noise = f"95 % interval {low:+.1f} to {high:+.1f}, {self.score.n} test images"
         if self.verdict == "above":
-            return f"{head}clears it by {self.points:.1f} points ({noise})."
+            return f"{head}which it clears by {self.points:.1f} points ({noise})."
         if self.verdict == "below":
-            return f"{head}{-self.points:.1f} points short of it ({noise})."
-        return f"{head}{self.points:+.1f} points, which is within the noise ({noise})."
+            return f"{head}{-self.points:.1f} points more ({noise})."
+        return f"{head}a difference of {self.points:+.1f} points, within the noise ({noise})."
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,8 @@ def compare(
     """
     start = time.perf_counter()
     network = resolve(encoder, size)
-    sets = [open_samples(d, labels, network.channels) for d in (train, test) if d is not None]
-    for samples in sets:
-        _check_labels(samples)
+    given = [open_samples(d, labels, network.channels) for d in (train, test) if d is not None]
+    sets = [_labelled(samples) for samples in given]
     where = device_for(encoder, network, device)
     found: list[list[Embeddings]] = []
     with ExitStack() as stack:
@@ -229,9 +229,12 @@ def compare(
     )
 
 
-def _check_labels(samples: Samples) -> None:
-    if samples.labels is None or not (np.asarray(samples.labels) >= 0).any():
+def _labelled(samples: Samples) -> Samples:
+    """The samples that have labels; no others are read."""
+    known = [] if samples.labels is None else np.flatnonzero(np.asarray(samples.labels) >= 0)
+    if not len(known):
         raise UserError(
             "scores need labels, and this data has none: sort the images into one folder a class, "
             "or name a column or a CSV of path,label with labels"
         )
+    return samples if len(known) == len(samples) else select(samples, known)

@@ -20,7 +20,10 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             temporary = Path(folder) / path.name  # the suffix stays: NumPy and others look at it
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the umask has it; safetensors writes 0600
             yield temporary
+            temporary.chmod(mode)
             flush(temporary)
             os.replace(temporary, path)
         flush(path.parent)

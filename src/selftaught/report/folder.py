@@ -1,0 +1,127 @@
+"""What a run folder holds; whatever is missing or damaged is None or empty."""
+
+import csv
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from selftaught.data import quarantine
+from selftaught.errors import UserError
+from selftaught.report.charts import Point
+
+log = logging.getLogger("selftaught")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it was found.
+
+    text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
+    a row has none. scores: what `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w].
+    bad: unreadable file -> why. encoder: what `encoder.json` says.
+    """
+
+    path: Path
+    text: str
+    settings: dict[str, Any]
+    curves: dict[str, list[Point]]
+    scores: dict[str, Any] | None
+    views: dict[str, np.ndarray]
+    bad: dict[str, str]
+    encoder: dict[str, Any] | None
+
+
+def read(path: Path) -> Run:
+    """What is in the run folder `path`.
+
+    Raises:
+        UserError: there is no such folder, or nothing of a run in it.
+    """
+    names = ("run.yaml", "metrics.csv", "encoder.json", "scores.json")
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; a report is made of a run folder of pretrain")
+    if not any((path / name).is_file() for name in names):
+        raise UserError(f"{path} holds no run: none of {', '.join(names)} is there")
+    text = _text(path / "run.yaml")
+    return Run(
+        path=path,
+        text=text,
+        settings=_settings(text),
+        curves=_curves(path / "metrics.csv"),
+        scores=_json(path / "scores.json"),
+        views=_views(path / "views.npz"),
+        bad=_bad(path / quarantine.FILE),
+        encoder=_json(path / "encoder.json"),
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", errors="backslashreplace") if path.is_file() else ""
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(_text(path))
+    except ValueError as error:
+        log.warning("%s is damaged (%s); the report leaves it out", path, error)
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _curves(path: Path) -> dict[str, list[Point]]:
+    rows = list(csv.DictReader(_text(path).splitlines())) if path.is_file() else []
+    columns = list(rows[0]) if rows else []
+    curves: dict[str, list[Point]] = {c: [] for c in columns if isinstance(c, str) and c != "step"}
+    for row in rows:
+        step = _float(row.get("step"))
+        if math.isfinite(step):
+            for name, points in curves.items():
+                points.append((step, _float(row[name])))
+    return curves
+
+
+def _float(text: str | None) -> float:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _views(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {
+                name: file[name]
+                for name in sorted(file.files, key=lambda n: (len(n), n))
+                if file[name].dtype == np.uint8 and file[name].ndim == 4
+            }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("%s is damaged (%s); the report leaves it out", path, error)
+        return {}
+
+
+def _bad(path: Path) -> dict[str, str]:
+    try:
+        return {name: bad.reason for name, bad in quarantine.load(path).items()}
+    except UserError as error:
+        log.warning("%s; the report leaves it out", error)
+        return {}
