@@ -15,6 +15,7 @@ from selftaught.backbones import Image
 from selftaught.errors import TrainingError, UserError
 from selftaught.export.encoder import CONFIG
 from selftaught.export.timm import WEIGHTS
+from selftaught.parts import synchronize
 
 ENCODERS = {
     "stem adapted": ("test_resnet", 32, 3, {}),
@@ -75,6 +76,21 @@ def test_code_in_the_json_loads_it_with_timm_alone(encoder, tmp_path, monkeypatc
     exec(code, space)
     x = images(encoder)
     assert features(space["model"], x).equal(features(encoder, x))
+
+
+def test_as_training_left_it(tmp_path):
+    """Channels last, norms over all processes, compiled, part of it frozen."""
+    encoder = Image("resnet18", 64)
+    before = {k: v.clone() for k, v in encoder.net.state_dict().items()}
+    encoder.to(memory_format=torch.channels_last)
+    synchronize(encoder)
+    encoder.compile()
+    encoder.net.conv1.requires_grad_(False)
+    export.save(encoder, tmp_path)
+    loaded = export.load(tmp_path).net.state_dict()
+    assert all(loaded[k].equal(v) for k, v in before.items())
+    assert json.loads((tmp_path / CONFIG).read_text())["timm"] is not None
+    assert (tmp_path / WEIGHTS).stat().st_mode == (tmp_path / CONFIG).stat().st_mode
 
 
 def test_weights_have_timms_names(encoder, tmp_path):

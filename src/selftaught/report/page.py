@@ -258,8 +258,8 @@ def _neighbours(run: Run, data: Any) -> str:
     )
     if known:
         note += (
-            f" Green: same class, red: another; {sum(known)} of these {len(known)} neighbours have "
-            "the class of their query."
+            f" Green with ✓: same class, red: another; {sum(known)} of these {len(known)} "
+            "neighbours have the class of their query."
         )
     note += (
         " Cosines that are all near 1 mean features that have collapsed."
@@ -271,7 +271,7 @@ def _neighbours(run: Run, data: Any) -> str:
 
 def _figure(n: Neighbour, place: int) -> str:
     style = {True: "same", False: "other", None: ""}[n.same] if place else "query"
-    caption = f"{n.similarity:.2f}" if place else "query"
+    caption = f"{n.similarity:.2f}{' ✓' if n.same else ''}" if place else "query"
     name = escape(n.name)
     return (
         f'<figure class="{style}"><img alt="{name}" title="{name}" src="{n.url}">'
