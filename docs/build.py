@@ -1,0 +1,266 @@
+"""Make the pages that follow from the code, then the site: a page cannot say what the code does not.
+
+python docs/build.py             # docs/methods/*.md and docs/api.md, then site/
+python docs/build.py --readme    # the table of methods in README.md, too
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from selftaught import config, methods
+from selftaught.cli import default_backbone
+from selftaught.signature import describe, module_doc
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+SOURCE = ROOT / "src" / "selftaught"
+START, END = "<!-- methods: made by `python docs/build.py --readme` -->", "<!-- end of methods -->"
+
+FAMILIES = {
+    "contrastive": "Two views of an image are alike, and unlike views of other images.",
+    "distillation": "A student predicts what a slow copy of it sees in another view.",
+    "correlation": "Views agree, dimensions do not repeat each other; no negatives, no teacher.",
+    "clustering": "Images are sorted into groups, and the groups are the labels.",
+    "masked": "Most of the image is hidden and reconstructed.",
+    "predictive": "The features of hidden regions are predicted, not their pixels.",
+    "pretext": "A puzzle whose answer is known: the classics.",
+    "dense": "Cells of the feature map are compared, for tasks that need places.",
+}
+"""Order and one sentence for each family."""
+
+API = {
+    "selftaught": ("engine/pretrain.py", "backbones/image.py", "data/opening.py", "data/check.py"),
+    "selftaught.evaluate": ("evaluate/features.py", "evaluate/scores.py", "evaluate/floors.py"),
+    "selftaught.export": ("export/encoder.py", "export/timm.py"),
+    "selftaught.augment": (
+        "augment/presets.py",
+        "augment/views.py",
+        "augment/cells.py",
+        "augment/pipeline.py",
+        "augment/device.py",
+    ),
+    "selftaught.method": ("method.py",),
+    "selftaught.parts": (
+        "parts/heads.py",
+        "parts/queue.py",
+        "parts/target.py",
+        "parts/multicrop.py",
+        "parts/norm.py",
+        "parts/shuffle.py",
+    ),
+    "selftaught.objectives": (
+        "objectives/contrastive.py",
+        "objectives/assignment.py",
+        "objectives/masked.py",
+    ),
+    "selftaught.masks": ("masks.py",),
+    "selftaught.schedule": ("schedule.py",),
+    "selftaught.search": ("search.py",),
+    "selftaught.dist": ("dist.py",),
+    "selftaught.errors": ("errors.py",),
+}
+"""Module -> files whose public names are shown under it."""
+
+
+def main() -> None:
+    """Write what is generated, then build the site; warnings are errors."""
+    pages = {"methods/index.md": overview(), "api.md": api()}
+    pages |= {f"methods/{family}.md": family_page(family) for family in FAMILIES}
+    (DOCS / "methods").mkdir(exist_ok=True)
+    for name, text in pages.items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+    if "--readme" in sys.argv:
+        readme = ROOT / "README.md"
+        readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    sys.exit(subprocess.run(command, cwd=ROOT).returncode)
+
+
+# methods -----------------------------------------------------------------------------------------
+
+
+def table() -> str:
+    """The methods by family, as Markdown."""
+    rows = ["| method | family | idea | paper |", "| --- | --- | --- | --- |"]
+    for family in FAMILIES:
+        for name in members(family):
+            summary = methods.signature(name).summary
+            rows.append(f"| `{name}` | {family} | {summary} | {paper(name)} |")
+    return "\n".join(rows)
+
+
+def with_table(text: str) -> str:
+    """`text` with the table between its two marks made anew."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{table()}\n{END}{after}"
+
+
+def members(family: str) -> list[str]:
+    """Names of the methods in a family."""
+    return sorted(n for n, file in methods.files().items() if file.parent.name == family)
+
+
+def paper(name: str) -> str:
+    """Authors and year, linked."""
+    line = module_doc(methods.files()[name]).rstrip(".")
+    return re.sub(r"^(.*?), (https?://\S+?)(;.*)?$", r"[\1](\2)\3", line)
+
+
+def overview() -> str:
+    lines = ["# Methods", "", "Each is one file, and reads like the paper's algorithm box.", ""]
+    return "\n".join([*lines, table(), ""])
+
+
+def family_page(family: str) -> str:
+    """All that a user can set about the methods of one family."""
+    lines = [f"# {family.capitalize()}", "", FAMILIES[family], ""]
+    for name in members(family):
+        file = methods.files()[name]
+        node = next(
+            n
+            for n in ast.parse(file.read_text(encoding="utf-8")).body
+            if isinstance(n, ast.ClassDef) and n.name == methods.signature(name).name
+        )
+        before_args = (ast.get_docstring(node) or "").partition("\nArgs:")[0].strip()
+        recipe = next(
+            ast.unparse(n.value)
+            for n in node.body
+            if isinstance(n, ast.Assign | ast.AnnAssign)
+            and "recipe" in ast.unparse(n).partition("=")[0]
+            and n.value is not None
+        )
+        lines += [
+            f"## {name}",
+            "",
+            f"{paper(name)}. In Python `selftaught.methods.{node.name}`, built around "
+            f"`{default_backbone(name)}` unless another is named.",
+            "",
+            before_args,
+            "",
+            f"Optimized as in the paper: `{recipe}`.",
+            "",
+            "| option | default | meaning | type |",
+            "| --- | --- | --- | --- |",
+        ]
+        for p in config.settable(methods.signature(name)):
+            option = "--" + p.name.replace("_", "-")
+            lines.append(f"| `{option}` | {value(p.default)} | {p.doc} | {describe(p.type)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def value(default: object) -> str:
+    """A default as the command line takes it."""
+    if isinstance(default, tuple):
+        return "`" + ",".join(map(str, default)) + "`"
+    return "–" if default is None else f"`{default}`"
+
+
+# API ---------------------------------------------------------------------------------------------
+
+
+def api() -> str:
+    """The public functions and classes, from their source."""
+    lines = ["# Python", "", "What is not listed here may change without notice.", ""]
+    for module, files in API.items():
+        lines += [f"## {module}", ""]
+        for file in files:
+            for node in ast.parse((SOURCE / file).read_text(encoding="utf-8")).body:
+                lines += entry(node)
+    return "\n".join(lines)
+
+
+def entry(node: ast.stmt) -> Iterator[str]:
+    """Signature and documentation of a public function or class."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+        return
+    yield f"### {node.name}"
+    yield ""
+    if isinstance(node, ast.FunctionDef):
+        yield from code(call(node.name, node.args, node.returns))
+        yield from prose(ast.get_docstring(node) or "")
+        return
+    made = [m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"]
+    if made:
+        yield from code(call(node.name, made[0].args))
+    elif fields := [ast.unparse(m) for m in node.body if isinstance(m, ast.AnnAssign)]:
+        yield from code(laid_out(node.name, fields))
+    yield from prose(ast.get_docstring(node) or "")
+    for member in node.body:
+        if not isinstance(member, ast.FunctionDef) or member.name.startswith("_"):
+            continue
+        if documentation := ast.get_docstring(member):
+            yield from (f"#### {node.name}.{member.name}", "")
+            if not any(ast.unparse(d) == "property" for d in member.decorator_list):
+                yield from code(call(member.name, member.args, member.returns))
+            yield from prose(documentation)
+
+
+def call(name: str, arguments: ast.arguments, returns: ast.expr | None = None) -> str:
+    """How it is called."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
+    given = [_parameter(a, d) for a, d in zip(positional, defaults) if a.arg != "self"]
+    if arguments.vararg:
+        given.append(f"*{_parameter(arguments.vararg, None)}")
+    elif arguments.kwonlyargs:
+        given.append("*")
+    given += [_parameter(a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults)]
+    return laid_out(name, given, f" -> {ast.unparse(returns)}" if returns else "")
+
+
+def _parameter(argument: ast.arg, default: ast.expr | None) -> str:
+    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+
+
+def laid_out(name: str, given: list[str], end: str = "") -> str:
+    """A call on one line, or one parameter a line where they are many."""
+    text = f"{name}({', '.join(given)}){end}"
+    if len(text) <= 80:
+        return text
+    return f"{name}(\n" + "".join(f"    {part},\n" for part in given) + f"){end}"
+
+
+def code(text: str) -> Iterator[str]:
+    """A block of Python."""
+    yield from ("```python", text, "```", "")
+
+
+def prose(doc: str) -> Iterator[str]:
+    """A docstring as Markdown: sections as lists, indented examples as code."""
+    inside: str | None = None
+    example = False
+    for line in doc.split("\n"):
+        if example and line.strip() and not line.startswith("    "):
+            yield from ("```", "")
+            example = False
+        if re.fullmatch(r"(Args|Returns|Raises|Attributes|Yields):", line):
+            inside = line[:-1]
+            yield from (f"**{'Parameters' if inside == 'Args' else inside}**", "")
+        elif inside and line.startswith("    ") and not line.startswith("     "):
+            head, colon, text = line.strip().partition(": ")
+            listed = colon and inside != "Returns" and re.fullmatch(r"[\w*, ]+", head)
+            yield f"- `{head}`: {text}" if listed else line.strip()
+        elif inside and line.startswith("     "):
+            yield f"  {line.strip()}"
+        elif not inside and line.startswith("    "):
+            if not example:
+                yield from ("```python", line[4:])
+                example = True
+            else:
+                yield line[4:]
+        else:
+            inside = None if line.strip() else inside
+            yield line
+    if example:
+        yield "```"
+    yield ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The main job in Python: unlabelled photos in, a run folder with an encoder and a report out.
+
+python examples/pretrain.py PHOTOS [EPOCHS]
+"""
+
+import sys
+
+from selftaught import backbone, pretrain
+from selftaught.methods import SimCLR
+
+if __name__ == "__main__":  # the processes that make views import this file
+    method = SimCLR(backbone("resnet18", size=32), temperature=0.2, strength=0.5, blur=0.0)
+    pretrain(
+        method,
+        sys.argv[1],
+        out="runs/example",
+        epochs=int(sys.argv[2]) if len(sys.argv) > 2 else 100,
+        batch=16,
+        optimizer="adamw",
+        lr=1e-3,
+        seed=0,
+        overwrite=True,
+    )
+    print("open runs/example/report.html")
