@@ -34,3 +34,7 @@ class Interrupted(SelftaughtError):
     def __init__(self, message: str, exit_code: int = 75):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Lost(Interrupted):
+    """One of the processes of a run failed, so that the others cannot go on."""

@@ -16,6 +16,9 @@ log = logging.getLogger("selftaught")
 KEEP = 2
 """Newest checkpoints that are kept: one may be damaged."""
 
+FINISHED = "finished"
+"""File beside the checkpoints that holds the number of steps once the run is complete."""
+
 _MIB = 2**20
 
 
@@ -58,6 +61,18 @@ class Checkpoints:
         for old in self.steps()[KEEP:]:
             self.path(old).unlink()
             checksum(self.path(old)).unlink(missing_ok=True)
+
+    @property
+    def finished(self) -> int | None:
+        """Steps of the training that was exported and reported on; None while none was."""
+        try:
+            return int((self.folder / FINISHED).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def finish(self, step: int) -> None:
+        """Note that nothing is left to do after `step`."""
+        (self.folder / FINISHED).write_text(f"{step}\n")
 
     def load(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole; None where there is none at all.

@@ -1,5 +1,6 @@
 """From a dataset to batches: the order of samples, their views, and the corpus as a whole."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ from selftaught.method import Pipeline
 ATTEMPTS = 100
 """Replacements tried for one unreadable sample before the data counts as broken."""
 
+HANG = 600.0
+"""Seconds after which a worker that hands over nothing counts as hung."""
+
 
 class Bad(NamedTuple):
     """A sample that could not be read, and why."""
@@ -28,7 +32,10 @@ class Bad(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One sample as a worker hands it over, or a whole batch of them once collated."""
+    """One sample as a worker hands it over, or a whole batch of them once collated.
+
+    The views are None where neither a sample nor any of those tried in its place can be read.
+    """
 
     views: Any
     index: Any
@@ -55,14 +62,16 @@ class Views(Dataset[Item]):
                 return Item(views, used, bad)
             except BadSample as error:
                 bad.append(Bad(used, str(error)))
-                used = replacement(self.seed, epoch, index, attempt, len(self.samples))
-        raise BadSample(f"{ATTEMPTS} samples in a row are unreadable, the last: {bad[-1].reason}")
+            if len(self.samples) == 1:
+                break
+            used = replacement(self.seed, epoch, index, attempt, len(self.samples))
+        return Item(None, index, bad)
 
 
 def collate(items: list[Item]) -> Item:
     """Views collated, indices as [B], the unreadable ones listed."""
     return Item(
-        default_collate([i.views for i in items]),
+        None if any(i.views is None for i in items) else default_collate([i.views for i in items]),
         torch.tensor([i.index for i in items]),
         [b for i in items for b in i.bad],
     )
@@ -112,13 +121,16 @@ class Order(Sampler[list[tuple[int, int]]]):
 
 
 def _quiet(_: int) -> None:
-    """A worker leaves Ctrl-C to the main process, which saves first."""
+    """A worker leaves Ctrl-C to the main process, which saves first, and is not heard.
+
+    C libraries write about damaged files to standard error, past Python; what Python raises comes
+    back through the queue.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def loader(
-    dataset: Views, sampler: Any, workers: int, pin: bool, timeout: float
-) -> DataLoader[Item]:
+def loader(dataset: Views, sampler: Any, workers: int, pin: bool) -> DataLoader[Item]:
     """Batches of views, made in `workers` processes, in order."""
     return DataLoader(
         dataset,
@@ -126,7 +138,7 @@ def loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,
-        timeout=timeout if workers else 0,
+        timeout=HANG if workers else 0,
         worker_init_fn=_quiet if workers else None,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
@@ -146,7 +158,7 @@ class Whole:
         device: where the encoder runs.
 
     Attributes:
-        poll: called between batches; raises where the run is to stop.
+        watch: handed each batch; raises where the run is to stop.
     """
 
     def __init__(
@@ -160,7 +172,7 @@ class Whole:
         self.samples, self.batch, self.workers = samples, batch, workers
         self.size, self.mean, self.std = encoder.size, encoder.mean, encoder.std
         self.device = device
-        self.poll: Callable[[], None] = lambda: None
+        self.watch: Callable[[Item], None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -175,8 +187,8 @@ class Whole:
         training = encoder.training
         encoder.eval()
         out = []
-        for item in loader(dataset, keys, self.workers, False, 0):
-            self.poll()
+        for item in loader(dataset, keys, self.workers, False):
+            self.watch(item)
             images = item.views.to(self.device, non_blocking=True)
             out.append(encoder(normalize(images, self.mean, self.std)).float())
         encoder.train(training)

@@ -1,6 +1,7 @@
 """The run folder: settings, metrics, and what may stand in it before a run starts."""
 
 import csv
+import io
 import itertools
 import math
 import os
@@ -71,7 +72,7 @@ def prepare(out: Path, resume: bool, overwrite: bool) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a small file as a whole."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="")
     os.replace(temporary, path)
 
 
@@ -109,28 +110,28 @@ class Metrics:
         if self.path.exists():
             with self.path.open(newline="") as file:
                 reader = csv.DictReader(file)
-                kept = [r for r in reader if (r["step"] or "").isdigit() and int(r["step"]) <= step]
+                # a row that a full disk cut short is no row
+                whole = [r for r in reader if r["step"].isdigit() and None not in r.values()]
                 self.columns = list(reader.fieldnames or [])
-            self._write("w", kept, header=True)
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(r for r in whole if int(r["step"]) <= step)
+            write_text(self.path, text.getvalue())
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1, max_queue=100)
 
     def add(self, row: dict[str, float]) -> None:
         """One row; the columns are those of the first."""
         new = not self.columns
         self.columns = self.columns or list(row)
-        self._write("w" if new else "a", [row], header=new)
+        with self.path.open("w" if new else "a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
         for name, value in row.items():
             if name not in ("step", "epoch") and not math.isnan(value):
                 self.board.add_scalar(name, value, int(row["step"]))
-
-    def _write(self, mode: str, rows: Iterable[dict[str, Any]], header: bool) -> None:
-        if not self.columns:
-            return
-        with self.path.open(mode, newline="") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            if header:
-                writer.writeheader()
-            writer.writerows(rows)
 
     def close(self) -> None:
         self.board.close()

@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,17 +21,22 @@ from selftaught import dist
 from selftaught.augment.device import normalize
 from selftaught.engine import optim
 from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.feed import Bad, Item, Order, Whole
+from selftaught.engine.feed import Item, Order, Whole
 from selftaught.engine.folder import Metrics
 from selftaught.engine.progress import Progress
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import DataError, Interrupted, TrainingError
+from selftaught.errors import DataError, Interrupted, Lost, TrainingError
 from selftaught.method import Batch, Method, Recipe
 
 log = logging.getLogger("selftaught")
 
 AGREE_EVERY = 10
 """Steps between two votes of several processes on whether to stop or save."""
+
+
+LOSS = "the loss itself"
+
+T = TypeVar("T")
 
 
 class _StopNow(Exception):
@@ -89,8 +95,9 @@ class Loop:
         self.module, self.stepper = module, wrapped
         self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
-        self.loss_before: Tensor | None = None
+        self.broken_before: Tensor | None = None
         self.waiting = False
+        self.untold: list[tuple[int, str, int]] = []
 
     def run(self) -> None:
         """Train to the end.
@@ -100,24 +107,25 @@ class Loop:
             TrainingError: the loss is not finite; the last good checkpoint stays.
             DataError: too many samples cannot be read.
         """
+        if self.step == self.steps:
+            return
         saved = time.monotonic()
-        self.corpus.poll = self._poll
+        self.corpus.watch = self._watch
         self.method.train()
-        with self.progress:
+        with self.signals.deferred(), self.progress:
             stream: Iterator[Item] | None = None
             while self.step < self.steps:
                 epoch, within = divmod(self.step, self.per_epoch)
                 if stream is None or (self.each_epoch and within == 0):
                     stream = self._open(epoch, within)
                 self._step(stream, epoch)
-                due = time.monotonic() - saved >= self.save_every
-                stop, due = self._agree(self.signals.received is not None, due)
+                stop, due = self._agree(time.monotonic() - saved >= self.save_every)
                 if stop:
                     self._interrupt(self.state())
                 if due and self.step < self.steps:
                     self.save(self.state())
                     saved = time.monotonic()
-        self.save(self.state())
+            self.save(self.state())
 
     # one step -------------------------------------------------------------------------------
 
@@ -147,8 +155,10 @@ class Loop:
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
         self.step += 1
-        shown = self.progress.advance(waited)
+        shown = self.progress.advance(waited) and not dist.rank()
         logged = self.step % self.log_every == 0 or self.step in (1, self.steps)
+        if logged:  # each process has the loss of its part of the batch
+            terms = {name: dist.mean(value) for name, value in terms.items()}
         if not (shown or logged) or dist.rank():
             return
         values = {name: float(value) for name, value in terms.items()}
@@ -179,22 +189,26 @@ class Loop:
     def _check(self, loss: Tensor, batch: Batch) -> None:
         """Stop before the backward pass when the loss is not finite.
 
-        On a GPU the loss of the step before is looked at, so that nobody waits for the device.
+        All processes stop where one has to. On a GPU the loss of the step before is looked at, so
+        that nobody waits for the device.
         """
-        if loss.device.type == "cpu":
-            finite = bool(loss.isfinite())
-        else:
-            before, self.loss_before = self.loss_before, loss.detach()
-            finite = before is None or bool(before.isfinite())
-        if not finite:
+        broken: Tensor | None = dist.maximum((~loss.detach().isfinite()).int())
+        if loss.device.type != "cpu":
+            broken, self.broken_before = self.broken_before, broken
+        if broken is not None and bool(broken):
             raise TrainingError(
                 f"the loss is not finite at step {self.step + 1} of {self.steps} (learning rate "
                 f"{self.plan.lr(self.step):.3g}): the first module with a value that is not is "
-                f"{first_not_finite(self.method, batch)}; the checkpoint of step "
+                f"{self._culprit(batch)}; the checkpoint of step "
                 f"{(self.checkpoints.steps() or ['none'])[0]} is the last good one, nothing was "
                 "exported; lower the learning rate (--lr), clip gradients (--clip), or use "
                 "--precision fp32"
             )
+
+    def _culprit(self, batch: Batch) -> str:
+        """The module where the first value that is not finite came up, in whichever process."""
+        names = _all(first_not_finite(self.method, batch))
+        return next((n for n in names if n != LOSS), LOSS)
 
     # data -----------------------------------------------------------------------------------
 
@@ -203,7 +217,8 @@ class Loop:
         if self.each_epoch and within == 0:
             boundary = self.state()
             try:
-                self.order.given = self.method.on_epoch(self.corpus)
+                with self._reading(boundary):
+                    self.order.given = self.method.on_epoch(self.corpus)
             except _StopNow:
                 self._interrupt(boundary)
             for name in self.method.reset:
@@ -226,27 +241,41 @@ class Loop:
     def _next(self, stream: Iterator[Item]) -> Item:
         self.waiting = True
         try:
-            _error_if_any_worker_fails()
-            item = next(stream)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            state = self.state()  # of the last whole step
-            if self.signals.received is not None:  # the signal hit the workers too
-                self._interrupt(state)
-            if "DataLoader" not in str(error) and not isinstance(error, ConnectionError | EOFError):
-                raise
-            self.save(state)
-            raise Interrupted(
-                f"a process that reads images died or hung ({error}); often memory ran out: lower "
-                f"--workers. The run is saved at step {self.step}: repeat the command with --resume"
-            ) from error
+            with self._reading():
+                _error_if_any_worker_fails()
+                item = next(stream)
         finally:
             self.waiting = False
-        if item.bad:
-            self._record(item.bad)
+        self._record(item)
         return item
 
-    def _record(self, bad: list[Bad]) -> None:
-        for index, reason in bad:
+    @contextmanager
+    def _reading(self, state: dict[str, Any] | None = None) -> Iterator[None]:
+        """A block in which the death of a process that reads ends the run, saved.
+
+        Args:
+            state: to save; that of the last whole step unless given.
+        """
+        try:
+            yield
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if "DataLoader" not in str(error) and not isinstance(error, ConnectionError | EOFError):
+                raise
+            what = (
+                f"a process that reads images died or hung ({error}); often memory ran out: lower "
+                "--workers"
+            )
+            if dist.world() > 1:  # the others wait in a step: they cannot be asked for their part
+                raise Lost(f"{what}. {self._saved()}") from error
+            state = state or self.state()
+            if self.signals.received is not None:  # the signal hit the workers too
+                self._interrupt(state)
+            self.save(state)
+            raise Interrupted(f"{what}. {self._saved()}") from error
+
+    def _record(self, item: Item) -> None:
+        """Remember what could not be read, and stop where it is too much."""
+        for index, reason in item.bad:
             if index in self.bad:
                 continue
             if not self.bad:
@@ -257,39 +286,72 @@ class Loop:
                     reason,
                 )
             self.bad[index] = (reason, self.step + 1)
-        if len(self.bad) > self.max_bad:
-            shown = "\n".join(
-                f"  {self.names(i)}: {r}" for i, (r, _) in list(self.bad.items())[:10]
-            )
-            raise DataError(
-                f"{len(self.bad)} of {len(self.corpus)} images cannot be read, more than "
-                f"--max-bad allows; the first:\n{shown}\nrun `selftaught check` on the data, or "
-                "raise --max-bad"
-            )
+            self.untold.append((index, reason, self.step + 1))
+        if item.views is None:
+            kind = DataError if dist.world() == 1 else Lost
+            raise kind(self._unreadable("and nothing else is found to take their place"))
+        if dist.world() == 1:
+            self._bear()
 
-    def _poll(self) -> None:
-        if self.signals.received is not None:
+    def _share(self) -> None:
+        """Make what each process could not read known to all, alike."""
+        news = sorted((s, i, r) for part in _all(self.untold) for i, r, s in part)
+        for index, _, _ in self.untold:
+            del self.bad[index]
+        self.untold = []
+        for step, index, reason in news:
+            self.bad.setdefault(index, (reason, step))
+        self._bear()
+
+    def _bear(self) -> None:
+        if len(self.bad) > self.max_bad:
+            raise DataError(self._unreadable("more than --max-bad allows") + ", or raise --max-bad")
+
+    def _unreadable(self, why: str) -> str:
+        first = "\n".join(f"  {self.names(i)}: {r}" for i, (r, _) in list(self.bad.items())[:10])
+        return (
+            f"{len(self.bad)} of {len(self.corpus)} images cannot be read, {why}; the first:\n"
+            f"{first}\nrun `selftaught check` on the data"
+        )
+
+    def _watch(self, item: Item) -> None:
+        """Between two batches of a pass over the whole dataset, in all processes at once."""
+        self._record(item)
+        if self._vote(False)[0]:
             raise _StopNow
 
     # stopping and going on --------------------------------------------------------------------
 
-    def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
-        """What any process wants, all do; asked now and then, because asking costs."""
-        if dist.world() == 1:
-            return stop, save
-        if self.step % AGREE_EVERY and self.step < self.steps:
+    def _agree(self, due: bool) -> tuple[bool, bool]:
+        """Whether to stop and whether to save; asked now and then, because asking costs."""
+        if dist.world() > 1 and self.step % AGREE_EVERY and self.step < self.steps:
             return False, False
-        votes = dist.maximum(torch.tensor([stop, save], device=self.fabric.device, dtype=torch.int))
+        return self._vote(due)
+
+    def _vote(self, due: bool) -> tuple[bool, bool]:
+        """What any process wants, all do, and what any could not read, all know."""
+        stop = self.signals.received is not None
+        if dist.world() == 1:
+            return stop, due
+        wishes = torch.tensor([stop, due, bool(self.untold)], dtype=torch.int)
+        votes = dist.maximum(wishes.to(self.fabric.device)).tolist()
+        if votes[2]:
+            self._share()
         return bool(votes[0]), bool(votes[1])
 
     def _interrupt(self, state: dict[str, Any]) -> None:
         self.save(state)
-        code = self.signals.exit_code if self.signals.received is not None else 75
         raise Interrupted(
             f"stopped at step {self.step} of {self.steps} and saved; repeat the command with "
             "--resume to go on",
-            code,
+            self.signals.exit_code,
         )
+
+    def _saved(self) -> str:
+        steps = self.checkpoints.steps()
+        if not steps:
+            return "Nothing was saved yet"
+        return f"The run is saved at step {steps[0]}: repeat the command with --resume"
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, unless weights are no longer finite."""
@@ -297,9 +359,15 @@ class Loop:
             raise TrainingError(
                 f"weights are not finite at step {self.step}; the checkpoint before is kept"
             )
+        failure: TrainingError | None = None
         if dist.rank() == 0:
-            self.checkpoints.save(self.step, state)
-        self.fabric.barrier()
+            try:
+                self.checkpoints.save(self.step, state)
+            except TrainingError as error:
+                failure = error
+        (failure, *_) = _all(failure)
+        if failure:
+            raise failure
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors and plain values alone."""
@@ -309,7 +377,7 @@ class Loop:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": _all_random_states(self.fabric.device),
+            "random": _all(random_state(self.fabric.device)),
             "given": self.order.given,
             "bad": [[i, r, s] for i, (r, s) in self.bad.items()],
             **self.facts,
@@ -354,8 +422,8 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     np.random.set_state((name, words.numpy().astype(np.uint32), *rest))
 
 
-def _all_random_states(device: torch.device) -> list[dict[str, Any]]:
-    own = random_state(device)
+def _all(own: T) -> list[T]:
+    """What each process holds, in all of them."""
     if dist.world() == 1:
         return [own]
     every: list[Any] = [None] * dist.world()
@@ -384,4 +452,4 @@ def first_not_finite(method: Method, batch: Batch) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else "the loss itself"
+    return found[0] if found else LOSS

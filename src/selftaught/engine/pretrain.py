@@ -21,14 +21,15 @@ from selftaught import config, dist, export, report
 from selftaught import evaluate as evaluation
 from selftaught.augment.device import normalize
 from selftaught.backbones import Image
-from selftaught.data import open_data
+from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.selection import without
 from selftaught.engine import optim
 from selftaught.engine.build import describe, method_name
 from selftaught.engine.checkpoint import Checkpoints, size_of
+from selftaught.engine.ending import told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
-from selftaught.engine.feed import Order, Views, Whole, collate, loader
+from selftaught.engine.feed import Item, Order, Views, Whole, collate, loader
 from selftaught.engine.folder import (
     SETTINGS,
     Metrics,
@@ -40,7 +41,7 @@ from selftaught.engine.folder import (
 from selftaught.engine.loop import Loop, random_state, set_random_state
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import UserError
+from selftaught.errors import DataError, SelftaughtError, UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
 
@@ -48,9 +49,6 @@ log = logging.getLogger("selftaught")
 
 NOT_REPEATED = {"method", "data", "out", "resume", "overwrite", "force"}
 """Arguments that run.yaml leaves out: a repetition is a run of its own."""
-
-HANG = 600.0
-"""Seconds after which a worker that hands over nothing counts as hung."""
 
 SHOWN = 12
 """Images whose views are kept for the report."""
@@ -147,52 +145,51 @@ def pretrain(
     )
     if quarantine:
         samples = without(samples, quarantine)
+    held = _held_out(test, labels, samples, method) if evaluate and test else None
     fabric = _fabric(accelerator, devices, precision)
-    fabric.launch()
+    _fits(method, len(samples), batch, accumulate, fabric.world_size)
     out = Path(out) if out else default_out(f"{method_name(method)}-{_stem(data)}", resume)
     settings["precision"] = _words(fabric)
-    _fits(method, len(samples), batch, accumulate)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
-    content = describe(method, data, settings)
-    if dist.rank() == 0:
-        prepare(out, resume, overwrite)
-    fabric.barrier()
-    checkpoints = Checkpoints(out / "checkpoints")
-    state = checkpoints.load() if resume else None
     facts = {"data": samples.fingerprint}
-    if resume:
-        _compare(out, content, state, facts, force)
-    if dist.rank() == 0:
-        write_text(out / SETTINGS, config.dump(content))
-
-    torch.set_flush_denormal(True)  # values next to zero make CPUs many times slower
-    torch.backends.cudnn.deterministic = True
-    if dist.world() > 1 and method.sync_batchnorm:
-        synchronize(method)
-    if channels_last:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method.to(fabric.device)
-    if compile:
-        method.backbone.compile()
-
     per_epoch = len(samples) // batch
     steps = per_epoch * epochs
-    makers = _workers(fabric) if workers is None else workers
-    pipeline = method.views(_image(method).size)
-    views = Views(samples, pipeline, seed)
-    order = Order(len(samples), batch // accumulate, per_epoch * accumulate, seed)
-    with StopSignals() as signals:
+    state = None
+    if fabric.global_rank == 0:  # whatever is wrong is told before there are others
+        content = describe(method, data, settings)
+        state = _begin(out, content, facts, steps, method, resume, overwrite, force)
+    with StopSignals() as signals, told(out, signals):
+        fabric.launch()
+        out = Path(fabric.broadcast(str(out)))
+        checkpoints = Checkpoints(out / "checkpoints")
+        if resume and dist.rank():
+            state = checkpoints.load()
+
+        torch.set_flush_denormal(True)  # values next to zero make CPUs many times slower
+        torch.backends.cudnn.deterministic = True
+        if dist.world() > 1 and method.sync_batchnorm:
+            synchronize(method)
+        if channels_last:
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(fabric.device)
+        if compile:
+            method.backbone.compile()
+
+        makers = _workers(fabric) if workers is None else workers
+        pipeline = method.views(_image(method).size)
+        views = Views(samples, pipeline, seed)
+        order = Order(len(samples), batch // accumulate, per_epoch * accumulate, seed)
         need = _estimate(fabric, method, recipe, views, batch, accumulate, steps, makers)
         if dist.rank() == 0:
             _keep_views(views, out)
-            _announce(method, samples, out, need, fabric, steps, batch, checkpoints)
+            _announce(method, samples, out, need, fabric, steps, batch)
         loop = Loop(
             fabric=fabric,
             method=method,
             recipe=recipe,
             plan=optim.Plan(recipe, batch, steps, per_epoch),
             order=order,
-            batches=loader(views, order, makers, fabric.device.type == "cuda", HANG),
+            batches=loader(views, order, makers, fabric.device.type == "cuda"),
             accumulate=accumulate,
             steps=steps,
             per_epoch=per_epoch,
@@ -220,9 +217,9 @@ def pretrain(
                 quarantined.append(out / quarantined.FILE, listed)
             if loop.metrics:
                 loop.metrics.close()
-    if dist.rank() == 0:
-        _finish(method, samples, out, loop, test, labels, seed, evaluate)
-    fabric.barrier()
+        if dist.rank() == 0:  # the others need not wait: that could take longer than they may wait
+            _finish(method, samples, held, out, loop, seed, evaluate)
+            checkpoints.finish(steps)
     return method
 
 
@@ -255,19 +252,35 @@ def _check(settings: dict[str, Any]) -> None:
         if settings[name] is not None and not settings[name] > 0:
             raise UserError(f"{name} must be above 0, got {settings[name]}")
     for name in ("weight_decay", "workers", "save_every"):
-        if settings[name] is not None and settings[name] < 0:
+        if settings[name] is not None and not settings[name] >= 0:
             raise UserError(f"{name} must be at least 0, got {settings[name]}")
     for name, top in (("warmup", 1), ("max_bad", 1)):
         if settings[name] is not None and not 0 <= settings[name] <= top:
             raise UserError(f"{name} is a fraction from 0 to 1, got {settings[name]}")
 
 
-def _fits(method: Method, count: int, batch: int, accumulate: int) -> None:
+def _held_out(test: str, labels: str | None, samples: Samples, method: Method) -> Samples:
+    """The test data, opened before minutes are spent on what could not be scored."""
+    if samples.labels is None:
+        raise UserError(
+            "--test needs labels in the training data too: sort its images into one folder a class,"
+            " or name a column or a CSV of path,label with --labels"
+        )
+    held = open_data(test, labels=labels, channels=_image(method).channels)
+    if held.labels is None:
+        raise UserError(
+            f"the test data {test} has no labels: sort its images into one folder a class, or name "
+            "a column or a CSV of path,label with --labels"
+        )
+    return held
+
+
+def _fits(method: Method, count: int, batch: int, accumulate: int, processes: int) -> None:
     """Refuse a batch that the data or the method cannot serve."""
-    parts = dist.world() * accumulate
+    parts = processes * accumulate
     if batch % parts:
         raise UserError(
-            f"a batch of {batch} cannot be split evenly over {dist.world()} processes and "
+            f"a batch of {batch} cannot be split evenly over {processes} processes and "
             f"{accumulate} parts each; use a multiple of {parts}"
         )
     if count < batch:
@@ -317,11 +330,21 @@ def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
     if precision != "fp32":
         kind: Any = {"bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
         plugins.append(_Autocast(kind, accelerator))
-    many = devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    nodes = 1
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has the processes, and knows how many
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    many = devices * nodes > 1
     # buffers are alike by construction; sending queues around at each step would cost more than
     # the step
     strategy = DDPStrategy(broadcast_buffers=False) if many else "auto"
-    return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, plugins=plugins)
+    return Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        plugins=plugins,
+    )
 
 
 def _fastest(accelerator: str) -> str:
@@ -343,7 +366,7 @@ def _words(fabric: Fabric) -> str:
 def _workers(fabric: Fabric) -> int:
     """Processes that make views: all cores but one for a GPU; on a CPU the network needs them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
     return max(1, min(16, cores - 1)) if fabric.device.type != "cpu" else max(1, cores // 2)
 
 
@@ -372,11 +395,40 @@ def _recipe(
     return dataclasses.replace(recipe, **{k: v for k, v in changed.items() if v is not None})
 
 
+def _begin(
+    out: Path,
+    content: dict[str, Any],
+    facts: dict[str, Any],
+    steps: int,
+    method: Method,
+    resume: bool,
+    overwrite: bool,
+    force: bool,
+) -> dict[str, Any] | None:
+    """Make the run folder ready; the state to go on from, where there is one."""
+    prepare(out, resume, overwrite)
+    checkpoints = Checkpoints(out / "checkpoints")
+    state = checkpoints.load() if resume else None
+    if resume:
+        _compare(out, content, state, facts, steps, checkpoints, force)
+    size = size_of(method.state_dict()) * 3  # weights and what the optimizer keeps for them
+    free = shutil.disk_usage(out).free
+    if free < 3 * size:
+        raise UserError(
+            f"{out} has {free / 2**20:.0f} MiB of space left; three checkpoints need about "
+            f"{3 * size / 2**20:.0f} MiB: free some, or name another folder with --out"
+        )
+    write_text(out / SETTINGS, config.dump(content))
+    return state
+
+
 def _compare(
     out: Path,
     content: dict[str, Any],
     state: dict[str, Any] | None,
     facts: dict[str, Any],
+    steps: int,
+    checkpoints: Checkpoints,
     force: bool,
 ) -> None:
     """Refuse to resume what would not be the same run, unless it is forced."""
@@ -389,12 +441,14 @@ def _compare(
     else:
         if state["data"] != facts["data"]:
             differences.append("the dataset: files were added, removed or changed")
-        if state["step"] >= state["steps"] and not length:
+        if state["step"] > steps or checkpoints.finished == steps:
             raise UserError(
-                f"the run in {out} is finished ({state['steps']} steps); to extend it give a "
+                f"the run in {out} is finished ({state['step']} steps); to extend it give a "
                 "larger --epochs with --resume: its schedules are then laid over the new length, "
                 "so the learning rate jumps back up"
             )
+        if state["step"] == steps:
+            log.info("the training in %s is complete; exporting, scoring and reporting", out)
     others = [d for d in differences if d not in length]
     if others and not force:
         raise UserError(
@@ -425,7 +479,7 @@ def _estimate(
     """Measure a few images on a copy; every generator is left as it was."""
     before = random_state(fabric.device)
     begun = time.perf_counter()
-    items = [views[0, i % len(views.samples)] for i in range(PROBE)]
+    items = [_readable(views, i % len(views.samples)) for i in range(PROBE)]
     each = (time.perf_counter() - begun) / PROBE
     item = collate(items)
     moved, index = fabric.to_device((item.views, item.index))
@@ -445,6 +499,16 @@ def _estimate(
     return need
 
 
+def _readable(views: Views, i: int) -> Item:
+    item = views[0, i]
+    if item.views is None:
+        raise DataError(
+            f"{len(item.bad)} of {len(item.bad)} images looked at cannot be read, the last for "
+            f"this reason: {item.bad[-1].reason}; run `selftaught check` on the data"
+        )
+    return item
+
+
 def _announce(
     method: Method,
     samples: Any,
@@ -453,7 +517,6 @@ def _announce(
     fabric: Fabric,
     steps: int,
     batch: int,
-    checkpoints: Checkpoints,
 ) -> None:
     image = _image(method)
     where = "CPU" if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
@@ -474,13 +537,6 @@ def _announce(
         duration(need.seconds),
         out,
     )
-    size = size_of(method.state_dict()) * 3  # weights and what the optimizer keeps for them
-    free = shutil.disk_usage(checkpoints.folder).free
-    if free < 3 * size:
-        raise UserError(
-            f"{out} has {free / 2**20:.0f} MiB of space left; three checkpoints need about "
-            f"{3 * size / 2**20:.0f} MiB: free some, or name another folder with --out"
-        )
     if fabric.device.type == "cuda":
         total = torch.cuda.get_device_properties(fabric.device).total_memory
         if need.memory > total:
@@ -495,11 +551,10 @@ def _announce(
 
 def _finish(
     method: Method,
-    samples: Any,
+    samples: Samples,
+    held: Samples | None,
     out: Path,
     loop: Loop,
-    test: str | None,
-    labels: str | None,
     seed: int,
     evaluate: bool,
 ) -> None:
@@ -509,10 +564,13 @@ def _finish(
     image = _image(method).float()
     export.save(image, out)
     if evaluate and samples.labels is not None:
-        held = open_data(test, labels=labels, channels=image.channels) if test else None
-        comparison = evaluation.compare(image, samples, held, seed=seed)
-        comparison.save(out / "scores.json")
-        log.info("%s", _rendered(comparison))
+        try:
+            comparison = evaluation.compare(image, samples, held, seed=seed)
+        except SelftaughtError as error:  # too few labels, say: no reason to go without a report
+            log.warning("the encoder is not scored: %s", error)
+        else:
+            comparison.save(out / "scores.json")
+            log.info("%s", _rendered(comparison))
     report.write(out)
 
 
@@ -526,7 +584,7 @@ def _rendered(table: Any) -> str:
 
 def _keep_views(views: Views, out: Path) -> None:
     """Views of a few images as the method saw them in its first epoch, for the report."""
-    items = [views[0, i].views for i in range(min(SHOWN, len(views.samples)))]
+    items = [_readable(views, i).views for i in range(min(SHOWN, len(views.samples)))]
     columns: dict[str, np.ndarray] = {}
     for leaves in zip(*map(_images, items), strict=True):
         columns[f"view{len(columns)}"] = np.stack(leaves)

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from selftaught import dist
+
 log = logging.getLogger("selftaught")
 
 LIVE, PLAIN = 0.2, 10.0
@@ -41,7 +43,8 @@ class Progress:
         self.waits: deque[float] = deque(maxlen=49)
         self.next = 0.0
         console = Console(stderr=True)
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        alive = console.is_terminal and dist.rank() == 0
+        self.live = Live(console=console, auto_refresh=False) if alive else None
 
     def __enter__(self) -> "Progress":
         if self.live:

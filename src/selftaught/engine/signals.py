@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -12,13 +14,15 @@ if hasattr(signal, "SIGUSR1"):
 
 
 class StopSignals:
-    """While it is entered, remembers the first signal in `received`; a second ends at once.
+    """While it is entered, the first signal is kept in `received`; a second ends the process.
 
-    Outside the main thread, where Python has no signals, it does nothing.
+    The first raises KeyboardInterrupt, except in a block of `deferred`, which looks at `received`
+    where it can stop. Outside the main thread, where Python has no signals, nothing happens.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._at_once = True
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -34,8 +38,21 @@ class StopSignals:
         if self.received is not None:
             os._exit(EXIT_CODES[signal.Signals(number)])
         self.received = number
+        if self._at_once:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A block that asks for `received` itself; a signal that it missed counts after it."""
+        self._at_once = False
+        try:
+            yield
+        finally:
+            self._at_once = True
+        if self.received is not None:
+            raise KeyboardInterrupt
 
     @property
     def exit_code(self) -> int:
-        assert self.received is not None
-        return EXIT_CODES[signal.Signals(self.received)]
+        """Of a process that was stopped; without a signal it was another process that was."""
+        return 75 if self.received is None else EXIT_CODES[signal.Signals(self.received)]
