@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 
 from selftaught import __version__, config, methods
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
-from selftaught.errors import Interrupted, SelftaughtError, UserError
+from selftaught.errors import (
+    DataError,
+    Interrupted,
+    Lost,
+    SelftaughtError,
+    TrainingError,
+    UserError,
+)
 from selftaught.signature import Parameter, Signature, describe, module_doc, read_function
 
 HERE = Path(__file__).parent
@@ -50,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SelftaughtError as error:
         if "--debug" in words:
             traceback.print_exc()
+        agreed = isinstance(error, DataError | Interrupted | TrainingError)
+        if agreed and not isinstance(error, Lost) and not _first():
+            return 0  # the first process tells what all have agreed on
         sign = "" if isinstance(error, Interrupted) else "error: "
         sys.stderr.write(f"{sign}{error}\n")
         return error.exit_code
@@ -457,6 +467,7 @@ def _log() -> None:
     logger = logging.getLogger("selftaught")
     logger.handlers = [_Handler()]
     logger.setLevel(logging.INFO if _first() else logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class _Handler(logging.Handler):

@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -90,7 +91,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.optimizer = optim.build(self.method, self.recipe)
-        module, wrapped = self.fabric.setup(self.method, self.optimizer)
+        with warnings.catch_warnings():  # newer torch has another name for it, older ones do not
+            warnings.filterwarnings("ignore", ".*broadcast_buffers")
+            module, wrapped = self.fabric.setup(self.method, self.optimizer)
         module.mark_forward_method("loss")
         self.module, self.stepper = module, wrapped
         self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
