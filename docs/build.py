@@ -1,4 +1,4 @@
-"""Make the pages that follow from the code, then the site: a page cannot say what the code does not.
+"""Make the pages that follow from the code, then the site: they cannot say what it does not.
 
 python docs/build.py             # docs/methods/*.md and docs/api.md, then site/
 python docs/build.py --readme    # the table of methods in README.md, too

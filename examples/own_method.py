@@ -52,4 +52,4 @@ class Echo(Method):
 if __name__ == "__main__":
     method = Echo(backbone("resnet18", size=32))
     epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    pretrain(method, sys.argv[1], "runs/own", epochs=epochs, batch=16, overwrite=True)
+    pretrain(method, sys.argv[1], "runs/own", epochs=epochs, batch=64, overwrite=True)

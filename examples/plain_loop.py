@@ -16,7 +16,7 @@ from selftaught.methods import SimCLR
 encoder = backbone("resnet18", size=32)
 method = SimCLR(encoder, strength=0.5, blur=0.0)
 photos = ImageFolder(sys.argv[1], transform=method.views(32).transform())
-loader = DataLoader(photos, batch_size=min(128, len(photos)), shuffle=True, drop_last=True)
+loader = DataLoader(photos, batch_size=64, shuffle=True, drop_last=True)
 optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3, weight_decay=0.01)
 
 for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 100):

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # the processes that make views import this file
         sys.argv[1],
         out="runs/example",
         epochs=int(sys.argv[2]) if len(sys.argv) > 2 else 100,
-        batch=16,
+        batch=64,
         optimizer="adamw",
         lr=1e-3,
         seed=0,

@@ -128,6 +128,7 @@ def multiblock(
 
 
 def draw_size(draws: Draws, grid: Grid, scale: Range, aspect: Range, reference: bool) -> Grid:
+    """Rows and columns of a block; `reference` draws area and aspect from one number."""
     u = draws.random()
     v = u if reference else draws.random()
     height, width = block_size(

@@ -301,6 +301,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def device_for(encoder: Image | str | Path, network: Image, device: str) -> torch.device:
+    """Where `network` runs: the device asked for, or the best for an encoder from a file."""
     if device != "auto":
         try:
             torch.empty(0, device=device)

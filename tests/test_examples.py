@@ -1,0 +1,56 @@
+"""The examples run, on photos small enough to be quick."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs an example in a folder with 64 photos in two classes; returns what it prints."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(32):
+            noise = rng.integers(-40, 40, (36, 40, 3))
+            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(
+                folder / f"{i}.png"
+            )
+    monkeypatch.chdir(tmp_path)
+
+    def call(example: str, *words: str) -> str:
+        monkeypatch.setattr(sys, "argv", [example, *words])
+        runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_each_example_has_a_test():
+    shown = {"plain_loop.py", "pretrain.py", "embed_and_knn.py", "own_method.py"}
+    assert {file.name for file in EXAMPLES.glob("*.py")} == shown
+
+
+def test_plain_loop(run, tmp_path):
+    assert run("plain_loop.py", "photos", "1").startswith("loss ")
+    assert (tmp_path / "encoder" / "encoder.safetensors").is_file()
+
+
+def test_pretrain_then_embed(run, tmp_path):
+    run("pretrain.py", "photos", "1")
+    assert (tmp_path / "runs" / "example" / "report.html").is_file()
+    told = run("embed_and_knn.py", "runs/example", "photos")
+    assert "64 photos, 512 features each" in told
+    assert "pixels 16x16" in told
+
+
+def test_own_method(run, tmp_path):
+    run("own_method.py", "photos", "1")
+    assert (tmp_path / "runs" / "own" / "encoder.json").is_file()

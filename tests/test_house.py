@@ -1,0 +1,174 @@
+"""The house: what is written about the code is true, and what is shipped is whole."""
+
+import ast
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftaught import cli, methods
+
+ROOT = Path(__file__).parent.parent
+SOURCE = sorted((ROOT / "src").rglob("*.py"))
+GENERATED = {"api.md"}
+PAGES = [f for f in sorted((ROOT / "docs").glob("*.md")) if f.name not in GENERATED]
+PAGES += [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+BUILD: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "build.py"))
+README = (ROOT / "README.md").read_text("utf-8")
+CI = (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def relative(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+# code ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", SOURCE, ids=relative)
+def test_library_code_does_not_print(file):
+    calls = [
+        n.func for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Call)
+    ]
+    assert not [f.lineno for f in calls if isinstance(f, ast.Name) and f.id == "print"]
+
+
+@pytest.mark.parametrize("file", [f for f in SOURCE if f.stat().st_size], ids=relative)
+def test_what_is_public_is_documented(file):
+    tree = ast.parse(file.read_text("utf-8"))
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    bare = [node.name for node in public if not ast.get_docstring(node)]
+    assert ast.get_docstring(tree), "the module has no docstring"
+    assert not bare
+
+
+def test_families_are_folders():
+    assert set(BUILD["FAMILIES"]) == {file.parent.name for file in methods.files().values()}
+
+
+# pages -----------------------------------------------------------------------------------------
+
+
+def blocks(page: str, language: str = "") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def test_both_commands_of_the_readme_are_lines_and_ci_runs_the_second():
+    first, second = blocks(README)[0].splitlines()
+    assert first.endswith(" selftaught demo")
+    assert " pytest" in second
+    assert f"\n{second}\n" in CI
+
+
+def test_the_table_of_methods_is_that_of_the_code():
+    assert BUILD["with_table"](README) == README, "run: python docs/build.py --readme"
+
+
+def test_the_loop_in_the_readme_is_the_one_that_runs():
+    example = (ROOT / "examples" / "plain_loop.py").read_text("utf-8")
+    loops = [b for b in blocks(README, "python") if "DataLoader(" in b or "optimizer.step()" in b]
+    assert len(loops) == 2
+    assert all(loop in example for loop in loops)
+
+
+def test_python_in_the_pages_is_python():
+    for page in PAGES:
+        for block in blocks(page.read_text("utf-8"), "python"):
+            ast.parse("if True:\n" + block if block.startswith(" ") else block, page.name)
+
+
+def commands() -> list[str]:
+    """Lines of the pages that call us, but for those with a word in capitals for a reader's own."""
+    code = "".join(block for page in PAGES for block in blocks(page.read_text("utf-8")))
+    lines = {line.split("#")[0].strip() for line in code.splitlines()}
+    own = re.compile(r"\b[A-Z]{2,}\b")
+    return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "labelled", "runs/simclr-photos"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
+        (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
+    _, name, *words = shlex.split(command)
+    if name == "pretrain":
+        assert cli.request(words).data == "photos/"
+    else:  # raises what the user would be told
+        assert set(cli.arguments(name, words)) >= ({"data"} if words else set())
+
+
+def test_settings_in_the_pages_are_understood(tmp_path):
+    yaml = blocks((ROOT / "docs" / "training.md").read_text("utf-8"), "yaml")
+    (tmp_path / "settings.yaml").write_text(yaml[0])
+    asked = cli.request(["--config", str(tmp_path / "settings.yaml")])
+    assert asked.method == "simclr"
+    assert asked.training["epochs"] == 200
+
+
+@pytest.mark.parametrize("module", BUILD["API"])
+def test_the_python_page_has_every_public_name(module):
+    shown = set(re.findall(r"^### (\w+)$", BUILD["api"](), re.MULTILINE))
+    names = getattr(import_module(module), "__all__", [])
+    rooms = {"augment", "backbones", "data", "evaluate", "export", "methods", "report"}
+    rest = {"Pipeline", "simsiam", "load", "embed", "embed_command", "evaluate_command", "atomic"}
+    assert set(names) - rooms - rest <= shown
+
+
+# package ---------------------------------------------------------------------------------------
+
+
+def test_the_changelog_has_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert re.search(
+        rf"^## .*\b{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
+
+
+def test_the_wheel_is_whole_and_small(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 6e6
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    package = ROOT / "src"
+    files = [f for f in package.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    assert {f.relative_to(package).as_posix() for f in files} <= names
+    assert {f"selftaught/demo/{part}.parquet" for part in ("train", "test")} <= names
+    assert not [n for n in names if n.startswith("tests")]
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    folders = (".ci", "benchmarks", "docs", "examples", "src", "tests")
+    files = [f for folder in folders for f in (ROOT / folder).rglob("*")]
+    files += ROOT.glob("*")
+    texts = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".css", ".txt", ".csv", ""}
+    machine = re.compile(r"/(?:work|root|home|opt)/\w|/tmp/\w|bash_jobs")
+    registry = re.compile(r"pypi\.[a-z]+|pythonhosted|download\.pytorch|index-url", re.IGNORECASE)
+    for file in files:
+        if not file.is_file() or file.suffix not in texts or file == Path(__file__):
+            continue
+        text = file.read_text("utf-8", errors="replace")
+        assert not machine.search(text), f"{file.name}: {machine.search(text)}"
+        assert not registry.search(text), f"{file.name}: {registry.search(text)}"
+
+
+def test_the_lock_takes_everything_from_the_public_index():
+    lock = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))
+    sources = {json.dumps(p["source"]) for p in lock["package"] if p["name"] != "selftaught"}
+    assert sources == {'{"registry": "https://pypi.org/simple"}'}
