@@ -84,9 +84,15 @@ def test_the_loop_in_the_readme_is_the_one_that_runs():
     assert all(loop in example for loop in loops)
 
 
+def test_the_method_on_one_screen_is_the_one_that_runs():
+    page = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
+    assert blocks(page, "python") == ['--8<-- "examples/own_method.py"\n']
+    assert len((ROOT / "examples" / "own_method.py").read_text("utf-8").splitlines()) < 70
+
+
 def test_python_in_the_pages_is_python():
     for page in PAGES:
-        for block in blocks(page.read_text("utf-8"), "python"):
+        for block in blocks(page.read_text("utf-8").replace("--8<--", "#"), "python"):
             ast.parse("if True:\n" + block if block.startswith(" ") else block, page.name)
 
 
