@@ -264,3 +264,17 @@ def test_a_dead_worker_leaves_a_run_that_resumes(tmp_path):
         train(tmp_path / "run", data=Deadly({5}), workers=1)
     assert caught.value.exit_code == 75
     train(tmp_path / "run", data=Deadly(set()), workers=0, resume=True, force=True)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_the_network_computes_in_the_precision_that_is_named(tmp_path, precision, dtype):
+    method = make()
+    seen = []
+    method.backbone.net.layer4.register_forward_hook(
+        lambda net, _, y: seen.append(y.dtype) if net.training else None
+    )
+    train(tmp_path / "run", method=method, precision=precision)
+    assert len(seen) >= 6
+    assert set(seen) == {dtype}

@@ -143,7 +143,8 @@ class Loop:
         for part, item in enumerate(items):
             batch = self._on_device(item)
             with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
-                parts = self.module.loss(batch)
+                with self.fabric.autocast():  # which on one device Fabric leaves to us
+                    parts = self.module.loss(batch)
                 if isinstance(parts, Tensor):
                     parts = {"loss": parts}
                 loss = sum(parts.values()) / self.accumulate
