@@ -46,7 +46,7 @@ class _Sum(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """[B, ...] of each process -> [W * B, ...] in rank order; its gradient is the sum over processes.
+    """[B, ...] of each process -> [W * B, ...] in rank order; its gradient is summed over all.
 
     With the mean of gradients that DDP takes, a loss on gathered rows has exactly the gradient of
     one process with the whole batch.
