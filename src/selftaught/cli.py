@@ -467,7 +467,6 @@ def _log() -> None:
     logger = logging.getLogger("selftaught")
     logger.handlers = [_Handler()]
     logger.setLevel(logging.INFO if _first() else logging.ERROR)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class _Handler(logging.Handler):

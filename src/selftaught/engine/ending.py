@@ -36,7 +36,7 @@ def told(out: Path, signals: StopSignals) -> Iterator[None]:
     except RuntimeError as error:
         if dist.world() == 1 or not _of_processes(error):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).rpartition("] ")[2].partition(". ")[0]  # without a place in C++
         raise Lost(
             f"another of the {dist.world()} processes of this run has ended ({reason}); see what "
             "it said, and repeat the command with --resume"

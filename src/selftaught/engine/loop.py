@@ -400,7 +400,14 @@ class Loop:
         if dist.rank() < len(states):
             set_random_state(states[dist.rank()], self.fabric.device)
         else:  # more processes than before: the new ones get a stream of their own
-            torch.manual_seed(states[0]["python"][1][0] + dist.rank())
+            seed_all(states[0]["python"][1][0] + dist.rank())
+
+
+def seed_all(seed: int) -> None:
+    """Start every generator that a method may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

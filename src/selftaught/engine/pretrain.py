@@ -38,7 +38,7 @@ from selftaught.engine.folder import (
     prepare,
     write_text,
 )
-from selftaught.engine.loop import Loop, random_state, set_random_state
+from selftaught.engine.loop import Loop, random_state, seed_all, set_random_state
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, SelftaughtError, UserError
@@ -155,10 +155,10 @@ def pretrain(
     per_epoch = len(samples) // batch
     steps = per_epoch * epochs
     state = None
-    if fabric.global_rank == 0:  # whatever is wrong is told before there are others
-        content = describe(method, data, settings)
-        state = _begin(out, content, facts, steps, method, resume, overwrite, force)
     with StopSignals() as signals, told(out, signals):
+        if fabric.global_rank == 0:  # whatever is wrong is told before there are others
+            content = describe(method, data, settings)
+            state = _begin(out, content, facts, steps, method, resume, overwrite, force)
         fabric.launch()
         out = Path(fabric.broadcast(str(out)))
         checkpoints = Checkpoints(out / "checkpoints")
@@ -205,7 +205,7 @@ def pretrain(
             max_bad=int(max_bad * len(samples)),
             names=samples.name,
         )
-        torch.manual_seed(seed + dist.rank())
+        seed_all(seed + dist.rank())
         if state:
             loop.restore(state)
             log.info("resuming at step %d of %d", loop.step, steps)
@@ -334,6 +334,7 @@ def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has the processes, and knows how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     many = devices * nodes > 1
     # buffers are alike by construction; sending queues around at each step would cost more than
     # the step
@@ -418,7 +419,13 @@ def _begin(
             f"{out} has {free / 2**20:.0f} MiB of space left; three checkpoints need about "
             f"{3 * size / 2**20:.0f} MiB: free some, or name another folder with --out"
         )
-    write_text(out / SETTINGS, config.dump(content))
+    try:
+        write_text(out / SETTINGS, config.dump(content))
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); free some space, or name another folder "
+            "with --out"
+        ) from error
     return state
 
 
