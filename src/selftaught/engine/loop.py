@@ -24,6 +24,7 @@ from selftaught.engine import optim
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.feed import Item, Order, Whole
 from selftaught.engine.folder import Metrics
+from selftaught.engine.memory import keep_freed
 from selftaught.engine.progress import Progress
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError
@@ -114,6 +115,8 @@ class Loop:
             return
         saved = time.monotonic()
         self.corpus.watch = self._watch
+        if self.fabric.device.type == "cpu":
+            keep_freed()
         self.method.train()
         with self.signals.deferred(), self.progress:
             stream: Iterator[Item] | None = None
@@ -365,6 +368,8 @@ class Loop:
             )
         failure: TrainingError | None = None
         if dist.rank() == 0:
+            if self.metrics:
+                self.metrics.flush()  # a resumed run starts after the rows of this step
             try:
                 self.checkpoints.save(self.step, state)
             except TrainingError as error:
