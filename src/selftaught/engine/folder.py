@@ -6,16 +6,20 @@ import itertools
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[missing-module-attribute]
 from torch.utils.tensorboard import SummaryWriter
 
 from selftaught.errors import UserError
 
 SETTINGS = "run.yaml"
+FLUSH = 1.0
+"""Seconds after which rows of metrics are written."""
 HARMLESS = {
     "accelerator",
     "devices",
@@ -119,19 +123,39 @@ class Metrics:
             writer.writerows(r for r in whole if int(r["step"]) <= step)
             write_text(self.path, text.getvalue())
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1, max_queue=100)
+        self.waiting: list[tuple[float, dict[str, float]]] = []
+        self.flushed = 0.0
 
     def add(self, row: dict[str, float]) -> None:
-        """One row; the columns are those of the first."""
-        new = not self.columns
+        """One row; the columns are those of the first. Written together with those that follow
+        soon: each file opened and each thread woken costs as much as the step of a small network.
+        """
         self.columns = self.columns or list(row)
-        with self.path.open("w" if new else "a", newline="") as file:
+        self.waiting.append((time.time(), row))
+        if time.monotonic() - self.flushed >= FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        rows, self.waiting = self.waiting, []
+        self.flushed = time.monotonic()
+        if not rows:
+            return
+        with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            if new:
+            if not file.tell():
                 writer.writeheader()
-            writer.writerow(row)
-        for name, value in row.items():
-            if name not in ("step", "epoch") and not math.isnan(value):
-                self.board.add_scalar(name, value, int(row["step"]))
+            writer.writerows(row for _, row in rows)
+        for when, row in rows:
+            values = [
+                Summary.Value(tag=name, simple_value=value)
+                for name, value in row.items()
+                if name not in ("step", "epoch") and not math.isnan(value)
+            ]
+            self.board.file_writer.add_summary(Summary(value=values), int(row["step"]), when)
 
     def close(self) -> None:
-        self.board.close()
+        try:
+            self.flush()
+        finally:
+            self.board.close()
