@@ -14,7 +14,7 @@ from PIL import Image
 
 SIDE, QUALITY = 112, 75
 OUT = Path(__file__).parent.parent / "src" / "selftaught" / "demo"
-TAKEN = {"train": 1000, "test": 200}
+TAKEN = {"train": (1000, ["train"]), "test": (400, ["test", "validation"])}
 
 
 def smaller(encoded: bytes) -> bytes:
@@ -30,8 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    for part, count in TAKEN.items():
-        table = pq.read_table(folder / f"{part}.parquet")
+    for part, (count, sources) in TAKEN.items():
+        table = pa.concat_tables([pq.read_table(folder / f"{s}.parquet") for s in sources])
         labels = table["label"].to_numpy()
         rng = np.random.default_rng(0)
         order = rng.permutation(len(labels))
