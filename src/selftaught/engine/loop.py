@@ -22,7 +22,7 @@ from selftaught import dist
 from selftaught.augment.device import normalize
 from selftaught.engine import optim
 from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.feed import Item, Order, Whole
+from selftaught.engine.feed import Item, Order, Whole, close
 from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import keep_freed
 from selftaught.engine.progress import Progress
@@ -101,6 +101,7 @@ class Loop:
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.broken_before: Tensor | None = None
         self.waiting = False
+        self.on_child_before: Any = None
         self.untold: list[tuple[int, str, int]] = []
 
     def run(self) -> None:
@@ -118,7 +119,7 @@ class Loop:
         if self.fabric.device.type == "cpu":
             keep_freed()
         self.method.train()
-        with self.signals.deferred(), self.progress:
+        with self.signals.deferred(), self.progress, self._children():
             stream: Iterator[Item] | None = None
             while self.step < self.steps:
                 epoch, within = divmod(self.step, self.per_epoch)
@@ -237,8 +238,20 @@ class Loop:
         self.order.start = within * self.accumulate
         stream = iter(self.batches)
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, self._on_child)
+            before = signal.signal(signal.SIGCHLD, self._on_child)
+            if self.on_child_before is None:
+                self.on_child_before = before
         return stream
+
+    @contextmanager
+    def _children(self) -> Iterator[None]:
+        """A block with processes that read; after it there are none."""
+        try:
+            yield
+        finally:
+            close(self.batches)
+            if self.on_child_before is not None:
+                signal.signal(signal.SIGCHLD, self.on_child_before)
 
     def _on_child(self, *_: Any) -> None:
         """A worker may have died: torch would raise wherever we are, we only between two steps."""
