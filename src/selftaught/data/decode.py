@@ -13,8 +13,8 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,8 +24,9 @@ from PIL import Image, ImageFile
 from selftaught.data.formats import UNSUPPORTED, sniff
 from selftaught.errors import DataError
 
-# a damaged TIFF makes tifffile log; the reason is raised here, so its lines need no other listener
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+# a damaged TIFF makes them log; the reason is raised here, so their lines need no other listener
+for _name in ("tifffile", "PIL"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 MAX_PIXELS = 179_000_000
 """Pixels above which an image is refused before it is decoded: twice Pillow's warning level."""
@@ -174,7 +175,7 @@ def from_array(array: Pixels, *, channels: int = 3, value_range: Range | None = 
 
 def from_image(im: Image.Image, *, channels: int = 3, value_range: Range | None = None) -> Pixels:
     """A Pillow image that somebody else opened, as uint8 [H, W, channels], upright."""
-    with _quiet():
+    with _QUIET:
         try:
             depth = _depth(im, b"")
             im.load()
@@ -232,7 +233,7 @@ def _refusing(data: bytes, name: str) -> Iterator[str]:
         raise BadSample(f"is not an image that can be read (it begins with {data[:8]!r})")
     if kind in UNSUPPORTED:
         raise BadSample(f"is {kind}, which cannot be read: convert it to PNG or JPEG")
-    with _quiet():
+    with _QUIET, _MUTE if kind == "TIFF" else nullcontext():
         try:
             yield kind
         except BadSample:
@@ -247,31 +248,54 @@ def _refusing(data: bytes, name: str) -> Iterator[str]:
             raise BadSample(f"{kind} cannot be decoded: {text}") from error
 
 
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_warnings: Any = None
+class _Together:
+    """A context of the whole process: the first thread in enters it, the last one leaves it."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]):
+        self.make, self.lock, self.inside = make, threading.Lock(), 0
+        self.entered: AbstractContextManager[None] = nullcontext()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.entered = self.make()
+                self.entered.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.entered.__exit__(None, None, None)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings from image libraries meanwhile, whichever threads decode.
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
+        yield
 
-    `warnings.catch_warnings` is per process: the first thread in enters it, the last one leaves.
-    """
-    global _quiet_depth, _quiet_warnings
-    with _quiet_lock:
-        _quiet_depth += 1
-        if _quiet_depth == 1:
-            _quiet_warnings = warnings.catch_warnings()
-            _quiet_warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    try:
+        before = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     try:
         yield
     finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                _quiet_warnings.__exit__(None, None, None)
+        os.dup2(before, 2)
+        os.close(before)
+
+
+_QUIET = _Together(_no_warnings)
+_MUTE = _Together(_no_standard_error)
+"""libtiff writes about damage to standard error, past Python; the reason is raised here."""
 
 
 def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile.ImageFile:
