@@ -1,0 +1,204 @@
+"""Does each method learn, on little data and one CPU core? Scores beside floors, as a table.
+
+python benchmarks/learn.py --train TRAIN --test TEST --size 32 --samples 100000 \
+    --name cifar10 [--methods simclr byol ...]
+
+Every method trains a network of like cost on the same number of samples seen, with the preset
+below: the papers' settings are for a thousand times as much. Rows are added to
+results/learn-NAME.json (a method that is there is replaced) and the table is written anew.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import shlex
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import machine
+import torch
+
+from selftaught import evaluate, methods, open_data, pretrain
+from selftaught.engine.build import assemble
+
+CONV, VIT = "test_resnet", "test_vit2"
+"""Backbones: a ResNet of 0.37 M and a ViT of 0.34 M weights, alike in time per image."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What differs from the paper's settings, for small images and short trainings.
+
+    Args:
+        method: constructor parameters.
+        train: arguments of `pretrain`; AdamW, batch 128 and so on come from COMMON.
+        net: backbone.
+    """
+
+    method: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    net: str = CONV
+
+
+COMMON = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch": 64, "warmup": 0.05}
+
+SMALL: dict[str, Any] = {"hidden": 256, "dim": 64}
+FEW: dict[str, Any] = {"global_scale": (0.3, 1.0), "local_scale": (0.1, 0.4), "local_crops": 2}
+ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
+
+PRESETS = {
+    "simclr": Preset({**SMALL, "temperature": 0.2, "strength": 0.5, "blur": 0.0}),
+    "moco_v2": Preset({"dim": 64, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
+    "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
+    "simsiam": Preset(
+        {"dim": 512, "bottleneck": 128, "blur": 0.0},
+        {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
+    ),
+    "barlow_twins": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
+    "vicreg": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
+    "swav": Preset({**SMALL, **FEW, "prototypes": 128, "queue": 512, "freeze": 0.02}),
+    "dino": Preset(
+        {**FEW, "prototypes": 512, "hidden": 256, "bottleneck": 64, "momentum": (0.98, 1.0)}
+    ),
+    "deepcluster": Preset({"clusters": 100, "whitened": 64}),
+    "rotation": Preset({}, {"lr": 1e-3}),
+    "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98}),
+    "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),
+    "ijepa": Preset({"dim": 64, "depth": 2, "heads": 2, "momentum": (0.98, 1.0)}, {}, VIT),
+    "jigsaw": Preset({"count": 100, "tile_dim": 64, "hidden": (256,), "puzzles": 4}),
+}
+
+
+def main() -> None:
+    arguments = parse()
+    logging.basicConfig(level=logging.WARNING)
+    path = Path(__file__).parent / "results" / f"learn-{arguments.name}.json"
+    rows = json.loads(path.read_text()) if path.exists() else {}
+    for name in arguments.methods:
+        rows[name] = run(name, arguments)
+        path.write_text(json.dumps(rows, indent=1) + "\n")
+        path.with_suffix(".md").write_text(markdown(rows, arguments.name))
+        print(name, json.dumps(rows[name]), flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", required=True, help="labelled images to train on")
+    parser.add_argument("--test", required=True, help="labelled images to score on")
+    parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
+    parser.add_argument("--samples", type=int, default=60_000, help="images seen in training")
+    parser.add_argument("--name", required=True, help="of the data, in the results' file names")
+    parser.add_argument("--methods", nargs="+", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--threads", type=int, default=1, help="of the network")
+    parser.add_argument("--workers", type=int, default=1, help="that make views")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=JSON", help="instead of a preset's value"
+    )
+    return parser.parse_args()
+
+
+def command(name: str, arguments: argparse.Namespace) -> str:
+    """What repeats a row; the data's place is left open."""
+    train, test = (
+        f"$DATA/{p.parent.name}/{p.name}" for p in map(Path, (arguments.train, arguments.test))
+    )
+    overrides = ["--set", *map(shlex.quote, arguments.set)] if arguments.set else []
+    parts = [
+        *("python benchmarks/learn.py --train", train, "--test", test),
+        *("--size", arguments.size, "--samples", arguments.samples, "--seed", arguments.seed),
+        *("--name", arguments.name, "--methods", name, *overrides),
+    ]
+    return " ".join(map(str, parts))
+
+
+def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    preset = PRESETS[name]
+    method, train, net = dict(preset.method), COMMON | preset.train, preset.net
+    for item in arguments.set:
+        key, _, value = item.partition("=")
+        if key == "net":
+            net = value
+        else:
+            (method if key in methods.signature(name) else train)[key] = json.loads(value)
+    torch.set_num_threads(arguments.threads)
+    samples, held = open_data(arguments.train), open_data(arguments.test)
+    epochs = max(1, round(arguments.samples / (len(samples) // train["batch"] * train["batch"])))
+    model = assemble(name, {"name": net, "size": arguments.size}, method, samples, arguments.seed)
+    begun, cpu = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as out:
+        pretrain(
+            model,
+            arguments.train,
+            Path(out) / "run",
+            epochs=epochs,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            evaluate=False,
+            **train,
+        )
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        with (Path(out) / "run" / "metrics.csv").open() as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    found = evaluate.compare(model.encoder, samples, held, workers=arguments.workers)
+    margin = found.margins[0]
+    return {
+        "backbone": net,
+        "method": method,
+        "train": train,
+        "epochs": epochs,
+        "loss": [round(v, 4) for v in (losses[0], losses[len(losses) // 2], losses[-1])],
+        "seconds": round(seconds),
+        "cpu_seconds": round(cpu),
+        "scores": {k: [round(s.value, 1) for s in v] for k, v in found.scores.items()},
+        "margin": [round(v, 1) for v in (margin.points, *margin.interval)],
+        "command": command(name, arguments),
+        "machine": machine.describe(),
+    }
+
+
+def markdown(rows: dict[str, Any], data: str) -> str:
+    """The table, best k-NN first."""
+    ordered = sorted(rows.items(), key=lambda item: -item[1]["scores"]["this encoder"][0])
+    newest = max((row["machine"] for row in rows.values()), key=lambda m: m["date"])
+    lines = [
+        f"# What each method learns on {data}",
+        "",
+        f"{machine.sentence(newest)} Every row has its own command and machine in the JSON beside "
+        "this file; the first one's is",
+        "",
+        f"    {ordered[0][1]['command']}",
+        "",
+        "Per cent right of the test images: k-NN (k = 20, T = 0.07) and ridge probe. The floor is "
+        "the highest k-NN among the untrained network of the same row and raw pixels of 8 x 8 and "
+        "16 x 16; margins have their 95 % interval. Loss at the start, in the middle, at the end. "
+        "Seconds of CPU time of the training process, elapsed ones in brackets: the machine had "
+        "other work.",
+        "",
+        "| method | backbone | k-NN | floor | margin | probe | untrained | loss | seconds |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for name, row in ordered:
+        scores, (points, low, high) = row["scores"], row["margin"]
+        knn, probe = scores["this encoder"]
+        cells = [
+            *(name, row["backbone"], f"**{knn:.1f}**", f"{knn - points:.1f}"),
+            f"{points:+.1f} ({low:+.1f} to {high:+.1f})",
+            *(f"{probe:.1f}", f"{scores['untrained'][0]:.1f}"),
+            " → ".join(f"{v:.2f}" for v in row["loss"]),
+            f"{row['cpu_seconds']} ({row['seconds']})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Presets:", ""]
+    for name, row in ordered:
+        options = ", ".join(f"{k} {v}" for k, v in (row["method"] | row["train"]).items())
+        lines.append(f"- {name}: {row['epochs']} epochs; {options}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
