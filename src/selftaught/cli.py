@@ -84,6 +84,9 @@ def _run(argv: list[str]) -> None:
     elif argv[0] in COMMANDS:
         command = COMMANDS[argv[0]]
         values = arguments(argv[0], argv[1:])
+        if argv[0] == "check":  # from Python nothing is written unasked
+            stem = Path(values["data"]).resolve().stem or "data"
+            values.setdefault("out", Path("runs") / f"check-{stem}")
         _log()
         command.show(values, command.load()(**values))
     else:
@@ -334,11 +337,11 @@ def _show(_: dict[str, Any], result: Any) -> None:
 
 def _show_check(values: dict[str, Any], report: Any) -> None:
     _show(values, report.render())
-    if report.bad and report.quarantine is None:
-        data = shlex.quote(values["data"])
+    if report.bad:
+        data, listed = shlex.quote(values["data"]), shlex.quote(str(report.quarantine))
         sys.stdout.write(
-            "Training skips the unreadable files by itself. To keep a list of them that it reads:\n"
-            f"  selftaught check {data} --out checked/\n"
+            "Training skips unreadable files as it meets them; to leave these out from the start:\n"
+            f"  selftaught pretrain simclr {data} --quarantine {listed}\n"
         )
 
 

@@ -158,7 +158,8 @@ def check(
 
     Args:
         data: folder, list file, Parquet, tar shards, array or anything else that `open_data` takes.
-        out: folder that bad_files.csv is written to, the quarantine list that training reads.
+        out: folder for bad_files.csv, the quarantine list that training reads; the command line
+            has runs/check-DATA by default.
         full: decode every image, and compare pixels; otherwise read headers, and compare files.
         workers: processes that read; 0 reads in this one, none stands for one a processor.
         column: column of a table, array of a .npz or extension in a tar that holds the images.
