@@ -17,7 +17,6 @@ def demo(out: Path | None = None, *, epochs: int = 200, seed: int = 0) -> Path:
     Returns:
         The run folder.
     """
-    # a network of 0.4 million weights: with 1,000 photos and minutes, steps are worth more than size
     from selftaught.data import open_data
     from selftaught.engine.build import assemble
     from selftaught.engine.folder import default_out
@@ -25,6 +24,7 @@ def demo(out: Path | None = None, *, epochs: int = 200, seed: int = 0) -> Path:
 
     data, test = str(PHOTOS / "train.parquet"), str(PHOTOS / "test.parquet")
     out = out or default_out("demo", resume=False)
+    # 0.4 million weights: in a few minutes on 1,000 photos more steps are worth more than more size
     image = {"name": "test_resnet", "size": 64}
     options = {"temperature": 0.1, "hidden": 256, "layers": 2}
     method = assemble("simclr", image, options, open_data(data), seed)
