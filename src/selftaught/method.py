@@ -102,6 +102,39 @@ class Recipe:
     clip_by: Literal["all", "module", "parameter"] = "all"
 
 
+class Trivial(NamedTuple):
+    """A value of the loss, or of a term of it, at which nothing was learned.
+
+    value: what the term is then. formula: why, such as "ln 512".
+    collapsed: whether it is the value of a collapse, which is below all that can be reached
+    honestly; otherwise it is that of guessing, where training starts.
+    term: name of the term, "loss" for the sum.
+    """
+
+    value: float
+    formula: str
+    collapsed: bool = False
+    term: str = "loss"
+
+
+class Anatomy(NamedTuple):
+    """Names of a method's submodules by what they are for, so that they can be looked at.
+
+    embedding: gives what the loss compares, [B, D] in each call; empty where nothing does.
+    predictor: stands between the embedding and the loss on the trained side alone.
+    copies: (target, online) of each part of a slow copy; of the last, the outputs are the goals.
+    pairs: whose goal an output of predictor or embedding is to approach: `same` call of the
+    target, `other` call, or the other `half` of the same output; empty where none is approached.
+    logits: gives what `Method.distribution` makes a distribution over prototypes of.
+    """
+
+    embedding: str = ""
+    predictor: str = ""
+    copies: tuple[tuple[str, str], ...] = ()
+    pairs: Literal["", "same", "other", "half"] = ""
+    logits: str = ""
+
+
 class Method(nn.Module, ABC):
     """A self-supervised objective: sample -> views -> loss. Nothing else.
 
@@ -120,6 +153,9 @@ class Method(nn.Module, ABC):
     reset: ClassVar[tuple[str, ...]] = ()
     """Names of submodules that `on_epoch` makes anew; the engine drops their optimizer state."""
 
+    anatomy: ClassVar[Anatomy] = Anatomy()
+    """What is what among the submodules, for the doctor."""
+
     backbone: nn.Module
     progress: float = 0.0
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
@@ -136,6 +172,14 @@ class Method(nn.Module, ABC):
     def encoder(self) -> nn.Module:
         """The network to evaluate and to export."""
         return self.backbone
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        """Values of the loss that mean nothing, where `batch` samples are compared at once."""
+        return ()
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """[..., K] outputs of `anatomy.logits` as distributions over K prototypes."""
+        return logits.softmax(-1)
 
     def on_epoch(self, corpus: Corpus) -> Tensor | None:
         """Before each epoch: cluster, relabel. May return the indices that the epoch shows."""

@@ -1,5 +1,7 @@
 """DeepCluster (Caron et al., 2018), https://arxiv.org/abs/1807.05520."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe
+from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.search import kmeans, whiten
 
@@ -61,6 +63,9 @@ class DeepCluster(Method):
 
     assignment: Tensor
     """[samples] cluster of each image; arbitrary before the first epoch."""
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(math.log(self.clusters), f"ln {self.clusters}, guessing clusters"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")

@@ -1,12 +1,14 @@
 """SwAV (Caron et al., 2020), https://arxiv.org/abs/2006.09882."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -45,6 +47,7 @@ class SwAV(Method):
         end=0.001,
         decay_all=True,
     )
+    anatomy = Anatomy("projector", logits="scores")
     backbone: Image
 
     def __init__(
@@ -76,6 +79,9 @@ class SwAV(Method):
 
     earlier: Tensor
     """[2, queue, dim] embeddings of the two global views, the newest first; zeros until filled."""
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),)
 
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
@@ -114,6 +120,10 @@ class SwAV(Method):
             newest = dist.gather(z.detach()).to(earlier.dtype)
             self.earlier[view] = torch.cat([newest, earlier])[: self.queue]
         return sinkhorn(scores, self.epsilon, self.iterations)[-batch:]
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """The predictions'."""
+        return (logits / self.temperature).softmax(-1)
 
     def before_step(self) -> None:
         if self.progress < self.freeze:

@@ -1,11 +1,13 @@
 """MoCo v2 (Chen et al., 2020), https://arxiv.org/abs/2003.04297; v1: He et al., 2020."""
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
@@ -25,6 +27,9 @@ class MoCoV2(Method):
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
     sync_batchnorm = False
+    anatomy = Anatomy(
+        "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="same"
+    )
 
     def __init__(
         self,
@@ -45,6 +50,10 @@ class MoCoV2(Method):
     @property
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        keys = self.queue + 1
+        return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size, blur=self.blur)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 
@@ -27,6 +27,7 @@ class BarlowTwins(Method):
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.01, end=0.001, bias_lr=0.024)
+    anatomy = Anatomy("projector")
 
     def __init__(
         self,
@@ -47,6 +48,9 @@ class BarlowTwins(Method):
             backbone.dim, *[hidden] * (layers - 1), dim, bias=False, last_bias=False
         )
         self.norm = nn.BatchNorm1d(dim, affine=False)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(self.dim, f"dim = {self.dim}, views without correlation"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.byol(size, blur=self.blur, solarize=self.solarize)

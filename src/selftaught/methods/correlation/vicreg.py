@@ -1,11 +1,12 @@
 """VICReg (Bardes et al., 2022), https://arxiv.org/abs/2105.04906."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 
@@ -26,6 +27,7 @@ class VICReg(Method):
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.01, end=0.001)
+    anatomy = Anatomy("projector")
 
     def __init__(
         self,
@@ -44,6 +46,10 @@ class VICReg(Method):
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.blur, self.solarize = blur, solarize
         self.projector = mlp(backbone.dim, *[hidden] * (layers - 1), dim, last_bias=False)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        none = self.variance * narrowness(torch.zeros(2, 1)).item()
+        return (Trivial(none, "no dimension varies", collapsed=True, term="variance"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.byol(size, blur=self.blur, solarize=self.solarize)

@@ -1,5 +1,6 @@
 """DenseCL (Wang et al., 2021), https://arxiv.org/abs/2011.09157."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
@@ -36,6 +37,15 @@ class DenseCL(Method):
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True)
     sync_batchnorm = False
+    anatomy = Anatomy(
+        "projector",
+        copies=(
+            ("target.2", "dense_projector"),
+            ("target.0", "backbone"),
+            ("target.1", "projector"),
+        ),
+        pairs="same",
+    )
 
     def __init__(
         self,
@@ -59,6 +69,10 @@ class DenseCL(Method):
     def online(self) -> nn.ModuleList:
         """What the target follows."""
         return nn.ModuleList([self.backbone, self.projector, self.dense_projector])
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        keys = self.queue + 1
+        return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size)

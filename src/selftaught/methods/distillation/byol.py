@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.schedule import cosine
@@ -28,6 +28,9 @@ class BYOL(Method):
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1.5e-6, warmup=0.01)
+    anatomy = Anatomy(
+        "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "other"
+    )
 
     def __init__(
         self,
@@ -48,6 +51,12 @@ class BYOL(Method):
     @property
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(4.0, "2 for each view, directions that have nothing in common"),
+            Trivial(0.0, "all directions are the same", collapsed=True),
+        )
 
     def views(self, size: int) -> Pipeline:
         return augment.byol(size, blur=self.blur, solarize=self.solarize)

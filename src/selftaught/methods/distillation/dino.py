@@ -1,12 +1,14 @@
 """DINO (Caron et al., 2021), https://arxiv.org/abs/2104.14294."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.backbones.depth import without_drop_path
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
@@ -48,6 +50,9 @@ class DINO(Method):
         clip_by="parameter",
     )
     default_backbone = "vit_small_patch16_224"
+    anatomy = Anatomy(
+        copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
+    )
     backbone: Image
 
     def __init__(
@@ -90,6 +95,12 @@ class DINO(Method):
     def encoder(self) -> nn.Module:
         return self.teacher
 
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(math.log(self.prototypes), f"ln {self.prototypes}, all prototypes alike"),
+            Trivial(0.0, "one prototype takes every image", collapsed=True),
+        )
+
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
         scales = self.global_scale, self.local_scale
@@ -104,10 +115,13 @@ class DINO(Method):
     @full_precision
     def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
         """student: [V, B, prototypes] logits; teacher: [2, B, prototypes], of the global views."""
-        targets = ((teacher - self.center) / self.temperature).softmax(-1)
-        loss = cross_prediction(targets, student / self.student_temp)
+        loss = cross_prediction(self.distribution(teacher), student / self.student_temp)
         self.center.lerp_(dist.mean(teacher.mean((0, 1))), 1 - self.center_momentum)
         return loss
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """The teacher's, centred and sharpened."""
+        return ((logits - self.center) / self.temperature).softmax(-1)
 
     @property
     def temperature(self) -> float:

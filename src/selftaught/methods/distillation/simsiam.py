@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 
@@ -25,6 +25,7 @@ class SimSiam(Method):
     recipe = Recipe(
         "sgd", lr=0.05, weight_decay=1e-4, decay_all=True, by_epoch=True, constant=("predictor",)
     )
+    anatomy = Anatomy("projector", "predictor", pairs="other")
 
     def __init__(self, backbone: Image, dim: int = 2048, bottleneck: int = 512, blur: float = 0.5):
         super().__init__()
@@ -34,6 +35,12 @@ class SimSiam(Method):
         # the norm that follows removes it anyway
         cast(Tensor, cast(nn.Linear, self.projector[-2]).bias).requires_grad_(False)
         self.predictor = mlp(dim, bottleneck, dim, bias=False)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(0.0, "directions that have nothing in common"),
+            Trivial(-1.0, "all directions are the same", collapsed=True),
+        )
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size, blur=self.blur)

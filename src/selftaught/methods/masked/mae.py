@@ -13,7 +13,7 @@ from selftaught import augment
 from selftaught.backbones import Image, interpolate, sincos
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.masked import hidden_mean, patchify, standardize
 
 
@@ -77,6 +77,11 @@ class MAE(Method):
         self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
         self.decoder_pred = nn.Linear(dim, self.patch**2 * backbone.channels)
         initialize(self, skip=backbone if backbone.pretrained else None)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        numbers = self.decoder_pred.out_features
+        mean = Trivial(1 - 1 / numbers, "each patch painted in its mean colour")
+        return (mean,) if self.normalize else ()
 
     def views(self, size: int) -> Pipeline:
         return Noised(augment.crop(size), math.prod(self.backbone.grid(size)))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from selftaught import augment, masks
 from selftaught.backbones import Image, interpolate, sincos
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.parts import ema, frozen_copy
 from selftaught.schedule import linear
 
@@ -53,6 +53,7 @@ class IJEPA(Method):
     )
     default_backbone = "vit_small_patch16_224"
     min_batch = 1
+    anatomy = Anatomy(copies=(("target", "backbone"),))
 
     def __init__(
         self,
@@ -84,6 +85,9 @@ class IJEPA(Method):
         for network in (backbone.net, self.predictor) if scratch else (self.predictor,):
             initialize(network)
         self.target = frozen_copy(backbone)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(0.0, "all features are the same", collapsed=True),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=(0.3, 1.0), flip=0.0, interpolation="bilinear")

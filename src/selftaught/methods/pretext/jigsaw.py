@@ -1,6 +1,7 @@
 """Jigsaw puzzles (Noroozi & Favaro, 2016), https://arxiv.org/abs/1603.09246."""
 
 import dataclasses
+import math
 from functools import cache
 from math import factorial
 from typing import Literal
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.parts import mlp
 
 TILES = 9
@@ -71,6 +72,9 @@ class Jigsaw(Method):
             nn.Linear(backbone.dim, tile_dim), nn.BatchNorm1d(tile_dim), nn.ReLU(inplace=True)
         )
         self.classifier = mlp(TILES * tile_dim, *hidden, count)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(math.log(self.count), f"ln {self.count}, guessing the order"),)
 
     def views(self, size: int) -> Pipeline:
         tiles = augment.tiles(size, gray=self.gray, channel_shift=self.channel_shift)

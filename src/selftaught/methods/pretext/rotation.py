@@ -1,12 +1,14 @@
 """RotNet (Gidaris et al., 2018), https://arxiv.org/abs/1803.07728."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
 
 
 class Rotation(Method):
@@ -36,6 +38,9 @@ class Rotation(Method):
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.dim, 4)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(math.log(4), "ln 4, guessing the turn"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=(0.08, 1.0), interpolation="bilinear")
