@@ -37,11 +37,16 @@ def losses(out: Path) -> np.ndarray:
 
 
 def partner(process: subprocess.Popen[str]) -> int:
-    """The process that the engine started for the second device."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    found = [int(c) for c in children if b"pretrain" in Path(f"/proc/{c}/cmdline").read_bytes()]
-    assert len(found) == 1
-    return found[0]
+    """The process that the engine starts for the second device, as soon as there is one."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            if b"pretrain" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        time.sleep(0.01)
+    raise AssertionError("no second process was started")
 
 
 def test_two_processes_are_one_run_which_one_goes_on_with(folder, tmp_path):
@@ -88,6 +93,14 @@ def test_a_process_that_is_lost_ends_the_other(folder, tmp_path):
     assert "another of the 2 processes of this run has ended" in errors
     assert "Traceback" not in errors
     assert last(tmp_path / "run")["step"] >= 1
+
+
+def test_a_process_whose_starter_is_lost_does_not_wait_for_it(folder, tmp_path):
+    """Killed while the second process starts, before the two have met."""
+    process = start(words(SIMCLR, folder, tmp_path / "run", *SAME, *TWO))
+    partner(process)
+    process.kill()
+    assert ended(process)[0] == -9
 
 
 def test_what_cannot_work_is_told_once(folder, tmp_path):

@@ -1,5 +1,8 @@
 """How a run ends when something outside of it goes wrong: in words, resumable."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +12,9 @@ import torch.distributed as torch_dist
 from selftaught import dist
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import Interrupted, Lost, TrainingError
+
+STARTED_BY = "SELFTAUGHT_STARTED_BY"
+"""Variable of the environment that tells further processes which one started them."""
 
 
 @contextmanager
@@ -41,6 +47,26 @@ def told(out: Path, signals: StopSignals) -> Iterator[None]:
             f"another of the {dist.world()} processes of this run has ended ({reason}); see what "
             "it said, and repeat the command with --resume"
         ) from error
+
+
+def together(rank: int) -> None:
+    """End this process when the one that started it has ended; call it before they meet.
+
+    Otherwise it would wait half an hour for a first process that died while this one started.
+
+    Args:
+        rank: of this process; the first one makes itself known to those that it will start.
+    """
+    if rank == 0:
+        os.environ[STARTED_BY] = str(os.getpid())
+    elif STARTED_BY in os.environ:
+        threading.Thread(target=_watch, args=(int(os.environ[STARTED_BY]),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(75)
 
 
 def _of_processes(error: RuntimeError) -> bool:

@@ -27,7 +27,7 @@ from selftaught.data.selection import without
 from selftaught.engine import optim
 from selftaught.engine.build import describe, method_name
 from selftaught.engine.checkpoint import Checkpoints, size_of
-from selftaught.engine.ending import told
+from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
 from selftaught.engine.feed import Item, Order, Views, Whole, collate, loader
 from selftaught.engine.folder import (
@@ -159,6 +159,8 @@ def pretrain(
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
             content = describe(method, data, settings)
             state = _begin(out, content, facts, steps, method, resume, overwrite, force)
+        if fabric.world_size > 1:
+            together(fabric.global_rank)
         fabric.launch()
         out = Path(fabric.broadcast(str(out)))
         checkpoints = Checkpoints(out / "checkpoints")
