@@ -4,6 +4,7 @@ Runs are those of the command line. What needs a process of its own is one, `pyt
 the rest calls `main` here, which spares seconds of imports.
 """
 
+import multiprocessing
 import os
 import random
 import resource
@@ -181,8 +182,6 @@ def on_second_epoch(method, act):
 
 
 def kill_a_worker() -> None:
-    import multiprocessing
-
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
@@ -510,3 +509,13 @@ def test_a_bare_environment_is_enough_and_nothing_is_written_elsewhere(folder, t
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     assert not list((tmp_path / "home").iterdir())
     assert not list((tmp_path / "cwd").iterdir())
+
+
+def test_training_leaves_the_process_as_it_was(tmp_path):
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    train(tmp_path / "run", workers=1)
+    after = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    assert after == handlers
+    assert "selftaught" not in getattr(signal.getsignal(signal.SIGCHLD), "__module__", "")
+    assert multiprocessing.active_children() == []
+    assert torch.tensor(5e-324, dtype=torch.float64) * 1 > 0  # values next to zero are values
