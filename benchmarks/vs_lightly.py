@@ -253,7 +253,8 @@ def write(rows: Any, arguments: argparse.Namespace) -> None:
         "",
         "One process, one thread, which makes the views and trains. Images a second of CPU time "
         "are what counts: the machine had other work. k-NN: k = 20, T = 0.07, in per cent; medians "
-        f"over {arguments.rounds} round(s).",
+        f"over {arguments.rounds} round(s), after {arguments.samples} images seen: few, so that it "
+        "says only whether both go the same way.",
         "",
         "| method | with | images / CPU second | ratio | images / second | k-NN |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
