@@ -126,6 +126,7 @@ class Anatomy(NamedTuple):
     pairs: whose goal an output of predictor or embedding is to approach: `same` call of the
     target, `other` call, or the other `half` of the same output; empty where none is approached.
     logits: gives what `Method.distribution` makes a distribution over prototypes of.
+    memory: buffers that every step changes, such as queues and centres.
     """
 
     embedding: str = ""
@@ -133,6 +134,7 @@ class Anatomy(NamedTuple):
     copies: tuple[tuple[str, str], ...] = ()
     pairs: Literal["", "same", "other", "half"] = ""
     logits: str = ""
+    memory: tuple[str, ...] = ()
 
 
 class Method(nn.Module, ABC):

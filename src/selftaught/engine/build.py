@@ -75,6 +75,12 @@ def signature_of(method: Method) -> Signature:
     return read_class(Path(inspect.getfile(type(method))), name=type(method).__name__)
 
 
+def options_of(method: Method) -> dict[str, Any]:
+    """Values of the parameters that a user can set."""
+    parameters = signature_of(method).parameters
+    return {p.name: getattr(method, p.name) for p in parameters if p.type is not None}
+
+
 def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
     """All that repeats this run, as plain values: the content of run.yaml."""
     encoder = method.encoder
@@ -88,11 +94,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
         "method": method_name(method),
         "data": str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>",
         "backbone": {p.name: getattr(encoder, p.name) for p in image.parameters},
-        "options": {
-            p.name: getattr(method, p.name)
-            for p in signature_of(method).parameters
-            if p.type is not None
-        },
+        "options": options_of(method),
         "training": training,
         "made_by": {
             "selftaught": selftaught.__version__,

@@ -20,6 +20,7 @@ from torch._C import _error_if_any_worker_fails
 
 from selftaught import dist
 from selftaught.augment.device import normalize
+from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.feed import Item, Order, Whole, close
@@ -65,6 +66,7 @@ class Loop:
         channels_last: memory layout of images.
         max_bad: number of unreadable samples above which the data is too broken.
         names: of samples, for messages.
+        doctor: watches, in the first process.
     """
 
     fabric: Fabric
@@ -87,6 +89,7 @@ class Loop:
     channels_last: bool
     max_bad: int
     names: Any
+    doctor: Doctor | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -147,6 +150,8 @@ class Loop:
         for part, item in enumerate(items):
             batch = self._on_device(item)
             with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
+                if self.doctor and part == self.accumulate - 1:
+                    self.doctor.listen(batch.views)
                 with self.fabric.autocast():  # which on one device Fabric leaves to us
                     parts = self.module.loss(batch)
                 if isinstance(parts, Tensor):
@@ -159,9 +164,13 @@ class Loop:
                 terms[name] = terms[name] + value if name in terms else value
         method.before_step()
         norm = self._clip()
+        if self.doctor:
+            self.doctor.feel()
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
+        if self.doctor:
+            self.doctor.look(terms, self.plan.lr(self.step))
         self.step += 1
         shown = self.progress.advance(waited) and not dist.rank()
         logged = self.step % self.log_every == 0 or self.step in (1, self.steps)
@@ -383,6 +392,8 @@ class Loop:
         if dist.rank() == 0:
             if self.metrics:
                 self.metrics.flush()  # a resumed run starts after the rows of this step
+            if self.doctor:
+                self.doctor.save()
             try:
                 self.checkpoints.save(self.step, state)
             except TrainingError as error:

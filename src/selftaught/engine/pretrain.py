@@ -26,8 +26,10 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.selection import without
+from selftaught.diagnose.doctor import FILE, Doctor
+from selftaught.diagnose.intake import intake
 from selftaught.engine import optim
-from selftaught.engine.build import describe, method_name
+from selftaught.engine.build import describe, method_name, options_of
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
@@ -43,7 +45,7 @@ from selftaught.engine.folder import (
 from selftaught.engine.loop import Loop, random_state, seed_all, set_random_state
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import DataError, SelftaughtError, UserError
+from selftaught.errors import DataError, SelftaughtError, TrainingError, UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
 
@@ -123,7 +125,8 @@ def pretrain(
         save_every: minutes between two checkpoints.
         resume: whether to continue the run in `out`, bit for bit.
         overwrite: whether to move an earlier run in `out` aside.
-        force: whether to resume although settings or data have changed.
+        force: whether to resume although settings or data have changed, and to export what the
+            doctor says has failed.
 
     Returns:
         The trained method; `method.encoder` is the network to use.
@@ -131,7 +134,8 @@ def pretrain(
     Raises:
         UserError: a setting or an input that cannot work, before any step.
         DataError: more than `max_bad` of the images cannot be read.
-        TrainingError: a loss that is not finite; nothing is exported.
+        TrainingError: a loss that is not finite, or a training that failed by the doctor's
+            verdict; nothing is exported.
         Interrupted: a signal came; the run is saved and can be resumed.
     """
     settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
@@ -207,13 +211,24 @@ def pretrain(
             channels_last=channels_last,
             max_bad=int(max_bad * len(samples)),
             names=samples.name,
+            doctor=Doctor(
+                method, out / FILE, steps, batch // accumulate, state["step"] if state else 0
+            )
+            if dist.rank() == 0
+            else None,
         )
         seed_all(seed + dist.rank())
         if state:
             loop.restore(state)
             log.info("resuming at step %d of %d", loop.step, steps)
+        elif loop.doctor:
+            _look_before(loop, samples, batch, need)
         try:
             loop.run()
+        except TrainingError as error:
+            if loop.doctor:
+                loop.doctor.save(loop.doctor.conclude(str(error)))
+            raise
         finally:
             if dist.rank() == 0 and loop.bad:
                 listed = {samples.name(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
@@ -221,7 +236,7 @@ def pretrain(
             if loop.metrics:
                 loop.metrics.close()
         if dist.rank() == 0:  # the others need not wait: that could take longer than they may wait
-            _finish(method, samples, held, out, loop, seed, evaluate)
+            _finish(method, samples, held, out, loop, seed, evaluate, force)
             checkpoints.finish(steps)
     return method
 
@@ -568,6 +583,27 @@ def _announce(
             )
 
 
+def _look_before(loop: Loop, samples: Samples, batch: int, need: Estimate) -> None:
+    """Let the doctor see what is known before the first step."""
+    begun = time.perf_counter()
+    paper, recipe = loop.method.recipe, loop.recipe
+    theirs = optim.Plan(paper, batch, loop.steps, loop.per_epoch).peak
+    facts = intake(
+        loop.method,
+        samples,
+        options=options_of(loop.method),
+        size=_image(loop.method).size,
+        batch=batch // loop.accumulate,
+        steps=loop.steps,
+        rate=loop.plan.lr,
+        optimizer=recipe.optimizer,
+        paper_lr=(paper.lr, theirs) if recipe.optimizer == paper.optimizer else None,
+        seconds=max(0.2, need.seconds / 500),
+    )
+    if loop.doctor:
+        loop.doctor.begin(facts, time.perf_counter() - begun)
+
+
 # after the last step -------------------------------------------------------------------------
 
 
@@ -579,10 +615,22 @@ def _finish(
     loop: Loop,
     seed: int,
     evaluate: bool,
+    force: bool,
 ) -> None:
-    """Export, score, report."""
+    """Give the verdict, export, score, report."""
     if loop.bad:
         log.warning("%d images could not be read: %s", len(loop.bad), out / quarantined.FILE)
+    if loop.doctor:
+        found = loop.doctor.conclude()
+        loop.doctor.save(found)
+        log.info("doctor: %s", found.sentence())
+        if found.verdict == "failed" and not force:
+            report.write(out)
+            raise TrainingError(
+                f"the training failed: {found.evidence[0]}; nothing was exported. The "
+                f"report in {out} says more; repeat the command with --resume --force to export "
+                "the encoder all the same"
+            )
     image = _image(method).float()
     export.save(image, out)
     if evaluate and samples.labels is not None:

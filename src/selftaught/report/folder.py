@@ -24,7 +24,8 @@ class Run:
 
     text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
     a row has none. scores: what `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w].
-    bad: unreadable file -> why. encoder: what `encoder.json` says.
+    bad: unreadable file -> why. encoder: what `encoder.json` says. diagnosis: what
+    `diagnosis.json` says.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Run:
     views: dict[str, np.ndarray]
     bad: dict[str, str]
     encoder: dict[str, Any] | None
+    diagnosis: dict[str, Any] | None
 
 
 def read(path: Path) -> Run:
@@ -58,6 +60,7 @@ def read(path: Path) -> Run:
         views=_views(path / "views.npz"),
         bad=_bad(path / quarantine.FILE),
         encoder=_json(path / "encoder.json"),
+        diagnosis=_json(path / "diagnosis.json"),
     )
 
 

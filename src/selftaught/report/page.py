@@ -54,6 +54,7 @@ def write(run: str | Path, data: Any = None) -> Path:
     found = read(Path(run))
     body = [
         *_header(found),
+        _doctor(found),
         _verdict(found),
         _scores(found),
         _curves(found),
@@ -120,6 +121,40 @@ def _tiles(run: Run) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles
     )
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
+
+
+_SPOKEN = {
+    "healthy": ("above", "The training is healthy."),
+    "doubtful": ("unclear", "The training is doubtful."),
+    "failed": ("below", "The training failed."),
+}
+
+
+def _doctor(run: Run) -> str:
+    """What the doctor says: verdict, evidence, and what was found with causes and remedies."""
+    said = run.diagnosis or {}
+    if said.get("verdict") not in _SPOKEN:
+        return ""
+    style, words = _SPOKEN[said["verdict"]]
+    points = "".join(f"<li>{escape(e[:1].upper() + e[1:])}.</li>" for e in _texts(said, "evidence"))
+    standing = _texts(said, "standing")
+    found = "".join(_finding(f, f.get("name") in standing) for f in _dicts(said.get("findings")))
+    return f'<div class="verdict {style}"><strong>{words}</strong><ul>{points}</ul>{found}</div>'
+
+
+def _finding(finding: dict[str, Any], stands: bool) -> str:
+    causes = finding.get("causes")
+    items = (
+        "".join(f"<li>{escape(str(c))}</li>" for c in causes) if isinstance(causes, list) else ""
+    )
+    when = f"step {finding.get('step')}" + ("" if stands else ", and not at the end")
+    return (
+        f"<details><summary>{escape(str(finding.get('name')))} ({escape(when)})</summary>"
+        f"<p>{escape(str(finding.get('says')))}.</p>"
+        + (f"<p>Likely causes, the likeliest first:</p><ol>{items}</ol>" if items else "")
+        + (f"<p>What to do: {escape(str(finding['remedy']))}.</p>" if finding.get("remedy") else "")
+        + "</details>"
+    )
 
 
 def _verdict(run: Run) -> str:
@@ -356,6 +391,11 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{heads}</tr>{body}</table>"
+
+
+def _texts(node: dict[str, Any], name: str) -> list[str]:
+    value = node.get(name)
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

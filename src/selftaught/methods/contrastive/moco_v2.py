@@ -28,7 +28,10 @@ class MoCoV2(Method):
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
     sync_batchnorm = False
     anatomy = Anatomy(
-        "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="same"
+        "projector",
+        copies=(("target.0", "backbone"), ("target.1", "projector")),
+        pairs="same",
+        memory=("negatives.items",),
     )
 
     def __init__(

@@ -45,6 +45,7 @@ class DenseCL(Method):
             ("target.1", "projector"),
         ),
         pairs="same",
+        memory=("negatives.items", "dense_negatives.items"),
     )
 
     def __init__(

@@ -51,7 +51,9 @@ class DINO(Method):
     )
     default_backbone = "vit_small_patch16_224"
     anatomy = Anatomy(
-        copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
+        copies=(("teacher", "backbone"), ("teacher_head", "head")),
+        logits="teacher_head",
+        memory=("center",),
     )
     backbone: Image
 

@@ -1,0 +1,506 @@
+"""Watches a training at a cost of about one per cent of its time and says what is wrong with it."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.diagnose import measures
+from selftaught.diagnose.ears import Heard, listen
+from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Watch
+from selftaught.method import Method
+
+log = logging.getLogger("selftaught")
+
+FILE = "diagnosis.json"
+"""In the run folder, beside run.yaml."""
+
+EXAMS = 50
+"""Looks in a training, where they cost little enough."""
+
+SHARE, LEAST = 0.01, 0.5
+"""Of the training's time that looks may take, and seconds that short trainings grant them."""
+
+EARLY = 0.4
+"""Share of that time that may be spent at once, when there is most to save."""
+
+IMAGES, SIGHTS = 128, 4
+"""Images of a batch that are looked at; looks, of which one runs the encoder on them."""
+
+MANY = 16
+"""Images among which one is told from the others."""
+
+MET = 0.01
+"""Distance from their goals at which embeddings are pulled nowhere."""
+
+KEPT = 2000
+"""Losses that are kept for the course of the training."""
+
+SLICE = 2**16
+"""Numbers of a weight that are compared before and after a step."""
+
+ENOUGH = 20
+"""Steps below which nothing can be said about a training."""
+
+STOPPED = "stopped"
+"""Name of the finding that an error ended the training."""
+
+Verdict = Literal["healthy", "doubtful", "failed"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How a training went.
+
+    Args:
+        verdict: healthy, doubtful or failed.
+        evidence: sentences with figures.
+        findings: what was wrong.
+        standing: names of those that were still so at the end.
+        course: figures of each look.
+        seconds, share: time that looking took, also as a fraction of the training.
+    """
+
+    verdict: Verdict
+    evidence: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    standing: tuple[str, ...]
+    course: tuple[Exam, ...]
+    seconds: float
+    share: float
+
+    def sentence(self) -> str:
+        """Verdict and evidence, for the terminal."""
+        return f"{self.verdict}: " + "; ".join(self.evidence)
+
+
+class Doctor:
+    """Looks at one training, in its first process.
+
+    The loop calls `listen` before the forward pass, `feel` between backward and the optimizer's
+    step, `look` after it. All three return at once except in the few steps that are looked at;
+    nothing that training depends on is changed, nor any random number drawn.
+
+    Args:
+        method: that is trained.
+        path: of the file that is written.
+        steps: of the training.
+        batch: samples that are compared at once.
+        done: steps that are done; of an earlier file what came later is dropped.
+    """
+
+    def __init__(self, method: Method, path: Path, steps: int, batch: int, done: int = 0):
+        self.method, self.path, self.steps, self.done = method, path, steps, done
+        self.trivial = method.trivial(batch)
+        self.watch = Watch(DURING)
+        self.findings: list[Finding] = []
+        self.course: list[Exam] = []
+        self.losses: list[tuple[int, float]] = []
+        self.recent: list[tuple[int, Tensor]] = []
+        self.stood: set[str] = set()
+        self.images: list[Tensor] = []
+        self.memory: dict[str, Tensor] = {}
+        self.noisy: dict[str, deque[float]] = {}
+        self.before: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.before_copy: list[Tensor] = []
+        self.gradient = torch.zeros(())
+        self.heard: Heard | None = None
+        self.weights = _weights(method)
+        self.copies = _copies(method)
+        self.begun = time.perf_counter()
+        self.spent, self.cost = 0.0, 0.0
+        self.next, self.blind = done, False
+        self.first = done
+        if done:
+            self._read()
+
+    # before ---------------------------------------------------------------------------------
+
+    def begin(self, facts: Before, seconds: float) -> None:
+        """Say what is wrong before the first step; `seconds` were spent on finding it out."""
+        self.spent += seconds
+        if not self.done:
+            self._tell(Watch(BEFORE).look(facts))
+        self.begun = time.perf_counter()
+
+    # during ---------------------------------------------------------------------------------
+
+    def listen(self, views: Any) -> None:
+        """Before the forward pass of a step's last part, which is handed `views`."""
+        due = self.done >= self.next or self.done == self.steps - 1
+        if due and not self.blind:
+            begun = time.perf_counter()
+            self.heard, self.images = listen(self.method), _images(views)
+            self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.anatomy.memory}
+            self.cost = time.perf_counter() - begun
+
+    def feel(self) -> None:
+        """Between backward and the optimizer's step."""
+        if self.heard is not None:
+            begun = time.perf_counter()
+            self.heard.close()
+            self.gradient = _norm(p.grad for p in self.method.backbone.parameters())
+            self.before = [
+                (w, _slice(w), _slice(w.grad)) for w in self.weights if w.grad is not None
+            ]
+            self.before_copy = [_slice(target) for target, _ in self.copies]
+            self.cost += time.perf_counter() - begun
+
+    def look(self, terms: Mapping[str, Tensor], lr: float) -> None:
+        """After the optimizer's step and the method's own, of this loss and learning rate."""
+        step = self.done
+        self.done += 1
+        if step % max(1, self.steps // KEPT) == 0:
+            self.recent.append((self.done, torch.stack(list(terms.values())).sum()))
+        if self.heard is None:
+            return
+        begun = time.perf_counter()
+        try:
+            self._settle()
+            exam = self._examine(terms, lr)
+        except Exception as error:  # a watcher must not end what it watches
+            log.warning("the doctor cannot look at this training (%s) and leaves it alone", error)
+            self.heard, self.blind = None, True
+            return
+        self.heard, self.before, self.images, self.memory = None, [], [], {}
+        self.course.append(exam)
+        self._tell(self.watch.look(exam))
+        now = time.perf_counter()
+        self.spent += self.cost + now - begun
+        self._plan(now, self.cost + now - begun)
+
+    def _plan(self, now: float, cost: float) -> None:
+        """When to look next: EXAMS times in a training, rarer where that would take too long."""
+        self.next = self.done + max(1, self.steps // EXAMS)
+        each = (now - self.begun) / max(1, self.done - self.first)
+        whole = each * self.steps
+        allowed = max(SHARE * whole, LEAST)
+        left = allowed * (EARLY + (1 - EARLY) * self.done / self.steps) - self.spent
+        if cost > left:
+            wait = (cost - left) / ((1 - EARLY) * allowed) * self.steps
+            self.next = max(self.next, self.done + math.ceil(wait))
+
+    @torch.no_grad()
+    def _examine(self, terms: Mapping[str, Tensor], lr: float) -> Exam:
+        values = {name: float(value) for name, value in terms.items()}
+        exam = Exam(self.done, self.done / self.steps, sum(values.values()))
+        found = self._of_loss(exam.loss, values) | self._of_weights(lr) | self._of_heard()
+        if self.images:
+            found |= _of_images(self.images)
+            if len(self.course) % SIGHTS == 0 or self.done == self.steps:  # the last is shown
+                found |= self._of_features(self.images[0])
+            if "related" in found:
+                found["related"] = self._smooth("related", found["related"])
+        return replace(exam, frozen_norms=_frozen_norms(self.method), **found)
+
+    def _of_loss(self, loss: float, terms: dict[str, float]) -> dict[str, Any]:
+        found: dict[str, Any] = {"silent": tuple(n for n, v in terms.items() if v == 0)}
+        guess = {t.term: t.value for t in self.trivial if not t.collapsed}
+        values = {"loss": loss} | terms
+        if guess.get("loss", 0) > 0:
+            found["chance"] = loss / guess["loss"]
+            late = self.done >= 1000 and self.done > self.steps / 2
+            last = [loss for step, loss in self.losses if step > 0.8 * self.done]
+            if late and last:
+                found["stuck"] = abs(sum(last) / len(last) / guess["loss"] - 1)
+        for t in self.trivial:
+            if t.collapsed and t.term not in found["silent"]:
+                scale = abs(guess.get(t.term, 0.0) - t.value) or 1.0
+                found["floor"] = abs(values[t.term] - t.value) / scale
+        return found
+
+    def _of_weights(self, lr: float) -> dict[str, Any]:
+        found: dict[str, Any] = {"gradient": self.gradient.item()}
+        if not math.isfinite(found["gradient"]):
+            return {}
+        pairs = [(old, grad, _slice(w)) for w, old, grad in self.before]
+        if lr > 0 and pairs:
+            strides = torch.stack([(new - old).norm() / old.norm() for old, _, new in pairs])
+            found["stride"] = strides.nanmedian().item()
+            live = torch.cat([grad != 0 for _, grad, _ in pairs])
+            same = torch.cat([old == new for old, _, new in pairs])
+            found["unmoved"] = same[live].double().mean().item()
+        if self.copies and lr > 0:
+            now = [_slice(target) for target, _ in self.copies]
+            online = [_slice(follows) for _, follows in self.copies]
+            size = _norm(now)
+            moved = [a - b for a, b in zip(now, self.before_copy)]
+            found["moved"] = (_norm(moved) / size).item()
+            found["copied"] = (_norm([a - b for a, b in zip(now, online)]) / size).item()
+        return found
+
+    def _of_heard(self) -> dict[str, Any]:
+        heard = self.heard
+        assert heard is not None
+        still = [n for n, old in self.memory.items() if old.equal(self.method.get_buffer(n))]
+        found: dict[str, Any] = {"still": tuple(still)}
+        if not all(bool(z.isfinite().all()) for z in heard.embeddings + heard.goals):
+            return found
+        if (both := heard.views()) and len(both[0]) >= MANY:
+            found["agreeing"] = self._smooth("agreeing", measures.related(*both))
+        if heard.embeddings:
+            z = heard.embeddings[0].flatten(0, -2)[:IMAGES].float()
+            found["embedding_spread"] = measures.spread(z)
+            found["embedding_rank"] = _rank(z)
+            if len(z) > 1:
+                found["uniformity"] = measures.uniformity(z)
+        for subject, gradient, goal in heard.pairs()[:1]:
+            found["alignment"] = measures.alignment(subject, goal)
+            if found["alignment"] > MET:
+                found["pulled"] = measures.pulled(gradient, goal)
+        if heard.total and heard.through:
+            total, through = heard.total[0].float(), heard.through[0].float()
+            found["bypass"] = _ratio(total - through, total)
+        if heard.predictions:
+            z, p = heard.entered[0].float(), heard.predictions[0].float()
+            if z.shape == p.shape:
+                found["predicted"] = _ratio(p - z, z)
+        if heard.logits:
+            p = self.method.distribution(heard.logits[0].flatten(0, -2).float())
+            found["entropy"], found["largest"] = measures.entropy(p), measures.largest(p)
+        return found
+
+    def _smooth(self, name: str, value: float) -> float:
+        """Mean of a noisy figure over the last looks."""
+        kept = self.noisy.setdefault(name, deque(maxlen=8))
+        kept.append(value)
+        return sum(kept) / len(kept)
+
+    def _of_features(self, images: Tensor) -> dict[str, Any]:
+        """Of the encoder as it is evaluated. Its `forward` is called, as hooks and compiled code
+        belong to training."""
+        encoder = self.method.encoder
+        modes = [(m, m.training) for m in encoder.modules()]
+        for m, _ in modes:
+            m.training = False
+        try:
+            x = encoder.forward(images.to(next(encoder.parameters()).dtype)).float()
+        finally:
+            for m, training in modes:
+                m.training = training
+        if not bool(x.isfinite().all()):
+            return {}
+        return {"spread": measures.spread(x), "rank": _rank(x), "slope": measures.slope(x)}
+
+    # after ----------------------------------------------------------------------------------
+
+    def conclude(self, error: str = "") -> Diagnosis:
+        """The verdict; `error` ended the training."""
+        self._settle()
+        if error:
+            progress = self.done / self.steps
+            nothing = math.nan, math.nan, (), ""
+            self.findings.append(Finding(STOPPED, "failure", self.done, progress, error, *nothing))
+        standing = {f.name for f in self.findings if not f.step} | self.watch.standing()
+        standing |= {STOPPED} if error else set()
+        if self.first == self.done:  # nothing was trained since the file was read
+            standing |= self.stood
+        now = [f for f in self.findings if f.name in standing]
+        verdict: Verdict = "healthy"
+        if any(f.severity != "note" for f in now) or self.done < ENOUGH:
+            verdict = "doubtful"
+        if any(f.severity == "failure" for f in now):
+            verdict = "failed"
+        return Diagnosis(
+            verdict,
+            tuple(self._evidence(now)),
+            tuple(self.findings),
+            tuple(sorted(standing)),
+            tuple(self.course),
+            self.spent,
+            self.spent / max(time.perf_counter() - self.begun, 1e-9),
+        )
+
+    def _evidence(self, now: list[Finding]) -> Iterable[str]:
+        yield from (f.says for f in now)
+        if self.done < ENOUGH:
+            yield f"{self.done} steps are too few to say more (at least {ENOUGH})"
+        if len(self.losses) > 1:
+            yield self._progress()
+        course = [e for e in self.course if math.isfinite(e.rank)]
+        if len(course) > 1:
+            first, last = course[0], course[-1]
+            yield (
+                f"features spread by {first.spread:.2g} at first and {last.spread:.2g} at the end, "
+                f"with {first.rank:.0%} and {last.rank:.0%} of the rank that a batch can have"
+            )
+
+    def _progress(self) -> str:
+        values = [loss for _, loss in self.losses]
+        size = max(1, len(values) // 20)
+        first, last = sum(values[:size]) / size, sum(values[-size:]) / size
+        guess = [t for t in self.trivial if t.term == "loss" and not t.collapsed]
+        words = f"the loss went from {first:.4g} to {last:.4g}"
+        if guess:
+            words += f" ({guess[0].value:.4g} = {guess[0].formula})"
+        at = measures.last_improvement(values)
+        if self.done < ENOUGH:
+            return words
+        if at > 0.9:
+            return words + ", still falling: longer training may help"
+        return words + f", and has not fallen since step {self.losses[0][0] + at * self.done:.0f}"
+
+    def _settle(self) -> None:
+        """Fetch losses from the device."""
+        if self.recent:
+            steps, losses = zip(*self.recent)
+            self.losses += zip(steps, torch.stack(losses).tolist())
+            self.recent = []
+
+    def _tell(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            self.findings.append(finding)
+            level = logging.INFO if finding.severity == "note" else logging.WARNING
+            log.log(level, "doctor: %s", finding.sentence())
+
+    # file -----------------------------------------------------------------------------------
+
+    def save(self, diagnosis: Diagnosis | None = None) -> None:
+        """Write what is known, so that a resumed run goes on from it."""
+        found = diagnosis or self.conclude()
+        content = {
+            "verdict": found.verdict if diagnosis else None,
+            "evidence": found.evidence,
+            "standing": found.standing,
+            "findings": [asdict(f) for f in found.findings],
+            "seconds": round(found.seconds, 3),
+            "share": round(found.share, 5),
+            "step": self.done,
+            "steps": self.steps,
+            "course": [_rounded(asdict(e)) for e in found.course],
+            "losses": self.losses,
+        }
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        temporary.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def _read(self) -> None:
+        """Go on from the file of an earlier part of this run, where there is one."""
+        try:
+            content = json.loads(self.path.read_text("utf-8"))
+            findings = [Finding(**f) for f in content["findings"]]
+            course = [Exam(**_given(e)) for e in content["course"]]
+            self.losses = [(s, v) for s, v in content["losses"] if s <= self.done and v is not None]
+            self.stood = set(content["standing"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            if self.path.exists():
+                log.warning("%s cannot be used (%s); the diagnosis starts anew", self.path, error)
+            return
+        self.findings = [f for f in findings if f.step <= self.done and f.name != STOPPED]
+        self.course = [e for e in course if e.step <= self.done]
+        self.watch.said = {f.name for f in self.findings}
+
+
+def _rounded(exam: dict[str, Any]) -> dict[str, Any]:
+    """To five digits; what was not looked at is left out."""
+    return {
+        k: float(f"{v:.5g}") if isinstance(v, float) else v
+        for k, v in exam.items()
+        if not (isinstance(v, float) and math.isnan(v))
+    }
+
+
+def _given(exam: dict[str, Any]) -> dict[str, Any]:
+    return exam | {"silent": tuple(exam["silent"]), "still": tuple(exam["still"])}
+
+
+def _finite(node: Any) -> Any:
+    """Plain values with None for what JSON has no number for."""
+    if isinstance(node, float) and not math.isfinite(node):
+        return None
+    if isinstance(node, dict):
+        return {k: _finite(v) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [_finite(v) for v in node]
+    return node
+
+
+def _weights(method: Method) -> list[Tensor]:
+    """Some of the trained matrices, from the first to the last."""
+    every: list[Tensor] = [p for p in method.parameters() if p.requires_grad and p.ndim > 1]
+    return every[:: max(1, len(every) // 8)]
+
+
+def _copies(method: Method) -> list[tuple[Tensor, Tensor]]:
+    """Some of the matrices of slow copies, each with what it follows."""
+    every: list[tuple[Tensor, Tensor]] = [
+        (target, online)
+        for a, b in method.anatomy.copies
+        for target, online in zip(
+            method.get_submodule(a).parameters(), method.get_submodule(b).parameters()
+        )
+        if online.requires_grad and online.ndim > 1
+    ]
+    return every[:: max(1, len(every) // 8)]
+
+
+@torch.no_grad()
+def _slice(x: Tensor) -> Tensor:
+    """A copy of the first numbers of a tensor, in memory's order."""
+    return torch.as_strided(x, (min(x.numel(), SLICE),), (1,)).clone()
+
+
+def _norm(tensors: Iterable[Tensor | None]) -> Tensor:
+    present = [x for x in tensors if x is not None]
+    if not present:
+        return torch.zeros(())
+    return torch.stack(torch._foreach_norm(present)).float().norm()
+
+
+def _ratio(a: Tensor, b: Tensor) -> float:
+    return (a.norm() / b.norm()).item()
+
+
+def _rank(x: Tensor) -> float:
+    """Of what varies in [N, D], as a fraction of what N images can have."""
+    return measures.rank(x - x.mean(0)) / max(1, min(len(x) - 1, x.shape[1]))
+
+
+def _frozen_norms(method: Method) -> int:
+    """Batch norms that are trained and do not use the batch."""
+    return sum(
+        isinstance(m, nn.modules.batchnorm._BatchNorm)
+        and not m.training
+        and any(p.requires_grad for p in m.parameters())
+        for m in method.modules()
+    )
+
+
+def _images(views: Any) -> list[Tensor]:
+    """Up to two batches [N, C, H, W] of the same size, of the first views."""
+    found: list[Tensor] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, Tensor) and node.ndim >= 4 and node.is_floating_point():
+            found.append(node.flatten(0, -4)[:IMAGES])
+        elif isinstance(node, dict | list | tuple):
+            for child in node.values() if isinstance(node, dict) else node:
+                walk(child)
+
+    walk(views)
+    return [x for x in found[:2] if x.shape == found[0].shape]
+
+
+def _of_images(images: list[Tensor]) -> dict[str, Any]:
+    """Of normalized views, and of the pairs that they make."""
+    std, mean = torch.std_mean(images[0].float(), (0, 2, 3))
+    found: dict[str, Any] = {
+        "offset": mean[mean.abs().argmax()].item(),
+        "contrast": std.log10().abs().amax().item(),
+        "detail": images[0].float().std((2, 3)).amax(1).median().item(),
+    }
+    if len(images) == 2 and len(images[0]) >= MANY:
+        small = [measures.thumbnails(x) for x in images]
+        found["pixels"] = measures.matched(*small)
+        found["related"] = measures.related(*small)
+        found["hues"] = measures.matched(*map(measures.colours, images))
+    return found

@@ -1,0 +1,527 @@
+"""The doctor: its figures, its rules, what methods tell it, and what it does to a run."""
+
+import copy
+import json
+import logging
+import math
+from pathlib import Path
+from types import MethodType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from selftaught import report
+from selftaught.augment.device import normalize
+from selftaught.diagnose import doctor as doctors
+from selftaught.diagnose import measures
+from selftaught.diagnose.doctor import Doctor
+from selftaught.diagnose.ears import listen
+from selftaught.diagnose.intake import intake, probe
+from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rule, Watch
+from selftaught.engine.feed import Views, collate
+from selftaught.engine.pretrain import pretrain
+from selftaught.errors import TrainingError
+from selftaught.method import Batch
+from tests.cases import CASES
+
+RUN = {"epochs": 2, "batch": 8, "workers": 0, "precision": "fp32", "evaluate": False}
+
+
+def photos(count: int = 24, side: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def make(name: str, samples: int = 24):
+    torch.manual_seed(0)
+    return CASES[name].make(name, samples)
+
+
+class Arrays:
+    """A dataset of arrays, as far as views need one."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, i):
+        return self.images[i]
+
+
+def batch_of(method, count: int = 8) -> Batch:
+    views = Views(Arrays(photos(count)), method.views(method.encoder.size), 0)
+    item = collate([views[0, i] for i in range(count)])
+    return Batch(normalize(item.views, method.encoder.mean, method.encoder.std), item.index)
+
+
+def total(loss) -> torch.Tensor:
+    return sum(loss.values()) if isinstance(loss, dict) else loss
+
+
+# figures -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 8), st.floats(1e-3, 1e3), st.integers(0, 99))
+def test_rank_counts_equal_directions(count, scale, seed):
+    torch.manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(16, 16))[0][:count]
+    assert measures.rank(scale * basis) == pytest.approx(count, rel=1e-6)
+    assert measures.rank(scale * basis.mT) == pytest.approx(count, rel=1e-6)
+
+
+def test_rank_is_that_of_the_singular_values():
+    x = torch.randn(30, 12, generator=torch.Generator().manual_seed(0))
+    share = torch.linalg.svdvals(x.double())
+    share = share / share.sum()
+    assert measures.rank(x) == pytest.approx(math.exp(-(share * share.log()).sum()), rel=1e-9)
+    assert measures.rank(torch.zeros(4, 3)) == 0
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_slope_of_a_known_spectrum(power):
+    generator = torch.Generator().manual_seed(0)
+    u = torch.linalg.qr(torch.randn(200, 40, generator=generator).double())[0]
+    u = torch.linalg.qr(u - u.mean(0))[0]  # columns without mean
+    values = torch.arange(1, 41).double() ** (-power / 2)
+    assert measures.slope(u * values) == pytest.approx(power, abs=1e-6)
+
+
+def test_spread_and_uniformity_from_one_point_to_the_sphere():
+    same = torch.ones(50, 8)
+    sphere = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    assert measures.spread(same) == pytest.approx(0, abs=1e-6)
+    assert measures.uniformity(same) == pytest.approx(0, abs=1e-6)
+    assert measures.spread(sphere) > 0.99
+    assert measures.uniformity(sphere) == pytest.approx(-4 + 8 / 64, abs=0.02)  # to first order
+
+
+def test_alignment_is_the_squared_distance_of_directions():
+    a, b = torch.eye(4), torch.eye(4).roll(1, 0)
+    assert measures.alignment(a, 3 * a) == pytest.approx(0)
+    assert measures.alignment(a, b) == pytest.approx(2)
+    assert measures.alignment(a, -a) == pytest.approx(4)
+
+
+def test_distributions():
+    uniform, one = torch.full((6, 5), 0.2), torch.eye(5)[[2] * 6]
+    assert measures.entropy(uniform) == pytest.approx(1)
+    assert measures.entropy(one) == 0
+    assert measures.largest(one) == 1
+    assert measures.largest(torch.eye(5)) == pytest.approx(0.2)
+
+
+def test_pairs_that_belong_together_and_pairs_that_do_not():
+    a = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
+    b = torch.randn(40, 32, generator=torch.Generator().manual_seed(1))
+    assert measures.related(a, a) == 1
+    assert measures.matched(a, a) == 1
+    assert measures.related(a, a.roll(1, 0)) < 0.7
+    assert measures.related(a, b) == pytest.approx(0.5, abs=0.1)
+    assert measures.related(torch.ones(4, 3), torch.ones(4, 3)) == pytest.approx(0.5)
+
+
+def test_pull_has_the_sign_of_the_loss():
+    x = torch.randn(20, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    goal = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
+    (towards,) = torch.autograd.grad(-F.cosine_similarity(x, goal).sum(), x)
+    assert measures.pulled(towards, goal) > 0.95
+    assert measures.pulled(-towards, goal) < 0.05
+    assert math.isnan(measures.pulled(0 * towards, goal))
+
+
+def test_last_improvement():
+    falling = [1 - i / 1000 for i in range(1000)]
+    assert measures.last_improvement(falling) == 1
+    assert measures.last_improvement(falling[:500] + [0.5] * 500) == pytest.approx(0.55, abs=0.06)
+    assert measures.last_improvement([1.0]) == 1
+
+
+# what methods tell -------------------------------------------------------------------------------
+
+
+def silence(layer: nn.Module, value: float = 0.0) -> None:
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, value)
+
+
+def same_everywhere(method) -> None:
+    """All embeddings, and all that is remembered of them, are one vector."""
+    for net in (method.projector, method.target[1]):
+        silence(net[-1])
+        net[-1].bias.data.fill_(1.0)
+    method.negatives.items.fill_(len(method.negatives.items[0]) ** -0.5)
+
+
+def dense_too(method) -> None:
+    same_everywhere(method)
+    for net in (method.dense_projector, method.target[2]):
+        silence(net[-1])
+        net[-1].bias.data.fill_(1.0)
+    method.dense_negatives.items.copy_(method.negatives.items)
+
+
+def flat_heads(method) -> None:
+    for head in (method.head, method.teacher_head):
+        silence(head[-1], 1.0)
+
+
+GUESS = {
+    "simclr": lambda m: silence(m.projector[-1]),
+    "moco_v2": same_everywhere,
+    "densecl": dense_too,
+    "simsiam": lambda m: silence(m.predictor[-1]),
+    "dino": flat_heads,
+    "swav": lambda m: silence(m.scores),
+    "deepcluster": lambda m: silence(m.classifier),
+    "rotation": lambda m: silence(m.classifier),
+    "jigsaw": lambda m: silence(m.classifier[-1]),
+    "mae": lambda m: silence(m.decoder_pred),
+    "barlow_twins": lambda m: silence(m.projector[-1]),
+}
+
+
+@pytest.mark.parametrize("name", GUESS)
+def test_a_method_that_guesses_has_the_loss_that_it_names(name):
+    method = make(name, 8).train()
+    GUESS[name](method)
+    (guess, *_) = [t for t in method.trivial(8) if not t.collapsed]
+    assert total(method.loss(batch_of(method))).item() == pytest.approx(guess.value, rel=2e-3)
+
+
+def test_a_collapse_has_the_loss_that_is_named():
+    vicreg = make("vicreg").train()
+    silence(vicreg.projector[-1])
+    (known,) = vicreg.trivial(8)
+    terms = vicreg.loss(batch_of(vicreg))
+    assert terms[known.term].item() == pytest.approx(known.value, rel=1e-6)
+    simsiam = make("simsiam").train()
+    for net in (simsiam.predictor[-1], simsiam.projector[-2]):
+        silence(net)
+        net.bias.data.fill_(1.0)
+    simsiam.projector[-1] = nn.Identity()
+    known = next(t for t in simsiam.trivial(8) if t.collapsed)
+    assert simsiam.loss(batch_of(simsiam)).item() == pytest.approx(known.value, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_anatomy_names_what_is_there(name):
+    method = make(name)
+    anatomy = method.anatomy
+    parts = [anatomy.embedding, anatomy.predictor, anatomy.logits]
+    for part in filter(None, [*parts, *(n for pair in anatomy.copies for n in pair)]):
+        assert isinstance(method.get_submodule(part), nn.Module)
+    for buffer in anatomy.memory:
+        assert isinstance(method.get_buffer(buffer), torch.Tensor)
+    for target, online in anatomy.copies:
+        assert not any(p.requires_grad for p in method.get_submodule(target).parameters())
+        assert any(p.requires_grad for p in method.get_submodule(online).parameters())
+    for trivial in method.trivial(8):
+        assert math.isfinite(trivial.value)
+        assert trivial.formula
+
+
+# listening ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_listening_changes_nothing(name):
+    gradients = []
+    for heard in (False, True):
+        method = make(name, 8).train()
+        batch = batch_of(method)
+        torch.manual_seed(1)
+        ears = listen(method) if heard else None
+        total(method.loss(batch)).backward()
+        if ears:
+            ears.close()
+        gradients.append([p.grad for p in method.parameters() if p.grad is not None])
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
+    assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco_v2", "densecl", "byol", "simsiam"])
+def test_embeddings_are_pulled_to_their_goals(name):
+    method = make(name).train()
+    ears = listen(method)
+    total(method.loss(batch_of(method))).backward()
+    pairs = ears.pairs()
+    assert pairs
+    assert all(measures.pulled(p.gradient, p.goal) > 0.6 for p in pairs)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_gradient_past_the_predictor_is_seen(stopped):
+    method = make("simsiam").train()
+
+    def loss(self, batch):
+        z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
+        goal = z2.detach() if stopped else z2
+        return -F.cosine_similarity(self.predictor(z1), goal).mean() - 0 * z2.sum()
+
+    method.loss = MethodType(loss, method)
+    ears = listen(method)
+    method.loss(batch_of(method)).backward()
+    assert ears.total[0].equal(ears.through[0])  # the first view is no goal
+    assert ears.total[1].any() != stopped
+
+
+# rules -------------------------------------------------------------------------------------------
+
+
+def before(**changes) -> Before:
+    healthy = {
+        "method": "SimCLR", "options": {"temperature": 0.1}, "images": 1000, "batch": 64,
+        "compares": True, "steps": 1000, "optimizer": "sgd", "lr": 0.1, "paper_lr": (0.1, 0.1),
+        "top": 0.1, "copy": False, "size": 32, "side": 40, "half": 0.0, "constant": 0.0,
+        "repeated": 0.0,
+    }  # fmt: skip
+    return Before(**(healthy | changes))
+
+
+def test_names_are_unique_and_every_rule_can_be_said():
+    assert len({r.name for r in (*BEFORE, *DURING)}) == len(BEFORE) + len(DURING)
+    facts = before(options={"momentum": 0.99, "prototypes": 10, "ratio": 0.1, "temperature": 1.0},
+                   copy=True)  # fmt: skip
+    exam = Exam(5, 0.1, 1.0, silent=("variance",), still=("center",))
+    for rules, known in ((BEFORE, facts), (DURING, exam)):
+        for rule in rules:
+            sentence = rule.finding(known).sentence()
+            assert "{" not in sentence
+            assert "What to do: " in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"constant": 0.95}, "constant images"),
+        ({"constant": 0.2}, "some constant images"),
+        ({"repeated": 0.99}, "repeated images"),
+        ({"repeated": 0.3}, "duplicates"),
+        ({"size": 224, "side": 32}, "small images"),
+        ({"top": 0.99}, "long warm-up"),
+        ({"lr": 100.0}, "high learning rate"),
+        ({"lr": 1e-4}, "low learning rate"),
+        ({"lr": 1.0, "paper_lr": None, "optimizer": "adamw"}, "rate for optimizer"),
+        ({"batch": 2}, "small batch"),
+        ({"options": {"momentum": 1.0}, "copy": True}, "fixed target"),
+        ({"options": {"momentum": (1.0, 1.0)}, "copy": True}, "fixed target"),
+        ({"options": {"momentum": 0.99999}, "copy": True}, "slow target"),
+        ({"options": {"momentum": 0.0}, "copy": True}, "fast target"),
+        ({"options": {"temperature": 1e-3}}, "temperature"),
+        ({"options": {"teacher_temp": (0.04, 7.0)}}, "high temperature"),
+        ({"options": {"ratio": 0.0}}, "nothing hidden"),
+        ({"options": {"clusters": 5000}}, "more prototypes than images"),
+        ({"half": 1.0}, "half-precision weights"),
+    ],
+)
+def test_before_the_first_step(changes, name):
+    assert [f.name for f in Watch(BEFORE).look(before(**changes))] == [name]
+
+
+def test_nothing_is_said_before_a_usual_training():
+    assert Watch(BEFORE).look(before()) == []
+
+
+RULE: Rule[Exam] = Rule(
+    "low", lambda e: e.spread, 0.5, "it is {figure}", ("a",), "b", below=True, patience=2, until=0.5
+)
+
+
+def looks(*spreads: float, step: int = 0) -> list[list[str]]:
+    watch = Watch((RULE,))
+    exams = [Exam(i, i / 10, 0.0, spread=s) for i, s in enumerate(spreads, step)]
+    return [[f.name for f in watch.look(e)] for e in exams]
+
+
+def test_a_rule_is_patient_speaks_once_and_minds_what_was_not_looked_at():
+    assert looks(0.1, 0.1, 0.1) == [[], ["low"], []]
+    assert looks(0.1, 0.9, 0.1) == [[], [], []]
+    assert looks(0.1, math.nan, 0.1) == [[], [], ["low"]]
+    assert looks(0.1, 0.1, step=7) == [[], []]  # too late for something new
+
+
+def test_what_has_passed_is_not_standing():
+    watch = Watch((RULE,))
+    for i, spread in enumerate((0.1, 0.1)):
+        watch.look(Exam(i, 0.0, 0.0, spread=spread))
+    assert watch.standing() == {"low"}
+    watch.look(Exam(3, 0.9, 0.0, spread=0.9))
+    assert watch.standing() == set()
+
+
+# before the first step ---------------------------------------------------------------------------
+
+
+def test_the_probe_sees_constant_and_repeated_images():
+    images = photos(40)
+    images[:10] = 255
+    images[10:20] = images[30]
+    side, constant, repeated = probe(Arrays(images), 1.0)
+    assert (side, constant) == (40, 0.25)
+    assert repeated == pytest.approx(19 / 40)
+
+
+def test_the_intake_takes_the_highest_rate_and_where_it_is():
+    method = make("moco_v2")
+    found = intake(
+        method,
+        Arrays(photos()),
+        options={"momentum": 0.99},
+        size=32,
+        batch=8,
+        steps=5000,
+        rate=lambda step: float(step if step < 4000 else 0),
+        optimizer="sgd",
+        paper_lr=None,
+        seconds=1.0,
+    )
+    assert found.top == pytest.approx(0.8, abs=0.01)
+    assert found.lr == pytest.approx(3999, abs=10)
+    assert found.half_life == pytest.approx(math.log(0.5) / math.log(0.99) / 5000)
+    assert found.half == 0
+
+
+# runs --------------------------------------------------------------------------------------------
+
+
+def diagnosis(out: Path) -> dict:
+    return json.loads((out / "diagnosis.json").read_text())
+
+
+def weights(method) -> list[torch.Tensor]:
+    return list(method.state_dict().values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_is_the_same_with_and_without_the_doctor(name, tmp_path, monkeypatch, caplog):
+    seen = pretrain(make(name), photos(), tmp_path / "seen", **RUN)
+    found = diagnosis(tmp_path / "seen")
+    assert len(found["course"]) >= 3
+    assert "cannot look" not in caplog.text
+    monkeypatch.setattr(Doctor, "listen", lambda self, views: None)
+    alone = pretrain(make(name), photos(), tmp_path / "alone", **RUN)
+    assert diagnosis(tmp_path / "alone")["course"] == []
+    assert all(a.equal(b) for a, b in zip(weights(seen), weights(alone), strict=True))
+
+
+def test_a_failed_run_exports_nothing_unless_forced(tmp_path, caplog):
+    out, white = tmp_path / "run", np.full((24, 40, 40, 3), 255, np.uint8)
+    with (
+        caplog.at_level(logging.WARNING, "selftaught"),
+        pytest.raises(TrainingError, match=r"100% of the images .* --resume --force"),
+    ):
+        pretrain(make("simclr"), white, out, **RUN)
+    assert caplog.text.count("images looked at have a single colour") == 1
+    assert "What to do: look at the images" in caplog.text
+    assert diagnosis(out)["verdict"] == "failed"
+    assert not list(out.glob("encoder*"))
+    assert "The training failed." in (out / "report.html").read_text("utf-8")
+    pretrain(make("simclr"), white, out, resume=True, force=True, **RUN)
+    assert list(out.glob("encoder*"))
+    assert diagnosis(out)["verdict"] == "failed"
+
+
+def test_a_loss_that_is_not_finite_is_in_the_diagnosis(tmp_path):
+    method = make("simclr")
+    method.projector[0].weight.data.fill_(math.inf)
+    with pytest.raises(TrainingError, match="not finite"):
+        pretrain(method, photos(), tmp_path / "run", **RUN)
+    found = diagnosis(tmp_path / "run")
+    assert found["verdict"] == "failed"
+    assert "projector.0.weight" in found["findings"][-1]["says"]
+    assert found["findings"][-1]["figure"] is None
+
+
+def test_a_resumed_run_goes_on_with_its_diagnosis(tmp_path):
+    out, method = tmp_path / "run", make("byol")
+    method.predictor = nn.Identity()
+    pretrain(method, photos(), out, **RUN)
+    first = diagnosis(out)
+    assert [f["name"] for f in first["findings"] if f["step"]] == ["no predictor"]
+    method = make("byol")
+    method.predictor = nn.Identity()
+    pretrain(method, photos(), out, resume=True, **RUN | {"epochs": 3})
+    second = diagnosis(out)
+    assert [e["step"] for e in second["course"]][: len(first["course"])] == [
+        e["step"] for e in first["course"]
+    ]
+    assert second["course"][-1]["step"] == 9
+    assert [f["name"] for f in second["findings"] if f["step"]] == ["no predictor"]
+    assert len(second["losses"]) == 9
+
+
+def test_a_damaged_diagnosis_starts_anew(tmp_path, caplog):
+    (tmp_path / "d.json").write_text("{")
+    doctor = Doctor(make("simclr"), tmp_path / "d.json", 10, 8, done=5)
+    assert doctor.course == []
+    assert "cannot be used" in caplog.text
+
+
+def test_a_doctor_that_errs_ends_nothing(tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(measures, "spread", fail)
+    pretrain(make("simclr"), photos(), tmp_path / "run", **RUN)
+    assert caplog.text.count("cannot look") == 1
+    assert diagnosis(tmp_path / "run")["course"] == []
+
+
+def test_looks_become_rare_where_they_cost_too_much(tmp_path, monkeypatch):
+    doctor = Doctor(make("simclr"), tmp_path / "d.json", steps=1000, batch=8)
+    clock = doctor.begun + 100.0
+    doctor.done = 100  # a second a step: 10 s may be spent
+    doctor.spent = 1.0
+    doctor._plan(clock, cost=0.5)
+    assert doctor.next == 120  # EXAMS looks
+    doctor.spent = 9.0
+    doctor._plan(clock, cost=0.5)
+    assert doctor.next > 600
+    spent = 0.0
+    doctor.done, doctor.spent = 0, 0.0
+    while doctor.done < 1000:
+        spent += 1.0
+        doctor.spent = spent
+        doctor.done += 1
+        doctor._plan(doctor.begun + doctor.done, cost=1.0)
+        doctor.done = max(doctor.done, doctor.next)
+    assert spent <= doctors.SHARE * 1000 + 1
+
+
+def test_the_verdict_follows_from_what_stands(tmp_path):
+    def verdict(severity: str, step: int, stands: bool) -> str:
+        doctor = Doctor(copy.deepcopy(method), tmp_path / "d.json", 100, 8)
+        doctor.done = 100
+        doctor.findings = [Finding("x", severity, step, 0.0, "says", 1.0, 2.0, ("a",), "b")]
+        if stands:
+            doctor.watch.said, doctor.watch.streaks = {"x"}, {"x": 3}
+        return doctor.conclude().verdict
+
+    method = make("simclr")
+    assert verdict("failure", 5, True) == "failed"
+    assert verdict("failure", 0, False) == "failed"
+    assert verdict("warning", 5, True) == "doubtful"
+    assert verdict("failure", 5, False) == "healthy"
+    assert verdict("note", 0, False) == "healthy"
+
+
+def test_the_page_shows_the_diagnosis_escaped_and_bears_nonsense(tmp_path):
+    (tmp_path / "run.yaml").write_text("method: simclr\n")
+    assert "The training" not in report.write(tmp_path).read_text("utf-8")
+    for content in (
+        {"verdict": "doubtful", "evidence": ["<b>low</b>"], "standing": ["x"],
+         "findings": [{"name": "x<", "step": 3, "says": "s", "causes": ["c&"], "remedy": "r"}]},
+        {"verdict": "doubtful", "evidence": "<b>low</b>", "standing": 3, "findings": [1, {}]},
+    ):  # fmt: skip
+        (tmp_path / "diagnosis.json").write_text(json.dumps(content))
+        page = report.write(tmp_path).read_text("utf-8")
+        assert "The training is doubtful." in page
+        assert "<b>low" not in page
+    (tmp_path / "diagnosis.json").write_text('{"verdict": "<i>"}')
+    assert "<i>" not in report.write(tmp_path).read_text("utf-8")
