@@ -1,0 +1,195 @@
+"""The native part of the view engine: draws and renders whole batches, and lets go of the GIL.
+
+`library()` is None where it was not built (see `hatch_build.py`); then `render.py` does the same
+with torch, an order of magnitude slower. Arguments are checked on the other side, before memory
+is touched; this module puts its refusals into words.
+"""
+
+import ctypes
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selftaught.errors import UserError
+
+if TYPE_CHECKING:
+    from selftaught.augment.views import View
+
+_log = logging.getLogger("selftaught")
+
+NAME = {"win32": "views.dll", "darwin": "libviews.dylib"}.get(sys.platform, "libviews.so")
+
+IMAGE = np.dtype(
+    [("pixels", "u8"), ("row", "i8"), ("step", "i4"), ("height", "i4"), ("width", "i4")]
+    + [("scale", "i4")],
+    align=True,
+)
+"""Where the pixels of an image are; `height` and `width` before any reduction by `scale`."""
+
+VIEW = np.dtype(
+    [("scale", "f8", 2), ("log_ratio", "f8", 2), ("ratio", "f8", 2), ("flip", "f8")]
+    + [("jitter", "f8", 4), ("jitter_p", "f8"), ("gray", "f8"), ("blur", "f8")]
+    + [("sigma", "f8", 2), ("solarize", "f8"), ("size", "i4"), ("bicubic", "i4")]
+    + [("radius", "i4"), ("unused", "i4")],
+    align=True,
+)
+
+PARAMS = np.dtype(
+    [("factors", "f8", 4), ("sigma", "f8"), ("top", "i4"), ("left", "i4"), ("height", "i4")]
+    + [("width", "i4"), ("flip", "i4"), ("order", "i4", 4), ("gray", "i4"), ("solarize", "i4")]
+    + [("unused", "i4")],
+    align=True,
+)
+"""Drawn views; the fields of `views.Params`, `order` filled up with -1."""
+
+_REFUSALS = {
+    1: "a view's size must be between 1 and 16384 pixels",
+    2: "an image must have pixels, at most 2**30 a side, and 1 to 1024 channels",
+    3: "drawn parameters do not fit image {where}: a crop that leaves it, or a number out of range",
+}
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The native library, or None where it cannot be had; then one line of log says why."""
+    if os.environ.get("SELFTAUGHT_NATIVE") == "0":
+        why = "SELFTAUGHT_NATIVE=0"
+    else:
+        try:
+            return _opened(Path(__file__).with_name(NAME))
+        except OSError as error:
+            why = str(error)
+    _log.warning("views are made by the slow reference pipeline: no native library (%s)", why)
+    return None
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    if not path.is_file():
+        raise OSError("it was not built: no C++ compiler was found at installation")
+    opened = ctypes.CDLL(str(path))
+    sizes = (ctypes.c_int64 * 3)()
+    opened.selftaught_sizes(sizes)
+    if list(sizes) != [IMAGE.itemsize, VIEW.itemsize, PARAMS.itemsize]:
+        raise OSError("it belongs to another version: install again")
+    pointer, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    opened.selftaught_uniforms.argtypes = [ctypes.c_uint64, *[pointer] * 2, *[int64] * 2, pointer]
+    opened.selftaught_uniforms.restype = None
+    opened.selftaught_draw.argtypes = [pointer, int64, *[pointer] * 3, int64, pointer]
+    opened.selftaught_draw.restype = None
+    opened.selftaught_render.argtypes = [
+        *[pointer, int64, int32],
+        *[pointer, int64, pointer, pointer],
+        *[int32, int32, pointer],
+    ]
+    opened.selftaught_render.restype = int32
+    return opened
+
+
+@lru_cache(maxsize=64)
+def declared(views: "tuple[View, ...]") -> np.ndarray:
+    """Views as the library wants them, `VIEW` [V]; kept, and read-only for that reason."""
+    out = np.zeros(len(views), VIEW)
+    for row, view in zip(out, views):
+        row["scale"], row["ratio"], row["sigma"] = view.scale, view.ratio, view.blur_sigma
+        row["log_ratio"] = [math.log(r) for r in view.ratio]
+        for name in ("flip", "jitter", "jitter_p", "gray", "blur", "solarize", "size"):
+            row[name] = getattr(view, name)
+        row["bicubic"] = view.interpolation == "bicubic"
+        row["radius"] = -1 if view.blur_radius is None else min(view.blur_radius, 1 << 30)
+    out.flags.writeable = False
+    return out
+
+
+def uniforms(seed: int, epochs: np.ndarray, indices: np.ndarray, draws: int) -> np.ndarray:
+    """What `sample_rng(seed, epochs[i], indices[i]).random(draws)` gives, as rows of [B, draws]."""
+    epochs, indices = (np.ascontiguousarray(a, np.int64) for a in (epochs, indices))
+    out = np.empty((len(indices), draws))
+    _need().selftaught_uniforms(
+        seed, epochs.ctypes.data, indices.ctypes.data, len(indices), draws, out.ctypes.data
+    )
+    return out
+
+
+def draw(
+    views: "tuple[View, ...]", uniform: np.ndarray, heights: np.ndarray, widths: np.ndarray
+) -> np.ndarray:
+    """`View.params` for all views of all images.
+
+    Args:
+        views: V declarations.
+        uniform: float64 [B, V, DRAWS], contiguous.
+        heights: int32 [B], of the images.
+        widths: int32 [B].
+
+    Returns:
+        `PARAMS` [B, V].
+    """
+    table = declared(views)
+    out = np.empty((len(heights), len(views)), PARAMS)
+    _need().selftaught_draw(
+        table.ctypes.data,
+        len(views),
+        uniform.ctypes.data,
+        heights.ctypes.data,
+        widths.ctypes.data,
+        len(heights),
+        out.ctypes.data,
+    )
+    return out
+
+
+def render(
+    images: np.ndarray,
+    channels: int,
+    views: "tuple[View, ...]",
+    params: np.ndarray,
+    outs: Sequence[int],
+    threads: int = 1,
+    baseline: bool = False,
+) -> None:
+    """Render all views of all images.
+
+    Args:
+        images: `IMAGE` [B].
+        channels: of every image.
+        views: V declarations.
+        params: `PARAMS` [B, V].
+        outs: V addresses; view v of image i is written at outs[v] + i * channels * size**2.
+        threads: that share the images.
+        baseline: leave the processor's vector instructions unused, to compare.
+
+    Raises:
+        UserError: A size, an image or parameters are out of range; nothing was written.
+        MemoryError: There is none left.
+    """
+    where = ctypes.c_int64()
+    status = _need().selftaught_render(
+        images.ctypes.data,
+        len(images),
+        channels,
+        declared(views).ctypes.data,
+        len(views),
+        params.ctypes.data,
+        (ctypes.c_void_p * len(outs))(*outs),
+        threads,
+        baseline,
+        ctypes.byref(where),
+    )
+    if status == 4:
+        raise MemoryError("no memory left to render views")
+    if status:
+        raise UserError(_REFUSALS[status].format(where=where.value))
+
+
+def _need() -> ctypes.CDLL:
+    opened = library()
+    if opened is None:
+        raise UserError("the native library is needed here: install with a C++ compiler present")
+    return opened
