@@ -152,7 +152,7 @@ def render(
     params: np.ndarray,
     outs: Sequence[int],
     threads: int = 1,
-    baseline: bool = False,
+    processor: int = 2,
 ) -> None:
     """Render all views of all images.
 
@@ -163,7 +163,7 @@ def render(
         params: `PARAMS` [B, V].
         outs: V addresses; view v of image i is written at outs[v] + i * channels * size**2.
         threads: that share the images.
-        baseline: leave the processor's vector instructions unused, to compare.
+        processor: what may be used of it, to compare: 0 baseline, 1 AVX2, 2 all.
 
     Raises:
         UserError: A size, an image or parameters are out of range; nothing was written.
@@ -179,7 +179,7 @@ def render(
         params.ctypes.data,
         (ctypes.c_void_p * len(outs))(*outs),
         threads,
-        baseline,
+        processor,
         ctypes.byref(where),
     )
     if status == 4:

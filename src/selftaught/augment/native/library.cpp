@@ -7,9 +7,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <thread>
 #include <vector>
+
+#ifdef _MSC_VER
+#include <intrin.h>
+#endif
 
 #ifdef _WIN32
 #define EXPORT extern "C" __declspec(dllexport)
@@ -186,22 +191,69 @@ Status check(const Image &image, const View &view, const Params &p) {
 
 // ------------------------------------------------------------------------------------ rendering
 
-Render choose(int32_t baseline_only) {
-#if defined(WITH_AVX2) && defined(__GNUC__)
-    if (!baseline_only && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return avx2::render;
+// What this processor can do: 0 baseline, 1 AVX2 with FMA, 2 AVX-512 as servers have it.
+int processor() {
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+               ? 2
+               : 1;
+#elif defined(_M_X64)
+    int leaf1[4], leaf7[4];
+    __cpuid(leaf1, 1);
+    if (!(leaf1[2] >> 27 & 1) || !(leaf1[2] >> 12 & 1)) return 0; // the system's support, and FMA
+    const unsigned long long saved = _xgetbv(0);
+    __cpuidex(leaf7, 7, 0);
+    if ((saved & 6) != 6 || !(leaf7[1] >> 5 & 1)) return 0;
+    const int wanted = 1 << 16 | 1 << 17 | 1 << 30 | int(1u << 31);
+    return (saved & 0xe6) == 0xe6 && (leaf7[1] & wanted) == wanted ? 2 : 1;
+#else
+    return 0;
 #endif
-    (void)baseline_only;
+}
+
+Render choose(int32_t most) {
+    static const int best = processor();
+    const int use = most < best ? most : best;
+#ifdef WITH_AVX512
+    if (use >= 2) return avx512::render;
+#endif
+#ifdef WITH_AVX2
+    if (use >= 1) return avx2::render;
+#endif
+    (void)use;
     return baseline::render;
 }
 
-struct Buffer {
-    std::vector<uint8_t> bytes;
+// Scratch memory of a thread. It is kept, because fresh pages cost as much as a view, up to KEPT.
+class Scratch {
+  public:
     uint8_t *at_least(size_t need) {
-        if (bytes.size() < need + 64) bytes.resize(need + 64);
-        return reinterpret_cast<uint8_t *>(aligned(reinterpret_cast<size_t>(bytes.data())));
+        need += 64;
+        if (size < need) {
+            release();
+            bytes.reset(new uint8_t[need]);
+            size = need;
+        }
+        return reinterpret_cast<uint8_t *>(aligned(reinterpret_cast<size_t>(bytes.get())));
+    }
+    void tidy() {
+        if (size > KEPT) release();
+    }
+
+  private:
+    static const size_t KEPT = 32 << 20;
+    std::unique_ptr<uint8_t[]> bytes;
+    size_t size = 0;
+
+    void release() {
+        bytes.reset();
+        size = 0;
     }
 };
+
+thread_local Scratch scratch;
 
 } // namespace
 
@@ -225,10 +277,10 @@ EXPORT void selftaught_draw(const View *views, int64_t view_count, const double 
 }
 
 // View v of image i goes to outs[v] + i * channels * size * size. Returns a Status; `where` becomes
-// the image that it is about.
+// the image that it is about. `processor` limits what is used of it: 0 baseline, 1 AVX2, 2 all.
 EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32_t channels,
                                  const View *views, int64_t view_count, const Params *params,
-                                 uint8_t *const *outs, int32_t threads, int32_t baseline_only,
+                                 uint8_t *const *outs, int32_t threads, int32_t processor,
                                  int64_t *where) {
     *where = 0;
     if (!in(1, channels, LARGEST_CHANNELS)) return BAD_IMAGE;
@@ -239,23 +291,24 @@ EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32
             status = check(images[i], views[v], params[i * view_count + v]);
         if (status) return status;
     }
-    const Render render = choose(baseline_only);
+    const Render render = choose(processor);
     std::atomic<int64_t> next(0);
     std::atomic<bool> out_of_memory(false);
     auto work = [&] {
+        Scratch &mine = scratch; // looked up once: not in the inner loop
         try {
-            Buffer buffer;
             for (int64_t i; (i = next++) < image_count;)
                 for (int64_t v = 0; v < view_count; v++) {
                     const View &view = views[v];
                     const Params &p = params[i * view_count + v];
                     const size_t bytes = size_t(channels) * view.size * view.size;
                     render(images[i], channels, view, p,
-                           buffer.at_least(workspace(images[i], view, p)), outs[v] + i * bytes);
+                           mine.at_least(workspace(images[i], view, p)), outs[v] + i * bytes);
                 }
         } catch (const std::bad_alloc &) {
             out_of_memory = true;
         }
+        mine.tidy();
     };
     std::vector<std::thread> helpers;
     try {

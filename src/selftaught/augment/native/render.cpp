@@ -10,6 +10,10 @@
 #include <cmath>
 #include <cstring>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #ifdef _MSC_VER
 #define __restrict__ __restrict
 #endif
@@ -22,46 +26,78 @@ inline int greater(int a, int b) { return a > b ? a : b; }
 
 // a * b + c, in one rounding where the processor can: torch does the same.
 inline float fused(float a, float b, float c) {
-#ifdef __FMA__
-    return __builtin_fmaf(a, b, c);
+#ifdef __AVX2__
+    return std::fma(a, b, c);
 #else
     return a * b + c;
 #endif
 }
 
-// Eight floats. GCC and Clang have vector types; elsewhere compilers see eight assignments.
-#ifdef __GNUC__
-typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
-inline Eight load(const float *p) { return *reinterpret_cast<const Eight *>(p); }
-inline void store(float *p, Eight v) { *reinterpret_cast<Eight *>(p) = v; }
-inline Eight product(float weight, Eight v) { return weight * v; }
-inline Eight add_product(Eight sum, float weight, Eight v) {
-#ifdef __FMA__
-    for (int c = 0; c < 8; c++) sum[c] = __builtin_fmaf(weight, v[c], sum[c]);
-    return sum;
-#else
-    return sum + weight * v;
-#endif
+// Four channels of a pixel in four rows, as floats: what resizing across works on. The one place
+// where compilers need to be told how.
+const int ROWS = 4, BLOCK = 4 * ROWS;
+#if defined(__AVX512F__)
+typedef __m512 Block;
+inline Block load(const float *p) { return _mm512_loadu_ps(p); }
+inline void store(float *p, Block a) { _mm512_storeu_ps(p, a); }
+inline Block product(float weight, Block a) { return _mm512_mul_ps(_mm512_set1_ps(weight), a); }
+inline Block add_product(Block sum, float weight, Block a) {
+    return _mm512_fmadd_ps(_mm512_set1_ps(weight), a, sum);
+}
+inline Block widen(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)); }
+#elif defined(__AVX2__)
+struct Block {
+    __m256 a, b;
+};
+inline Block load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store(float *p, Block v) {
+    _mm256_storeu_ps(p, v.a);
+    _mm256_storeu_ps(p + 8, v.b);
+}
+inline Block product(float weight, Block v) {
+    const __m256 w = _mm256_set1_ps(weight);
+    return {_mm256_mul_ps(w, v.a), _mm256_mul_ps(w, v.b)};
+}
+inline Block add_product(Block sum, float weight, Block v) {
+    const __m256 w = _mm256_set1_ps(weight);
+    return {_mm256_fmadd_ps(w, v.a, sum.a), _mm256_fmadd_ps(w, v.b, sum.b)};
+}
+inline Block widen(__m128i bytes) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))};
 }
 #else
-struct Eight {
-    float v[8];
+struct Block {
+    float v[BLOCK];
 };
-inline Eight load(const float *p) {
-    Eight a;
+inline Block load(const float *p) {
+    Block a;
     memcpy(a.v, p, sizeof a.v);
     return a;
 }
-inline void store(float *p, Eight a) { memcpy(p, a.v, sizeof a.v); }
-inline Eight product(float weight, Eight a) {
-    for (int c = 0; c < 8; c++) a.v[c] *= weight;
+inline void store(float *p, const Block &a) { memcpy(p, a.v, sizeof a.v); }
+inline Block product(float weight, Block a) {
+    for (int c = 0; c < BLOCK; c++) a.v[c] *= weight;
     return a;
 }
-inline Eight add_product(Eight sum, float weight, Eight a) {
-    for (int c = 0; c < 8; c++) sum.v[c] += weight * a.v[c];
+inline Block add_product(Block sum, float weight, const Block &a) {
+    for (int c = 0; c < BLOCK; c++) sum.v[c] += weight * a.v[c];
     return sum;
 }
 #endif
+
+// From four bytes of each row.
+inline Block widen(const uint8_t *const *rows, int64_t at) {
+#ifdef __AVX2__
+    int32_t v[ROWS];
+    for (int r = 0; r < ROWS; r++) memcpy(v + r, rows[r] + at, 4);
+    return widen(_mm_setr_epi32(v[0], v[1], v[2], v[3]));
+#else
+    Block a;
+    for (int c = 0; c < BLOCK; c++) a.v[c] = rows[c / 4][at + c % 4];
+    return a;
+#endif
+}
 
 struct Memory {
     uint8_t *next;
@@ -148,31 +184,23 @@ inline float level(float v) { return v < 0 ? 0 : v > 255 ? 255 : v; }
 
 inline uint8_t rounded(float v) { return uint8_t(int(level(v) + 0.5f)); }
 
-// Four channels of two rows of pixels as floats, [pixel, row, channel]. `step` bytes a pixel: what
-// lies beyond its channels is read too, but not beyond the last pixel.
-void widen(const uint8_t *upper, const uint8_t *lower, int step, int readable, int width,
-           float *__restrict__ out) {
-    for (int x = 0; x < width - 1; x++)
-        for (int c = 0; c < 4; c++) {
-            out[8 * x + c] = upper[x * step + c];
-            out[8 * x + 4 + c] = lower[x * step + c];
-        }
-    const int x = width - 1;
-    for (int c = 0; c < 4; c++) {
-        out[8 * x + c] = c < readable ? upper[x * step + c] : 0;
-        out[8 * x + 4 + c] = c < readable ? lower[x * step + c] : 0;
-    }
+// Four channels of four rows of pixels as floats, [pixel, row, channel]. `step` bytes a pixel: what
+// lies beyond its channels is read too, but at the last pixel no more than `readable` bytes.
+void widen_rows(const uint8_t *const *rows, int step, int readable, int width, float *out) {
+    for (int x = 0; x < width - 1; x++, out += BLOCK) store(out, widen(rows, int64_t(x) * step));
+    for (int c = 0; c < BLOCK; c++)
+        out[c] = c % 4 < readable ? rows[c / 4][int64_t(width - 1) * step + c % 4] : 0;
 }
 
-// Two rows of pixels to two rows of the new width. TAPS 0: as many as the table says.
+// Rows of pixels to rows of the new width. TAPS 0: as many as the table says.
 template <int TAPS> void across(const Table &table, const float *rows, float *out, int size) {
     const int taps = TAPS ? TAPS : table.taps;
     const float *weight = table.weight;
     for (int x = 0; x < size; x++, weight += taps) {
-        const float *p = rows + 8 * int64_t(table.first[x]);
-        Eight sum = product(weight[0], load(p));
-        for (int k = 1; k < taps; k++) sum = add_product(sum, weight[k], load(p + 8 * k));
-        store(out + 8 * x, sum);
+        const float *p = rows + BLOCK * int64_t(table.first[x]);
+        Block sum = product(weight[0], load(p));
+        for (int k = 1; k < taps; k++) sum = add_product(sum, weight[k], load(p + BLOCK * k));
+        store(out + BLOCK * x, sum);
     }
 }
 
@@ -225,6 +253,17 @@ void down(const uint8_t *p, int64_t row, const float *weight, int taps, float un
     }
 }
 
+// [pixel, row, 4] to rows, `length` bytes apart.
+void part(const uint8_t *__restrict__ blocks, uint8_t *__restrict__ rows, size_t length, int size) {
+    for (int r = 0; r < ROWS; r++)
+        for (int x = 0; x < size; x++) memcpy(rows + r * length + 4 * x, blocks + BLOCK * x + 4 * r, 4);
+}
+
+// Every fourth byte.
+void pick(const uint8_t *__restrict__ from, uint8_t *__restrict__ to, int size) {
+    for (int x = 0; x < size; x++) to[x] = from[4 * x];
+}
+
 // Across first, then down, with bytes between: the order of torch and Pillow, hence their rounding.
 void crop(const Image &image, int channels, const View &view, const Params &p, Memory memory,
           uint8_t *out) {
@@ -235,30 +274,27 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
     const int top = p.top / scale, height = (p.top + p.height - 1) / scale - top + 1;
     const int left = p.left / scale, width = (p.left + p.width - 1) / scale - left + 1;
     const uint8_t *corner = image.pixels + top * image.row + int64_t(left) * step;
-    float *wide = memory.take<float>(8 * size_t(width)), *line = memory.take<float>(8 * size);
-    uint8_t *bytes = memory.take<uint8_t>(8 * size);
-    uint8_t *narrow = memory.take<uint8_t>(size_t(4) * (height + 1) * size); // [channel, row, size]
-    const size_t plane = size_t(height + 1) * size;
+    float *wide = memory.take<float>(size_t(BLOCK) * width);
+    float *line = memory.take<float>(size_t(BLOCK) * size);
+    uint8_t *bytes = memory.take<uint8_t>(size_t(BLOCK) * size);
+    uint8_t *narrow = memory.take<uint8_t>(size_t(4) * (height + ROWS) * size); // [row, pixel, 4]
+    const int row = 4 * size;
     for (int c = 0; c < channels; c += 4) {
-        const int count = lesser(4, channels - c);
-        for (int y = 0; y < height; y += 2) {
-            const uint8_t *upper = corner + y * image.row + c;
-            const uint8_t *lower = y + 1 < height ? upper + image.row : upper;
-            widen(upper, lower, step, lesser(4, step - c), width, wide);
+        for (int y = 0; y < height; y += ROWS) {
+            const uint8_t *from[ROWS];
+            for (int r = 0; r < ROWS; r++)
+                from[r] = corner + lesser(y + r, height - 1) * image.row + c;
+            widen_rows(from, step, lesser(4, step - c), width, wide);
             across(columns, wide, line, size);
-            for (int i = 0; i < 8 * size; i++) bytes[i] = rounded(line[i] * columns.unit);
-            for (int k = 0; k < count; k++) {
-                uint8_t *__restrict__ to = narrow + k * plane + size_t(y) * size;
-                const uint8_t *__restrict__ from = bytes + k;
-                for (int x = 0; x < size; x++) to[x] = from[8 * x];
-                for (int x = 0; x < size; x++) to[size + x] = from[8 * x + 4];
-            }
+            for (int i = 0; i < BLOCK * size; i++) bytes[i] = rounded(line[i] * columns.unit);
+            part(bytes, narrow + size_t(y) * row, row, size);
         }
-        for (int k = 0; k < count; k++)
-            for (int y = 0; y < size; y++)
-                down<true>(narrow + k * plane + size_t(rows.first[y]) * size, size,
-                           rows.weight + size_t(y) * rows.taps, rows.taps, rows.unit, line,
-                           out + (size_t(c + k) * size + y) * size, size);
+        for (int y = 0; y < size; y++) {
+            down<true>(narrow + size_t(rows.first[y]) * row, row,
+                       rows.weight + size_t(y) * rows.taps, rows.taps, rows.unit, line, bytes, row);
+            for (int k = 0; k < 4 && c + k < channels; k++)
+                pick(bytes + k, out + (size_t(c + k) * size + y) * size, size);
+        }
     }
 }
 
@@ -447,17 +483,40 @@ int gaussian(double sigma, int radius, int32_t *weight) {
     return last;
 }
 
-// sum = weight * (a + b), added: at most 256 * 255 + 128 in all, which 16 bits hold.
-void add_pair(uint16_t *__restrict__ sum, const uint8_t *__restrict__ a,
-              const uint8_t *__restrict__ b, uint16_t weight, int n) {
-    for (int i = 0; i < n; i++) sum[i] = uint16_t(sum[i] + weight * uint16_t(a[i] + b[i]));
+// A weighted sum of lines: `lines` holds the middle one, then pairs that share a weight. The sum is
+// at most 256 * 255 + 128: 16 bits hold it.
+template <int PAIRS>
+void sum_lines(const uint8_t *const *lines, const int32_t *weight, uint8_t *__restrict__ out,
+               int n) {
+    const uint8_t *line[2 * PAIRS + 1]; // of this function alone, so that `out` is none of them
+    uint16_t w[PAIRS + 1];
+    for (int k = 0; k <= 2 * PAIRS; k++) line[k] = lines[k];
+    for (int k = 0; k <= PAIRS; k++) w[k] = uint16_t(weight[k]);
+    for (int i = 0; i < n; i++) {
+        uint16_t sum = uint16_t(128 + w[0] * line[0][i]);
+        for (int k = 1; k <= PAIRS; k++)
+            sum = uint16_t(sum + w[k] * uint16_t(line[2 * k - 1][i] + line[2 * k][i]));
+        out[i] = uint8_t(sum >> 8);
+    }
 }
 
-void begin_sum(uint16_t *__restrict__ sum, const uint8_t *__restrict__ a, uint16_t weight, int n) {
-    for (int i = 0; i < n; i++) sum[i] = uint16_t(128 + weight * a[i]);
-}
-
-void end_sum(const uint16_t *__restrict__ sum, uint8_t *__restrict__ out, int n) {
+void sum_lines(const uint8_t *const *lines, const int32_t *weight, int pairs, uint16_t *sum,
+               uint8_t *__restrict__ out, int n) {
+    switch (pairs) {
+    case 1: return sum_lines<1>(lines, weight, out, n);
+    case 2: return sum_lines<2>(lines, weight, out, n);
+    case 3: return sum_lines<3>(lines, weight, out, n);
+    case 4: return sum_lines<4>(lines, weight, out, n);
+    case 5: return sum_lines<5>(lines, weight, out, n);
+    case 6: return sum_lines<6>(lines, weight, out, n);
+    case 7: return sum_lines<7>(lines, weight, out, n);
+    }
+    for (int i = 0; i < n; i++) sum[i] = uint16_t(128 + weight[0] * lines[0][i]);
+    for (int k = 1; k <= pairs; k++) {
+        const uint8_t *__restrict__ a = lines[2 * k - 1], *__restrict__ b = lines[2 * k];
+        const uint16_t w = uint16_t(weight[k]);
+        for (int i = 0; i < n; i++) sum[i] = uint16_t(sum[i] + w * uint16_t(a[i] + b[i]));
+    }
     for (int i = 0; i < n; i++) out[i] = uint8_t(sum[i] >> 8);
 }
 
@@ -472,17 +531,21 @@ void blur(uint8_t *plane, int size, double sigma, int cut, Memory memory) {
     uint8_t *columns = memory.take<uint8_t>(size_t(size) * size);
     uint8_t *padded = memory.take<uint8_t>(size_t(3) * size);
     uint16_t *sum = memory.take<uint16_t>(size);
+    const uint8_t *lines[2 * WIDEST + 1];
     for (int y = 0; y < size; y++) {
-        begin_sum(sum, plane + size_t(y) * size, uint16_t(weight[0]), size);
+        lines[0] = plane + size_t(y) * size;
         for (int j = 1; j <= radius; j++) {
-            const int above = y < j ? j - y : y - j;
-            const int below = y + j < size ? y + j : 2 * size - 2 - y - j;
-            add_pair(sum, plane + size_t(above) * size, plane + size_t(below) * size,
-                     uint16_t(weight[j]), size);
+            lines[2 * j - 1] = plane + size_t(y < j ? j - y : y - j) * size;
+            lines[2 * j] = plane + size_t(y + j < size ? y + j : 2 * size - 2 - y - j) * size;
         }
-        end_sum(sum, columns + size_t(y) * size, size);
+        sum_lines(lines, weight, radius, sum, columns + size_t(y) * size, size);
     }
     uint8_t *middle = padded + size;
+    lines[0] = middle;
+    for (int j = 1; j <= radius; j++) {
+        lines[2 * j - 1] = middle - j;
+        lines[2 * j] = middle + j;
+    }
     for (int y = 0; y < size; y++) {
         const uint8_t *from = columns + size_t(y) * size;
         memcpy(middle, from, size);
@@ -490,10 +553,7 @@ void blur(uint8_t *plane, int size, double sigma, int cut, Memory memory) {
             middle[-j] = from[j];
             middle[size - 1 + j] = from[size - 1 - j];
         }
-        begin_sum(sum, middle, uint16_t(weight[0]), size);
-        for (int j = 1; j <= radius; j++)
-            add_pair(sum, middle - j, middle + j, uint16_t(weight[j]), size);
-        end_sum(sum, plane + size_t(y) * size, size);
+        sum_lines(lines, weight, radius, sum, plane + size_t(y) * size, size);
     }
 }
 

@@ -42,6 +42,11 @@ namespace avx2 {
 void render(const Image &, int, const View &, const Params &, uint8_t *, uint8_t *);
 }
 #endif
+#ifdef WITH_AVX512
+namespace avx512 {
+void render(const Image &, int, const View &, const Params &, uint8_t *, uint8_t *);
+}
+#endif
 
 // Most source pixels that an output pixel can be made of.
 inline int64_t most_taps(int64_t length, int64_t size, bool bicubic) {
@@ -63,8 +68,8 @@ inline size_t workspace(const Image &image, const View &view, const Params &p) {
                  width = p.width / image.scale + 2;
     const size_t resize = table_bytes(p.height, size, view.bicubic) +
                           table_bytes(p.width, size, view.bicubic) +
-                          aligned(8 * width * sizeof(float)) + aligned(8 * size * sizeof(float)) +
-                          aligned(8 * size) + aligned(4 * (height + 1) * size);
+                          aligned(16 * width * sizeof(float)) + aligned(16 * size * sizeof(float)) +
+                          aligned(16 * size) + aligned(4 * (height + 4) * size);
     const size_t blur = aligned(size * size) + aligned(3 * size) + aligned(size * sizeof(uint16_t));
     return resize > blur ? resize : blur;
 }
