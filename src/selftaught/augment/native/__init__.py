@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selftaught.errors import UserError
 
 if TYPE_CHECKING:
-    from selftaught.augment.views import View
+    from selftaught.augment.views import Params, View
 
 _log = logging.getLogger("selftaught")
 
@@ -44,7 +44,7 @@ VIEW = np.dtype(
 PARAMS = np.dtype(
     [("factors", "f8", 4), ("sigma", "f8"), ("top", "i4"), ("left", "i4"), ("height", "i4")]
     + [("width", "i4"), ("flip", "i4"), ("order", "i4", 4), ("gray", "i4"), ("solarize", "i4")]
-    + [("unused", "i4")],
+    + [("whole", "i4", 2), ("shown", "i4", 2), ("unused", "i4")],
     align=True,
 )
 """Drawn views; the fields of `views.Params`, `order` filled up with -1."""
@@ -186,6 +186,67 @@ def render(
         raise MemoryError("no memory left to render views")
     if status:
         raise UserError(_REFUSALS[status].format(where=where.value))
+
+
+def located(
+    images: Sequence[np.ndarray] | np.ndarray,
+    heights: np.ndarray | int,
+    widths: np.ndarray | int,
+    scale: int = 1,
+) -> tuple[np.ndarray, Any]:
+    """Where the pixels of images are, `IMAGE` [B], and what must be kept while they are used.
+
+    Args:
+        images: uint8 [B, H, W, C], or B arrays [H, W, C]; strides as they may be.
+        heights: [B], before any reduction.
+        widths: [B], likewise.
+        scale: by which the images were reduced.
+    """
+    table = np.empty(len(images), IMAGE)
+    if isinstance(images, np.ndarray):
+        _, _, _, channels = images.shape
+        if images.strides[3] != 1 or images.strides[2] < channels:
+            images = np.ascontiguousarray(images)
+        first, _ = images.__array_interface__["data"]
+        table["pixels"] = first + np.arange(len(images)) * images.strides[0]
+        table["row"], table["step"] = images.strides[1:3]
+    else:
+        images = [_steps(image) for image in images]
+        table["pixels"] = [image.__array_interface__["data"][0] for image in images]
+        table["row"] = [image.strides[0] for image in images]
+        table["step"] = [image.strides[1] for image in images]
+    table["height"], table["width"], table["scale"] = heights, widths, scale
+    return table, images
+
+
+def _steps(image: np.ndarray) -> np.ndarray:
+    """`image` if the channels of a pixel are neighbours, else a copy in which they are."""
+    good = image.strides[2] == 1 and image.strides[1] >= image.shape[2]
+    return image if good else np.ascontiguousarray(image)
+
+
+def pack(params: "Params", size: int, row: Any) -> None:
+    """Write drawn parameters of a view of `size` pixels into a row of a `PARAMS` table."""
+    for name in ("top", "left", "height", "width", "flip", "factors", "gray", "sigma", "solarize"):
+        row[name] = getattr(params, name)
+    row["order"] = [*params.order, -1, -1, -1, -1][:4]
+    row["whole"], row["shown"], row["unused"] = size, 0, 0
+
+
+def unpacked(row: Any) -> "Params":
+    """A row of a `PARAMS` table as `Params`."""
+    from selftaught.augment.views import Params
+
+    top, left, height, width = (int(row[k]) for k in ("top", "left", "height", "width"))
+    return Params(
+        *(top, left, height, width),
+        flip=bool(row["flip"]),
+        order=tuple(k for k in row["order"].tolist() if k >= 0),
+        factors=tuple(row["factors"].tolist()),
+        gray=bool(row["gray"]),
+        sigma=float(row["sigma"]),
+        solarize=bool(row["solarize"]),
+    )
 
 
 def _need() -> ctypes.CDLL:

@@ -148,6 +148,7 @@ void permutation(int k, int *out) {
 void draw(const View &v, const double *u, int height, int width, Params &p) {
     memset(&p, 0, sizeof p);
     draw_crop(v, u, height, width, p);
+    p.whole[0] = p.whole[1] = v.size;
     p.flip = u[22] < v.flip;
     for (int k = 0; k < 4; k++) p.order[k] = -1, p.factors[k] = k < 3;
     if (u[23] < v.jitter_p) {
@@ -182,6 +183,9 @@ Status check(const Image &image, const View &view, const Params &p) {
     bool good = in(1, p.height, image.height) && in(1, p.width, image.width) &&
                 in(0, p.top, image.height - p.height) && in(0, p.left, image.width - p.width) &&
                 p.sigma >= 0 && p.sigma < 1e6;
+    for (int k = 0; k < 2; k++)
+        good = good && in(view.size, p.whole[k], LARGEST_IMAGE) &&
+               in(0, p.shown[k], p.whole[k] - view.size);
     for (int k = 0; k < 4; k++) {
         good = good && in(-1, p.order[k], 3);
         good = good && std::fabs(p.factors[k]) <= (k < 3 ? 1e6 : 1) && (k > 2 || p.factors[k] >= 0);

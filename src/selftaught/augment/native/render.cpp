@@ -127,21 +127,27 @@ inline double cubic(double x) {
     return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
 }
 
-// Weights of an antialiased resize from `length` pixels, which begin at `start`, to `size`.
+// A side of the crop, of the image that it becomes, and of what is shown of that.
+struct Side {
+    int start, length, whole, shown;
+};
+
+// Weights of an antialiased resize from `length` pixels, which begin at `start`, to `whole`; only
+// `size` of these are computed, from `shown` on.
 //
 // Where the image was decoded at 1 / scale, each existing pixel gets the weights of all pixels it
 // stands for: crops keep their exact place, and nothing is filtered twice.
-Table make_table(Memory &memory, int start, int length, int size, int scale, bool bicubic,
-                 bool mirrored) {
-    const int room = int(most_taps(length, size, bicubic));
+Table make_table(Memory &memory, Side side, int size, int scale, bool bicubic, bool mirrored) {
+    const int start = side.start, length = side.length;
+    const int room = int(most_taps(length, side.whole, bicubic));
     Table table = {memory.take<int32_t>(size), memory.take<float>(size_t(size) * room), 0, 0};
-    const double ratio = double(length) / size, stretch = ratio > 1 ? ratio : 1;
+    const double ratio = double(length) / side.whole, stretch = ratio > 1 ? ratio : 1;
     const double support = (bicubic ? 2 : 1) * stretch, inverse = 1 / stretch;
     const int origin = start / scale, end = (start + length - 1) / scale - origin + 1;
     memset(table.weight, 0, size_t(size) * room * sizeof(float));
     float most = 0;
     for (int i = 0; i < size; i++) {
-        const double centre = (i + 0.5) * ratio;
+        const double centre = (side.shown + i + 0.5) * ratio;
         const int a = greater(0, int(centre - support + 0.5));
         const int b = lesser(length, int(centre + support + 0.5));
         const int place = mirrored ? size - 1 - i : i, first = (start + a) / scale - origin;
@@ -269,8 +275,10 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
           uint8_t *out) {
     const int size = view.size, step = image.step, scale = image.scale;
     const bool bicubic = view.bicubic;
-    const Table rows = make_table(memory, p.top, p.height, size, scale, bicubic, false);
-    const Table columns = make_table(memory, p.left, p.width, size, scale, bicubic, p.flip);
+    const Table rows = make_table(memory, {p.top, p.height, p.whole[0], p.shown[0]}, size, scale,
+                                  bicubic, false);
+    const Table columns = make_table(memory, {p.left, p.width, p.whole[1], p.shown[1]}, size,
+                                     scale, bicubic, p.flip);
     const int top = p.top / scale, height = (p.top + p.height - 1) / scale - top + 1;
     const int left = p.left / scale, width = (p.left + p.width - 1) / scale - left + 1;
     const uint8_t *corner = image.pixels + top * image.row + int64_t(left) * step;

@@ -21,10 +21,13 @@ struct View {
     int32_t unused;
 };
 
-// A drawn view: `selftaught.augment.Params`. `order` ends with -1 where it is shorter than 4.
+// A drawn view: `selftaught.augment.Params`. `order` ends with -1 where it is shorter than 4. The
+// crop is resized to whole[0] x whole[1], of which the view shows its size from `shown` on: down,
+// across.
 struct Params {
     double factors[4], sigma;
     int32_t top, left, height, width, flip, order[4], gray, solarize;
+    int32_t whole[2], shown[2];
     int32_t unused;
 };
 
@@ -49,8 +52,8 @@ void render(const Image &, int, const View &, const Params &, uint8_t *, uint8_t
 #endif
 
 // Most source pixels that an output pixel can be made of.
-inline int64_t most_taps(int64_t length, int64_t size, bool bicubic) {
-    const double ratio = double(length) / double(size);
+inline int64_t most_taps(int64_t length, int64_t whole, bool bicubic) {
+    const double ratio = double(length) / double(whole);
     const int64_t taps = int64_t((bicubic ? 4 : 2) * (ratio > 1 ? ratio : 1)) + 2;
     return taps < length ? taps : length;
 }
@@ -58,16 +61,16 @@ inline int64_t most_taps(int64_t length, int64_t size, bool bicubic) {
 inline size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Bytes of the tables for one axis: first source pixels and weights.
-inline size_t table_bytes(int64_t length, int64_t size, bool bicubic) {
+inline size_t table_bytes(int64_t length, int64_t whole, int64_t size, bool bicubic) {
     return aligned(size * sizeof(int32_t)) +
-           aligned(size * most_taps(length, size, bicubic) * sizeof(float));
+           aligned(size * most_taps(length, whole, bicubic) * sizeof(float));
 }
 
 inline size_t workspace(const Image &image, const View &view, const Params &p) {
     const size_t size = view.size, height = p.height / image.scale + 2,
                  width = p.width / image.scale + 2;
-    const size_t resize = table_bytes(p.height, size, view.bicubic) +
-                          table_bytes(p.width, size, view.bicubic) +
+    const size_t resize = table_bytes(p.height, p.whole[0], size, view.bicubic) +
+                          table_bytes(p.width, p.whole[1], size, view.bicubic) +
                           aligned(16 * width * sizeof(float)) + aligned(16 * size * sizeof(float)) +
                           aligned(16 * size) + aligned(4 * (height + 4) * size);
     const size_t blur = aligned(size * size) + aligned(3 * size) + aligned(size * sizeof(uint16_t));
