@@ -18,7 +18,7 @@ import numpy as np
 
 from selftaught.augment import native
 from selftaught.augment.pipeline import Pipeline, check_image
-from selftaught.augment.render import render_plain, render_view
+from selftaught.augment.render import LONGEST, render_plain, render_view
 from selftaught.errors import UserError
 
 DRAWS = 33
@@ -294,4 +294,15 @@ class Plain(Pipeline):
         `rng` is taken, so that this is a pipeline like others, and ignored.
         """
         check_image(image)
-        return render_plain(image, self.resize, self.size)
+        if native.library() is None:
+            return render_plain(image, self.resize, self.size)
+        short = min(image.shape[:2])
+        sides = [min(n, LONGEST * short) for n in image.shape[:2]]
+        whole = [self.resize * side // short for side in sides]
+        table = np.zeros((1, 1), native.PARAMS)
+        table["order"], table["factors"] = -1, (1, 1, 1, 0)
+        table["top"], table["left"] = ((n - kept) // 2 for n, kept in zip(image.shape, sides))
+        table["height"], table["width"] = sides
+        table["whole"] = whole
+        table["shown"] = [round((n - self.size) / 2) for n in whole]
+        return _rendered(image, (View(self.size),), table)[0]
