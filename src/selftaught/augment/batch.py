@@ -77,7 +77,7 @@ class Canvas:
         pipeline: Views,
         rngs: Sequence[np.random.Generator],
         channels: int,
-        reduced: bool = True,
+        reduced: bool = False,
     ):
         self.views, self.channels, self.reduced = pipeline.views, channels, reduced
         count, draws = len(rngs), len(self.views) * DRAWS

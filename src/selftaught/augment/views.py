@@ -234,7 +234,7 @@ class Views(Pipeline):
         *,
         threads: int = 1,
         channels: int | None = None,
-        reduced: bool = True,
+        reduced: bool = False,
     ) -> Any:
         """Make all views of a batch of images: parameters first, then one pass an image.
 

@@ -1,7 +1,7 @@
 """A sample whose size is known before its pixels are: so that only what is needed is decoded.
 
-Ordinary JPEG files (8 bits, grey or YCbCr, upright) are read by torchvision's decoder, which gives
-the same pixels as Pillow's in three quarters of the time. Everything else, and everything that it
+Ordinary JPEG files (8 bits, grey or YCbCr, upright) are read by simplejpeg: the same library as
+Pillow's, hence the same pixels, without Pillow's copies. Everything else, and everything that it
 refuses, is `decode`'s business.
 """
 
@@ -9,8 +9,8 @@ import struct
 from typing import final
 
 import numpy as np
+import simplejpeg
 
-from selftaught.data.decode import _open, _quiet
 from selftaught.data.source import Raw, Samples
 
 SCALES = (8, 4, 2)
@@ -43,12 +43,11 @@ class Picture:
         """
         if self.pixels is not None:
             return self.pixels, 1
-        pixels = None
         if self._samples.channels == 3:
-            pixels = self._fast() if scale == 1 else self._reduced(scale)
-        if pixels is None:
-            return self._decoded(), 1
-        return pixels, scale
+            pixels = self._fast(scale)
+            if pixels is not None:
+                return pixels, scale
+        return self._decoded(), 1
 
     def _decoded(self) -> np.ndarray:
         raw, samples = self._raw, self._samples
@@ -62,28 +61,15 @@ class Picture:
             return raw
         return samples.decode(raw, self._name)
 
-    def _fast(self) -> np.ndarray | None:
-        import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        encoded = torch.frombuffer(bytearray(self._raw), dtype=torch.uint8)  # type: ignore
+    def _fast(self, scale: int) -> np.ndarray | None:
+        height, width = -(-self.height // scale), -(-self.width // scale)
         try:
-            pixels = decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
-        except RuntimeError:  # damaged or cut short: `decode` says how, or keeps what there is
+            pixels = simplejpeg.decode_jpeg(
+                self._raw, "RGB", min_height=height, min_width=width, min_factor=scale
+            )
+        except ValueError:  # damaged or cut short: `decode` says how, or keeps what there is
             return None
-        return pixels if pixels.shape[:2] == (self.height, self.width) else None
-
-
-    def _reduced(self, scale: int) -> np.ndarray | None:
-        try:
-            with _quiet():
-                image = _open(self._raw, "JPEG", self._samples.max_pixels)  # type: ignore
-                image.draft("RGB", (self.width // scale, self.height // scale))
-                pixels = np.asarray(image)
-        except Exception:
-            return None
-        size = (-(-self.height // scale), -(-self.width // scale), 3)
-        return pixels if pixels.shape == size else None
+        return pixels if pixels.shape == (height, width, 3) else None
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -477,38 +477,39 @@ void intensity(uint8_t *planes, size_t area, int channels, const Params &p) {
 
 const int WIDEST = 512; // radius beyond which a Gaussian is cut; sigma 146
 
-// The half of a Gaussian from its centre on, in 256ths that sum to 256 over the whole.
-int gaussian(double sigma, int radius, int32_t *weight) {
+// The half of a Gaussian from its centre on, over the whole of which it sums to 1.
+void gaussian(double sigma, int radius, float *weight) {
     double total = 1;
     for (int j = 1; j <= radius; j++) total += 2 * std::exp(-0.5 * (j / sigma) * (j / sigma));
-    int rest = 256, last = 0;
-    for (int j = radius; j > 0; j--) {
-        weight[j] = int(std::exp(-0.5 * (j / sigma) * (j / sigma)) / total * 256 + 0.5);
-        rest -= 2 * weight[j];
-        if (weight[j] && !last) last = j;
-    }
-    weight[0] = rest;
-    return last;
+    for (int j = 0; j <= radius; j++)
+        weight[j] = float(std::exp(-0.5 * (j / sigma) * (j / sigma)) / total);
 }
 
-// A weighted sum of lines: `lines` holds the middle one, then pairs that share a weight. The sum is
-// at most 256 * 255 + 128: 16 bits hold it.
+// A weighted sum of lines: `lines` holds the middle one, then pairs that share a weight. In 16
+// bits: levels in 128ths, weights in 65536ths, of whose product the upper half is kept.
 template <int PAIRS>
-void sum_lines(const uint8_t *const *lines, const int32_t *weight, uint8_t *__restrict__ out,
-               int n) {
+void sum_lines(const uint8_t *const *lines, const float *weight, uint8_t *__restrict__ out, int n) {
     const uint8_t *line[2 * PAIRS + 1]; // of this function alone, so that `out` is none of them
     uint16_t w[PAIRS + 1];
+    int rest = 1 << 16;
     for (int k = 0; k <= 2 * PAIRS; k++) line[k] = lines[k];
-    for (int k = 0; k <= PAIRS; k++) w[k] = uint16_t(weight[k]);
+    for (int k = PAIRS; k > 0; k--) {
+        w[k] = uint16_t(weight[k] * 65536 + 0.5f);
+        rest -= 2 * w[k];
+    }
+    w[0] = uint16_t(rest < 65535 ? rest : 65535);
+    const uint16_t half = 64 + (PAIRS + 2) / 2; // and what the lower halves would have come to
     for (int i = 0; i < n; i++) {
-        uint16_t sum = uint16_t(128 + w[0] * line[0][i]);
-        for (int k = 1; k <= PAIRS; k++)
-            sum = uint16_t(sum + w[k] * uint16_t(line[2 * k - 1][i] + line[2 * k][i]));
-        out[i] = uint8_t(sum >> 8);
+        uint16_t sum = half + uint16_t(uint32_t(uint16_t(line[0][i] << 7)) * w[0] >> 16);
+        for (int k = 1; k <= PAIRS; k++) {
+            const uint16_t pair = uint16_t((line[2 * k - 1][i] + line[2 * k][i]) << 7);
+            sum += uint16_t(uint32_t(pair) * w[k] >> 16);
+        }
+        out[i] = uint8_t(sum >> 7);
     }
 }
 
-void sum_lines(const uint8_t *const *lines, const int32_t *weight, int pairs, uint16_t *sum,
+void sum_lines(const uint8_t *const *lines, const float *weight, int pairs, float *sum,
                uint8_t *__restrict__ out, int n) {
     switch (pairs) {
     case 1: return sum_lines<1>(lines, weight, out, n);
@@ -519,26 +520,27 @@ void sum_lines(const uint8_t *const *lines, const int32_t *weight, int pairs, ui
     case 6: return sum_lines<6>(lines, weight, out, n);
     case 7: return sum_lines<7>(lines, weight, out, n);
     }
-    for (int i = 0; i < n; i++) sum[i] = uint16_t(128 + weight[0] * lines[0][i]);
+    for (int i = 0; i < n; i++) sum[i] = weight[0] * lines[0][i];
     for (int k = 1; k <= pairs; k++) {
         const uint8_t *__restrict__ a = lines[2 * k - 1], *__restrict__ b = lines[2 * k];
-        const uint16_t w = uint16_t(weight[k]);
-        for (int i = 0; i < n; i++) sum[i] = uint16_t(sum[i] + w * uint16_t(a[i] + b[i]));
+        const float w = weight[k];
+        for (int i = 0; i < n; i++) sum[i] += w * float(a[i] + b[i]);
     }
-    for (int i = 0; i < n; i++) out[i] = uint8_t(sum[i] >> 8);
+    for (int i = 0; i < n; i++) out[i] = rounded(sum[i]);
 }
 
 // Separable, edges mirrored; cut at 3.5 sigma, beyond which lie five in ten thousand.
 void blur(uint8_t *plane, int size, double sigma, int cut, Memory memory) {
-    int32_t weight[WIDEST + 1];
+    float weight[WIDEST + 1];
     double reach = std::ceil(3.5 * sigma);
     if (cut >= 0 && cut < reach) reach = cut;
     if (reach > size - 1) reach = size - 1;
-    const int radius = gaussian(sigma, reach > WIDEST ? WIDEST : int(reach), weight);
+    const int radius = reach > WIDEST ? WIDEST : int(reach);
     if (!radius) return;
+    gaussian(sigma, radius, weight);
     uint8_t *columns = memory.take<uint8_t>(size_t(size) * size);
     uint8_t *padded = memory.take<uint8_t>(size_t(3) * size);
-    uint16_t *sum = memory.take<uint16_t>(size);
+    float *sum = memory.take<float>(size);
     const uint8_t *lines[2 * WIDEST + 1];
     for (int y = 0; y < size; y++) {
         lines[0] = plane + size_t(y) * size;

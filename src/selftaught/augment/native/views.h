@@ -73,6 +73,6 @@ inline size_t workspace(const Image &image, const View &view, const Params &p) {
                           table_bytes(p.width, p.whole[1], size, view.bicubic) +
                           aligned(16 * width * sizeof(float)) + aligned(16 * size * sizeof(float)) +
                           aligned(16 * size) + aligned(4 * (height + 4) * size);
-    const size_t blur = aligned(size * size) + aligned(3 * size) + aligned(size * sizeof(uint16_t));
+    const size_t blur = aligned(size * size) + aligned(3 * size) + aligned(size * sizeof(float));
     return resize > blur ? resize : blur;
 }
