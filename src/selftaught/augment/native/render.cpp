@@ -485,30 +485,27 @@ void gaussian(double sigma, int radius, float *weight) {
         weight[j] = float(std::exp(-0.5 * (j / sigma) * (j / sigma)) / total);
 }
 
-// A weighted sum of lines: `lines` holds the middle one, then pairs that share a weight. In 16
-// bits: levels in 128ths, weights in 65536ths, of whose product the upper half is kept.
+// A weighted sum of lines: `lines` holds the middle one, then pairs that share a weight. Weights
+// are 256ths, so that 16 bits hold the sum.
 template <int PAIRS>
 void sum_lines(const uint8_t *const *lines, const float *weight, uint8_t *__restrict__ out, int n) {
     const uint8_t *line[2 * PAIRS + 1]; // of this function alone, so that `out` is none of them
     uint16_t w[PAIRS + 1];
-    int rest = 1 << 16;
+    w[0] = 256;
     for (int k = 0; k <= 2 * PAIRS; k++) line[k] = lines[k];
-    for (int k = PAIRS; k > 0; k--) {
-        w[k] = uint16_t(weight[k] * 65536 + 0.5f);
-        rest -= 2 * w[k];
+    for (int k = 1; k <= PAIRS; k++) {
+        w[k] = uint16_t(weight[k] * 256 + 0.5f);
+        w[0] = uint16_t(w[0] - 2 * w[k]);
     }
-    w[0] = uint16_t(rest < 65535 ? rest : 65535);
-    const uint16_t half = 64 + (PAIRS + 2) / 2; // and what the lower halves would have come to
     for (int i = 0; i < n; i++) {
-        uint16_t sum = half + uint16_t(uint32_t(uint16_t(line[0][i] << 7)) * w[0] >> 16);
-        for (int k = 1; k <= PAIRS; k++) {
-            const uint16_t pair = uint16_t((line[2 * k - 1][i] + line[2 * k][i]) << 7);
-            sum += uint16_t(uint32_t(pair) * w[k] >> 16);
-        }
-        out[i] = uint8_t(sum >> 7);
+        uint16_t sum = uint16_t(128 + w[0] * line[0][i]);
+        for (int k = 1; k <= PAIRS; k++)
+            sum = uint16_t(sum + w[k] * uint16_t(line[2 * k - 1][i] + line[2 * k][i]));
+        out[i] = uint8_t(sum >> 8);
     }
 }
 
+// Wide sums are in floats: many small weights need them.
 void sum_lines(const uint8_t *const *lines, const float *weight, int pairs, float *sum,
                uint8_t *__restrict__ out, int n) {
     switch (pairs) {
