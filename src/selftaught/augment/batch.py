@@ -16,7 +16,7 @@ from selftaught.augment.pipeline import check_image, sample_rng
 from selftaught.augment.render import render_view
 from selftaught.augment.views import DRAWS, Params, View, Views
 from selftaught.data import Samples, open_data
-from selftaught.data.picture import SCALES, Picture
+from selftaught.data.picture import SCALES, Memory, Picture
 from selftaught.errors import UserError
 
 HELD = 32 << 20
@@ -25,6 +25,8 @@ HELD = 32 << 20
 MARGIN = 1.0
 """How many pixels, along a side, a crop must still have for each of its view's when a JPEG is
 decoded at a reduced scale."""
+
+_memory = Memory()
 
 
 @final
@@ -102,7 +104,7 @@ class Canvas:
         if picture.pixels is None:
             rows, size = slice(row, row + 1), _sides(picture.height, picture.width, 1)
             params = self._draw(rows, *size)
-            pixels, scale = picture.read(self._scale(params) if self.reduced else 1)
+            pixels, scale = picture.read(self._scale(params) if self.reduced else 1, _memory)
             self._render(rows, pixels[None], *size, params, scale)
             return
         self._waiting.append((row, picture.pixels))

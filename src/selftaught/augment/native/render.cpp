@@ -284,7 +284,8 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
     const uint8_t *corner = image.pixels + top * image.row + int64_t(left) * step;
     float *wide = memory.take<float>(size_t(BLOCK) * width);
     float *line = memory.take<float>(size_t(BLOCK) * size);
-    uint8_t *bytes = memory.take<uint8_t>(size_t(BLOCK) * size);
+    const int together = rows_together(size);
+    uint8_t *bytes = memory.take<uint8_t>(size_t(4) * size * together);
     uint8_t *narrow = memory.take<uint8_t>(size_t(4) * (height + ROWS) * size); // [row, pixel, 4]
     const int row = 4 * size;
     for (int c = 0; c < channels; c += 4) {
@@ -297,11 +298,14 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
             for (int i = 0; i < BLOCK * size; i++) bytes[i] = rounded(line[i] * columns.unit);
             part(bytes, narrow + size_t(y) * row, row, size);
         }
-        for (int y = 0; y < size; y++) {
-            down<true>(narrow + size_t(rows.first[y]) * row, row,
-                       rows.weight + size_t(y) * rows.taps, rows.taps, rows.unit, line, bytes, row);
+        for (int y = 0; y < size; y += together) {
+            const int n = lesser(together, size - y);
+            for (int r = 0; r < n; r++)
+                down<true>(narrow + size_t(rows.first[y + r]) * row, row,
+                           rows.weight + size_t(y + r) * rows.taps, rows.taps, rows.unit, line,
+                           bytes + size_t(r) * row, row);
             for (int k = 0; k < 4 && c + k < channels; k++)
-                pick(bytes + k, out + (size_t(c + k) * size + y) * size, size);
+                pick(bytes + k, out + (size_t(c + k) * size + y) * size, n * size);
         }
     }
 }

@@ -66,13 +66,17 @@ inline size_t table_bytes(int64_t length, int64_t whole, int64_t size, bool bicu
            aligned(size * most_taps(length, whole, bicubic) * sizeof(float));
 }
 
+// Finished rows that are taken apart into planes in one go; short ones are not worth it alone.
+inline int rows_together(int size) { return size < 256 ? 1024 / size : 4; }
+
 inline size_t workspace(const Image &image, const View &view, const Params &p) {
     const size_t size = view.size, height = p.height / image.scale + 2,
                  width = p.width / image.scale + 2;
     const size_t resize = table_bytes(p.height, p.whole[0], size, view.bicubic) +
                           table_bytes(p.width, p.whole[1], size, view.bicubic) +
                           aligned(16 * width * sizeof(float)) + aligned(16 * size * sizeof(float)) +
-                          aligned(16 * size) + aligned(4 * (height + 4) * size);
+                          aligned(4 * size * rows_together(view.size)) +
+                          aligned(4 * (height + 4) * size);
     const size_t blur = aligned(size * size) + aligned(3 * size) + aligned(size * sizeof(float));
     return resize > blur ? resize : blur;
 }
