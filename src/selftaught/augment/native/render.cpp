@@ -190,12 +190,15 @@ inline float level(float v) { return v < 0 ? 0 : v > 255 ? 255 : v; }
 
 inline uint8_t rounded(float v) { return uint8_t(int(level(v) + 0.5f)); }
 
-// Four channels of four rows of pixels as floats, [pixel, row, channel]. `step` bytes a pixel: what
-// lies beyond its channels is read too, but at the last pixel no more than `readable` bytes.
-void widen_rows(const uint8_t *const *rows, int step, int readable, int width, float *out) {
-    for (int x = 0; x < width - 1; x++, out += BLOCK) store(out, widen(rows, int64_t(x) * step));
-    for (int c = 0; c < BLOCK; c++)
-        out[c] = c % 4 < readable ? rows[c / 4][int64_t(width - 1) * step + c % 4] : 0;
+// The first `channels` of four rows of pixels as floats, [pixel, row, 4]. `step` bytes a pixel: what
+// lies beyond its channels is read too, but nothing beyond the last pixel's.
+void widen_rows(const uint8_t *const *rows, int step, int channels, int width, float *out) {
+    const int64_t end = int64_t(width - 1) * step + channels;
+    int x = 0;
+    for (; int64_t(x) * step + 4 <= end; x++, out += BLOCK) store(out, widen(rows, int64_t(x) * step));
+    for (; x < width; x++, out += BLOCK)
+        for (int c = 0; c < BLOCK; c++)
+            out[c] = c % 4 < channels ? rows[c / 4][int64_t(x) * step + c % 4] : 0;
 }
 
 // Rows of pixels to rows of the new width. TAPS 0: as many as the table says.
@@ -293,7 +296,7 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
             const uint8_t *from[ROWS];
             for (int r = 0; r < ROWS; r++)
                 from[r] = corner + lesser(y + r, height - 1) * image.row + c;
-            widen_rows(from, step, lesser(4, step - c), width, wide);
+            widen_rows(from, step, channels - c, width, wide);
             across(columns, wide, line, size);
             for (int i = 0; i < BLOCK * size; i++) bytes[i] = rounded(line[i] * columns.unit);
             part(bytes, narrow + size_t(y) * row, row, size);
