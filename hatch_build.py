@@ -45,9 +45,10 @@ class NativeHook(BuildHookInterface):
 
 def build(folder: Path) -> None:
     """Compile the sources in `folder` into the library beside them."""
-    import setuptools  # noqa: F401  # provides distutils, which knows each system's compiler
     from distutils.ccompiler import new_compiler
     from distutils.sysconfig import customize_compiler
+
+    import setuptools  # noqa: F401  # provides distutils, which knows each system's compiler
 
     compiler = new_compiler()
     microsoft = compiler.compiler_type == "msvc"

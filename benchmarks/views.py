@@ -1,7 +1,7 @@
 """Views per CPU-second, beside torchvision, lightly and lightly-train, where these are installed.
 
-    python benchmarks/views.py PHOTOS [--arrays CIFAR.parquet] [--rounds 5] [--images 24] [--keep-freed]
-                               [--out F]
+    python benchmarks/views.py PHOTOS [--arrays SMALL.parquet] [--rounds 5] [--images 24]
+                               [--keep-freed] [--out RESULTS.md]
 
 PHOTOS is a folder or a Parquet file of JPEGs of at least 300 pixels. They are encoded anew: at
 500x375 with the quality that comes closest to 95 kB, and at 1920x1280 with quality 92. Everybody
@@ -11,6 +11,7 @@ parameters, on one thread. Contestants take turns within a round; a row's figure
 """
 
 import argparse
+import contextlib
 import io
 import platform
 import time
@@ -79,9 +80,7 @@ def reference(pipeline: augment.Views) -> Make:
         for i, image in enumerate(images):
             pixels = image if isinstance(image, np.ndarray) else np.asarray(opened(image))
             params = pipeline.draw(augment.sample_rng(0, 0, i), *pixels.shape[:2])
-            out.append(
-                [render.render_view(pixels, v, p) for v, p in zip(pipeline.views, params)]
-            )
+            out.append([render.render_view(pixels, v, p) for v, p in zip(pipeline.views, params)])
         return [torch.from_numpy(np.stack(view)) for view in zip(*out)]
 
     return make
@@ -137,7 +136,7 @@ def v2_dino() -> Make:
 def others(case: str, arrays: bool) -> dict[str, Make]:
     """What else is installed."""
     found: dict[str, Make] = {}
-    try:
+    with contextlib.suppress(ImportError):
         from lightly.transforms import DINOTransform, SimCLRTransform
 
         transform: Any = (
@@ -148,12 +147,8 @@ def others(case: str, arrays: bool) -> dict[str, Make]:
             else SimCLRTransform(224)
         )
         found["lightly"] = listed(transform)
-    except ImportError:
-        pass
-    try:
+    with contextlib.suppress(ImportError):
         found["lightly-train"] = lightly_train(case, arrays)
-    except ImportError:
-        pass
     return found
 
 
@@ -237,7 +232,11 @@ def main() -> None:
         raise SystemExit("the native library is not built")
     ordinary, large = photos(args.photos, args.images)
     simclr, dino = augment.simclr(224), augment.multicrop(224)
-    both = {"ours": ours(simclr), "our reference": reference(simclr), "torchvision v2": v2_simclr(224)}
+    both = {
+        "ours": ours(simclr),
+        "our reference": reference(simclr),
+        "torchvision v2": v2_simclr(224),
+    }
     cases: list[tuple[str, int, Any, dict[str, Make]]] = [
         ("SimCLR 2x224 from 500x375 JPEG", 2, ordinary, both | others("SimCLR", False)),
         (

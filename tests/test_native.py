@@ -196,10 +196,11 @@ def test_one_sample_is_its_row_of_the_batch_whatever_the_strides_and_threads(pho
 def test_arrays_in_one_piece_or_as_a_list():
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     pipeline, rngs = augment.simclr(32), Rngs(0, [(0, i) for i in range(20)])
+    planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     whole = pipeline.batch(images, rngs)
     for same in (
         pipeline.batch(list(images), rngs, threads=2),
-        pipeline.batch(np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1), rngs),
+        pipeline.batch(planar.transpose(0, 2, 3, 1), rngs),
         pipeline.batch(images[:, ::-1][:, ::-1], list(rngs)),
     ):
         assert all(torch.equal(a, b) for a, b in zip(whole, same, strict=True))
@@ -379,8 +380,8 @@ def test_entry_points_survive_whatever_they_are_given(data):
     for processor in (0, 1, 2):
         try:
             native.render(table, channels, views, params, [out.ctypes.data + 32], 1, processor)
-        except UserError as error:
-            assert "image" in str(error) or "size" in str(error)
+        except UserError:
+            assert (out == 77).all()
     assert (out[:32] == 77).all()
     assert (out[-32:] == 77).all()
     del kept

@@ -14,7 +14,7 @@ import torch
 from selftaught.augment import native
 from selftaught.augment.pipeline import check_image, sample_rng
 from selftaught.augment.render import render_view
-from selftaught.augment.views import DRAWS, Params, View, Views
+from selftaught.augment.views import DRAWS, View, Views
 from selftaught.data import Samples, open_data
 from selftaught.data.picture import SCALES, Memory, Picture
 from selftaught.errors import UserError

@@ -109,7 +109,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
             bits, height, width, colours = struct.unpack_from(">BHHB", data, at + 4)
             ordinary = bits == 8 and colours in (1, 3) and height and width
             return (height, width) if ordinary else None
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8) or kind in (0xD9, 0xDA):
+        if (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8)) or kind in (0xD9, 0xDA):
             return None
         length = data[at + 2] << 8 | data[at + 3]
         if kind == 0xE1 and not _upright(data[at + 4 : at + 2 + length]):

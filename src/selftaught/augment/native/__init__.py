@@ -26,28 +26,31 @@ _log = logging.getLogger("selftaught")
 
 NAME = {"win32": "views.dll", "darwin": "libviews.dylib"}.get(sys.platform, "libviews.so")
 
-IMAGE = np.dtype(
-    [("pixels", "u8"), ("row", "i8"), ("step", "i4"), ("height", "i4"), ("width", "i4")]
-    + [("scale", "i4")],
-    align=True,
-)
+
+def _record(**fields: str) -> np.dtype:
+    """A C structure."""
+    return np.dtype(list(fields.items()), align=True)
+
+
+IMAGE = _record(pixels="u8", row="i8", step="i4", height="i4", width="i4", scale="i4")
 """Where the pixels of an image are; `height` and `width` before any reduction by `scale`."""
 
-VIEW = np.dtype(
-    [("scale", "f8", 2), ("log_ratio", "f8", 2), ("ratio", "f8", 2), ("flip", "f8")]
-    + [("jitter", "f8", 4), ("jitter_p", "f8"), ("gray", "f8"), ("blur", "f8")]
-    + [("sigma", "f8", 2), ("solarize", "f8"), ("size", "i4"), ("bicubic", "i4")]
-    + [("radius", "i4"), ("unused", "i4")],
-    align=True,
+VIEW = _record(
+    **dict.fromkeys(("scale", "log_ratio", "ratio"), "2f8"),
+    **{"flip": "f8", "jitter": "4f8", "jitter_p": "f8", "gray": "f8", "blur": "f8"},
+    **{"sigma": "2f8", "solarize": "f8"},
+    **dict.fromkeys(("size", "bicubic", "radius", "unused"), "i4"),
 )
+"""Declared views; the fields of `views.View`, and the logarithms of its ratios."""
 
-PARAMS = np.dtype(
-    [("factors", "f8", 4), ("sigma", "f8"), ("top", "i4"), ("left", "i4"), ("height", "i4")]
-    + [("width", "i4"), ("flip", "i4"), ("order", "i4", 4), ("gray", "i4"), ("solarize", "i4")]
-    + [("whole", "i4", 2), ("shown", "i4", 2), ("unused", "i4")],
-    align=True,
+PARAMS = _record(
+    **{"factors": "4f8", "sigma": "f8"},
+    **dict.fromkeys(("top", "left", "height", "width", "flip"), "i4"),
+    **{"order": "4i4", "gray": "i4", "solarize": "i4", "whole": "2i4", "shown": "2i4"},
+    unused="i4",
 )
-"""Drawn views; the fields of `views.Params`, `order` filled up with -1."""
+"""Drawn views; the fields of `views.Params`, `order` filled up with -1, and for `Plain` the size
+of the whole resized image and where what is shown of it begins."""
 
 _REFUSALS = {
     1: "a view's size must be between 1 and 16384 pixels",
