@@ -10,6 +10,7 @@ import platform
 import sys
 import sysconfig
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ class NativeHook(BuildHookInterface):
 
 def build(folder: Path) -> None:
     """Compile the sources in `folder` into the library beside them."""
+    import_module("setuptools")  # brings distutils, which knows each system's compiler
     from distutils.ccompiler import new_compiler
     from distutils.sysconfig import customize_compiler
-
-    import setuptools  # noqa: F401  # provides distutils, which knows each system's compiler
 
     compiler = new_compiler()
     microsoft = compiler.compiler_type == "msvc"

@@ -37,16 +37,26 @@ IMAGE = _record(pixels="u8", row="i8", step="i4", height="i4", width="i4", scale
 
 VIEW = _record(
     **dict.fromkeys(("scale", "log_ratio", "ratio"), "2f8"),
-    **{"flip": "f8", "jitter": "4f8", "jitter_p": "f8", "gray": "f8", "blur": "f8"},
-    **{"sigma": "2f8", "solarize": "f8"},
+    flip="f8",
+    jitter="4f8",
+    jitter_p="f8",
+    gray="f8",
+    blur="f8",
+    sigma="2f8",
+    solarize="f8",
     **dict.fromkeys(("size", "bicubic", "radius", "unused"), "i4"),
 )
 """Declared views; the fields of `views.View`, and the logarithms of its ratios."""
 
 PARAMS = _record(
-    **{"factors": "4f8", "sigma": "f8"},
+    factors="4f8",
+    sigma="f8",
     **dict.fromkeys(("top", "left", "height", "width", "flip"), "i4"),
-    **{"order": "4i4", "gray": "i4", "solarize": "i4", "whole": "2i4", "shown": "2i4"},
+    order="4i4",
+    gray="i4",
+    solarize="i4",
+    whole="2i4",
+    shown="2i4",
     unused="i4",
 )
 """Drawn views; the fields of `views.Params`, `order` filled up with -1, and for `Plain` the size
