@@ -19,9 +19,15 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from selftaught import augment
-from selftaught.augment import Params, View, Views, cells, device, render, sample_rng
+from selftaught.augment import Params, View, Views, cells, device, native, render, sample_rng
 from selftaught.augment.views import DRAWS
 from selftaught.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def reference(monkeypatch):
+    """The pipeline in torch; what is native is compared with it in test_native.py."""
+    monkeypatch.setattr(native, "library", lambda: None)
 
 
 def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

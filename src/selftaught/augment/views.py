@@ -12,12 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from selftaught.augment import native
 from selftaught.augment.pipeline import Pipeline, check_image
-from selftaught.augment.render import render_plain, render_view
+from selftaught.augment.render import LONGEST, render_plain, render_view
 from selftaught.errors import UserError
 
 DRAWS = 33
@@ -194,16 +195,19 @@ class Views(Pipeline):
         Returns:
             One uint8 array [C, size, size] a view.
         """
-        return [render_view(image, view, p) for view, p in zip(self.views, params)]
+        if native.library() is None:
+            return [render_view(image, view, p) for view, p in zip(self.views, params)]
+        table = np.empty((1, len(self.views)), native.PARAMS)
+        for row, view, p in zip(table[0], self.views, params):
+            native.pack(p, view.size, row)
+        return _rendered(image, self.views, table)
 
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator
-    ) -> list[np.ndarray] | tuple[list[np.ndarray], np.ndarray]:
-        """Make all views of one image.
+    def __call__(self, image: Any, rng: Any = None) -> Any:
+        """Make all views of one image, or of a list of images (then see `batch`).
 
         Args:
-            image: uint8 [H, W, C].
-            rng: Generator of this sample.
+            image: uint8 [H, W, C]; or a list of what `batch` takes.
+            rng: Generator of this sample; or a list of them, or None.
 
         Returns:
             A list of uint8 arrays [C, size, size]. With `boxes`, the pair of that list and a
@@ -213,6 +217,8 @@ class Views(Pipeline):
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
         """
+        if isinstance(image, list):
+            return self.batch(image, rng)
         check_image(image)
         height, width = image.shape[:2]
         params = self.draw(rng, height, width)
@@ -220,6 +226,48 @@ class Views(Pipeline):
         if not self.boxes:
             return views
         return views, np.array([p.box(height, width) for p in params], dtype=np.float32)
+
+    def batch(
+        self,
+        images: Any,
+        rngs: Sequence[np.random.Generator] | None = None,
+        *,
+        threads: int = 1,
+        channels: int | None = None,
+        reduced: bool = False,
+    ) -> Any:
+        """Make all views of a batch of images: parameters first, then one pass an image.
+
+        Args:
+            images: Paths, encoded bytes, Pillow images or uint8 arrays [H, W, C], in a list; an
+                array [B, H, W, C]; or `data.Samples`.
+            rngs: One generator an image (`batch.Rngs` draws a thousand times faster than a
+                list); None follows torch's global generator.
+            threads: That decode and render.
+            channels: Of the images; by default those of the first array, 3 for files.
+            reduced: Whether a JPEG of which every crop is at least twice as large as its view may
+                be decoded at 1/2, 1/4 or 1/8.
+
+        Returns:
+            A list of uint8 tensors [B, C, size, size], one a view. With `boxes`, that list and a
+            float32 tensor [B, V, 5].
+
+        Raises:
+            BadSample: An image cannot be read.
+            UserError: Images are not what they should be, or `rngs` are not as many.
+        """
+        from selftaught.augment.batch import make
+
+        return make(self, images, rngs, threads, channels, reduced)
+
+
+def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:
+    outs = [np.empty((image.shape[2], view.size, view.size), np.uint8) for view in views]
+    table, kept = native.located([image], *image.shape[:2])
+    addresses = [out.ctypes.data for out in outs]
+    native.render(table, image.shape[2], views, params, addresses)
+    del kept
+    return outs
 
 
 @dataclass(frozen=True)
@@ -246,4 +294,15 @@ class Plain(Pipeline):
         `rng` is taken, so that this is a pipeline like others, and ignored.
         """
         check_image(image)
-        return render_plain(image, self.resize, self.size)
+        if native.library() is None:
+            return render_plain(image, self.resize, self.size)
+        short = min(image.shape[:2])
+        sides = [min(n, LONGEST * short) for n in image.shape[:2]]
+        whole = [self.resize * side // short for side in sides]
+        table = np.zeros((1, 1), native.PARAMS)
+        table["order"], table["factors"] = -1, (1, 1, 1, 0)
+        table["top"], table["left"] = ((n - kept) // 2 for n, kept in zip(image.shape, sides))
+        table["height"], table["width"] = sides
+        table["whole"] = whole
+        table["shown"] = [round((n - self.size) / 2) for n in whole]
+        return _rendered(image, (View(self.size),), table)[0]

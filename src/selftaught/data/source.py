@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,9 @@ from selftaught.data.decode import (
     inspect,
 )
 from selftaught.errors import UserError
+
+if TYPE_CHECKING:
+    from selftaught.data.picture import Picture
 
 Raw = bytes | np.ndarray | Image.Image
 
@@ -146,6 +149,15 @@ class Samples:
         side stays at least that long: several times faster for large photos.
         """
         return self.decode(self.source.load(i), self.source.name(i), min_side)
+
+    def open(self, i: int) -> "Picture":
+        """Sample `i`, of which only the size is known yet where that suffices; BadSample if not.
+
+        Its pixels may be those of the dataset itself, without a copy.
+        """
+        from selftaught.data.picture import Picture
+
+        return Picture(self, self.source.load(i), self.source.name(i))
 
     def decode(self, raw: Raw, name: str, min_side: int | None = None) -> np.ndarray:
         """What `source.load` gave, as uint8 [H, W, channels]."""

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from selftaught import dist
+from selftaught.augment import Views as Declared
 from selftaught.augment import plain, sample_rng
+from selftaught.augment.batch import Canvas, Rngs
 from selftaught.augment.device import normalize
 from selftaught.data import BadSample, Samples
 from selftaught.data.quarantine import replacement
@@ -45,21 +47,51 @@ class Item(NamedTuple):
 class Views(Dataset[Item]):
     """Samples seen through a pipeline. Keys are (epoch, index): all that randomness depends on.
 
-    An unreadable sample is replaced by another, chosen by (seed, epoch, index) alone.
+    An unreadable sample is replaced by another, chosen by (seed, epoch, index) alone. Declared
+    views are made by the batch, those of other pipelines one sample at a time.
+
+    Args:
+        samples: what is seen.
+        pipeline: through what.
+        seed: of the run.
+        reduced: whether large JPEGs may be decoded at a fraction of their size.
     """
 
-    def __init__(self, samples: Samples, pipeline: Pipeline, seed: int):
-        self.samples, self.pipeline, self.seed = samples, pipeline, seed
+    def __init__(self, samples: Samples, pipeline: Pipeline, seed: int, reduced: bool = False):
+        self.samples, self.pipeline, self.seed, self.reduced = samples, pipeline, seed, reduced
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
+        def make(index: int) -> Any:
+            image, _ = self.samples.open(index).read()
+            return self.pipeline(image, sample_rng(self.seed, *key))
+
+        return self._readable(key, make)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Item:
+        """A batch, collated."""
+        if not isinstance(self.pipeline, Declared):
+            return collate([self[key] for key in keys])
+        rngs = Rngs(self.seed, keys)
+        canvas = Canvas(self.pipeline, rngs, self.samples.channels, self.reduced)
+        items = []
+        for row, key in enumerate(keys):
+
+            def make(index: int, row: int = row) -> Any:
+                canvas.paint(row, self.samples.open(index))
+                return ()
+
+            items.append(self._readable(key, make))
+        item = collate(items)
+        return item if item.views is None else item._replace(views=canvas.finish().result())
+
+    def _readable(self, key: tuple[int, int], make: Callable[[int], Any]) -> Item:
+        """What `make` gives for the sample, or for the first that can be read in its place."""
         epoch, index = key
         bad: list[Bad] = []
         used = index
         for attempt in range(ATTEMPTS):
             try:
-                image = self.samples.read(used)
-                views = self.pipeline(image, sample_rng(self.seed, epoch, index))
-                return Item(views, used, bad)
+                return Item(make(used), used, bad)
             except BadSample as error:
                 bad.append(Bad(used, str(error)))
             if len(self.samples) == 1:
@@ -75,6 +107,11 @@ def collate(items: list[Item]) -> Item:
         torch.tensor([i.index for i in items]),
         [b for i in items for b in i.bad],
     )
+
+
+def _collated(item: Item) -> Item:
+    """Batches leave the dataset whole."""
+    return item
 
 
 class Order(Sampler[list[tuple[int, int]]]):
@@ -136,7 +173,7 @@ def loader(dataset: Views, sampler: Any, workers: int, pin: bool) -> DataLoader[
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collated,
         pin_memory=pin,
         timeout=HANG if workers else 0,
         worker_init_fn=_quiet if workers else None,

@@ -25,6 +25,7 @@ from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
+from selftaught.data.cached import cached
 from selftaught.data.selection import without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
@@ -84,6 +85,8 @@ def pretrain(
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
     quarantine: Path | None = None,
+    cache: bool = False,
+    reduced: bool = False,
     max_bad: float = 0.05,
     evaluate: bool = True,
     log_every: int = 10,
@@ -119,6 +122,8 @@ def pretrain(
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
         quarantine: list of files to leave out, as `check` writes it.
+        cache: whether to keep all images in memory as pixels, decoded once.
+        reduced: whether large JPEGs may be decoded at 1/2, 1/4 or 1/8 where crops allow it.
         max_bad: share of unreadable images above which training stops.
         evaluate: whether to score the encoder against floors at the end, where labels exist.
         log_every: steps between two rows of metrics.
@@ -183,8 +188,10 @@ def pretrain(
             method.backbone.compile()
 
         makers = _workers(fabric) if workers is None else workers
+        if cache:
+            samples = cached(samples, max(1, makers))
         pipeline = method.views(_image(method).size)
-        views = Views(samples, pipeline, seed)
+        views = Views(samples, pipeline, seed, reduced)
         order = Order(len(samples), batch // accumulate, per_epoch * accumulate, seed)
         need = _estimate(fabric, method, recipe, views, batch, accumulate, steps, makers)
         if dist.rank() == 0:

@@ -1,0 +1,259 @@
+"""A whole batch of views at once: parameters first, then one decoding and one native pass an image.
+
+The views are rendered where the collated batch lies: there are no images in between, and nothing
+to collate. Where the native library is missing, `render.py` does the same, image by image.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from selftaught.augment import native
+from selftaught.augment.pipeline import check_image, sample_rng
+from selftaught.augment.render import render_view
+from selftaught.augment.views import DRAWS, View, Views
+from selftaught.data import Samples, open_data
+from selftaught.data.picture import SCALES, Memory, Picture
+from selftaught.errors import UserError
+
+HELD = 32 << 20
+"""Bytes of decoded images that wait for each other, to be rendered in one pass."""
+
+MARGIN = 1.0
+"""How many pixels, along a side, a crop must still have for each of its view's when a JPEG is
+decoded at a reduced scale."""
+
+_memory = Memory()
+
+
+@final
+class Rngs(Sequence[np.random.Generator]):
+    """The generators of samples: `sample_rng(seed, epoch, index)` for each pair, made on demand.
+
+    Args:
+        seed: of the run.
+        keys: pairs (epoch, index), each from 0 on.
+    """
+
+    def __init__(self, seed: int, keys: Sequence[tuple[int, int]]):
+        self.seed, self.keys = seed, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return Rngs(self.seed, self.keys[i])
+        return sample_rng(self.seed, *self.keys[i])
+
+    def uniforms(self, draws: int) -> np.ndarray:
+        """What each draws first from [0, 1): float64 [B, draws]."""
+        table = np.array(self.keys, np.int64).reshape(-1, 2)
+        native_seed = 0 <= self.seed < 1 << 64 and (table.min(initial=0) >= 0)
+        if native.library() is None or not native_seed:
+            return np.stack([rng.random(draws) for rng in self])
+        return native.uniforms(self.seed, table[:, 0], table[:, 1], draws)
+
+
+@final
+class Canvas:
+    """The collated views of a batch, while they are made.
+
+    Args:
+        pipeline: whose views they are.
+        rngs: of the samples, in order; each draws the parameters of its views, at once.
+        channels: of every image.
+        reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 when all of its crops are at
+            least that much larger than their views.
+
+    Attributes:
+        images: uint8 [B, C, size, size] of each view.
+        boxes: float32 [B, V, 5], as `Params.box`, where the pipeline gives them.
+    """
+
+    def __init__(
+        self,
+        pipeline: Views,
+        rngs: Sequence[np.random.Generator],
+        channels: int,
+        reduced: bool = False,
+    ):
+        self.views, self.channels, self.reduced = pipeline.views, channels, reduced
+        count, draws = len(rngs), len(self.views) * DRAWS
+        if isinstance(rngs, Rngs):
+            uniform = rngs.uniforms(draws)
+        else:
+            uniform = np.stack([rng.random(draws) for rng in rngs])
+        self._uniform = uniform.reshape(count, len(self.views), DRAWS)
+        self.images = [
+            torch.empty(count, channels, v.size, v.size, dtype=torch.uint8) for v in self.views
+        ]
+        self.boxes = torch.empty(count, len(self.views), 5) if pipeline.boxes else None
+        self._waiting: list[tuple[int, np.ndarray]] = []
+        self._held = 0
+
+    def paint(self, row: int, picture: Picture) -> None:
+        """Make the views of sample `row`, now or at the latest at `finish`.
+
+        Raises:
+            BadSample: the picture cannot be decoded; another may be painted in its place.
+        """
+        if picture.pixels is None:
+            rows, size = slice(row, row + 1), _sides(picture.height, picture.width, 1)
+            params = self._draw(rows, *size)
+            pixels, scale = picture.read(self._scale(params) if self.reduced else 1, _memory)
+            self._render(rows, pixels[None], *size, params, scale)
+            return
+        self._waiting.append((row, picture.pixels))
+        self._held += picture.pixels.nbytes
+        if self._held > HELD:
+            self.finish()
+
+    def finish(self, threads: int = 1) -> "Canvas":
+        """Render what waits."""
+        waiting, self._waiting, self._held = self._waiting, [], 0
+        # Rows of a slice are rendered in one pass: runs of neighbours, which arrays are all of.
+        start = 0
+        for end in range(1, len(waiting) + 1):
+            if end == len(waiting) or waiting[end][0] != waiting[end - 1][0] + 1:
+                rows = slice(waiting[start][0], waiting[end - 1][0] + 1)
+                self.paint_all(rows, [pixels for _, pixels in waiting[start:end]], threads)
+                start = end
+        return self
+
+    def paint_all(
+        self, rows: slice, images: Sequence[np.ndarray] | np.ndarray, threads: int = 1
+    ) -> None:
+        """Make the views of images in memory, uint8 [H, W, C] each, for neighbouring rows."""
+        for image in images[:1] if isinstance(images, np.ndarray) else images:
+            check_image(image)
+            if image.shape[2] != self.channels:
+                raise UserError(
+                    f"an image of shape {list(image.shape)} has {image.shape[2]} channels, "
+                    f"{self.channels} are needed: a batch has the same number in all"
+                )
+        count = rows.stop - rows.start
+        if isinstance(images, np.ndarray):
+            size = _sides(images.shape[1], images.shape[2], count)
+        else:
+            heights, widths = np.array([i.shape[:2] for i in images]).T
+            size = _sides(heights, widths, count)
+        self._render(rows, images, *size, self._draw(rows, *size), 1, threads)
+
+    def result(self) -> Any:
+        """What collating the pipeline's outputs would give."""
+        return self.images if self.boxes is None else [self.images, self.boxes]
+
+    def _draw(self, rows: slice, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        params = _drawn(self.views, self._uniform[rows], heights, widths)
+        if self.boxes is not None:
+            high, wide = heights[:, None], widths[:, None]
+            corners = (
+                params["left"] / wide,
+                params["top"] / high,
+                (params["left"] + params["width"]) / wide,
+                (params["top"] + params["height"]) / high,
+                params["flip"].astype(np.float64),
+            )
+            self.boxes[rows] = torch.from_numpy(np.stack(corners, -1).astype(np.float32))
+        return params
+
+    def _scale(self, params: np.ndarray) -> int:
+        """The largest reduction at which no crop becomes smaller than its view."""
+        sides = np.minimum(params["height"], params["width"])[0]
+        room = min(side / view.size for side, view in zip(sides.tolist(), self.views)) / MARGIN
+        return next((s for s in SCALES if s <= room), 1)
+
+    def _render(
+        self,
+        rows: slice,
+        images: Sequence[np.ndarray] | np.ndarray,
+        heights: np.ndarray,
+        widths: np.ndarray,
+        params: np.ndarray,
+        scale: int,
+        threads: int = 1,
+    ) -> None:
+        outs = [out[rows] for out in self.images]
+        if native.library() is not None:
+            table, kept = native.located(images, heights, widths, scale)
+            addresses = [out.data_ptr() for out in outs]
+            native.render(table, self.channels, self.views, params, addresses, threads)
+            del kept
+            return
+        for i, (image, row) in enumerate(zip(images, params)):
+            # What a pixel of a reduced image stands for: native code gives it the same weight.
+            image = image.repeat(scale, 0)[: heights[i]].repeat(scale, 1)[:, : widths[i]]
+            for out, view, p in zip(outs, self.views, row):
+                out[i] = torch.from_numpy(render_view(image, view, native.unpacked(p)))
+
+
+def _sides(heights: Any, widths: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """int32 [count] each, contiguous."""
+    height, width = (np.full(count, side, np.int32) for side in (heights, widths))
+    return height, width
+
+
+def _drawn(
+    views: tuple[View, ...], uniform: np.ndarray, heights: np.ndarray, widths: np.ndarray
+) -> np.ndarray:
+    if native.library() is not None:
+        return native.draw(views, uniform, heights, widths)
+    out = np.empty((len(heights), len(views)), native.PARAMS)
+    for i, (height, width) in enumerate(zip(heights.tolist(), widths.tolist())):
+        for v, view in enumerate(views):
+            native.pack(view.params(uniform[i, v].tolist(), height, width), view.size, out[i, v])
+    return out
+
+
+def make(
+    pipeline: Views,
+    images: Any,
+    rngs: Sequence[np.random.Generator] | None,
+    threads: int,
+    channels: int | None,
+    reduced: bool,
+) -> Any:
+    """`Views.batch`."""
+    count = len(images)
+    if rngs is None:
+        rngs = Rngs(int(torch.randint(2**62, ())), [(0, i) for i in range(count)])
+    if len(rngs) != count:
+        raise UserError(f"{count} images need {count} generators, got {len(rngs)}")
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        canvas = Canvas(pipeline, rngs, images.shape[3], reduced)
+        canvas.paint_all(slice(0, count), images, threads)
+        return canvas.result()
+    samples = _samples(images, channels)
+    canvas = Canvas(pipeline, rngs, samples.channels, reduced)
+    if threads > 1:
+        # Decoders and the native library let go of the GIL; each image is somebody's alone.
+        with ThreadPoolExecutor(threads) as pool:
+            pictures = pool.map(lambda i: _painted(canvas, samples, i), range(count))
+            for row, picture in enumerate(pictures):
+                if picture.pixels is not None:
+                    canvas.paint(row, picture)
+    else:
+        for row in range(count):
+            canvas.paint(row, samples.open(row))
+    return canvas.finish(threads).result()
+
+
+def _painted(canvas: Canvas, samples: Samples, row: int) -> Picture:
+    picture = samples.open(row)
+    if picture.pixels is None:
+        canvas.paint(row, picture)
+    return picture
+
+
+def _samples(images: Any, channels: int | None) -> Samples:
+    if isinstance(images, Samples):
+        return images
+    if channels is None:
+        first = images[0] if len(images) else None
+        array = isinstance(first, np.ndarray) and first.ndim == 3
+        channels = first.shape[2] if array else 3
+    return open_data(images, channels=channels)

@@ -1,0 +1,117 @@
+"""Samples decoded once and kept as pixels, for data sets that fit into memory."""
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import final
+
+import numpy as np
+
+from selftaught.data.decode import BadSample
+from selftaught.data.source import Samples, Source
+from selftaught.errors import UserError
+
+log = logging.getLogger("selftaught")
+
+PROBED = 200
+"""Samples from whose sizes the memory is estimated."""
+
+SHARE = 0.8
+"""Of the free memory that a cache may take."""
+
+BLOCK = 64 << 20
+"""Bytes allocated at a time."""
+
+
+@final
+class CachedSource(Source):
+    """Pixels in memory, which forked worker processes share; the rest is the original's."""
+
+    def __init__(self, original: Source, pixels: list[np.ndarray | BadSample]):
+        self.original, self.pixels = original, pixels
+        self.labels, self.classes, self.left = original.labels, original.classes, original.left
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def load(self, i: int) -> np.ndarray:
+        found = self.pixels[i]
+        if isinstance(found, BadSample):
+            raise BadSample(found.reason)
+        return found
+
+    def name(self, i: int) -> str:
+        return self.original.name(i)
+
+    def fingerprint(self) -> str:
+        return self.original.fingerprint()
+
+
+def cached(samples: Samples, threads: int = 1) -> Samples:
+    """The same samples, decoded now and kept as uint8 pixels.
+
+    Args:
+        samples: to be decoded; those that cannot be are remembered with their reasons.
+        threads: that decode.
+
+    Raises:
+        UserError: they would take more than `SHARE` of the free memory.
+    """
+    need, free = estimate(samples), free_memory()
+    gib = f"{need / 2**30:.1f} GiB"
+    if free is not None and need > SHARE * free:
+        raise UserError(
+            f"{len(samples):,} images would take {gib} as pixels, and {free / 2**30:.1f} GiB of "
+            "memory are free: leave --cache away, or store the images smaller"
+        )
+    log.info("keeping %s images in memory, about %s", f"{len(samples):,}", gib)
+    block, used = np.empty(0, np.uint8), 0
+    kept: list[np.ndarray | BadSample] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(samples), 16 * threads):  # no more than these wait, decoded
+            rows = range(start, min(start + 16 * threads, len(samples)))
+            for pixels in pool.map(lambda i: _decoded(samples, i), rows):
+                if isinstance(pixels, BadSample):
+                    kept.append(pixels)
+                    continue
+                if used + pixels.size > block.size:
+                    block, used = np.empty(max(BLOCK, pixels.size), np.uint8), 0
+                place = block[used : used + pixels.size].reshape(pixels.shape)
+                place[...] = pixels
+                used += pixels.size
+                kept.append(place)
+    return Samples(CachedSource(samples.source, kept), channels=samples.channels)
+
+
+def _decoded(samples: Samples, i: int) -> np.ndarray | BadSample:
+    try:
+        pixels, _ = samples.open(i).read()
+        return pixels
+    except BadSample as error:
+        return error
+
+
+def estimate(samples: Samples) -> float:
+    """Bytes that all samples take as pixels, from the sizes of some."""
+    sizes = []
+    for i in np.linspace(0, len(samples) - 1, min(PROBED, len(samples))).astype(int).tolist():
+        try:
+            picture = samples.open(i)
+            sizes.append(picture.height * picture.width * samples.channels)
+        except BadSample:
+            continue
+    return float(np.mean(sizes)) * len(samples) if sizes else 0.0
+
+
+def free_memory() -> int | None:
+    """Bytes that can be allocated without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -1,0 +1,138 @@
+"""A sample whose size is known before its pixels are: so that only what is needed is decoded.
+
+Ordinary JPEG files (8 bits, grey or YCbCr, upright) are read by simplejpeg: the same library as
+Pillow's, hence the same pixels, without Pillow's copies. Everything else, and everything that it
+refuses, is `decode`'s business.
+"""
+
+import struct
+import threading
+from typing import final
+
+import numpy as np
+import simplejpeg
+
+from selftaught.data.source import Raw, Samples
+
+SCALES = (8, 4, 2)
+"""Reductions at which a JPEG can be decoded: each pixel is then the mean of a square."""
+
+
+@final
+class Picture:
+    """One sample, opened.
+
+    Attributes:
+        height, width: in pixels, upright, before any reduction.
+        pixels: uint8 [H, W, C] where they are known already (arrays, formats other than JPEG).
+    """
+
+    def __init__(self, samples: Samples, raw: Raw, name: str):
+        self._samples, self._raw, self._name = samples, raw, name
+        self.pixels: np.ndarray | None = None
+        size = jpeg_size(raw) if isinstance(raw, bytes) else None
+        if size is None or size[0] * size[1] > samples.max_pixels:
+            self.pixels = self._decoded()
+            size = self.pixels.shape[:2]
+        self.height, self.width = size
+
+    def read(self, scale: int = 1, memory: "Memory | None" = None) -> tuple[np.ndarray, int]:
+        """Pixels, uint8 [H, W, C], at 1 / `scale` or larger, and the scale that they have.
+
+        Args:
+            scale: 1, or one of `SCALES`.
+            memory: where pixels may be put; then they are only good until it is used again.
+
+        Raises:
+            BadSample: it cannot be decoded, with the reason.
+        """
+        if self.pixels is not None:
+            return self.pixels, 1
+        if self._samples.channels == 3:
+            pixels = self._fast(scale, memory)
+            if pixels is not None:
+                return pixels, scale
+        return self._decoded(), 1
+
+    def _decoded(self) -> np.ndarray:
+        raw, samples = self._raw, self._samples
+        if (
+            isinstance(raw, np.ndarray)
+            and raw.dtype == np.uint8
+            and raw.ndim == 3
+            and raw.shape[2] == samples.channels
+            and raw.size
+        ):
+            return raw
+        return samples.decode(raw, self._name)
+
+    def _fast(self, scale: int, memory: "Memory | None") -> np.ndarray | None:
+        height, width = -(-self.height // scale), -(-self.width // scale)
+        try:
+            pixels = simplejpeg.decode_jpeg(
+                self._raw,
+                "RGB",
+                min_height=height,
+                min_width=width,
+                min_factor=scale,
+                buffer=None if memory is None else memory.at_least(3 * height * width),
+            )
+        except ValueError:  # damaged or cut short: `decode` says how, or keeps what there is
+            return None
+        return pixels if pixels.shape == (height, width, 3) else None
+
+
+@final
+class Memory(threading.local):
+    """Memory of a thread, used again and again: fresh pages cost a tenth of decoding into them."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def at_least(self, size: int) -> np.ndarray:
+        if self._bytes.size < size:
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size]
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of an ordinary JPEG; None for anything else, turned images among it."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if kind == 0xFF:  # padding
+            at += 1
+            continue
+        if kind in (0xC0, 0xC1, 0xC2):
+            bits, height, width, colours = struct.unpack_from(">BHHB", data, at + 4)
+            ordinary = bits == 8 and colours in (1, 3) and height and width
+            return (height, width) if ordinary else None
+        if (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8)) or kind in (0xD9, 0xDA):
+            return None
+        length = data[at + 2] << 8 | data[at + 3]
+        if kind == 0xE1 and not _upright(data[at + 4 : at + 2 + length]):
+            return None
+        at += 2 + length
+    return None
+
+
+def _upright(segment: bytes) -> bool:
+    """Whether an APP1 segment surely leaves the image as it is."""
+    if not segment.startswith(b"Exif\0\0"):
+        return b"Orientation" not in segment  # XMP
+    tiff = segment[6:]
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return False
+    try:
+        (at,) = struct.unpack_from(order + "I", tiff, 4)
+        (entries,) = struct.unpack_from(order + "H", tiff, at)
+        for k in range(entries):
+            tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, at + 2 + 12 * k)
+            if tag == 0x0112:
+                return kind == 3 and count == 1 and value == 1
+    except struct.error:
+        return False
+    return True

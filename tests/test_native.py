@@ -1,0 +1,417 @@
+"""The native view engine draws what the reference draws, and agrees with its pixels on photos."""
+
+import io
+import logging
+import pickle
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import default_collate
+
+from selftaught import augment
+from selftaught.augment import View, Views, native, render, sample_rng
+from selftaught.augment.batch import Rngs
+from selftaught.augment.views import DRAWS
+from selftaught.data import BadSample, open_data
+from selftaught.data.cached import cached, estimate
+from selftaught.data.picture import jpeg_size
+from selftaught.demo import PHOTOS
+from selftaught.engine.feed import Views as Feed
+from selftaught.engine.feed import collate, loader
+from selftaught.errors import UserError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    assert native.library() is not None, "the native library was not built: is there a compiler?"
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    rows = pq.read_table(PHOTOS / "train.parquet").column("image").slice(0, 12).to_pylist()
+    return [row["bytes"] if isinstance(row, dict) else row for row in rows]
+
+
+@pytest.fixture(scope="module")
+def photos(files) -> list[np.ndarray]:
+    return [np.asarray(PIL.Image.open(io.BytesIO(f)).convert("RGB")) for f in files]
+
+
+def by_reference(pipeline: Views, images, rngs) -> list[np.ndarray]:
+    """[V][B, C, S, S] from torch's pipeline."""
+    rows = []
+    for image, rng in zip(images, rngs):
+        params = pipeline.draw(rng, *image.shape[:2])
+        rows.append([render.render_view(image, v, p) for v, p in zip(pipeline.views, params)])
+    return [np.stack(view) for view in zip(*rows)]
+
+
+def assert_close(got, want, mean=0.3, share=0.02) -> None:
+    """The fidelity that is asked for: mean difference, and share of pixels off by more than one."""
+    off = np.abs(np.asarray(got).astype(int) - np.asarray(want))
+    assert off.mean() <= mean
+    assert (off > 1).mean() <= share
+
+
+# ----------------------------------------------------------------------------------------- draws
+
+
+@given(
+    st.integers(0, 2**64 - 1),
+    st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**63 - 1)), max_size=5),
+)
+@settings(max_examples=60, deadline=None)
+def test_uniforms_are_those_of_the_samples_generators(seed, keys):
+    got = Rngs(seed, keys).uniforms(2 * DRAWS)
+    assert got.shape == (len(keys), 2 * DRAWS)
+    for row, key in zip(got, keys):
+        assert np.array_equal(row, sample_rng(seed, *key).random(2 * DRAWS))
+
+
+RECIPES = {
+    "simclr": augment.simclr(64),
+    "simclr 32": augment.simclr(32, 0.5, 0.0),
+    "moco": augment.moco(64),
+    "moco_v1": augment.moco_v1(64),
+    "byol": augment.byol(64),
+    "dino": augment.multicrop(64, 32, 3),
+    "swav": augment.multicrop(64, 32, 3, (0.14, 1.0), (0.05, 0.14), family="swav"),
+    "crop": augment.crop(64),
+    "odd": Views((View(7, ratio=(0.1, 0.11)), View(9, (1, 1), (5, 5), jitter=(0, 2, 0.3, 0.5)))),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("size", [(375, 500), (1, 1), (3, 400), (32, 32), (20000, 17)])
+def test_parameters_are_equal_to_the_last_bit(name, size):
+    views = RECIPES[name].views
+    uniform = np.random.default_rng(1).random((50, len(views), DRAWS))
+    sides = [np.full(50, side, np.int32) for side in size]
+    table = native.draw(views, uniform, *sides)
+    for row, draws in zip(table, uniform):
+        for got, view, u in zip(row, views, draws):
+            assert native.unpacked(got) == view.params(u.tolist(), *size)
+            packed = np.empty((), native.PARAMS)
+            native.pack(native.unpacked(got), view.size, packed)
+            assert packed == got
+
+
+# -------------------------------------------------------------------------------------- fidelity
+
+OPERATIONS = {
+    "crop": View(96),
+    "crop bicubic": View(96, interpolation="bicubic"),
+    "enlarged": View(160, (0.01, 0.05)),
+    "shrunk": View(16, (0.8, 1.0), interpolation="bicubic"),
+    "brightness": View(96, jitter=(0.8, 0, 0, 0), jitter_p=1),
+    "contrast": View(96, jitter=(0, 0.8, 0, 0), jitter_p=1),
+    "saturation": View(96, jitter=(0, 0, 0.8, 0), jitter_p=1),
+    "hue": View(96, jitter=(0, 0, 0, 0.5), jitter_p=1),
+    "jitter": View(96, jitter=(0.8, 0.8, 0.8, 0.2), jitter_p=1),
+    "gray": View(96, jitter=(0.4, 0.4, 0.4, 0.4), gray=1, blur=1),
+    "blur": View(96, blur=1),
+    "blur cut": View(96, blur=1, blur_radius=2),
+    "blur wide": View(48, blur=1, blur_sigma=(5.0, 40.0)),
+    "solarize": View(96, solarize=1),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_agrees_with_the_reference_on_photos(name, photos):
+    pipeline = Views((OPERATIONS[name],))
+    rngs = Rngs(3, [(0, i) for i in range(len(photos))])
+    (got,) = pipeline.batch(photos, rngs)
+    (want,) = by_reference(pipeline, photos, rngs)
+    assert_close(got, want)
+    if not OPERATIONS[name].blur and name not in ("hue", "jitter"):
+        assert np.abs(got.numpy().astype(int) - want).mean() < 1e-4  # equal but for rare ties
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("processor", [0, 1, 2])
+def test_views_agree_with_the_reference_on_every_processor(name, processor, photos, monkeypatch):
+    plain = native.render
+    monkeypatch.setattr(native, "render", lambda *a, **k: plain(*a, **k, processor=processor))
+    pipeline = RECIPES[name]
+    rngs = Rngs(5, [(2, i) for i in range(len(photos))])
+    for got, want in zip(
+        pipeline.batch(photos, rngs), by_reference(pipeline, photos, rngs), strict=True
+    ):
+        assert got.shape == want.shape
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_any_number_of_channels(channels, interpolation, photos):
+    images = [np.concatenate([p] * 5, 2)[..., :channels] for p in photos[:4]]
+    view = View(40, interpolation=interpolation, jitter=(0.4, 0.4, 0.4, 0.1), blur=0.5)
+    pipeline = Views((replace(view, gray=0.5), replace(view, solarize=1.0)))
+    rngs = Rngs(0, [(0, i) for i in range(4)])
+    for got, want in zip(pipeline.batch(images, rngs), by_reference(pipeline, images, rngs)):
+        assert got.shape == (4, channels, 40, 40)
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 400, 3), (400, 3, 3), (2, 2, 1), (20000, 11, 3)])
+def test_odd_sizes(shape, photos):
+    image = np.resize(photos[0], shape)
+    for pipeline in (augment.simclr(33), augment.multicrop(24, 8, 2)):
+        rngs = Rngs(0, [(0, 0)])
+        for got, want in zip(pipeline.batch([image], rngs), by_reference(pipeline, [image], rngs)):
+            assert_close(got, want)
+    for plain in (augment.plain(32), augment.plain(64)):
+        got = plain(image)
+        assert_close(got, render.render_plain(image, plain.resize, plain.size))
+
+
+def test_one_sample_is_its_row_of_the_batch_whatever_the_strides_and_threads(photos):
+    pipeline = replace(augment.multicrop(32, 16, 2), boxes=True)
+    images = [
+        photos[0],
+        photos[1][::-1],
+        photos[2][:, ::-1],
+        np.asfortranarray(photos[3]),
+        photos[4][::2, ::3],
+        np.broadcast_to(photos[5][:1, :1], (50, 60, 3)),
+    ]
+    rngs = Rngs(9, [(1, i) for i in range(len(images))])
+    singles = default_collate([pipeline(image, rng) for image, rng in zip(images, rngs)])
+    for threads in (1, 3):
+        views, boxes = pipeline.batch(images, rngs, threads=threads)
+        assert torch.equal(boxes, singles[1])
+        assert all(torch.equal(a, b) for a, b in zip(views, singles[0], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(pipeline(images, list(rngs))[0], views))
+
+
+def test_arrays_in_one_piece_or_as_a_list():
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    pipeline, rngs = augment.simclr(32), Rngs(0, [(0, i) for i in range(20)])
+    planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    whole = pipeline.batch(images, rngs)
+    for same in (
+        pipeline.batch(list(images), rngs, threads=2),
+        pipeline.batch(planar.transpose(0, 2, 3, 1), rngs),
+        pipeline.batch(images[:, ::-1][:, ::-1], list(rngs)),
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(whole, same, strict=True))
+    torch.manual_seed(1)
+    first = pipeline.batch(images)
+    torch.manual_seed(1)
+    assert torch.equal(first[0], pipeline(list(images))[0])
+
+
+# ----------------------------------------------------------------------------------------- files
+
+
+def encoded(image: np.ndarray, **how) -> bytes:
+    out = io.BytesIO()
+    PIL.Image.fromarray(image).save(out, "JPEG", **how)
+    return out.getvalue()
+
+
+def test_size_of_jpegs_without_decoding(photos):
+    image = photos[0]
+    for how in ({}, {"progressive": True}, {"subsampling": 0}, {"quality": 5}):
+        assert jpeg_size(encoded(image, **how)) == image.shape[:2]
+    assert jpeg_size(encoded(image[..., 0])) == image.shape[:2]
+    for orientation, ordinary in ((1, True), (3, False), (6, False)):
+        exif = PIL.Image.Exif()
+        exif[274] = orientation
+        assert (jpeg_size(encoded(image, exif=exif)) is not None) == ordinary
+    assert jpeg_size(b"\x89PNG") is None
+    data = encoded(image)
+    for end in range(0, 700, 7):
+        assert jpeg_size(data[:end]) in (None, image.shape[:2])
+
+
+def test_opened_pixels_are_those_of_read(files, photos):
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    strange = [encoded(photos[0], exif=exif), encoded(photos[0][..., 0])]
+    samples = open_data([*files, *strange, photos[1], PIL.Image.fromarray(photos[2])])
+    for i in range(len(samples)):
+        picture = samples.open(i)
+        pixels, scale = picture.read()
+        assert scale == 1
+        assert pixels.shape[:2] == (picture.height, picture.width)
+        assert np.array_equal(pixels, samples.read(i))
+
+
+def test_damaged_files_are_refused_as_ever(files):
+    cut = open_data([f[: len(f) * 2 // 3] for f in files[:3]])
+    for i in range(3):
+        with pytest.raises(BadSample, match="truncated"):
+            cut.open(i).read()
+    kept = open_data([files[0][: len(files[0]) * 2 // 3]], truncated="keep")
+    assert np.array_equal(kept.open(0).read()[0], kept.read(0))
+
+
+def test_reduced_decoding_keeps_the_place_of_crops_on_both_engines(files, photos, monkeypatch):
+    pipeline = Views((View(24), View(24, jitter=(0.4, 0.4, 0.4, 0.1))))
+    rngs = Rngs(0, [(0, i) for i in range(len(files))])
+    whole = pipeline.batch(files, rngs)
+    reduced = pipeline.batch(files, rngs, reduced=True)
+    off = (whole[0].float() - reduced[0].float()).abs()
+    assert 0 < off.mean() < 2  # another filter, the same place: shifted by a pixel it is 5 and more
+    monkeypatch.setattr(native, "library", lambda: None)
+    for a, b in zip(reduced, pipeline.batch(files, rngs, reduced=True)):
+        assert_close(a, b)
+
+
+# ---------------------------------------------------------------------------------------- engine
+
+
+def test_training_gets_batches_that_equal_samples_one_by_one(files):
+    bad = [*files[:5], files[5][:500], *files[6:]]
+    for pipeline in (augment.simclr(24), replace(augment.simclr(24), boxes=True)):
+        feed = Feed(open_data(bad), pipeline, seed=4)
+        keys = [(1, i) for i in range(len(bad))]
+        singles, at_once = collate([feed[k] for k in keys]), feed.__getitems__(keys)
+        assert torch.equal(singles.index, at_once.index)
+        assert singles.bad == at_once.bad
+        assert [b.index for b in at_once.bad][:1] == [5]
+        a, b = (x.views[0] if pipeline.boxes else x.views for x in (singles, at_once))
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    (item,) = loader(pickle.loads(pickle.dumps(feed)), [keys], 1, False)
+    assert torch.equal(item.views[1], at_once.views[1])
+    hopeless = Feed(open_data([b"\xff\xd8nothing"] * 2), augment.simclr(8), 0)
+    assert hopeless.__getitems__([(0, 0)]).views is None
+
+
+def test_cached_samples_are_the_same_samples(files):
+    original = open_data([*files, files[0][:300]])
+    kept = cached(original, threads=2)
+    assert kept.fingerprint == original.fingerprint
+    assert len(kept) == len(original)
+    for i in range(len(files)):
+        assert np.array_equal(kept.read(i), original.read(i))
+        assert kept.name(i) == original.name(i)
+    with pytest.raises(BadSample) as why:
+        kept.read(len(files))
+    with pytest.raises(BadSample, match=re.escape(str(why.value))):
+        original.read(len(files))
+
+
+def test_a_cache_larger_than_memory_is_refused(files, monkeypatch):
+    samples = open_data(files)
+    size = sum(p.nbytes for p in (samples.read(i) for i in range(len(files))))
+    assert estimate(samples) == pytest.approx(size)
+    monkeypatch.setattr("selftaught.data.cached.free_memory", lambda: size)
+    with pytest.raises(UserError, match="leave --cache away"):
+        cached(samples)
+
+
+# -------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "must be a uint8 array"),
+        (np.zeros((4, 4), np.uint8), "must be a uint8 array"),
+        (np.zeros((0, 4, 3), np.uint8), "has no pixels"),
+    ],
+)
+def test_wrong_arrays_are_refused_in_words(image, words):
+    with pytest.raises(UserError, match=words):
+        augment.simclr(8)(image, sample_rng(0, 0, 0))
+    if image.ndim == 3:
+        with pytest.raises(UserError, match=words):
+            augment.simclr(8).batch(image[None])
+
+
+def test_lists_of_wrong_things_are_refused():
+    pipeline = augment.simclr(8)
+    with pytest.raises(BadSample, match="not finite"):
+        pipeline.batch([np.full((4, 4, 3), np.nan, np.float32)])
+    with pytest.raises(BadSample, match="channels"):
+        pipeline.batch([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 5), np.uint8)])
+    with pytest.raises(UserError, match="2 images need 2 generators, got 1"):
+        pipeline.batch(np.zeros((2, 4, 4, 3), np.uint8), Rngs(0, [(0, 0)]))
+
+
+LIMITS = st.sampled_from([-(2**31), -2, -1, 0, 1, 2, 3, 7, 8, 9, 64, 2**14, 2**30, 2**31 - 1])
+FLOATS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-300, 1e6, 1e300, np.inf, -np.inf, np.nan])
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_entry_points_survive_whatever_they_are_given(data):
+    """Either views are written, all of their bytes and no other, or an error in words is raised."""
+    draw = data.draw
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    channels = draw(st.integers(1, 6))
+    scale = draw(st.sampled_from([1, 1, 1, 2, 4, 8]))
+    rows, columns = -(-height // scale), -(-width // scale)
+    image = np.random.default_rng(0).integers(0, 256, (rows, columns, channels), dtype=np.uint8)
+    if draw(st.booleans()):
+        image = image[::-1, ::-1]
+    size = draw(st.integers(1, 40))
+    views = (
+        View(size, interpolation=draw(st.sampled_from(["bilinear", "bicubic"])), blur_radius=5),
+    )
+    table, kept = native.located([image], height, width, scale)
+    params = native.draw(
+        views,
+        np.random.default_rng(draw(st.integers(0, 99))).random((1, 1, DRAWS)),
+        np.array([height], np.int32),
+        np.array([width], np.int32),
+    )
+    for name in draw(st.lists(st.sampled_from(list(native.PARAMS.names)), max_size=2)):
+        kind = FLOATS if name in ("factors", "sigma") else LIMITS
+        field = params[name].reshape(-1)
+        field[draw(st.integers(0, len(field) - 1))] = draw(kind)
+        params[name] = field.reshape(params[name].shape)
+    if draw(st.integers(0, 3)) == 0:
+        table[draw(st.sampled_from(["height", "width", "scale", "step"]))] = draw(
+            st.sampled_from([-(2**31), -1, 0])
+        )
+    out = np.full(channels * size * size + 64, 77, np.uint8)
+    for processor in (0, 1, 2):
+        try:
+            native.render(table, channels, views, params, [out.ctypes.data + 32], 1, processor)
+        except UserError:
+            assert (out == 77).all()
+    assert (out[:32] == 77).all()
+    assert (out[-32:] == 77).all()
+    del kept
+
+
+def test_without_the_library_one_line_says_so_and_views_are_the_reference(photos):
+    code = (
+        "import numpy as np, logging; logging.basicConfig()\n"
+        "from selftaught import augment\n"
+        "from selftaught.augment import render, sample_rng\n"
+        "image = np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3)\n"
+        "p = augment.simclr(16)\n"
+        "views = [p(image, sample_rng(0, 0, i)) for i in range(3)]\n"
+        "batch = p.batch([image] * 3, [sample_rng(0, 0, i) for i in range(3)])\n"
+        "params = p.draw(sample_rng(0, 0, 2), 30, 40)\n"
+        "want = render.render_view(image, p.views[1], params[1])\n"
+        "assert (views[2][1] == want).all() and (batch[1][2].numpy() == want).all()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"SELFTAUGHT_NATIVE": "0", "PATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("slow reference pipeline") == 1
+
+
+def test_a_library_that_is_missing_is_not_an_error(monkeypatch, caplog):
+    monkeypatch.setattr(native, "NAME", "nowhere.so")
+    with caplog.at_level(logging.WARNING, "selftaught"):
+        assert native.library.__wrapped__() is None
+    assert "no C++ compiler was found" in caplog.text
