@@ -58,13 +58,13 @@ def cached(samples: Samples, threads: int = 1) -> Samples:
         UserError: they would take more than `SHARE` of the free memory.
     """
     need, free = estimate(samples), free_memory()
-    gib = f"{need / 2**30:.1f} GiB"
+    size = f"{need / 2**30:.1f} GiB" if need >= 2**30 else f"{need / 2**20:.0f} MiB"
     if free is not None and need > SHARE * free:
         raise UserError(
-            f"{len(samples):,} images would take {gib} as pixels, and {free / 2**30:.1f} GiB of "
+            f"{len(samples):,} images would take {size} as pixels, and {free / 2**30:.1f} GiB of "
             "memory are free: leave --cache away, or store the images smaller"
         )
-    log.info("keeping %s images in memory, about %s", f"{len(samples):,}", gib)
+    log.info("keeping %s images in memory, about %s", f"{len(samples):,}", size)
     block, used = np.empty(0, np.uint8), 0
     kept: list[np.ndarray | BadSample] = []
     with ThreadPoolExecutor(threads) as pool:
