@@ -44,7 +44,7 @@ class Pool:
         for process in self.processes:
             process.start()
 
-    def run(self, function: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Any]:
+    def run(self, function: Callable[..., Any], *arguments: Any, timeout: float = 300) -> list[Any]:
         for tasks in self.tasks:
             tasks.put((function, arguments))
         answers: dict[int, Any] = {}

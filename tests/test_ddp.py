@@ -89,7 +89,9 @@ def test_a_process_that_is_lost_ends_the_other(folder, tmp_path):
     subprocess.run(["kill", "-9", str(partner(process))], check=True)
     code, errors = ended(process)
     assert time.monotonic() - begun < 20
-    assert code == 75, errors
+    # Fabric kills the first process when another has failed, and on a busy machine it is quicker
+    # than the first process's own end, which has said what happened by then
+    assert code in (75, -9), errors
     assert "another of the 2 processes of this run has ended" in errors
     assert "Traceback" not in errors
     assert last(tmp_path / "run")["step"] >= 1
