@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from types import MethodType
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from selftaught import report
 from selftaught.augment.device import normalize
+from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
 from selftaught.diagnose import measures
 from selftaught.diagnose.doctor import Doctor
@@ -41,21 +43,8 @@ def make(name: str, samples: int = 24):
     return CASES[name].make(name, samples)
 
 
-class Arrays:
-    """A dataset of arrays, as far as views need one."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def read(self, i):
-        return self.images[i]
-
-
 def batch_of(method, count: int = 8) -> Batch:
-    views = Views(Arrays(photos(count)), method.views(method.encoder.size), 0)
+    views = Views(open_data(photos(count)), method.views(method.encoder.size), 0)
     item = collate([views[0, i] for i in range(count)])
     return Batch(normalize(item.views, method.encoder.mean, method.encoder.std), item.index)
 
@@ -355,6 +344,18 @@ def test_what_has_passed_is_not_standing():
     assert watch.standing() == set()
 
 
+def test_the_page_lists_every_rule():
+    page = (Path(__file__).parent.parent / "docs" / "doctor.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| (.+) \| (note|warning|failure) \| at (least|most) (\S+) \|$", page, re.M
+    )
+    known = [
+        (r.name, r.severity, "least" if r.below else "most", f"{r.limit:g}")
+        for r in (*BEFORE, *DURING)
+    ]
+    assert rows == known
+
+
 # before the first step ---------------------------------------------------------------------------
 
 
@@ -362,7 +363,7 @@ def test_the_probe_sees_constant_and_repeated_images():
     images = photos(40)
     images[:10] = 255
     images[10:20] = images[30]
-    side, constant, repeated = probe(Arrays(images), 1.0)
+    side, constant, repeated = probe(open_data(images), 1.0)
     assert (side, constant) == (40, 0.25)
     assert repeated == pytest.approx(19 / 40)
 
@@ -371,7 +372,7 @@ def test_the_intake_takes_the_highest_rate_and_where_it_is():
     method = make("moco_v2")
     found = intake(
         method,
-        Arrays(photos()),
+        open_data(photos()),
         options={"momentum": 0.99},
         size=32,
         batch=8,
@@ -402,7 +403,7 @@ def weights(method) -> list[torch.Tensor]:
 def test_a_run_is_the_same_with_and_without_the_doctor(name, tmp_path, monkeypatch, caplog):
     seen = pretrain(make(name), photos(), tmp_path / "seen", **RUN)
     found = diagnosis(tmp_path / "seen")
-    assert len(found["course"]) >= 3
+    assert len(found["course"]) >= 2
     assert "cannot look" not in caplog.text
     monkeypatch.setattr(Doctor, "listen", lambda self, views: None)
     alone = pretrain(make(name), photos(), tmp_path / "alone", **RUN)
@@ -479,7 +480,7 @@ def test_looks_become_rare_where_they_cost_too_much(tmp_path, monkeypatch):
     doctor.done = 100  # a second a step: 10 s may be spent
     doctor.spent = 1.0
     doctor._plan(clock, cost=0.5)
-    assert doctor.next == 120  # EXAMS looks
+    assert doctor.next == 119  # EXAMS looks
     doctor.spent = 9.0
     doctor._plan(clock, cost=0.5)
     assert doctor.next > 600

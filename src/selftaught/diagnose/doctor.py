@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -27,8 +28,9 @@ FILE = "diagnosis.json"
 EXAMS = 50
 """Looks in a training, where they cost little enough."""
 
-SHARE, LEAST = 0.01, 0.5
-"""Of the training's time that looks may take, and seconds that short trainings grant them."""
+SHARE, SHORT, LEAST = 0.01, 0.03, 0.5
+"""Of the training's time that looks may take; of that of a short one, which grants up to so many
+seconds."""
 
 EARLY = 0.4
 """Share of that time that may be spent at once, when there is most to save."""
@@ -118,6 +120,7 @@ class Doctor:
         self.copies = _copies(method)
         self.begun = time.perf_counter()
         self.spent, self.cost = 0.0, 0.0
+        self.costs: list[float] = []
         self.next, self.blind = done, False
         self.first = done
         if done:
@@ -160,7 +163,7 @@ class Doctor:
         step = self.done
         self.done += 1
         if step % max(1, self.steps // KEPT) == 0:
-            self.recent.append((self.done, torch.stack(list(terms.values())).sum()))
+            self.recent.append((self.done, torch.as_tensor(sum(terms.values()))))
         if self.heard is None:
             return
         begun = time.perf_counter()
@@ -175,15 +178,16 @@ class Doctor:
         self.course.append(exam)
         self._tell(self.watch.look(exam))
         now = time.perf_counter()
-        self.spent += self.cost + now - begun
-        self._plan(now, self.cost + now - begun)
+        self.costs.append(self.cost + now - begun)
+        self.spent += self.costs[-1]
+        self._plan(now, median(self.costs))  # the first is the slowest
 
     def _plan(self, now: float, cost: float) -> None:
         """When to look next: EXAMS times in a training, rarer where that would take too long."""
-        self.next = self.done + max(1, self.steps // EXAMS)
+        self.next = self.done + max(1, self.steps // EXAMS) - 1
         each = (now - self.begun) / max(1, self.done - self.first)
         whole = each * self.steps
-        allowed = max(SHARE * whole, LEAST)
+        allowed = max(SHARE * whole, min(SHORT * whole, LEAST))
         left = allowed * (EARLY + (1 - EARLY) * self.done / self.steps) - self.spent
         if cost > left:
             wait = (cost - left) / ((1 - EARLY) * allowed) * self.steps
@@ -196,7 +200,9 @@ class Doctor:
         found = self._of_loss(exam.loss, values) | self._of_weights(lr) | self._of_heard()
         if self.images:
             found |= _of_images(self.images)
-            if len(self.course) % SIGHTS == 0 or self.done == self.steps:  # the last is shown
+            if (
+                len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps
+            ):  # the last is shown
                 found |= self._of_features(self.images[0])
             if "related" in found:
                 found["related"] = self._smooth("related", found["related"])
@@ -246,14 +252,15 @@ class Doctor:
         if not all(bool(z.isfinite().all()) for z in heard.embeddings + heard.goals):
             return found
         if (both := heard.views()) and len(both[0]) >= MANY:
-            found["agreeing"] = self._smooth("agreeing", measures.related(*both))
+            found["agreeing"] = self._smooth("agreeing", measures.related(*map(_few, both)))
         if heard.embeddings:
-            z = heard.embeddings[0].flatten(0, -2)[:IMAGES].float()
+            z = _few(heard.embeddings[0])
             found["embedding_spread"] = measures.spread(z)
             found["embedding_rank"] = _rank(z)
             if len(z) > 1:
                 found["uniformity"] = measures.uniformity(z)
-        for subject, gradient, goal in heard.pairs()[:1]:
+        for pair in heard.pairs()[:1]:
+            subject, gradient, goal = map(_few, pair)
             found["alignment"] = measures.alignment(subject, goal)
             if found["alignment"] > MET:
                 found["pulled"] = measures.pulled(gradient, goal)
@@ -265,7 +272,8 @@ class Doctor:
             if z.shape == p.shape:
                 found["predicted"] = _ratio(p - z, z)
         if heard.logits:
-            p = self.method.distribution(heard.logits[0].flatten(0, -2).float())
+            logits = heard.logits[0].flatten(0, -2)[:IMAGES].float()
+            p = self.method.distribution(logits).cpu()
             found["entropy"], found["largest"] = measures.entropy(p), measures.largest(p)
         return found
 
@@ -283,7 +291,7 @@ class Doctor:
         for m, _ in modes:
             m.training = False
         try:
-            x = encoder.forward(images.to(next(encoder.parameters()).dtype)).float()
+            x = encoder.forward(images.to(next(encoder.parameters()).dtype)).float().cpu()
         finally:
             for m, training in modes:
                 m.training = training
@@ -449,6 +457,11 @@ def _slice(x: Tensor) -> Tensor:
     return torch.as_strided(x, (min(x.numel(), SLICE),), (1,)).clone()
 
 
+def _few(x: Tensor) -> Tensor:
+    """[..., D] -> at most IMAGES rows of it, on the CPU, where all devices' figures are alike."""
+    return x.flatten(0, -2)[:IMAGES].float().cpu()
+
+
 def _norm(tensors: Iterable[Tensor | None]) -> Tensor:
     present = [x for x in tensors if x is not None]
     if not present:
@@ -499,8 +512,8 @@ def _of_images(images: list[Tensor]) -> dict[str, Any]:
         "detail": images[0].float().std((2, 3)).amax(1).median().item(),
     }
     if len(images) == 2 and len(images[0]) >= MANY:
-        small = [measures.thumbnails(x) for x in images]
+        small = [measures.thumbnails(x).cpu() for x in images]
         found["pixels"] = measures.matched(*small)
         found["related"] = measures.related(*small)
-        found["hues"] = measures.matched(*map(measures.colours, images))
+        found["hues"] = measures.matched(*(measures.colours(x).cpu() for x in images))
     return found
