@@ -166,7 +166,7 @@ def pretrain(
     per_epoch = len(samples) // batch
     steps = per_epoch * epochs
     state = None
-    with StopSignals() as signals, told(out, signals), _no_denormals():
+    with StopSignals() as signals, told(out, signals), _no_denormals(), _room_to_read(fabric):
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
             content = describe(method, data, settings)
             state = _begin(out, content, facts, steps, method, resume, overwrite, force)
@@ -258,6 +258,23 @@ def _no_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+@contextmanager
+def _room_to_read(fabric: Fabric) -> Iterator[None]:
+    """Leave cores to the processes that make views.
+
+    Threads of one operation wait for each other: with one thread on a core that has other work all
+    are as slow as that one, several times slower than without it. Their number depends on the
+    machine alone, not on how many processes read, because the last digits of sums depend on it.
+    """
+    before = torch.get_num_threads()
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, min(before, _cores(fabric) - _workers(fabric))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # before the first step -----------------------------------------------------------------------
@@ -401,11 +418,16 @@ def _words(fabric: Fabric) -> str:
     return {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(name), "fp32")
 
 
+def _cores(fabric: Fabric) -> int:
+    """Of this machine, for each process of the run."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size)))
+
+
 def _workers(fabric: Fabric) -> int:
     """Processes that make views: all cores but one for a GPU; on a CPU the network needs them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
-    return max(1, min(16, cores - 1)) if fabric.device.type != "cpu" else max(1, cores // 2)
+    cores = _cores(fabric)
+    return max(1, min(16, cores - 1) if fabric.device.type != "cpu" else cores // 4)
 
 
 def _recipe(
