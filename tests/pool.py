@@ -1,5 +1,6 @@
 """Two gloo processes that run functions for the tests, started once a session."""
 
+import multiprocessing
 import queue
 import tempfile
 import traceback
@@ -11,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 WORLD = 2
+NAME = "pool"
 
 
 def _serve(rank: int, folder: str, tasks: Any, results: Any) -> None:
@@ -26,6 +28,11 @@ def _serve(rank: int, folder: str, tasks: Any, results: Any) -> None:
     dist.destroy_process_group()
 
 
+def other_children() -> list[Any]:
+    """Processes that this one started, without those of a pool."""
+    return [c for c in multiprocessing.active_children() if not c.name.startswith(NAME)]
+
+
 class Pool:
     """`run(f, *a)` calls `f(rank, *a)` in both processes at once and returns both results."""
 
@@ -38,7 +45,12 @@ class Pool:
         self.tasks = [context.Queue() for _ in range(WORLD)]
         self.results = context.Queue()
         self.processes = [
-            context.Process(target=_serve, args=(r, self.folder.name, q, self.results), daemon=True)
+            context.Process(
+                name=f"{NAME}-{r}",
+                target=_serve,
+                args=(r, self.folder.name, q, self.results),
+                daemon=True,
+            )
             for r, q in enumerate(self.tasks)
         ]
         for process in self.processes:

@@ -14,6 +14,7 @@ from selftaught.data import check as check_module
 from selftaught.data import quarantine as bad_list
 from selftaught.data.check import check, scan
 from selftaught.errors import UserError
+from tests.pool import other_children
 
 RNG = np.random.default_rng(0)
 
@@ -198,15 +199,13 @@ def test_what_cannot_be_sent_is_read_here(caplog):
 
 
 def test_nothing_is_left_running_when_stopped(tmp_path):
-    import multiprocessing
-
     for k in range(40):
         (tmp_path / f"{k:02}.png").write_bytes(saved(Image.new("L", (40, 40), k)))
     found = scan(open_data(tmp_path), workers=2)
     next(found)
-    assert multiprocessing.active_children()
+    assert other_children()
     found.close()  # type: ignore[attr-defined]
-    assert not multiprocessing.active_children()
+    assert not other_children()
 
 
 def test_errors_come_before_the_work(tmp_path):

@@ -4,7 +4,6 @@ Runs are those of the command line. What needs a process of its own is one, `pyt
 the rest calls `main` here, which spares seconds of imports.
 """
 
-import multiprocessing
 import os
 import random
 import resource
@@ -28,6 +27,7 @@ from selftaught.data import quarantine
 from selftaught.engine import pretrain as engine
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.errors import Interrupted, TrainingError
+from tests.pool import other_children
 from tests.test_engine import Killed, curve, killed_after, make, photos, train
 
 SMALL = ["--backbone", "test_resnet", "--size", "32", "--batch", "8", "--precision", "fp32"]
@@ -182,7 +182,7 @@ def on_second_epoch(method, act):
 
 
 def kill_a_worker() -> None:
-    for child in multiprocessing.active_children():
+    for child in other_children():
         child.kill()
         child.join()
 
@@ -517,5 +517,5 @@ def test_training_leaves_the_process_as_it_was(tmp_path):
     after = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert after == handlers
     assert "selftaught" not in getattr(signal.getsignal(signal.SIGCHLD), "__module__", "")
-    assert multiprocessing.active_children() == []
+    assert other_children() == []
     assert torch.tensor(5e-324, dtype=torch.float64) * 1 > 0  # values next to zero are values
