@@ -365,7 +365,7 @@ BEFORE: tuple[Rule[Before], ...] = (
     ),
     Rule(
         "slow target",
-        lambda f: f.half_life if f.steps >= 100 else None,
+        lambda f: f.half_life if f.steps >= 50 else None,
         1.0,
         "half of the slow copy is new only after {figure:.1f} times the whole training of "
         "{facts.steps} steps (at most {limit:g} times)",
