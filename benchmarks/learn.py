@@ -61,13 +61,16 @@ PRESETS = {
     "barlow_twins": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
     "vicreg": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
     # the assignments of a fresh small network are uniform at the paper's epsilon, 0.05, and stay so
-    "swav": Preset({**SMALL, **FEW, "prototypes": 128, "epsilon": 0.01, "freeze": 0.02}),
+    "swav": Preset(
+        {**SMALL, **FEW, "blur": 0.0, "prototypes": 128, "epsilon": 0.01, "freeze": 0.02}
+    ),
     "dino": Preset(
-        {**FEW, "prototypes": 512, "hidden": 256, "bottleneck": 64, "momentum": (0.98, 1.0)}
+        {**FEW, "blur": (0.0, 0.0, 0.0), "solarize": 0.0, "prototypes": 512, "hidden": 256}
+        | {"bottleneck": 64, "momentum": (0.98, 1.0)}
     ),
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "rotation": Preset({}, {"lr": 1e-3}),
-    "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98}),
+    "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),
     "ijepa": Preset({"dim": 64, "depth": 2, "heads": 2, "momentum": (0.98, 1.0)}, {}, VIT),
     "jigsaw": Preset({"count": 100, "tile_dim": 64, "hidden": (256,), "puzzles": 4}),

@@ -544,6 +544,9 @@ def test_recipes_are_the_papers():
     assert swav[0].jitter == (0.8, 0.8, 0.8, 0.2)
     assert {v.blur for v in swav} == {0.5}
     assert {v.interpolation for v in swav} == {"bilinear"}
+    sharp = augment.multicrop(32, 14, 2, blur=(0.3, 0.2, 0.1), solarize=0.0).views
+    assert [v.blur for v in sharp] == [0.3, 0.2, 0.1, 0.1]
+    assert {v.solarize for v in sharp} == {0.0}
     assert augment.crop(224).views == (View(224, (0.2, 1.0), interpolation="bicubic"),)
     assert (augment.plain(224).resize, augment.plain(96).resize) == (256, 110)
     assert augment.plain(32).resize == 32

@@ -103,6 +103,8 @@ def multicrop(
     global_scale: Range = (0.4, 1.0),
     local_scale: Range = (0.05, 0.4),
     family: Literal["dino", "swav"] = "dino",
+    blur: tuple[float, float, float] | None = None,
+    solarize: float | None = None,
 ) -> Views:
     """Two large views, then `local_crops` small ones.
 
@@ -117,16 +119,20 @@ def multicrop(
         local_crops: Number of local views.
         global_scale: Area of the global crops, as fractions of the image.
         local_scale: Area of the local crops, as fractions of the image.
-        family: Whose colours and interpolation.
+        family: Whose colours, interpolation, blur and solarization.
+        blur: Probabilities in the first, the second and the local views; none for the family's.
+        solarize: Probability in the second view; none for the family's.
     """
     if family == "dino":
         first, second = byol(size, global_scale).views
     else:
         first, second = simclr(size, scale=global_scale).views
         first = second = replace(first, blur_radius=None)
-    local = replace(
-        first, size=local_size, scale=local_scale, blur=0.5, blur_radius=None, solarize=0.0
-    )
+    local = replace(first, size=local_size, scale=local_scale, blur=0.5, solarize=0.0)
+    if blur is not None:
+        first, second, local = (replace(v, blur=p) for v, p in zip((first, second, local), blur))
+    if solarize is not None:
+        second = replace(second, solarize=solarize)
     return Views((first, second) + (local,) * local_crops)
 
 

@@ -34,6 +34,7 @@ class SwAV(Method):
         local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe(
@@ -66,13 +67,14 @@ class SwAV(Method):
         local_size: int | None = None,
         global_scale: tuple[float, float] = (0.14, 1.0),
         local_scale: tuple[float, float] = (0.05, 0.14),
+        blur: float = 0.5,
     ):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.freeze, self.queue, self.queue_start = freeze, queue, queue_start
         self.local_crops, self.local_size = local_crops, local_size
-        self.global_scale, self.local_scale = global_scale, local_scale
+        self.global_scale, self.local_scale, self.blur = global_scale, local_scale, blur
         self.projector = mlp(backbone.dim, hidden, dim)
         self.scores = nn.Linear(dim, prototypes, bias=False)
         self.register_buffer("earlier", torch.zeros(2, queue, dim))
@@ -86,7 +88,8 @@ class SwAV(Method):
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
         scales = self.global_scale, self.local_scale
-        return augment.multicrop(size, local_size, self.local_crops, *scales, family="swav")
+        blur = (self.blur,) * 3
+        return augment.multicrop(size, local_size, self.local_crops, *scales, "swav", blur)
 
     def loss(self, batch: Batch) -> Tensor:
         """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]."""

@@ -33,6 +33,7 @@ class DenseCL(Method):
         weight: of the dense loss, in [0, 1]; the loss of the whole image has the rest.
         momentum: of the target, in [0, 1).
         temperature: of the softmax over similarities, above 0.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True)
@@ -57,10 +58,12 @@ class DenseCL(Method):
         weight: float = 0.5,
         momentum: float = 0.999,
         temperature: float = 0.2,
+        blur: float = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.hidden, self.queue = backbone, dim, hidden, queue
-        self.weight, self.momentum, self.temperature = weight, momentum, temperature
+        self.weight, self.momentum = weight, momentum
+        self.temperature, self.blur = temperature, blur
         self.projector = mlp(backbone.dim, hidden, dim, norm=False)
         self.dense_projector = mlp(backbone.dim, hidden, dim, norm=False)
         self.target = frozen_copy(self.online)
@@ -76,7 +79,7 @@ class DenseCL(Method):
         return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
-        return augment.moco(size)
+        return augment.moco(size, blur=self.blur)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: two [B, C, H, W], queries and keys."""

@@ -37,6 +37,8 @@ class DINO(Method):
         local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
+        blur: probabilities in the first, the second and the local views; 0,0,0 for small images.
+        solarize: probability in the second view; 0 for small images.
     """
 
     recipe = Recipe(
@@ -74,6 +76,8 @@ class DINO(Method):
         local_size: int | None = None,
         global_scale: tuple[float, float] = (0.4, 1.0),
         local_scale: tuple[float, float] = (0.05, 0.4),
+        blur: tuple[float, float, float] = (1.0, 0.1, 0.5),
+        solarize: float = 0.2,
     ):
         super().__init__()
         self.backbone, self.prototypes, self.hidden = backbone, prototypes, hidden
@@ -83,6 +87,7 @@ class DINO(Method):
         self.center_momentum, self.freeze = center_momentum, freeze
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale = global_scale, local_scale
+        self.blur, self.solarize = blur, solarize
         self.head = prototype_head(
             backbone.dim, hidden, bottleneck, prototypes, scale=not norm_last_layer
         )
@@ -106,7 +111,9 @@ class DINO(Method):
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
         scales = self.global_scale, self.local_scale
-        return augment.multicrop(size, local_size, self.local_crops, *scales, family="dino")
+        return augment.multicrop(
+            size, local_size, self.local_crops, *scales, "dino", self.blur, self.solarize
+        )
 
     def loss(self, batch: Batch) -> Tensor:
         """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]."""
