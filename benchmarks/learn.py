@@ -70,6 +70,7 @@ PRESETS = {
     ),
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "rotation": Preset({}, {"lr": 1e-3}),
+    "finetune": Preset(),
     "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),
     "ijepa": Preset({"dim": 64, "depth": 2, "heads": 2, "momentum": (0.98, 1.0)}, {}, VIT),

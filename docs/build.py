@@ -29,6 +29,7 @@ FAMILIES = {
     "predictive": "The features of hidden regions are predicted, not their pixels.",
     "pretext": "A puzzle whose answer is known: the classics.",
     "dense": "Cells of the feature map are compared, for tasks that need places.",
+    "supervised": "Labels are learned, to see what an encoder is worth as a start.",
 }
 """Order and one sentence for each family."""
 

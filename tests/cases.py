@@ -37,6 +37,7 @@ CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
+    "finetune": Case({"classes": 3}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),
     "byol": Case({"hidden": 32, "dim": 16}),
     "moco_v2": Case({"dim": 16, "queue": 12}),

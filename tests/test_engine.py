@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selftaught import methods
 from selftaught.engine import checkpoint
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.feed import Order
@@ -26,6 +27,10 @@ def photos(count: int = 24, side: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
+def labelled(images: np.ndarray, classes: int = 3) -> list[tuple[np.ndarray, int]]:
+    return [(image, i % classes) for i, image in enumerate(images)]
+
+
 def make(name: str = "simclr", samples: int = 24):
     torch.manual_seed(0)
     return CASES[name].make(name, samples)
@@ -38,7 +43,8 @@ def curve(out: Path) -> list[dict[str, str]]:
 
 def train(out: Path, name: str = "simclr", data=None, method=None, **options):
     options = {"epochs": 2, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"} | options
-    data = photos() if data is None else data
+    if data is None:
+        data = labelled(photos()) if methods.find(name).supervised else photos()
     return pretrain(method or make(name), data, out, evaluate=False, **options)
 
 
@@ -278,3 +284,60 @@ def test_the_network_computes_in_the_precision_that_is_named(tmp_path, precision
     train(tmp_path / "run", method=method, precision=precision)
     assert len(seen) >= 6
     assert set(seen) == {dtype}
+
+
+# labels --------------------------------------------------------------------------------------
+
+
+def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_path):
+    images = photos(24)
+    data = labelled(images)
+    data[5] = (b"no image", 2)  # another takes its place, and brings its own label
+    data[7] = (images[7], -1)  # nothing is known of it: left out
+    method, seen = make("finetune"), {}
+
+    def loss(self, batch: Batch):
+        if self is method:
+            seen.update(zip(batch.index.tolist(), batch.label.tolist()))
+        return type(self).loss(self, batch)
+
+    method.loss = MethodType(loss, method)
+    train(tmp_path / "run", "finetune", data, method, epochs=8, max_bad=0.2)
+    kept = [label for _, label in data if label >= 0]
+    assert len(seen) == 22
+    assert all(kept[index] == label for index, label in seen.items())
+
+
+def test_others_are_handed_none_and_train_as_without(tmp_path):
+    for out, data in ((tmp_path / "with", labelled(photos())), (tmp_path / "without", photos())):
+        method, seen = make(), []
+
+        def loss(self, batch: Batch, seen=seen):
+            seen.append(batch.label)
+            return type(self).loss(self, batch)
+
+        method.loss = MethodType(loss, method)
+        train(out, data=data, method=method)
+        assert set(seen) == {None}
+    assert curve(tmp_path / "with") == curve(tmp_path / "without")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (photos(), "this data has no labels"),
+        (labelled(photos(), 1), "this data has labels of one class"),
+        (labelled(photos(), 5), r"go up to 4, and this Finetune has outputs for 3 classes"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_told_before_the_first_step(tmp_path, data, words):
+    with pytest.raises(UserError, match=words):
+        train(tmp_path / "run", "finetune", data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_learned_from_labels_is_not_scored_on_them(tmp_path, caplog):
+    caplog.set_level("INFO", "selftaught")
+    pretrain(make("finetune"), labelled(photos()), tmp_path / "run", epochs=1, batch=8, workers=0)
+    assert "it has learned these labels" in caplog.text
+    assert not (tmp_path / "run" / "scores.json").exists()

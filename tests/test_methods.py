@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from selftaught import augment, dist, methods
 from selftaught.backbones import backbone
+from selftaught.config import FILLED
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
@@ -80,7 +81,8 @@ def batch(name: str, method: Any, count: int = BATCH, epoch: int = 0) -> Batch:
 
 
 def rows(whole: Batch, which: Any) -> Batch:
-    return Batch(each_leaf(lambda x: x[which], whole.views), whole.index[which])
+    views = each_leaf(lambda x: x[which], whole.views)
+    return Batch(views, whole.index[which], whole.label[which])
 
 
 @dataclasses.dataclass
@@ -177,7 +179,7 @@ def test_documented_and_typed(name):
             assert parameter.default == given[parameter.name].default
             assert parameter.parse(parameter.default) == parameter.default
         else:
-            assert parameter.name == "samples", f"{parameter.name} needs the paper's default"
+            assert parameter.name in FILLED, f"{parameter.name} needs the paper's default"
 
 
 @each
@@ -197,7 +199,7 @@ def test_recipe_is_in_range(name):
 @each
 def test_parameters_are_stored_under_their_names(name):
     method = CASES[name].make(name, SAMPLES)
-    options = {**CASES[name].options, "samples": SAMPLES}
+    options = {"classes": 3, **CASES[name].options, "samples": SAMPLES}
     for parameter in methods.signature(name).parameters:
         if parameter.type is not None:
             expected = options.get(parameter.name, parameter.default)
@@ -210,8 +212,9 @@ def test_defaults_construct(name):
     cls = methods.find(name)
     # as many samples as the papers' numbers of clusters ask for
     samples = {"samples": 100_000} if "samples" in methods.signature(name) else {}
+    classes = {"classes": 1000} if cls.supervised else {}
     with torch.device("meta"):
-        method = cls(backbone(cls.default_backbone), **samples)
+        method = cls(backbone(cls.default_backbone), **samples, **classes)
     assert method.progress == 0
     method.views(224)
 

@@ -28,7 +28,7 @@ SECTIONS = {
     "training": "parameters of pretrain",
     IGNORED: "not read",
 }
-FILLED = ("samples",)
+FILLED = ("samples", "classes")
 """Parameters of methods that only the data can give."""
 
 

@@ -152,6 +152,9 @@ class Method(nn.Module, ABC):
     min_batch: ClassVar[int] = 2
     """Smallest batch, over all processes, for which the loss means something."""
 
+    supervised: ClassVar[bool] = False
+    """Whether the loss needs `Batch.label`, which is below the parameter `classes`."""
+
     reset: ClassVar[tuple[str, ...]] = ()
     """Names of submodules that `on_epoch` makes anew; the engine drops their optimizer state."""
 

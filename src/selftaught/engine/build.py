@@ -62,7 +62,27 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
     encoder = Image(**given)
     if "samples" in signature:
         options = {"samples": len(samples)} | options
+    if "classes" in signature:
+        options = {"classes": count_classes(samples, name)} | options
     return kind(encoder, **options)
+
+
+def count_classes(samples: Any, name: str) -> int:
+    """Number of classes of labelled data.
+
+    Raises:
+        UserError: there are no labels, or fewer than two classes.
+    """
+    labels = samples.labels
+    count = 0 if labels is None or not len(labels) else int(labels.max()) + 1
+    if count < 2:
+        known = "no labels" if count < 1 else "labels of one class"
+        raise UserError(
+            f"{name} learns from labels of two classes at least, and this data has {known}: sort "
+            "the images into one folder a class, or name a column or a CSV of path,label with "
+            "--labels"
+        )
+    return count
 
 
 def method_name(method: Method) -> str:

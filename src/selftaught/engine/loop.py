@@ -66,6 +66,7 @@ class Loop:
         channels_last: memory layout of images.
         max_bad: number of unreadable samples above which the data is too broken.
         names: of samples, for messages.
+        labels: [N] of all samples, for supervised methods alone.
         doctor: watches, in the first process.
     """
 
@@ -89,6 +90,7 @@ class Loop:
     channels_last: bool
     max_bad: int
     names: Any
+    labels: Tensor | None = None
     doctor: Doctor | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -194,8 +196,9 @@ class Loop:
             self.metrics.add(row)
 
     def _on_device(self, item: Item) -> Batch:
-        views, index = self.fabric.to_device((item.views, item.index))
-        return Batch(normalize(views, self.mean, self.std, self.channels_last), index)
+        label = None if self.labels is None else self.labels[item.index]
+        views, index, label = self.fabric.to_device((item.views, item.index, label))
+        return Batch(normalize(views, self.mean, self.std, self.channels_last), index, label)
 
     def _clip(self) -> Tensor | None:
         if self.recipe.clip is None:

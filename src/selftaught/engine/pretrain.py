@@ -26,11 +26,11 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
-from selftaught.data.selection import without
+from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import optim
-from selftaught.engine.build import describe, method_name, options_of
+from selftaught.engine.build import count_classes, describe, method_name, options_of
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
@@ -156,6 +156,8 @@ def pretrain(
     )
     if quarantine:
         samples = without(samples, quarantine)
+    if method.supervised:
+        samples = _labelled(samples, method)
     held = _held_out(test, labels, samples, method) if evaluate and test else None
     fabric = _fabric(accelerator, devices, precision)
     _fits(method, len(samples), batch, accumulate, fabric.world_size)
@@ -218,6 +220,7 @@ def pretrain(
             channels_last=channels_last,
             max_bad=int(max_bad * len(samples)),
             names=samples.name,
+            labels=torch.from_numpy(samples.labels) if method.supervised else None,
             doctor=Doctor(
                 method, out / FILE, steps, batch // accumulate, state["step"] if state else 0
             )
@@ -311,6 +314,20 @@ def _check(settings: dict[str, Any]) -> None:
     for name, top in (("warmup", 1), ("max_bad", 1)):
         if settings[name] is not None and not 0 <= settings[name] <= top:
             raise UserError(f"{name} is a fraction from 0 to 1, got {settings[name]}")
+
+
+def _labelled(samples: Samples, method: Method) -> Samples:
+    """The samples that a supervised method can learn from."""
+    count, outputs = count_classes(samples, method_name(method)), options_of(method)["classes"]
+    if count > outputs:
+        raise UserError(
+            f"the labels of this data go up to {count - 1}, and this {type(method).__name__} has "
+            f"outputs for {outputs} classes; make it with classes={count}"
+        )
+    known = np.flatnonzero(np.asarray(samples.labels) >= 0)
+    if len(known) < len(samples):
+        log.info("%s of %s images have labels", f"{len(known):,}", f"{len(samples):,}")
+    return samples if len(known) == len(samples) else select(samples, known)
 
 
 def _held_out(test: str, labels: str | None, samples: Samples, method: Method) -> Samples:
@@ -548,9 +565,12 @@ def _estimate(
     begun = time.perf_counter()
     items = [_readable(views, i % len(views.samples)) for i in range(PROBE)]
     each = (time.perf_counter() - begun) / PROBE
-    item = collate(items)
+    item, samples = collate(items), views.samples
     moved, index = fabric.to_device((item.views, item.index))
-    small = Batch(normalize(moved, _image(method).mean, _image(method).std), index)
+    label = torch.from_numpy(samples.labels)[item.index] if method.supervised else None
+    small = Batch(
+        normalize(moved, _image(method).mean, _image(method).std), index, fabric.to_device(label)
+    )
     need = measure(
         method,
         small,
@@ -663,7 +683,9 @@ def _finish(
             )
     image = _image(method).float()
     export.save(image, out)
-    if evaluate and samples.labels is not None:
+    if evaluate and method.supervised and held is None:
+        log.info("the encoder is not scored: it has learned these labels; name others with --test")
+    elif evaluate and samples.labels is not None:
         try:
             comparison = evaluation.compare(image, samples, held, seed=seed)
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
