@@ -440,3 +440,31 @@ def test_leaves_walk_nested_views():
     nested = {"a": [np.zeros(1), (np.ones(2), {"b": np.zeros(3)})]}
     assert [len(x) for x in leaves(nested)] == [1, 2, 3]
     assert list(itertools.chain(leaves([]))) == []
+
+
+# What it shows of itself.
+
+
+@each
+@torch.no_grad()
+def test_pictures_and_prototypes_are_those_of_the_images_and_change_nothing(name):
+    method = build(name).eval()
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    views = batch(name, method)
+    shown = method.pictures(views)
+    if shown is not None:
+        assert shown.title
+        assert shown.note
+        assert shown.columns.keys() >= shown.captions.keys()
+        for column in shown.columns.values():
+            assert column.dim() == 4
+            assert len(column) == BATCH
+            assert column.isfinite().all()
+        assert all(len(lines) == BATCH for lines in shown.captions.values())
+    plain = augment.plain(CASES[name].size)
+    images = torch.from_numpy(np.stack([plain(image(i, CASES[name].size), None) for i in range(5)]))
+    belongs = method.membership(
+        augment.normalize(images, method.backbone.mean, method.backbone.std)
+    )
+    assert belongs is None or (belongs.dim() == 2 and len(belongs) == 5)
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())

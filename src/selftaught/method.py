@@ -117,6 +117,20 @@ class Trivial(NamedTuple):
     term: str = "loss"
 
 
+class Pictures(NamedTuple):
+    """What a method did with a few images, side by side; for the report.
+
+    title: of all, such as "Solved puzzles". note: how to read them, in a sentence or two.
+    columns: name -> [B, C, h, w], normalized as the batch was; row i is what became of sample i.
+    captions: name of a column -> one line below each of its images; columns may go without.
+    """
+
+    title: str
+    note: str
+    columns: dict[str, Tensor]
+    captions: dict[str, list[str]] = {}  # noqa: RUF012
+
+
 class Anatomy(NamedTuple):
     """Names of a method's submodules by what they are for, so that they can be looked at.
 
@@ -185,6 +199,20 @@ class Method(nn.Module, ABC):
     def distribution(self, logits: Tensor) -> Tensor:
         """[..., K] outputs of `anatomy.logits` as distributions over K prototypes."""
         return logits.softmax(-1)
+
+    def pictures(self, batch: Batch) -> Pictures | None:
+        """What became of the images of `batch`, where that can be seen; state stays as it is.
+
+        The engine calls it when training has ended, in evaluation mode and without gradients.
+        """
+        return None
+
+    def membership(self, images: Tensor) -> Tensor | None:
+        """[B, K] how much each of plain images [B, C, H, W] belongs to each prototype or cluster.
+
+        None where the method has none. Called as `pictures` is.
+        """
+        return None
 
     def on_epoch(self, corpus: Corpus) -> Tensor | None:
         """Before each epoch: cluster, relabel. May return the indices that the epoch shows."""

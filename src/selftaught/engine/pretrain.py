@@ -44,6 +44,7 @@ from selftaught.engine.folder import (
     write_text,
 )
 from selftaught.engine.loop import Loop, random_state, seed_all, set_random_state
+from selftaught.engine.pictures import keep_pictures
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, SelftaughtError, TrainingError, UserError
@@ -246,7 +247,7 @@ def pretrain(
             if loop.metrics:
                 loop.metrics.close()
         if dist.rank() == 0:  # the others need not wait: that could take longer than they may wait
-            _finish(method, samples, held, out, loop, seed, evaluate, force)
+            _finish(method, samples, held, out, loop, views, seed, evaluate, force)
             checkpoints.finish(steps)
     return method
 
@@ -663,6 +664,7 @@ def _finish(
     held: Samples | None,
     out: Path,
     loop: Loop,
+    views: Views,
     seed: int,
     evaluate: bool,
     force: bool,
@@ -670,6 +672,8 @@ def _finish(
     """Give the verdict, export, score, report."""
     if loop.bad:
         log.warning("%d images could not be read: %s", len(loop.bad), out / quarantined.FILE)
+    shown = [_readable(views, i) for i in range(min(SHOWN, len(samples)))]
+    keep_pictures(method, _image(method), shown, samples, out)
     if loop.doctor:
         found = loop.doctor.conclude()
         loop.doctor.save(found)

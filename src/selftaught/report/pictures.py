@@ -16,19 +16,32 @@ from selftaught.evaluate import embed, features
 from selftaught.report.folder import Run
 
 QUERIES, NEAR = 12, 8
-_THUMB = 96
+THUMB = 96
 _SEED = 0
 
 
-def data_url(image: np.ndarray) -> str:
-    """uint8 [C, h, w] of any channels as a PNG (small) or JPEG; 1 or the first 3 are shown."""
+def encode(image: np.ndarray) -> tuple[bytes, str]:
+    """uint8 [C, h, w] as a "png" where it is small, otherwise a "jpeg".
+
+    Of any channels; 1 or the first 3 are shown.
+    """
     shown = image[:3] if len(image) >= 3 else image[:1]
     picture = Picture.fromarray(shown.transpose(1, 2, 0).squeeze())
-    picture.thumbnail((2 * _THUMB, 2 * _THUMB))
+    picture.thumbnail((2 * THUMB, 2 * THUMB))
     kind = "png" if max(picture.size) <= 64 else "jpeg"
     out = io.BytesIO()
     picture.save(out, kind, **({"optimize": True} if kind == "png" else {"quality": 82}))
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    return out.getvalue(), kind
+
+
+def url(data: bytes, kind: str) -> str:
+    """What `encode` gave, as a data URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def data_url(image: np.ndarray) -> str:
+    """`encode`, as a data URL."""
+    return url(*encode(image))
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ def _show(
     samples: Samples, found: features.Embeddings, i: int, query: int, similarity: float
 ) -> Neighbour:
     where = int(found.index[i])
-    image = augment.plain(_THUMB)(samples.read(where, min_side=2 * _THUMB))
+    image = augment.plain(THUMB)(samples.read(where, min_side=2 * THUMB))
     y = found.labels
     known = y is not None and y[i] >= 0 and y[query] >= 0
     same = bool(y[i] == y[query]) if known and y is not None else None

@@ -96,6 +96,9 @@ class DeepCluster(Method):
         scores = self.classifier(self.backbone(x))
         return cluster_cross_entropy([scores], self.assignment[batch.index][None])
 
+    def membership(self, images: Tensor) -> Tensor:
+        return self.classifier(self.backbone(images))
+
 
 def balanced(assignment: Tensor, generator: torch.Generator) -> Tensor:
     """[N] indices in random order, of each cluster that is not empty equally many.

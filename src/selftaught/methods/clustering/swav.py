@@ -124,6 +124,9 @@ class SwAV(Method):
             self.earlier[view] = torch.cat([newest, earlier])[: self.queue]
         return sinkhorn(scores, self.epsilon, self.iterations)[-batch:]
 
+    def membership(self, images: Tensor) -> Tensor:
+        return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
+
     def distribution(self, logits: Tensor) -> Tensor:
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)

@@ -11,13 +11,16 @@ from torch.utils.checkpoint import checkpoint
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
+from selftaught.parts.drawing import framed
 from selftaught.parts.shuffle import shuffled
 
 BLOCK = 2**25
 """Similarities that exist at a time."""
+MATCHES = 5
+"""Matching cells that are shown of a pair of views."""
 
 
 class DenseCL(Method):
@@ -97,6 +100,23 @@ class DenseCL(Method):
         self.negatives.push(key.whole)
         self.dense_negatives.push(key.pooled)
         return {"whole": (1 - self.weight) * whole, "dense": self.weight * dense}
+
+    def pictures(self, batch: Batch) -> Pictures:
+        x1, x2 = batch.views
+        queries, keys = self.backbone.features(x1), self.target[0].features(x2)
+        similarity = normalize(queries.local, dim=-1) @ normalize(keys.local, dim=-1).mT
+        best, matched = similarity.max(2)
+        chosen = best.topk(min(MATCHES, best.shape[1])).indices
+        mean, std = self.backbone.mean, self.backbone.std
+        return Pictures(
+            "Matching cells",
+            f"The {chosen.shape[1]} cells of one view that match best, and what they match in the "
+            "other, framed in the same colour.",
+            {
+                "one view": framed(x1, chosen, queries.grid, mean, std),
+                "the other": framed(x2, matched.gather(1, chosen), keys.grid, mean, std),
+            },
+        )
 
     def after_step(self) -> None:
         ema(self.target, self.online, self.momentum)

@@ -132,6 +132,9 @@ class DINO(Method):
         """The teacher's, centred and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
+    def membership(self, images: Tensor) -> Tensor:
+        return self.teacher_head(self.teacher(images)) - self.center
+
     @property
     def temperature(self) -> float:
         """Of the teacher's softmax, now."""

@@ -13,8 +13,8 @@ from selftaught import augment
 from selftaught.backbones import Image, interpolate, sincos
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
-from selftaught.objectives.masked import hidden_mean, patchify, standardize
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
 
 
 class MAE(Method):
@@ -105,6 +105,27 @@ class MAE(Method):
         position = interpolate(self.decoder_pos_embed, self.grid, grid, self.prefix)
         decoded = self.decoder_blocks(torch.cat([extra, patches], 1) + position)
         return self.decoder_pred(self.decoder_norm(decoded))[:, self.prefix :]
+
+    def pictures(self, batch: Batch) -> Pictures:
+        images, noise = batch.views
+        patches = patchify(images, self.patch)
+        keep, hidden = keep_lowest(noise, self.ratio)
+        tokens, grid = self.backbone.tokens(images, keep)
+        painted = self.decode(tokens, grid, keep).float()
+        note = f"{self.ratio:.0%} of the patches are hidden; the seen ones are shown as they are."
+        if self.normalize:  # undo what the target has been through
+            deviation, mean = torch.std_mean(patches, -1, keepdim=True)
+            painted = painted * deviation + mean
+            note += " Each patch is painted as it was learned, up to brightness and contrast, which"
+            note += " are those of the true patch."
+        mask = hidden[..., None].bool()
+        columns = {
+            "seen": torch.where(mask, 0, patches),
+            "painted": torch.where(mask, painted, patches),
+            "true": patches,
+        }
+        columns = {name: unpatchify(x, self.patch, grid) for name, x in columns.items()}
+        return Pictures("Reconstructions", note, columns)
 
 
 @dataclass(frozen=True)

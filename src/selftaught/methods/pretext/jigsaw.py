@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.parts import mlp
 
 TILES = 9
@@ -84,10 +84,28 @@ class Jigsaw(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: tiles [B, 9, C, S, S] in reading order; which of the orders to lay, [B, P]."""
         tiles, which = batch.views
+        return F.cross_entropy(self.answer(tiles, which), which.flatten())
+
+    def answer(self, tiles: Tensor, which: Tensor) -> Tensor:
+        """[B * P, count] logits over the orders, of tiles laid in each of the orders `which`."""
         features = self.backbone(standardize(tiles).flatten(0, 1))
         features = self.tower(features).unflatten(0, tiles.shape[:2])
-        logits = self.classifier(lay(features, self.orders[which]))
-        return F.cross_entropy(logits, which.flatten())
+        return self.classifier(lay(features, self.orders[which]))
+
+    def pictures(self, batch: Batch) -> Pictures:
+        tiles, which = batch.views[0], batch.views[1][:, :1]
+        true = self.orders[which[:, 0]]
+        said = self.orders[self.answer(tiles, which).argmax(1)]
+        rows = torch.arange(len(tiles), device=tiles.device)[:, None]
+        laid = tiles[rows, true]
+        right = (said == true).sum(1).tolist()
+        captions = [f"{n} of {TILES} right{' ✓' if n == TILES else ''}" for n in right]
+        return Pictures(
+            "Solved puzzles",
+            "The tiles as they were laid, and put where the network thinks that they belong.",
+            {"laid": whole(laid), "solved": whole(laid[rows, said.argsort(1)])},
+            {"solved": captions},
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +118,12 @@ class Puzzles(augment.Pipeline):
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         return self.tiles(image, rng), rng.integers(0, self.count, self.puzzles)
+
+
+def whole(tiles: Tensor) -> Tensor:
+    """[B, 9, C, S, S] in reading order -> [B, C, 3 * S, 3 * S]."""
+    rows = tiles.unflatten(1, (3, 3)).permute(0, 3, 1, 4, 2, 5)  # B C rows S columns S
+    return rows.flatten(4, 5).flatten(2, 3)
 
 
 def standardize(tiles: Tensor) -> Tensor:

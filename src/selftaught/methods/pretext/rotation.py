@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 
 
 class Rotation(Method):
@@ -51,6 +51,22 @@ class Rotation(Method):
         logits = self.classifier(self.backbone(rotations(x)))
         turns = torch.arange(4, device=logits.device).repeat(len(x))
         return F.cross_entropy(logits, turns)
+
+    def pictures(self, batch: Batch) -> Pictures:
+        (x,) = batch.views
+        turned = rotations(x)
+        said = self.classifier(self.backbone(turned)).argmax(1).view(-1, 4)
+        names = [f"turned by {90 * k}°" for k in range(4)]
+        answers = [
+            [f"“{90 * answer}°”{' ✓' if answer == k else ''}" for answer in column]
+            for k, column in enumerate(said.T.tolist())
+        ]
+        return Pictures(
+            "Turned images and the answers",
+            "Below each image, by how much the network thinks that it was turned.",
+            dict(zip(names, turned.unflatten(0, (-1, 4)).unbind(1))),
+            dict(zip(names, answers)),
+        )
 
 
 def rotations(x: Tensor) -> Tensor:

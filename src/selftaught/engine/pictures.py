@@ -1,0 +1,137 @@
+"""Pictures of what a method did, made when training has ended and kept in the run folder."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from torch import Tensor
+
+from selftaught.augment import plain
+from selftaught.augment.device import normalize
+from selftaught.backbones import Image
+from selftaught.data import Samples
+from selftaught.data.selection import select
+from selftaught.engine.feed import Item, collate
+from selftaught.evaluate.features import one_pass
+from selftaught.method import Batch, Method
+from selftaught.report.gallery import Cell, Gallery, save
+from selftaught.report.pictures import THUMB, encode
+
+log = logging.getLogger("selftaught")
+
+_SEARCHED = 1000
+"""Images among which those nearest to a prototype are looked for."""
+_PROTOTYPES, _NEAR = 12, 8
+"""Prototypes that are shown, and images of each."""
+
+
+def keep_pictures(
+    method: Method, image: Image, items: list[Item], data: Samples, out: Path
+) -> None:
+    """Let `method` show what it did, and what its prototypes stand for.
+
+    A method whose `pictures` fail costs a warning, not the end of a training.
+
+    Args:
+        method: trained; left in the mode and state that it was in.
+        image: its encoder.
+        items: a few samples as the method sees them, not collated.
+        data: where images that are near to prototypes are looked for.
+        out: run folder.
+    """
+    try:
+        with _resting(method):
+            made = [_shown(method, image, items), _prototypes(method, image, data)]
+    except Exception as error:
+        log.warning(
+            "no pictures of what %s did, because making them failed (%s: %s)",
+            type(method).__name__,
+            type(error).__name__,
+            error,
+        )
+        made = []
+    save(out, [gallery for gallery in made if gallery])
+
+
+@contextmanager
+def _resting(method: Method) -> Iterator[None]:
+    """In evaluation mode, without gradients."""
+    modes = {module: module.training for module in method.modules()}
+    try:
+        with torch.no_grad():
+            method.eval()
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _shown(method: Method, image: Image, items: list[Item]) -> Gallery | None:
+    item, device = collate(items), next(method.parameters()).device
+    views = normalize(move_data_to_device(item.views, device), image.mean, image.std)
+    found = method.pictures(Batch(views, item.index.to(device)))
+    if found is None:
+        return None
+    columns = {name: _bytes(x, image) for name, x in found.columns.items()}
+    none = [""] * len(items)
+    rows = [
+        (
+            "",
+            tuple(
+                _cell(x[i], name, found.captions.get(name, none)[i]) for name, x in columns.items()
+            ),
+        )
+        for i in range(len(items))
+    ]
+    return Gallery(found.title, found.note, tuple(rows))
+
+
+def _prototypes(method: Method, image: Image, data: Samples) -> Gallery | None:
+    """The prototypes that most images belong to, each with the images that belong to it most."""
+    if type(method).membership is Method.membership:
+        return None
+    some = select(data, np.sort(np.random.default_rng(0).permutation(len(data))[:_SEARCHED]))
+    device, count = next(method.parameters()).device, 0
+
+    def best(x: Tensor) -> Tensor:
+        nonlocal count
+        belongs = method.membership(normalize(x.to(device), image.mean, image.std))
+        assert belongs is not None
+        count = belongs.shape[1]
+        strength, which = belongs.float().max(1)
+        return torch.stack([which.float(), strength], 1)
+
+    (found,), rest = one_pass([best], some, image.size)
+    which, strength = found[:, 0].astype(int), found[:, 1]
+    sizes = np.bincount(which, minlength=count)
+    rows = []
+    for prototype in np.argsort(-sizes, kind="stable")[: min(_PROTOTYPES, int((sizes > 0).sum()))]:
+        members = np.flatnonzero(which == prototype)
+        members = members[np.argsort(-strength[members], kind="stable")][:_NEAR]
+        cells = [_thumb(some, int(rest.index[i])) for i in members]
+        rows.append((f"number {prototype}: {sizes[prototype]} images", tuple(cells)))
+    note = (
+        f"{int((sizes > 0).sum()):,} of {count:,} are the nearest of any of {len(which):,} images; "
+        f"the {len(rows)} that are so most often, with the images that belong to them most."
+    )
+    return Gallery("Prototypes and their nearest images", note, tuple(rows))
+
+
+def _thumb(samples: Samples, i: int) -> Cell:
+    data, kind = encode(plain(THUMB)(samples.read(i, min_side=2 * THUMB)))
+    return Cell(data, kind, samples.name(i))
+
+
+def _cell(x: np.ndarray, name: str, caption: str) -> Cell:
+    data, kind = encode(x)
+    return Cell(data, kind, name, caption)
+
+
+def _bytes(x: Tensor, image: Image) -> np.ndarray:
+    """Normalized images as uint8."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (image.mean, image.std))
+    return ((x.float().cpu() * std + mean).nan_to_num() * 255).clamp(0, 255).round().byte().numpy()
