@@ -47,6 +47,8 @@ CASES = {
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
     "mae": Case({"dim": 32, "depth": 1, "heads": 2}, "test_vit"),
+    # the paper adds 1e-5 to each process's number of hidden pixels
+    "simmim": Case({"unit": 8}, "test_vit", exact_ranks=False),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False),
     "swav": Case(

@@ -1,5 +1,6 @@
 """ViTs of the golden files' sizes, which timm has no names for."""
 
+from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -33,4 +34,30 @@ def vit(
     ).double()
     image.net.load_state_dict(weights)
     image.dim = image.local_dim = image.net.embed_dim
+    return image
+
+
+def beit(
+    weights: dict[str, Tensor], size: int, patch: int, heads: int, mlp_ratio: float, channels: int
+) -> Image:
+    """A float64 `Image` of a BEiT whose blocks share a position bias; see `vit`."""
+    image = Image("test_vit", 32, channels).double()
+    image.name, image.size = "beit", size
+    depth = len({n.split(".")[1] for n in weights if n.startswith("blocks.")})
+    image.net = Beit(
+        img_size=size,
+        patch_size=patch,
+        in_chans=channels,
+        num_classes=0,
+        embed_dim=weights["patch_embed.proj.bias"].shape[0],
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=mlp_ratio,
+        init_values=0.1,
+        use_abs_pos_emb=False,
+        use_rel_pos_bias=True,
+    ).double()
+    image.dim = image.local_dim = image.net.embed_dim
+    image.arrange("mean", positions="shared")
+    image.double().net.load_state_dict(weights)
     return image

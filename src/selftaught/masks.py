@@ -5,6 +5,7 @@ generators. Words: `keep` and `context` are indices of what is seen, `hidden` is
 is not seen, `targets` are indices of what must be predicted. Patches are numbered row by row.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -48,6 +49,27 @@ def keep_lowest(noise: Tensor, ratio: float) -> Split:
     keep = noise.argsort(1)[:, : int(noise.shape[1] * (1 - ratio))]
     hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, keep, False)
     return Split(keep, hidden)
+
+
+def hidden_units(draws: Draws, grid: Grid, ratio: float) -> np.ndarray:
+    """SimMIM's masking (Xie et al., 2022): [rows, cols], True for ceil(cells * ratio) of the cells.
+
+    Args:
+        draws: source of randomness; one permutation is drawn.
+        grid: rows and columns of units, which are larger than the patches of the model.
+        ratio: in [0, 1].
+    """
+    cells = grid[0] * grid[1]
+    hidden = np.zeros(cells, bool)
+    hidden[draws.permutation(cells)[: math.ceil(cells * ratio)]] = True
+    return hidden.reshape(grid)
+
+
+def enlarge(hidden: Tensor, grid: Grid) -> Tensor:
+    """[B, h, w] on units -> [B, *grid], where `grid` is a whole multiple of h and w."""
+    for axis, size in ((1, grid[0]), (2, grid[1])):
+        hidden = hidden.repeat_interleave(size // hidden.shape[axis], axis)
+    return hidden
 
 
 class Blocks(NamedTuple):

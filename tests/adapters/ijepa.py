@@ -14,30 +14,8 @@ from selftaught.methods.predictive.ijepa import IJEPA
 from selftaught.parts import ema
 from selftaught.schedule import linear
 from tests.adapters import Golden, close
+from tests.replay import Replay
 from tests.vits import vit
-
-
-class Replay:
-    """Draws as they were recorded: numbers in [0, 1), whole numbers with their bounds, orders."""
-
-    def __init__(self, uniform: Any = (), whole: Any = (), orders: Any = ()):
-        self.uniform, self.whole, self.orders = iter(uniform), iter(whole), iter(orders)
-
-    def random(self, size: Any = None) -> float:
-        return float(next(self.uniform))
-
-    def integers(self, low: int, high: int, size: Any = None) -> int:
-        expected_low, expected_high, value = (int(n) for n in next(self.whole))
-        assert (low, high) == (expected_low, expected_high)
-        return value
-
-    def permutation(self, x: int) -> np.ndarray:
-        order = np.asarray(next(self.orders))
-        assert len(order) == x
-        return order
-
-    def exhausted(self) -> bool:
-        return not [*self.uniform, *self.whole, *self.orders]
 
 
 def check(golden: Golden) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers import PatchEmbed
+from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -64,6 +65,11 @@ def create(name: str, size: int, channels: int, pretrained: bool, drop_path: flo
 def plain_vit(net: nn.Module) -> VisionTransformer | None:
     """`net`, if its tokens are patches of pixels that can be left out one by one."""
     return net if type(net) is VisionTransformer and patch_layer(net) is not None else None
+
+
+def beit(net: nn.Module) -> Beit | None:
+    """`net`, if it is a ViT whose positions are biases of its attention."""
+    return net if type(net) is Beit else None
 
 
 def patch_layer(net: nn.Module) -> PatchEmbed | None:

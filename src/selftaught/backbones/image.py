@@ -1,15 +1,18 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import PatchEmbed
+from timm.models.beit import RelativePositionBias
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
-from .create import cells, channels_first, create, plain_vit
+from .create import beit, cells, channels_first, create, patch_layer, plain_vit
 from .edges import sobel
 from .positions import Grid, interpolate, sincos
 
@@ -36,7 +39,8 @@ class Image(nn.Module):
         drop_path: rate of stochastic depth.
         pool: pooled features of a ViT: as timm has it, the class token, or the mean of the patches.
         class_token: whether a ViT keeps its class token.
-        positions: of a ViT: learned as timm has them, or fixed sines and cosines.
+        positions: of a ViT: learned as timm has them, or fixed sines and cosines; of a BEiT: a bias
+            of each block, as timm has it, or one that all blocks share, as in pretraining.
         edges: whether the network sees edges in place of colours; at least 2 channels.
     """
 
@@ -51,7 +55,7 @@ class Image(nn.Module):
         drop_path: float = 0.0,
         pool: Literal["timm", "class", "mean"] = "timm",
         class_token: bool = True,
-        positions: Literal["timm", "sincos"] = "timm",
+        positions: Literal["timm", "sincos", "shared"] = "timm",
         edges: bool = False,
     ):
         super().__init__()
@@ -85,13 +89,16 @@ class Image(nn.Module):
         self,
         pool: Literal["timm", "class", "mean"],
         class_token: bool = True,
-        positions: Literal["timm", "sincos"] = "timm",
+        positions: Literal["timm", "sincos", "shared"] = "timm",
     ) -> None:
-        """Make a plain ViT one of a paper's kind: the constructor's last three parameters.
+        """Make a plain ViT, or a BEiT, one of a paper's kind: `pool`, `class_token`, `positions`.
 
         With `pool` other than "timm" the final norm is applied to every token, before pooling, and
         no other layer pools. "class" is "mean" for a network that has no class token.
         """
+        if positions == "shared" or beit(self.net) is not None:
+            self._arrange_beit(pool, class_token, positions)
+            return
         net = self._vit()
         if not class_token and net.cls_token is not None:
             net.cls_token, net.has_class_token = None, False
@@ -110,6 +117,30 @@ class Image(nn.Module):
             self.positions = positions
         self.class_token = self.class_token and class_token
         self.pool = self.pool if pool == "timm" else pool
+
+    def _arrange_beit(self, pool: str, class_token: bool, positions: str) -> None:
+        net = beit(self.net)
+        if net is None or not class_token or positions == "sincos":
+            raise UserError(
+                f"{self.name} is a {type(self.net).__name__}: only a BEiT shares its position "
+                "biases, and it keeps its class token and has no other positions; use "
+                "vit_small_patch16_224"
+            )
+        if pool != "timm":
+            if isinstance(net.norm, nn.Identity):
+                net.norm, net.fc_norm = net.fc_norm, net.norm
+            net.global_pool = "token" if pool == "class" else "avg"
+            self.pool = pool
+        if positions == "shared" and net.rel_pos_bias is None:
+            blocks = [cast(Any, block) for block in net.blocks]
+            net.rel_pos_bias = RelativePositionBias(
+                net.patch_embed.grid_size, blocks[0].attn.num_heads
+            )
+            for block in blocks:
+                block.attn.relative_position_bias_table = None
+                block.attn.relative_position_index = None
+                block.attn.window_size = None
+            self.positions = positions
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
@@ -139,6 +170,31 @@ class Image(nn.Module):
         """Number of attention heads in a block; plain ViTs only."""
         return cast(Any, self._vit().blocks[0]).attn.num_heads
 
+    @property
+    def is_beit(self) -> bool:
+        """Whether it is a ViT whose positions are biases of its attention."""
+        return beit(self.net) is not None
+
+    @property
+    def is_hierarchical(self) -> bool:
+        """Whether its last features are coarser than its first patches, as a Swin's are."""
+        return self.reduction != self.stem
+
+    @property
+    def stem(self) -> int:
+        """Side, in pixels, of the patches of the first layer; of transformers such as Swin too."""
+        return cast(Any, self._patches()).patch_size[0]
+
+    @property
+    def stem_dim(self) -> int:
+        """Width of what those patches become."""
+        return self._patches().proj.out_channels
+
+    @property
+    def reduction(self) -> int:
+        """Pixels of the image to one local feature, along a side."""
+        return cast(Any, self.net).feature_info[-1]["reduction"]
+
     def grid(self, size: int) -> Grid:
         """Rows and columns of tokens of an image of `size` pixels; plain ViTs only."""
         patch = self.patch
@@ -167,10 +223,14 @@ class Image(nn.Module):
         Args:
             x: [B, channels, H, W]; of any size for most networks, of whole patches for ViTs.
             keep: [B, K] indices of the patches to encode, the others are never seen; ViT only.
-            replace: (mask [B, N], token [D]): patches whose embedding the token replaces; ViT only.
+            replace: (mask [B, N], token [D]): patches whose embedding, the first layer's output,
+                the token replaces; ViT, BEiT, Swin and others that begin with patches.
         """
         net = plain_vit(self.net)
-        if net is not None or keep is not None or replace is not None:
+        if net is None and keep is None and replace is not None:
+            with self._patches().register_forward_hook(_Replace(*replace)):
+                return self.features(x)
+        if net is not None or keep is not None:
             net = self._vit()
             tokens, grid = self.tokens(x, keep, replace)
             pooled = net.forward_head(tokens, pre_logits=True)
@@ -199,9 +259,7 @@ class Image(nn.Module):
         grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
         tokens = net.patch_embed(self._seen(x)).flatten(1, -2)
         if replace is not None:
-            mask, token = replace
-            mask = mask.reshape(tokens.shape[:2])[..., None]
-            tokens = torch.where(mask, token.to(tokens.dtype), tokens)
+            tokens = _Replace(*replace).swap(tokens)
         extra = [t.expand(len(x), -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
         table = net.pos_embed
         if table is not None:
@@ -219,6 +277,16 @@ class Image(nn.Module):
         """What the first layer is shown of images x."""
         return sobel(x) if self.edges else x
 
+    def _patches(self) -> PatchEmbed:
+        layer = patch_layer(self.net)
+        if layer is None:
+            raise UserError(
+                f"{self.name} is a {type(self.net).__name__}, which does not begin with patches; "
+                "replacing them needs a backbone such as vit_small_patch16_224, "
+                "beit_base_patch16_224 or swin_tiny_patch4_window7_224"
+            )
+        return layer
+
     def _vit(self) -> VisionTransformer:
         net = plain_vit(self.net)
         if net is None:
@@ -227,6 +295,22 @@ class Image(nn.Module):
                 "needs a plain ViT backbone such as vit_small_patch16_224"
             )
         return net
+
+
+@dataclass(frozen=True)
+class _Replace:
+    """A hook on a patch embedding: where `mask` [B, N] is True, `token` stands for its output."""
+
+    mask: Tensor
+    token: Tensor
+
+    def __call__(self, module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
+        return self.swap(embedded)
+
+    def swap(self, embedded: Tensor) -> Tensor:
+        """embedded: [B, N, D] or [B, rows, cols, D]."""
+        mask = self.mask.reshape(embedded.shape[:-1])[..., None]
+        return torch.where(mask, self.token.to(embedded.dtype), embedded)
 
 
 def backbone(

@@ -185,7 +185,7 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             )
     groups: dict[tuple[Any, ...], list[nn.Parameter]] = {}
     for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
-        flat = p.ndim <= 1 or name.endswith(".bias")
+        flat = p.ndim <= 1 or name.endswith((".bias", "_bias_table"))
         decayed = not _inside(name, recipe.no_decay) and (recipe.decay_all or not flat)
         adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
         scale = rate * (1.0 if adapt else recipe.bias_lr)

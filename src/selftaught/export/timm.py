@@ -44,7 +44,10 @@ def plain_timm(encoder: Image) -> PlainTimm:
         wanted["patch_size"] = patches.patch_size[0]
     if encoder.pool != "timm":
         pool = cast(Any, encoder.net).global_pool
-        wanted |= {"global_pool": pool, "class_token": encoder.class_token, "fc_norm": False}
+        wanted |= {"global_pool": pool, "class_token": encoder.class_token}
+        wanted |= {"fc_norm": False, "use_fc_norm": False}
+    if encoder.positions == "shared":
+        wanted |= {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
     for key, value in wanted.items():  # timm has no list of what a model's class knows
         if _builds(encoder.name, {**options, key: value}, key):
             options[key] = value

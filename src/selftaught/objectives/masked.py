@@ -21,12 +21,14 @@ def standardize(patches: Tensor) -> Tensor:
     return (patches - mean) / (var + 1e-6).sqrt()
 
 
-def hidden_mean(values: Tensor, hidden: Tensor) -> Tensor:
+def hidden_mean(values: Tensor, hidden: Tensor, eps: float = 0.0) -> Tensor:
     """Mean over all hidden positions of the batch: images that hide more count for more.
 
     Args:
-        values: [B, N].
-        hidden: [B, N], True or 1 where hidden; at least one is.
+        values: [B, ...], one for each position: a patch (MAE), a pixel (SimMIM), a token (BERT).
+        hidden: [B, ...], True or 1 where hidden.
+        eps: added to the number of hidden positions: 1e-5 in SimMIM and BERT, whose mean is then 0
+            where nothing is hidden.
     """
     weight = hidden.to(values.dtype)
-    return (values * weight).sum() / weight.sum()
+    return (values * weight).sum() / (weight.sum() + eps)

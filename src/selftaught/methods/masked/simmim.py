@@ -1,0 +1,115 @@
+"""SimMIM (Xie et al., 2022), https://arxiv.org/abs/2111.09886."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.masks import enlarge, hidden_units
+from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.objectives.masked import hidden_mean
+
+
+class SimMIM(Method):
+    """Hide large squares behind a learned token, and paint them by one linear layer.
+
+    The encoder sees every place, so that it may be a Swin as well as a ViT. The paper's ViT has
+    position biases that all blocks share: a `beit` backbone. Its schedule is that of 100 epochs;
+    for 800 the paper halves the rate and drops it to a tenth after 700.
+
+    Args:
+        backbone: a Swin, a BEiT or a ViT. From scratch a BEiT's blocks share one position bias.
+        ratio: fraction of the image that is hidden, in (0, 1).
+        unit: side of a hidden square in pixels, a multiple of the backbone's first patches that
+            divides the image; if none, the largest that leaves 6 squares a side: 32 of 192 pixels,
+            as in the paper.
+    """
+
+    recipe = Recipe(
+        "adamw",
+        lr=2e-4,
+        batch=512,
+        weight_decay=0.05,
+        warmup=0.1,
+        warmup_from=0.005,
+        end=0.05,
+        no_decay=("mask_token",),
+        clip=5.0,
+    )
+    default_backbone = "swin_tiny_patch4_window7_224"
+    min_batch = 1
+
+    def __init__(self, backbone: Image, ratio: float = 0.6, unit: int | None = None):
+        super().__init__()
+        self.backbone, self.ratio, self.unit = backbone, ratio, unit
+        self.mask_token = nn.Parameter(torch.empty(1, 1, backbone.stem_dim))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        if not backbone.is_hierarchical:
+            scratch = backbone.is_beit and not backbone.pretrained
+            backbone.arrange("mean", positions="shared" if scratch else "timm")
+        scale = backbone.reduction
+        self.decoder = nn.Sequential(
+            nn.Conv2d(backbone.local_dim, scale**2 * backbone.channels, 1), nn.PixelShuffle(scale)
+        )
+        self.units(backbone.size)
+
+    def units(self, size: int) -> tuple[int, int]:
+        """Rows and columns of squares of an image of `size` pixels."""
+        stem = self.backbone.stem
+        fitting = [n for n in range(stem, size + 1, stem) if size % n == 0]
+        if not fitting:
+            raise UserError(
+                f"{self.backbone.name} cuts images into {stem}-px patches, which {size} px is no "
+                f"multiple of; use size {max(1, round(size / stem)) * stem}"
+            )
+        side = self.unit or max((n for n in fitting if size // n >= 6), default=fitting[0])
+        if side not in fitting:
+            raise UserError(
+                f"unit={side} must be a multiple of the {stem}-px patches of {self.backbone.name} "
+                f"and divide {size} px; use one of {', '.join(map(str, fitting))}, or none"
+            )
+        count = (size // side) ** 2
+        hidden = max(0, math.ceil(count * self.ratio))
+        if not 0 < hidden < count:
+            raise UserError(
+                f"ratio={self.ratio} hides {hidden} of {count} squares of {side} px; at least 1 "
+                "must be seen and 1 hidden: change ratio, or use a smaller unit"
+            )
+        return size // side, size // side
+
+    def views(self, size: int) -> Pipeline:
+        view = augment.crop(size, (0.67, 1.0), interpolation="bilinear")
+        return Hidden(view, self.units(size), self.ratio)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: images [B, C, H, W] and hidden [B, h, w], on any grid that divides the image."""
+        images, hidden = batch.views
+        error = (self.reconstruct(images, hidden) - images).abs().mean(1)
+        return hidden_mean(error, enlarge(hidden, images.shape[-2:]), eps=1e-5)
+
+    def reconstruct(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """[B, C, H, W] of an encoder that does not see what is hidden; see `loss`."""
+        height, width = images.shape[-2:]
+        stem = self.backbone.stem
+        mask = enlarge(hidden, (height // stem, width // stem)).flatten(1).bool()
+        seen = self.backbone.features(images, replace=(mask, self.mask_token[0, 0]))
+        return self.decoder(seen.local.mT.unflatten(2, seen.grid))
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """One view and which of its squares are hidden, drawn by the sample's own generator."""
+
+    view: Pipeline
+    units: tuple[int, int]
+    ratio: float
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
+        (view,) = self.view(image, rng)
+        return view, hidden_units(rng, self.units, self.ratio)
