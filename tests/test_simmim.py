@@ -10,7 +10,12 @@ from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.masked.simmim import SimMIM
 
-NETS = ("swin_tiny_patch4_window7_224", "beit_base_patch16_224", "test_vit", "swinv2_tiny_window8_256")
+NETS = (
+    "swin_tiny_patch4_window7_224",
+    "beit_base_patch16_224",
+    "test_vit",
+    "swinv2_tiny_window8_256",
+)
 
 
 @pytest.mark.parametrize("name", NETS)

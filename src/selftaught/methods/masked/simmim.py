@@ -48,6 +48,7 @@ class SimMIM(Method):
     def __init__(self, backbone: Image, ratio: float = 0.6, unit: int | None = None):
         super().__init__()
         self.backbone, self.ratio, self.unit = backbone, ratio, unit
+        self.stem = backbone.stem
         self.mask_token = nn.Parameter(torch.empty(1, 1, backbone.stem_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         if not backbone.is_hierarchical:
@@ -61,7 +62,7 @@ class SimMIM(Method):
 
     def units(self, size: int) -> tuple[int, int]:
         """Rows and columns of squares of an image of `size` pixels."""
-        stem = self.backbone.stem
+        stem = self.stem
         fitting = [n for n in range(stem, size + 1, stem) if size % n == 0]
         if not fitting:
             raise UserError(
@@ -96,8 +97,7 @@ class SimMIM(Method):
     def reconstruct(self, images: Tensor, hidden: Tensor) -> Tensor:
         """[B, C, H, W] of an encoder that does not see what is hidden; see `loss`."""
         height, width = images.shape[-2:]
-        stem = self.backbone.stem
-        mask = enlarge(hidden, (height // stem, width // stem)).flatten(1).bool()
+        mask = enlarge(hidden, (height // self.stem, width // self.stem)).flatten(1).bool()
         seen = self.backbone.features(images, replace=(mask, self.mask_token[0, 0]))
         return self.decoder(seen.local.mT.unflatten(2, seen.grid))
 
