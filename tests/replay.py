@@ -1,9 +1,46 @@
-"""Sources of draws that repeat what was recorded of a paper's code."""
+"""Recorded draws in place of a generator: a sampler is exact if it consumes the same ones."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+
+UNIFORM, INCLUSIVE, CHOICE, RANDOM = 0, 1, 2, 3
+"""Kinds of draws of Python's `random`: uniform(lo, hi), randint(lo, hi), choice of hi things,
+random().
+"""
+
+
+class Recorded:
+    """Draws by rows (kind, lo, hi, value), and permutations; bounds of whole numbers are checked.
+
+    A uniform draw is given as the fraction of the way from lo to hi.
+    """
+
+    def __init__(self, rows: Any, orders: Iterable[np.ndarray] = ()):
+        self.rows = iter(np.asarray(rows).tolist())
+        self.orders = iter(orders)
+
+    def random(self, size: Any = None) -> float:
+        kind, low, high, value = next(self.rows)
+        if kind == RANDOM:
+            return value
+        assert kind == UNIFORM
+        return (value - low) / (high - low) if high != low else 0.0
+
+    def integers(self, low: int, high: int, size: Any = None) -> int:
+        kind, *bounds, value = next(self.rows)
+        assert kind in (INCLUSIVE, CHOICE)
+        assert bounds == [low, high - (kind == INCLUSIVE)]
+        return int(value)
+
+    def permutation(self, x: int) -> np.ndarray:
+        order = next(self.orders)
+        assert len(order) == x
+        return order
+
+    def exhausted(self) -> bool:
+        return not [*self.rows, *self.orders]
 
 
 class Replay:
@@ -27,35 +64,3 @@ class Replay:
 
     def exhausted(self) -> bool:
         return not [*self.uniform, *self.whole, *self.orders]
-
-
-class Log:
-    """Rows (kind, low, high, value) in the order of the calls; bounds are checked.
-
-    Kinds: 0 uniform in [low, high), 1 whole number from low to high inclusive, 2 index of a choice,
-    3 uniform in [0, 1).
-    """
-
-    def __init__(self, rows: Tensor):
-        self.rows = iter(rows.tolist())
-
-    def uniform(self, low: float, high: float) -> float:
-        kind, expected_low, expected_high, value = next(self.rows)
-        assert kind == 0
-        np.testing.assert_allclose([low, high], [expected_low, expected_high], rtol=1e-12)
-        return value
-
-    def random(self, size: Any = None) -> float:
-        kind, _, _, value = next(self.rows)
-        assert kind == 3
-        return value
-
-    def integers(self, low: int, high: int, size: Any = None) -> int:
-        kind, expected_low, expected_high, value = next(self.rows)
-        assert kind in (1, 2)
-        if kind == 1:
-            assert (low, high - 1) == (expected_low, expected_high)
-        return int(value)
-
-    def exhausted(self) -> bool:
-        return not [*self.rows]

@@ -1,4 +1,4 @@
-"""Which patches a model may see.
+"""Which patches a model may see: of images here, of clips in `clips`, which words in `text`.
 
 Samplers draw from anything with the methods `random`, `integers` and `permutation` of numpy's
 generators. Words: `keep` and `context` are indices of what is seen, `hidden` is True where a patch
