@@ -68,11 +68,13 @@ def build(folder: Path) -> None:
             )[0]
 
         macros = [(name, "1") for name in enabled]
-        objects = [compile_one("library.cpp", "library", [], macros)]
+        objects = [
+            compile_one(source, "once", [], macros) for source in ("library.cpp", "jpeg.cpp")
+        ]
         for name, options in variants.items():
-            objects.append(
-                compile_one("render.cpp", name, pixels + options, [("VARIANT", name), *macros])
-            )
+            own = [("VARIANT", name), *macros]
+            for source in ("render.cpp", "planes.cpp"):
+                objects.append(compile_one(source, name, pixels + options, own))
         ready = Path(scratch, NAME)
         extra = [] if microsoft else ["-pthread"]
         compiler.link_shared_object(objects, str(ready), extra_postargs=extra, target_lang="c++")

@@ -247,6 +247,103 @@ def test_opened_pixels_are_those_of_read(files, photos):
         assert np.array_equal(pixels, samples.read(i))
 
 
+def whole(height: int, width: int) -> np.ndarray:
+    """Parameters of a view that looks at everything."""
+    params = np.zeros(1, native.PARAMS)
+    params["height"], params["width"] = height, width
+    return params
+
+
+@pytest.mark.parametrize("processor", [0, 1, 2])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_jpegs_are_decoded_to_the_pixels_of_libjpeg(subsampling, processor, photos):
+    how = {"subsampling": subsampling}
+    kinds = [{}, {"restart_marker_blocks": 3}, {"optimize": True}]
+    memory = np.empty(4 * 500 * 500, np.uint8)
+    for size in [
+        (1, 5),
+        (2, 6),
+        (7, 9),
+        (16, 16),
+        (17, 33),
+        (33, 17),
+        (3, 400),
+        photos[0].shape[:2],
+    ]:
+        image = np.resize(photos[0], (*size, 3))
+        for quality in (5, 60, 95, 100):
+            for kind in kinds:
+                data = encoded(image, quality=quality, **how, **kind)
+                got = native.decode_jpeg(data, *size, whole(*size), memory, processor)
+                assert np.array_equal(got, np.asarray(PIL.Image.open(io.BytesIO(data))))
+        data = encoded(image[..., 0])
+        got = native.decode_jpeg(data, *size, whole(*size), memory, processor)
+        assert np.array_equal(got, np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_jpegs_are_decoded_where_views_look(photos):
+    rng = np.random.default_rng(0)
+    for photo, subsampling in zip(photos * 2, ["4:4:4", "4:2:2", "4:2:0"] * 8):
+        data = encoded(photo, subsampling=subsampling)
+        want = np.asarray(PIL.Image.open(io.BytesIO(data)))
+        height, width = photo.shape[:2]
+        params = np.zeros(3, native.PARAMS)
+        for p in params:
+            p["height"], p["width"] = rng.integers(1, height), rng.integers(1, width)
+            p["top"] = rng.integers(height - p["height"] + 1)
+            p["left"] = rng.integers(width - p["width"] + 1)
+        memory = np.full(4 * height * width, 77, np.uint8)
+        got = native.decode_jpeg(data, height, width, params, memory)
+        for p in params:
+            rows = slice(p["top"], p["top"] + p["height"])
+            columns = slice(p["left"], p["left"] + p["width"])
+            assert np.array_equal(got[rows, columns], want[rows, columns])
+
+
+def test_what_is_rare_in_jpegs_is_left_to_others(photos):
+    image = photos[0]
+    height, width = image.shape[:2]
+    memory = np.empty(4 * height * width, np.uint8)
+    cmyk = io.BytesIO()
+    PIL.Image.fromarray(image).convert("CMYK").save(cmyk, "JPEG")
+    ordinary = encoded(image)
+    for data in (
+        encoded(image, progressive=True),
+        encoded(image, keep_rgb=True),
+        cmyk.getvalue(),
+        ordinary[:-2],
+        ordinary[: len(ordinary) // 2] + b"\xff\xd9",
+        ordinary[:100],
+        b"",
+    ):
+        assert native.decode_jpeg(data, height, width, whole(height, width), memory) is None
+    for size in ((height + 1, width), (height, width - 1), (0, 0), (-1, 1 << 30)):
+        assert native.decode_jpeg(ordinary, *size, whole(*size), memory) is None
+    outside = whole(height, width)
+    outside["top"] = 1
+    assert native.decode_jpeg(ordinary, height, width, outside, memory) is None
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_damaged_jpegs_write_into_their_memory_or_nowhere(data):
+    draw = data.draw
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    noise = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    kind = draw(st.sampled_from([{}, {"restart_marker_blocks": 1}, {"subsampling": 0}]))
+    file = bytearray(encoded(noise, quality=draw(st.sampled_from([5, 75, 100])), **kind))
+    for _ in range(draw(st.integers(1, 8))):
+        file[draw(st.integers(0, len(file) - 1))] = draw(st.sampled_from([0, 1, 0x7F, 0xFF, 0xD9]))
+    file = file[: draw(st.sampled_from([len(file), len(file) - 1, len(file) // 2]))]
+    memory = np.full(4 * height * width + 64, 77, np.uint8)
+    for processor in (0, 1, 2):
+        native.decode_jpeg(
+            *(bytes(file), height, width, whole(height, width), memory[32:-32], processor)
+        )
+        assert (memory[:32] == 77).all()
+        assert (memory[-32:] == 77).all()
+
+
 def test_damaged_files_are_refused_as_ever(files):
     cut = open_data([f[: len(f) * 2 // 3] for f in files[:3]])
     for i in range(3):

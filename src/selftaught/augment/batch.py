@@ -104,7 +104,7 @@ class Canvas:
         if picture.pixels is None:
             rows, size = slice(row, row + 1), _sides(picture.height, picture.width, 1)
             params = self._draw(rows, *size)
-            pixels, scale = picture.read(self._scale(params) if self.reduced else 1, _memory)
+            pixels, scale = self._read(picture, params)
             self._render(rows, pixels[None], *size, params, scale)
             return
         self._waiting.append((row, picture.pixels))
@@ -160,6 +160,17 @@ class Canvas:
             )
             self.boxes[rows] = torch.from_numpy(np.stack(corners, -1).astype(np.float32))
         return params
+
+    def _read(self, picture: Picture, params: np.ndarray) -> tuple[np.ndarray, int]:
+        """Pixels of a picture, at least those that its views look at, and the scale they have."""
+        scale = self._scale(params) if self.reduced else 1
+        if picture.jpeg is not None and scale == 1 and native.library() is not None:
+            height, width = picture.height, picture.width
+            memory = _memory.at_least(4 * height * width)
+            pixels = native.decode_jpeg(picture.jpeg, height, width, params[0], memory)
+            if pixels is not None:
+                return pixels, 1
+        return picture.read(scale, _memory)
 
     def _scale(self, params: np.ndarray) -> int:
         """The largest reduction at which no crop becomes smaller than its view."""

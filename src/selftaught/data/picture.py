@@ -25,6 +25,7 @@ class Picture:
     Attributes:
         height, width: in pixels, upright, before any reduction.
         pixels: uint8 [H, W, C] where they are known already (arrays, formats other than JPEG).
+        jpeg: the file, where it is an ordinary JPEG that becomes three channels.
     """
 
     def __init__(self, samples: Samples, raw: Raw, name: str):
@@ -35,6 +36,8 @@ class Picture:
             self.pixels = self._decoded()
             size = self.pixels.shape[:2]
         self.height, self.width = size
+        whole = isinstance(raw, bytes) and self.pixels is None and samples.channels == 3
+        self.jpeg: bytes | None = raw if whole else None
 
     def read(self, scale: int = 1, memory: "Memory | None" = None) -> tuple[np.ndarray, int]:
         """Pixels, uint8 [H, W, C], at 1 / `scale` or larger, and the scale that they have.
@@ -48,8 +51,8 @@ class Picture:
         """
         if self.pixels is not None:
             return self.pixels, 1
-        if self._samples.channels == 3:
-            pixels = self._fast(scale, memory)
+        if self.jpeg is not None:
+            pixels = self._fast(self.jpeg, scale, memory)
             if pixels is not None:
                 return pixels, scale
         return self._decoded(), 1
@@ -66,11 +69,11 @@ class Picture:
             return raw
         return samples.decode(raw, self._name)
 
-    def _fast(self, scale: int, memory: "Memory | None") -> np.ndarray | None:
+    def _fast(self, data: bytes, scale: int, memory: "Memory | None") -> np.ndarray | None:
         height, width = -(-self.height // scale), -(-self.width // scale)
         try:
             pixels = simplejpeg.decode_jpeg(
-                self._raw,
+                data,
                 "RGB",
                 min_height=height,
                 min_width=width,

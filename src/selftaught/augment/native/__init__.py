@@ -79,6 +79,8 @@ def library() -> ctypes.CDLL | None:
             return _opened(Path(__file__).with_name(NAME))
         except OSError as error:
             why = str(error)
+        except AttributeError:  # a function that it does not have yet
+            why = "it belongs to another version: install again"
     _log.warning("views are made by the slow reference pipeline: no native library (%s)", why)
     return None
 
@@ -102,6 +104,11 @@ def _opened(path: Path) -> ctypes.CDLL:
         *[int32, int32, pointer],
     ]
     opened.selftaught_render.restype = int32
+    opened.selftaught_jpeg.argtypes = [
+        *[pointer, int64, int32, int32],
+        *[pointer, int64, int32, pointer],
+    ]
+    opened.selftaught_jpeg.restype = int32
     return opened
 
 
@@ -199,6 +206,30 @@ def render(
         raise MemoryError("no memory left to render views")
     if status:
         raise UserError(_REFUSALS[status].format(where=where.value))
+
+
+def decode_jpeg(
+    data: bytes, height: int, width: int, params: np.ndarray, memory: np.ndarray, processor: int = 2
+) -> np.ndarray | None:
+    """Those pixels of a JPEG that views look at, equal to libjpeg's; None: it is for others.
+
+    Args:
+        data: of the file.
+        height: that its header tells.
+        width: likewise.
+        params: `PARAMS` [V], of the views.
+        memory: uint8, at least 4 * height * width.
+        processor: as for `render`.
+
+    Returns:
+        uint8 [height, width, 3], in `memory`; what no view looks at is arbitrary.
+    """
+    if not _need().selftaught_jpeg(
+        *(data, len(data), height, width, params.ctypes.data, len(params), processor),
+        memory.ctypes.data,
+    ):
+        return None
+    return memory[: 4 * height * width].reshape(height, width, 4)[..., :3]
 
 
 def located(

@@ -1,6 +1,7 @@
 // The doors of the native part: draw numbers, map them to parameters, render views. Plain C calls
 // with plain arrays; every argument is checked before memory is touched, and errors are numbers
 // that native.py puts into words.
+#include "jpeg.h"
 #include "views.h"
 
 #include <atomic>
@@ -217,17 +218,24 @@ int processor() {
 #endif
 }
 
-Render choose(int32_t most) {
+// What is compiled for several kinds of processor.
+struct Compiled {
+    Render render;
+    Blocks blocks;
+    Colours colours;
+};
+
+Compiled choose(int32_t most) {
     static const int best = processor();
     const int use = most < best ? most : best;
 #ifdef WITH_AVX512
-    if (use >= 2) return avx512::render;
+    if (use >= 2) return {avx512::render, avx512::blocks, avx512::colours};
 #endif
 #ifdef WITH_AVX2
-    if (use >= 1) return avx2::render;
+    if (use >= 1) return {avx2::render, avx2::blocks, avx2::colours};
 #endif
     (void)use;
-    return baseline::render;
+    return {baseline::render, baseline::blocks, baseline::colours};
 }
 
 // Scratch memory of a thread. It is kept, because fresh pages cost as much as a view, up to KEPT.
@@ -295,7 +303,7 @@ EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32
             status = check(images[i], views[v], params[i * view_count + v]);
         if (status) return status;
     }
-    const Render render = choose(processor);
+    const Render render = choose(processor).render;
     std::atomic<int64_t> next(0);
     std::atomic<bool> out_of_memory(false);
     auto work = [&] {
@@ -323,6 +331,30 @@ EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32
     work();
     for (std::thread &helper : helpers) helper.join();
     return out_of_memory ? NO_MEMORY : DONE;
+}
+
+// Pixels of a JPEG that `views` views look at, into `out`, [height, width, 4]; the others are left as
+// they are. Returns 1 if that was done, 0 if the file is for another decoder.
+EXPORT int32_t selftaught_jpeg(const uint8_t *data, int64_t size, int32_t height, int32_t width,
+                               const Params *params, int64_t views, int32_t processor,
+                               uint8_t *out) {
+    if (!in(1, height, 65535) || !in(1, width, 65535) || size < 0) return 0;
+    try {
+        std::vector<Box> boxes;
+        for (const Params *p = params; p < params + views; p++) {
+            if (!in(0, p->top, height - 1) || !in(1, p->height, height - p->top)) return 0;
+            if (!in(0, p->left, width - 1) || !in(1, p->width, width - p->left)) return 0;
+            boxes.push_back({p->top, p->left, p->height, p->width});
+        }
+        const Compiled use = choose(processor);
+        const bool done = read_jpeg(
+            data, size_t(size), height, width, boxes.data(), int(boxes.size()), use.blocks,
+            use.colours, [](size_t bytes) { return scratch.at_least(bytes); }, out);
+        scratch.tidy();
+        return done;
+    } catch (const std::bad_alloc &) {
+        return 0;
+    }
 }
 
 // Sizes of the structures, for native.py to check that both sides mean the same.

@@ -1,0 +1,56 @@
+// Reading ordinary JPEG files: what jpeg.cpp (the stream) and planes.cpp (the pixels) agree on.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+// A component of an image: the size that it has, and the rows that are kept, in turns: a power of
+// two of them, `stride` bytes apart.
+struct Plane {
+    uint8_t *pixels;
+    int64_t stride;
+    int32_t height, width, kept;
+
+    uint8_t *row(int y) const { return pixels + (y & (kept - 1)) * stride; }
+};
+
+// Inverse cosine transform of `count` neighbouring blocks, 64 coefficients each in natural order,
+// into eight rows at `out`. `flat` tells blocks of which only the first coefficient is not zero.
+using Blocks = void (*)(const int16_t *coefficients, const uint8_t *flat, const int16_t *quant,
+                        int count, uint8_t *out, int64_t stride);
+
+// Pixels [first, end) of row `y` as red, green, blue, 255, from one plane (grey) or three (YCbCr,
+// the last two smaller by `across` and `down`, each 1 or 2). `scratch` has jpeg_scratch(width) bytes.
+using Colours = void (*)(const Plane *planes, int count, int across, int down, int y, int first,
+                         int end, uint8_t *scratch, uint8_t *out);
+
+inline size_t jpeg_scratch(int64_t width) { return 2 * (size_t(width) + 64) * 4; }
+
+// The same code, compiled for several kinds of processor.
+#define SELFTAUGHT_JPEG(VARIANT)                                                                   \
+    namespace VARIANT {                                                                            \
+    void blocks(const int16_t *, const uint8_t *, const int16_t *, int, uint8_t *, int64_t);       \
+    void colours(const Plane *, int, int, int, int, int, int, uint8_t *, uint8_t *);               \
+    }
+SELFTAUGHT_JPEG(baseline)
+#ifdef WITH_AVX2
+SELFTAUGHT_JPEG(avx2)
+#endif
+#ifdef WITH_AVX512
+SELFTAUGHT_JPEG(avx512)
+#endif
+#undef SELFTAUGHT_JPEG
+
+// A rectangle of pixels that somebody will look at.
+struct Box {
+    int32_t top, left, height, width;
+};
+
+// Memory of at least that many bytes, aligned to 64, good until the next call.
+using Room = uint8_t *(*)(size_t bytes);
+
+// Decodes what lies in `boxes` of an upright `height` x `width` JPEG into `out`, [height, width, 4],
+// exactly as libjpeg's default decoder (accurate integer transform, smooth upsampling) does. The
+// other pixels of `out` are left as they are. Returns whether it was done: not with anything rare
+// or damaged, which decoders for everything shall judge.
+bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Box *boxes,
+               int box_count, Blocks blocks, Colours colours, Room room, uint8_t *out);
