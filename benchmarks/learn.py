@@ -48,6 +48,12 @@ COMMON = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch": 64, "
 
 SMALL: dict[str, Any] = {"hidden": 256, "dim": 64}
 FEW: dict[str, Any] = {"global_scale": (0.3, 1.0), "local_scale": (0.1, 0.4), "local_crops": 2}
+PROTOTYPES: dict[str, Any] = {
+    "prototypes": 512,
+    "hidden": 256,
+    "bottleneck": 64,
+    "momentum": (0.98, 1.0),
+}
 ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
 
 PRESETS = {
@@ -68,6 +74,8 @@ PRESETS = {
         {**FEW, "blur": (0.0, 0.0, 0.0), "solarize": 0.0, "prototypes": 512, "hidden": 256}
         | {"bottleneck": 64, "momentum": (0.98, 1.0)}
     ),
+    "ibot": Preset({**FEW, **PROTOTYPES, "freeze": 0.01, "temp_warmup": 0.3}, {}, VIT),
+    "dinov2": Preset({**FEW, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "rotation": Preset({}, {"lr": 1e-3}),
     "finetune": Preset(),

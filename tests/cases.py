@@ -46,6 +46,13 @@ CASES = {
     "simclr": Case({"hidden": 32, "dim": 16}),
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    # each process draws the masks of its own batch
+    "dinov2": Case(
+        {"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2},
+        "test_vit",
+        exact_ranks=False,
+    ),
+    "ibot": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
     "mae": Case({"dim": 32, "depth": 1, "heads": 2}, "test_vit"),
     # the paper adds 1e-5 to each process's number of hidden pixels
     "simmim": Case({"unit": 8}, "test_vit", exact_ranks=False),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from selftaught import masks
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest, multiblock, random_split
+from selftaught.masks.blocks import by_ratio, ratio_steps, spread_ratios
 
 grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
 seeds = st.integers(0, 2**32)
@@ -137,3 +138,33 @@ def test_lowest_noise_is_kept(patches, ratio, batch):
     for row, seen, unseen in zip(noise, keep, hidden):
         if len(seen) and unseen.any():
             assert row[seen].max() <= row[unseen].min()
+
+
+@settings(max_examples=150, deadline=None)
+@given(grids, seeds, st.floats(0, 1), st.floats(0, 0.5), st.booleans())
+def test_masks_by_ratio_on_any_grid(grid, seed, ratio, spread, single):
+    spread = min(spread, ratio, 1 - ratio)
+    hidden = by_ratio(np.random.default_rng(seed), grid, (0.0, ratio), (0.0, spread), single=single)
+    assert hidden.shape == grid
+    assert hidden.dtype == bool
+    assert hidden.sum() <= (ratio + spread) * hidden.size + 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids, seeds, st.integers(0, 9), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_spread_ratios_on_any_grid(grid, seed, images, share, low, high):
+    low, high = sorted((low, high))
+    hidden = spread_ratios(np.random.default_rng(seed), images, grid, share, (low, high))
+    assert hidden.shape == (images, grid[0] * grid[1])
+    each = hidden.sum(1)
+    assert (each > 0).sum() <= int(images * share)
+    assert (each <= high * hidden.shape[1] + 1e-3).all()
+
+
+def test_spread_ratios_hide_about_what_is_asked_for():
+    hidden = spread_ratios(np.random.default_rng(0), 64, (14, 14))
+    each = hidden.sum(1).sort().values
+    assert (each == 0).sum() == 32
+    asked = ratio_steps(64, 0.5, (0.1, 0.5)) * 196
+    assert (each[32:] <= asked[1:]).all()
+    assert (each[32:] >= 0.7 * asked[:-1]).all()

@@ -1,11 +1,9 @@
-"""DINO on two processes: loss, gradient and centre; iBOT's class-token part, which is DINO's loss.
+"""DINO on two processes: loss, gradient and centre; iBOT's two terms and centres."""
 
-The arrays of patch tokens (`*_patch`, `ibot_center2_1`) follow with iBOT.
-"""
-
-from torch import Tensor
+import torch
 
 from tests.adapters import Golden, close
+from tests.adapters import ibot as one_process
 from tests.adapters.dino import model
 
 
@@ -23,8 +21,22 @@ def check(golden: Golden, rank: int) -> None:
     loss.backward()
     close(student.grad, golden[f"r{rank}_dino_grad"])
 
-    method = model(teacher.shape[-1], teacher_temp=(temperature, temperature))
-    globals_only: Tensor = golden[f"r{rank}_student"][: 2 * each]
-    loss = method.distill(globals_only.unflatten(0, (2, -1)), teacher)
-    close(loss, golden[f"r{rank}_ibot_cls"])
-    close(method.center, golden["ibot_center1"])
+    patches = golden[f"r{rank}_student_patch"], golden[f"r{rank}_teacher_patch"]
+    both = one_process.model(
+        teacher.shape[-1],
+        patches[0].shape[-1],
+        teacher_temp=(temperature, temperature),
+        patch_temp=(temperature, temperature),
+    )
+    terms = one_process.distill(
+        both,
+        golden[f"r{rank}_student"][: 2 * each],
+        patches[0],
+        golden[f"r{rank}_teacher"],
+        patches[1],
+        torch.stack([golden[f"r{rank}_mask{i}"] for i in range(2)]),
+    )
+    close(terms["class"], golden[f"r{rank}_ibot_cls"])
+    close(terms["patch"], golden[f"r{rank}_ibot_patch"])
+    close(both.center, golden["ibot_center1"])
+    close(both.patch_center, golden["ibot_center2_1"])

@@ -1,11 +1,17 @@
-"""Stochastic depth, which a teacher must not have."""
+"""Stochastic depth: none in a teacher, and without the work for what is left out in a student."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import torch
 from timm.layers import DropPath
-from torch import nn
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+
+WORTHWHILE = 0.1
+"""Rates up to this one drop branches image by image, as the reference does."""
 
 
 def without_drop_path(module: M) -> M:
@@ -14,3 +20,47 @@ def without_drop_path(module: M) -> M:
         if isinstance(layer, DropPath):
             layer.drop_prob = 0.0
     return module
+
+
+def with_subset_depth(module: M) -> M:
+    """`module` itself, whose ViT blocks from now on run a branch on the images that keep it alone.
+
+    Rates, names and weights stay; only rates above `WORTHWHILE` are affected (DINOv2, Oquab et al.,
+    2024, Section 5, "efficient stochastic depth").
+    """
+    for layer in module.modules():
+        if type(layer) is Block:
+            layer.__class__ = SubsetBlock
+    return module
+
+
+class SubsetBlock(Block):
+    """timm's block, with `subset_residual` in training."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rate = self.drop_path1.drop_prob if isinstance(self.drop_path1, DropPath) else 0.0
+        if not self.training or rate <= WORTHWHILE:
+            return super().forward(x, *args, **kwargs)
+        x = subset_residual(
+            x, lambda s: self.ls1(self.attn(self.norm1(s), *args, **kwargs)), float(rate)
+        )
+        return subset_residual(x, lambda s: self.ls2(self.mlp(self.norm2(s))), float(rate))
+
+
+def subset_residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tensor:
+    """x + branch(x) for max(int(B * (1 - rate)), 1) images at random, scaled by B / their number.
+
+    Args:
+        x: [B, N, D].
+        branch: [B', N, D] -> [B', N, D], each image alone.
+        rate: share of the images that go without the branch, in [0, 1).
+    """
+    kept = max(int(len(x) * (1 - rate)), 1)
+    chosen = permutation(len(x), x.device)[:kept]
+    added = branch(x[chosen])
+    return x.index_add(0, chosen, added.to(x.dtype), alpha=len(x) / kept)
+
+
+def permutation(count: int, device: torch.device) -> Tensor:
+    """A random order of `count` images."""
+    return torch.randperm(count, device=device)

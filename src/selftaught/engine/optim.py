@@ -252,7 +252,9 @@ def clip(method: nn.Module, recipe: Recipe) -> Tensor:
     parts: dict[str, list[Tensor]] = {}
     for name, p in method.named_parameters():
         if p.grad is not None:
-            by = {"all": "", "module": name.split(".")[0], "parameter": name}[recipe.clip_by]
+            # mask tokens, parameters of the method itself, are the backbone's in the papers' code
+            module = name.split(".")[0] if "." in name else "backbone"
+            by = {"all": "", "module": module, "parameter": name}[recipe.clip_by]
             parts.setdefault(by, []).append(p.grad)
     if not parts:
         return torch.zeros(())

@@ -14,8 +14,8 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
     """Balanced soft assignment: each sample has mass one, each prototype an equal share of it.
 
     Sinkhorn-Knopp on exp(scores / epsilon) as SwAV has it (Caron et al., 2020, Eq. 5), over the
-    samples of all processes, which may hold different numbers of them. In log space, because the
-    exponential itself overflows float32 beyond scores of 88 * epsilon.
+    samples of all processes, which may hold different numbers of them, or none. In log space,
+    because the exponential itself overflows float32 beyond scores of 88 * epsilon.
 
     Args:
         scores: [B, K] similarities of this process's samples with the prototypes; finite.
@@ -29,7 +29,8 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
     for _ in range(iterations):
         # whatever is subtracted must be the same in all processes: with a maximum of its own,
         # each would weigh the prototypes' masses differently
-        top = dist.maximum(log_q.amax(0))
+        own = log_q.amax(0) if len(log_q) else log_q.new_full(log_q.shape[1:], -torch.inf)
+        top = dist.maximum(own)
         log_q = log_q - (top + dist.total((log_q - top).exp().sum(0)).log())
         log_q = log_q - log_q.logsumexp(1, keepdim=True)
     return log_q.exp()
@@ -45,6 +46,11 @@ def cross_prediction(targets: Tensor, logits: Tensor) -> Tensor:
     log_p = logits.log_softmax(-1)
     others = log_p.sum(0) - log_p[: len(targets)]
     return -(targets * others).sum(-1).mean() / (len(logits) - 1)
+
+
+def soft_cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
+    """[...] cross entropy of distributions [..., K] with logits [..., K] over their temperature."""
+    return -(targets * logits.log_softmax(-1)).sum(-1)
 
 
 def cluster_cross_entropy(

@@ -32,3 +32,21 @@ def hidden_mean(values: Tensor, hidden: Tensor, eps: float = 0.0) -> Tensor:
     """
     weight = hidden.to(values.dtype)
     return (values * weight).sum() / (weight.sum() + eps)
+
+
+def hidden_weight(hidden: Tensor) -> Tensor:
+    """[M] for each hidden position of bool [B, N], row by row: 1 / number of them in its image."""
+    each = 1 / hidden.sum(1, keepdim=True).clamp(min=1).double()
+    return each.expand_as(hidden)[hidden]
+
+
+def image_mean(values: Tensor, hidden: Tensor) -> Tensor:
+    """Mean over images of the mean over an image's hidden positions (iBOT, DINOv2).
+
+    Images that hide nothing count, with 0: all images that hide something weigh alike.
+
+    Args:
+        values: [M], one for each hidden position, row by row.
+        hidden: bool [B, N].
+    """
+    return (values * hidden_weight(hidden).to(values.dtype)).sum() / len(hidden)

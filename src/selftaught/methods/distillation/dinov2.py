@@ -1,0 +1,274 @@
+"""DINOv2 (Oquab et al., 2024), https://arxiv.org/abs/2304.07193."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment, dist
+from selftaught.backbones import Image
+from selftaught.backbones.depth import with_subset_depth, without_drop_path
+from selftaught.errors import UserError
+from selftaught.masks import generator
+from selftaught.masks.blocks import spread_ratios
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
+from selftaught.objectives.masked import image_mean
+from selftaught.objectives.precision import full_precision
+from selftaught.objectives.spread import koleo
+from selftaught.parts import each_size, ema, frozen_copy, prototype_head
+from selftaught.schedule import cosine, linear
+
+
+class DINOv2(Method):
+    """DINO and iBOT at once, with targets that may be balanced, and images kept apart.
+
+    Settings are those of the code's default configuration, a ViT-L trained for 100 epochs of 1250
+    steps. Its configurations for the largest models have targets="sinkhorn", separate_head=True,
+    prototypes=131072, bottleneck=384, patch_bottleneck=256, lr=2e-4, weight decay up to 0.2,
+    momentum=0.994 and layer_decay=1. The paper gives the student's backbone a `drop_path` of 0.3 or
+    0.4, and its ViTs layer scales, as timm's `..._dinov2` have. While they are frozen the code
+    trains the prototypes at rate 0; here they get no gradient.
+
+    Args:
+        backbone: a ViT, summed up by its class token.
+        prototypes: width of the output softmax.
+        patch_prototypes: width of that of patches, where heads are separate; as many if none.
+        separate_head: whether patches have a head of their own.
+        hidden: width of the heads' two hidden layers.
+        bottleneck: width of the prototypes.
+        patch_bottleneck: width of those of patches, where heads are separate; the same if none.
+        targets: how the teacher's outputs become targets: centred, or balanced by Sinkhorn.
+        iterations: of Sinkhorn's normalizations.
+        dino_weight, patch_weight, koleo_weight: of the terms.
+        mask_share: share of the global views that hide patches, in [0, 1].
+        mask_ratio: smallest and largest ratio of hidden patches in these.
+        momentum: of the teacher, at the start and the end of training, along a cosine.
+        student_temp: of the student's softmax, above 0.
+        teacher_temp: of the teacher's softmax, at the start and after its warm-up.
+        temp_warmup: fraction of training after which `teacher_temp` has reached its end.
+        center_momentum: of the running means of the teacher's outputs.
+        freeze: fraction of training in which the prototypes stay as they are.
+        local_crops: number of small views beside the two global ones.
+        local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
+        global_scale, local_scale: area of the crops, as fractions of the image.
+        blur: probabilities in the first, the second and the local views; 0,0,0 for small images.
+        solarize: probability in the second view; 0 for small images.
+        reference_blur: whether to blur as the released code really does, which takes the
+            probabilities `blur` for those of not blurring: 0, 0.9 and 0.5 in place of 1, 0.1, 0.5.
+        reference_center: whether the mean of hidden patches is that of the processes' own means, as
+            in the released code, and not of all patches alike.
+    """
+
+    recipe = Recipe(
+        "adamw",
+        lr=4e-3,
+        batch=1024,
+        scaling="sqrt",
+        weight_decay=(0.04, 0.4),
+        warmup=0.1,
+        warmup_full=True,
+        end=2.5e-4,
+        layer_decay=0.9,
+        patch_lr=0.2,
+        clip=3.0,
+        clip_by="module",
+    )
+    default_backbone = "vit_small_patch14_dinov2"
+    anatomy = Anatomy(
+        copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        prototypes: int = 65536,
+        patch_prototypes: int | None = None,
+        separate_head: bool = False,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        patch_bottleneck: int | None = None,
+        targets: Literal["center", "sinkhorn"] = "center",
+        iterations: int = 3,
+        dino_weight: float = 1.0,
+        patch_weight: float = 1.0,
+        koleo_weight: float = 0.1,
+        mask_share: float = 0.5,
+        mask_ratio: tuple[float, float] = (0.1, 0.5),
+        momentum: tuple[float, float] = (0.992, 1.0),
+        student_temp: float = 0.1,
+        teacher_temp: tuple[float, float] = (0.04, 0.07),
+        temp_warmup: float = 0.3,
+        center_momentum: float = 0.9,
+        freeze: float = 0.01,
+        local_crops: int = 8,
+        local_size: int | None = None,
+        global_scale: tuple[float, float] = (0.32, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.32),
+        blur: tuple[float, float, float] = (1.0, 0.1, 0.5),
+        solarize: float = 0.2,
+        reference_blur: bool = False,
+        reference_center: bool = False,
+    ):
+        super().__init__()
+        self.prototypes, self.patch_prototypes = prototypes, patch_prototypes
+        self.separate_head, self.hidden = separate_head, hidden
+        self.bottleneck, self.patch_bottleneck = bottleneck, patch_bottleneck
+        self.targets, self.iterations = targets, iterations
+        self.dino_weight, self.patch_weight = dino_weight, patch_weight
+        self.koleo_weight, self.momentum = koleo_weight, momentum
+        self.mask_share, self.mask_ratio = mask_share, mask_ratio
+        self.student_temp, self.teacher_temp = student_temp, teacher_temp
+        self.temp_warmup, self.center_momentum, self.freeze = temp_warmup, center_momentum, freeze
+        self.local_crops, self.local_size = local_crops, local_size
+        self.global_scale, self.local_scale = global_scale, local_scale
+        self.blur, self.solarize = blur, solarize
+        self.reference_blur, self.reference_center = reference_blur, reference_center
+        if not (0 <= mask_share <= 1 and 0 <= mask_ratio[0] <= mask_ratio[1] <= 1):
+            raise UserError(
+                f"mask_share={mask_share} and mask_ratio={mask_ratio} must be shares in [0, 1], "
+                "the second from the smallest to the largest"
+            )
+        width = patch_prototypes or prototypes
+        depth = patch_bottleneck or bottleneck
+        if not separate_head and (width, depth) != (prototypes, bottleneck):
+            raise UserError(
+                f"patches cannot have {width} prototypes of width {depth} in a head that is shared "
+                f"with images and has {prototypes} of width {bottleneck}: set separate_head to "
+                "true, or leave patch_prototypes and patch_bottleneck out"
+            )
+        backbone.arrange("class")
+        self.backbone = with_subset_depth(backbone)
+        self.mask_token = nn.Parameter(torch.zeros(1, backbone.dim))
+        self.head = prototype_head(backbone.dim, hidden, bottleneck, prototypes, scale=True)
+        self.patch_head = (
+            prototype_head(backbone.dim, hidden, depth, width, scale=True)
+            if separate_head
+            else None
+        )
+        self.teacher = without_drop_path(frozen_copy(backbone))
+        self.teacher_head = frozen_copy(self.head)
+        self.teacher_patch_head = frozen_copy(self.patch_head) if self.patch_head else None
+        self.register_buffer("center", torch.zeros(prototypes))
+        self.register_buffer("patch_center", torch.zeros(width))
+
+    center: Tensor
+    """[prototypes] running mean of the teacher's outputs for class tokens; zero with Sinkhorn."""
+    patch_center: Tensor
+    """The same for hidden patches."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.teacher
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        guess = math.log(self.prototypes)
+        return (Trivial(guess, f"ln {self.prototypes}, all prototypes alike", term="patch"),)
+
+    def views(self, size: int) -> Pipeline:
+        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+        scales = self.global_scale, self.local_scale
+        first, second, local = self.blur
+        blur = (1 - first, 1 - second, 1 - local) if self.reference_blur else self.blur
+        return augment.multicrop(
+            size, local_size, self.local_crops, *scales, "dino", blur, self.solarize
+        )
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]. Masks are drawn
+        here: their ratios are spread over the batch."""
+        both = torch.cat(list(batch.views[:2]))
+        grid = self.backbone.grid(both.shape[-2])[0], self.backbone.grid(both.shape[-1])[0]
+        hidden = spread_ratios(generator(), len(both), grid, self.mask_share, self.mask_ratio)
+        hidden = hidden.to(both.device)
+        with torch.no_grad():
+            seen = self.teacher.features(both)
+            teacher = self.teacher_head(seen.pooled).unflatten(0, (2, -1))
+            teacher_patches = (self.teacher_patch_head or self.teacher_head)(seen.local[hidden])
+        own = self.backbone.features(both, replace=(hidden, self.mask_token))
+        pooled = own.pooled.unflatten(0, (2, -1))
+        views = [pooled]
+        if batch.views[2:]:
+            views.append(each_size(self.backbone, batch.views[2:]))
+        patches = (self.patch_head or self.head)(own.local[hidden])
+        logits = self.head(torch.cat(views))
+        return self.distill(logits, teacher, patches, teacher_patches, hidden, pooled)
+
+    @full_precision
+    def distill(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        student_patches: Tensor,
+        teacher_patches: Tensor,
+        hidden: Tensor,
+        pooled: Tensor,
+    ) -> dict[str, Tensor]:
+        """The terms; the student's mean over all pairs of a view and another, global one is `local`
+        and `global` together.
+
+        Args:
+            student: [V, B, prototypes] logits of all views, the two global ones first.
+            teacher: [2, B, prototypes], of the global ones.
+            student_patches, teacher_patches: [M, patch_prototypes], of the hidden patches.
+            hidden: bool [2 * B, N], True M times.
+            pooled: [2, B, D] features of the student before the head.
+        """
+        goals = self.goals(teacher.flatten(0, 1), self.center).view_as(teacher)
+        patch_goals = self.goals(teacher_patches, self.patch_center)
+        if self.targets == "center":
+            self._follow(self.center, teacher.flatten(0, 1), unweighted=False)
+            self._follow(self.patch_center, teacher_patches, self.reference_center)
+        student, others = student / self.student_temp, len(student) - 1
+        patches = soft_cross_entropy(patch_goals, student_patches / self.student_temp)
+        terms = {"global": self.dino_weight * cross_prediction(goals, student[:2]) / others}
+        if others > 1:
+            of_local = -(goals.sum(0) * student[2:].log_softmax(-1).sum(0)).sum(-1).mean()
+            terms["local"] = self.dino_weight * of_local / (2 * others)
+        terms["patch"] = self.patch_weight * image_mean(patches, hidden)
+        if self.koleo_weight:
+            terms["koleo"] = self.koleo_weight * (koleo(pooled[0]) + koleo(pooled[1]))
+        return terms
+
+    def goals(self, logits: Tensor, center: Tensor) -> Tensor:
+        """[M, K] targets of the teacher's outputs."""
+        if self.targets == "sinkhorn":
+            return sinkhorn(logits, self.temperature, self.iterations)
+        return ((logits - center) / self.temperature).softmax(-1)
+
+    @torch.no_grad()
+    def _follow(self, center: Tensor, outputs: Tensor, unweighted: bool) -> None:
+        """Move `center` towards the mean of the outputs [M, K] of all processes."""
+        total, count = outputs.sum(0), outputs.new_tensor(float(len(outputs)))
+        if unweighted:
+            mean = dist.mean(total / count)
+        else:
+            mean = dist.total(total) / dist.total(count).clamp(min=1)
+        center.lerp_(mean, 1 - self.center_momentum)
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """The teacher's of class tokens, centred and sharpened."""
+        return ((logits - self.center) / self.temperature).softmax(-1)
+
+    def membership(self, images: Tensor) -> Tensor:
+        return self.teacher_head(self.teacher(images)) - self.center
+
+    @property
+    def temperature(self) -> float:
+        """Of the teacher's softmax, now."""
+        start, end = self.teacher_temp
+        return linear(start, end, self.progress / self.temp_warmup) if self.temp_warmup else end
+
+    def before_step(self) -> None:
+        if self.progress < self.freeze:
+            for head in (self.head, self.patch_head):
+                for parameter in head[-1].parameters() if head else ():
+                    parameter.grad = None
+
+    def after_step(self) -> None:
+        momentum = cosine(*self.momentum, self.progress)
+        ema(self.teacher, self.backbone, momentum)
+        ema(self.teacher_head, self.head, momentum)
+        if self.patch_head and self.teacher_patch_head:
+            ema(self.teacher_patch_head, self.patch_head, momentum)
