@@ -1,4 +1,4 @@
-"""Which patches a model may see: of images here and in `blocks`, of clips in `clips`; words: `text`.
+"""Which patches a model may see: of images here and in `blocks`, of `clips`; which words of `text`.
 
 Samplers draw from anything with the methods `random`, `integers` and `permutation` of numpy's
 generators. Words: `keep` and `context` are indices of what is seen, `hidden` is True where a patch
