@@ -54,10 +54,18 @@ PROTOTYPES: dict[str, Any] = {
     "bottleneck": 64,
     "momentum": (0.98, 1.0),
 }
+WEAK: dict[str, Any] = {"strength": 0.5, "blur": 0.0}
 ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
 
 PRESETS = {
     "simclr": Preset({**SMALL, "temperature": 0.2, "strength": 0.5, "blur": 0.0}),
+    "siamese": Preset({**SMALL, **WEAK}),
+    "triplet": Preset({**SMALL, **WEAK}),
+    "npair": Preset({**SMALL, **WEAK}),
+    "infonce": Preset({**SMALL, **WEAK, "temperature": 0.2}),
+    "dcl": Preset({**SMALL, **WEAK, "temperature": 0.2}),
+    "hcl": Preset({**SMALL, **WEAK}),
+    "spectral": Preset({**SMALL, "radius": 1.0, "blur": 0.0}),
     "moco_v2": Preset({"dim": 64, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from selftaught import dist
 from selftaught.engine.optim import Plan
 from selftaught.method import Recipe
-from selftaught.methods.contrastive.simclr import projector
 from selftaught.objectives.contrastive import nt_xent, pair_cross_entropy
+from selftaught.parts import simclr_head
 from tests.adapters import Golden, close
 from tests.adapters.barlow_twins import check_lars
 
@@ -66,7 +66,7 @@ def check_replica(golden: Golden, rank: int) -> None:
 def _check_head(golden: Golden) -> None:
     layers = len([n for n in golden.arrays if re.fullmatch(r"ph_w\d+", n)])
     weights = [golden[f"ph_w{i}"] for i in range(layers)]
-    head: Any = projector(len(weights[0]), *(w.shape[1] for w in weights)).double()
+    head: Any = simclr_head(len(weights[0]), *(w.shape[1] for w in weights)).double()
     for i, weight in enumerate(weights):
         linear, norm = head[3 * i], head[3 * i + 1]
         linear.weight.data.copy_(weight.T)

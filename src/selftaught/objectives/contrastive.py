@@ -78,8 +78,10 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Ten
 
     Args:
         q, k: [B, D] unit vectors, row i of both of the same sample.
-        negatives: [K, D] unit vectors.
+        negatives: [K, D] unit vectors, or [B, K, D] for negatives of each query's own.
         temperature: of the softmax, above 0.
     """
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ negatives.mT], 1) / temperature
+    own = negatives.ndim == 3
+    others = (negatives @ q[:, :, None]).squeeze(2) if own else q @ negatives.mT
+    logits = torch.cat([(q * k).sum(1, keepdim=True), others], 1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))

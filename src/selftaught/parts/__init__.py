@@ -1,6 +1,6 @@
 """Modules that methods are built of."""
 
-from .heads import Prototypes, mlp, prototype_head
+from .heads import Prototypes, mlp, prototype_head, simclr_head
 from .multicrop import each_size
 from .norm import SyncBatchNorm, synchronize
 from .queue import Queue
@@ -15,5 +15,6 @@ __all__ = [
     "frozen_copy",
     "mlp",
     "prototype_head",
+    "simclr_head",
     "synchronize",
 ]

@@ -35,6 +35,19 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def simclr_head(*dims: int) -> nn.Sequential:
+    """SimCLR's: no biases; a norm after each Linear, that of the last one without its shift."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(dims), 2):
+        norm = nn.BatchNorm1d(b)
+        layers += [nn.Linear(a, b, bias=False), norm]
+        if i == len(dims):
+            norm.bias.requires_grad_(False)
+        else:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
 class Prototypes(nn.Linear):
     """Cosine similarity of [..., D] with `count` unit prototypes: [..., count].
 

@@ -1,15 +1,15 @@
 """SimCLR (Chen et al., 2020), https://arxiv.org/abs/2002.05709."""
 
-import itertools
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import nt_xent
+from selftaught.parts import simclr_head
 
 
 class SimCLR(Method):
@@ -42,7 +42,7 @@ class SimCLR(Method):
         self.backbone, self.temperature = backbone, temperature
         self.hidden, self.dim, self.layers = hidden, dim, layers
         self.strength, self.blur = strength, blur
-        self.projector = projector(backbone.dim, *[hidden] * (layers - 1), dim)
+        self.projector = simclr_head(backbone.dim, *[hidden] * (layers - 1), dim)
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         others = 2 * batch - 1
@@ -55,16 +55,3 @@ class SimCLR(Method):
         """views: two [B, C, H, W]."""
         z1, z2 = self.projector(self.backbone(torch.cat(batch.views))).chunk(2)
         return nt_xent(z1, z2, self.temperature)
-
-
-def projector(*dims: int) -> nn.Sequential:
-    """The reference's head: no biases; a norm after each Linear, the last one without its shift."""
-    layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(itertools.pairwise(dims), 2):
-        norm = nn.BatchNorm1d(b)
-        layers += [nn.Linear(a, b, bias=False), norm]
-        if i == len(dims):
-            norm.bias.requires_grad_(False)
-        else:
-            layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
