@@ -86,6 +86,7 @@ PRESETS = {
     "dinov2": Preset({**FEW, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "rotation": Preset({}, {"lr": 1e-3}),
+    "inpainting": Preset({"width": 64, "overlap": 1}, {"lr": 1e-3}),
     "finetune": Preset(),
     "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),

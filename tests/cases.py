@@ -37,6 +37,7 @@ CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
+    "inpainting": Case({"width": 32, "adversarial": 0.1}),
     "finetune": Case({"classes": 3}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),
     "dcl": Case({"hidden": 32, "dim": 16}),
