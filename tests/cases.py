@@ -64,6 +64,7 @@ CASES = {
     "mae": Case({"dim": 32, "depth": 1, "heads": 2}, "test_vit"),
     # the paper adds 1e-5 to each process's number of hidden pixels
     "simmim": Case({"unit": 8}, "test_vit", exact_ranks=False),
+    "selfie": Case({"depth": 1, "heads": 2, "hidden": 16, "dropout": 0.0}),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False),
     "swav": Case(

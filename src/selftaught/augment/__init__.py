@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from selftaught.augment.cells import Tiles as Tiles
     from selftaught.augment.cells import cut_tiles as cut_tiles
     from selftaught.augment.device import normalize as normalize
+    from selftaught.augment.pipeline import Noised as Noised
     from selftaught.augment.pipeline import Pipeline as Pipeline
     from selftaught.augment.pipeline import Transform as Transform
     from selftaught.augment.pipeline import sample_rng as sample_rng
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _MODULE = {
     "normalize": "device",
-    **dict.fromkeys(("Pipeline", "Transform", "sample_rng"), "pipeline"),
+    **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
     **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
     **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),
     **dict.fromkeys(("Tiles", "cut_tiles"), "cells"),

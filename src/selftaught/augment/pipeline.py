@@ -80,3 +80,19 @@ class Transform:
             image = image.reshape(*image.shape[:2], -1)
         draw = int(torch.randint(2**62, ()))
         return default_convert(self.pipeline(image, sample_rng(self.seed, 0, draw)))
+
+
+@dataclass(frozen=True)
+class Noised(Pipeline):
+    """The one view of `view`, and `count` uniform numbers: one for each of its patches.
+
+    Drawn by the sample's own generator, not in the loss, masks are alike for any number of workers
+    and processes.
+    """
+
+    view: Pipeline
+    count: int
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
+        (view,) = self.view(image, rng)
+        return view, rng.random(self.count, dtype=np.float32)

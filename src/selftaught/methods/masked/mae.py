@@ -1,10 +1,8 @@
 """MAE (He et al., 2022), https://arxiv.org/abs/2111.06377."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -84,7 +82,7 @@ class MAE(Method):
         return (mean,) if self.normalize else ()
 
     def views(self, size: int) -> Pipeline:
-        return Noised(augment.crop(size), math.prod(self.backbone.grid(size)))
+        return augment.Noised(augment.crop(size), math.prod(self.backbone.grid(size)))
 
     def loss(self, batch: Batch) -> Tensor:
         """views: images [B, C, H, W] and noise [B, N], which says what is hidden."""
@@ -126,21 +124,6 @@ class MAE(Method):
         }
         columns = {name: unpatchify(x, self.patch, grid) for name, x in columns.items()}
         return Pictures("Reconstructions", note, columns)
-
-
-@dataclass(frozen=True)
-class Noised:
-    """One view and a uniform number for each of its patches, from the sample's own generator.
-
-    Drawn here, not in the loss, masks are alike for any number of workers and processes.
-    """
-
-    view: Pipeline
-    patches: int
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
-        (view,) = self.view(image, rng)
-        return view, rng.random(self.patches, dtype=np.float32)
 
 
 def initialize(mae: nn.Module, skip: nn.Module | None) -> None:
