@@ -66,7 +66,9 @@ PRESETS = {
     "dcl": Preset({**SMALL, **WEAK, "temperature": 0.2}),
     "hcl": Preset({**SMALL, **WEAK}),
     "spectral": Preset({**SMALL, "radius": 1.0, "blur": 0.0}),
+    "moco_v1": Preset({"dim": 64, "queue": 2048, "momentum": 0.98}),
     "moco_v2": Preset({"dim": 64, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
+    "moco_v3": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98, "temperature": 0.2}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(
         {"dim": 512, "bottleneck": 128, "blur": 0.0},

@@ -1,4 +1,4 @@
-"""MoCo v2: three steps of training with its queue and slow copy, and its rate schedules."""
+"""MoCo v2 and v1: steps of training with their queue and slow copy, and their rate schedules."""
 
 import re
 from dataclasses import replace
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from selftaught.engine.optim import Plan, build
 from selftaught.method import Batch, Recipe
+from selftaught.methods.contrastive.moco_v1 import MoCoV1
 from selftaught.methods.contrastive.moco_v2 import MoCoV2
 from selftaught.parts.shuffle import shuffled
 from tests.adapters import Golden, close
@@ -32,10 +33,10 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def model(golden: Golden) -> MoCoV2:
+def model(golden: Golden, kind: type[MoCoV1] | type[MoCoV2] = MoCoV2) -> MoCoV1 | MoCoV2:
     state = renamed(golden.starting("q0."))
     dim, inputs = state["0.l1.weight"].shape
-    method = MoCoV2(
+    method = kind(
         Encoder(inputs, dim),  # type: ignore[arg-type]
         temperature=golden.hyper["T"],
         dim=golden.hyper["dim"],
@@ -48,17 +49,18 @@ def model(golden: Golden) -> MoCoV2:
     return method
 
 
-def check(golden: Golden) -> None:
+def check(golden: Golden, kind: type[MoCoV1] | type[MoCoV2] = MoCoV2) -> None:
     hyper = golden.hyper
     recipe = replace(
-        MoCoV2.recipe,
+        kind.recipe,
         lr=hyper["lr"],
         momentum=hyper["sgd_momentum"],
         weight_decay=hyper["weight_decay"],
     )
-    method = model(golden)
-    optimizer = build(method, replace(recipe, schedule="constant"))
-    plan = Plan(replace(recipe, schedule="constant"), recipe.batch, 100, 10)
+    method = model(golden, kind)
+    still = replace(recipe, schedule="constant", milestones=())
+    optimizer = build(method, still)
+    plan = Plan(still, recipe.batch, 100, 10)
     steps = len(golden.starting("im_q"))
     for i in range(steps):
         x1, x2 = golden[f"im_q{i}"], golden[f"im_k{i}"]
@@ -70,7 +72,8 @@ def check(golden: Golden) -> None:
         close(method.negatives.head, golden[f"ptr{i + 1}"])
         optimizer.zero_grad()
         loss.backward()
-        close(method.projector[-1].weight.grad, golden[f"grad_last_w{i}"])
+        *_, last = (m for m in method.projector.modules() if isinstance(m, nn.Linear))
+        close(last.weight.grad, golden[f"grad_last_w{i}"])
         plan.apply(optimizer, i)
         optimizer.step()
         if i < steps - 1:  # the reference moves its key encoder only before it is used
@@ -82,7 +85,7 @@ def check(golden: Golden) -> None:
     _check_schedules(golden, recipe)
 
 
-def _logits(method: MoCoV2, x1: Tensor, x2: Tensor) -> Tensor:
+def _logits(method: MoCoV1 | MoCoV2, x1: Tensor, x2: Tensor) -> Tensor:
     """What `loss` compares, seen without moving any running statistic."""
     kept = {name: value.clone() for name, value in method.state_dict().items()}
     query = nn.functional.normalize(method.online(x1), dim=1)
@@ -97,7 +100,7 @@ def _check_schedules(golden: Golden, recipe: Recipe) -> None:
     """The rate of each epoch, in v2's cosine and in v1's steps at named epochs."""
     drops = re.findall(r"\d+", golden.about["lr_step_schedule"]["meaning"].split(" at ")[1])
     for name, change in {
-        "lr_cos_schedule": {"schedule": "cosine"},
+        "lr_cos_schedule": {"schedule": "cosine", "milestones": ()},
         "lr_step_schedule": {
             "schedule": "step",
             "milestones": tuple(int(d) / len(golden["lr_step_schedule"]) for d in drops),

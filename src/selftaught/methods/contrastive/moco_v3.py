@@ -1,0 +1,120 @@
+"""MoCo v3 (Chen et al., 2021), https://arxiv.org/abs/2104.02057."""
+
+import math
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.backbones.create import plain_vit
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.contrastive import batch_nce
+from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.schedule import cosine
+
+
+class MoCoV3(Method):
+    """Predict a slow copy's embedding of the other view, told from those of the whole batch.
+
+    The defaults are those of a ResNet-50 and 100 epochs. The paper's ViTs take 300 epochs with
+    optimizer adamw, learning rate 1.5e-4, weight decay 0.1, warm-up 0.133, temperature 0.2 and
+    scale 0.08,1. From scratch they get the reference's fixed positions and initial weights; their
+    patch projection stays random, without which training is unstable.
+
+    Args:
+        backbone: image encoder.
+        temperature: of the softmax over similarities, above 0.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        hidden: width of the hidden layers of projector and predictor.
+        dim: width of the embedding.
+        layers: Linear layers of the projector; none for the paper's, 3 for ViTs and 2 for others.
+        predictor_norm: whether a batch norm ends the predictor; none for the paper's, ViTs' alone.
+        freeze_patches: whether the patch projection of a ViT is never trained.
+        scale: area of the crops, as fractions of the image.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+    """
+
+    recipe = Recipe("lars", lr=0.6, weight_decay=1e-6, warmup=0.1)
+    anatomy = Anatomy(
+        "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "other"
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        temperature: float = 1.0,
+        momentum: float = 0.99,
+        hidden: int = 4096,
+        dim: int = 256,
+        layers: int | None = None,
+        predictor_norm: bool | None = None,
+        freeze_patches: bool = True,
+        scale: tuple[float, float] = (0.2, 1.0),
+        blur: tuple[float, float] = (1.0, 0.1),
+        solarize: tuple[float, float] = (0.0, 0.2),
+    ):
+        super().__init__()
+        self.backbone, self.temperature, self.momentum = backbone, temperature, momentum
+        self.hidden, self.dim, self.layers = hidden, dim, layers
+        self.predictor_norm, self.freeze_patches = predictor_norm, freeze_patches
+        self.scale, self.blur, self.solarize = scale, blur, solarize
+        vit = plain_vit(backbone.net)
+        if vit is not None and not backbone.pretrained:
+            backbone.arrange("timm", positions="sincos")
+            initialize(vit)
+        if vit is not None and freeze_patches:
+            vit.patch_embed.proj.requires_grad_(False)
+        widths = [hidden] * ((layers or (2 if vit is None else 3)) - 1)
+        last_norm = (vit is not None) if predictor_norm is None else predictor_norm
+        self.projector = mlp(
+            backbone.dim, *widths, dim, bias=False, last_bias=False, last_norm=True
+        )
+        self.predictor = mlp(dim, hidden, dim, bias=False, last_bias=False, last_norm=last_norm)
+        self.target = frozen_copy(self.online)
+
+    @property
+    def online(self) -> nn.Module:
+        return nn.Sequential(self.backbone, self.projector)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        guess = 4 * self.temperature * math.log(batch)
+        return (Trivial(guess, f"4 * {self.temperature} ln {batch}, guessing in the batch"),)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]; each goes through the batch norms alone."""
+        q1, q2 = (self.predictor(self.online(x)) for x in batch.views)
+        with torch.no_grad():
+            k1, k2 = (self.target(x) for x in batch.views)
+        return self.contrast(q1, k2) + self.contrast(q2, k1)
+
+    def contrast(self, q: Tensor, k: Tensor) -> Tensor:
+        """2 T times InfoNCE (Algorithm 1), so that the gradient's scale does not follow T."""
+        return 2 * self.temperature * batch_nce(q, k, self.temperature)
+
+    def after_step(self) -> None:
+        # the reference does this at the start of the next step, with that one's momentum
+        ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
+
+
+def initialize(vit: VisionTransformer) -> None:
+    """The reference's weights: Xavier's, for query, key, value and the patches each on its own."""
+    for name, module in vit.named_modules():
+        if isinstance(module, nn.Linear):
+            rows, columns = module.weight.shape
+            fan_out = rows // 3 if name.endswith("qkv") else rows
+            bound = math.sqrt(6 / (fan_out + columns))
+            nn.init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if vit.cls_token is not None:
+        nn.init.normal_(vit.cls_token, std=1e-6)
+    patches = vit.patch_embed.proj
+    bound = math.sqrt(6 / (patches.weight[0].numel() + vit.embed_dim))
+    nn.init.uniform_(patches.weight, -bound, bound)
+    if patches.bias is not None:
+        nn.init.zeros_(patches.bias)

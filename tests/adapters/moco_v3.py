@@ -1,0 +1,122 @@
+"""MoCo v3: its loss, steps of training with LARS, and its schedules."""
+
+import math
+import re
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.engine.optim import Plan, build
+from selftaught.method import Batch
+from selftaught.methods.contrastive.moco_v3 import MoCoV3
+from selftaught.schedule import cosine
+from tests.adapters import Golden, close
+from tests.adapters.moco_v2 import Encoder
+
+PARTS = {
+    "base_encoder.": ("backbone.", "projector."),
+    "momentum_encoder.": ("target.0.", "target.1."),
+    "predictor.": ("predictor.", ""),
+}
+
+
+def backbone(inputs: int, dim: int) -> nn.Module:
+    """The references' stand-in for a ResNet, which is no ViT."""
+    encoder = Encoder(inputs, dim)
+    encoder.net = nn.Identity()
+    return encoder
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reference's names -> the method's."""
+    result = {}
+    for name, value in state.items():
+        prefix = next(p for p in PARTS if name.startswith(p))
+        rest, (own, head) = name.removeprefix(prefix), PARTS[prefix]
+        result[head + rest.removeprefix("fc.") if rest.startswith("fc.") else own + rest] = value
+    return result
+
+
+def model(golden: Golden) -> MoCoV3:
+    state = golden.starting("p0.")
+    dim, inputs = state["base_encoder.l1.weight"].shape
+    heads = [n for n, x in state.items() if n.startswith("base_encoder.fc.") and x.ndim == 2]
+    method = MoCoV3(
+        backbone(inputs, dim),  # type: ignore[arg-type]
+        golden.hyper["T"],
+        golden.hyper["m"],
+        golden.hyper["mlp_dim"],
+        golden.hyper["dim"],
+        layers=len(heads),
+        predictor_norm="predictor.4.running_mean" in state,
+    ).double()
+    method.load_state_dict(renamed(state), strict=False)
+    return method
+
+
+def momentum(golden: Golden, step: int) -> float:
+    """The progress at which the slow copy's momentum is that of `step`."""
+    start, now = golden.hyper["m"], float(golden[f"m_{step}"])
+    return math.acos(2 * (1 - now) / (1 - start) - 1) / math.pi
+
+
+def check(golden: Golden) -> None:
+    _check_loss(golden)
+    method = model(golden)
+    assert not [n for n in renamed(golden.starting("p0.")) if n not in method.state_dict()]
+    momentum_of_lars, trust = re.findall(r"[\d.]+", golden.hyper["optimizer"])
+    recipe = replace(
+        MoCoV3.recipe,
+        lr=golden.hyper["lr"],
+        weight_decay=golden.hyper["weight_decay"],
+        momentum=float(momentum_of_lars),
+        eta=float(trust),
+        warmup=0.0,
+        schedule="constant",
+    )
+    optimizer = build(method, recipe)
+    plan = Plan(recipe, recipe.batch, 100, 10)
+    steps = len(golden.starting("x1_"))
+    for i in range(steps):
+        x1, x2 = golden[f"x1_{i}"], golden[f"x2_{i}"]
+        loss = method.loss(Batch([x1, x2], torch.arange(len(x1))))
+        close(loss, golden[f"loss{i}"])
+        optimizer.zero_grad()
+        loss.backward()
+        close(method.predictor[0].weight.grad, golden[f"grad_pred_w{i}"])
+        close(method.backbone.l1.weight.grad, golden[f"grad_l1_w{i}"])
+        plan.apply(optimizer, i)
+        optimizer.step()
+        if i < steps - 1:  # the reference moves its slow copy before it is used, by that step's m
+            method.progress = momentum(golden, i + 1)
+            close(cosine(method.momentum, 1.0, method.progress), golden[f"m_{i + 1}"])
+            method.after_step()
+    state = method.state_dict()
+    for name, value in renamed(golden.starting(f"p{steps}.")).items():
+        close(state[name], value)
+    _check_schedules(golden)
+
+
+def _check_loss(golden: Golden) -> None:
+    method = model(golden)
+    q = golden.leaf("loss_q")
+    loss = method.contrast(q, golden["loss_k"])
+    close(loss, golden["loss_qk"])
+    loss.backward()
+    close(q.grad, golden["loss_qk_grad_q"])
+
+
+def _check_schedules(golden: Golden) -> None:
+    """Of fractional epochs: what 100 steps an epoch give at theirs."""
+    at, per_epoch = golden["sched_epoch"], 100
+    meaning = golden.about["lr_schedule"]["meaning"]
+    found = re.search(r"base ([\d.]+)\*(\d+)/256, (\d+) warmup epochs, (\d+) epochs", meaning)
+    assert found is not None, meaning
+    lr, batch, warmup, epochs = float(found[1]), int(found[2]), int(found[3]), int(found[4])
+    recipe = replace(MoCoV3.recipe, lr=lr, warmup=warmup / epochs)
+    plan = Plan(recipe, batch, epochs * per_epoch, per_epoch)
+    steps = (at * per_epoch).round().long().tolist()
+    close(torch.tensor(steps) / per_epoch, at)
+    close([plan.lr(s) for s in steps], golden["lr_schedule"])
+    close([cosine(golden.hyper["m"], 1.0, e / epochs) for e in at.tolist()], golden["m_schedule"])
