@@ -69,6 +69,11 @@ PRESETS = {
     "moco_v1": Preset({"dim": 64, "queue": 2048, "momentum": 0.98}),
     "moco_v2": Preset({"dim": 64, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "moco_v3": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98, "temperature": 0.2}),
+    "nnclr": Preset(
+        {**SMALL, "predictor_hidden": 256, "queue": 2048, "temperature": 0.2, "blur": 0.0}
+        | {"strength": 0.5}
+    ),
+    "mean_shift": Preset({"hidden": 512, "dim": 128, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(
         {"dim": 512, "bottleneck": 128, "blur": 0.0},

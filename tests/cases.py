@@ -51,6 +51,8 @@ CASES = {
     "moco_v1": Case({"dim": 16, "queue": 12}),
     "moco_v2": Case({"dim": 16, "queue": 12}),
     "moco_v3": Case({"hidden": 32, "dim": 16}),
+    "nnclr": Case({"hidden": 32, "dim": 16, "predictor_hidden": 32, "queue": 12}),
+    "mean_shift": Case({"hidden": 32, "dim": 16, "queue": 12, "neighbours": 3}),
     "simsiam": Case({"dim": 32, "bottleneck": 16}),
     "vicreg": Case({"hidden": 32, "dim": 24}),
     "simclr": Case({"hidden": 32, "dim": 16}),

@@ -1,0 +1,115 @@
+"""Mean Shift, MSF (Koohpayegani, Tejankar & Pirsiavash, 2021), https://arxiv.org/abs/2105.07269."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.augment import View, Views
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import Queue, ema, frozen_copy, mlp
+from selftaught.parts.shuffle import shuffled
+
+
+class MeanShift(Method):
+    """Come near the neighbours of an image's other view; nothing is pushed apart.
+
+    The first of the neighbours is the other view itself, which joins the queue before the search:
+    with one neighbour this is BYOL.
+
+    Args:
+        backbone: image encoder.
+        neighbours: number of them that each image comes near to; the paper's longer runs take 10.
+        queue: number of earlier targets to be neighbours; the paper has 1024000 for ImageNet.
+        momentum: of the slow copy, in [0, 1).
+        hidden: width of the hidden layers of projector and predictor; none for twice the
+            representation's.
+        dim: width of the embedding; none for a quarter of the representation's.
+        views_of: what query and target see, in this order: crops and flips ("weak") or colour
+            changes and blur too ("strong").
+        blur: probability of Gaussian blur in strong views; 0 for images as small as CIFAR's.
+    """
+
+    recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_all=True, by_epoch=True)
+    sync_batchnorm = False
+    anatomy = Anatomy(
+        "projector",
+        "predictor",
+        (("target.0", "backbone"), ("target.1", "projector")),
+        "same",
+        memory=("earlier.items",),
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        neighbours: int = 5,
+        queue: int = 128000,
+        momentum: float = 0.99,
+        hidden: int | None = None,
+        dim: int | None = None,
+        views_of: Literal["strong_weak", "strong_strong", "weak_weak"] = "strong_weak",
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        if not 1 <= neighbours <= queue:
+            raise UserError(
+                f"mean_shift cannot find {neighbours} neighbours among a queue of {queue} targets; "
+                "use a longer queue, or between 1 and as many neighbours as it holds"
+            )
+        self.backbone, self.neighbours, self.queue = backbone, neighbours, queue
+        self.momentum, self.hidden, self.dim = momentum, hidden, dim
+        self.views_of, self.blur = views_of, blur
+        wide = 2 * backbone.dim if hidden is None else hidden
+        narrow = max(1, backbone.dim // 4) if dim is None else dim
+        self.projector = mlp(backbone.dim, wide, narrow)
+        self.predictor = mlp(narrow, wide, narrow)
+        self.target = frozen_copy(self.online)
+        self.earlier = Queue(queue, narrow)
+
+    @property
+    def online(self) -> nn.Module:
+        return nn.Sequential(self.backbone, self.projector)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(2.0, "2 - 2 cos of directions that have nothing in common"),
+            Trivial(0.0, "all directions are the same", collapsed=True),
+        )
+
+    def views(self, size: int) -> Pipeline:
+        strong, _ = augment.moco(size, blur=self.blur).views
+        kinds = {"strong": strong, "weak": View(size, strong.scale)}
+        return Views(tuple(kinds[kind] for kind in self.views_of.split("_")))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W], the query's and the target's."""
+        x1, x2 = batch.views
+        query = self.predictor(self.online(x1))
+        target = F.normalize(shuffled(self.target, x2), dim=1)
+        self.earlier.push(target)
+        return shift(query, target, self.earlier.items, self.neighbours)
+
+    def after_step(self) -> None:
+        # the reference does this at the start of the next step, which is the same
+        ema(self.target, self.online, self.momentum)
+
+
+@full_precision
+def shift(query: Tensor, target: Tensor, earlier: Tensor, count: int) -> Tensor:
+    """Mean squared distance of each query to the neighbours of its target, 2 - 2 cos (Eq. 1).
+
+    Args:
+        query: [B, D]; normalized here.
+        target: [B, D] unit vectors.
+        earlier: [Q, D] unit vectors that neighbours are among.
+        count: number of neighbours, at most Q.
+    """
+    with torch.no_grad():
+        found = earlier[(target.to(earlier.dtype) @ earlier.mT).topk(count, dim=1).indices]
+    return (2 - 2 * torch.einsum("bd,bkd->bk", F.normalize(query, dim=1), found)).mean()
