@@ -74,6 +74,8 @@ PRESETS = {
         | {"strength": 0.5}
     ),
     "mean_shift": Preset({"hidden": 512, "dim": 128, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
+    "instdisc": Preset({"negatives": 2048, "dim": 64}),
+    "pirl": Preset({"negatives": 2048, "dim": 64}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(
         {"dim": 512, "bottleneck": 128, "blur": 0.0},

@@ -53,6 +53,9 @@ CASES = {
     "moco_v3": Case({"hidden": 32, "dim": 16}),
     "nnclr": Case({"hidden": 32, "dim": 16, "predictor_hidden": 32, "queue": 12}),
     "mean_shift": Case({"hidden": 32, "dim": 16, "queue": 12, "neighbours": 3}),
+    # each process draws the negatives of its own batch
+    "instdisc": Case({"negatives": 6, "dim": 16}, exact_ranks=False),
+    "pirl": Case({"negatives": 6, "dim": 16}, exact_ranks=False),  # as instdisc
     "simsiam": Case({"dim": 32, "bottleneck": 16}),
     "vicreg": Case({"hidden": 32, "dim": 24}),
     "simclr": Case({"hidden": 32, "dim": 16}),

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -252,12 +253,19 @@ def _labelled(given: Any, encoder: Image | str | Path | None) -> _Labelled:
 
 
 def _vote(task: Task, k: int, temperature: float) -> Tensor:
-    """[M] predictions; similarities of a block of test and of training samples at a time."""
+    """[M] predictions."""
+    return torch.cat([tally.argmax(1) for tally in tallies(task, k, temperature)])
+
+
+def tallies(task: Task, k: int, temperature: float) -> Iterator[Tensor]:
+    """[m, C] votes of the k nearest training samples, for one block of test samples at a time.
+
+    A vote weighs exp(cosine / T) relative to the nearest's, whose own is 1.
+    """
     train, test = F.normalize(task.train_x, dim=1), F.normalize(task.test_x, dim=1)
     rows = min(len(test), 1024)
     columns = max(k, _BLOCK // rows)
     classes = int(task.train_y.max()) + 1
-    predicted = []
     for queries in test.split(rows):
         best = queries.new_empty(len(queries), 0)
         votes = task.train_y.new_empty(len(queries), 0)
@@ -267,9 +275,7 @@ def _vote(task: Task, k: int, temperature: float) -> Tensor:
             best, where = best.topk(min(k, best.shape[1]), 1)
             votes = votes.gather(1, where)
         weights = ((best - best[:, :1]) / temperature).exp()  # relative to the nearest: no overflow
-        tally = best.new_zeros(len(queries), classes).scatter_add_(1, votes, weights)
-        predicted.append(tally.argmax(1))
-    return torch.cat(predicted)
+        yield best.new_zeros(len(queries), classes).scatter_add_(1, votes, weights)
 
 
 def _ridge(x: Tensor, y: Tensor, test_x: Tensor, strengths: tuple[float, ...]) -> list[Tensor]:

@@ -101,3 +101,25 @@ def batch_nce(q: Tensor, k: Tensor, temperature: float) -> Tensor:
     everyone = dist.gather(F.normalize(k, dim=1))
     own = torch.arange(len(q), device=q.device) + dist.rank() * len(q)
     return F.cross_entropy(F.normalize(q, dim=1) @ everyone.mT / temperature, own)
+
+
+@full_precision
+def noise_contrastive(
+    scores: Tensor, partition: Tensor, samples: int, epsilon: float = 1e-7
+) -> Tensor:
+    """Noise-contrastive estimation of the instance that an embedding is of (Wu et al., 2018).
+
+    Each score becomes the probability that its row is the sample's own and no noise, which is drawn
+    uniformly from all images: P / (P + K / n), P = score / partition (Eq. 4 to 7).
+
+    Args:
+        scores: [B, 1 + K] exponentiated similarities, first the sample's own, then K noise ones.
+        partition: scalar, of the scores over all images; a constant.
+        samples: number n of images.
+        epsilon: added to the denominators, as in the papers' code.
+    """
+    noise = (scores.shape[1] - 1) / samples
+    p = scores / partition
+    own = (p[:, 0] / (p[:, 0] + noise + epsilon)).log()
+    others = (noise / (p[:, 1:] + noise + epsilon)).log()
+    return -(own.sum() + others.sum()) / len(scores)

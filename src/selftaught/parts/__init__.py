@@ -1,12 +1,15 @@
 """Modules that methods are built of."""
 
 from .heads import Prototypes, mlp, prototype_head, simclr_head
+from .heads import Prototypes, mlp, prototype_head
+from .memory import Memory
 from .multicrop import each_size
 from .norm import SyncBatchNorm, synchronize
 from .queue import Queue
 from .target import ema, frozen_copy
 
 __all__ = [
+    "Memory",
     "Prototypes",
     "Queue",
     "SyncBatchNorm",

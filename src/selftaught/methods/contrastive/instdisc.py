@@ -1,0 +1,91 @@
+"""Instance discrimination, NPID (Wu et al., 2018), https://arxiv.org/abs/1805.01978."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.augment import Views
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.contrastive import noise_contrastive
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import Memory
+
+
+class InstDisc(Method):
+    """Classify each image as itself, by the memory of how it looked before.
+
+    The classes are all images of the dataset. The paper takes the full softmax over them, no
+    negatives drawn, for CIFAR, with temperature 0.1 and weight decay 5e-4.
+
+    Args:
+        backbone: image encoder.
+        samples: images in the dataset.
+        negatives: rows of the memory that each image is compared with, drawn anew for each, by
+            noise-contrastive estimation; 0 for the softmax over all.
+        temperature: of the similarities, above 0.
+        dim: width of the embedding.
+        memory_momentum: weight of what is remembered of an image, in [0, 1).
+    """
+
+    recipe = Recipe(
+        "sgd",
+        lr=0.03,
+        weight_decay=1e-4,
+        decay_all=True,
+        by_epoch=True,
+        schedule="step",
+        milestones=(0.6, 0.8),
+    )
+    anatomy = Anatomy("projector", memory=("memory.items",))
+
+    def __init__(
+        self,
+        backbone: Image,
+        samples: int,
+        negatives: int = 4096,
+        temperature: float = 0.07,
+        dim: int = 128,
+        memory_momentum: float = 0.5,
+    ):
+        super().__init__()
+        if not 0 <= negatives <= samples:
+            raise UserError(
+                f"instdisc cannot compare with {negatives} of {samples} images; use negatives=0, "
+                "which compares with all, or fewer than there are"
+            )
+        self.backbone, self.samples, self.negatives = backbone, samples, negatives
+        self.temperature, self.dim, self.memory_momentum = temperature, dim, memory_momentum
+        self.projector = nn.Linear(backbone.dim, dim)
+        self.memory = Memory(samples, dim, memory_momentum, unit=False)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        if not self.negatives:
+            return (Trivial(math.log(self.samples), f"ln {self.samples}, guessing the image"),)
+        # all similarities alike: each P is 1 / n
+        rows = self.negatives + 1
+        guess = math.log(rows) + self.negatives * math.log(rows / self.negatives)
+        return (Trivial(guess, f"all of {rows} rows of the memory alike"),)
+
+    def views(self, size: int) -> Pipeline:
+        return Views(augment.moco_v1(size).views[:1])
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: one [B, C, H, W]."""
+        (x,) = batch.views
+        return self.discriminate(F.normalize(self.projector(self.backbone(x)), dim=1), batch.index)
+
+    @full_precision
+    def discriminate(self, x: Tensor, index: Tensor) -> Tensor:
+        """Loss of [B, dim] unit embeddings of samples [B]; then the memory takes them in."""
+        if self.negatives:
+            rows = self.memory.draw(index, self.negatives)
+            scores = (self.memory.similarities(x, rows) / self.temperature).exp()
+            loss = noise_contrastive(scores, self.memory.estimate(scores), self.samples)
+        else:
+            loss = F.cross_entropy(self.memory.compare(x) / self.temperature, index)
+        self.memory.update(index, x)
+        return loss

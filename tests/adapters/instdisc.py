@@ -1,0 +1,75 @@
+"""Instance discrimination: steps with noise-contrastive estimation, full softmax, weighted kNN."""
+
+import re
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from selftaught.evaluate.scores import Task, tallies
+from selftaught.methods.contrastive import instdisc
+from selftaught.methods.contrastive.instdisc import InstDisc
+from tests.adapters import Golden, close
+from tests.adapters.moco_v2 import Encoder
+
+
+def model(golden: Golden, memory: Tensor, negatives: int) -> InstDisc:
+    samples, dim = memory.shape
+    method = InstDisc(
+        Encoder(1, 1),  # type: ignore[arg-type]
+        samples,
+        negatives,
+        golden.hyper["T"],
+        dim,
+        golden.hyper["memory_momentum"],
+    ).double()
+    method.memory.items.copy_(memory)
+    return method
+
+
+def check(golden: Golden) -> None:
+    method = model(golden, golden["memory0"], golden.hyper["nce_k"])
+    assert method.samples == golden.hyper["n_data"]
+    inner = instdisc.noise_contrastive
+    for i in range(len(golden.starting("idx"))):
+        x, seen = golden.leaf(f"x{i}"), []
+
+        def spied(scores: Tensor, partition: Tensor, *rest: float, seen: list = seen) -> Tensor:
+            seen.append(scores / partition)
+            return inner(scores, partition, *rest)
+
+        with (
+            mock.patch.object(method.memory, "draw", return_value=golden[f"idx{i}"]),
+            mock.patch.object(instdisc, "noise_contrastive", spied),
+        ):
+            loss = method.discriminate(x, golden[f"y{i}"])
+        close(seen[0], golden[f"probs{i}"])
+        close(loss, golden[f"loss{i}"])
+        close(method.memory.items, golden[f"memory{i + 1}"])
+        loss.backward()
+        close(x.grad, golden[f"grad_x{i}"])
+    close(method.memory.partition, golden["Z"])
+    _check_softmax(golden)
+    _check_neighbours(golden)
+
+
+def _check_softmax(golden: Golden) -> None:
+    method = model(golden, golden["softmax_memory0"], negatives=0)
+    x = golden.leaf("softmax_x")
+    loss = method.discriminate(x, golden["softmax_y"])
+    close(loss, golden["softmax_loss"])
+    loss.backward()
+    close(x.grad, golden["softmax_grad_x"])
+    close(method.memory.items, golden["softmax_memory1"])
+
+
+def _check_neighbours(golden: Golden) -> None:
+    k = re.search(r"k=(\d+)", golden.about["knn_scores"]["meaning"])
+    assert k is not None
+    train, query = golden["knn_train"], golden["knn_query"]
+    task = Task(train, golden["knn_train_label"], query, golden["knn_pred"], "")
+    tally = torch.cat(list(tallies(task, int(k[1]), golden.hyper["T"])))
+    unit = torch.nn.functional.normalize
+    nearest = (unit(query, dim=1) @ unit(train, dim=1).mT).amax(1, keepdim=True)
+    close(tally * (nearest / golden.hyper["T"]).exp(), golden["knn_scores"])
+    assert torch.equal(tally.argmax(1), golden["knn_pred"])
