@@ -76,6 +76,10 @@ PRESETS = {
     "mean_shift": Preset({"hidden": 512, "dim": 128, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "instdisc": Preset({"negatives": 2048, "dim": 64}),
     "pirl": Preset({"negatives": 2048, "dim": 64}),
+    "pcl": Preset(
+        {"prototypes": (50, 100, 200), "dim": 64, "queue": 2048, "negatives": 200, "restarts": 1}
+        | {"momentum": 0.98, "warmup": 0.3, "blur": 0.0}
+    ),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(
         {"dim": 512, "bottleneck": 128, "blur": 0.0},

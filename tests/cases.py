@@ -56,6 +56,10 @@ CASES = {
     # each process draws the negatives of its own batch
     "instdisc": Case({"negatives": 6, "dim": 16}, exact_ranks=False),
     "pirl": Case({"negatives": 6, "dim": 16}, exact_ranks=False),  # as instdisc
+    "pcl": Case(
+        {"prototypes": (4, 6), "dim": 16, "queue": 12, "negatives": 3, "warmup": 0.0}
+        | {"restarts": 2}
+    ),
     "simsiam": Case({"dim": 32, "bottleneck": 16}),
     "vicreg": Case({"hidden": 32, "dim": 24}),
     "simclr": Case({"hidden": 32, "dim": 16}),

@@ -3,7 +3,7 @@
 import glob
 import logging
 import os
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +92,12 @@ def _open(source: Any, column: str | None, labels: str | None) -> Source:
         return _table().HubSource(source, column, labels)
     if isinstance(source, Sized) and callable(getattr(type(source), "__getitem__", None)):
         return arrays.ObjectSource(source, column, labels)  # type: ignore[arg-type]
+    if isinstance(source, Iterable) and not isinstance(source, Sized):
+        raise UserError(
+            f"a {type(source).__name__} is a stream without length: samples are shuffled, and "
+            "remembered, by their number; give it __len__ and __getitem__, or pass list(it) where "
+            "its images fit into memory"
+        )
     raise UserError(f"a {type(source).__name__} holds no images that can be read: {_KINDS}, array")
 
 

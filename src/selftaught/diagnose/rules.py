@@ -59,7 +59,8 @@ class Before:
     @property
     def prototypes(self) -> int | None:
         """Groups that images are sorted into."""
-        return self.options.get("prototypes", self.options.get("clusters"))
+        found = self.options.get("prototypes", self.options.get("clusters"))
+        return max(found) if isinstance(found, tuple) else found
 
     @property
     def momentum(self) -> float | None:

@@ -365,11 +365,23 @@ def _fits(method: Method, count: int, batch: int, accumulate: int, processes: in
             f"{type(method).__name__} compares images of a batch and needs at least "
             f"{method.min_batch} at once, got {batch // accumulate}; use a larger --batch"
         )
-    queue = getattr(method, "queue", 0)  # a parameter of the methods that have one
+    if not method.sync_batchnorm and batch // parts < 2:
+        raise UserError(
+            f"{type(method).__name__} keeps the batch norms of each process apart, which need 2 "
+            f"images at once, and a batch of {batch} leaves {batch // parts} to each of {parts} "
+            f"parts; use --batch {2 * parts} or more"
+        )
+    options = options_of(method)
+    samples, queue = options.get("samples", count), options.get("queue", 0)
+    if samples != count:
+        raise UserError(
+            f"this {method_name(method)} was made for {samples} images and got {count}; make one "
+            f"with samples={count}"
+        )
     if isinstance(queue, int) and queue > count:
         raise UserError(
             f"a queue of {queue} embeddings is longer than the dataset of {count} images: an image "
-            f"would be its own negative; use --queue {max(batch, count // 2)} or less"
+            f"would meet itself in it; use --queue {max(batch, count // 2)} or less"
         )
 
 

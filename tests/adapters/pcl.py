@@ -1,0 +1,74 @@
+"""PCL: concentration of the clusters, loss against prototypes and queue, gradient."""
+
+import re
+from unittest import mock
+
+import torch
+from torch.nn import functional as F
+
+from selftaught.method import Batch
+from selftaught.methods.contrastive.pcl import PCL, concentration
+from tests.adapters import Golden, close
+from tests.adapters.moco_v2 import Encoder, renamed
+
+
+def check(golden: Golden) -> None:
+    hyper = golden.hyper
+    state = renamed(golden.starting("enc."))
+    layers = 1 if "1.weight" in state else 2
+    if layers == 1:  # not in a Sequential of its own
+        state = {re.sub(r"^1\.", "1.0.", name): value for name, value in state.items()}
+    width, inputs = state["0.l1.weight"].shape
+    dim, queue = golden["queue0"].shape
+    method = PCL(
+        Encoder(inputs, width),  # type: ignore[arg-type]
+        len(golden["features"]),
+        tuple(hyper["num_cluster"]),
+        hyper["T"],
+        dim,
+        layers=layers,
+        queue=queue,
+        negatives=hyper["r"],
+    ).double()
+    method.online.load_state_dict(state)
+    method.target.load_state_dict(state)
+    method.earlier.items.copy_(golden["queue0"].T)
+    logits = []
+    for i, clustering in enumerate(method.clusterings):
+        means, assignment = golden[f"centroids_raw{i}"], golden[f"im2cluster{i}"]
+        found = concentration(golden["features"], means, assignment, hyper["T"], hyper["alpha"])
+        close(found, golden[f"density{i}"], rtol=1e-6)  # float32 in the reference
+        clustering.take(golden["features"], means, assignment, hyper["T"])
+        close(clustering.density, golden[f"density{i}"], rtol=1e-6)
+        close(clustering.centroids, golden[f"centroids{i}"], rtol=1e-5, atol=1e-7)
+        close(F.normalize(means, dim=1), clustering.centroids)
+        # from here on with the reference's own, rounded as they are
+        clustering.density.copy_(golden[f"density{i}"])
+        clustering.centroids.copy_(golden[f"centroids{i}"])
+        negatives = golden[f"neg_proto{i}"]
+        for patch in (
+            mock.patch.object(clustering, "absent", return_value=negatives),
+            mock.patch.object(clustering, "logits", _kept(clustering.logits, logits)),
+        ):
+            patch.start()
+    terms = method.loss(Batch([golden["im_q"], golden["im_k"]], golden["index"]))
+    mock.patch.stopall()
+    for i, seen in enumerate(logits):
+        close(seen, golden[f"proto_logits{i}"], rtol=1e-6)
+    close(terms["instance"], golden["loss_infonce"])
+    close(terms["prototype"], golden["loss_proto"])
+    loss = torch.stack(list(terms.values())).sum()
+    close(loss, golden["loss"])
+    loss.backward()
+    *_, last = (m for m in method.projector.modules() if isinstance(m, torch.nn.Linear))
+    close(last.weight.grad, golden["grad_fc_w"])
+
+
+def _kept(function, seen):  # type: ignore[no-untyped-def]
+    """`function`, whose results are added to `seen`."""
+
+    def call(*arguments):  # type: ignore[no-untyped-def]
+        seen.append(function(*arguments))
+        return seen[-1]
+
+    return call
