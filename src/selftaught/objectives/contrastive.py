@@ -88,22 +88,6 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Ten
 
 
 @full_precision
-def batch_nce(q: Tensor, k: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of each query finding its key among the keys of the batch of all processes.
-
-    What is to get no gradient is to be detached: either side may be the constant one (the keys in
-    MoCo v3, Chen et al., 2021, Algorithm 1; the queries in NNCLR, Dwibedi et al., 2021).
-
-    Args:
-        q, k: [B, D], row i of both of the same sample; normalized here.
-        temperature: of the softmax, above 0.
-    """
-    everyone = dist.gather(F.normalize(k, dim=1))
-    own = torch.arange(len(q), device=q.device) + dist.rank() * len(q)
-    return F.cross_entropy(F.normalize(q, dim=1) @ everyone.mT / temperature, own)
-
-
-@full_precision
 def noise_contrastive(
     scores: Tensor, partition: Tensor, samples: int, epsilon: float = 1e-7
 ) -> Tensor:

@@ -1,7 +1,6 @@
 """Modules that methods are built of."""
 
 from .heads import Prototypes, mlp, prototype_head, simclr_head
-from .heads import Prototypes, mlp, prototype_head
 from .memory import Memory
 from .multicrop import each_size
 from .norm import SyncBatchNorm, synchronize

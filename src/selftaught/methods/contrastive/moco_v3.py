@@ -1,16 +1,18 @@
 """MoCo v3 (Chen et al., 2021), https://arxiv.org/abs/2104.02057."""
 
 import math
+from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.backbones.create import plain_vit
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
-from selftaught.objectives.contrastive import batch_nce
+from selftaught.objectives.metric import match
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.schedule import cosine
 
@@ -92,16 +94,18 @@ class MoCoV3(Method):
             k1, k2 = (self.target(x) for x in batch.views)
         return self.contrast(q1, k2) + self.contrast(q2, k1)
 
+    @full_precision
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """2 T times InfoNCE (Algorithm 1), so that the gradient's scale does not follow T."""
-        return 2 * self.temperature * batch_nce(q, k, self.temperature)
+        q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
+        return 2 * self.temperature * match(q, k, self.temperature)
 
     def after_step(self) -> None:
         # the reference does this at the start of the next step, with that one's momentum
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
 
 
-def initialize(vit: VisionTransformer) -> None:
+def initialize(vit: Any) -> None:
     """The reference's weights: Xavier's, for query, key, value and the patches each on its own."""
     for name, module in vit.named_modules():
         if isinstance(module, nn.Linear):

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
-from selftaught.objectives.contrastive import batch_nce
+from selftaught.objectives.metric import match
+from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
 
 
@@ -79,9 +80,9 @@ class NNCLR(Method):
         items = self.support.items
         return items[(F.normalize(z, dim=1).to(items.dtype) @ items.mT).argmax(1)]
 
+    @full_precision
     def find(self, neighbours: Tensor, p: Tensor) -> Tensor:
         """Cross entropy of each neighbour finding its prediction, perhaps the reverse as well."""
-        forth = batch_nce(neighbours, p, self.temperature)
-        if not self.both_ways:
-            return forth
-        return (forth + batch_nce(p, neighbours, self.temperature)) / 2
+        neighbours, p = F.normalize(neighbours, dim=1), F.normalize(p, dim=1)
+        forth = match(neighbours, p, self.temperature)
+        return (forth + match(p, neighbours, self.temperature)) / 2 if self.both_ways else forth
