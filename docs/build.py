@@ -36,7 +36,7 @@ FAMILIES = {
 API = {
     "selftaught": ("engine/pretrain.py", "backbones/image.py", "data/opening.py", "data/check.py"),
     "selftaught.evaluate": ("evaluate/features.py", "evaluate/scores.py", "evaluate/floors.py"),
-    "selftaught.export": ("export/encoder.py", "export/timm.py"),
+    "selftaught.export": ("export/conversion.py", "export/encoder.py", "export/timm.py"),
     "selftaught.augment": (
         "augment/presets.py",
         "augment/views.py",

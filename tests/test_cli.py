@@ -64,6 +64,7 @@ def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
         ("pretrain --help", 0, "--epochs N"),
         ("pretrain simclr --help", 0, "--temperature X"),
         ("evaluate --help", 0, "--temperature X"),
+        ("export --help", 0, "--to {timm,hf,onnx,safetensors,torch-export}"),
         ("pretran", 2, "no command 'pretran': did you mean pretrain?"),
         ("methods simcrl", 2, "no method is called 'simcrl': did you mean simclr?"),
         ("pretrain simcrl photos/", 2, "no method is called 'simcrl': did you mean simclr?"),
@@ -73,6 +74,8 @@ def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
         ("pretrain simclr nowhere/", 2, "nowhere does not exist"),
         ("check nowhere", 2, "nowhere does not exist"),
         ("evaluate a nowhere", 2, "nowhere does not exist"),
+        ("export nowhere", 2, "nowhere does not exist"),
+        ("export nowhere --to onxx", 2, "got 'onxx': did you mean onnx?"),
         ("pretrain --config nowhere.yaml", 2, "nowhere.yaml cannot be read"),
     ],
 )

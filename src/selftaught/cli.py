@@ -36,7 +36,7 @@ CONFIG = Parameter(
     None,
     "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
 )
-NAMES = ("demo", "check", "pretrain", "evaluate", "embed", "report", "methods")
+NAMES = ("demo", "check", "pretrain", "evaluate", "embed", "report", "export", "methods")
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
@@ -355,6 +355,11 @@ def _show_report(_: dict[str, Any], page: Path) -> None:
     sys.stdout.write(f"{page}\n")
 
 
+def _show_export(_: dict[str, Any], done: Any) -> None:
+    folder = shlex.quote(str(done.folder))
+    sys.stdout.write(f"{done.check()}\n{folder}/README.md says how to load it\n")
+
+
 def _show_demo(_: dict[str, Any], out: Path) -> None:
     if _first():
         run = shlex.quote(str(out))
@@ -398,6 +403,15 @@ COMMANDS = {
     ),
     "report": Command(
         "report/page.py", "write", _show_report, ("selftaught report runs/simclr-photos",)
+    ),
+    "export": Command(
+        "export/conversion.py",
+        "convert",
+        _show_export,
+        (
+            "selftaught export runs/simclr-photos --to timm --licence mit",
+            "selftaught export runs/simclr-photos --to onnx --fp16 --out deployed/",
+        ),
     ),
 }
 

@@ -17,7 +17,7 @@ import yaml
 
 from selftaught import methods
 from selftaught.errors import UserError
-from selftaught.signature import Parameter, Signature, describe, read_class, read_function
+from selftaught.signature import Parameter, Signature, read_class, read_function
 
 HERE = Path(__file__).parent
 WORDS = ("method", "data")
@@ -132,7 +132,7 @@ def convert(parameter: Parameter, value: Any, called: str) -> Any:
     try:
         return parameter.parse(value)
     except UserError as error:
-        raise UserError(f"{called} must be {describe(parameter.type)}, got {value!r}") from error
+        raise UserError(called + str(error).removeprefix(parameter.name)) from error
 
 
 def near(word: Any, known: Iterable[str], otherwise: str = "") -> str:

@@ -260,7 +260,8 @@ class Image(nn.Module):
         tokens = net.patch_embed(self._seen(x)).flatten(1, -2)
         if replace is not None:
             tokens = _Replace(*replace).swap(tokens)
-        extra = [t.expand(len(x), -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
+        count = x.shape[0]  # not len, which would make a constant of it in an exported graph
+        extra = [t.expand(count, -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
         table = net.pos_embed
         if table is not None:
             prefix = table.shape[1] - net.patch_embed.num_patches

@@ -172,6 +172,7 @@ def pretrain(
     with StopSignals() as signals, told(out, signals), _no_denormals(), _room_to_read(fabric):
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
             content = describe(method, data, settings)
+            content["made_by"]["images"] = len(samples)
             state = _begin(out, content, facts, steps, method, resume, overwrite, force)
         if fabric.world_size > 1:
             together(fabric.global_rank)

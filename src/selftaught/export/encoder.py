@@ -47,7 +47,7 @@ def save(encoder: Image, folder: str | Path, *, force: bool = False) -> Path:
     """
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.net.state_dict().items()}
-    _check_finite(state, force)
+    check_finite(state, force)
     with (
         torch.random.fork_rng(devices=[]),
         atomic(folder / CONFIG) as config,
@@ -75,7 +75,9 @@ def _find(path: Path) -> tuple[Path, Path]:
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
         raise UserError(
             f"{path} is a pickle, which can run code when it is read; give a run folder or an "
-            f"{WEIGHTS}"
+            f"{WEIGHTS}. To bring weights from elsewhere, read them with torch.load(FILE, "
+            "weights_only=True), load them into selftaught.backbone(NAME).net and give that "
+            "backbone to selftaught.export.save"
         )
     folder = path if path.is_dir() else path.parent
     weights = folder / WEIGHTS if path.is_dir() else path
@@ -83,9 +85,15 @@ def _find(path: Path) -> tuple[Path, Path]:
         raise UserError(f"{path} does not exist; give a run folder or an {WEIGHTS}")
     for file in (weights, folder / CONFIG):
         if not file.is_file():
+            way = "pretrain writes them at the end of a run, and selftaught.export.save any time"
+            if (folder / "run.yaml").is_file():
+                way = (
+                    "this run has not ended with them: go on with selftaught pretrain --config "
+                    f"{folder}/run.yaml --out {folder} --resume, and --force if the doctor says "
+                    "that it failed"
+                )
             raise UserError(
-                f"{file} is missing: an encoder is {WEIGHTS} and {CONFIG} side by side, as "
-                "pretrain writes them at the end of a run"
+                f"{file} is missing: an encoder is {WEIGHTS} and {CONFIG} side by side; {way}"
             )
     return folder / CONFIG, weights
 
@@ -161,7 +169,8 @@ def _examples(names: list[str]) -> str:
     return f" ({', '.join(names[:5])}{more})" if names else ""
 
 
-def _check_finite(state: dict[str, Tensor], force: bool) -> None:
+def check_finite(state: dict[str, Tensor], force: bool) -> None:
+    """Raise TrainingError where weights are not finite; with `force` a warning."""
     bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if not bad:
         return

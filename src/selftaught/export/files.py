@@ -28,10 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}); choose another place or make "
-            "room there"
-        ) from error
+        raise _unwritable(path, error) from error
 
 
 def flush(path: Path) -> None:
@@ -43,3 +40,42 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends without an error.
+
+    Raises:
+        UserError: `path` is taken or cannot be written; nothing was left there.
+    """
+    try:
+        check_free(path)
+        near = next(p for p in path.absolute().parents if p.is_dir())
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=near) as beside:
+            folder = Path(beside) / path.name
+            folder.mkdir()
+            yield folder
+            for file in folder.iterdir():
+                file.chmod(folder.stat().st_mode & 0o666)  # as the umask has it
+                flush(file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder, path)
+        flush(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def check_free(path: Path) -> None:
+    """Raise UserError where `path` is a file, or a folder that holds something."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        raise UserError(f"{path} exists already; move it away, or name another folder with --out")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(
+        f"{path} cannot be written ({reason}); choose another place or make room there"
+    )

@@ -1,0 +1,346 @@
+"""The model card: what an exported encoder is, how to use it, what is known of it and what is not.
+
+Everything in it is from the run folder and the encoder; what is not known there is said to be so.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from selftaught import __version__, augment
+from selftaught.backbones import Image
+from selftaught.errors import TrainingError
+from selftaught.export.encoder import CONFIG
+from selftaught.export.timm import WEIGHTS
+
+log = logging.getLogger("selftaught")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run folder says of itself; empty where a file is missing or damaged.
+
+    settings: of run.yaml. diagnosis, scores: of the files of these names. bad: number of images
+    that could not be read.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    diagnosis: dict[str, Any]
+    scores: dict[str, Any]
+    bad: int
+
+    def check_verdict(self, force: bool) -> None:
+        """Raise TrainingError where the doctor says that the training failed, unless forced."""
+        if self.diagnosis.get("verdict") != "failed":
+            return
+        why = "; ".join(map(str, self.diagnosis.get("evidence") or ["no evidence is recorded"]))
+        if not force:
+            raise TrainingError(
+                f"the training in {self.folder} failed: {why}; nothing was exported. Its report "
+                "says more; export the encoder all the same with --force"
+            )
+        log.warning("the training failed: %s; exported because of force", why)
+
+
+def read(folder: Path) -> Facts:
+    """The facts in a run folder, or in any other that holds an encoder."""
+    bad = folder / "bad_files.csv"
+    return Facts(
+        folder,
+        _content(folder / "run.yaml"),
+        _content(folder / "diagnosis.json"),
+        _content(folder / "scores.json"),
+        max(0, len(bad.read_bytes().splitlines()) - 1) if bad.is_file() else 0,
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text("utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        log.warning("%s is damaged (%s); the model card leaves it out", path, error)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def text(
+    facts: Facts,
+    encoder: Image,
+    to: str,
+    written: Path,
+    features: dict[str, Tensor],
+    checked: str,
+    licence: str | None,
+    count: int | None,
+) -> str:
+    """The card, in Markdown.
+
+    Args:
+        facts: of the run.
+        encoder: that was exported.
+        to: target.
+        written: folder of the export.
+        features: its pooled and local features of some images.
+        checked: how it was compared with the encoder, in words.
+        licence: of the user's choice.
+        count: of images in the run's data, where it could be read and run.yaml does not say.
+    """
+    method = facts.settings.get("method")
+    by = f", trained by {method}" if method else ""
+    parts = [
+        _front(to, method, licence),
+        f"# {encoder.name}{by}\n",
+        f"An image encoder made with selftaught. From an image of {encoder.size} x {encoder.size} "
+        f"pixels and {encoder.channels} channels it makes {_shapes(features)}.\n",
+        f"## Use\n\n{_usage(to, encoder, written)}",
+        _images(encoder),
+        _training(facts, count),
+        _scores(facts.scores),
+        _diagnosis(facts.diagnosis),
+        _limits(facts),
+        f"## Check\n\n{checked}\n\nWritten by selftaught {__version__}.\n",
+        "## Licence\n\n"
+        + (f"{licence}." if licence else "None was chosen yet.")
+        + " The weights belong to whoever trained them; selftaught lays no claim to them.\n",
+    ]
+    return "\n".join(p for p in parts if p)
+
+
+def _front(to: str, method: Any, licence: str | None) -> str:
+    """What the Hugging Face hub reads."""
+    about: dict[str, Any] = {"license": licence} if licence else {}
+    about |= {"library_name": {"hf": "transformers"}.get(to, to)}
+    about |= {"pipeline_tag": "image-feature-extraction"}
+    about |= {"tags": ["self-supervised-learning", *([method] if method else [])]}
+    return f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n"
+
+
+def _shapes(features: dict[str, Tensor]) -> str:
+    pooled, local = features["pooled"], features["local"]
+    return (
+        f"pooled features [{pooled.shape[1]}] and local features [{local.shape[1]}, "
+        f"{local.shape[2]}], one row a cell, row by row"
+    )
+
+
+# use ---------------------------------------------------------------------------------------------
+
+_TIMM = """import timm
+import torch
+{imports}
+# this folder; once it is on the hub, "hf-hub:OWNER/NAME"
+model = timm.create_model("local-dir:.", pretrained=True).eval()
+{prepare}
+with torch.inference_mode():
+    pooled = model(image)
+    local = model.forward_features(image)  # a map or tokens, as timm has them
+# to fine-tune: timm.create_model("local-dir:.", pretrained=True, num_classes=10)
+"""
+
+_TIMM_PREPARE = """about = timm.data.resolve_model_data_config(model)
+transform = timm.data.create_transform(**about)
+image = transform(Image.open("photo.jpg").convert("{mode}"))[None]"""
+
+_HF = """import torch
+{imports}from transformers import AutoImageProcessor, AutoModel
+
+# this folder; once it is on the hub, "OWNER/NAME"
+model = AutoModel.from_pretrained(".").eval()
+{prepare}
+with torch.inference_mode():
+    found = model(pixel_values=image)
+pooled = found.pooler_output
+local = found.last_hidden_state  # a map or tokens, as timm has them
+"""
+
+_HF_PREPARE = """processor = AutoImageProcessor.from_pretrained(".")
+photo = Image.open("photo.jpg").convert("{mode}")
+image = processor(photo, return_tensors="pt")["pixel_values"]"""
+
+_ANY_PREPARE = """# normalized as below: [1, {channels}, {size}, {size}]
+image = torch.zeros(1, {channels}, {size}, {size})"""
+
+_ONNX = """import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+{imports}
+session = onnxruntime.InferenceSession("encoder.onnx")
+{prepare}
+pooled, local = session.run(["pooled", "local"], {{"image": image}})
+"""
+
+_PT2 = """import json
+from pathlib import Path
+
+import numpy as np
+import torch
+{imports}
+model = torch.export.load("encoder.pt2").module()
+{prepare}
+found = model(torch.from_numpy(image))
+pooled, local = found["pooled"], found["local"]
+"""
+
+_SELFTAUGHT = """import json
+from pathlib import Path
+
+import numpy as np
+import selftaught
+import torch
+{imports}
+encoder = selftaught.load(".")
+{prepare}
+with torch.inference_mode():
+    pooled, local, grid = encoder.features(torch.from_numpy(image))
+"""
+
+_PREPARE = """about = json.loads(Path("preprocessing.json").read_text())
+size, resize = about["size"], about["resize_short_side"]
+photo = Image.open("photo.jpg").convert("{mode}")
+scale = resize / min(photo.size)
+photo = photo.resize([max(resize, int(n * scale)) for n in photo.size], Image.Resampling.BILINEAR)
+left, top = ((n - size) // 2 for n in photo.size)
+pixels = np.asarray(photo.crop((left, top, left + size, top + size))) / 255
+pixels = (pixels.reshape(size, size, -1) - about["mean"]) / about["std"]
+image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, size, size]; any B"""
+
+_ARRAY = """about = json.loads(Path("preprocessing.json").read_text())
+size, channels = about["size"], about["channels"]
+pixels = np.zeros((size, size, channels))  # yours, in 0..1, resized and cropped
+pixels = (pixels - about["mean"]) / about["std"]
+image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, size, size]; any B"""
+
+
+def _usage(to: str, encoder: Image, written: Path) -> str:
+    """Lines that run in the folder of the export; tested by running them."""
+    mode = {1: "L", 3: "RGB"}.get(encoder.channels)
+    imports = "from PIL import Image\n" if mode else ""
+    fields = {"mode": mode, "channels": encoder.channels, "size": encoder.size}
+    if to in ("timm", "hf"):
+        code, prepare = {"timm": (_TIMM, _TIMM_PREPARE), "hf": (_HF, _HF_PREPARE)}[to]
+        prepare = prepare if mode else _ANY_PREPARE
+    else:
+        code = {"onnx": _ONNX, "torch-export": _PT2, "safetensors": _SELFTAUGHT}[to]
+        prepare = _PREPARE if mode else _ARRAY
+    block = _python(code.format(imports=imports, prepare=prepare.format(**fields)))
+    if to != "safetensors":
+        return block
+    alone = json.loads((written / CONFIG).read_text("utf-8"))["timm"]
+    if alone is None:
+        return f"{block}\nPlain timm has no such network; `{WEIGHTS}` fits selftaught alone.\n"
+    return f"{block}\nWithout selftaught:\n\n{_python(alone)}"
+
+
+def _python(code: str) -> str:
+    return f"```python\n{code.strip()}\n```\n"
+
+
+def _images(encoder: Image) -> str:
+    view = augment.plain(encoder.size)
+    mean, std = ([round(v, 6) for v in values] for values in (encoder.mean, encoder.std))
+    return (
+        f"Images: short side to {view.resize} pixels (bilinear, antialiased), centre crop of "
+        f"{view.size}, values in 0..1, then (x - mean) / std with mean {mean} and std {std}.\n"
+    )
+
+
+# what is known -----------------------------------------------------------------------------------
+
+
+def _training(facts: Facts, count: int | None) -> str:
+    settings = facts.settings
+    if not settings:
+        return "## Training\n\nThere was no run.yaml beside the weights: how is not known.\n"
+    training, made = settings.get("training") or {}, settings.get("made_by") or {}
+    count = made.get("images", count)
+    images = f"{count:,} images" if isinstance(count, int) else "an unknown number of images"
+    rows = [
+        ("method", settings.get("method")),
+        ("data", f"{Path(str(settings.get('data'))).name}, {images}"),
+        ("left out as unreadable", facts.bad or None),
+        ("backbone", _listed(settings.get("backbone"))),
+        ("options of the method", _listed(settings.get("options"))),
+        *((name, training.get(name)) for name in ("epochs", "batch", "seed", "precision")),
+        *(
+            (name.replace("_", " "), _own(training, name))
+            for name in ("optimizer", "lr", "weight_decay", "warmup", "clip")
+        ),
+        ("made by", _listed(made)),
+    ]
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows if value is not None]
+    return "\n".join(["## Training\n", "| | |", "| --- | --- |", *lines, ""])
+
+
+def _own(training: dict[str, Any], name: str) -> Any:
+    return "as in the method's paper" if training.get(name) is None else training[name]
+
+
+def _listed(node: Any) -> str | None:
+    if not isinstance(node, dict):
+        return None
+    return ", ".join(f"{k} {v}" for k, v in node.items() if k != "images") or None
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    rows = [r for r in scores.get("scores") or [] if isinstance(r, dict)]
+    if not rows:
+        return "## Scores\n\nNot scored: what the features are worth is not known.\n"
+    lines = [
+        f"| {_cell(r.get('features'))} | {_cell(r.get('score'))} | {_cell(r.get('value'))} | "
+        f"{_interval(r.get('interval'))} |"
+        for r in rows
+    ]
+    protocols = dict.fromkeys(f"{r.get('score')}: {r.get('protocol')}." for r in rows)
+    return "\n".join(
+        [
+            f"## Scores\n\n{scores.get('verdict', '')}\n",
+            "| features | score | % | 95 % interval |",
+            "| --- | --- | --- | --- |",
+            *lines,
+            "",
+            "\n".join(protocols),
+            "Floors: raw pixels, and the same network untrained.\n",
+        ]
+    )
+
+
+def _interval(node: Any) -> str:
+    return f"{node[0]} to {node[1]}" if isinstance(node, list) and len(node) == 2 else ""
+
+
+def _diagnosis(diagnosis: dict[str, Any]) -> str:
+    if "verdict" not in diagnosis:
+        return "## Diagnosis\n\nNone was recorded.\n"
+    evidence = "".join(f"\n- {e}" for e in diagnosis.get("evidence") or [])
+    return f"## Diagnosis\n\nThe doctor calls the training {diagnosis['verdict']}.\n{evidence}\n"
+
+
+def _limits(facts: Facts) -> str:
+    lines = [
+        "- The features suit images like those it was trained on; on others they are untested.",
+        "- Whatever bias the images have, the features may have.",
+        "- It classifies nothing by itself: a probe or fine-tuning on labels comes on top.",
+    ]
+    backbone = facts.settings.get("backbone") or {}
+    if backbone.get("pretrained"):
+        lines.insert(
+            0,
+            f"- Training started from timm's weights of {backbone.get('name')}: their licence and "
+            "their data bear on these weights, too.",
+        )
+    return "\n".join(["## Limits\n", *lines, ""])
