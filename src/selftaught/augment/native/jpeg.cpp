@@ -132,7 +132,7 @@ struct Component {
     Plane plane;
     int16_t *coefficients; // of a row of units
     uint8_t *flat;
-    int blocks;     // in a row of blocks
+    int blocks;     // in a row of them; even, because they are transformed in twos
     int last = 0;   // DC before
 };
 
@@ -340,7 +340,7 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
         part.across = header.across[c], part.down = header.down[c];
         part.quant = header.quant[header.table[c]];
         part.dc = &header.dc[header.dc_table[c]], part.ac = &header.ac[header.ac_table[c]];
-        part.blocks = columns * part.across;
+        part.blocks = (columns * part.across + 1) & ~1;
         part.plane.stride = int64_t(part.blocks) * 8;
         part.plane.width = (width * part.across + across - 1) / across;
         part.plane.height = (height * part.down + down - 1) / down;
@@ -359,6 +359,7 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
     for (int c = 0; c < header.count; c++) {
         parts[c].coefficients = reinterpret_cast<int16_t *>(own + at_coefficients[c]);
         parts[c].flat = own + at_flat[c];
+        memset(parts[c].flat, 1, size_t(parts[c].blocks) * parts[c].down);
         parts[c].plane.pixels = own + at_plane[c];
         planes[c] = parts[c].plane;
     }

@@ -15,6 +15,7 @@ struct Plane {
 
 // Inverse cosine transform of `count` neighbouring blocks, 64 coefficients each in natural order,
 // into eight rows at `out`. `flat` tells blocks of which only the first coefficient is not zero.
+// Where `count` is odd there is one more, which is transformed or not.
 using Blocks = void (*)(const int16_t *coefficients, const uint8_t *flat, const int16_t *quant,
                         int count, uint8_t *out, int64_t stride);
 

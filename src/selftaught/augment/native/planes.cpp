@@ -6,7 +6,7 @@
 #include <cstring>
 
 #if defined(__SSE2__) || defined(_M_X64)
-#include <emmintrin.h>
+#include <immintrin.h>
 #define WITH_SSE2
 #endif
 
@@ -17,94 +17,148 @@
 namespace VARIANT {
 namespace {
 
-// Loeffler, Ligtenberg and Moschytz' transform of eight numbers with eleven products (ICASSP 1989),
-// its constants in 8192ths; down each of eight columns. `scale` bits are taken off at the end.
-template <int SCALE> void transform(const int16_t *__restrict__ in, int16_t *__restrict__ out) {
-    const int round = 1 << (SCALE - 1);
-    for (int i = 0; i < 8; i++) {
-        const int x0 = in[i], x1 = in[8 + i], x2 = in[16 + i], x3 = in[24 + i];
-        const int x4 = in[32 + i], x5 = in[40 + i], x6 = in[48 + i], x7 = in[56 + i];
-        // even: a rotation by 3 pi / 8 of x2 and x6
-        const int turned = (x2 + x6) * 4433;
-        const int e2 = turned - x6 * 15137, e3 = turned + x2 * 6270;
-        const int e0 = (x0 + x4) * 8192 + round, e1 = (x0 - x4) * 8192 + round;
-        const int a0 = e0 + e3, a3 = e0 - e3, a1 = e1 + e2, a2 = e1 - e2;
-        // odd
-        const int s73 = x7 + x3, s51 = x5 + x1, both = (s73 + s51) * 9633;
-        const int p71 = (x7 + x1) * -7373, p53 = (x5 + x3) * -20995;
-        const int p73 = both - s73 * 16069, p51 = both - s51 * 3196;
-        const int b0 = x7 * 2446 + p71 + p73, b1 = x5 * 16819 + p53 + p51;
-        const int b2 = x3 * 25172 + p53 + p73, b3 = x1 * 12299 + p71 + p51;
-        out[i] = int16_t((a0 + b3) >> SCALE), out[56 + i] = int16_t((a0 - b3) >> SCALE);
-        out[8 + i] = int16_t((a1 + b2) >> SCALE), out[48 + i] = int16_t((a1 - b2) >> SCALE);
-        out[16 + i] = int16_t((a2 + b1) >> SCALE), out[40 + i] = int16_t((a2 - b1) >> SCALE);
-        out[24 + i] = int16_t((a3 + b0) >> SCALE), out[32 + i] = int16_t((a3 - b0) >> SCALE);
-    }
-}
+inline int level(int v) { return v < 0 ? 0 : v > 255 ? 255 : v; }
+
+// The inverse cosine transform is Loeffler, Ligtenberg and Moschytz' (ICASSP 1989): down the columns,
+// then along the rows, with constants in 8192ths. Between the two passes 2 bits of fractions are
+// kept; SCALE bits are taken off at the end of each.
+const int COLUMNS = 11, ROWS = 18;
 
 #ifdef WITH_SSE2
-// Eight rows of eight.
-struct Square {
-    __m128i row[8];
-};
-
-inline Square load(const int16_t *p) {
-    Square s;
-    for (int i = 0; i < 8; i++) s.row[i] = _mm_loadu_si128((const __m128i *)(p + 8 * i));
-    return s;
+// Rows of eight 16-bit numbers, one of each of SIDE blocks that lie side by side.
+#ifdef __AVX2__
+const int SIDE = 2;
+typedef __m256i Row;
+inline Row load(const int16_t *p) { // of this block and the next
+    const __m128i a = _mm_loadu_si128((const __m128i *)p);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(a), _mm_loadu_si128((const __m128i *)(p + 64)), 1);
 }
-
-inline Square transposed(const Square &s) {
-    Square a, b;
-    for (int i = 0; i < 4; i++) {
-        a.row[2 * i] = _mm_unpacklo_epi16(s.row[i], s.row[i + 4]);
-        a.row[2 * i + 1] = _mm_unpackhi_epi16(s.row[i], s.row[i + 4]);
-    }
-    for (int i = 0; i < 4; i++) {
-        b.row[2 * i] = _mm_unpacklo_epi16(a.row[i], a.row[i + 4]);
-        b.row[2 * i + 1] = _mm_unpackhi_epi16(a.row[i], a.row[i + 4]);
-    }
-    for (int i = 0; i < 4; i++) {
-        a.row[2 * i] = _mm_unpacklo_epi16(b.row[i], b.row[i + 4]);
-        a.row[2 * i + 1] = _mm_unpackhi_epi16(b.row[i], b.row[i + 4]);
-    }
-    return a;
+inline Row twice(const int16_t *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p)); }
+inline Row both(int a, int b) { return _mm256_set1_epi32(int(uint32_t(b) << 16 | (a & 0xffff))); }
+inline Row add(Row a, Row b) { return _mm256_add_epi16(a, b); }
+inline Row add_wide(Row a, Row b) { return _mm256_add_epi32(a, b); }
+inline Row minus_wide(Row a, Row b) { return _mm256_sub_epi32(a, b); }
+inline Row product(Row a, Row b) { return _mm256_mullo_epi16(a, b); }
+inline Row pairs(Row a, Row b) { return _mm256_madd_epi16(a, b); }
+inline Row low(Row a, Row b) { return _mm256_unpacklo_epi16(a, b); }
+inline Row high(Row a, Row b) { return _mm256_unpackhi_epi16(a, b); }
+inline Row wide(int v) { return _mm256_set1_epi32(v); }
+template <int BITS> Row narrow(Row a, Row b) {
+    return _mm256_packs_epi32(_mm256_srai_epi32(a, BITS), _mm256_srai_epi32(b, BITS));
 }
-
-inline void transpose(int16_t *p) {
-    const Square s = transposed(load(p));
-    for (int i = 0; i < 8; i++) _mm_storeu_si128((__m128i *)(p + 8 * i), s.row[i]);
-}
-
-inline void store_levels(const int16_t *p, uint8_t *out, int64_t stride) {
-    const Square s = transposed(load(p));
-    const __m128i middle = _mm_set1_epi16(128);
-    for (int i = 0; i < 8; i++) {
-        const __m128i v = _mm_adds_epi16(s.row[i], middle);
-        _mm_storel_epi64((__m128i *)(out + i * stride), _mm_packus_epi16(v, v));
-    }
+inline void store(Row v, uint8_t *out) { // as levels
+    const Row shifted = _mm256_adds_epi16(v, _mm256_set1_epi16(128));
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(shifted, shifted), 8);
+    _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(bytes));
 }
 #else
-inline void transpose(int16_t *p) {
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < i; j++) {
-            const int16_t v = p[8 * i + j];
-            p[8 * i + j] = p[8 * j + i];
-            p[8 * j + i] = v;
-        }
+const int SIDE = 1;
+typedef __m128i Row;
+inline Row load(const int16_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+inline Row twice(const int16_t *p) { return load(p); }
+inline Row both(int a, int b) { return _mm_set1_epi32(int(uint32_t(b) << 16 | (a & 0xffff))); }
+inline Row add(Row a, Row b) { return _mm_add_epi16(a, b); }
+inline Row add_wide(Row a, Row b) { return _mm_add_epi32(a, b); }
+inline Row minus_wide(Row a, Row b) { return _mm_sub_epi32(a, b); }
+inline Row product(Row a, Row b) { return _mm_mullo_epi16(a, b); }
+inline Row pairs(Row a, Row b) { return _mm_madd_epi16(a, b); }
+inline Row low(Row a, Row b) { return _mm_unpacklo_epi16(a, b); }
+inline Row high(Row a, Row b) { return _mm_unpackhi_epi16(a, b); }
+inline Row wide(int v) { return _mm_set1_epi32(v); }
+template <int BITS> Row narrow(Row a, Row b) {
+    return _mm_packs_epi32(_mm_srai_epi32(a, BITS), _mm_srai_epi32(b, BITS));
 }
-
-// What is left is transposed still.
-inline void store_levels(const int16_t *p, uint8_t *out, int64_t stride) {
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < 8; j++) {
-            const int v = p[8 * j + i] + 128;
-            out[i * stride + j] = uint8_t(v < 0 ? 0 : v > 255 ? 255 : v);
-        }
+inline void store(Row v, uint8_t *out) { // as levels
+    const Row shifted = _mm_adds_epi16(v, _mm_set1_epi16(128));
+    _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(shifted, shifted));
 }
 #endif
 
-inline int level(int v) { return v < 0 ? 0 : v > 255 ? 255 : v; }
+// 32-bit sums of all columns: those of the left four, and of the right.
+struct Sums {
+    Row left, right;
+};
+inline Sums operator+(Sums a, Sums b) { return {add_wide(a.left, b.left), add_wide(a.right, b.right)}; }
+inline Sums operator-(Sums a, Sums b) {
+    return {minus_wide(a.left, b.left), minus_wide(a.right, b.right)};
+}
+struct Pair { // of rows
+    Row left, right;
+    Pair(Row a, Row b) : left(low(a, b)), right(high(a, b)) {}
+    Sums weighted(int first, int second) const {
+        const Row w = both(first, second);
+        return {pairs(left, w), pairs(right, w)};
+    }
+};
+
+template <int SCALE> void transform(Row *x) {
+    const Pair outer(x[0], x[4]), inner(x[2], x[6]);
+    const Sums e2 = inner.weighted(4433, 4433 - 15137), e3 = inner.weighted(4433 + 6270, 4433);
+    const Sums round = {wide(1 << (SCALE - 1)), wide(1 << (SCALE - 1))};
+    const Sums e0 = outer.weighted(8192, 8192) + round, e1 = outer.weighted(8192, -8192) + round;
+    const Pair sums(add(x[7], x[3]), add(x[5], x[1])), ends(x[7], x[1]), middle(x[5], x[3]);
+    const Sums p73 = sums.weighted(9633 - 16069, 9633), p51 = sums.weighted(9633, 9633 - 3196);
+    const Sums b0 = ends.weighted(2446 - 7373, -7373) + p73;
+    const Sums b1 = middle.weighted(16819 - 20995, -20995) + p51;
+    const Sums b2 = middle.weighted(-20995, 25172 - 20995) + p73;
+    const Sums b3 = ends.weighted(-7373, 12299 - 7373) + p51;
+    const Sums even[4] = {e0 + e3, e1 + e2, e1 - e2, e0 - e3}, odd[4] = {b3, b2, b1, b0};
+    for (int i = 0; i < 4; i++) {
+        const Sums first = even[i] + odd[i], last = even[i] - odd[i];
+        x[i] = narrow<SCALE>(first.left, first.right);
+        x[7 - i] = narrow<SCALE>(last.left, last.right);
+    }
+}
+
+inline void transpose(Row *x) {
+    for (int turn = 0; turn < 3; turn++) {
+        Row y[8];
+        for (int i = 0; i < 4; i++) y[2 * i] = low(x[i], x[i + 4]), y[2 * i + 1] = high(x[i], x[i + 4]);
+        for (int i = 0; i < 8; i++) x[i] = y[i];
+    }
+}
+
+void inverse(const int16_t *coefficients, const int16_t *quant, uint8_t *out, int64_t stride) {
+    Row x[8];
+    for (int i = 0; i < 8; i++) x[i] = product(load(coefficients + 8 * i), twice(quant + 8 * i));
+    transform<COLUMNS>(x);
+    transpose(x);
+    transform<ROWS>(x);
+    transpose(x);
+    for (int i = 0; i < 8; i++) store(x[i], out + i * stride);
+}
+#else
+const int SIDE = 1;
+
+template <int SCALE> void transform(const int16_t *__restrict__ in, int16_t *__restrict__ out) {
+    const int round = 1 << (SCALE - 1);
+    for (int i = 0; i < 8; i++) { // columns; what comes out is transposed
+        const int x0 = in[i], x1 = in[8 + i], x2 = in[16 + i], x3 = in[24 + i];
+        const int x4 = in[32 + i], x5 = in[40 + i], x6 = in[48 + i], x7 = in[56 + i];
+        const int e0 = (x0 + x4) * 8192 + round, e1 = (x0 - x4) * 8192 + round;
+        const int e2 = x2 * 4433 + x6 * (4433 - 15137), e3 = x2 * (4433 + 6270) + x6 * 4433;
+        const int p73 = (x7 + x3) * (9633 - 16069) + (x5 + x1) * 9633;
+        const int p51 = (x7 + x3) * 9633 + (x5 + x1) * (9633 - 3196);
+        const int b0 = x7 * (2446 - 7373) - x1 * 7373 + p73;
+        const int b1 = x5 * (16819 - 20995) - x3 * 20995 + p51;
+        const int b2 = x3 * (25172 - 20995) - x5 * 20995 + p73;
+        const int b3 = x1 * (12299 - 7373) - x7 * 7373 + p51;
+        const int even[4] = {e0 + e3, e1 + e2, e1 - e2, e0 - e3}, odd[4] = {b3, b2, b1, b0};
+        for (int j = 0; j < 4; j++) {
+            out[8 * i + j] = int16_t((even[j] + odd[j]) >> SCALE);
+            out[8 * i + 7 - j] = int16_t((even[j] - odd[j]) >> SCALE);
+        }
+    }
+}
+
+void inverse(const int16_t *coefficients, const int16_t *quant, uint8_t *out, int64_t stride) {
+    int16_t a[64], b[64];
+    for (int i = 0; i < 64; i++) a[i] = int16_t(coefficients[i] * quant[i]);
+    transform<COLUMNS>(a, b);
+    transform<ROWS>(b, a);
+    for (int i = 0; i < 64; i++) out[i / 8 * stride + i % 8] = uint8_t(level(a[i] + 128));
+}
+#endif
 
 // A row of a plane that is smaller by two, smoothed to full width, from pixel 2 * first on. Each
 // result is made of three parts of the pixel that it lies in and one of the neighbour that it lies
@@ -146,22 +200,27 @@ const uint8_t *upsampled(const Plane &plane, int across, int down, int y, int fi
     return reinterpret_cast<const uint8_t *>(out);
 }
 
+// v * share / 65536, rounded.
+inline int16_t rounded_share(int16_t v, int16_t share) {
+    const int16_t twice = int16_t((int16_t(2 * v) * share) >> 16);
+    return int16_t((twice + 1) >> 1);
+}
+
 } // namespace
 
 void blocks(const int16_t *coefficients, const uint8_t *flat, const int16_t *quant, int count,
             uint8_t *out, int64_t stride) {
-    for (int k = 0; k < count; k++, coefficients += 64, out += 8) {
-        if (flat[k]) {
-            const int v = level(((int16_t(coefficients[0] * quant[0]) + 4) >> 3) + 128);
-            for (int i = 0; i < 8; i++) memset(out + i * stride, v, 8);
+    for (int k = 0; k < count; k += SIDE) {
+        bool all = true;
+        for (int i = k; i < k + SIDE; i++) all &= flat[i] != 0;
+        if (!all) {
+            inverse(coefficients + 64 * k, quant, out + 8 * k, stride);
             continue;
         }
-        int16_t a[64], b[64];
-        for (int i = 0; i < 64; i++) a[i] = int16_t(coefficients[i] * quant[i]);
-        transform<11>(a, b);
-        transpose(b);
-        transform<18>(b, a);
-        store_levels(a, out, stride);
+        for (int i = k; i < k + SIDE; i++) {
+            const int v = level(((int16_t(coefficients[64 * i] * quant[0]) + 4) >> 3) + 128);
+            for (int y = 0; y < 8; y++) memset(out + 8 * i + y * stride, v, 8);
+        }
     }
 }
 
@@ -179,11 +238,11 @@ void colours(const Plane *planes, int count, int across, int down, int y, int fi
     const uint8_t *__restrict__ red = upsampled(planes[2], across, down, y, first, end,
                                                 scratch + jpeg_scratch(planes[0].width) / 2);
     for (int i = 0; i < n; i++) {
-        // ITU-R BT.601, full range, in 65536ths
-        const int b = blue[i] - 128, r = red[i] - 128, light = grey[i];
-        const int R = level(light + ((91881 * r + 32768) >> 16));
-        const int G = level(light + ((-22554 * b - 46802 * r + 32768) >> 16));
-        const int B = level(light + ((116130 * b + 32768) >> 16));
+        // ITU-R BT.601, full range, in 65536ths; whole parts apart, so that 16 bits hold the others
+        const int16_t b = int16_t(blue[i] - 128), r = int16_t(red[i] - 128), light = grey[i];
+        const int R = level(int16_t(light + r + rounded_share(r, 26345)));
+        const int G = level(int16_t(light - r + ((18734 * r - 22554 * b + 32768) >> 16)));
+        const int B = level(int16_t(light + 2 * b + rounded_share(b, -14942)));
         pixel[i] = uint32_t(R | G << 8 | B << 16) | 0xff000000u;
     }
 }
