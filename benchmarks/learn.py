@@ -103,6 +103,8 @@ PRESETS = {
     "finetune": Preset(),
     "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
     "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),
+    "discrete_vae": Preset({"vocabulary": 512, "dim": 64, "width": 32}, {"lr": 1e-3}, VIT),
+    "beit": Preset({"vocabulary": 512}, {"weight_decay": 0.05}, VIT),
     "selfie": Preset({"depth": 1, "heads": 4, "hidden": 256}),
     "simmim": Preset({"unit": 4}, {"weight_decay": 0.05}, VIT),
     "ijepa": Preset({"dim": 64, "depth": 2, "heads": 2, "momentum": (0.98, 1.0)}, {}, VIT),

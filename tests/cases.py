@@ -76,6 +76,10 @@ CASES = {
     # the paper adds 1e-5 to each process's number of hidden pixels
     "simmim": Case({"unit": 8}, "test_vit", exact_ranks=False),
     "selfie": Case({"depth": 1, "heads": 2, "hidden": 16, "dropout": 0.0}),
+    # the mean over the hidden patches of a process, whose number varies
+    "beit": Case({"vocabulary": 16}, "test_vit", exact_ranks=False),
+    # each process draws the noise of its own batch
+    "discrete_vae": Case({"vocabulary": 8, "dim": 8, "width": 8}, "test_vit", exact_ranks=False),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False),
     "swav": Case(

@@ -49,7 +49,12 @@ def add_block(
 
 
 def blocks(
-    draws: Draws, grid: Grid, count: float, smallest: float, largest: float = math.inf
+    draws: Draws,
+    grid: Grid,
+    count: float,
+    smallest: float,
+    largest: float = math.inf,
+    aspect: Range = (0.3, 1 / 0.3),
 ) -> np.ndarray:
     """bool [rows, columns]: about `count` patches hidden in blocks, never more.
 
@@ -61,12 +66,13 @@ def blocks(
         count: patches to hide; need not be whole.
         smallest, largest: bounds of a block's area in patches. Near the end, what is left to hide
             may be less than `smallest`: areas are then drawn between the two.
+        aspect: smallest and largest height / width of a block.
     """
     hidden = np.zeros(grid, dtype=bool)
     covered = 0
     while covered < count:
         room = min(count - covered, largest)
-        added = add_block(draws, hidden, (smallest, room), room)
+        added = add_block(draws, hidden, (smallest, room), room, aspect)
         if not added:
             break
         covered += added

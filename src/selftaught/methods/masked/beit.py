@@ -1,0 +1,182 @@
+"""BEiT (Bao et al., 2022), https://arxiv.org/abs/2106.08254."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught.augment.views import View, Views
+from selftaught.backbones import Image
+from selftaught.backbones.tokenizer import RandomTokenizer, load_tokenizer
+from selftaught.errors import UserError
+from selftaught.masks.blocks import blocks
+from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import frozen_copy
+
+
+class BEiT(Method):
+    """Hide blocks of patches; tell which words a tokenizer writes there.
+
+    The tokenizer is shown the view, resized so that its places are the backbone's patches; the
+    paper resizes the crop itself.
+
+    Args:
+        backbone: a BEiT, or a ViT. From scratch a BEiT's blocks share one position bias.
+        tokenizer: run folder of `discrete_vae`, or a file with the weights of DALL-E's encoder; if
+            none, an untrained one, by random projections of the patches. For others see `use`.
+        vocabulary: number of words; if none, the tokenizer's, and 8192 of an untrained one.
+        hidden: most patches that are hidden; if none, in proportion to the paper's 75 of 196.
+        smallest: area of a block in patches; if none, in proportion to 16 of 196.
+    """
+
+    recipe = Recipe(
+        "adamw",
+        lr=1.5e-3,
+        batch=2048,
+        weight_decay=0.05,
+        warmup=10 / 800,
+        end=1e-5 / 1.5e-3,
+        no_decay=("mask_token",),
+        clip=3.0,
+    )
+    default_backbone = "beit_base_patch16_224"
+    min_batch = 1
+
+    def __init__(
+        self,
+        backbone: Image,
+        tokenizer: Path | None = None,
+        vocabulary: int | None = None,
+        hidden: int | None = None,
+        smallest: int | None = None,
+    ):
+        super().__init__()
+        self.backbone, self.tokenizer, self.vocabulary = backbone, tokenizer, vocabulary
+        self.hidden, self.smallest = hidden, smallest
+        scratch = backbone.is_beit and not backbone.pretrained
+        backbone.arrange("mean", positions="shared" if scratch else "timm")
+        self.patch = backbone.stem
+        self.counts(backbone.size)
+        words: Any
+        if tokenizer is None:
+            words = RandomTokenizer(self.patch, backbone.channels, vocabulary or 8192)
+        else:
+            words = load_tokenizer(tokenizer)
+        count = vocabulary or words.vocabulary
+        if count < words.vocabulary:
+            raise UserError(
+                f"vocabulary={count} is less than the {words.vocabulary} words of the tokenizer; "
+                "leave it out"
+            )
+        self.use(words, words.cell)
+        self.lm_head = nn.Linear(backbone.dim, count)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, backbone.dim))
+        for weight in (self.lm_head.weight, self.mask_token):
+            nn.init.trunc_normal_(weight, std=0.02)
+        nn.init.zeros_(self.lm_head.bias)
+
+    def use(self, words: nn.Module, cell: int) -> "BEiT":
+        """Let another tokenizer say what is hidden; this method itself.
+
+        Args:
+            words: from colours [B, C, H, W] in [0, 1] to ids [B, H / cell, W / cell], each below
+                `vocabulary`.
+            cell: pixels to a place, along a side.
+        """
+        self.words, self.cell = frozen_copy(words).eval(), cell
+        return self
+
+    def train(self, mode: bool = True) -> "BEiT":
+        super().train(mode)
+        self.words.eval()
+        return self
+
+    def counts(self, size: int) -> tuple[int, int]:
+        """Patches to hide in an image of `size` pixels, and the smallest area of a block."""
+        if size % self.patch:
+            raise UserError(
+                f"{self.backbone.name} cuts images into {self.patch}-px patches, which {size} px "
+                f"is no multiple of; use size {max(1, round(size / self.patch)) * self.patch}"
+            )
+        patches = (size // self.patch) ** 2
+        hidden = self.hidden or max(1, round(patches * 75 / 196))
+        smallest = self.smallest or max(1, round(patches * 16 / 196))
+        if not 1 <= hidden < patches:
+            raise UserError(
+                f"hidden={hidden} of {patches} patches: at least 1 must be hidden and 1 seen; "
+                "change hidden, or use larger images or a backbone of smaller patches"
+            )
+        if not 1 <= smallest <= hidden:
+            raise UserError(f"smallest={smallest} must be from 1 to the {hidden} hidden patches")
+        return hidden, smallest
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        count = self.lm_head.out_features
+        return (Trivial(math.log(count), f"ln {count}"),)
+
+    def views(self, size: int) -> Pipeline:
+        view = View(size, interpolation="bicubic", jitter=(0.4, 0.4, 0.4, 0.0), jitter_p=1.0)
+        return Hidden(Views((view,)), size // self.patch, *self.counts(size))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: images [B, C, H, W] and hidden [B, rows, cols], True where patches are."""
+        images, hidden = batch.views
+        return told(self.predict(images, hidden)[hidden.flatten(1)], self.ids(images)[hidden])
+
+    def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """[B, N, V] logits of the words of all patches; hidden: bool [B, rows, cols]."""
+        replace = (hidden.flatten(1), self.mask_token[0, 0])
+        return self.lm_head(self.backbone.features(images, replace=replace).local)
+
+    @torch.no_grad()
+    def ids(self, images: Tensor) -> Tensor:
+        """[B, rows, cols]: the words that the tokenizer writes in normalized images."""
+        rows, cols = (side // self.patch for side in images.shape[-2:])
+        mean, std = images.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+        colours = images * std + mean
+        if self.cell != self.patch:
+            colours = F.interpolate(
+                colours, (rows * self.cell, cols * self.cell), mode="bicubic", antialias=True
+            )
+        ids = self.words(colours.clamp(0, 1))
+        if ids.shape != (len(images), rows, cols):
+            raise UserError(
+                f"the tokenizer makes {list(ids.shape)} words of images of {rows * self.cell} px, "
+                f"where {self.backbone.name} has {rows} x {cols} patches; use a tokenizer of "
+                f"{self.cell} px a word, or a backbone of as many patches"
+            )
+        if not ids.is_cuda and int(ids.max()) >= self.lm_head.out_features:
+            raise UserError(
+                f"the tokenizer says word {int(ids.max())} and vocabulary is "
+                f"{self.lm_head.out_features}; make the method with a larger vocabulary"
+            )
+        return ids
+
+
+@full_precision
+def told(logits: Tensor, ids: Tensor) -> Tensor:
+    """Cross entropy of logits [M, V] of all hidden patches of the batch."""
+    return F.cross_entropy(logits, ids)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """One view and which of its patches are hidden, by the sample's own generator."""
+
+    view: Pipeline
+    side: int
+    hidden: int
+    smallest: int
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
+        (view,) = self.view(image, rng)
+        mask = blocks(rng, (self.side, self.side), self.hidden, self.smallest)
+        if not mask.any():  # no block fits on a few patches: the loss needs one
+            mask[rng.integers(0, self.side), rng.integers(0, self.side)] = True
+        return view, mask
