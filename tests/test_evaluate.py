@@ -1,5 +1,6 @@
 """Features, scores and floors, against the plainest code that could be right."""
 
+import inspect
 import io
 import json
 import math
@@ -16,8 +17,9 @@ from rich.console import Console
 from selftaught import evaluate, export
 from selftaught.backbones import Image
 from selftaught.data import open_data
+from selftaught.engine import score
 from selftaught.errors import DataError, TrainingError, UserError
-from selftaught.evaluate import features, scores
+from selftaught.evaluate import commands, features, scores
 from selftaught.signature import read_function
 
 
@@ -428,11 +430,9 @@ def test_compare_wants_labels_before_it_reads_anything(encoder, tmp_path):
 # commands ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["embed_command", "evaluate_command"])
-def test_every_option_is_typed_and_documented(name):
-    from selftaught.evaluate import commands
-
-    signature = read_function(Path(commands.__file__), name)
+@pytest.mark.parametrize("command", [commands.embed_command, score.evaluate_command])
+def test_every_option_is_typed_and_documented(command):
+    signature = read_function(Path(inspect.getfile(command)), command.__name__)
     assert all(p.doc and p.type is not None for p in signature.parameters)
 
 
@@ -440,8 +440,8 @@ def test_commands(encoder, photos, tmp_path):
     run = str(export.save(encoder, tmp_path / "run"))
     embedded = evaluate.embed_command(run, str(photos), out=tmp_path / "f.npz")
     assert np.array_equal(np.load(tmp_path / "f.npz")["features"], embedded.features)
-    compared = evaluate.evaluate_command(run, str(photos), k=3, out=tmp_path / "s.json")
+    compared = score.evaluate_command(run, str(photos), k=3, out=tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text())["encoder"] == compared.encoder
     assert compared.encoder == f"test_resnet, 32 px from {run}"
     with pytest.raises(UserError, match=r"must end in \.json"):
-        evaluate.evaluate_command(run, str(photos), out=tmp_path / "s.csv")
+        score.evaluate_command(run, str(photos), out=tmp_path / "s.csv")

@@ -122,7 +122,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: an unknown option, a value of another type, an argument too many.
         """
-        found, extra = self.parse_known_intermixed_args(_spelled(argv))
+        found, extra = self.parse_known_intermixed_args(self._listed(_spelled(argv)))
         for word in extra:
             if word.startswith("-"):
                 word = word.partition("=")[0]
@@ -131,9 +131,10 @@ class Parser(argparse.ArgumentParser):
                 hint = near(word, flags, f"; see {self.prog} --help")
                 raise UserError(f"{self.prog} has no option {word}{hint}")
         if extra:
+            listed = [str(c) for o in self.options for c in _choices(o.parameter.type)]
             raise UserError(
                 f"{self.prog} takes {' '.join(n.upper() for n in self.names) or 'options alone'}, "
-                f"got {extra[0]!r} besides"
+                f"got {extra[0]!r} besides{near(extra[0], listed)}"
             )
         given = vars(found)
         sections: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -142,6 +143,30 @@ class Parser(argparse.ArgumentParser):
                 value = convert(o.parameter, given[_key(o)], o.flag)
                 sections[o.section][o.parameter.name] = value
         return [given[name] for name in self.names], sections
+
+    def _listed(self, words: list[str]) -> list[str]:
+        """`--probes knn linear` as `--probes knn,linear`: a list ends where another word begins."""
+        choices = {o.flag: set(map(str, _choices(o.parameter.type))) for o in self.options}
+        joined: list[str] = []
+        open_list: set[str] = set()
+        for word in words:
+            if open_list and set(word.split(",")) <= open_list and not joined[-1].startswith("--"):
+                joined[-1] += "," + word
+                continue
+            if word.startswith("-"):
+                open_list = choices.get(word, set())
+            elif not (open_list and joined[-1].startswith("--")):
+                open_list = set()
+            joined.append(word)
+        return joined
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """What the items of a list of any length may be, where they are words of ours."""
+    items = get_args(kind)
+    if get_origin(kind) is tuple and items[-1] is Ellipsis and get_origin(items[0]) is Literal:
+        return get_args(items[0])
+    return ()
 
 
 def wrap(text: str, first: str = "", rest: str = "") -> str:
@@ -202,6 +227,8 @@ def _metavar(kind: Any) -> str:
         return "|".join(_metavar(item) for item in items if item is not NoneType)
     if get_origin(kind) is Literal:
         return "{" + ",".join(str(item) for item in items) + "}"
+    if _choices(kind):
+        return "A B ..."
     if get_origin(kind) is tuple:
         return "A,B,..." if items[-1] is Ellipsis else ",".join("ABCDEFGH"[: len(items)])
     return {int: "N", float: "X", str: "TEXT", Path: "PATH"}[kind]

@@ -384,12 +384,14 @@ COMMANDS = {
         ("selftaught check photos/", "selftaught check photos/ --out checked/ --no-full"),
     ),
     "evaluate": Command(
-        "evaluate/commands.py",
+        "engine/score.py",
         "evaluate_command",
         _show,
         (
             "selftaught evaluate runs/simclr-photos labelled/",
             "selftaught evaluate resnet18 train/ --test test/ --k 5",
+            "selftaught evaluate resnet18 train/ --probes knn linear lowshot cluster",
+            "selftaught evaluate resnet18 streets/ --probes segment --masks masks/ --ignore 0,255",
         ),
     ),
     "embed": Command(

@@ -6,7 +6,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from selftaught.evaluate.scores import Task, tallies
+from selftaught.evaluate.scores import tallies
 from selftaught.methods.contrastive import instdisc
 from selftaught.methods.contrastive.instdisc import InstDisc
 from tests.adapters import Golden, close
@@ -67,8 +67,8 @@ def _check_neighbours(golden: Golden) -> None:
     k = re.search(r"k=(\d+)", golden.about["knn_scores"]["meaning"])
     assert k is not None
     train, query = golden["knn_train"], golden["knn_query"]
-    task = Task(train, golden["knn_train_label"], query, golden["knn_pred"], "")
-    tally = torch.cat(list(tallies(task, int(k[1]), golden.hyper["T"])))
+    labels, temperature = golden["knn_train_label"], golden.hyper["T"]
+    tally = torch.cat(list(tallies(train, labels, query, int(k[1]), temperature)))
     unit = torch.nn.functional.normalize
     nearest = (unit(query, dim=1) @ unit(train, dim=1).mT).amax(1, keepdim=True)
     close(tally * (nearest / golden.hyper["T"]).exp(), golden["knn_scores"])

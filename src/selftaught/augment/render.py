@@ -62,14 +62,32 @@ def render_plain(image: np.ndarray, resize: int, size: int) -> np.ndarray:
     gigabytes.
     """
     short = min(image.shape[:2])
-    (top, height), (left, width) = (
-        ((n - kept) // 2, kept) for n in image.shape[:2] for kept in [min(n, LONGEST * short)]
-    )
-    image = image[top : top + height, left : left + width]
-    height, width = resize * height // short, resize * width // short
+    image = _without_ends(image)
+    height, width = (resize * side // short for side in image.shape[:2])
     top, left = round((height - size) / 2), round((width - size) / 2)
     pixels = _resize(image, height, width, "bilinear")[top : top + size, left : left + size]
     return np.array(pixels.transpose(2, 0, 1), order="C")
+
+
+def plain_mask(mask: np.ndarray, resize: int, size: int) -> np.ndarray:
+    """The part of a mask [H, W] that `render_plain` shows of its image: [size, size], nearest."""
+    short = min(mask.shape)
+    mask = _without_ends(mask)
+    where = []
+    for side in mask.shape:
+        whole = resize * side // short
+        places = np.arange(size) + round((whole - size) / 2) + 0.5
+        where.append((places * side / whole).astype(int).clip(0, side - 1))
+    return mask[where[0]][:, where[1]]
+
+
+def _without_ends(image: np.ndarray) -> np.ndarray:
+    """The middle of an image that is longer than `LONGEST` to 1, so that it is not."""
+    most = LONGEST * min(image.shape[:2])
+    (top, height), (left, width) = (
+        ((n - kept) // 2, kept) for n in image.shape[:2] for kept in [min(n, most)]
+    )
+    return image[top : top + height, left : left + width]
 
 
 def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:

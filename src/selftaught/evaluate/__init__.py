@@ -12,23 +12,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from selftaught.evaluate.changes import COPIES as COPIES
+    from selftaught.evaluate.changes import CORRUPTIONS as CORRUPTIONS
+    from selftaught.evaluate.classifiers import linear as linear
+    from selftaught.evaluate.classifiers import logistic as logistic
+    from selftaught.evaluate.clusters import cluster as cluster
     from selftaught.evaluate.commands import embed_command as embed_command
-    from selftaught.evaluate.commands import evaluate_command as evaluate_command
+    from selftaught.evaluate.comparing import PROBES as PROBES
+    from selftaught.evaluate.comparing import compare as compare
+    from selftaught.evaluate.corrupted import robustness as robustness
     from selftaught.evaluate.features import Embeddings as Embeddings
+    from selftaught.evaluate.features import changed_features as changed_features
     from selftaught.evaluate.features import embed as embed
     from selftaught.evaluate.features import pixels as pixels
     from selftaught.evaluate.features import untrained as untrained
+    from selftaught.evaluate.few_labels import Saving as Saving
+    from selftaught.evaluate.few_labels import lowshot as lowshot
+    from selftaught.evaluate.few_labels import savings as savings
+    from selftaught.evaluate.finding import copies as copies
+    from selftaught.evaluate.finding import retrieval as retrieval
     from selftaught.evaluate.floors import Comparison as Comparison
-    from selftaught.evaluate.floors import compare as compare
+    from selftaught.evaluate.places import segment as segment
     from selftaught.evaluate.scores import Score as Score
     from selftaught.evaluate.scores import knn as knn
     from selftaught.evaluate.scores import probe as probe
 
 _MODULE = {
-    **dict.fromkeys(("Embeddings", "embed", "pixels", "untrained"), "features"),
+    **dict.fromkeys(("Embeddings", "embed", "pixels", "untrained", "changed_features"), "features"),
     **dict.fromkeys(("Score", "knn", "probe"), "scores"),
-    **dict.fromkeys(("Comparison", "compare"), "floors"),
-    **dict.fromkeys(("embed_command", "evaluate_command"), "commands"),
+    **dict.fromkeys(("linear", "logistic"), "classifiers"),
+    **dict.fromkeys(("Saving", "lowshot", "savings"), "few_labels"),
+    **dict.fromkeys(("copies", "retrieval"), "finding"),
+    **dict.fromkeys(("cluster",), "clusters"),
+    **dict.fromkeys(("segment",), "places"),
+    **dict.fromkeys(("COPIES", "CORRUPTIONS"), "changes"),
+    **dict.fromkeys(("robustness",), "corrupted"),
+    **dict.fromkeys(("Comparison",), "floors"),
+    **dict.fromkeys(("PROBES", "compare"), "comparing"),
+    **dict.fromkeys(("embed_command",), "commands"),
 }
 
 __all__ = sorted(_MODULE)

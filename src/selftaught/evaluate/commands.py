@@ -1,4 +1,4 @@
-"""What `selftaught embed` and `selftaught evaluate` run: paths and numbers in, a result out."""
+"""What `selftaught embed` runs: paths and numbers in, a file out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from selftaught.errors import UserError
 from selftaught.evaluate.features import Embeddings, Progress, embed
-from selftaught.evaluate.floors import Comparison, compare
 
 
 def embed_command(
@@ -38,7 +36,7 @@ def embed_command(
         device: such as cpu or cuda; by default the best that the machine has.
         precision: of the forward pass; bf16 is used only on processors that have it natively.
     """
-    with _bar() as progress:
+    with bar() as progress:
         return embed(
             encoder,
             data,
@@ -53,66 +51,10 @@ def embed_command(
         )
 
 
-def evaluate_command(
-    encoder: str,
-    data: str,
-    *,
-    test: str | None = None,
-    labels: str | None = None,
-    k: int = 20,
-    temperature: float = 0.07,
-    size: int | None = None,
-    batch: int = 256,
-    workers: int | None = None,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    seed: int = 0,
-    out: Path | None = None,
-) -> Comparison:
-    """Score an encoder on labelled images beside honest floors: raw pixels, the untrained network.
-
-    Args:
-        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
-        data: labelled images: folder of class folders, list file, Parquet, tar shards.
-        test: labelled images to score on; by default a fifth of each class of data is held out.
-        labels: CSV of path,label or name of a column; class folders are found by themselves.
-        k: neighbours that vote.
-        temperature: of their votes.
-        size: side of the views in pixels; by default the encoder's own.
-        batch: images a forward pass.
-        workers: processes that read images; by default one a core, none for few images.
-        device: such as cpu or cuda; by default the best that the machine has.
-        precision: of the forward pass; bf16 is used only on processors that have it natively.
-        seed: of the untrained network and of the probe.
-        out: JSON file for the scores.
-    """
-    if out is not None and out.suffix != ".json":
-        raise UserError(f"{out} must end in .json")
-    with _bar() as progress:
-        found = compare(
-            encoder,
-            data,
-            test,
-            labels=labels,
-            k=k,
-            temperature=temperature,
-            size=size,
-            batch=batch,
-            workers=workers,
-            device=device,
-            precision=precision,
-            seed=seed,
-            progress=progress,
-        )
-    if out is not None:
-        found.save(out)
-    return found
-
-
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def bar() -> Iterator[Progress]:
     """A progress bar on the terminal, nothing where errors go elsewhere."""
     console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading and embedding", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task("reading and embedding", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -5,22 +5,27 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from selftaught import augment, export
 from selftaught.augment.device import normalize
-from selftaught.backbones import Image
+from selftaught.backbones import Foreign, Image, layers
+from selftaught.backbones import untrained as reset
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.errors import DataError, TrainingError, UserError
+from selftaught.evaluate.changes import Change, changed
 
 log = logging.getLogger("selftaught")
+
+Encoder = Image | Foreign
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples that are done, and of all."""
@@ -35,7 +40,8 @@ class Embeddings:
 
     features: [N, D] float32. labels: [N] int64, -1 where unknown, or None. index: [N] positions in
     the dataset. classes: names of the labels, where they have names. skipped: name of each sample
-    that could not be read -> why.
+    that could not be read -> why. extra: further features by name, [N, ...], such as those of other
+    layers, which `linear` chooses from too.
     """
 
     features: np.ndarray
@@ -43,13 +49,14 @@ class Embeddings:
     index: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     classes: tuple[str, ...] | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.features)
 
 
 def embed(
-    encoder: Image | str | Path,
+    encoder: nn.Module | str | Path,
     data: Any,
     *,
     labels: str | None = None,
@@ -64,7 +71,8 @@ def embed(
     """Features of plain views (resize, centre crop) of all samples that can be read.
 
     Args:
-        encoder: a network, a run folder, an `encoder.safetensors`, or the name of a timm model,
+        encoder: a network (ours, timm's or any module; see `Foreign` for one whose images are not
+            like ImageNet's), a run folder, an `encoder.safetensors`, or the name of a timm model,
             which is then used with its pretrained weights.
         data: anything that `open_data` takes, or its result.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
@@ -123,6 +131,22 @@ def pixels(
     return Embeddings(features[0], *rest)
 
 
+def changed_features(
+    networks: Sequence[Callable[[Tensor], Tensor]],
+    samples: Samples,
+    changes: Mapping[str, Change],
+    size: int,
+    batch: int = 256,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """For each network [N, V, D]: the features of V changes of each image; `one_pass` says more."""
+    change = partial(changed, changes=changes, seed=seed)
+    each = max(1, batch // len(changes))
+    return one_pass(networks, samples, size, each, workers, progress, change)[0]
+
+
 def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
     """uint8 [B, C, S, S] -> [B, C * side * side], the mean of each image removed."""
 
@@ -133,8 +157,11 @@ def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def untrained(encoder: Image, seed: int = 0) -> Image:
+def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same network with fresh weights from `seed`; the global generator is left alone."""
+    if isinstance(encoder, Foreign):
+        net = reset(encoder.net, seed)
+        return Foreign(net, encoder.size, encoder.channels, encoder.mean, encoder.std)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Image(**{**encoder.config, "pretrained": False})
@@ -142,17 +169,19 @@ def untrained(encoder: Image, seed: int = 0) -> Image:
     return fresh
 
 
-def resolve(encoder: Image | str | Path, size: int | None = None) -> Image:
+def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder:
     """The network that `encoder` stands for; see `embed`.
 
     Raises:
-        UserError: it is neither a network of ours, nor a path, nor a name that timm knows.
+        UserError: it is neither a module, nor a path, nor a name that timm knows.
     """
-    if isinstance(encoder, Image):
+    if isinstance(encoder, Image | Foreign):
         return encoder
+    if isinstance(encoder, nn.Module):
+        return Foreign(encoder, size)
     if not isinstance(encoder, str | Path):
         raise UserError(
-            f"an encoder is a selftaught backbone, a path or a timm name, not a "
+            f"an encoder is a torch module, a path or a timm name, not a "
             f"{type(encoder).__name__}; for features of your own use knn((x, y), (x_test, y_test))"
         )
     path = Path(encoder)
@@ -189,23 +218,30 @@ def one_pass(
     batch: int = 256,
     workers: int | None = None,
     progress: Progress | None = None,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> tuple[list[np.ndarray], Rest]:
     """Features of plain views under several networks: each image is read and decoded once.
 
     Args:
-        networks: uint8 [B, C, size, size] on the CPU -> [B, D].
+        networks: uint8 [B, C, size, size] on the CPU -> [B, D] or more axes.
         samples: to look at.
         size, batch, workers, progress: as of `embed`.
+        change: makes [V, C, size, size] of a view and its position, to be looked at instead of it.
 
     Returns:
-        For each network [N, D] float32 of the readable samples; labels and the like.
+        For each network [N, D] float32 of the readable samples, [N, V, D] with `change`; labels
+        and the like.
     """
     if batch < 1 or size < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
     if workers is None:
         workers = 0 if len(samples) < _FEW else min(8, _cores())
     loader = DataLoader(
-        _Views(samples, size), batch, num_workers=workers, collate_fn=_collate, shuffle=False
+        _Views(samples, size, change),
+        batch,
+        num_workers=workers,
+        collate_fn=_collate,
+        shuffle=False,
     )
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
@@ -215,10 +251,11 @@ def one_pass(
         skipped |= {samples.name(i): reason for i, reason in bad}
         if images is not None:
             for n, network in enumerate(networks):
-                found = network(images).float().cpu().numpy()
+                found = network(images.flatten(0, -4)).float().cpu().numpy()
+                found = found.reshape(*images.shape[:-3], *found.shape[1:])
                 _check_finite(found, samples, where)
                 if n == len(features):
-                    features.append(np.empty((len(samples), found.shape[1]), np.float32))
+                    features.append(np.empty((len(samples), *found.shape[1:]), np.float32))
                 features[n][kept : kept + len(where)] = found
             index[kept : kept + len(where)] = where
             kept += len(where)
@@ -242,8 +279,13 @@ def one_pass(
 class _Views(Dataset[tuple[int, np.ndarray | None, str]]):
     """Plain views; None and the reason where a sample cannot be read. Picklable."""
 
-    def __init__(self, samples: Samples, size: int):
-        self.samples, self.pipeline = samples, augment.plain(size)
+    def __init__(
+        self,
+        samples: Samples,
+        size: int,
+        change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    ):
+        self.samples, self.pipeline, self.change = samples, augment.plain(size), change
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -254,7 +296,8 @@ class _Views(Dataset[tuple[int, np.ndarray | None, str]]):
             image = self.samples.read(i, min_side=2 * self.pipeline.resize)
         except BadSample as error:
             return i, None, str(error)
-        return i, self.pipeline(image), ""
+        view = self.pipeline(image)
+        return i, view if self.change is None else self.change(view, i), ""
 
 
 def _collate(
@@ -265,20 +308,91 @@ def _collate(
     return [i for i, _ in good], images, [(i, why) for i, image, why in items if image is None]
 
 
+def pooled(network: Encoder, x: Tensor) -> Tensor:
+    """[B, C, S, S] floats -> [B, D]."""
+    return network(x)
+
+
+class Layered:
+    """Features of several layers side by side, in one tensor, and how to tell them apart again."""
+
+    def __init__(self) -> None:
+        self.widths: dict[str, int] = {}
+
+    def __call__(self, network: Encoder, x: Tensor) -> Tensor:
+        """[B, C, S, S] floats -> [B, sum of widths]."""
+        found = layers(network, x)
+        self.widths = {name: part.shape[1] for name, part in found.items()}
+        return torch.cat(list(found.values()), 1)
+
+    def split(self, wide: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What `embed` gives, and what else `linear` may choose from: views of `wide`."""
+        patches, last = self.widths.get("patches", 0), self.widths["last"]
+        if not patches:
+            return wide, {}
+        extra = {"last layer and mean of patches": wide[:, : patches + last]}
+        earlier = len(self.widths) - 2
+        if earlier:
+            extra[f"last {earlier + 1} layers"] = wide[:, patches:]
+            extra[f"last {earlier + 1} layers and mean of patches"] = wide
+        return np.ascontiguousarray(wide[:, patches : patches + last]), extra
+
+
+class Local:
+    """Local features, and the grid that they lie on."""
+
+    def __init__(self) -> None:
+        self.grid = (0, 0)
+
+    def __call__(self, network: Encoder, x: Tensor) -> Tensor:
+        """[B, C, S, S] floats -> [B, N, L]."""
+        found = network.features(x)
+        self.grid = found.grid
+        return found.local
+
+
+def colour_and_place(grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """uint8 [B, C, S, S] -> [B, N, 2 C + 2]: mean, deviation, row and column of each cell."""
+    rows, columns = (torch.linspace(0, 1, n) for n in grid)
+    place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+
+    def forward(x: Tensor) -> Tensor:
+        x = x.float() / 255
+        mean = F.adaptive_avg_pool2d(x, grid)
+        deviation = (F.adaptive_avg_pool2d(x.square(), grid) - mean.square()).clamp(min=0).sqrt()
+        parts = [mean, deviation, place.expand(len(x), -1, -1, -1)]
+        return torch.cat(parts, 1).flatten(2).mT
+
+    return forward
+
+
+def home_of(network: nn.Module) -> torch.device:
+    """Where the weights of a module are; the CPU for one that has none."""
+    first = next(network.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 @contextmanager
 def running(
-    network: Image, device: torch.device, precision: str
+    network: Encoder,
+    device: torch.device,
+    precision: str,
+    of: Callable[[Encoder, Tensor], Tensor] = pooled,
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """`network` on `device`, in evaluation mode, taking uint8; afterwards as and where it was."""
+    """`network` on `device`, in evaluation mode, taking uint8; afterwards as and where it was.
+
+    Args:
+        of: what is wanted of it, given normalized floats.
+    """
     modes = {module: module.training for module in network.modules()}
-    home = next(network.parameters()).device
+    home = home_of(network)
     autocast = precision == "bf16" and _has_bf16(device)
 
     @torch.inference_mode()
     def forward(x: Tensor) -> Tensor:
         x = normalize(x.to(device, non_blocking=True), network.mean, network.std)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            return network(x)
+            return of(network, x)
 
     try:
         network.to(device).eval()
@@ -300,7 +414,7 @@ def _has_bf16(device: torch.device) -> bool:
     return native
 
 
-def device_for(encoder: Image | str | Path, network: Image, device: str) -> torch.device:
+def device_for(encoder: nn.Module | str | Path, network: Encoder, device: str) -> torch.device:
     """Where `network` runs: the device asked for, or the best for an encoder from a file."""
     if device != "auto":
         try:
@@ -309,8 +423,8 @@ def device_for(encoder: Image | str | Path, network: Image, device: str) -> torc
             reason = str(error).splitlines()[0]
             raise UserError(f"device={device!r} cannot be used ({reason}); try cpu") from error
         return torch.device(device)
-    if isinstance(encoder, Image):
-        return next(network.parameters()).device
+    if isinstance(encoder, nn.Module):
+        return home_of(network)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -321,7 +435,7 @@ def _cores() -> int:
 
 
 def _check_finite(found: np.ndarray, samples: Samples, where: list[int]) -> None:
-    bad = np.flatnonzero(~np.isfinite(found).all(1))
+    bad = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(1))
     if len(bad):
         raise TrainingError(
             f"the encoder gives features that are not finite, first for "

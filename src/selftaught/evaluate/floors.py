@@ -2,45 +2,39 @@
 
 import json
 import math
-import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from selftaught import export
-from selftaught.backbones import Image
-from selftaught.data import Samples
-from selftaught.data.selection import select
-from selftaught.errors import UserError
-from selftaught.evaluate.features import (
-    Embeddings,
-    Progress,
-    device_for,
-    one_pass,
-    open_samples,
-    resolve,
-    running,
-    small_pixels,
-    untrained,
-)
-from selftaught.evaluate.scores import Score, knn, probe
+from selftaught.evaluate.few_labels import Saving, savings
+from selftaught.evaluate.scores import Score
 
 ENCODER = "this encoder"
 FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
 """The same network with fresh weights; raw pixels, the mean of each image removed."""
+
+PLACES = ("untrained", "colour and place")
+"""Floors of segmentation: the same network; mean and deviation of each channel, row and column."""
+
+FINE_TUNED = "fine-tuned"
+"""How the names of scores begin for which all of the encoder was trained, not a head alone."""
+
+FEW = 3
+"""Scores up to which the verdict tells of each; beyond, of those that are not above their floor."""
+
+_NUMBERS = {2: ("two", "both"), 3: ("three", "all three")}
 
 
 @dataclass(frozen=True)
 class Margin:
     """How far the encoder is above the highest floor, in points, with its 95 % interval.
 
-    The interval is of the difference on the same test samples (McNemar, 1947): narrower than what
-    the two scores' own intervals suggest.
+    The interval is of the difference on the same test samples (McNemar, 1947; for what is no share
+    of samples, over the same resampled ones): narrower than what the two scores' own suggest.
     """
 
     score: Score
@@ -53,10 +47,15 @@ class Margin:
 
     @property
     def interval(self) -> tuple[float, float]:
-        gained = int((self.score.correct & ~self.floor_score.correct).sum())
-        lost = int((~self.score.correct & self.floor_score.correct).sum())
-        n = self.score.n
-        half = 196 / n * math.sqrt(gained + lost - (gained - lost) ** 2 / n)
+        ours, theirs, n = self.score, self.floor_score, self.score.n
+        if ours.correct is not None and theirs.correct is not None:
+            gained = int((ours.correct & ~theirs.correct).sum())
+            lost = int((~ours.correct & theirs.correct).sum())
+            half = 196 / n * math.sqrt(gained + lost - (gained - lost) ** 2 / n)
+        else:
+            assert ours.resampled is not None
+            assert theirs.resampled is not None
+            half = 1.96 * float((ours.resampled - theirs.resampled).std())
         return self.points - half, self.points + half
 
     @property
@@ -83,36 +82,76 @@ class Margin:
 class Comparison:
     """Scores of an encoder and of its floors, on the same samples.
 
-    scores: what was scored -> its k-NN and its probe. skipped: samples that could not be read.
-    seconds: all in all.
+    scores: what was scored -> its scores, in one order; not every floor has all of them. skipped:
+    samples that could not be read. seconds: all in all.
     """
 
     encoder: str
-    scores: dict[str, tuple[Score, Score]]
+    scores: dict[str, tuple[Score, ...]]
     skipped: int
     seconds: float
 
     @property
     def margins(self) -> tuple[Margin, ...]:
-        """Of the k-NN and of the probe."""
+        """Of each score that a floor has too."""
         return tuple(
-            Margin(ours, *max(zip(FLOORS, theirs), key=lambda pair: pair[1].value))
-            for ours, *theirs in zip(*(self.scores[name] for name in (ENCODER, *FLOORS)))
+            Margin(ours, *max(theirs.items(), key=lambda pair: pair[1].value))
+            for ours in self.scores[ENCODER]
+            if (theirs := self._floors(ours.name))
         )
+
+    @property
+    def savings(self) -> tuple[Saving, ...]:
+        """How many labels the encoder saves, where it was scored with several numbers of them."""
+        found: list[Saving] = []
+        for tuned in (False, True):
+            curves = [
+                [s for s in scores if s.name.startswith(FINE_TUNED) == tuned]
+                for scores in self.scores.values()
+            ]
+            found += savings(curves[0], curves[1:])
+        return tuple(found)
 
     @property
     def verdict(self) -> str:
         """What the scores say, in sentences."""
-        kinds = {m.verdict for m in self.margins}
+        margins = self.margins
+        kinds = {m.verdict for m in margins}
+        above = sum(m.verdict == "above" for m in margins)
+        count, all_of = _NUMBERS.get(len(margins), (str(len(margins)), f"all {len(margins)}"))
         if kinds == {"above"}:
-            head = "It learned: both scores clear their floors."
-        elif "above" in kinds:
-            head = "It learned something: one of two scores clears its floor."
+            clear = "clears its floor" if len(margins) == 1 else "clear their floors"
+            scores = "its score" if len(margins) == 1 else f"{all_of} scores"
+            head = f"It learned: {scores} {clear}."
+        elif above:
+            some = "one" if above == 1 else str(above)
+            verb = "clears its floor" if above == 1 else "clear their floors"
+            head = f"It learned something: {some} of {count} scores {verb}."
         elif kinds == {"below"}:
             head = "It did not learn: raw pixels or an untrained network do better."
         else:
             head = "It cannot be said to have learned: no score clears its floor."
-        return " ".join([head, *map(str, self.margins)])
+        told = margins if len(margins) <= FEW else [m for m in margins if m.verdict != "above"]
+        return " ".join([head, *map(str, told)])
+
+    def joined(self, other: "Comparison") -> "Comparison":
+        """The scores of both, of the same encoder."""
+        names = dict.fromkeys((*self.scores, *other.scores))
+        return replace(
+            self,
+            scores={n: self.scores.get(n, ()) + other.scores.get(n, ()) for n in names},
+            skipped=max(self.skipped, other.skipped),
+            seconds=self.seconds + other.seconds,
+        )
+
+    def _floors(self, name: str) -> dict[str, Score]:
+        """The score called `name` of each floor that has it."""
+        return {
+            floor: score
+            for floor, scores in self.scores.items()
+            for score in scores
+            if floor != ENCODER and score.name == name
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""
@@ -140,9 +179,24 @@ class Comparison:
                     "n": score.n,
                     "protocol": score.protocol,
                     "seconds": round(score.seconds, 2),
+                    "measure": score.measure,
+                    "parts": {part: round(value, 2) for part, value in score.parts.items()},
+                    "labels": score.labels,
                 }
-                for name, pair in self.scores.items()
-                for score in pair
+                for name, scores in self.scores.items()
+                for score in scores
+            ],
+            "savings": [
+                {
+                    "score": s.name,
+                    "labels": s.labels,
+                    "value": round(s.value, 2),
+                    "needed": round(s.needed, 1),
+                    "saved": round(s.saved, 1),
+                    "at_least": s.bounded,
+                    "utility": round(s.utility, 3),
+                }
+                for s in self.savings
             ],
         }
 
@@ -153,88 +207,27 @@ class Comparison:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(title=self.encoder, title_justify="left")
-        table.add_column("features")
+        table.add_column("per cent")
+        table.add_column(ENCODER, justify="right", style="bold")
+        table.add_column("95 %", justify="right", style="dim")
+        floors = [name for name in self.scores if name != ENCODER]
+        for name in floors:
+            table.add_column(name, justify="right")
         for score in self.scores[ENCODER]:
-            table.add_column(f"{score.name} %", justify="right")
-            table.add_column("95 %", justify="right", style="dim")
-        for name, pair in self.scores.items():
-            cells = [(f"{s.value:.1f}", "{:.1f} to {:.1f}".format(*s.interval)) for s in pair]
-            style = "bold" if name == ENCODER else None
-            table.add_row(name, *(c for cell in cells for c in cell), style=style)
+            theirs = self._floors(score.name)
+            table.add_row(
+                score.name,
+                f"{score.value:.1f}",
+                "{:.1f} to {:.1f}".format(*score.interval),
+                *(f"{theirs[name].value:.1f}" if name in theirs else "" for name in floors),
+            )
         yield table
         for score in self.scores[ENCODER]:
-            yield f"{score.name}: {score.protocol}."
+            yield f"{score.name}, per cent {score.measure}: {score.protocol}."
+            if score.parts:
+                parts = (f"{part} {value:.1f}" for part, value in score.parts.items())
+                yield f"  {', '.join(parts)}"
+        for saving in self.savings:
+            yield f"{saving}."
         yield f"Pixels: the mean of each image removed. Intervals: 95 %. {self.seconds:.0f} s."
         yield self.verdict
-
-
-def compare(
-    encoder: Image | str | Path,
-    train: Any,
-    test: Any = None,
-    *,
-    labels: str | None = None,
-    k: int = 20,
-    temperature: float = 0.07,
-    size: int | None = None,
-    batch: int = 256,
-    workers: int | None = None,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Comparison:
-    """k-NN and probe of an encoder and of three floors; each image is read once for all of them.
-
-    Args:
-        encoder, size, batch, workers, device, precision, progress: as of `embed`.
-        train, test: labelled data, as of `embed`; without `test` a fifth of `train` is held out.
-        labels: CSV of path,label or name of a column.
-        k, temperature: of `knn`.
-        seed: of the untrained network, and of the probe's choice of strength.
-
-    Raises:
-        UserError: labels are missing, or an argument cannot work.
-        DataError: no sample can be read.
-        TrainingError: features are not finite.
-    """
-    start = time.perf_counter()
-    network = resolve(encoder, size)
-    given = [open_samples(d, labels, network.channels) for d in (train, test) if d is not None]
-    sets = [_labelled(samples) for samples in given]
-    where = device_for(encoder, network, device)
-    found: list[list[Embeddings]] = []
-    with ExitStack() as stack:
-        networks = [
-            stack.enter_context(running(network, where, precision)),
-            stack.enter_context(running(untrained(network, seed), where, precision)),
-            small_pixels(8),
-            small_pixels(16),
-        ]
-        for samples in sets:
-            features, rest = one_pass(
-                networks, samples, size or network.size, batch, workers, progress
-            )
-            found.append([Embeddings(f, *rest) for f in features])
-    scores = {
-        name: (knn(*data, k=k, temperature=temperature), probe(*data, seed=seed))
-        for name, *data in zip((ENCODER, *FLOORS), *found)
-    }
-    origin = "" if isinstance(encoder, Image) else f" from {encoder}"
-    return Comparison(
-        encoder=f"{network.name}, {size or network.size} px{origin}",
-        scores=scores,
-        skipped=sum(len(f[0].skipped) for f in found),
-        seconds=time.perf_counter() - start,
-    )
-
-
-def _labelled(samples: Samples) -> Samples:
-    """The samples that have labels; no others are read."""
-    known = [] if samples.labels is None else np.flatnonzero(np.asarray(samples.labels) >= 0)
-    if not len(known):
-        raise UserError(
-            "scores need labels, and this data has none: sort the images into one folder a class, "
-            "or name a column or a CSV of path,label with labels"
-        )
-    return samples if len(known) == len(samples) else select(samples, known)

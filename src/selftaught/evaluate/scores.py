@@ -2,17 +2,16 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught.backbones import Image
 from selftaught.errors import TrainingError, UserError
 from selftaught.evaluate.features import Embeddings, embed
 
@@ -23,11 +22,19 @@ _BLOCK = 2**24
 """Similarities that are held at a time: 64 MiB of float32."""
 
 
+RESAMPLES = 200
+"""Draws of test samples with replacement, for intervals of scores other than a share."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """Share of test samples that are classified right, and how it was found.
+    """How good features are for a task on test samples, and how it was found.
 
-    value: per cent. n: number of test samples. seconds: on top of the features. correct: [n] bool.
+    value: per cent of `measure`. n: number of test samples. seconds: on top of the features.
+    correct: [n] bool, of a share of samples that are right. resampled: [R] values on resampled test
+    samples, of any other measure; alike for all features, so that their differences have an
+    interval too. parts: what the value is the mean of. labels: number of labels it was fitted on,
+    where that is what scores are compared by.
     """
 
     name: str
@@ -35,12 +42,23 @@ class Score:
     n: int
     protocol: str
     seconds: float
-    correct: np.ndarray = field(repr=False, compare=False)
+    correct: np.ndarray | None = field(default=None, repr=False, compare=False)
+    measure: str = "right"
+    resampled: np.ndarray | None = field(default=None, repr=False, compare=False)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    labels: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval in per cent, for samples drawn like these."""
-        return wilson(self.value / 100, self.n)
+        """95 % confidence interval in per cent, for samples drawn like these.
+
+        Wilson's for a share; otherwise 1.96 standard deviations over the resampled test samples
+        (bootstrap; Efron, 1979), which holds the value whatever the bias of the resampled ones.
+        """
+        if self.resampled is None:
+            return wilson(self.value / 100, self.n)
+        half = 1.96 * float(self.resampled.std())
+        return max(min(0.0, self.value), self.value - half), min(100.0, self.value + half)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -48,6 +66,38 @@ class Score:
             f"{self.name} {self.value:.1f} % (95 % interval {low:.1f} to {high:.1f}, "
             f"n {self.n}; {self.protocol})"
         )
+
+
+def draws(n: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """`RESAMPLES` times the positions of n samples drawn with replacement; alike at each call."""
+    rng = np.random.default_rng([seed, n])
+    for _ in range(RESAMPLES):
+        yield rng.integers(0, n, n)
+
+
+def mean_score(
+    name: str, each: np.ndarray, protocol: str, start: float, measure: str, **more: Any
+) -> Score:
+    """The mean of a value of each test sample, in [0, 1].
+
+    Args:
+        each: [n], or [D, n] of D repetitions, which are resampled too.
+        start: `time.perf_counter` when it began.
+        name, protocol, measure, more: as of `Score`.
+    """
+    each = np.atleast_2d(each).astype(np.float64)
+    repeats = np.random.default_rng(0).integers(0, len(each), (RESAMPLES, len(each)))
+    resampled = [each[r][:, i].mean() for r, i in zip(repeats, draws(each.shape[1]))]
+    return Score(
+        name,
+        100 * float(each.mean()),
+        each.shape[1],
+        protocol,
+        time.perf_counter() - start,
+        measure=measure,
+        resampled=100 * np.array(resampled),
+        **more,
+    )
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -61,7 +111,7 @@ def knn(
     train: Any,
     test: Any = None,
     *,
-    encoder: Image | str | Path | None = None,
+    encoder: nn.Module | str | Path | None = None,
     k: int = 20,
     temperature: float = 0.07,
 ) -> Score:
@@ -85,7 +135,7 @@ def knn(
     task = Task.of(train, test, encoder)
     start = time.perf_counter()
     k = min(k, len(task.train_x))
-    predicted = _vote(task, k, temperature)
+    predicted = vote(task.train_x, task.train_y, task.test_x, k, temperature)
     protocol = f"{task.protocol}; cosine, k={k}, T={temperature:g}"
     return task.score("k-NN", predicted, protocol, start)
 
@@ -94,7 +144,7 @@ def probe(
     train: Any,
     test: Any = None,
     *,
-    encoder: Image | str | Path | None = None,
+    encoder: nn.Module | str | Path | None = None,
     seed: int = 0,
 ) -> Score:
     """Linear classification by ridge regression onto the classes, on standardized features.
@@ -111,25 +161,36 @@ def probe(
     """
     task = Task.of(train, test, encoder)
     start = time.perf_counter()
-    x, test_x = (v.cpu().double() for v in (task.train_x, task.test_x))
-    deviation, mean = torch.std_mean(x, 0, correction=0)
-    scale = deviation + 1e-6 * deviation.mean() + 1e-12  # constant features stay harmless
-    x, test_x = (x - mean) / scale, (test_x - mean) / scale
-    y = task.train_y.cpu()
+    classify, strength, chosen = fit_ridge(task.train_x, task.train_y, seed)
+    predicted = classify(task.test_x)
+    protocol = f"{task.protocol}; ridge classifier, strength {strength:g}, {chosen}"
+    return task.score("probe", predicted.to(task.test_y.device), protocol, start)
+
+
+def fit_ridge(x: Tensor, y: Tensor, seed: int = 0) -> tuple[Callable[[Tensor], Tensor], float, str]:
+    """The classifier of `probe`: [M, D] -> [M]; its strength, and how it was chosen."""
+    raw, y = x.cpu().double(), y.cpu()
+    (x,) = standardized(raw)
     fit, held = (torch.from_numpy(i) for i in split(y.numpy(), seed))
+    strength, chosen = 1.0, "too few training samples to choose"  # one sample a class
     if len(held):
         sweep = _ridge(x[fit], y[fit], x[held], STRENGTHS)
         right = [int((p == y[held]).sum()) for p in sweep]
-        best = max(range(len(right)), key=lambda i: (right[i], STRENGTHS[i]))
-        strength, chosen = (
-            STRENGTHS[best],
-            f"of 7 the best on {len(held)} held-out training samples",
-        )
-    else:  # one sample a class
-        strength, chosen = 1.0, "too few training samples to choose"
-    predicted = _ridge(x, y, test_x, (strength,))[0]
-    protocol = f"{task.protocol}; ridge classifier, strength {strength:g}, {chosen}"
-    return task.score("probe", predicted.to(task.test_y.device), protocol, start)
+        strength = STRENGTHS[max(range(len(right)), key=lambda i: (right[i], STRENGTHS[i]))]
+        chosen = f"of 7 the best on {len(held)} held-out training samples"
+
+    def classify(test: Tensor) -> Tensor:
+        _, z = standardized(raw, test.cpu().double())
+        return _ridge(x, y, z, (strength,))[0].to(test.device)
+
+    return classify, strength, chosen
+
+
+def standardized(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Each feature with mean 0 and deviation 1 in `x`, and the others measured by the same rule."""
+    deviation, mean = torch.std_mean(x, 0, correction=0)
+    scale = deviation + 1e-6 * deviation.mean() + 1e-12  # constant features stay harmless
+    return tuple((v - mean) / scale for v in (x, *others))
 
 
 def split(labels: np.ndarray, seed: int = 0, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +207,8 @@ def split(labels: np.ndarray, seed: int = 0, share: float = 0.2) -> tuple[np.nda
 class Task:
     """Features and labels of a classification; labels are 0..C-1, -1 for classes without training.
 
-    train_x: [N, D]; train_y: [N]; test_x: [M, D]; test_y: [M].
+    train_x: [N, D]; train_y: [N]; test_x: [M, D]; test_y: [M]. tested: [M] rows of the test samples
+    in what was given. extra: further features of the same samples by name, training and test.
     """
 
     train_x: Tensor
@@ -154,19 +216,27 @@ class Task:
     test_x: Tensor
     test_y: Tensor
     protocol: str
+    tested: np.ndarray
+    extra: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that there are training samples of."""
+        return int(self.train_y.max()) + 1
 
     @staticmethod
-    def of(train: Any, test: Any = None, encoder: Image | str | Path | None = None) -> "Task":
+    def of(train: Any, test: Any = None, encoder: nn.Module | str | Path | None = None) -> "Task":
         """From what `knn` and `probe` take."""
         a = _labelled(train, encoder)
         b = None if test is None else _labelled(test, encoder)
         if b is None:
             known = np.flatnonzero(a.y >= 0)
-            fit, held = (known[i] for i in split(a.y[known]))
-            a, b = a.rows(fit), a.rows(held)
+            fit, tested = (known[i] for i in split(a.y[known]))
+            a, b = a.rows(fit), a.rows(tested)
             how = "a fifth of each class held out, seed 0"
         else:
-            a, b = a.rows(np.flatnonzero(a.y >= 0)), b.rows(np.flatnonzero(b.y >= 0))
+            tested = np.flatnonzero(b.y >= 0)
+            a, b = a.rows(np.flatnonzero(a.y >= 0)), b.rows(tested)
             how = "given test set"
         if a.x.shape[1:] != b.x.shape[1:]:
             raise UserError(
@@ -180,6 +250,11 @@ class Task:
                 f"classes, {len(a.y)} training and {len(b.y)} test samples with labels"
             )
         test_y = b.codes(a)
+        if not np.isin(test_y, codes).any():
+            raise UserError(
+                f"none of the classes of the {len(test_y)} test samples ({_few(b)}) is among those "
+                f"of the training samples ({_few(a)}): are these the labels that belong together?"
+            )
         where = np.searchsorted(codes, test_y).clip(max=len(codes) - 1)
         known = codes[where] == test_y
         device = a.x.device
@@ -194,6 +269,12 @@ class Task:
             b.x.to(device),
             torch.from_numpy(np.where(known, where, -1)).to(device),
             protocol,
+            tested,
+            {
+                name: (a.extra[name], b.extra[name].to(device))
+                for name in a.extra
+                if name in b.extra
+            },
         )
 
     def score(self, name: str, predicted: Tensor, protocol: str, start: float) -> Score:
@@ -207,10 +288,12 @@ class _Labelled:
     x: Tensor
     y: np.ndarray
     classes: tuple[str, ...] | None
+    extra: Mapping[str, Tensor]
 
     def rows(self, index: np.ndarray) -> "_Labelled":
         where = torch.from_numpy(index).to(self.x.device)
-        return _Labelled(self.x[where], self.y[index], self.classes)
+        extra = {name: x[where] for name, x in self.extra.items()}
+        return _Labelled(self.x[where], self.y[index], self.classes, extra)
 
     def codes(self, other: "_Labelled") -> np.ndarray:
         """Labels in the numbers of `other`: two folders number their classes independently."""
@@ -221,11 +304,19 @@ class _Labelled:
         return table[self.y]
 
 
-def _labelled(given: Any, encoder: Image | str | Path | None) -> _Labelled:
+def _few(data: _Labelled) -> str:
+    """Names of some classes, for messages."""
+    codes = [int(c) for c in np.unique(data.y)]
+    names = [str(c) if data.classes is None else data.classes[c] for c in codes[:5]]
+    return ", ".join(names) + (", ..." if len(codes) > 5 else "")
+
+
+def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
     if encoder is not None and not isinstance(given, Embeddings):
         given = embed(encoder, given)
+    extra: Mapping[str, Any] = {}
     if isinstance(given, Embeddings):
-        features, labels, classes = given.features, given.labels, given.classes
+        features, labels, classes, extra = given.features, given.labels, given.classes, given.extra
         if labels is None:
             raise UserError(
                 "scores need labels, and this data has none: sort the images into one folder a "
@@ -249,27 +340,27 @@ def _labelled(given: Any, encoder: Image | str | Path | None) -> _Labelled:
             f"{int((~x.isfinite()).any(1).sum())} of {len(x)} feature vectors are not finite; "
             "look at the run that made the encoder"
         )
-    return _Labelled(x, y, classes)
+    return _Labelled(x, y, classes, {name: torch.as_tensor(v) for name, v in extra.items()})
 
 
-def _vote(task: Task, k: int, temperature: float) -> Tensor:
-    """[M] predictions."""
-    return torch.cat([tally.argmax(1) for tally in tallies(task, k, temperature)])
+def vote(x: Tensor, y: Tensor, test_x: Tensor, k: int, temperature: float) -> Tensor:
+    """The classes [M] that `knn` predicts."""
+    return torch.cat([tally.argmax(1) for tally in tallies(x, y, test_x, k, temperature)])
 
 
-def tallies(task: Task, k: int, temperature: float) -> Iterator[Tensor]:
+def tallies(x: Tensor, y: Tensor, test_x: Tensor, k: int, temperature: float) -> Iterator[Tensor]:
     """[m, C] votes of the k nearest training samples, for one block of test samples at a time.
 
     A vote weighs exp(cosine / T) relative to the nearest's, whose own is 1.
     """
-    train, test = F.normalize(task.train_x, dim=1), F.normalize(task.test_x, dim=1)
+    train, test = F.normalize(x, dim=1), F.normalize(test_x, dim=1)
     rows = min(len(test), 1024)
     columns = max(k, _BLOCK // rows)
-    classes = int(task.train_y.max()) + 1
+    classes = int(y.max()) + 1
     for queries in test.split(rows):
         best = queries.new_empty(len(queries), 0)
-        votes = task.train_y.new_empty(len(queries), 0)
-        for keys, labels in zip(train.split(columns), task.train_y.split(columns)):
+        votes = y.new_empty(len(queries), 0)
+        for keys, labels in zip(train.split(columns), y.split(columns)):
             near, where = (queries @ keys.T).topk(min(k, len(keys)), 1)
             best, votes = torch.cat([best, near], 1), torch.cat([votes, labels[where]], 1)
             best, where = best.topk(min(k, best.shape[1]), 1)

@@ -1,0 +1,289 @@
+"""What `selftaught evaluate` runs: scores from features, and those that take training."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught import evaluate
+from selftaught.backbones import Image
+from selftaught.data import Samples
+from selftaught.data.selection import select
+from selftaught.engine.pretrain import pretrain
+from selftaught.errors import UserError
+from selftaught.evaluate.commands import bar
+from selftaught.evaluate.comparing import labelled
+from selftaught.evaluate.features import (
+    Embeddings,
+    Encoder,
+    device_for,
+    one_pass,
+    open_samples,
+    resolve,
+    running,
+    untrained,
+)
+from selftaught.evaluate.few_labels import choose
+from selftaught.evaluate.floors import ENCODER, FINE_TUNED, FLOORS, Comparison
+from selftaught.evaluate.scores import Score, Task, split
+from selftaught.methods.supervised.finetune import Finetune
+
+STEP = 128
+"""Images a step of a fine-tuning."""
+
+LEAST_STEPS = 200
+"""Of a fine-tuning: few labels are shown more often."""
+
+
+def evaluate_command(
+    encoder: str,
+    data: str,
+    *,
+    probes: tuple[
+        Literal[
+            "knn",
+            "ridge",
+            "linear",
+            "lowshot",
+            "finetune",
+            "retrieval",
+            "segment",
+            "cluster",
+            "robustness",
+        ],
+        ...,
+    ] = ("knn", "ridge"),
+    test: str | None = None,
+    labels: str | None = None,
+    masks: str | None = None,
+    test_masks: str | None = None,
+    ignore: tuple[int, ...] = (255,),
+    k: int = 20,
+    temperature: float = 0.07,
+    altered: int = 1000,
+    shares: tuple[float, ...] = (0.1, 1.0),
+    epochs: int = 30,
+    size: int | None = None,
+    batch: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+    out: Path | None = None,
+) -> Comparison:
+    """Score an encoder on labelled images beside honest floors: raw pixels, the untrained network.
+
+    Args:
+        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        data: labelled images: folder of class folders, list file, Parquet, tar shards.
+        probes: which scores, one or more; finetune trains the whole network and takes longest.
+        test: labelled images to score on; by default a fifth of each class of data is held out.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        masks: for segment: folder of masks with the names of the images, or a column (mask).
+        test_masks: for segment: folder of the test images' masks, where it is another one.
+        ignore: for segment: values of masks that count for nothing.
+        k: neighbours that vote.
+        temperature: of their votes.
+        altered: for robustness and retrieval: test images that are corrupted and copied, at most.
+        shares: for finetune: of the labels that are used, one training each.
+        epochs: for finetune: of a training with all labels.
+        size: side of the views in pixels; by default the encoder's own.
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as cpu or cuda; by default the best that the machine has.
+        precision: of the forward pass; bf16 is used only on processors that have it natively.
+        seed: of the untrained network and of the probes.
+        out: JSON file for the scores.
+    """
+    if out is not None and out.suffix != ".json":
+        raise UserError(f"{out} must end in .json")
+    if not probes:
+        raise UserError(f"probes must name some of {', '.join((*evaluate.PROBES, 'finetune'))}")
+    network = resolve(encoder, size)
+    pair = None
+    if "finetune" in probes:  # what cannot be is told before the others take their time
+        pair = _sets(network, data, test, labels)
+        _check_tuning(network, shares, epochs)
+    given = [p for p in probes if p != "finetune"]
+    found = None
+    if given:
+        with bar() as progress:
+            found = evaluate.compare(
+                encoder,
+                data,
+                test,
+                probes=given,
+                labels=labels,
+                masks=masks,
+                test_masks=test_masks,
+                ignore=ignore,
+                k=k,
+                temperature=temperature,
+                altered=altered,
+                size=size,
+                batch=batch,
+                workers=workers,
+                device=device,
+                precision=precision,
+                seed=seed,
+                strict=True,
+                progress=progress,
+            )
+    if pair is not None:
+        begun = time.perf_counter()
+        scores = finetune(
+            network,
+            *pair,
+            shares=shares,
+            epochs=epochs,
+            seed=seed,
+            batch=batch,
+            workers=workers,
+            device=device,
+            precision=precision,
+        )
+        seconds = time.perf_counter() - begun
+        name = f"{network.name}, {size or network.size} px from {encoder}"
+        tuned = Comparison(name, scores, 0, seconds)
+        found = tuned if found is None else found.joined(tuned)
+    assert found is not None
+    if out is not None:
+        found.save(out)
+    return found
+
+
+def finetune(
+    encoder: Image,
+    train: Samples,
+    test: Samples,
+    *,
+    shares: Sequence[float] = (0.1, 1.0),
+    epochs: int = 30,
+    seed: int = 0,
+    batch: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> dict[str, tuple[Score, ...]]:
+    """Accuracy after fine-tuning, from the encoder's weights and from fresh ones.
+
+    Both are trained alike, by the method `finetune`; from fresh weights that is what labels alone
+    give. With shares of the labels the two curves tell how many labels the encoder saves.
+
+    Args:
+        encoder: which is copied and stays as it is.
+        train, test: labelled samples.
+        shares: of the training labels, of each class alike; one training each.
+        epochs: of a training with all labels; fewer are shown more often, up to 200 steps.
+        seed: of fresh weights, of the choice of labels and of the trainings.
+        batch: images a forward pass on the test images; trainings take up to 128 a step.
+        workers, device, precision: as of `embed`.
+
+    Returns:
+        Scores of "this encoder" and "untrained".
+
+    Raises:
+        UserError: a share or a number of epochs that cannot be.
+    """
+    _check_tuning(encoder, shares, epochs)
+    starts = {ENCODER: encoder, FLOORS[0]: untrained(encoder, seed)}
+    y = np.asarray(train.labels)
+    codes, each = np.unique(y, return_counts=True)
+    found: dict[str, tuple[Score, ...]] = {}
+    for name, start in starts.items():
+        scores = []
+        for share in sorted(shares):
+            begun = time.perf_counter()
+            wanted = np.maximum(1, np.round(share * each)).astype(int)
+            chosen = choose(np.searchsorted(codes, y), wanted, seed)
+            step = min(STEP, len(chosen))
+            rounds = max(epochs, -(-LEAST_STEPS // (len(chosen) // step)))
+            method = Finetune(copy.deepcopy(start), classes=int(codes[-1]) + 1)
+            with tempfile.TemporaryDirectory() as folder:
+                pretrain(
+                    method,
+                    select(train, chosen),
+                    Path(folder) / "run",
+                    epochs=rounds,
+                    batch=step,
+                    seed=seed,
+                    workers=workers,
+                    accelerator=_accelerator(device),
+                    precision=precision,
+                    evaluate=False,
+                    force=True,  # the score tells whether it failed
+                )
+            task, predicted = _predictions(method, train, test, codes, batch, workers)
+            score = task.score(
+                f"{FINE_TUNED}, {100 * share:g} % of labels",
+                predicted,
+                f"{task.protocol}; all of the network trained on {len(chosen)} labels for "
+                f"{rounds} epochs in batches of {step}, AdamW, crops and flips, one training",
+                begun,
+            )
+            scores.append(replace(score, labels=len(chosen)))
+        found[name] = tuple(scores)
+    return found
+
+
+def _sets(
+    network: Encoder, data: str, test: str | None, labels: str | None
+) -> tuple[Samples, Samples]:
+    """Labelled training and test samples; a fifth of each class is held out without `test`."""
+    given = [open_samples(d, labels, network.channels) for d in (data, test) if d is not None]
+    sets = labelled(given, strict=True)
+    if len(sets) == 1:
+        fit, held = split(np.asarray(sets[0].labels))
+        return select(sets[0], fit), select(sets[0], held)
+    return sets[0], sets[1]
+
+
+def _check_tuning(network: Encoder, shares: Sequence[float], epochs: int) -> None:
+    if not isinstance(network, Image):
+        raise UserError(
+            f"{network.name} is a module of another kind; fine-tuning takes backbones of ours: a "
+            "run folder, an encoder.safetensors, or a timm model by its name"
+        )
+    if epochs < 1 or not shares or not all(0 < share <= 1 for share in shares):
+        raise UserError(
+            f"epochs={epochs} must be at least 1 and shares={list(shares)} above 0 and at most 1"
+        )
+
+
+def _accelerator(device: str) -> Literal["auto", "cpu", "cuda", "mps"]:
+    for name in ("cpu", "cuda", "mps"):
+        if device.startswith(name):
+            return name
+    return "auto"
+
+
+def _predictions(
+    method: Finetune,
+    train: Samples,
+    test: Samples,
+    codes: np.ndarray,
+    batch: int,
+    workers: int | None,
+) -> tuple[Task, Tensor]:
+    """The task, and the classes of its test samples that a trained method says."""
+    image = method.backbone
+    device = device_for(image, image, "auto")
+
+    def logits(network: Encoder, x: Tensor) -> Tensor:
+        return method.classifier(network(x))
+
+    with running(image, device, "fp32", logits) as forward:
+        (outputs,), rest = one_pass([forward], test, image.size, batch, workers)
+    classes = None if train.classes is None else tuple(train.classes)
+    none = np.zeros((len(train), outputs.shape[1]), np.float32)
+    task = Task.of(
+        Embeddings(none, np.asarray(train.labels), classes=classes), Embeddings(outputs, *rest)
+    )
+    return task, task.test_x[:, torch.from_numpy(codes)].argmax(1)

@@ -1,0 +1,344 @@
+"""All scores of an encoder and of its floors, from as few looks at the images as can be."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment
+from selftaught.augment.render import plain_mask
+from selftaught.data import BadSample, Samples
+from selftaught.data.masks import Masks, open_masks
+from selftaught.data.selection import select
+from selftaught.errors import UserError
+from selftaught.evaluate.changes import COPIES, CORRUPTIONS, Change
+from selftaught.evaluate.classifiers import linear, logistic
+from selftaught.evaluate.clusters import cluster
+from selftaught.evaluate.corrupted import on_corrupted
+from selftaught.evaluate.features import (
+    Embeddings,
+    Encoder,
+    Layered,
+    Local,
+    Progress,
+    Rest,
+    changed_features,
+    colour_and_place,
+    device_for,
+    one_pass,
+    open_samples,
+    pooled,
+    resolve,
+    running,
+    small_pixels,
+    untrained,
+)
+from selftaught.evaluate.few_labels import lowshot
+from selftaught.evaluate.finding import copies, retrieval, spread
+from selftaught.evaluate.floors import ENCODER, FLOORS, PLACES, Comparison
+from selftaught.evaluate.places import segment
+from selftaught.evaluate.scores import Score, Task, knn, probe
+
+PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")
+
+FIELDS = 500
+"""Images with masks of each set that are looked at, at most: their local features are kept."""
+
+GLANCES = 50
+"""Masks that are compared with their images before anything else is done."""
+
+Network = Callable[[Tensor], Tensor]
+Scores = dict[str, tuple[Score, ...]]
+
+
+def compare(
+    encoder: nn.Module | str | Path,
+    train: Any,
+    test: Any = None,
+    *,
+    probes: Sequence[str] = ("knn", "ridge"),
+    labels: str | None = None,
+    masks: str | None = None,
+    test_masks: str | None = None,
+    ignore: Sequence[int] = (255,),
+    k: int = 20,
+    temperature: float = 0.07,
+    altered: int = 1000,
+    size: int | None = None,
+    batch: int = 256,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Scores of an encoder and of its floors; each image is read once for all of them.
+
+    Test images that are corrupted and copied, and images with masks, are read once more.
+
+    Args:
+        encoder, size, batch, workers, device, precision, progress: as of `embed`.
+        train, test: labelled data, as of `embed`; without `test` a fifth of `train` is held out.
+        probes: which scores: of knn, ridge, linear, lowshot, retrieval, cluster, robustness and
+            segment.
+        labels: CSV of path,label or name of a column.
+        masks: for segment: folder of masks with the names of the images, or name of a column; by
+            default the column called mask.
+        test_masks: folder of the test images' masks, where it is another one.
+        ignore: values of masks that count for nothing.
+        k, temperature: of `knn`.
+        altered: test images that are corrupted, and copied, at most; evenly spread.
+        seed: of the untrained network, and of whatever a probe draws.
+        strict: whether a class of one image is refused where test images are held out of `train`.
+
+    Raises:
+        UserError: labels or masks are missing or do not fit, or an argument cannot work.
+        DataError: no sample can be read.
+        TrainingError: features are not finite.
+    """
+    start = time.perf_counter()
+    wrong = [p for p in probes if p not in PROBES]
+    if wrong or not probes:
+        raise UserError(f"probes={list(probes)}: must be some of {', '.join(PROBES)}")
+    if altered < 2:
+        raise UserError(f"altered={altered}: at least 2 images must be there to be told apart")
+    network = resolve(encoder, size)
+    side = size or network.size
+    sources = [d for d in (train, test) if d is not None]
+    opened = [open_samples(d, labels, network.channels) for d in sources]
+    by_class = [p for p in PROBES if p in probes and p != "segment"]
+    sets = labelled(opened, strict) if by_class else []
+    fields: tuple[Masks, Masks] | None = None
+    if "segment" in probes:
+        fields = _fields(sources, opened, (masks, test_masks or masks), seed)
+    found: Scores = {}
+    skipped = 0
+    with ExitStack() as stack:
+        where = device_for(encoder, network, device)
+        fresh = untrained(network, seed)
+        look = Look(network, fresh, where, precision, side, batch, workers, progress, stack)
+        if sets:
+            found, skipped = _of_classes(look, sets, by_class, altered, k, temperature, seed)
+        if fields:
+            for name, scores in _of_places(look, *fields, ignore, seed).items():
+                found[name] = found.get(name, ()) + scores
+    origin = "" if isinstance(encoder, nn.Module) else f" from {encoder}"
+    return Comparison(
+        encoder=f"{network.name}, {side} px{origin}",
+        scores=found,
+        skipped=skipped,
+        seconds=time.perf_counter() - start,
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """The encoder and its untrained self, and how images are read and shown to them."""
+
+    network: Encoder
+    fresh: Encoder
+    device: torch.device
+    precision: str
+    size: int
+    batch: int
+    workers: int | None
+    progress: Progress | None
+    stack: ExitStack
+
+    def asked(self, of: Callable[[Encoder, Tensor], Tensor]) -> list[Network]:
+        """Both, asked for something."""
+        return [
+            self.stack.enter_context(running(n, self.device, self.precision, of))
+            for n in (self.network, self.fresh)
+        ]
+
+    def at(self, samples: Samples, networks: Sequence[Network]) -> tuple[list[np.ndarray], Rest]:
+        """One pass over plain views."""
+        return one_pass(networks, samples, self.size, self.batch, self.workers, self.progress)
+
+
+# classes ---------------------------------------------------------------------------------------
+
+
+def labelled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
+    """The samples that have labels, training and test; no others are read.
+
+    Raises:
+        UserError: there are none, or classes that no score can be had of.
+    """
+    kept = []
+    for samples in sets:
+        known = [] if samples.labels is None else np.flatnonzero(np.asarray(samples.labels) >= 0)
+        if not len(known):
+            raise UserError(
+                "scores need labels, and this data has none: sort the images into one folder a "
+                "class, or name a column or a CSV of path,label with labels"
+            )
+        kept.append(samples if len(known) == len(samples) else select(samples, known))
+    names = [_names(samples) for samples in kept]
+    if len(names[0]) < 2:
+        raise UserError(
+            f"all {len(kept[0])} labelled images are of one class ({next(iter(names[0]))}): a "
+            "score tells classes apart and needs two at least"
+        )
+    if len(kept) > 1 and not names[0].keys() & names[1].keys():
+        raise UserError(
+            f"none of the classes of the test images ({_few(names[1])}) is among those of the "
+            f"training images ({_few(names[0])}): are these the labels that belong together?"
+        )
+    alone = [name for name, count in names[0].items() if count == 1]
+    if strict and len(kept) == 1 and alone:
+        raise UserError(
+            f"{len(alone)} of {len(names[0])} classes have one image alone ({_few(alone)}), which "
+            "cannot be in the training and in the test part: add images, take the class out, or "
+            "give test images with --test"
+        )
+    return kept
+
+
+def _names(samples: Samples) -> dict[str, int]:
+    """Number of samples of each class that there is, by its name."""
+    codes, counts = np.unique(np.asarray(samples.labels), return_counts=True)
+    classes = samples.classes
+    return {
+        str(c) if classes is None else classes[c]: int(n) for c, n in zip(codes.tolist(), counts)
+    }
+
+
+def _few(names: Sequence[str] | Mapping[str, int]) -> str:
+    return ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _of_classes(
+    look: Look,
+    sets: list[Samples],
+    probes: list[str],
+    altered: int,
+    k: int,
+    temperature: float,
+    seed: int,
+) -> tuple[Scores, int]:
+    """Scores of the encoder and of its floors, and how many samples could not be read."""
+    wide = Layered()
+    plain = [small_pixels(8), small_pixels(16)]
+    networks = look.asked(wide if "linear" in probes else pooled) + plain
+    found: list[list[Embeddings]] = []
+    for samples in sets:
+        features, rest = look.at(samples, networks)
+        layered = [
+            wide.split(f) if wide.widths and n < 2 else (f, {}) for n, f in enumerate(features)
+        ]
+        found.append([Embeddings(f, *rest, extra) for f, extra in layered])
+    data = [list(pair) for pair in zip(*found)]
+    tasks = [Task.of(*pair) for pair in data]
+    changes: dict[str, Change] = {}
+    changes |= CORRUPTIONS if "robustness" in probes else {}
+    changes |= COPIES if "retrieval" in probes else {}
+    rows, changed = np.empty(0, int), []
+    if changes:
+        tested = tasks[0].tested
+        rows = spread(len(tested), altered).numpy()
+        changed = changed_features(
+            look.asked(pooled) + plain,
+            select(sets[-1], found[-1][0].index[tested[rows]]),
+            changes,
+            look.size,
+            look.batch,
+            look.workers,
+            seed,
+            look.progress,
+        )
+
+    def scored(n: int) -> tuple[Score, ...]:
+        train = data[n]
+
+        def of_changed(names: Mapping[str, Change]) -> Tensor:
+            return torch.from_numpy(changed[n][:, [list(changes).index(name) for name in names]])
+
+        def of(name: str) -> tuple[Score, ...]:
+            match name:
+                case "knn":
+                    return (knn(*train, k=k, temperature=temperature),)
+                case "ridge":
+                    return (probe(*train, seed=seed),)
+                case "linear":
+                    return linear(*train, seed=seed), logistic(*train, seed=seed)
+                case "lowshot":
+                    return lowshot(*train, seed=seed)
+                case "retrieval":
+                    own = tasks[n].test_x[rows]
+                    found = copies(own, of_changed(COPIES), tuple(COPIES)) if len(rows) > 1 else ()
+                    return (*retrieval(*train), *found)
+                case "cluster":
+                    return cluster(*train, seed=seed)
+                case _:
+                    corrupted = of_changed(CORRUPTIONS)
+                    return on_corrupted(
+                        tasks[n], corrupted, tuple(CORRUPTIONS), rows, k, temperature, seed
+                    )
+
+        return tuple(score for name in probes for score in of(name))
+
+    skipped = sum(len(each[0].skipped) for each in found)
+    return {name: scored(n) for n, name in enumerate((ENCODER, *FLOORS))}, skipped
+
+
+# places ----------------------------------------------------------------------------------------
+
+
+def _fields(
+    sources: Sequence[Any], sets: Sequence[Samples], masks: Sequence[str | None], seed: int
+) -> tuple[Masks, Masks]:
+    """Training and test images with their masks; a fifth is held out where no test is given."""
+    found = [open_masks(d, s, m) for d, s, m in zip(sources, sets, masks)]
+    for each in found:
+        for i in spread(len(each), GLANCES).tolist():
+            _mask(each, i)
+    if len(found) == 1:
+        order = np.random.default_rng(seed).permutation(len(found[0]))
+        few = max(1, len(order) // 5)
+        if len(order) < 2:
+            raise UserError("segmentation needs two images with masks at least, one to test on")
+        found = [found[0].select(np.sort(part)) for part in (order[few:], order[:few])]
+    train, test = (m.select(spread(len(m), FIELDS).numpy()) for m in found)
+    return train, test
+
+
+def _mask(masks: Masks, i: int) -> np.ndarray:
+    """Mask i, of the size of its image. UserError where it cannot be had."""
+    try:
+        found, header = masks.read(i), masks.samples.header(i)
+    except BadSample as error:
+        raise UserError(f"{masks.name(i)}, a mask or its image, cannot be used: {error}") from error
+    if found.shape != (header.height, header.width):
+        raise UserError(
+            f"the mask {masks.name(i)} has {found.shape[1]} x {found.shape[0]} pixels and its "
+            f"image {header.width} x {header.height}: both must be of one size"
+        )
+    return found
+
+
+def _of_places(look: Look, train: Masks, test: Masks, ignore: Sequence[int], seed: int) -> Scores:
+    """Segmentation by the encoder and by its floors."""
+    local = Local()
+    networks = look.asked(local)
+    blank = torch.zeros(1, look.network.channels, look.size, look.size, dtype=torch.uint8)
+    networks[0](blank)  # what has no local features is told before the images are read
+    networks.append(colour_and_place(local.grid))
+    pipeline = augment.plain(look.size)
+    sides = []
+    for masks in (train, test):
+        features, rest = look.at(masks.samples, networks)
+        shown = [plain_mask(_mask(masks, int(i)), pipeline.resize, look.size) for i in rest.index]
+        sides.append([(f, np.stack(shown)) for f in features])
+    return {
+        name: segment(a, b, grid=local.grid, ignore=ignore, seed=seed)
+        for name, a, b in zip((ENCODER, *PLACES), *sides)
+    }
