@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from selftaught.data.decode import BadSample
+from selftaught.data.files import FileSource
 from selftaught.data.opening import open_data
 from selftaught.data.selection import select
 from selftaught.data.source import Raw, Samples
@@ -73,7 +74,8 @@ def open_masks(source: Any, samples: Samples, masks: str | None = None) -> Masks
             f"segmentation needs masks, and {masks or 'mask'} is neither a folder nor a column of "
             f"the data ({error}); name a folder of masks or a column with --masks"
         ) from error
-    if len(found) != len(samples) or found.name(0) != samples.name(0):
+    files = isinstance(found.source, FileSource)  # which have no columns: these are the images
+    if files or len(found) != len(samples) or found.name(0) != samples.name(0):
         raise UserError(
             f"segmentation needs masks: {masks or 'mask'} is no column of this data; name a folder "
             "of masks with the names of the images with --masks"

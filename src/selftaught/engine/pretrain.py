@@ -100,7 +100,8 @@ def pretrain(
 
     Args:
         method: what to train, around its backbone.
-        data: folder, list file, Parquet, tar shards, array, or dataset of images.
+        data: folder, list file, Parquet, tar shards, array, or dataset of images; or what
+            `open_data` made of one.
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         epochs: passes over the data.
         batch: images a step, over all devices and accumulated parts.
@@ -147,14 +148,16 @@ def pretrain(
     settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
     _check(settings)
     recipe = _recipe(method.recipe, optimizer, lr, weight_decay, warmup, clip)
-    samples = open_data(
-        data,
-        column=column,
-        labels=labels,
-        channels=_image(method).channels,
-        value_range=value_range,
-        truncated=truncated,
-    )
+    samples = data
+    if not isinstance(data, Samples):
+        samples = open_data(
+            data,
+            column=column,
+            labels=labels,
+            channels=_image(method).channels,
+            value_range=value_range,
+            truncated=truncated,
+        )
     if quarantine:
         samples = without(samples, quarantine)
     if method.supervised:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
 from selftaught.evaluate.classifiers import RATES, descend, predictions
+from selftaught.evaluate.clusters import kmeans
 from selftaught.evaluate.scores import Score, draws, standardized
 
 CELLS = 50_000
@@ -71,7 +71,7 @@ def segment(
     )
     start = time.perf_counter()
     k = len(task.codes)
-    model = KMeans(k, n_init=3, random_state=seed).fit(F.normalize(x, dim=1).numpy())
+    model = kmeans(F.normalize(x, dim=1).numpy(), k, 3, seed)
     found = model.predict(F.normalize(task.test_x.flatten(0, 1), dim=1).numpy())
     confusion = np.stack(
         [
