@@ -47,6 +47,7 @@ API = {
     "selftaught.method": ("method.py",),
     "selftaught.parts": (
         "parts/heads.py",
+        "parts/memory.py",
         "parts/queue.py",
         "parts/target.py",
         "parts/multicrop.py",
@@ -58,7 +59,7 @@ API = {
         "objectives/assignment.py",
         "objectives/masked.py",
     ),
-    "selftaught.masks": ("masks.py",),
+    "selftaught.masks": ("masks/blocks.py", "masks/clips.py", "masks/text.py"),
     "selftaught.schedule": ("schedule.py",),
     "selftaught.search": ("search.py",),
     "selftaught.dist": ("dist.py",),
