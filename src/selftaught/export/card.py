@@ -305,7 +305,9 @@ def _scores(scores: dict[str, Any]) -> str:
         f"{_interval(r.get('interval'))} |"
         for r in rows
     ]
-    protocols = dict.fromkeys(f"{r.get('score')}: {r.get('protocol')}." for r in rows)
+    protocols = dict.fromkeys(
+        f"{r.get('score')}, per cent {r.get('measure', 'right')}: {r.get('protocol')}." for r in rows
+    )
     return "\n".join(
         [
             f"## Scores\n\n{scores.get('verdict', '')}\n",
