@@ -306,7 +306,8 @@ def _scores(scores: dict[str, Any]) -> str:
         for r in rows
     ]
     protocols = dict.fromkeys(
-        f"{r.get('score')}, per cent {r.get('measure', 'right')}: {r.get('protocol')}." for r in rows
+        f"{r.get('score')}, per cent {r.get('measure', 'right')}: {r.get('protocol')}."
+        for r in rows
     )
     return "\n".join(
         [
