@@ -1,6 +1,7 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -15,6 +16,7 @@ from selftaught.errors import UserError
 from .create import beit, cells, channels_first, create, patch_layer, plain_vit
 from .edges import sobel
 from .positions import Grid, interpolate, sincos
+from .weights import has_class_token, read_weights, vit_weights
 
 
 class Features(NamedTuple):
@@ -42,6 +44,7 @@ class Image(nn.Module):
         positions: of a ViT: learned as timm has them, or fixed sines and cosines; of a BEiT: a bias
             of each block, as timm has it, or one that all blocks share, as in pretraining.
         edges: whether the network sees edges in place of colours; at least 2 channels.
+        weights: file of a public MAE, I-JEPA or DINOv2 checkpoint of this ViT to start from.
     """
 
     net: nn.Module
@@ -57,13 +60,14 @@ class Image(nn.Module):
         class_token: bool = True,
         positions: Literal["timm", "sincos", "shared"] = "timm",
         edges: bool = False,
+        weights: Path | None = None,
     ):
         super().__init__()
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
-        self.edges = False
-        self.net = create(name, size, channels, pretrained, drop_path)
+        self.edges, self.weights = False, weights
+        self.net = create(name, size, channels, pretrained and weights is None, drop_path)
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
         self.local_dim: int = net.num_features
@@ -72,10 +76,29 @@ class Image(nn.Module):
         self.std = _channelwise(given.get("std", IMAGENET_DEFAULT_STD), channels)
         if plain_vit(self.net) is not None:
             self.grid(size)
+        if weights is not None:
+            self._load(weights)
         if pool != "timm" or not class_token or positions != "timm":
             self.arrange(pool, class_token, positions)
         if edges:
             self.see_edges()
+
+    @property
+    def trained(self) -> bool:
+        """Whether it starts from weights that a method must not draw anew."""
+        return self.pretrained or self.weights is not None
+
+    def _load(self, path: Path) -> None:
+        net = self._vit()
+        state = read_weights(path)
+        if not has_class_token(state):
+            self.arrange("mean", class_token=False)
+        elif isinstance(net.norm, nn.Identity):  # the papers' models normalize every token
+            self.arrange("class")
+        net.load_state_dict(vit_weights(path, net, self.name))
+        for layer in net.modules():
+            if isinstance(layer, nn.LayerNorm):
+                layer.eps = 1e-6
 
     @property
     def config(self) -> dict[str, Any]:

@@ -98,7 +98,12 @@ def signature_of(method: Method) -> Signature:
 def options_of(method: Method) -> dict[str, Any]:
     """Values of the parameters that a user can set."""
     parameters = signature_of(method).parameters
-    return {p.name: getattr(method, p.name) for p in parameters if p.type is not None}
+    return {p.name: _plain(getattr(method, p.name)) for p in parameters if p.type is not None}
+
+
+def _plain(value: Any) -> Any:
+    """What YAML can hold."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
     return {
         "method": method_name(method),
         "data": str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>",
-        "backbone": {p.name: getattr(encoder, p.name) for p in image.parameters},
+        "backbone": {p.name: _plain(getattr(encoder, p.name)) for p in image.parameters},
         "options": options_of(method),
         "training": training,
         "made_by": {

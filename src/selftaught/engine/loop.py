@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -68,6 +68,7 @@ class Loop:
         names: of samples, for messages.
         labels: [N] of all samples, for supervised methods alone.
         doctor: watches, in the first process.
+        guard: called after each step, with their number, in the first process.
     """
 
     fabric: Fabric
@@ -92,6 +93,7 @@ class Loop:
     names: Any
     labels: Tensor | None = None
     doctor: Doctor | None = None
+    guard: Callable[[int], None] | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -131,6 +133,8 @@ class Loop:
                 if stream is None or (self.each_epoch and within == 0):
                     stream = self._open(epoch, within)
                 self._step(stream, epoch)
+                if self.guard:
+                    self.guard(self.step)
                 stop, due = self._agree(time.monotonic() - saved >= self.save_every)
                 if stop:
                     self._interrupt(self.state())

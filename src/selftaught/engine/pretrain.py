@@ -43,6 +43,7 @@ from selftaught.engine.folder import (
     prepare,
     write_text,
 )
+from selftaught.engine.guard import Guard, guard
 from selftaught.engine.loop import Loop, random_state, seed_all, set_random_state
 from selftaught.engine.pictures import keep_pictures
 from selftaught.engine.progress import Progress, duration
@@ -238,6 +239,8 @@ def pretrain(
             log.info("resuming at step %d of %d", loop.step, steps)
         elif loop.doctor:
             _look_before(loop, samples, batch, need)
+        if dist.rank() == 0 and evaluate and not method.supervised:
+            loop.guard = guard(_image(method), samples, out, steps, bool(state))
         try:
             loop.run()
         except TrainingError as error:
@@ -712,6 +715,8 @@ def _finish(
             log.warning("the encoder is not scored: %s", error)
         else:
             comparison.save(out / "scores.json")
+            if isinstance(loop.guard, Guard):
+                loop.guard.compare(loop.guard.score(), "at the end")
             log.info("%s", _rendered(comparison))
     report.write(out)
 

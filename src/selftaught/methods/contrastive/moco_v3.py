@@ -63,7 +63,7 @@ class MoCoV3(Method):
         self.predictor_norm, self.freeze_patches = predictor_norm, freeze_patches
         self.scale, self.blur, self.solarize = scale, blur, solarize
         vit = plain_vit(backbone.net)
-        if vit is not None and not backbone.pretrained:
+        if vit is not None and not backbone.trained:
             backbone.arrange("timm", positions="sincos")
             initialize(vit)
         if vit is not None and freeze_patches:

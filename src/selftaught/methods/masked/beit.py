@@ -59,7 +59,7 @@ class BEiT(Method):
         super().__init__()
         self.backbone, self.tokenizer, self.vocabulary = backbone, tokenizer, vocabulary
         self.hidden, self.smallest = hidden, smallest
-        scratch = backbone.is_beit and not backbone.pretrained
+        scratch = backbone.is_beit and not backbone.trained
         backbone.arrange("mean", positions="shared" if scratch else "timm")
         self.patch = backbone.stem
         self.counts(backbone.size)

@@ -64,7 +64,7 @@ class MAE(Method):
             )
         if dim % heads:
             raise UserError(f"dim={dim} must be a multiple of heads={heads}")
-        backbone.arrange(pool, positions="timm" if backbone.pretrained else "sincos")
+        backbone.arrange(pool, positions="timm" if backbone.trained else "sincos")
         self.prefix = backbone.prefix
         self.decoder_embed = nn.Linear(backbone.dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -74,7 +74,7 @@ class MAE(Method):
         )
         self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
         self.decoder_pred = nn.Linear(dim, self.patch**2 * backbone.channels)
-        initialize(self, skip=backbone if backbone.pretrained else None)
+        initialize(self, skip=backbone if backbone.trained else None)
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         numbers = self.decoder_pred.out_features

@@ -52,7 +52,7 @@ class SimMIM(Method):
         self.mask_token = nn.Parameter(torch.empty(1, 1, backbone.stem_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         if not backbone.is_hierarchical:
-            scratch = backbone.is_beit and not backbone.pretrained
+            scratch = backbone.is_beit and not backbone.trained
             backbone.arrange("mean", positions="shared" if scratch else "timm")
         scale = backbone.reduction
         self.decoder = nn.Sequential(

@@ -78,7 +78,7 @@ class IJEPA(Method):
         self.targets, self.contexts, self.aspect = targets, contexts, aspect
         self.target_scale, self.context_scale = target_scale, context_scale
         self.min_keep, self.overlap = min_keep, overlap
-        scratch = not backbone.pretrained
+        scratch = not backbone.trained
         backbone.arrange("mean", class_token=False, positions="sincos" if scratch else "timm")
         self.backbone = backbone
         self.predictor = Predictor(backbone, dim, depth, heads or backbone.heads, mlp_ratio)

@@ -1,0 +1,165 @@
+"""Public checkpoints: carried over exactly or refused; training on from them is watched."""
+
+import argparse
+import logging
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from selftaught import export, pretrain
+from selftaught.backbones import Image, interpolate
+from selftaught.engine import guard
+from selftaught.errors import UserError
+from selftaught.methods.masked.mae import MAE
+from selftaught.methods.predictive.ijepa import IJEPA
+
+
+def vit(**options) -> Image:
+    return Image("test_vit", 64, **options)
+
+
+def published(image: Image, class_token: bool = True) -> dict[str, torch.Tensor]:
+    """Weights of its network as the papers' code names them, all of them random."""
+    state = {k: torch.randn_like(v) for k, v in image.net.state_dict().items()}
+    for name in ("weight", "bias"):
+        if f"fc_norm.{name}" in state:
+            state[f"norm.{name}"] = state.pop(f"fc_norm.{name}")
+    if not class_token:
+        del state["cls_token"]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    return state
+
+
+def test_mae(tmp_path):
+    state = published(vit())
+    more = {"mask_token": torch.zeros(1), "decoder_embed.bias": torch.zeros(1)}
+    torch.save({"model": state | more, "args": argparse.Namespace(a=1)}, tmp_path / "mae.pth")
+    image = vit(weights=tmp_path / "mae.pth")
+    for name, x in image.net.state_dict().items():
+        assert torch.equal(x, state[name]), name
+    before = {k: v.clone() for k, v in image.net.state_dict().items()}
+    method = MAE(image, dim=32, depth=1, heads=2)
+    for name, x in method.backbone.net.state_dict().items():
+        assert torch.equal(x, before[name]), name
+    assert method.backbone.net.norm.eps == 1e-6
+    assert method.backbone.net.pos_embed.requires_grad
+
+
+def test_ijepas_target_encoder_has_no_class_token(tmp_path):
+    state = published(vit(), class_token=False)
+    networks = {"target_encoder": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
+    networks["encoder"] = {f"module.{k}": torch.zeros_like(v) for k, v in state.items()}
+    torch.save(networks, tmp_path / "ijepa.pth")
+    image = vit(weights=tmp_path / "ijepa.pth")
+    assert image.prefix == 0
+    method = IJEPA(image, dim=32, depth=1, heads=2)
+    for network in (method.backbone.net, method.target.net):
+        for name, x in network.state_dict().items():
+            assert torch.equal(x, state[name]), name
+    again = export.load(export.save(method.encoder, tmp_path / "encoder"))
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(again(x), method.encoder.eval()(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_dinov2_brings_its_own_resampling(registers, tmp_path):
+    name = "vit_small_patch14_reg4_dinov2" if registers else "vit_small_patch14_dinov2"
+    plain = Image(name, 70)
+    state = published(plain)
+    theirs = {k.replace("blocks.", "blocks.0."): v for k, v in state.items()}
+    table = torch.randn(1, 1 + 8 * 8, 384)
+    theirs["pos_embed"] = table
+    if registers:
+        theirs["register_tokens"] = theirs.pop("reg_token")
+    saved = {"teacher": {f"backbone.{k}": v for k, v in theirs.items()} | {"dino_head.a": table}}
+    torch.save(saved, tmp_path / "dinov2.pth")
+    net = Image(name, 70, weights=tmp_path / "dinov2.pth").net
+    assert torch.equal(net.blocks[3].ls1.gamma, state["blocks.3.ls1.gamma"])
+    grids = (8, 8), (5, 5)
+    if registers:
+        expected = interpolate(table[:, 1:], *grids, smooth=True)
+        torch.testing.assert_close(net.cls_token, state["cls_token"] + table[:, :1])
+        assert torch.equal(net.reg_token, state["reg_token"])
+    else:
+        expected = interpolate(table, *grids, prefix=1, offset=0.1)
+    torch.testing.assert_close(net.pos_embed, expected)
+
+
+def test_mae_at_another_size_is_bicubic_without_antialias(tmp_path):
+    torch.save({"model": published(vit())}, tmp_path / "mae.pth")
+    table = torch.load(tmp_path / "mae.pth")["model"]["pos_embed"]
+    image = Image("test_vit", 96, weights=tmp_path / "mae.pth")
+    expected = interpolate(table, (4, 4), (6, 6), prefix=1)
+    torch.testing.assert_close(image.net.pos_embed, expected)
+
+
+def changed(**changes) -> dict[str, torch.Tensor]:
+    return published(vit()) | changes
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (changed(pos_embed=torch.zeros(1, 17, 64)), r"all zeros: .* without positions"),
+        (changed(pos_embed=torch.ones(1, 15, 64)), "has 15 positions, which are no square"),
+        ({"vit.embeddings.cls_token": torch.ones(1)}, r"holds no ViT .* begin with vit"),
+        (
+            changed(**{"blocks.0.ls1.gamma": torch.ones(64)}),
+            r"1 are not known .*\.\.\._dinov2",
+        ),
+        (
+            changed(**{"patch_embed.proj.weight": torch.ones(64, 3, 14, 14)}),
+            "of 14 px, those of this test_vit of 16 px; use a backbone named patch14",
+        ),
+        (
+            changed(**{"patch_embed.proj.weight": torch.ones(768, 3, 16, 16)}),
+            "width 768, this test_vit 3 and 64; .* vit_base_patch16",
+        ),
+        ({}, "holds no weights by name"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(state, message, tmp_path):
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=message):
+        vit(weights=tmp_path / "x.pth")
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
+    torch.save({"model": Evil()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="could run code; save its state dict alone"):
+        vit(weights=tmp_path / "x.pth")
+    with pytest.raises(UserError, match="cannot be read"):
+        vit(weights=tmp_path / "none.pth")
+    assert "ran" not in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"test_resnet is a ResNet"):
+        Image("test_resnet", 64, weights=tmp_path / "x.pth")
+
+
+def test_training_on_is_watched(tmp_path, caplog, monkeypatch):
+    """k-NN at the start is kept; a fall is told, once while training and at the end."""
+    rng = np.random.default_rng(0)
+    for label in range(2):
+        folder = tmp_path / "data" / str(label)
+        folder.mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 60, (64, 64, 3), np.uint8) + np.uint8(180 * label)
+            PIL.Image.fromarray(pixels).save(folder / f"{i}.png")
+    torch.save({"model": vit().net.state_dict()}, tmp_path / "mae.pth")
+    values = iter([80.0, 79.0, 10.0, 10.0])
+    monkeypatch.setattr(guard.Guard, "score", lambda self: next(values))
+    method = MAE(vit(weights=tmp_path / "mae.pth"), dim=32, depth=1, heads=2)
+    options = {"batch": 4, "workers": 0, "accelerator": "cpu"}
+    with caplog.at_level(logging.INFO, "selftaught"):
+        pretrain(method, str(tmp_path / "data"), tmp_path / "run", epochs=5, **options)
+    told = [r.getMessage() for r in caplog.records if "unlearns them" in r.getMessage()]
+    assert [t.split(" the k-NN")[0] for t in told] == ["after 30% of the training", "at the end"]
+    assert "10.0 %, and the weights that it started from had 80.0 %" in told[0]
+    assert (tmp_path / "run" / guard.FILE).read_text() == '{"knn": 80.0}\n'
+    assert f"weights: {tmp_path / 'mae.pth'}" in (tmp_path / "run" / "run.yaml").read_text()
