@@ -80,6 +80,7 @@ PRESETS = {
         {"prototypes": (50, 100, 200), "dim": 64, "queue": 2048, "negatives": 200, "restarts": 1}
         | {"momentum": 0.98, "warmup": 0.3, "blur": 0.0}
     ),
+    "cpc": Preset({"context": 64, "blocks": 3, "gray": 0.25}, {"lr": 1e-3}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(
         {"dim": 512, "bottleneck": 128, "blur": 0.0},

@@ -60,6 +60,8 @@ CASES = {
         {"prototypes": (4, 6), "dim": 16, "queue": 12, "negatives": 3, "warmup": 0.0}
         | {"restarts": 2}
     ),
+    # with drawn negatives each process draws its own
+    "cpc": Case({"negatives": 0, "context": 8, "blocks": 2, "gray": 0.5}),
     "simsiam": Case({"dim": 32, "bottleneck": 16}),
     "vicreg": Case({"hidden": 32, "dim": 24}),
     "simclr": Case({"hidden": 32, "dim": 16}),

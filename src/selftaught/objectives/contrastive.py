@@ -107,3 +107,19 @@ def noise_contrastive(
     own = (p[:, 0] / (p[:, 0] + noise + epsilon)).log()
     others = (noise / (p[:, 1:] + noise + epsilon)).log()
     return -(own.sum() + others.sum()) / len(scores)
+
+
+def products(queries: Tensor, candidates: Tensor, rows: Tensor) -> Tensor:
+    """[M, R] dot products of [M, D] queries with those of [N, D] candidates that `rows` names."""
+    return torch.einsum("md,mrd->mr", queries, candidates[rows])
+
+
+@full_precision
+def find_first(scores: Tensor, floor: float = 0.0) -> Tensor:
+    """Mean of -log(p + floor), p being the softmax of [M, R] scores at the first of each row.
+
+    A floor above 0 bounds the loss by its own -log (the code of Greedy InfoMax, Löwe et al., 2019).
+    """
+    if not floor:
+        return F.cross_entropy(scores, torch.zeros_like(scores[:, 0], dtype=torch.long))
+    return -(scores.softmax(1)[:, 0] + floor).log().mean()

@@ -1,0 +1,172 @@
+"""CPC of images (van den Oord, Li & Vinyals, 2018), https://arxiv.org/abs/1807.03748."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment, dist
+from selftaught.augment import View, Views
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.contrastive import find_first, products
+from selftaught.objectives.metric import match
+from selftaught.objectives.precision import full_precision
+
+GRID = 7
+"""Patches along a side: each a quarter of the image, overlapping its neighbour by half."""
+FLOOR = 1e-11
+"""Added to probabilities in the reference code."""
+
+
+class CPC(Method):
+    """Tell from the upper rows of an image's patches which patches lie some rows below.
+
+    Every patch is encoded alone; a convolutional network that sees no row below its own sums up
+    what is known; a matrix for each distance says what follows. The authors' code is not public:
+    the objective is that of Greedy InfoMax' (Löwe et al., 2019), the context network that of CPC v2
+    (Hénaff et al., 2020, https://arxiv.org/abs/1905.09272). The paper's encoder has no batch norms,
+    by which patches of an image can be told to belong together; networks such as
+    `resnetv2_50x1_bit` have none.
+
+    Args:
+        backbone: image encoder; it sees patches a quarter as high and wide as the images.
+        steps: number of distances that are predicted.
+        skip: rows next to the context that are not predicted, for they share pixels with it.
+        negatives: patches that each is told from, drawn from all of the batch, with replacement; 0
+            for all in the predicted rows of the batch.
+        context: width of the context network's hidden layers.
+        blocks: residual blocks of the context network, each of which sees one more row.
+        scale: area of the crop that is cut into patches, as fractions of the image.
+        gray: probability that an image is grey, as all of the paper's are: colours that a lens
+            bends apart would give places away.
+    """
+
+    recipe = Recipe("adam", lr=2e-4, batch=32, scaling="none", schedule="constant")
+    anatomy = Anatomy("backbone")
+    backbone: Image
+
+    def __init__(
+        self,
+        backbone: Image,
+        steps: int = 5,
+        skip: int = 1,
+        negatives: int = 16,
+        context: int = 256,
+        blocks: int = 5,
+        scale: tuple[float, float] = (0.6, 1.0),
+        gray: float = 1.0,
+    ):
+        super().__init__()
+        if steps < 1 or skip < 0 or steps + skip >= GRID:
+            raise UserError(
+                f"cpc predicts rows {skip + 1} to {skip + steps} below, of {GRID} rows of patches "
+                f"in all; steps must be at least 1, skip at least 0, and their sum below {GRID}"
+            )
+        if negatives < 0:
+            raise UserError(
+                f"negatives={negatives}: use 0 for all of the batch, or a number of them"
+            )
+        self.backbone, self.steps, self.skip, self.negatives = backbone, steps, skip, negatives
+        self.context, self.blocks, self.scale, self.gray = context, blocks, scale, gray
+        self.summary = Summary(backbone.dim, context, blocks)
+        self.predictors = nn.ModuleList(
+            nn.Linear(backbone.dim, backbone.dim, bias=False) for _ in range(steps)
+        )
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        if self.negatives:
+            rows = self.negatives + 1
+            return (Trivial(math.log(rows), f"ln {rows}, guessing among the patches"),)
+        below = [GRID - self.skip - k for k in range(1, self.steps + 1)]
+        guess = sum(math.log(batch * GRID * rows) for rows in below) / self.steps
+        return (Trivial(guess, f"mean ln of the patches of {batch} images, guessing"),)
+
+    def views(self, size: int) -> Pipeline:
+        patch = self.backbone.fit(size / 4)
+        if patch < 2:
+            raise UserError(f"images of {size} px have no {GRID} x {GRID} patches; use 8 or more")
+        side = patch + (GRID - 1) * (patch // 2)
+        return Patches(Views((View(side, self.scale, gray=self.gray),)), patch)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: patches [B, 49, C, S, S], row by row."""
+        patches = batch.views
+        z = self.backbone(patches.flatten(0, 1)).unflatten(0, (len(patches), GRID, GRID))
+        return self.predict(z, self.summary(z))
+
+    def predict(self, z: Tensor, context: Tensor) -> Tensor:
+        """Mean over distances; z: [B, H, W, D] of patches, context: [B, H, W, D'] that saw rows."""
+        terms = []
+        for gap, predictor in enumerate(self.predictors, self.skip + 1):
+            expected = predictor(context[:, :-gap])
+            terms.append(self.find(expected.flatten(0, 2), z[:, gap:].flatten(0, 2)))
+        return torch.stack(terms).mean()
+
+    @full_precision
+    def find(self, expected: Tensor, z: Tensor) -> Tensor:
+        """InfoNCE (Eq. 4): which of the patches [M, D] of all processes each expectation is of."""
+        if not self.negatives:
+            return match(expected, z)
+        candidates = dist.gather(z)
+        own = torch.arange(len(z), device=z.device) + dist.rank() * len(z)
+        rows = torch.cat([own[:, None], self.draw(own, len(candidates))], 1)
+        return find_first(products(expected, candidates, rows), FLOOR)
+
+    def draw(self, own: Tensor, count: int) -> Tensor:
+        """[M, negatives] of `count` patches for each of [M]; it may be among them itself."""
+        return torch.randint(count, (len(own), self.negatives), device=own.device)
+
+
+class Summary(nn.Module):
+    """What is known at each place of a grid, from its own row and those above: [B, H, W, D]."""
+
+    def __init__(self, dim: int, hidden: int, blocks: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(dim, hidden, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)),
+                nn.ZeroPad2d((0, 0, 1, 0)),  # a row above the first, so that no row sees the next
+                nn.Conv2d(hidden, hidden, (2, 1)),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden, dim, 1),
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = z.permute(0, 3, 1, 2)
+        for block in self.blocks:
+            x = x + block(x)
+        return x.relu().permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Patches(augment.Pipeline):
+    """A view -> 49 overlapping patches, of each of which a random fifteen sixteenth is shown.
+
+    The shown part lies in the middle and its border is repeated around it: lines do not go on from
+    a patch to the next.
+    """
+
+    view: Views
+    patch: int
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        (view,) = self.view(image, rng)
+        patch, step, lost = self.patch, self.patch // 2, self.patch // 16
+        windows = np.lib.stride_tricks.sliding_window_view(view, (patch, patch), (1, 2))
+        cells = (
+            windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4).reshape(-1, len(view), patch, patch)
+        )
+        first = rng.integers(0, lost, (2, len(cells), 1), endpoint=True)
+        rows, columns = np.clip(
+            np.arange(patch) - lost // 2 + first, first, first + patch - lost - 1
+        )
+        shown = cells[np.arange(len(cells))[:, None, None], :, rows[:, :, None], columns[:, None]]
+        return np.ascontiguousarray(shown.transpose(0, 3, 1, 2))
