@@ -67,6 +67,11 @@ CASES = {
     "simclr": Case({"hidden": 32, "dim": 16}),
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    # each process draws the patches that it leaves out
+    "msn": Case(
+        {"prototypes": 12, "hidden": 32, "dim": 16, "focal_views": 2}, "test_vit", exact_ranks=False
+    ),
+    "w_mse": Case({"hidden": 32, "dim": 3, "group": 8}),
     # each process draws the masks of its own batch
     "dinov2": Case(
         {"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2},

@@ -296,7 +296,7 @@ def test_loss_does_not_depend_on_the_order_of_the_batch(name):
 @each
 def test_small_batches_work_or_are_refused(name):
     """Below `min_batch` the engine refuses; still no loss may be silently undefined there."""
-    least = methods.find(name).min_batch
+    least = CASES[name].make(name).min_batch
     assert 1 <= least <= BATCH
     for count in sorted({1, least, least + 1}):
         method = build(name)

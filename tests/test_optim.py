@@ -241,6 +241,23 @@ def gradients(net: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
+def test_what_is_not_clipped_neither_changes_nor_counts():
+    net = Net()
+    name = next(n for n, p in net.named_parameters() if p.requires_grad and "." in n).split(".")[0]
+    for p in net.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    recipe = Recipe("sgd", 1.0, clip=0.5, no_clip=(name,))
+    total = clip(net, recipe)
+    left = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+    free = {n: g for n, g in left.items() if n.split(".")[0] == name}
+    assert all((g == 1).all() for g in free.values())
+    others = [g.norm() for n, g in left.items() if n not in free]
+    assert torch.stack(others).norm() == pytest.approx(0.5, rel=1e-4)
+    assert total == pytest.approx(math.sqrt(sum(g.numel() for g in left.values())))
+    next(iter(free.values())).fill_(torch.nan)
+    assert not torch.isfinite(clip(net, recipe)), "what is not clipped is still looked at"
+
+
 @pytest.mark.parametrize("by", ["all", "module", "parameter"])
 def test_clipped_norms_are_at_most_the_limit(by):
     net = Net()

@@ -71,6 +71,7 @@ class Recipe:
         clip: largest gradient norm, None for no clipping.
         clip_by: what the norm is taken over: all gradients, each direct submodule (DINOv2) or each
             parameter (DINO).
+        no_clip: names of submodules that are not clipped, nor count when others are.
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"]
@@ -100,6 +101,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
     clip_by: Literal["all", "module", "parameter"] = "all"
+    no_clip: tuple[str, ...] = ()
 
 
 class Trivial(NamedTuple):
@@ -163,8 +165,9 @@ class Method(nn.Module, ABC):
     default_backbone: ClassVar[str] = "resnet50"
     sync_batchnorm: ClassVar[bool] = True
     """Whether batch norms see the batch of all processes; MoCo's must not."""
-    min_batch: ClassVar[int] = 2
-    """Smallest batch, over all processes, for which the loss means something."""
+    min_batch: int = 2
+    """Smallest batch, over all processes, for which the loss means something; the constructor may
+    set it where that follows from its parameters."""
 
     supervised: ClassVar[bool] = False
     """Whether the loss needs `Batch.label`, which is below the parameter `classes`."""

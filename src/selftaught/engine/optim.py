@@ -177,7 +177,7 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             the backbone is not a ViT.
     """
     trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    for part in (*recipe.constant, *recipe.no_decay):
+    for part in (*recipe.constant, *recipe.no_decay, *recipe.no_clip):
         if not any(_inside(name, (part,)) for name, _ in trained):
             raise UserError(
                 f"the recipe names {part!r}, which {type(method).__name__} does not train; it "
@@ -255,11 +255,13 @@ def clip(method: nn.Module, recipe: Recipe) -> Tensor:
             # mask tokens, parameters of the method itself, are the backbone's in the papers' code
             module = name.split(".")[0] if "." in name else "backbone"
             by = {"all": "", "module": module, "parameter": name}[recipe.clip_by]
-            parts.setdefault(by, []).append(p.grad)
+            free = _inside(name, recipe.no_clip)
+            parts.setdefault("free" if free else f"by {by}", []).append(p.grad)
     if not parts:
         return torch.zeros(())
-    norms = [_norms(grads).norm() for grads in parts.values()]
+    norms = {part: _norms(grads).norm() for part, grads in parts.items()}
     if recipe.clip is not None:
-        for grads, norm in zip(parts.values(), norms):
-            torch._foreach_mul_(grads, (recipe.clip / (norm + 1e-6)).clamp(max=1.0))
-    return torch.stack(norms).norm()
+        for part, grads in parts.items():
+            if part != "free":
+                torch._foreach_mul_(grads, (recipe.clip / (norms[part] + 1e-6)).clamp(max=1.0))
+    return torch.stack(list(norms.values())).norm()

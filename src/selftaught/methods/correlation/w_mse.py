@@ -1,0 +1,120 @@
+"""W-MSE (Ermolov et al., 2021), https://arxiv.org/abs/2007.06346."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selftaught import dist
+from selftaught.augment import View, Views
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.objectives.whitening import cholesky_whiten
+from selftaught.parts import mlp
+
+
+class WMSE(Method):
+    """Bring views together that were whitened, so that they cannot all come to one place.
+
+    Groups of each view's embeddings, drawn anew at each step from the batch of all processes, are
+    whitened alone. Gradient flows through the whitening and both views of a pair. (A published port
+    stops it in one of the two, which loses half of it: that is `one_sided`.)
+
+    Args:
+        backbone: image encoder.
+        hidden: width of the projector's hidden layer.
+        dim: width of the embedding.
+        group: embeddings that are whitened together, at least 2 * dim; the whole batch if none.
+        draws: how often the batch is divided anew for the mean of the losses; 4 in the paper for
+            STL-10 and Tiny ImageNet.
+        count: number of views, of which all pairs are compared; 2 or 4 in the paper.
+        eps: weight of the identity in the covariance, in [0, 1].
+        normalize: whether whitened embeddings become unit vectors before they are compared.
+        one_sided: whether the second view of a pair is a constant, as in that port.
+        jitter: strengths of brightness, contrast, saturation and hue.
+        gray: probability of dropping the colours.
+        scale: area of the crops, as fractions of the image.
+    """
+
+    recipe = Recipe(
+        "adam",
+        lr=3e-3,
+        batch=512,
+        scaling="none",
+        weight_decay=1e-6,
+        warmup=0.005,
+        schedule="step",
+        milestones=(0.95, 0.975),
+        drop=0.2,
+        decay_all=True,
+    )
+    anatomy = Anatomy("projector")
+
+    def __init__(
+        self,
+        backbone: Image,
+        hidden: int = 1024,
+        dim: int = 64,
+        group: int | None = 128,
+        draws: int = 1,
+        count: int = 2,
+        eps: float = 0.0,
+        normalize: bool = True,
+        one_sided: bool = False,
+        jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+        gray: float = 0.1,
+        scale: tuple[float, float] = (0.2, 1.0),
+    ):
+        super().__init__()
+        if group is not None and group < 2 * dim:
+            raise UserError(
+                f"group={group} is too few to whiten embeddings of width dim={dim}: there must be "
+                f"at least twice as many, so set group to {2 * dim} or more, or dim to "
+                f"{max(group // 2, 1)} or less"
+            )
+        if count < 2 or draws < 1:
+            raise UserError(f"w_mse compares count={count} views in draws={draws}: at least 2 in 1")
+        self.backbone, self.hidden, self.dim = backbone, hidden, dim
+        self.group, self.draws, self.count, self.eps = group, draws, count, eps
+        self.normalize, self.one_sided = normalize, one_sided
+        self.jitter, self.gray, self.scale = jitter, gray, scale
+        self.min_batch = 2 * dim
+        self.projector = mlp(backbone.dim, hidden, dim)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        far = 2.0  # squared, of unit vectors at right angles, and of whitened coordinates
+        return (Trivial(far, "2, views without correlation"),)
+
+    def views(self, size: int) -> Pipeline:
+        view = View(size, self.scale, interpolation="bicubic", jitter=self.jitter, gray=self.gray)
+        return Views((view,) * self.count)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: `count` of [B, C, H, W], which go through the batch norms together."""
+        h = self.projector(self.backbone(torch.cat(list(batch.views))))
+        return self.compare(h.unflatten(0, (self.count, -1)))
+
+    @full_precision
+    def compare(self, h: Tensor) -> Tensor:
+        """The loss of embeddings [count, B, dim]."""
+        everyone = dist.gather(h.transpose(0, 1)).transpose(0, 1)
+        return torch.stack([self.of_groups(everyone) for _ in range(self.draws)]).mean()
+
+    def of_groups(self, h: Tensor) -> Tensor:
+        """Mean distance of the views of all pairs, whitened in groups; h: [count, B, dim]."""
+        size = h.shape[1]
+        order = dist.from_first(torch.randperm(size).to(h.device))
+        parts = order.tensor_split(max(1, size // (self.group or size)))
+        white = torch.stack(
+            [torch.cat([cholesky_whiten(view[part], self.eps) for part in parts]) for view in h]
+        )
+        pairs = [(white[i], white[j]) for i in range(self.count) for j in range(i)]
+        return torch.stack([self._distance(a, b) for a, b in pairs]).mean()
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.one_sided:
+            a = a.detach()
+        if self.normalize:
+            return 2 - 2 * F.cosine_similarity(a, b, dim=1).mean()
+        return F.mse_loss(a, b)

@@ -1,0 +1,189 @@
+"""MSN (Assran et al., 2022), https://arxiv.org/abs/2204.07141."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import dist
+from selftaught.augment import View, Views
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.masks import generator
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import Prototypes, each_size, ema, frozen_copy
+from selftaught.schedule import linear
+
+
+class MSN(Method):
+    """Views with patches left out find the prototypes of a whole view that an average sees.
+
+    That all prototypes are used is asked of the mean over all views and processes (me-max); on
+    data with unequal classes it can be weakened. The reference sums the prototypes' gradient over
+    processes where it averages all others; under AdamW, which neither decays nor clips them, that
+    is the same. It has no rule for how the learning rate follows the batch; here it follows its
+    square root.
+
+    Args:
+        backbone: a ViT, summed up by its class token.
+        prototypes: number of clusters.
+        hidden: width of the head's two hidden layers.
+        dim: width of the embedding.
+        temperature: of the softmax over prototypes, above 0.
+        sharpen: of the targets, whose distribution is taken to the power 1 / sharpen.
+        iterations: of Sinkhorn's normalizations of the targets; 0 for none.
+        me_max: weight of the term that keeps prototypes in use.
+        entropy: weight of the entropy of the predictions.
+        momentum: of the target, at the start and, in a straight line, at 1.25 times the end.
+        drop: share of the patches that is left out of large views.
+        random_views: number of large views beside the target's.
+        focal_views: number of small views.
+        focal_size: side of small views in pixels, in whole patches; none for 3/7 of the large.
+        random_scale, focal_scale: area of the crops, as fractions of the image.
+        strength: of the colour jitter.
+        blur: probability; 0 for small images.
+    """
+
+    recipe = Recipe(
+        "adamw",
+        lr=1e-3,
+        batch=1024,
+        scaling="sqrt",
+        weight_decay=(0.04, 0.4),
+        warmup=15 / 800,
+        warmup_from=0.2,
+        end=1e-3,
+        stretch=1.25,
+        first=1,
+        no_decay=("scores",),
+        clip=3.0,
+        no_clip=("scores",),
+    )
+    default_backbone = "vit_small_patch16_224"
+    anatomy = Anatomy(
+        copies=(("target", "backbone"), ("target_projector", "projector")), logits="scores"
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        prototypes: int = 1024,
+        hidden: int = 2048,
+        dim: int = 256,
+        temperature: float = 0.1,
+        sharpen: float = 0.25,
+        iterations: int = 3,
+        me_max: float = 1.0,
+        entropy: float = 0.0,
+        momentum: tuple[float, float] = (0.996, 1.0),
+        drop: float = 0.15,
+        random_views: int = 1,
+        focal_views: int = 10,
+        focal_size: int | None = None,
+        random_scale: tuple[float, float] = (0.3, 1.0),
+        focal_scale: tuple[float, float] = (0.05, 0.3),
+        strength: float = 0.5,
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        self.prototypes, self.hidden, self.dim = prototypes, hidden, dim
+        self.temperature, self.sharpen, self.iterations = temperature, sharpen, iterations
+        self.me_max, self.entropy, self.momentum = me_max, entropy, momentum
+        self.drop, self.random_views, self.focal_views = drop, random_views, focal_views
+        self.focal_size, self.random_scale, self.focal_scale = focal_size, random_scale, focal_scale
+        self.strength, self.blur = strength, blur
+        if random_views < 1 or not 0 <= drop < 1:
+            raise UserError(
+                f"random_views={random_views} and drop={drop}: msn needs at least one large view, "
+                "and leaves a share of its patches in [0, 1) out"
+            )
+        backbone.arrange("class")
+        self.backbone = backbone
+        self.projector = head(backbone.dim, hidden, dim)
+        self.scores = Prototypes(dim, prototypes)
+        self.target = frozen_copy(backbone)
+        self.target_projector = frozen_copy(self.projector)
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.target
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        guess = f"ln {self.prototypes}, guessing prototypes"
+        return (Trivial(math.log(self.prototypes), guess, term="match"),)
+
+    def views(self, size: int) -> Pipeline:
+        s = self.strength
+        jitter = (0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
+        large = View(size, self.random_scale, jitter=jitter, gray=0.2, blur=self.blur)
+        side = self.backbone.fit(self.focal_size or size * 3 / 7)
+        small = replace(large, size=side, scale=self.focal_scale)
+        return Views((large,) * (1 + self.random_views) + (small,) * self.focal_views)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: the target's [B, C, H, W], then `random_views` like it, then `focal_views` small.
+
+        The patches that are left out are the same in all large views of a process's batch."""
+        whole, *views = batch.views
+        with torch.no_grad():
+            target = self.target_projector(self.target(whole))
+        large, small = views[: self.random_views], views[self.random_views :]
+        x = torch.cat(large)
+        keep = None
+        if self.drop:
+            patches = math.prod(self.backbone.grid(side)[0] for side in x.shape[-2:])
+            seen = max(1, math.floor(patches * (1 - self.drop)))
+            kept = torch.from_numpy(generator().permutation(patches)[:seen])
+            keep = kept.to(x.device).expand(len(x), -1)
+        pooled = self.backbone.features(x, keep).pooled.unflatten(0, (len(large), -1))
+        if small:
+            pooled = torch.cat([pooled, each_size(self.backbone, small)])
+        z = self.projector(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
+        return self.match(z, target)
+
+    @full_precision
+    def match(self, anchors: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """anchors: [V, B, dim] and targets: [B, dim] embeddings."""
+        scores = self.scores(anchors) / self.temperature
+        p = scores.softmax(-1)
+        terms = {
+            "match": soft_cross_entropy(self.assign(targets), scores).mean(),
+            "me_max": self.me_max * (math.log(self.prototypes) - spread(dist.mean(p.mean((0, 1))))),
+        }
+        if self.entropy:
+            terms["entropy"] = self.entropy * spread(p).mean()
+        return terms
+
+    @torch.no_grad()
+    def assign(self, targets: Tensor) -> Tensor:
+        """[B, prototypes] distributions that the views of embeddings [B, dim] are to find."""
+        sharp = (self.scores(targets) / (self.temperature * self.sharpen)).log_softmax(-1)
+        return sinkhorn(sharp, 1.0, self.iterations) if self.iterations else sharp.exp()
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """The predictions'."""
+        return (logits / self.temperature).softmax(-1)
+
+    def membership(self, images: Tensor) -> Tensor:
+        return self.scores(self.target_projector(self.target(images)))
+
+    def after_step(self) -> None:
+        momentum = linear(*self.momentum, self.progress / 1.25)
+        ema(self.target, self.backbone, momentum)
+        ema(self.target_projector, self.projector, momentum)
+
+
+def head(dim: int, hidden: int, out: int) -> nn.Sequential:
+    """Linear -> BatchNorm -> GELU twice, then a Linear."""
+    layers: list[nn.Module] = []
+    for width in (dim, hidden):
+        layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, out))
+
+
+def spread(p: Tensor) -> Tensor:
+    """[...] entropy of distributions [..., K]."""
+    return -torch.xlogy(p, p).sum(-1)

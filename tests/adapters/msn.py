@@ -1,0 +1,79 @@
+"""MSN: terms, targets and gradients, with and without Sinkhorn; rate, decay and momentum."""
+
+import re
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from selftaught.engine.optim import Plan
+from selftaught.methods.distillation.msn import MSN, spread
+from selftaught.schedule import linear
+from tests.adapters import Golden, close
+
+
+def model(golden: Golden, **options) -> MSN:
+    """The method without its network: embeddings are what the files start from."""
+    backbone = nn.Linear(1, 1)
+    backbone.dim, backbone.arrange = 1, lambda pool: None  # type: ignore[assignment]
+    prototypes, dim = golden["prototypes"].shape
+    method = MSN(
+        backbone,  # type: ignore[arg-type]
+        prototypes,
+        hidden=1,
+        dim=dim,
+        temperature=golden.hyper["tau"],
+        sharpen=golden.hyper["T"],
+        **options,
+    ).double()
+    with torch.no_grad():
+        method.scores.weight.copy_(golden["prototypes"])
+    return method
+
+
+def check(golden: Golden) -> None:
+    hyper = golden.hyper
+    weight = hyper["me_max_weight"]
+    for prefix, iterations in (("", 3), ("nosk_", 0)):
+        method = model(golden, me_max=weight, entropy=hyper["ent_weight"], iterations=iterations)
+        anchors, targets = golden.leaf("anchors"), golden["targets"]
+        close(method.assign(targets), golden[f"{prefix}targets_used"])
+        views = anchors.unflatten(0, (hyper["num_views"], -1))
+        terms = method.match(views, targets)
+        close(terms["match"], golden[f"{prefix}ce"])
+        close(terms["me_max"], weight * golden[f"{prefix}me_max"])
+        p = method.distribution(method.scores(views))
+        close(spread(p).mean(), golden[f"{prefix}entropy"])
+        loss = torch.stack(list(terms.values())).sum()
+        close(loss, golden[f"{prefix}loss"])
+        loss.backward()
+        close(anchors.grad, golden[f"{prefix}grad_anchors"])
+        close(method.scores.weight.grad, golden[f"{prefix}grad_prototypes"])
+    check_schedules(golden)
+
+
+def check_schedules(golden: Golden) -> None:
+    told = golden.about["lr_schedule"]["meaning"]
+    warmup, _, stretch, steps, start, top, end = (
+        float(n)
+        for n in re.search(  # type: ignore[union-attr]
+            r"warmup (\d+) of T_max (\d+) \(=([\d.]+)x(\d+)\), start (\S+), ref (\S+), final (\S+)",
+            told,
+        ).groups()
+    )
+    decay = tuple(map(float, re.findall(r"\d*\.\d+", golden.about["wd_schedule"]["meaning"])))
+    recipe = replace(
+        MSN.recipe,
+        lr=top,
+        warmup=warmup / steps,
+        warmup_from=start / top,
+        end=end / top,
+        stretch=stretch,
+        weight_decay=decay,
+    )
+    plan = Plan(recipe, recipe.batch, int(steps), 1)
+    close([plan.lr(i) for i in range(int(steps))], golden["lr_schedule"])
+    close([plan.weight_decay(i) for i in range(int(steps))], golden["wd_schedule"])
+    momenta = golden["momentum_schedule"]
+    ours = [linear(float(momenta[0]), 1.0, i / (stretch * steps)) for i in range(len(momenta))]
+    close(ours, momenta)
