@@ -98,6 +98,25 @@ PRESETS = {
     ),
     "ibot": Preset({**FEW, **PROTOTYPES, "freeze": 0.01, "temp_warmup": 0.3}, {}, VIT),
     "dinov2": Preset({**FEW, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
+    "msn": Preset(
+        {
+            "prototypes": 128,
+            "hidden": 256,
+            "dim": 64,
+            "momentum": (0.98, 1.0),
+            "focal_views": 2,
+            "focal_scale": (0.1, 0.4),
+            "blur": 0.0,
+        },
+        {},
+        VIT,
+    ),
+    "w_mse": Preset({"hidden": 256, "dim": 32, "group": None}, {"lr": 1e-3}),
+    "deepcluster_v2": Preset({**SMALL, **FEW, "prototypes": (100, 100, 100), "blur": 0.0}),
+    "sela": Preset({"prototypes": 100, "scale": (0.3, 1.0)}),
+    "seer": Preset(
+        {**SMALL, **FEW, "hidden": (256,), "prototypes": 128, "epsilon": 0.01, "blur": 0.0}
+    ),
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "rotation": Preset({}, {"lr": 1e-3}),
     "inpainting": Preset({"width": 64, "overlap": 1}, {"lr": 1e-3}),

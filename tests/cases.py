@@ -89,6 +89,9 @@ CASES = {
     "discrete_vae": Case({"vocabulary": 8, "dim": 8, "width": 8}, "test_vit", exact_ranks=False),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False),
+    "deepcluster_v2": Case({"prototypes": (4, 5), "hidden": 32, "dim": 16, "local_crops": 2}),
+    "sela": Case({"prototypes": 4, "heads": 2}),
+    "seer": Case({"prototypes": 12, "hidden": (32, 32), "dim": 16, "local_crops": 2}),
     "swav": Case(
         {
             "prototypes": 12,

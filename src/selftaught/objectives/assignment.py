@@ -1,5 +1,6 @@
 """Objectives in which views predict each other's assignment to prototypes or clusters."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -70,3 +71,35 @@ def cluster_cross_entropy(
         for s, own in zip(scores, labels, strict=True)
     ]
     return torch.stack(terms).mean()
+
+
+@torch.no_grad()
+def balanced_plan(
+    log_p: Tensor, power: float = 25.0, tolerance: float = 0.1, every: int = 10, most: int = 10_000
+) -> Tensor:
+    """SeLa's transport of N samples onto K equally large clusters (Asano et al., 2020, Eq. 8).
+
+    Sinkhorn-Knopp on the predictions to the power `power`, until between two iterations, at each
+    `every`-th, the samples' factors change by less than `tolerance` in sum. In log space, where no
+    power underflows; use float64, as the paper's code does.
+
+    Args:
+        log_p: [N, K] log-probabilities; K at most N.
+        power: lambda; larger is harder.
+        tolerance, every: see above.
+        most: iterations after which to stop in any case.
+
+    Returns:
+        [N, K] logarithm of the plan, whose largest entry in each row is the sample's new label.
+    """
+    count, clusters = log_p.shape
+    log_q = power * log_p
+    of_samples = log_p.new_full((count, 1), -math.log(count))
+    for step in range(most):
+        of_clusters = -math.log(clusters) - (log_q + of_samples).logsumexp(0, keepdim=True)
+        new = -math.log(count) - (log_q + of_clusters).logsumexp(1, keepdim=True)
+        error = ((of_samples - new).exp() - 1).abs().sum() if step % every == 0 else math.inf
+        of_samples = new
+        if error < tolerance:
+            break
+    return of_clusters + log_q + of_samples
