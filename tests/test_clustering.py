@@ -9,8 +9,12 @@ from selftaught.backbones.edges import sobel
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.clustering.deepcluster import DeepCluster
+from selftaught.methods.clustering.deepcluster_v2 import DeepClusterV2
+from selftaught.methods.clustering.seer import SEER
+from selftaught.methods.clustering.sela import SeLa
 from selftaught.methods.clustering.swav import SwAV
 from selftaught.methods.distillation.dino import DINO
+from selftaught.objectives.assignment import balanced_plan
 
 
 class Flat(nn.Module):
@@ -151,3 +155,76 @@ def test_dino_loss_uses_the_centre_of_before():
     moved = method.distill(student, teacher)
     method.center.zero_()
     assert method.distill(student, teacher) == first != moved
+
+
+def test_deepcluster_v2_finds_the_kinds_and_remembers_by_image():
+    options = {"hidden": 8, "dim": 5, "local_crops": 0}
+    method = DeepClusterV2(flat(), samples=30, prototypes=(3, 2), **options)
+    assert not method.memory.any()
+    method.on_epoch(Corpus())
+    torch.testing.assert_close(method.memory.norm(dim=2), torch.ones(2, 30))
+    for head, count in enumerate((3, 2)):
+        assert method.assignment[head].unique().numel() <= count
+    lengths = method.centroids.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(5))
+    index = torch.tensor([4, 29])
+    before = method.memory.clone()
+    views = [torch.randn(2, 3, 8, 8) for _ in range(2)]
+    method.loss(Batch(views, index)).backward()
+    changed = (method.memory != before).any(-1).nonzero()[:, 1].unique()
+    assert changed.tolist() == [4, 29]
+    method.on_epoch(Corpus())  # from memory, not from plain views again
+    assert (method.memory != before).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (DeepClusterV2, {}, r"30 images into prototypes=\(3000, 3000, 3000\)"),
+        (DeepClusterV2, {"prototypes": ()}, "30 images into"),
+        (SeLa, {}, "30 images into prototypes=3000"),
+        (SeLa, {"prototypes": 3, "heads": 0}, "heads=0"),
+    ],
+)
+def test_more_prototypes_than_samples_are_refused(kind, options, words):
+    with pytest.raises(UserError, match=words):
+        kind(flat(), samples=30, **options)
+
+
+def test_clusterings_refuse_another_dataset():
+    for kind, options in ((DeepClusterV2, {"prototypes": (3,)}), (SeLa, {"prototypes": 3})):
+        with pytest.raises(UserError, match=r"made for 20 images and got 30.*samples=30"):
+            kind(flat(), samples=20, **options).on_epoch(Corpus())
+
+
+def test_sela_relabels_evenly_and_ever_more_seldom():
+    method = SeLa(flat(), samples=30, prototypes=3, heads=2, relabelings=5)
+    done = []
+    for progress in (0.0, 0.02, 0.1, 0.2, 0.3, 0.6, 0.9):
+        method.progress = progress
+        method.on_epoch(Corpus())
+        done.append(int(method.done))
+    assert done == [1, 1, 2, 2, 3, 4, 4]
+    for labels in method.assignment:
+        # the tolerance of the paper's code leaves clusters a little uneven
+        assert labels.bincount(minlength=3).max() <= 20
+
+
+def test_balanced_plan_is_balanced_where_powers_would_vanish():
+    log_p = (torch.randn(60, 4, dtype=torch.float64) * 60).log_softmax(1)
+    plan = balanced_plan(log_p, tolerance=1e-6).exp()
+    torch.testing.assert_close(plan.sum(1), torch.full((60,), 1 / 60, dtype=torch.float64))
+    torch.testing.assert_close(
+        plan.sum(0), torch.full((4,), 0.25, dtype=torch.float64), rtol=1e-4, atol=0
+    )
+
+
+def test_seer_assigns_hard_at_first_if_asked_to_and_says_what_it_needs():
+    method = SEER(flat(), prototypes=4, hidden=(8,), dim=5, hard=0.5, freeze=0.5)
+    scores = torch.randn(6, 4)
+    assert set(method.assign(scores).unique().tolist()) == {0.0, 1.0}
+    method.progress = 0.6
+    assert method.assign(scores).unique().numel() > 2
+    assert [m for m in method.projector if isinstance(m, nn.BatchNorm1d)] == []
+    with pytest.raises(UserError, match="epsilon=0"):
+        SEER(flat(), epsilon=0.0)

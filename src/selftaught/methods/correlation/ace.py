@@ -1,0 +1,81 @@
+"""ACE (Breiman and Friedman, 1985), https://doi.org/10.1080/01621459.1985.10478157."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment, dist
+from selftaught.augment.halves import Halves
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.objectives.whitening import cholesky_whiten
+
+
+class ACE(Method):
+    """Each network learns the conditional expectation of the other's standardized output.
+
+    The classical algorithm finds the most correlated transforms of numbers, and is the function
+    `selftaught.objectives.ace.ace`. For images its smoothers, whose fit is a conditional
+    expectation, become networks under squared error: phi(x) approaches E[theta(y) | x], theta(y)
+    approaches E[phi(x) | y], each with the other standardized and held fixed. With `dim`
+    transforms, standardizing is whitening, and they are the pairs of largest correlation.
+
+    Args:
+        backbone: image encoder of the first view, which is evaluated.
+        dim: number of transforms; a batch has more than twice as many images.
+        pair: what the two views are: halves of a picture, or two random crops with other colours.
+        shared: whether one network serves both views.
+        eps: weight of the identity in the covariance that is whitened, in (0, 1].
+        scale: area of the crops, as fractions of the image.
+        blur: probability, of random crops; 0 for small images.
+    """
+
+    recipe = Recipe("adam", lr=1e-3, batch=256, scaling="none", weight_decay=1e-5)
+    anatomy = Anatomy("head")
+
+    def __init__(
+        self,
+        backbone: Image,
+        dim: int = 16,
+        pair: Literal["halves", "crops"] = "crops",
+        shared: bool = True,
+        eps: float = 1e-3,
+        scale: tuple[float, float] = (0.2, 1.0),
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        if not 0 < eps <= 1:
+            raise UserError(f"eps={eps} must be above 0 and at most 1, so that all can be whitened")
+        self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared
+        self.eps, self.scale, self.blur = eps, scale, blur
+        self.min_batch = 2 * dim + 1
+        self.head = nn.Linear(backbone.dim, dim)
+        self.other = None if shared else Image(**{**backbone.config, "pretrained": False})
+        self.other_head = None if shared else nn.Linear(backbone.dim, dim)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(1.0, "1, nothing of the other view is told"),)
+
+    def views(self, size: int) -> Pipeline:
+        if self.pair == "crops":
+            return augment.simclr(size, 0.5, self.blur, self.scale)
+        return Halves(augment.crop(size, self.scale, flip=0.0))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]."""
+        one, two = batch.views
+        phi = self.head(self.backbone(one))
+        theta = (self.other_head or self.head)((self.other or self.backbone)(two))
+        return self.alternate(phi, theta)
+
+    @full_precision
+    def alternate(self, phi: Tensor, theta: Tensor) -> Tensor:
+        """Mean share of each other's variance that outputs [B, dim] leave unexplained."""
+        phi, theta = dist.gather(phi), dist.gather(theta)
+        with torch.no_grad():
+            of_phi, of_theta = (cholesky_whiten(h, self.eps) for h in (phi, theta))
+        both = (phi - of_theta).square().mean() + (theta - of_phi).square().mean()
+        return both / 2

@@ -1,0 +1,74 @@
+"""DCCA (Andrew et al., 2013), https://proceedings.mlr.press/v28/andrew13.html."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import augment, dist
+from selftaught.augment.halves import Halves
+from selftaught.backbones import Image
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.canonical import canonical_correlations, total_correlation
+
+
+class DCCA(Method):
+    """Two networks, one for each view, whose outputs are as correlated as can be.
+
+    The paper's views are the left and the right halves of digits; its networks of three sigmoid
+    layers and its L-BFGS, RMSprop in ports of its code, are a backbone and Adam here. Published
+    ports maximize other numbers than the sum of the correlations: see `form`.
+
+    Args:
+        backbone: image encoder of the first view, which is evaluated.
+        dim: width of both outputs; a batch has more than twice as many images.
+        pair: what the two views are: halves of a picture, or two random crops with other colours.
+        shared: whether one network serves both views.
+        form: of the correlations: their sum, or what other libraries maximize.
+        regularize: added to the diagonals of both covariances, above 0.
+        scale: area of the crops, as fractions of the image.
+        blur: probability, of random crops; 0 for small images.
+    """
+
+    recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    anatomy = Anatomy("head")
+
+    def __init__(
+        self,
+        backbone: Image,
+        dim: int = 50,
+        pair: Literal["halves", "crops"] = "halves",
+        shared: bool = False,
+        form: Literal["sum", "frobenius", "squares", "largest"] = "sum",
+        regularize: float = 1e-3,
+        scale: tuple[float, float] = (0.8, 1.0),
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared
+        self.form, self.regularize, self.scale, self.blur = form, regularize, scale, blur
+        self.min_batch = 2 * dim + 1
+        self.head = nn.Linear(backbone.dim, dim)
+        self.other = None if shared else Image(**{**backbone.config, "pretrained": False})
+        self.other_head = None if shared else nn.Linear(backbone.dim, dim)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        if self.form != "sum":
+            return ()
+        return (Trivial(-float(self.dim), f"{self.dim} correlations of 1: too few samples"),)
+
+    def views(self, size: int) -> Pipeline:
+        if self.pair == "crops":
+            return augment.simclr(size, 0.5, self.blur, self.scale)
+        return Halves(augment.crop(size, self.scale, flip=0.0))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]."""
+        one, two = batch.views
+        h1 = self.head(self.backbone(one))
+        h2 = (self.other_head or self.head)((self.other or self.backbone)(two))
+        h1, h2 = (
+            dist.gather(h.double() if h.dtype == torch.float64 else h.float()) for h in (h1, h2)
+        )
+        found = canonical_correlations(h1, h2, self.regularize, self.regularize)
+        return -total_correlation(found, self.form)

@@ -1,0 +1,102 @@
+"""DCCAE (Wang et al., 2015), https://proceedings.mlr.press/v37/wangb15.html."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment, dist
+from selftaught.augment.halves import Halves
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.canonical import (
+    canonical_correlations,
+    reconstruction,
+    total_correlation,
+)
+from selftaught.parts import mlp
+
+
+class DCCAE(Method):
+    """DCCA whose outputs must also tell what each view looked like.
+
+    The paper searches the weight of the reconstruction on held-out data; that of a published port,
+    which averages over pixels, is the default of `weight`, and `element_mean` is that average.
+
+    Args:
+        backbone: image encoder of the first view, which is evaluated.
+        dim: width of both outputs; a batch has more than twice as many images.
+        weight: of the reconstruction, at least 0.
+        element_mean: whether the error is the mean over pixels, not their sum.
+        hidden: width of the decoders' hidden layer.
+        side: height in pixels of what is reconstructed, to which views are shrunk.
+        pair: what the two views are: halves of a picture, or two random crops with other colours.
+        regularize: added to the diagonals of both covariances, above 0.
+        scale: area of the crops, as fractions of the image.
+        blur: probability, of random crops; 0 for small images.
+    """
+
+    recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    anatomy = Anatomy("head")
+
+    def __init__(
+        self,
+        backbone: Image,
+        dim: int = 50,
+        weight: float = 0.001,
+        element_mean: bool = False,
+        hidden: int = 1024,
+        side: int = 16,
+        pair: Literal["halves", "crops"] = "halves",
+        regularize: float = 1e-3,
+        scale: tuple[float, float] = (0.8, 1.0),
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        if weight < 0 or side < 2:
+            raise UserError(f"weight={weight} and side={side}: at least 0 and 2 pixels are needed")
+        self.backbone, self.dim, self.weight, self.element_mean = (
+            backbone,
+            dim,
+            weight,
+            element_mean,
+        )
+        self.hidden, self.side, self.pair = hidden, side, pair
+        self.regularize, self.scale, self.blur = regularize, scale, blur
+        self.min_batch = 2 * dim + 1
+        self.other = Image(**{**backbone.config, "pretrained": False})
+        self.head, self.other_head = (nn.Linear(backbone.dim, dim) for _ in range(2))
+        self.shape = (side, side // 2 if pair == "halves" else side)
+        pixels = backbone.channels * self.shape[0] * self.shape[1]
+        self.decoder, self.other_decoder = (mlp(dim, hidden, pixels, norm=False) for _ in range(2))
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        why = f"{self.dim} correlations of 1: too few samples"
+        return (Trivial(-float(self.dim), why, term="correlation"),)
+
+    def views(self, size: int) -> Pipeline:
+        if self.pair == "crops":
+            return augment.simclr(size, 0.5, self.blur, self.scale)
+        return Halves(augment.crop(size, self.scale, flip=0.0))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: two [B, C, H, W]."""
+        one, two = batch.views
+        h1, h2 = self.head(self.backbone(one)), self.other_head(self.other(two))
+        errors = [
+            reconstruction(self.shrunk(x), decode(h), self.element_mean)
+            for x, h, decode in ((one, h1, self.decoder), (two, h2, self.other_decoder))
+        ]
+        found = canonical_correlations(
+            dist.gather(h1), dist.gather(h2), self.regularize, self.regularize
+        )
+        return {
+            "correlation": -total_correlation(found),
+            "reconstruction": self.weight * torch.stack(errors).sum(),
+        }
+
+    def shrunk(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, pixels] that a decoder is to tell."""
+        return F.adaptive_avg_pool2d(x, self.shape).flatten(1)
