@@ -71,6 +71,9 @@ CASES = {
     "msn": Case(
         {"prototypes": 12, "hidden": 32, "dim": 16, "focal_views": 2}, "test_vit", exact_ranks=False
     ),
+    "dcca": Case({"dim": 3}),
+    "dccae": Case({"dim": 3, "hidden": 16, "side": 8, "weight": 0.1}),
+    "ace": Case({"dim": 3}),
     "w_mse": Case({"hidden": 32, "dim": 3, "group": 8}),
     # each process draws the masks of its own batch
     "dinov2": Case(

@@ -57,7 +57,7 @@ def test_w_mse_whitens_each_group_of_each_view(count):
 
 
 def test_whitening_says_what_it_needs():
-    with pytest.raises(UserError, match="group=100 .* dim=64.*set group to 128 or more"):
+    with pytest.raises(UserError, match=r"group=100 .* dim=64.*set group to 128 or more"):
         WMSE(tiny(), group=100)
     with pytest.raises(UserError, match=r"4 samples cannot be whitened in 4 dimensions"):
         cholesky_whiten(torch.randn(4, 4))
@@ -74,7 +74,7 @@ def test_batches_hold_more_samples_than_dimensions(kind):
 
 
 def test_correlation_says_what_it_needs():
-    with pytest.raises(UserError, match="modalities of 8 and 7 samples.*same sample"):
+    with pytest.raises(UserError, match=r"modalities of 8 and 7 samples.*same sample"):
         canonical_correlations(torch.randn(8, 2), torch.randn(7, 2))
     with pytest.raises(UserError, match="5 samples in 5 and 2 dimensions are perfectly"):
         canonical_correlations(torch.randn(5, 5), torch.randn(5, 2))

@@ -82,7 +82,7 @@ def maximal_correlation(joint: np.ndarray) -> Transforms:
     rows, columns = p.sum(1), p.sum(0)
     if min(rows.min(), columns.min()) == 0:
         raise UserError(
-            "a category that never occurs has no transform: leave its row or column out"
+            "a category that never occurs has no transform: leave out its row or column"
         )
     left, values, right = np.linalg.svd(p / np.sqrt(np.outer(rows, columns)))
     # the first pair is that of constants, with correlation 1

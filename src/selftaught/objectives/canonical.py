@@ -21,12 +21,12 @@ def canonical_correlations(h1: Tensor, h2: Tensor, r1: float = 1e-3, r2: float =
         r1, r2: added to the diagonals of the covariances, above 0.
 
     Raises:
-        UserError: unequal lengths, or no more samples than dimensions, where all correlations are 1.
+        UserError: unequal lengths, or no more samples than dimensions: all correlations are 1.
     """
     if len(h1) != len(h2):
         raise UserError(
-            f"two modalities of {len(h1)} and {len(h2)} samples cannot be correlated: row i of both "
-            "must be of the same sample; leave out samples that only one of them has"
+            f"two modalities of {len(h1)} and {len(h2)} samples cannot be correlated: row i of "
+            "both must be of the same sample; leave out samples that only one of them has"
         )
     if len(h1) <= max(h1.shape[1], h2.shape[1]):
         raise UserError(

@@ -20,7 +20,7 @@ def cholesky_whiten(x: Tensor, eps: float = 0.0) -> Tensor:
         UserError: no more samples than dimensions, and no eps.
         TrainingError: the covariance cannot be inverted.
     """
-    if not eps and len(x) <= x.shape[1]:
+    if len(x) < 2 or (not eps and len(x) <= x.shape[1]):
         raise UserError(
             f"{len(x)} samples cannot be whitened in {x.shape[1]} dimensions: take more than "
             f"{x.shape[1]}, better twice as many, or embeddings of fewer dimensions"

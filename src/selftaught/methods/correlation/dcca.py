@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
@@ -55,7 +54,8 @@ class DCCA(Method):
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         if self.form != "sum":
             return ()
-        return (Trivial(-float(self.dim), f"{self.dim} correlations of 1: too few samples"),)
+        why = f"{self.dim} correlations of 1: too few samples"
+        return (Trivial(-float(self.dim), why, collapsed=True),)
 
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
@@ -67,8 +67,7 @@ class DCCA(Method):
         one, two = batch.views
         h1 = self.head(self.backbone(one))
         h2 = (self.other_head or self.head)((self.other or self.backbone)(two))
-        h1, h2 = (
-            dist.gather(h.double() if h.dtype == torch.float64 else h.float()) for h in (h1, h2)
+        found = canonical_correlations(
+            dist.gather(h1), dist.gather(h2), self.regularize, self.regularize
         )
-        found = canonical_correlations(h1, h2, self.regularize, self.regularize)
         return -total_correlation(found, self.form)

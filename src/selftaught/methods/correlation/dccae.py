@@ -57,13 +57,8 @@ class DCCAE(Method):
         super().__init__()
         if weight < 0 or side < 2:
             raise UserError(f"weight={weight} and side={side}: at least 0 and 2 pixels are needed")
-        self.backbone, self.dim, self.weight, self.element_mean = (
-            backbone,
-            dim,
-            weight,
-            element_mean,
-        )
-        self.hidden, self.side, self.pair = hidden, side, pair
+        self.backbone, self.dim, self.hidden, self.side = backbone, dim, hidden, side
+        self.weight, self.element_mean, self.pair = weight, element_mean, pair
         self.regularize, self.scale, self.blur = regularize, scale, blur
         self.min_batch = 2 * dim + 1
         self.other = Image(**{**backbone.config, "pretrained": False})
@@ -74,7 +69,7 @@ class DCCAE(Method):
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         why = f"{self.dim} correlations of 1: too few samples"
-        return (Trivial(-float(self.dim), why, term="correlation"),)
+        return (Trivial(-float(self.dim), why, collapsed=True, term="correlation"),)
 
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
