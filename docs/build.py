@@ -35,7 +35,18 @@ FAMILIES = {
 
 API = {
     "selftaught": ("engine/pretrain.py", "backbones/image.py", "data/opening.py", "data/check.py"),
-    "selftaught.evaluate": ("evaluate/features.py", "evaluate/scores.py", "evaluate/floors.py"),
+    "selftaught.evaluate": (
+        "evaluate/comparing.py",
+        "evaluate/features.py",
+        "evaluate/scores.py",
+        "evaluate/classifiers.py",
+        "evaluate/few_labels.py",
+        "evaluate/finding.py",
+        "evaluate/clusters.py",
+        "evaluate/corrupted.py",
+        "evaluate/places.py",
+        "evaluate/floors.py",
+    ),
     "selftaught.export": ("export/conversion.py", "export/encoder.py", "export/timm.py"),
     "selftaught.augment": (
         "augment/presets.py",

@@ -19,7 +19,7 @@ from selftaught.data.selection import select
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import UserError
 from selftaught.evaluate.commands import bar
-from selftaught.evaluate.comparing import labelled
+from selftaught.evaluate.comparing import PROBES, labelled
 from selftaught.evaluate.features import (
     Embeddings,
     Encoder,
@@ -105,7 +105,7 @@ def evaluate_command(
     if out is not None and out.suffix != ".json":
         raise UserError(f"{out} must end in .json")
     if not probes:
-        raise UserError(f"probes must name some of {', '.join((*evaluate.PROBES, 'finetune'))}")
+        raise UserError(f"probes must name some of {', '.join((*PROBES, 'finetune'))}")
     network = resolve(encoder, size)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time

@@ -6,19 +6,17 @@ train = evaluate.embed(encoder, "train/")            # features, labels; one pas
 evaluate.knn(train, evaluate.embed(encoder, "test/"), k=20)
 evaluate.probe((x, y), (x_test, y_test))             # arrays of your own
 evaluate.knn("train/", "test/", encoder="vit_small_patch16_224")    # a timm model
+evaluate.compare(module, "train/", probes=["linear", "lowshot"])    # any torch module
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selftaught.evaluate.changes import COPIES as COPIES
-    from selftaught.evaluate.changes import CORRUPTIONS as CORRUPTIONS
     from selftaught.evaluate.classifiers import linear as linear
     from selftaught.evaluate.classifiers import logistic as logistic
     from selftaught.evaluate.clusters import cluster as cluster
     from selftaught.evaluate.commands import embed_command as embed_command
-    from selftaught.evaluate.comparing import PROBES as PROBES
     from selftaught.evaluate.comparing import compare as compare
     from selftaught.evaluate.corrupted import robustness as robustness
     from selftaught.evaluate.features import Embeddings as Embeddings
@@ -45,10 +43,9 @@ _MODULE = {
     **dict.fromkeys(("copies", "retrieval"), "finding"),
     **dict.fromkeys(("cluster",), "clusters"),
     **dict.fromkeys(("segment",), "places"),
-    **dict.fromkeys(("COPIES", "CORRUPTIONS"), "changes"),
     **dict.fromkeys(("robustness",), "corrupted"),
     **dict.fromkeys(("Comparison",), "floors"),
-    **dict.fromkeys(("PROBES", "compare"), "comparing"),
+    **dict.fromkeys(("compare",), "comparing"),
     **dict.fromkeys(("embed_command",), "commands"),
 }
 

@@ -229,5 +229,6 @@ class Comparison:
                 yield f"  {', '.join(parts)}"
         for saving in self.savings:
             yield f"{saving}."
-        yield f"Pixels: the mean of each image removed. Intervals: 95 %. {self.seconds:.0f} s."
+        pixels = "Pixels: the mean of each image removed. " if FLOORS[1] in self.scores else ""
+        yield f"{pixels}Intervals: 95 %. {self.seconds:.0f} s."
         yield self.verdict
