@@ -1,6 +1,9 @@
 """The page: complete, safe to open, and made of whatever a run left behind."""
 
+import base64
+import hashlib
 import html.parser
+import io
 import json
 import math
 import re
@@ -10,24 +13,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from pyarrow import parquet
+from rich.console import Console
 
-from selftaught import evaluate, export, report
+from selftaught import augment, evaluate, export, report
 from selftaught.backbones import Image
+from selftaught.data import open_data
 from selftaught.errors import UserError
-from selftaught.report import charts, pictures
+from selftaught.report import charts, local, plane, seen
 from selftaught.report.folder import read
+from selftaught.report.gallery import Cell, Gallery, save
+from selftaught.report.pictures import encode, sprite
 
 EVIL = "<script>alert(1)</script>&\"'.png"
 
 
 class Reader(html.parser.HTMLParser):
-    """Checks that tags nest, and keeps tags, text and attributes."""
+    """Checks that tags nest, and keeps tags, text and attributes; scripts apart."""
 
     void = ("meta", "img", "path", "rect", "circle")
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.words, self.links = [], [], [], []
+        self.open, self.tags, self.words, self.links, self.scripts = [], [], [], [], []
         self.feed(text)
         assert self.open == []
 
@@ -45,7 +53,7 @@ class Reader(html.parser.HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(data)
+        (self.scripts if self.open[-1:] == ["script"] else self.words).append(data)
 
     @property
     def text(self):
@@ -113,7 +121,15 @@ def test_everything_is_on_the_page(run):
         "attract",
         "learning rate",
         "2 views of 32 x 32 px",
-        "among 21 of 21",
+        "most similar among 21 of 21",
+        "21 of 21 images, placed by principal components",
+        "uvx embedding-atlas",
+        "Most similar pairs",
+        "Images that resemble no other",
+        "three strongest directions",
+        "2: ants (11), bees (10)",
+        "50 px",
+        "PNG",
         "neighbours have the class of their query",
         "1 files could not be read",
         "ends too early",
@@ -125,18 +141,28 @@ def test_everything_is_on_the_page(run):
     ):
         assert words in found.text, words
     assert found.tags.count("svg") == 7
-    assert found.tags.count("img") == 5 * 2 + pictures.QUERIES * (1 + pictures.NEAR)
+    assert found.tags.count("canvas") == 2
+    assert found.tags.count("img") == 5 * 2 + 12 * (1 + seen.NEAR) + 1 + 8 * 2 + 12 * 2 + 12
+    assert "Not on this page" not in found.text
     assert 'class="missing"' not in (run / "report.html").read_text()
+    anchors = [link for link in found.links if link.startswith("#")]
+    assert len(anchors) == found.tags.count("section") == 10
+    assert all(f'id="{a[1:]}"' in (run / "report.html").read_text() for a in anchors)
 
 
-def test_nothing_on_the_page_leaves_the_machine_or_runs(run):
+def test_nothing_on_the_page_leaves_the_machine_and_one_script_runs(run):
     found = page(run)
-    assert "script" not in found.tags
-    assert "link" not in found.tags
-    assert all(link.startswith("data:image/") for link in found.links)
     text = (run / "report.html").read_text()
-    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
-    assert not re.search(r"url\(|@import", text)
+    data, script = re.findall(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)
+    assert [data, script] == found.scripts
+    assert text.count('<script type="application/json">') == 1
+    json.loads(data)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"img-src data:; style-src 'unsafe-inline';\n script-src 'sha256-{allowed}'"
+    assert f"default-src 'none'; {policy}" in text
+    assert "link" not in found.tags
+    assert all(link.startswith(("data:image/", "#")) for link in found.links)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp|WebSocket", text)
     # The only address is a name: that of no document.
     assert "http://" not in text
     assert "https://" not in text
@@ -161,9 +187,9 @@ def test_every_text_from_outside_is_escaped(run, photos):
     about = json.loads((run / "encoder.json").read_text())
     (run / "encoder.json").write_text(json.dumps({**about, "timm": evil}))
     found = page(run)
-    assert "script" not in found.tags
-    assert "<script>" not in (run / "report.html").read_text()
+    assert found.tags.count("script") == (run / "report.html").read_text().count("<script") == 2
     assert evil in found.text
+    assert any("\\u003cscript>alert(1)" in text for text in found.scripts)  # a name of a file
 
 
 def test_names_that_are_no_text(run):
@@ -176,10 +202,10 @@ def test_names_that_are_no_text(run):
     ("name", "words"),
     [
         ("scores.json", "Not scored."),
-        ("scores.json", "No scores: the data had no labels"),
+        ("scores.json", "the data had no labels, or evaluation was switched off"),
         ("metrics.csv", "no step was recorded"),
         ("views.npz", "the views were not kept"),
-        ("encoder.json", "the run is not finished"),
+        ("encoder.json", "no encoder was saved: the run is not finished"),
         ("encoder.json", "--resume"),
         ("encoder.safetensors", "encoder.safetensors is missing"),
         ("bad_files.csv", "every file that was read could be read"),
@@ -214,31 +240,96 @@ def test_any_number_of_channels(tmp_path, channels):
     np.savez(run / "views.npz", view0=rng.integers(0, 255, (3, channels, 32, 32), np.uint8))
     data = rng.integers(0, 255, (20, 30, 40, channels), np.uint8)
     found = page(run, data)
-    assert found.tags.count("img") == 3 + pictures.QUERIES * (1 + pictures.NEAR)
-    assert ("channels" in found.text.split("What it was trained on")[1][:200]) == (channels > 1)
+    assert found.tags.count("img") == 3 + 12 * (1 + seen.NEAR) + 1 + 8 * 2 + 12 * 2 + 12
+    assert (f"of {channels} channels" in found.text) == (channels > 1)
 
 
-def test_data_that_is_gone_is_said(run):
+def test_data_that_is_gone_is_said_and_can_be_given(run, photos):
     text = (run / "run.yaml").read_text()
     (run / "run.yaml").write_text(re.sub("data: .*", "data: /nowhere/photos", text))
-    assert "could not be computed" in page(run).text
+    found = page(run)
+    assert "Not on this page" in found.text
+    assert "if the data has moved, say where it is with --data" in found.text
+    assert "canvas" not in found.tags
+    assert "Map" in page(run, photos).text
+    assert "Not on this page" not in page(run, photos).text
+    with pytest.raises(UserError, match="does not exist"):
+        report.write(run, "/nowhere/else")
 
 
-def test_neighbours_are_those_of_the_features(run, photos):
-    found = pictures.neighbours(read(run))
-    features = evaluate.embed(run, photos)
-    x = features.features / np.linalg.norm(features.features, axis=1, keepdims=True)
-    from selftaught.data import open_data
+def test_how_many_images_are_looked_at(run):
+    assert len(seen.look(read(run), images=12)) == 12
+    for images in (1, 10_001):
+        with pytest.raises(UserError, match=f"--images {images} must be from 2 to 10,000"):
+            report.write(run, images=images)
 
+
+def test_a_slow_network_is_shown_fewer_images(run, monkeypatch):
+    network = export.load(run)
+    ticks = iter(range(0, 10**6, 100 * torch.get_num_threads()))
+    monkeypatch.setattr("time.process_time", lambda: next(ticks))
+    assert seen._affordable(network, torch.device("cpu")) == 200
+
+
+def test_what_is_seen_is_what_the_encoder_says(run, photos):
+    found = seen.look(read(run))
+    features = evaluate.embed(run, photos).features
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     samples = open_data(photos)
-    names = {samples.name(i): row for i, row in zip(features.index, x)}
-    for query, *near in found.rows:
-        similarity = sorted(
-            (float(names[query.name] @ v) for n, v in names.items() if n != query.name)
-        )
-        assert [n.similarity for n in near] == pytest.approx(similarity[::-1][:8], abs=1e-5)
-        assert all(n.same == (n.name.split("/")[0] == query.name.split("/")[0]) for n in near)
-    assert pictures.neighbours(read(run)) == found
+    assert [found.name(i) for i in range(21)] == [samples.name(i) for i in range(21)]
+    np.testing.assert_allclose(found.unit, unit, atol=1e-5)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -1)
+    np.testing.assert_allclose(found.similarity, -np.sort(-cosines, 1)[:, :8], atol=1e-5)
+    np.testing.assert_allclose(
+        np.take_along_axis(cosines, found.near, 1), found.similarity, atol=1e-5
+    )
+    assert [found.label(i) for i in (0, 20)] == ["ants", "bees"]
+    assert np.array_equal(found.small[0], augment.plain(32)(samples.read(0)))
+
+
+def test_copies_are_the_most_similar_pair(run):
+    found = page(run).text.split("Most similar pairs")[1]
+    assert "1.000" in found[:60]  # one photo is there twice, under an evil name
+
+
+def test_the_map_is_also_a_table_for_an_explorer(run):
+    page(run)
+    table = parquet.read_table(run / "embeddings.parquet").to_pylist()
+    found = seen.look(read(run))
+    assert len(table) == 21
+    assert set(table[0]) == {"name", "x", "y", "image", "neighbors", "class"}
+    for i, row in enumerate(table):
+        assert Picture.open(io.BytesIO(row["image"]["bytes"])).size == (32, 32)
+        assert row["neighbors"]["ids"] == found.near[i].tolist()
+        assert row["neighbors"]["distances"] == pytest.approx(1 - found.similarity[i], abs=1e-6)
+        assert row["class"] == found.label(i)
+
+
+def test_a_gallery_is_a_section(run):
+    data, kind = encode(np.zeros((3, 32, 32), np.uint8))
+    cells = (Cell(data, kind, "seen", ""), Cell(data, kind, "painted", EVIL))
+    save(run, [Gallery("Repairs", "How to read them.", (("", cells), ("", cells)))])
+    found = page(run)
+    assert "Repairs" in found.text
+    assert "How to read them." in found.text
+    assert f"painted: {EVIL}" in found.text
+
+
+def test_the_doctor_speaks_first_with_causes_and_remedy(run):
+    finding = {"name": "collapse", "says": "it fell", "causes": ["a", EVIL], "remedy": "mend it"}
+    diagnosis = {
+        "verdict": "failed",
+        "evidence": ["the rank is 1"],
+        "standing": ["collapse"],
+        "findings": [{**finding, "step": 7}],
+    }
+    (run / "diagnosis.json").write_text(json.dumps(diagnosis))
+    words = page(run).text
+    order = [
+        words.index(w) for w in ("training failed", "rank is 1", "it fell", "mend it", "Curves")
+    ]
+    assert order == sorted(order)
 
 
 def test_no_run_is_refused(tmp_path):
@@ -246,6 +337,172 @@ def test_no_run_is_refused(tmp_path):
         report.write(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no run"):
         report.write(tmp_path)
+
+
+# the map and local features ------------------------------------------------------------------
+
+
+def test_groups_are_apart_on_the_map():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 16))
+    which = rng.integers(0, 3, 150)
+    unit = centres[which] + 0.05 * rng.normal(size=(150, 16))
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float32)
+    found = plane.project(unit)
+    assert found is not None
+    assert found.shape == (150, 2)
+    distance = np.linalg.norm(found[:, None] - found[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert (which[distance.argmin(1)] == which).all()
+    again = plane.project(unit)
+    assert again is not None
+    assert np.array_equal(found, again)
+
+
+@pytest.mark.parametrize("count", [2, 3, 49, 50, 60])
+def test_any_number_of_points_has_a_map(count):
+    unit = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
+    found = plane.project(unit)
+    assert found is not None
+    assert found.shape == (count, 2)
+    assert np.isfinite(found).all()
+
+
+def test_features_that_are_all_the_same_have_no_map():
+    assert plane.project(np.ones((80, 4), np.float32) / 2) is None
+    line = np.zeros((60, 4), np.float32)
+    line[:, 0] = np.linspace(-1, 1, 60)
+    found = plane.project(line)
+    assert found is not None
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
+def test_principal_components_are_those_of_the_svd(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(plane.principal(x, 3)), np.abs(u * s)[:, :3], atol=1e-9)
+    assert plane.principal(np.repeat(x[:1], 5, 0), 3).shape == (5, 0)
+
+
+def test_local_features_that_are_alike_have_one_colour():
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(3, 12)).astype(np.float32)
+    which = rng.integers(0, 3, (2, 16))
+    colours = local.coloured(kinds[which], (4, 4))
+    assert colours.shape == (2, 3, 4, 4)
+    flat = colours.transpose(0, 2, 3, 1).reshape(2, 16, 3)
+    for kind in range(3):
+        assert len(np.unique(flat[which == kind], axis=0)) == 1
+    assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_token", [True, False])
+def test_attention_is_that_of_the_last_block(class_token):
+    torch.manual_seed(0)
+    network = Image("test_vit", 32, pool="mean", class_token=class_token).eval()
+    x = torch.randn(2, 3, 32, 32)
+    found = network.attention(x)
+    assert found.shape == (2, network.heads, 64)
+    block, kept = network.net.blocks[-1], []
+    block.attn.fused_attn = False
+    block.attn.attn_drop.register_forward_hook(lambda m, inputs, _: kept.append(inputs[0]))
+    network.features(x)
+    rows = kept[0][:, :, :1] if class_token else kept[0][:, :, network.prefix :]
+    torch.testing.assert_close(found, rows.mean(2)[..., network.prefix :])
+
+
+def test_transformers_show_attention_and_networks_without_cells_nothing(run, photos):
+    export.save(Image("test_vit", 32), run)
+    words = page(run).text
+    assert "Attention is the last block's" in words
+    assert "head 1" in words
+
+
+def test_a_sprite_holds_each_image_in_its_place():
+    images = np.zeros((5, 1, 8, 8), np.uint8) + np.arange(0, 250, 50, np.uint8)[:, None, None, None]
+    url, columns = sprite(images, 16)
+    sheet = np.asarray(Picture.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+    assert (columns, sheet.shape) == (3, (32, 48, 3))
+    centres = [sheet[8 + 16 * (i // 3), 8 + 16 * (i % 3), 0] for i in range(5)]
+    np.testing.assert_allclose(centres, images[:, 0, 0, 0], atol=4)
+
+
+# runs side by side ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    text = (other / "run.yaml").read_text()
+    (other / "run.yaml").write_text(text.replace("epochs: 7", "epochs: 9, note: <script>"))
+    return run, other
+
+
+def test_runs_side_by_side(two, tmp_path, capsys):
+    out = tmp_path / "both.html"
+    found = report.compare(two, out)
+    scores = json.loads((two[0] / "scores.json").read_text())["scores"]
+    rows = {row[0]: row[1:] for row in found.overview[1:]}
+    assert found.overview[0] == ["", "run", "other"]
+    assert rows["epochs"] == ["7", "9"]
+    assert rows["k-NN %"][0].startswith(f"{scores[0]['value']:.1f} (")
+    assert set(rows) >= {"method", "encoder", "k-NN above floor", "probe floor %", "last loss"}
+    assert found.settings[1:] == [["training.epochs", "7", "9"], ["training.note", "–", "<script>"]]
+    assert found.warning == ""
+    read = Reader(out.read_text())
+    for words in (
+        "2 runs",
+        "Settings that differ",
+        "training.epochs",
+        "k-NN, per cent right",
+        "loss",
+    ):
+        assert words in read.text, words
+    assert read.tags.count("svg") == 2 + 3
+    assert out.read_text().count("<script") == 1
+    Console(width=80).print(found)
+    printed = capsys.readouterr().out
+    assert "training.epochs" in printed
+    assert "both.html" in printed.replace("\n", "")
+
+
+def test_scores_of_different_tests_are_not_comparable(two, tmp_path):
+    scores = json.loads((two[1] / "scores.json").read_text())
+    for score in scores["scores"]:
+        score["protocol"] = "900 train, 99 test, 2 classes; cosine"
+    (two[1] / "scores.json").write_text(json.dumps(scores))
+    assert "different tests" in report.compare(two, tmp_path / "x.html").warning
+
+
+def test_runs_that_left_little(two, tmp_path):
+    for name in ("scores.json", "metrics.csv", "encoder.json", "views.npz"):
+        (two[1] / name).unlink()
+    found = report.compare(two, tmp_path / "x.html")
+    assert {row[0]: row[2] for row in found.overview}["k-NN %"] == "–"
+    for path in two:
+        (path / "metrics.csv").unlink(missing_ok=True)
+        (path / "scores.json").unlink(missing_ok=True)
+    report.compare(two, tmp_path / "x.html")
+    assert "no run was scored" in (tmp_path / "x.html").read_text()
+
+
+def test_comparisons_that_cannot_be_are_refused(two, tmp_path):
+    with pytest.raises(UserError, match="two runs or more, got 1"):
+        report.compare(two[:1])
+    with pytest.raises(UserError, match="names a run twice"):
+        report.compare([two[0], two[0]])
+    with pytest.raises(UserError, match="holds no run"):
+        report.compare([two[0], tmp_path])
+    with pytest.raises(UserError, match=r"must end in \.html"):
+        report.compare(two, tmp_path / "x.txt")
+
+
+def test_runs_with_the_same_settings(run, tmp_path):
+    again = shutil.copytree(run, tmp_path / "again")
+    report.compare([run, again], tmp_path / "x.html")
+    assert "all settings are the same" in (tmp_path / "x.html").read_text()
 
 
 # charts --------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from selftaught.signature import Parameter
 
 
 class Positional(NamedTuple):
-    """An argument that is given by its place."""
+    """An argument that is given by its place; `many`: the last may be given several times."""
 
     name: str
     doc: str
+    many: bool = False
 
 
 class Option(NamedTuple):
@@ -82,7 +83,8 @@ class Parser(argparse.ArgumentParser):
         examples: Sequence[str] = (),
         notes: str = "",
     ):
-        usage = " ".join([command, *(p.name.upper() for p in positionals), "[options]"])
+        words = (f"{p.name.upper()} ..." if p.many else p.name.upper() for p in positionals)
+        usage = " ".join([command, *words, "[options]"])
         shown = ["examples:", *(f"  {e}" for e in examples)] if examples else []
         super().__init__(
             prog=command,
@@ -98,7 +100,10 @@ class Parser(argparse.ArgumentParser):
         arguments = self.add_argument_group("arguments")
         for p in positionals:
             arguments.add_argument(
-                p.name, nargs="?", metavar=p.name.upper(), help=p.doc.replace("%", "%%")
+                p.name,
+                nargs="*" if p.many else "?",
+                metavar=p.name.upper(),
+                help=p.doc.replace("%", "%%"),
             )
         for group in groups:
             target = self.add_argument_group(group.title)
@@ -116,7 +121,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message.removeprefix('argument ')}")
 
-    def read(self, argv: Sequence[str]) -> tuple[list[str | None], dict[str, dict[str, Any]]]:
+    def read(self, argv: Sequence[str]) -> tuple[list[Any], dict[str, dict[str, Any]]]:
         """The values by place, and those of options that were given, by section.
 
         Raises:

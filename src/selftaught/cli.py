@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from selftaught import __version__, config, methods
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
@@ -36,7 +36,7 @@ CONFIG = Parameter(
     None,
     "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
 )
-NAMES = ("demo", "check", "pretrain", "evaluate", "embed", "report", "export", "methods")
+NAMES = ("demo", "check", "pretrain", "evaluate", "embed", "report", "compare", "export", "methods")
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
@@ -106,6 +106,7 @@ def overview() -> str:
             "selftaught check photos/",
             "selftaught pretrain simclr photos/ --epochs 100",
             "selftaught evaluate runs/simclr-photos labelled/",
+            "selftaught compare runs/simclr-photos runs/dino-photos",
         ),
         notes="\n".join(["commands (each has --help):", *lines, "", ""]),
     ).format_help()
@@ -305,18 +306,20 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
     parser = Parser(
         f"selftaught {name}",
         command.signature.summary,
-        [Positional(p.name, p.doc) for p in needed],
+        [Positional(p.name, p.doc, get_origin(p.type) is tuple) for p in needed],
         [Group("settings", options(optional))],
         command.examples,
     )
     words, given = parser.read(argv)
     for parameter, word in zip(needed, words, strict=True):
-        if word is None:
+        if not word:
             raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
     values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
     for key in ("data", "test", "run"):
         if values.get(key):
             _exists(values[key])
+    for run in values.get("runs", ()):
+        _exists(run)
     return values
 
 
@@ -404,7 +407,19 @@ COMMANDS = {
         ),
     ),
     "report": Command(
-        "report/page.py", "write", _show_report, ("selftaught report runs/simclr-photos",)
+        "report/commands.py",
+        "report_command",
+        _show_report,
+        (
+            "selftaught report runs/simclr-photos",
+            "selftaught report runs/simclr-photos --data moved/photos/ --images 5000",
+        ),
+    ),
+    "compare": Command(
+        "report/commands.py",
+        "compare_command",
+        _show,
+        ("selftaught compare runs/simclr-photos runs/dino-photos --out both.html",),
     ),
     "export": Command(
         "export/conversion.py",

@@ -297,6 +297,26 @@ class Image(nn.Module):
         tokens = net.norm_pre(net.pos_drop(torch.cat([*extra, tokens], 1)))
         return net.norm(net.blocks(tokens)), grid
 
+    def attention(self, x: Tensor) -> Tensor:
+        """[B, heads, N] how the last block of a plain ViT looks at the patches of images x.
+
+        It is the class token's attention, or without one the mean of the patches'; what goes to
+        class token and registers is left out, so that a row sums to 1 at most. Call it in
+        evaluation mode.
+        """
+        seen: list[Tensor] = []
+        layer = cast(Any, self._vit().blocks[-1]).attn
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.tokens(x)
+        finally:
+            hook.remove()
+        parts = layer.qkv(seen[0]).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys = layer.q_norm(parts[0]), layer.k_norm(parts[1])
+        queries = queries[:, :, :1] if self._vit().has_class_token else queries[:, :, self.prefix :]
+        weights = (queries @ keys.mT * layer.scale).softmax(-1)
+        return weights.mean(2)[..., self.prefix :]
+
     def _seen(self, x: Tensor) -> Tensor:
         """What the first layer is shown of images x."""
         return sobel(x) if self.edges else x

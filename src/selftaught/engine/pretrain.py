@@ -718,7 +718,7 @@ def _finish(
             if isinstance(loop.guard, Guard):
                 loop.guard.compare(loop.guard.score(), "at the end")
             log.info("%s", _rendered(comparison))
-    report.write(out)
+    report.write(out, samples)
 
 
 def _rendered(table: Any) -> str:

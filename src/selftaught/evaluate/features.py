@@ -478,7 +478,6 @@ def _npy(out: Path, found: Embeddings, samples: Samples) -> None:
 
 def _parquet(out: Path, found: Embeddings, samples: Samples) -> None:
     import pyarrow as pa
-    from pyarrow import parquet
 
     flat = pa.array(np.ascontiguousarray(found.features).reshape(-1))
     columns: dict[str, Any] = {
@@ -491,4 +490,12 @@ def _parquet(out: Path, found: Embeddings, samples: Samples) -> None:
         if found.classes is not None:
             names = found.classes
             columns["class"] = [names[i] if i >= 0 else None for i in found.labels]
-    parquet.write_table(pa.table(columns), out)
+    write_table(out, columns)
+
+
+def write_table(out: Path, columns: Mapping[str, Any]) -> None:
+    """Columns of equal length as Parquet; lists of dicts become structs, None is no value."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(dict(columns)), out)

@@ -1,0 +1,322 @@
+"""Sections that follow from the files of a run folder alone, and the top of the page."""
+
+import math
+import platform
+import shlex
+from datetime import datetime
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from selftaught.report import charts
+from selftaught.report.folder import Run
+from selftaught.report.gallery import load
+from selftaught.report.html import (
+    Missing,
+    Section,
+    dicts,
+    figure,
+    mapping,
+    missing,
+    pair,
+    real,
+    strip,
+    table,
+    texts,
+)
+from selftaught.report.pictures import data_url, url
+
+_ROWS = 8
+"""Samples whose views are shown."""
+_VIEWS = 12
+"""Views shown of each."""
+_OWN = ("epoch", "progress", "lr", "weight_decay", "gradient_norm", "images_per_second")
+"""Columns of metrics.csv that are no term of the loss."""
+
+
+def title(run: Run) -> str:
+    """What was trained on what."""
+    method = run.settings.get("method")
+    data = Path(str(run.settings.get("data", ""))).name
+    return f"{method} on {data}" if method and data else run.path.resolve().name
+
+
+def header(run: Run) -> str:
+    """Title, encoder, folder and date."""
+    about = mapping((run.encoder or {}).get("encoder") or run.settings.get("backbone"))
+    facts = [
+        f"{about['name']}, {about.get('size')} px" if "name" in about else "",
+        f"run folder {run.path}",
+        datetime.fromtimestamp(_modified(run.path)).strftime("%d %B %Y, %H:%M"),
+    ]
+    line = " · ".join(escape(f) for f in facts if f)
+    return f'<h1>{escape(title(run))}</h1><p class="soft">{line}</p>'
+
+
+def _modified(folder: Path) -> float:
+    """When training last wrote: a report that is written again keeps its date."""
+    names = ("run.yaml", "metrics.csv", "encoder.json", "scores.json")
+    files = [folder / name for name in names]
+    return max(f.stat().st_mtime for f in files if f.exists())
+
+
+def tiles(run: Run) -> str:
+    """The numbers that one looks for first."""
+    tiles: list[tuple[str, str]] = []
+    if run.scores:
+        for m in dicts(run.scores.get("margins")):
+            tiles.append((f"{m.get('score')} above floor", f"{real(m.get('points')):+.1f} points"))
+    last = {name: _last(points) for name, points in run.curves.items()}
+    training = mapping(run.settings.get("training"))
+    for label, value in (
+        ("final loss", last.get("loss")),
+        ("epochs", training.get("epochs")),
+        ("progress", None if last.get("progress") in (None, 1.0) else last["progress"]),
+        ("images per second", _median(run.curves.get("images_per_second", []))),
+    ):
+        if isinstance(value, int | float) and math.isfinite(value):
+            text = f"{value:.0%}" if label == "progress" else _short(value)
+            tiles.append((label, text))
+    if "batch" in training:
+        tiles.append(("batch", str(training["batch"])))
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles
+    )
+    return f'<dl class="tiles">{cells}</dl>' if cells else ""
+
+
+_SPOKEN = {
+    "healthy": ("above", "The training is healthy."),
+    "doubtful": ("unclear", "The training is doubtful."),
+    "failed": ("below", "The training failed."),
+}
+
+
+def doctor(run: Run) -> str:
+    """What the doctor says: verdict, evidence, and what was found with causes and remedies."""
+    said = run.diagnosis or {}
+    if said.get("verdict") not in _SPOKEN:
+        return ""
+    style, words = _SPOKEN[said["verdict"]]
+    points = "".join(f"<li>{escape(e[:1].upper() + e[1:])}.</li>" for e in texts(said, "evidence"))
+    standing = texts(said, "standing")
+    found = "".join(_finding(f, f.get("name") in standing) for f in dicts(said.get("findings")))
+    return f'<div class="verdict {style}"><strong>{words}</strong><ul>{points}</ul>{found}</div>'
+
+
+def _finding(finding: dict[str, Any], stands: bool) -> str:
+    causes = finding.get("causes")
+    items = (
+        "".join(f"<li>{escape(str(c))}</li>" for c in causes) if isinstance(causes, list) else ""
+    )
+    when = f"step {finding.get('step')}" + ("" if stands else ", and not at the end")
+    return (
+        f"<details{' open' if stands else ''}>"
+        f"<summary>{escape(str(finding.get('name')))} ({escape(when)})</summary>"
+        f"<p>{escape(str(finding.get('says')))}.</p>"
+        + (f"<p>Likely causes, the likeliest first:</p><ol>{items}</ol>" if items else "")
+        + (f"<p>What to do: {escape(str(finding['remedy']))}.</p>" if finding.get("remedy") else "")
+        + "</details>"
+    )
+
+
+def verdict(run: Run) -> str:
+    """Whether it learned, by its scores beside their floors."""
+    if not run.scores or not isinstance(run.scores.get("verdict"), str):
+        return (
+            '<div class="verdict"><strong>Not scored.</strong><p>Whether it learned cannot be said '
+            "without labels: a falling loss alone is no evidence. A few hundred labelled images "
+            "are enough; the command is below, under “What to do next”.</p></div>"
+        )
+    head, _, rest = run.scores["verdict"].partition(": ")
+    first, _, others = rest.partition(". ")
+    kinds = {m.get("verdict") for m in dicts(run.scores.get("margins"))}
+    style = "above" if kinds == {"above"} else "below" if kinds == {"below"} else "unclear"
+    return (
+        f'<div class="verdict {style}"><strong>{escape(head)}: {escape(first)}.</strong>'
+        f"<p>{escape(others)}</p></div>"
+    )
+
+
+def scores(run: Run) -> Section | Missing:
+    """Bars of the encoder and of its floors, for each score."""
+    rows, name = dicts((run.scores or {}).get("scores")), "Scores against floors"
+    if not rows:
+        return Missing(name, "the data had no labels, or evaluation was switched off")
+    parts = []
+    for name in dict.fromkeys(str(r.get("score")) for r in rows):
+        mine = [r for r in rows if str(r.get("score")) == name]
+        chart = charts.bars(
+            [
+                (
+                    str(r.get("features")),
+                    real(r.get("value")),
+                    pair(r.get("interval")),
+                    i == 0,
+                )
+                for i, r in enumerate(mine)
+            ]
+        )
+        protocol = escape(str(mine[0].get("protocol", "")))
+        parts.append(
+            f"<div><h3>{escape(name)}, per cent right</h3>{chart}"
+            f'<p class="note">{protocol}</p></div>'
+        )
+    note = (
+        "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, and the same "
+        "network untrained. Whiskers are 95 % intervals. An encoder that is not above all floors "
+        "has learned nothing that is of use here."
+    )
+    return Section("Scores against floors", f'<div class="grid2">{"".join(parts)}</div>', note)
+
+
+def curves(run: Run) -> Section | Missing:
+    """Loss, its terms, rates and speed over steps."""
+    curves = {n: p for n, p in run.curves.items() if any(math.isfinite(y) for _, y in p)}
+    if "loss" not in curves:
+        return Missing("Curves", "there is no metrics.csv with a loss: no step was recorded")
+    loss = curves["loss"]
+    parts = [
+        ("loss", charts.lines({"raw": loss, "smooth": charts.smooth(loss)}, "raw and smooth"), [])
+    ]
+    terms = {n: p for n, p in curves.items() if n not in (*_OWN, "loss", "data_wait")}
+    if terms:
+        parts.append(("terms of the loss", charts.lines(terms), list(terms)))
+    waits = [(x, 100 * y) for x, y in curves.get("data_wait", [])]
+    for title, points in (
+        ("learning rate", curves.get("lr")),
+        ("gradient norm", curves.get("gradient_norm")),
+        ("images per second", curves.get("images_per_second")),
+        ("time spent waiting for data, %", waits),
+    ):
+        if points:
+            parts.append((title, charts.lines({title: points}), []))
+    grid = "".join(
+        f"<div><h3>{escape(title)}</h3>{chart}{_key(names)}</div>" for title, chart, names in parts
+    )
+    note = f"Over steps; {len(loss)} rows in metrics.csv."
+    if len(loss) == 1:
+        note += " A single row makes a point, not a curve."
+    return Section("Curves", f'<div class="grid2">{grid}</div>', note)
+
+
+def _key(names: list[str]) -> str:
+    items = "".join(f'<i class="s{i % 6}"></i>{escape(n)}' for i, n in enumerate(names))
+    return f'<p class="key">{items}</p>' if names else ""
+
+
+def views(run: Run) -> Section | Missing:
+    """Images as the method saw them."""
+    if not run.views:
+        return Missing("What it was trained on", "there is no views.npz: the views were not kept")
+    shown = dict(list(run.views.items())[:_VIEWS])
+    count = min(_ROWS, *(len(v) for v in shown.values()))
+    strips = []
+    for i in range(count):
+        cells = (
+            figure(data_url(v[i]), f"view {n} of image {i + 1}", f"view {n}")
+            for n, v in enumerate(shown.values(), 1)
+        )
+        strips.append(strip(cells, style="sample"))
+    sizes = ", ".join(sorted({f"{v.shape[3]} x {v.shape[2]} px" for v in run.views.values()}))
+    note = (
+        f"Each group is one image as the method saw it in the first epoch: {len(run.views)} "
+        f"view{'s' if len(run.views) > 1 else ''} of {sizes}"
+        + (f", of which {_VIEWS} are shown" if len(run.views) > _VIEWS else "")
+        + _channels(next(iter(run.views.values())).shape[1])
+        + ". If you cannot tell what an image is from its views, the views are too strong."
+    )
+    return Section("What it was trained on", f'<div class="samples">{"".join(strips)}</div>', note)
+
+
+def _channels(count: int) -> str:
+    if count in (1, 3):
+        return ""
+    return f"; of {count} channels {'the first 3' if count > 3 else 'the first'} shown"
+
+
+def galleries(run: Run) -> list[Section]:
+    """What the method itself left to be shown."""
+    sections = []
+    for gallery in load(run.path):
+        # rows with names have many pictures of one kind; the others are one image in many states
+        named = any(name for name, _ in gallery.rows)
+        rows = (
+            strip(
+                (
+                    figure(url(c.data, c.kind), c.name, _below(c.name, c.caption, named))
+                    for c in cells
+                ),
+                name,
+                "" if named else "sample",
+            )
+            for name, cells in gallery.rows
+        )
+        body = f'<div class="{"scroll" if named else "samples"}">{"".join(rows)}</div>'
+        sections.append(Section(gallery.title, body, gallery.note))
+    return sections
+
+
+def _below(name: str, caption: str, named: bool) -> str:
+    return caption if named else ": ".join(filter(None, (name, caption)))
+
+
+def next_steps(run: Run) -> Section:
+    """Lines to copy: score, embed, repeat, load."""
+    where = shlex.quote(str(run.path))
+    data = shlex.quote(str(run.settings.get("data", "photos/")))
+    commands = [
+        ("score it on labelled images", f"selftaught evaluate {where} labelled/"),
+        ("write the features of all images", f"selftaught embed {where} {data} --out f.parquet"),
+        ("give it to other libraries", f"selftaught export {where} --to onnx --out exported/"),
+        (
+            "run it again, or something close to it",
+            f"selftaught pretrain --config {where}/run.yaml --out another/",
+        ),
+    ]
+    if run.encoder is None:
+        resume = f"selftaught pretrain --config {where}/run.yaml --out {where} --resume"
+        commands = [("continue it", resume), *commands[3:]]
+    listing = "\n".join(f"# {words}\n{command}" for words, command in commands)
+    body = f"<pre>{escape(listing)}</pre>"
+    if run.encoder is not None:
+        ours = f'import selftaught\n\nencoder = selftaught.load("{run.path}")  # a torch module'
+        body += f"<h3>In Python</h3><pre>{escape(ours)}</pre>"
+        if isinstance(run.encoder.get("timm"), str):
+            body += (
+                "<h3>Without selftaught, in the run folder</h3>"
+                f"<pre>{escape(run.encoder['timm'].rstrip())}</pre>"
+            )
+    return Section("What to do next", body)
+
+
+def settings(run: Run) -> Section:
+    """What it was made with: run.yaml, which is also the command, and versions."""
+    made = mapping(run.settings.get("made_by"))
+    now = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("selftaught", "torch", "timm", "numpy", "pillow")},
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    everything = [(f"trained with {k}", str(v)) for k, v in made.items()]
+    everything += [(f"this page: {k}", v) for k, v in now.items()]
+    text = f"<pre>{escape(run.text)}</pre>" if run.text else missing("There is no run.yaml.")
+    return Section(
+        "Settings and environment",
+        f"<details><summary>run.yaml</summary>{text}</details>"
+        f"<details><summary>environment</summary>{table(('', ''), everything)}</details>",
+    )
+
+
+def _last(points: list[charts.Point]) -> float | None:
+    return next((y for _, y in reversed(points) if math.isfinite(y)), None)
+
+
+def _median(points: list[charts.Point]) -> float | None:
+    values = sorted(y for _, y in points if math.isfinite(y))
+    return values[len(values) // 2] if values else None
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
