@@ -15,7 +15,8 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data.selection import select, without
 from selftaught.errors import DataError, UserError
-from selftaught.evaluate.features import device_for, one_pass, resolve, running
+from selftaught.evaluate.features import device_for, one_pass, running
+from selftaught.export import load
 from selftaught.report.folder import Run
 from selftaught.report.pictures import THUMB, data_url
 from selftaught.search import neighbours
@@ -87,7 +88,7 @@ def look(
     Raises:
         SelftaughtError: the encoder or the data cannot be read.
     """
-    network = resolve(run.path)
+    network = load(run.path)
     samples = data if isinstance(data, Samples) else _open(run, data, labels, network.channels)
     where = device_for(run.path, network, device)
     count = min(len(samples), images or _affordable(network, where))

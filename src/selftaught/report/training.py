@@ -159,8 +159,9 @@ def scores(run: Run) -> Section | Missing:
             ]
         )
         protocol = escape(str(mine[0].get("protocol", "")))
+        measure = escape(str(mine[0].get("measure", "right")))
         parts.append(
-            f"<div><h3>{escape(name)}, per cent right</h3>{chart}"
+            f"<div><h3>{escape(name)}, per cent {measure}</h3>{chart}"
             f'<p class="note">{protocol}</p></div>'
         )
     note = (
