@@ -36,7 +36,18 @@ CONFIG = Parameter(
     None,
     "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
 )
-NAMES = ("demo", "check", "pretrain", "evaluate", "embed", "report", "compare", "export", "methods")
+NAMES = (
+    "demo",
+    "check",
+    "pretrain",
+    "evaluate",
+    "embed",
+    "reconstruct",
+    "report",
+    "compare",
+    "export",
+    "methods",
+)
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
@@ -96,7 +107,7 @@ def _run(argv: list[str]) -> None:
 
 def overview() -> str:
     """What `selftaught --help` shows."""
-    lines = [wrap(_summary(name), f"  {name:<10}", " " * 12) for name in NAMES]
+    lines = [wrap(_summary(name), f"  {name:<12}", " " * 14) for name in NAMES]
     return Parser(
         "selftaught COMMAND",
         "Self-supervised learning: from a folder of unlabelled images to an encoder that can be "
@@ -358,6 +369,10 @@ def _show_report(_: dict[str, Any], page: Path) -> None:
     sys.stdout.write(f"{page}\n")
 
 
+def _show_reconstruct(_: dict[str, Any], pages: list[Path]) -> None:
+    sys.stdout.write("".join(f"{page}\n" for page in pages))
+
+
 def _show_export(_: dict[str, Any], done: Any) -> None:
     folder = shlex.quote(str(done.folder))
     sys.stdout.write(f"{done.check()}\n{folder}/README.md says how to load it\n")
@@ -420,6 +435,15 @@ COMMANDS = {
         "compare_command",
         _show,
         ("selftaught compare runs/simclr-photos runs/dino-photos --out both.html",),
+    ),
+    "reconstruct": Command(
+        "engine/reconstruct.py",
+        "reconstruct",
+        _show_reconstruct,
+        (
+            "selftaught reconstruct runs/mae-photos photos/a.jpg photos/b.jpg",
+            "selftaught reconstruct runs/mae-photos photos/a.jpg --out masked/ --seed 1",
+        ),
     ),
     "export": Command(
         "export/conversion.py",

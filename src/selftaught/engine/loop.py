@@ -69,6 +69,7 @@ class Loop:
         labels: [N] of all samples, for supervised methods alone.
         doctor: watches, in the first process.
         guard: called after each step, with their number, in the first process.
+        late: from which step on other batches take the place of `batches`, and these.
     """
 
     fabric: Fabric
@@ -94,6 +95,7 @@ class Loop:
     labels: Tensor | None = None
     doctor: Doctor | None = None
     guard: Callable[[int], None] | None = None
+    late: tuple[int, Any] | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -130,7 +132,10 @@ class Loop:
             stream: Iterator[Item] | None = None
             while self.step < self.steps:
                 epoch, within = divmod(self.step, self.per_epoch)
-                if stream is None or (self.each_epoch and within == 0):
+                turn = self.late is not None and self.step == self.late[0]
+                if turn:
+                    close(self.batches)
+                if stream is None or turn or (self.each_epoch and within == 0):
                     stream = self._open(epoch, within)
                 self._step(stream, epoch)
                 if self.guard:
@@ -252,7 +257,8 @@ class Loop:
         last = epoch + 1 if self.each_epoch else self.steps // self.per_epoch
         self.order.epochs = range(epoch, last)
         self.order.start = within * self.accumulate
-        stream = iter(self.batches)
+        late = self.late is not None and self.step >= self.late[0]
+        stream = iter(self.late[1] if self.late and late else self.batches)
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
             before = signal.signal(signal.SIGCHLD, self._on_child)
             if self.on_child_before is None:
@@ -266,6 +272,8 @@ class Loop:
             yield
         finally:
             close(self.batches)
+            if self.late:
+                close(self.late[1])
             if self.on_child_before is not None:
                 signal.signal(signal.SIGCHLD, self.on_child_before)
 

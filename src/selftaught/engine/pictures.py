@@ -76,7 +76,7 @@ def _shown(method: Method, image: Image, items: list[Item]) -> Gallery | None:
     found = method.pictures(Batch(views, item.index.to(device)))
     if found is None:
         return None
-    columns = {name: _bytes(x, image) for name, x in found.columns.items()}
+    columns = {name: as_bytes(x, image) for name, x in found.columns.items()}
     none = [""] * len(items)
     rows = [
         (
@@ -131,7 +131,7 @@ def _cell(x: np.ndarray, name: str, caption: str) -> Cell:
     return Cell(data, kind, name, caption)
 
 
-def _bytes(x: Tensor, image: Image) -> np.ndarray:
+def as_bytes(x: Tensor, image: Image) -> np.ndarray:
     """Normalized images as uint8."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (image.mean, image.std))
     return ((x.float().cpu() * std + mean).nan_to_num() * 255).clamp(0, 255).round().byte().numpy()

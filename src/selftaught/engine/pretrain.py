@@ -29,7 +29,7 @@ from selftaught.data.cached import cached
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
-from selftaught.engine import optim
+from selftaught.engine import optim, resolution
 from selftaught.engine.build import count_classes, describe, method_name, options_of
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.ending import together, told
@@ -81,6 +81,7 @@ def pretrain(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     channels_last: bool = True,
     compile: bool = False,
+    resolution_phase: str | None = None,
     column: str | None = None,
     labels: str | None = None,
     test: str | None = None,
@@ -119,6 +120,7 @@ def pretrain(
         precision: of the forward pass; by default the fastest that the processor has natively.
         channels_last: memory layout that convolutions are faster with, on CPUs and GPUs.
         compile: whether to compile the backbone, which pays on long GPU runs.
+        resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
         column: of the images in a Parquet file or dataset.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         test: labelled images to evaluate on; by default a fifth of the labelled data.
@@ -172,6 +174,7 @@ def pretrain(
     facts = {"data": samples.fingerprint}
     per_epoch = len(samples) // batch
     steps = per_epoch * epochs
+    phase = resolution.phase(method, resolution_phase, steps) if resolution_phase else None
     state = None
     with StopSignals() as signals, told(out, signals), _no_denormals(), _room_to_read(fabric):
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
@@ -212,6 +215,16 @@ def pretrain(
             plan=optim.Plan(recipe, batch, steps, per_epoch),
             order=order,
             batches=loader(views, order, makers, fabric.device.type == "cuda"),
+            late=phase
+            and (
+                phase.first,
+                loader(
+                    Views(samples, method.views(phase.size), seed, reduced),
+                    order,
+                    makers,
+                    fabric.device.type == "cuda",
+                ),
+            ),
             accumulate=accumulate,
             steps=steps,
             per_epoch=per_epoch,

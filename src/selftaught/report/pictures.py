@@ -3,12 +3,19 @@
 import base64
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 from PIL import Image as Picture
 
 THUMB = 96
 """Side of an image on the page, in pixels."""
+
+
+def write_png(image: np.ndarray, path: Path) -> None:
+    """Write uint8 [C, h, w], of 1 or the first 3 channels, whole and as it is."""
+    shown = image[:3] if len(image) >= 3 else image[:1]
+    Picture.fromarray(shown.transpose(1, 2, 0).squeeze()).save(path, "png")
 
 
 def encode(image: np.ndarray) -> tuple[bytes, str]:

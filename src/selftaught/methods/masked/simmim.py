@@ -12,7 +12,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import enlarge, hidden_units
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
 
 
@@ -100,6 +100,20 @@ class SimMIM(Method):
         mask = enlarge(hidden, (height // self.stem, width // self.stem)).flatten(1).bool()
         seen = self.backbone.features(images, replace=(mask, self.mask_token[0, 0]))
         return self.decoder(seen.local.mT.unflatten(2, seen.grid))
+
+    def pictures(self, batch: Batch) -> Pictures:
+        images, hidden = batch.views
+        mask = enlarge(hidden, images.shape[-2:])[:, None]
+        painted = self.reconstruct(images, hidden).to(images.dtype)
+        return Pictures(
+            "Reconstructions",
+            f"{self.ratio:.0%} of the squares are hidden; the seen ones are shown as they are.",
+            {
+                "seen": torch.where(mask, 0, images),
+                "painted": torch.where(mask, painted, images),
+                "true": images,
+            },
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""What a trained masked method paints in images of one's own."""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from selftaught import config
+from selftaught.augment import normalize, plain, sample_rng
+from selftaught.augment.views import View
+from selftaught.data import open_data
+from selftaught.engine.build import assemble
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.folder import SETTINGS
+from selftaught.engine.pictures import as_bytes
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method
+from selftaught.report.pictures import write_png
+
+GAP = 4
+"""Pixels between two pictures of a row."""
+
+
+def reconstruct(
+    run: Path, images: tuple[str, ...], *, out: Path = Path("reconstructions"), seed: int = 0
+) -> list[Path]:
+    """Write what a masked method paints: for each image a row of masked | painted | original.
+
+    Each image is cut to its central square and hidden in part by chance, as in training.
+
+    Args:
+        run: folder of a training by mae, simmim, inpainting or another method that shows pictures.
+        images: files.
+        out: folder for the rows, one NAME.png an image.
+        seed: of what is hidden.
+
+    Returns:
+        The files, in the order of the images.
+
+    Raises:
+        UserError: the run or an image cannot be read, or the method has nothing to show.
+    """
+    asked = _asked(Path(run))
+    samples = [open_data([name], channels=asked["backbone"].get("channels", 3)) for name in images]
+    method = load_method(Path(run), asked, samples[0])
+    image: Any = method.encoder
+    pipeline = still(method.views(image.size))
+    squares = [plain(image.size)(s.read(0)).transpose(1, 2, 0) for s in samples]
+    views = [pipeline(x, sample_rng(seed, 0, i)) for i, x in enumerate(squares)]
+    with torch.no_grad():
+        batch = normalize(default_collate(views), image.mean, image.std)
+        found = method.eval().pictures(Batch(batch, torch.arange(len(views))))
+    if found is None:
+        raise UserError(
+            f"{asked['method']} paints no images; mae, simmim, inpainting and discrete_vae do"
+        )
+    columns = [as_bytes(x, image) for x in found.columns.values()]
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for i, name in enumerate(images):
+        path = _free(out / f"{Path(name).stem}.png", written)
+        write_png(_row([column[i] for column in columns]), path)
+        written.append(path)
+    return written
+
+
+def load_method(run: Path, asked: dict[str, Any], samples: Any) -> Method:
+    """The method of a run folder, with the weights of its newest checkpoint, on the CPU."""
+    state = Checkpoints(run / "checkpoints").load()
+    if state is None:
+        raise UserError(f"{run} has no checkpoint yet; wait for the first one, or for its end")
+    backbone = {k: v for k, v in asked["backbone"].items() if k != "weights"}
+    method = assemble(
+        asked["method"], {**backbone, "pretrained": False}, asked["options"], samples, seed=0
+    )
+    try:
+        method.load_state_dict(state["method"])
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint in {run} does not fit its {SETTINGS} ({error})") from error
+    return method
+
+
+def _asked(run: Path) -> dict[str, Any]:
+    if not (run / SETTINGS).is_file():
+        raise UserError(f"{run} holds no run (no {SETTINGS}); give the folder of a training")
+    return config.validate(config.load(run / SETTINGS), run / SETTINGS)
+
+
+def still(pipeline: Any) -> Any:
+    """A pipeline whose views show the whole image as it is; all else of it stays random."""
+    if isinstance(pipeline, View):
+        return View(pipeline.size, (1.0, 1.0), (1.0, 1.0), pipeline.interpolation, flip=0.0)
+    if isinstance(pipeline, tuple):
+        return tuple(still(part) for part in pipeline)
+    if is_dataclass(pipeline) and not isinstance(pipeline, type):
+        parts = {f.name: still(getattr(pipeline, f.name)) for f in fields(pipeline)}
+        return replace(pipeline, **parts)
+    return pipeline
+
+
+def _row(pictures: list[np.ndarray]) -> np.ndarray:
+    """Side by side, white between them."""
+    gap = np.full((*pictures[0].shape[:2], GAP), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)]
+    return np.concatenate(parts[1:], 2)
+
+
+def _free(path: Path, taken: list[Path]) -> Path:
+    """`path`, numbered where images of two folders have one name."""
+    count, found = 1, path
+    while found in taken:
+        count += 1
+        found = path.with_stem(f"{path.stem}-{count}")
+    return found

@@ -1,0 +1,59 @@
+"""The last part of a training at a higher resolution (Touvron et al., 2019; DINOv2)."""
+
+import re
+from typing import NamedTuple, cast
+
+import torch
+
+from selftaught.backbones import Image
+from selftaught.errors import SelftaughtError, UserError
+from selftaught.method import Method
+
+
+class Phase(NamedTuple):
+    """size: of the images in pixels. first: step, counted from 0, from which on they have it."""
+
+    size: int
+    first: int
+
+
+def phase(method: Method, asked: str, steps: int) -> Phase:
+    """What `asked`, such as "518@0.02", means for a training of `steps` steps.
+
+    Raises:
+        UserError: it is no such phase, or the backbone or the method cannot take the size.
+    """
+    found = re.fullmatch(r"(\d+)@(\d*\.?\d+)", asked.strip())
+    share = float(found[2]) if found else 0.0
+    if not found or not 0 < share < 1:
+        raise UserError(
+            f"resolution_phase={asked!r} must be SIZE@SHARE with a share of training between 0 and "
+            "1, such as 518@0.02"
+        )
+    size, image = int(found[1]), cast(Image, method.encoder)
+    first = steps - round(share * steps)
+    if first >= steps:
+        raise UserError(
+            f"resolution_phase={asked!r} is less than one of the {steps} steps; take a share of "
+            f"at least {1 / steps:.2g}"
+        )
+    try:
+        method.views(size)
+        _try(image, size)
+    except (SelftaughtError, AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"resolution_phase={asked!r}: {image.name} of {image.size} px cannot take images of "
+            f"{size} px ({error}); plain ViTs, Swins and ResNets can, at multiples of their patches"
+        ) from error
+    return Phase(size, first)
+
+
+@torch.no_grad()
+def _try(image: Image, size: int) -> None:
+    modes = {module: module.training for module in image.modules()}
+    weight = next(image.parameters())
+    try:
+        image.eval()(torch.zeros(1, image.channels, size, size).to(weight))
+    finally:
+        for module, training in modes.items():
+            module.training = training
