@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
+import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from torch.utils.data import default_collate
 
 from selftaught import augment
 from selftaught.augment import View, Views, native, render, sample_rng
-from selftaught.augment.batch import Rngs
+from selftaught.augment.batch import Canvas, Rngs
 from selftaught.augment.views import DRAWS
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached, estimate
@@ -274,18 +275,48 @@ def test_jpegs_are_decoded_to_the_pixels_of_libjpeg(subsampling, processor, phot
         for quality in (5, 60, 95, 100):
             for kind in kinds:
                 data = encoded(image, quality=quality, **how, **kind)
-                got = native.decode_jpeg(data, *size, whole(*size), memory, processor)
+                got = native.decode_jpeg(data, *size, whole(*size), memory, 1, processor)
                 assert np.array_equal(got, np.asarray(PIL.Image.open(io.BytesIO(data))))
         data = encoded(image[..., 0])
-        got = native.decode_jpeg(data, *size, whole(*size), memory, processor)
+        got = native.decode_jpeg(data, *size, whole(*size), memory, 1, processor)
         assert np.array_equal(got, np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-def test_jpegs_are_decoded_where_views_look(photos):
+@pytest.mark.parametrize("processor", [0, 1, 2])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_reduced_jpegs_are_those_of_libjpeg_turbo(scale, processor, photos):
+    memory = np.empty(4 * 500 * 500, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+    for size in [(1, 8), (9, 3), (16, 16), (17, 33), (33, 18), (97, 131), photos[0].shape[:2]]:
+        image = np.ascontiguousarray(
+            np.resize(noise if size == (97, 131) else photos[0], (*size, 3))
+        )
+        for quality in (5, 60, 100):
+            files = [encoded(image[..., 0], quality=quality, restart_marker_blocks=5)]
+            for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+                how = {"quality": quality, "subsampling": subsampling}
+                files += [encoded(image, **how), encoded(image, restart_marker_blocks=3, **how)]
+            for data in files:
+                got = native.decode_jpeg(data, *size, whole(*size), memory, scale, processor)
+                assert np.array_equal(got, reduced(data, size, scale))
+
+
+def reduced(data: bytes, size: tuple[int, int], scale: int) -> np.ndarray:
+    """A JPEG at 1 / scale, by libjpeg-turbo."""
+    height, width = (-(-side // scale) for side in size)
+    pixels = simplejpeg.decode_jpeg(
+        data, "RGB", min_height=height, min_width=width, min_factor=scale
+    )
+    assert pixels.shape == (height, width, 3)
+    return pixels
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_jpegs_are_decoded_where_views_look(scale, photos):
     rng = np.random.default_rng(0)
     for photo, subsampling in zip(photos * 2, ["4:4:4", "4:2:2", "4:2:0"] * 8):
         data = encoded(photo, subsampling=subsampling)
-        want = np.asarray(PIL.Image.open(io.BytesIO(data)))
+        want = reduced(data, photo.shape[:2], scale)
         height, width = photo.shape[:2]
         params = np.zeros(3, native.PARAMS)
         for p in params:
@@ -293,10 +324,10 @@ def test_jpegs_are_decoded_where_views_look(photos):
             p["top"] = rng.integers(height - p["height"] + 1)
             p["left"] = rng.integers(width - p["width"] + 1)
         memory = np.full(4 * height * width, 77, np.uint8)
-        got = native.decode_jpeg(data, height, width, params, memory)
+        got = native.decode_jpeg(data, height, width, params, memory, scale)
         for p in params:
-            rows = slice(p["top"], p["top"] + p["height"])
-            columns = slice(p["left"], p["left"] + p["width"])
+            rows = slice(p["top"] // scale, -(-(p["top"] + p["height"]) // scale))
+            columns = slice(p["left"] // scale, -(-(p["left"] + p["width"]) // scale))
             assert np.array_equal(got[rows, columns], want[rows, columns])
 
 
@@ -319,6 +350,8 @@ def test_what_is_rare_in_jpegs_is_left_to_others(photos):
         assert native.decode_jpeg(data, height, width, whole(height, width), memory) is None
     for size in ((height + 1, width), (height, width - 1), (0, 0), (-1, 1 << 30)):
         assert native.decode_jpeg(ordinary, *size, whole(*size), memory) is None
+    for scale in (0, -1, 3, 16):
+        assert native.decode_jpeg(ordinary, 1, 1, whole(1, 1), memory, scale or 5) is None
     outside = whole(height, width)
     outside["top"] = 1
     assert native.decode_jpeg(ordinary, height, width, outside, memory) is None
@@ -335,11 +368,16 @@ def test_damaged_jpegs_write_into_their_memory_or_nowhere(data):
     for _ in range(draw(st.integers(1, 8))):
         file[draw(st.integers(0, len(file) - 1))] = draw(st.sampled_from([0, 1, 0x7F, 0xFF, 0xD9]))
     file = file[: draw(st.sampled_from([len(file), len(file) - 1, len(file) // 2]))]
-    memory = np.full(4 * height * width + 64, 77, np.uint8)
+    scale = draw(st.sampled_from([1, 2, 4, 8]))
+    params = whole(height, width)
+    params["height"] -= draw(st.integers(0, height - 1))
+    params["width"] -= draw(st.integers(0, width - 1))
+    params["top"] = draw(st.integers(0, height - int(params["height"][0])))
+    params["left"] = draw(st.integers(0, width - int(params["width"][0])))
+    size = 4 * -(-height // scale) * -(-width // scale)
+    memory = np.full(size + 64, 77, np.uint8)
     for processor in (0, 1, 2):
-        native.decode_jpeg(
-            *(bytes(file), height, width, whole(height, width), memory[32:-32], processor)
-        )
+        native.decode_jpeg(*(bytes(file), height, width, params, memory[32:-32], scale, processor))
         assert (memory[:32] == 77).all()
         assert (memory[-32:] == 77).all()
 
@@ -353,16 +391,55 @@ def test_damaged_files_are_refused_as_ever(files):
     assert np.array_equal(kept.open(0).read()[0], kept.read(0))
 
 
-def test_reduced_decoding_keeps_the_place_of_crops_on_both_engines(files, photos, monkeypatch):
+def test_reduced_decoding_keeps_the_place_of_crops(files):
     pipeline = Views((View(24), View(24, jitter=(0.4, 0.4, 0.4, 0.1))))
     rngs = Rngs(0, [(0, i) for i in range(len(files))])
-    whole = pipeline.batch(files, rngs)
-    reduced = pipeline.batch(files, rngs, reduced=True)
-    off = (whole[0].float() - reduced[0].float()).abs()
+    whole, reduced = (pipeline.batch(files, rngs, reduced=r)[0] for r in (False, True))
+    off = (whole.float() - reduced.float()).abs()
     assert 0 < off.mean() < 2  # another filter, the same place: shifted by a pixel it is 5 and more
+
+
+REDUCED = {  # every one of 1/2, 1/4 and 1/8, for photos of demo size; nothing but crops, and all
+    "half": Views((View(32, (0.4, 1)), View(24, (0.2, 1), interpolation="bicubic"))),
+    "quarter": Views((View(16, (0.5, 1)), View(12, (0.5, 1), jitter=(0.4, 0.4, 0.4, 0.1)))),
+    "eighth": Views((View(7, (0.5, 1)), View(8, (0.8, 1)))),
+    "simclr": augment.simclr(20),
+    "dino": augment.multicrop(32, 12, 3),
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_both_engines_agree_on_reduced_photos(name, files, photos, monkeypatch):
+    pipeline = REDUCED[name]
+    scales = []
+    plain = native.decode_jpeg
+    monkeypatch.setattr(native, "decode_jpeg", lambda *a: scales.append(a[5]) or plain(*a))
+    rngs = Rngs(1, [(0, i) for i in range(len(files))])
+    got = pipeline.batch(files, rngs)
+    assert scales.count({"half": 2, "quarter": 4, "eighth": 8}.get(name, 2)) > 3
     monkeypatch.setattr(native, "library", lambda: None)
-    for a, b in zip(reduced, pipeline.batch(files, rngs, reduced=True)):
+    for a, b in zip(got, pipeline.batch(files, rngs), strict=True):
         assert_close(a, b)
+
+
+def test_photos_that_are_not_much_larger_than_their_views_are_decoded_whole(files, photos):
+    pipeline, rngs = augment.simclr(112), Rngs(0, [(0, i) for i in range(len(files))])
+    for a, b, c in zip(
+        pipeline.batch(files, rngs),
+        pipeline.batch(files, rngs, reduced=False),
+        pipeline.batch(photos, rngs),
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_no_crop_has_fewer_pixels_than_its_view():
+    canvas = Canvas(augment.crop(100), Rngs(0, [(0, 0)]), 3)
+    for height, width, scale in [
+        *[(99, 900, 1), (199, 900, 1), (200, 200, 2), (399, 500, 2), (900, 400, 4)],
+        *[(799, 9000, 4), (800, 801, 8), (5000, 5000, 8)],
+    ]:
+        assert canvas._scale(whole(height, width)[None]) == scale
 
 
 # ---------------------------------------------------------------------------------------- engine

@@ -14,17 +14,13 @@ import torch
 from selftaught.augment import native
 from selftaught.augment.pipeline import check_image, sample_rng
 from selftaught.augment.render import render_view
-from selftaught.augment.views import DRAWS, View, Views
+from selftaught.augment.views import DRAWS, Params, View, Views
 from selftaught.data import Samples, open_data
 from selftaught.data.picture import SCALES, Memory, Picture
 from selftaught.errors import UserError
 
 HELD = 32 << 20
 """Bytes of decoded images that wait for each other, to be rendered in one pass."""
-
-MARGIN = 1.0
-"""How many pixels, along a side, a crop must still have for each of its view's when a JPEG is
-decoded at a reduced scale."""
 
 _memory = Memory()
 
@@ -66,8 +62,8 @@ class Canvas:
         pipeline: whose views they are.
         rngs: of the samples, in order; each draws the parameters of its views, at once.
         channels: of every image.
-        reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 when all of its crops are at
-            least that much larger than their views.
+        reduced: whether a JPEG is decoded at 1/2, 1/4 or 1/8 where all of its crops are at least
+            that much larger than their views, in both directions.
 
     Attributes:
         images: uint8 [B, C, size, size] of each view.
@@ -79,7 +75,7 @@ class Canvas:
         pipeline: Views,
         rngs: Sequence[np.random.Generator],
         channels: int,
-        reduced: bool = False,
+        reduced: bool = True,
     ):
         self.views, self.channels, self.reduced = pipeline.views, channels, reduced
         count, draws = len(rngs), len(self.views) * DRAWS
@@ -164,18 +160,18 @@ class Canvas:
     def _read(self, picture: Picture, params: np.ndarray) -> tuple[np.ndarray, int]:
         """Pixels of a picture, at least those that its views look at, and the scale they have."""
         scale = self._scale(params) if self.reduced else 1
-        if picture.jpeg is not None and scale == 1 and native.library() is not None:
+        if picture.jpeg is not None and native.library() is not None:
             height, width = picture.height, picture.width
-            memory = _memory.at_least(4 * height * width)
-            pixels = native.decode_jpeg(picture.jpeg, height, width, params[0], memory)
+            memory = _memory.at_least(4 * -(-height // scale) * -(-width // scale))
+            pixels = native.decode_jpeg(picture.jpeg, height, width, params[0], memory, scale)
             if pixels is not None:
-                return pixels, 1
+                return pixels, scale
         return picture.read(scale, _memory)
 
     def _scale(self, params: np.ndarray) -> int:
         """The largest reduction at which no crop becomes smaller than its view."""
         sides = np.minimum(params["height"], params["width"])[0]
-        room = min(side / view.size for side, view in zip(sides.tolist(), self.views)) / MARGIN
+        room = min(side / view.size for side, view in zip(sides.tolist(), self.views))
         return next((s for s in SCALES if s <= room), 1)
 
     def _render(
@@ -196,10 +192,22 @@ class Canvas:
             del kept
             return
         for i, (image, row) in enumerate(zip(images, params)):
-            # What a pixel of a reduced image stands for: native code gives it the same weight.
-            image = image.repeat(scale, 0)[: heights[i]].repeat(scale, 1)[:, : widths[i]]
-            for out, view, p in zip(outs, self.views, row):
-                out[i] = torch.from_numpy(render_view(image, view, native.unpacked(p)))
+            for out, view, packed in zip(outs, self.views, row):
+                cut, p = _full_size(image, native.unpacked(packed), scale)
+                out[i] = torch.from_numpy(render_view(cut, view, p))
+
+
+def _full_size(image: np.ndarray, params: Params, scale: int) -> tuple[np.ndarray, Params]:
+    """What a crop sees of a reduced image, at full size, and where the crop is there: each pixel as
+    often as it stands for one, hence with the weight that native code gives it."""
+    if scale == 1:
+        return image, params
+    first = [start // scale for start in (params.top, params.left)]
+    ends = (params.top + params.height, params.left + params.width)
+    rows, columns = (slice(a, -(-end // scale)) for a, end in zip(first, ends))
+    image = image[rows, columns].repeat(scale, 1).repeat(scale, 0)
+    top, left = params.top - first[0] * scale, params.left - first[1] * scale
+    return image, params._replace(top=top, left=left)
 
 
 def _sides(heights: Any, widths: Any, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -234,7 +234,7 @@ class Views(Pipeline):
         *,
         threads: int = 1,
         channels: int | None = None,
-        reduced: bool = False,
+        reduced: bool = True,
     ) -> Any:
         """Make all views of a batch of images: parameters first, then one pass an image.
 
@@ -245,8 +245,8 @@ class Views(Pipeline):
                 list); None follows torch's global generator.
             threads: That decode and render.
             channels: Of the images; by default those of the first array, 3 for files.
-            reduced: Whether a JPEG of which every crop is at least twice as large as its view may
-                be decoded at 1/2, 1/4 or 1/8.
+            reduced: Whether a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where every crop is
+                at least that much larger than its view, in both directions.
 
         Returns:
             A list of uint8 tensors [B, C, size, size], one a view. With `boxes`, that list and a

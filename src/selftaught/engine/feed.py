@@ -54,16 +54,22 @@ class Views(Dataset[Item]):
         samples: what is seen.
         pipeline: through what.
         seed: of the run.
-        reduced: whether large JPEGs may be decoded at a fraction of their size.
+        reduced: whether large JPEGs are decoded at a fraction of their size, as `Canvas` says.
     """
 
-    def __init__(self, samples: Samples, pipeline: Pipeline, seed: int, reduced: bool = False):
+    def __init__(self, samples: Samples, pipeline: Pipeline, seed: int, reduced: bool = True):
         self.samples, self.pipeline, self.seed, self.reduced = samples, pipeline, seed, reduced
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         def make(index: int) -> Any:
-            image, _ = self.samples.open(index).read()
-            return self.pipeline(image, sample_rng(self.seed, *key))
+            picture = self.samples.open(index)
+            if not isinstance(self.pipeline, Declared):
+                return self.pipeline(picture.read()[0], sample_rng(self.seed, *key))
+            rngs = Rngs(self.seed, [key])
+            canvas = Canvas(self.pipeline, rngs, self.samples.channels, self.reduced)
+            canvas.paint(0, picture)
+            views = [batch[0] for batch in canvas.finish().images]
+            return views if canvas.boxes is None else (views, canvas.boxes[0])
 
         return self._readable(key, make)
 

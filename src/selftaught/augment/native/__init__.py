@@ -105,7 +105,7 @@ def _opened(path: Path) -> ctypes.CDLL:
     ]
     opened.selftaught_render.restype = int32
     opened.selftaught_jpeg.argtypes = [
-        *[pointer, int64, int32, int32],
+        *[pointer, int64, int32, int32, int32],
         *[pointer, int64, int32, pointer],
     ]
     opened.selftaught_jpeg.restype = int32
@@ -209,26 +209,35 @@ def render(
 
 
 def decode_jpeg(
-    data: bytes, height: int, width: int, params: np.ndarray, memory: np.ndarray, processor: int = 2
+    data: bytes,
+    height: int,
+    width: int,
+    params: np.ndarray,
+    memory: np.ndarray,
+    scale: int = 1,
+    processor: int = 2,
 ) -> np.ndarray | None:
-    """Those pixels of a JPEG that views look at, equal to libjpeg's; None: it is for others.
+    """Those pixels of a JPEG that views look at, equal to libjpeg-turbo's; None: it is for others.
 
     Args:
         data: of the file.
         height: that its header tells.
         width: likewise.
         params: `PARAMS` [V], of the views.
-        memory: uint8, at least 4 * height * width.
+        memory: uint8, at least 4 bytes for each pixel.
+        scale: 1, or 2, 4, 8: the image is decoded that much smaller.
         processor: as for `render`.
 
     Returns:
-        uint8 [height, width, 3], in `memory`; what no view looks at is arbitrary.
+        uint8 [height / scale, width / scale, 3], rounded up, in `memory`; what no view looks at is
+        arbitrary.
     """
     if not _need().selftaught_jpeg(
-        *(data, len(data), height, width, params.ctypes.data, len(params), processor),
+        *(data, len(data), height, width, scale, params.ctypes.data, len(params), processor),
         memory.ctypes.data,
     ):
         return None
+    height, width = -(-height // scale), -(-width // scale)
     return memory[: 4 * height * width].reshape(height, width, 4)[..., :3]
 
 

@@ -34,6 +34,12 @@ struct Code {
     uint8_t both, code, size, skip;
 };
 
+// As many whole codes with their values as LOOK bits hold: how many bits these are, how many
+// coefficients further the last one is, and the one before it.
+struct Jump {
+    uint8_t bits, skip, before;
+};
+
 // ISO's canonical codes, as a table over the first LOOK bits; longer ones are searched.
 class Huffman {
   public:
@@ -57,6 +63,7 @@ class Huffman {
             }
             limit[bits] = uint32_t(code) << (16 - bits);
         }
+        for (int i = 0; ac && i < 1 << LOOK; i++) jumps[i] = furthest(i);
         return ready = true;
     }
 
@@ -66,8 +73,11 @@ class Huffman {
         return found.both ? found : longer(uint32_t(bits >> 48));
     }
 
+    Jump jump(uint64_t bits) const { return jumps[bits >> (64 - LOOK)]; }
+
   private:
     Code fast[1 << LOOK];
+    Jump jumps[1 << LOOK];
     uint8_t symbol[256];
     uint32_t limit[17]; // the first 16-bit number whose code is longer
     int32_t offset[17];
@@ -78,6 +88,18 @@ class Huffman {
         if (!ac) return {uint8_t(bits + symbol), uint8_t(bits), uint8_t(symbol), 1};
         const bool end = size == 0 && run != 15;
         return {uint8_t(bits + size), uint8_t(bits), uint8_t(size), uint8_t(end ? END : run + 1)};
+    }
+
+    Jump furthest(int bits) const {
+        Jump jump = {0, 0, 0};
+        while (jump.skip < 64) {
+            const Code next = fast[bits << jump.bits & ((1 << LOOK) - 1)];
+            if (!next.both || jump.bits + next.both > LOOK) break;
+            jump.bits += next.both;
+            jump.before = jump.skip;
+            jump.skip += next.skip;
+        }
+        return jump;
     }
 
     Code longer(uint32_t bits) const {
@@ -127,13 +149,14 @@ inline int value(uint64_t bits, Code c) {
 
 struct Component {
     int across, down; // blocks of it in a unit
+    int size;         // pixels along a block's sides: 8, or fewer where the image is reduced
     const int16_t *quant;
     const Huffman *dc, *ac;
     Plane plane;
     int16_t *coefficients; // of a row of units
     uint8_t *flat;
-    int blocks;     // in a row of them; even, because they are transformed in twos
-    int last = 0;   // DC before
+    int blocks;   // in a row of them, with some to spare: they are transformed in groups
+    int last = 0; // DC before
 };
 
 // One block into `out`, which is zero; a 65th place takes what is none of it. False where the
@@ -164,6 +187,30 @@ inline bool read_block(Bits &bits, Component &c, int16_t *out, uint8_t &flat) {
     return code.both && (k == 64 || k >= END);
 }
 
+// One block of which only the first coefficient, `dc`, is wanted.
+inline bool skip_block(Bits &bits, Component &c, int16_t &dc) {
+    bits.fill();
+    Code code = c.dc->first(bits.top);
+    if (!code.both || bits.far_over()) return false;
+    c.last += value(bits.top, code);
+    bits.use(code.both);
+    dc = int16_t(c.last);
+    int k = 1;
+    do {
+        bits.fill();
+        const Jump jump = c.ac->jump(bits.top);
+        if (k + jump.before < 64) {
+            k += jump.skip;
+            bits.use(jump.bits);
+            if (k >= 64) break;
+        }
+        code = c.ac->first(bits.top);
+        k += code.skip;
+        bits.use(code.both);
+    } while (k < 64);
+    return code.both && (k == 64 || k >= END);
+}
+
 // Columns [first, end) that boxes need of rows [top, bottom); none where first >= end.
 struct Columns {
     int first, end;
@@ -179,6 +226,8 @@ Columns needed(const Box *boxes, int count, int top, int bottom, int width) {
     }
     return all;
 }
+
+inline int up(int64_t a, int64_t b) { return int((a + b - 1) / b); }
 
 inline int two(const uint8_t *p) { return p[0] << 8 | p[1]; }
 
@@ -247,7 +296,7 @@ class Header {
                              down[2] == 1;
         const bool usual = (across[0] == 1 && down[0] == 1) || (across[0] == 2 && down[0] == 1) ||
                            (across[0] == 2 && down[0] == 2);
-        return colours && usual && (across[0] == 1 || width > 4); // tiny ones are not smoothed
+        return colours && usual;
     }
 
     bool huffman(const uint8_t *p, int length) {
@@ -316,13 +365,18 @@ inline size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 } // namespace
 
-bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Box *boxes,
-               int box_count, Blocks blocks, Colours colours, Room room, uint8_t *out) {
+bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scale,
+               const Box *boxes, int box_count, Blocks blocks, Colours colours, Room room,
+               uint8_t *out) {
     Header header;
     if (!header.read(data, size, height, width)) return false;
     const int across = header.across[0], down = header.down[0];
-    const int columns = (width + 8 * across - 1) / (8 * across);
-    const int rows = (height + 8 * down - 1) / (8 * down);
+    const int columns = up(width, 8 * across), rows = up(height, 8 * down);
+    // Pixels that a unit becomes. Colours sampled at half in both directions are not reduced as far
+    // as the light: at 1 / 2 and below there is nothing left to upsample.
+    const int unit_width = 8 * across / scale, unit_height = 8 * down / scale;
+    const bool finer = scale > 1 && across == 2 && down == 2;
+    Growth growth = {finer ? 1 : across, finer ? 1 : down, scale < 8};
     const int64_t units = int64_t(columns) * rows;
     const int64_t interval = header.interval ? header.interval : units;
     const size_t segments = size_t((units + interval - 1) / interval);
@@ -340,20 +394,23 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
         part.across = header.across[c], part.down = header.down[c];
         part.quant = header.quant[header.table[c]];
         part.dc = &header.dc[header.dc_table[c]], part.ac = &header.ac[header.ac_table[c]];
-        part.blocks = (columns * part.across + 1) & ~1;
-        part.plane.stride = int64_t(part.blocks) * 8;
-        part.plane.width = (width * part.across + across - 1) / across;
-        part.plane.height = (height * part.down + down - 1) / down;
+        part.size = (finer && c ? 16 : 8) / scale;
+        part.blocks = columns * part.across + SPARE;
+        part.plane.stride = int64_t(part.blocks) * part.size;
+        part.plane.width = up(int64_t(width) * part.across * part.size, 8 * across);
+        part.plane.height = up(int64_t(height) * part.down * part.size, 8 * down);
         at_coefficients[c] = need;
         need += aligned((size_t(part.blocks) * part.down * 64 + 1) * sizeof(int16_t));
         at_flat[c] = need;
         need += aligned(size_t(part.blocks) * part.down);
-        part.plane.kept = 16 * part.down; // rows of this row of units and the one before
+        // Rows of this row of units and the one before.
+        part.plane.kept = 2 * part.size * part.down;
         at_plane[c] = need;
         need += aligned(size_t(part.plane.stride) * part.plane.kept);
     }
     const size_t at_scratch = need;
-    uint8_t *const own = room(need + jpeg_scratch(width));
+    const int out_height = up(height, scale), out_width = up(width, scale);
+    uint8_t *const own = room(need + jpeg_scratch(out_width));
     uint8_t **begins = reinterpret_cast<uint8_t **>(own + at_segments), **ends = begins + segments;
     Plane planes[3];
     for (int c = 0; c < header.count; c++) {
@@ -362,6 +419,7 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
         memset(parts[c].flat, 1, size_t(parts[c].blocks) * parts[c].down);
         parts[c].plane.pixels = own + at_plane[c];
         planes[c] = parts[c].plane;
+        growth.smooth &= planes[c].width > 2; // libjpeg's rule
     }
     if (!unstuffed(header.scan, end, segments, own, begins, ends)) return false;
 
@@ -369,17 +427,25 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
     for (int i = 0; i < box_count; i++)
         if (boxes[i].top + boxes[i].height > last) last = boxes[i].top + boxes[i].height;
     // A row of pixels smoothed in both directions is made of those of small planes above and below.
-    const int context = down == 2 ? 2 : 0;
+    const int context = growth.down == 2 ? 2 : 0;
     Bits bits(begins[0], ends[0]);
     int64_t left = interval;
     size_t segment = 0;
     int done = 0;
     for (int row = 0; row < rows && done < last; row++) {
-        const int top = row * 8 * down, bottom = top + 8 * down;
-        for (int c = 0; c < header.count; c++)
-            memset(parts[c].coefficients, 0,
-                   (size_t(parts[c].blocks) * parts[c].down * 64 + 1) * sizeof(int16_t));
+        const int top = row * unit_height, bottom = top + unit_height;
+        Columns see = needed(boxes, box_count, top - context, bottom + context, out_width);
+        int first = columns, beyond = 0; // units of which pixels are needed
+        if (see.first < see.end) {
+            first = (see.first - 2 < 0 ? 0 : see.first - 2) / unit_width;
+            beyond = up(see.end + 2, unit_width);
+            beyond = beyond < columns ? beyond : columns;
+            for (int c = 0; c < header.count; c++)
+                memset(parts[c].coefficients, 0,
+                       (size_t(parts[c].blocks) * parts[c].down * 64 + 1) * sizeof(int16_t));
+        }
         for (int column = 0; column < columns; column++) {
+            const bool seen = first <= column && column < beyond;
             if (!left--) {
                 if (bits.over()) return false;
                 segment++;
@@ -393,6 +459,10 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
                     for (int x = 0; x < part.across; x++) {
                         const size_t at = size_t(y) * part.blocks + column * part.across + x;
                         int16_t *const place = part.coefficients + at * 64;
+                        if (!seen || part.size == 1) {
+                            if (!skip_block(bits, part, place[0])) return false;
+                            continue;
+                        }
                         const int16_t next = place[64]; // a neighbour's: no block's end
                         const bool good = read_block(bits, part, place, part.flat[at]);
                         place[64] = next;
@@ -400,28 +470,23 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, const Bo
                     }
             }
         }
-        Columns see = needed(boxes, box_count, top - context, bottom + context, width);
-        if (see.first < see.end) {
-            const int first = (see.first - 2 < 0 ? 0 : see.first - 2) / (8 * across);
-            const int beyond = (see.end + 2 + 8 * across - 1) / (8 * across);
-            const int count = (beyond < columns ? beyond : columns) - first;
-            for (int c = 0; c < header.count; c++) {
-                const Component &part = parts[c];
-                for (int y = 0; y < part.down; y++) {
-                    const size_t at = size_t(y) * part.blocks + size_t(first) * part.across;
-                    blocks(part.coefficients + at * 64, part.flat + at, part.quant,
-                           count * part.across,
-                           part.plane.row((row * part.down + y) * 8) + first * part.across * 8,
-                           part.plane.stride);
-                }
+        for (int c = 0; c < header.count && first < beyond; c++) {
+            const Component &part = parts[c];
+            for (int y = 0; y < part.down; y++) {
+                const size_t from = size_t(first) * part.across;
+                const size_t at = size_t(y) * part.blocks + from;
+                blocks(part.coefficients + at * 64, part.flat + at, part.quant,
+                       (beyond - first) * part.across, part.size,
+                       part.plane.row((row * part.down + y) * part.size) + from * part.size,
+                       part.plane.stride);
             }
         }
-        const int ready = row + 1 == rows ? height : bottom - (down == 2);
+        const int ready = row + 1 == rows ? out_height : bottom - (growth.down == 2);
         for (; done < ready; done++) {
-            see = needed(boxes, box_count, done, done + 1, width);
+            see = needed(boxes, box_count, done, done + 1, out_width);
             if (see.first < see.end)
-                colours(planes, header.count, across, down, done, see.first, see.end,
-                        own + at_scratch, out + size_t(done) * width * 4);
+                colours(planes, header.count, growth, done, see.first, see.end,
+                        own + at_scratch, out + size_t(done) * out_width * 4);
         }
     }
     return !bits.over();

@@ -333,23 +333,27 @@ EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32
     return out_of_memory ? NO_MEMORY : DONE;
 }
 
-// Pixels of a JPEG that `views` views look at, into `out`, [height, width, 4]; the others are left as
-// they are. Returns 1 if that was done, 0 if the file is for another decoder.
+// Pixels of a JPEG that `views` views look at, reduced by `scale` (1, 2, 4 or 8), into `out`, [height /
+// scale, width / scale, 4], rounded up; the others are left as they are. Returns 1 if that was done,
+// 0 if the file is for another decoder.
 EXPORT int32_t selftaught_jpeg(const uint8_t *data, int64_t size, int32_t height, int32_t width,
-                               const Params *params, int64_t views, int32_t processor,
-                               uint8_t *out) {
+                               int32_t scale, const Params *params, int64_t views,
+                               int32_t processor, uint8_t *out) {
     if (!in(1, height, 65535) || !in(1, width, 65535) || size < 0) return 0;
+    if (scale != 1 && scale != 2 && scale != 4 && scale != 8) return 0;
     try {
         std::vector<Box> boxes;
         for (const Params *p = params; p < params + views; p++) {
             if (!in(0, p->top, height - 1) || !in(1, p->height, height - p->top)) return 0;
             if (!in(0, p->left, width - 1) || !in(1, p->width, width - p->left)) return 0;
-            boxes.push_back({p->top, p->left, p->height, p->width});
+            const int top = p->top / scale, bottom = (p->top + p->height - 1) / scale + 1;
+            const int left = p->left / scale, right = (p->left + p->width - 1) / scale + 1;
+            boxes.push_back({top, left, bottom - top, right - left});
         }
         const Compiled use = choose(processor);
         const bool done = read_jpeg(
-            data, size_t(size), height, width, boxes.data(), int(boxes.size()), use.blocks,
-            use.colours, [](size_t bytes) { return scratch.at_least(bytes); }, out);
+            data, size_t(size), height, width, scale, boxes.data(), int(boxes.size()),
+            use.blocks, use.colours, [](size_t bytes) { return scratch.at_least(bytes); }, out);
         scratch.tidy();
         return done;
     } catch (const std::bad_alloc &) {
