@@ -104,11 +104,11 @@ def _opened(path: Path) -> ctypes.CDLL:
         *[int32, int32, pointer],
     ]
     opened.selftaught_render.restype = int32
-    opened.selftaught_jpeg.argtypes = [
+    opened.selftaught_read_jpeg.argtypes = [
         *[pointer, int64, int32, int32, int32],
         *[pointer, int64, int32, pointer],
     ]
-    opened.selftaught_jpeg.restype = int32
+    opened.selftaught_read_jpeg.restype = int32
     return opened
 
 
@@ -232,7 +232,7 @@ def decode_jpeg(
         uint8 [height / scale, width / scale, 3], rounded up, in `memory`; what no view looks at is
         arbitrary.
     """
-    if not _need().selftaught_jpeg(
+    if not _need().selftaught_read_jpeg(
         *(data, len(data), height, width, scale, params.ctypes.data, len(params), processor),
         memory.ctypes.data,
     ):

@@ -336,7 +336,7 @@ EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32
 // Pixels of a JPEG that `views` views look at, reduced by `scale` (1, 2, 4 or 8), into `out`, [height /
 // scale, width / scale, 4], rounded up; the others are left as they are. Returns 1 if that was done,
 // 0 if the file is for another decoder.
-EXPORT int32_t selftaught_jpeg(const uint8_t *data, int64_t size, int32_t height, int32_t width,
+EXPORT int32_t selftaught_read_jpeg(const uint8_t *data, int64_t size, int32_t height, int32_t width,
                                int32_t scale, const Params *params, int64_t views,
                                int32_t processor, uint8_t *out) {
     if (!in(1, height, 65535) || !in(1, width, 65535) || size < 0) return 0;
