@@ -35,8 +35,24 @@ class Case:
 
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
+    "pixpro": Case({"hidden": 32, "dim": 16}),
+    "pixcontrast": Case({"hidden": 32, "dim": 16}),
+    "scrl": Case({"hidden": 32, "dim": 16, "boxes": 3}),
+    # each image is told from the one before it in the batch of its process
+    "counting": Case({"counts": 8, "hidden": (16,)}, exact_ranks=False),
+    "colorization": Case({"width": 16}),
+    "split_brain": Case({"width": 16}),
+    # each process draws the places of its own batch
+    "stego": Case(
+        {"dim": 8, "clusters": 5, "places": 3, "neighbours": 2, "negatives": 2},
+        "test_vit",
+        unused=("backbone",),
+        exact_ranks=False,
+    ),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
+    # each process draws the noise of its own batch
+    "relative_patch": Case({"grid": 2, "hidden": 16}, exact_ranks=False),
     "inpainting": Case({"width": 32, "adversarial": 0.1}),
     "finetune": Case({"classes": 3}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),

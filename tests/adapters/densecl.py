@@ -15,7 +15,7 @@ class Maps(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.dim = dim
+        self.dim = self.local_dim = dim
 
     def features(self, x: Tensor) -> Features:
         return Features(x.mean((2, 3)), x.flatten(2).mT, (x.shape[2], x.shape[3]))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selftaught.augment.cells import Tiles as Tiles
     from selftaught.augment.cells import cut_tiles as cut_tiles
+    from selftaught.augment.coloured import Coloured as Coloured
     from selftaught.augment.device import normalize as normalize
     from selftaught.augment.pipeline import Noised as Noised
     from selftaught.augment.pipeline import Pipeline as Pipeline
@@ -31,18 +32,20 @@ if TYPE_CHECKING:
     from selftaught.augment.presets import simclr as simclr
     from selftaught.augment.presets import simsiam as simsiam
     from selftaught.augment.presets import tiles as tiles
+    from selftaught.augment.views import Cornered as Cornered
     from selftaught.augment.views import Params as Params
     from selftaught.augment.views import Plain as Plain
     from selftaught.augment.views import View as View
     from selftaught.augment.views import Views as Views
 
 _MODULE = {
+    "Coloured": "coloured",
     "normalize": "device",
     **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
     **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
     **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),
     **dict.fromkeys(("Tiles", "cut_tiles"), "cells"),
-    **dict.fromkeys(("Params", "Plain", "View", "Views"), "views"),
+    **dict.fromkeys(("Cornered", "Params", "Plain", "View", "Views"), "views"),
 }
 
 __all__ = sorted(_MODULE)

@@ -62,6 +62,17 @@ class Params(NamedTuple):
             float(self.flip),
         )
 
+    def corners(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the crop, left and right swapped if it is flipped.
+
+        They are the centres of the outermost pixels, 0 and 1 those of an image of this size; so
+        PixPro (Xie et al. 2021) has them.
+        """
+        x, y = max(1, width - 1), max(1, height - 1)
+        left, right = self.left / x, (self.left + self.width - 1) / x
+        sides = (right, left) if self.flip else (left, right)
+        return sides[0], self.top / y, sides[1], (self.top + self.height - 1) / y
+
 
 @dataclass(frozen=True)
 class View:
@@ -259,6 +270,27 @@ class Views(Pipeline):
         from selftaught.augment.batch import make
 
         return make(self, images, rngs, threads, channels, reduced)
+
+
+@dataclass(frozen=True)
+class Cornered(Pipeline):
+    """Declared views, and where the corners of each came from (`Params.corners`)."""
+
+    views: Views
+
+    def __call__(
+        self, image: np.ndarray, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Make the views of `image`, uint8 [H, W, C], and a float32 array [V, 4].
+
+        Raises:
+            UserError: `image` is not a uint8 array [H, W, C] with pixels.
+        """
+        check_image(image)
+        height, width = image.shape[:2]
+        params = self.views.draw(rng, height, width)
+        corners = np.array([p.corners(height, width) for p in params], dtype=np.float32)
+        return self.views.render(image, params), corners
 
 
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from selftaught.errors import UserError
 
 from .create import beit, cells, channels_first, create, patch_layer, plain_vit
 from .edges import sobel
+from .lightness import halve, halves, lightness
 from .positions import Grid, interpolate, sincos
 from .weights import has_class_token, read_weights, vit_weights
 
@@ -44,6 +45,8 @@ class Image(nn.Module):
         positions: of a ViT: learned as timm has them, or fixed sines and cosines; of a BEiT: a bias
             of each block, as timm has it, or one that all blocks share, as in pretraining.
         edges: whether the network sees edges in place of colours; at least 2 channels.
+        sees: the colours, or their lightness alone, or lightness and colour apart in two halves of
+            the network's channels, which know nothing of each other (ResNets).
         weights: file of a public MAE, I-JEPA or DINOv2 checkpoint of this ViT to start from.
     """
 
@@ -60,13 +63,14 @@ class Image(nn.Module):
         class_token: bool = True,
         positions: Literal["timm", "sincos", "shared"] = "timm",
         edges: bool = False,
+        sees: Literal["colours", "lightness", "halves"] = "colours",
         weights: Path | None = None,
     ):
         super().__init__()
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
-        self.edges, self.weights = False, weights
+        self.edges, self.sees, self.weights = False, "colours", weights
         self.net = create(name, size, channels, pretrained and weights is None, drop_path)
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
@@ -82,6 +86,8 @@ class Image(nn.Module):
             self.arrange(pool, class_token, positions)
         if edges:
             self.see_edges()
+        if sees != "colours":
+            self.see(sees)
 
     @property
     def trained(self) -> bool:
@@ -105,7 +111,7 @@ class Image(nn.Module):
         """Arguments that rebuild this network; set `pretrained` to false where weights follow."""
         sizes = {"name": self.name, "size": self.size, "channels": self.channels}
         training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
-        kind = {k: getattr(self, k) for k in ("pool", "class_token", "positions", "edges")}
+        kind = {k: getattr(self, k) for k in ("pool", "class_token", "positions", "edges", "sees")}
         return sizes | training | kind
 
     def arrange(
@@ -177,6 +183,18 @@ class Image(nn.Module):
                 "leave edges off (--sobel false)"
             )
         self.edges = True
+
+    def see(self, what: Literal["lightness", "halves"]) -> None:
+        """Show the network a part of the colours, or its halves a part each; see `sees`."""
+        if self.channels != 3 or self.edges:
+            shown = "edges" if self.edges else f"images of {self.channels} channels"
+            raise UserError(
+                f"lightness is told from colour in images of 3 channels, and this {self.name} sees "
+                f"{shown}; grey images have no colour to learn from"
+            )
+        if what == "halves" and self.sees != "halves":
+            halve(self.net, self.name)
+        self.sees = what
 
     @property
     def patch(self) -> int:
@@ -319,6 +337,10 @@ class Image(nn.Module):
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the first layer is shown of images x."""
+        if self.sees == "lightness":
+            return lightness(x, self.mean, self.std)
+        if self.sees == "halves":
+            return halves(x, self.mean, self.std)
         return sobel(x) if self.edges else x
 
     def _patches(self) -> PatchEmbed:

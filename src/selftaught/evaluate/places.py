@@ -79,14 +79,22 @@ def segment(
             for n, each in enumerate(found.reshape(len(task.test_x), -1))
         ]
     )
-    clusters, classes = linear_sum_assignment(confusion.sum(0).T, maximize=True)
-    confusion = confusion[:, :, clusters[np.argsort(classes)]]
     return linear, task.score(
         "segment k-means",
-        confusion,
+        matched(confusion),
         f"k-means, k={k}, on unit-length cells, clusters matched to classes on the test pixels",
         start,
     )
+
+
+def matched(confusion: np.ndarray) -> np.ndarray:
+    """Clusters of counts [..., true C, cluster C] in the order of the classes that they match.
+
+    One to one, so that most are right (Kuhn, 1955), in the sum over all other axes.
+    """
+    total = confusion.reshape(-1, *confusion.shape[-2:]).sum(0)
+    clusters, classes = linear_sum_assignment(total.T, maximize=True)
+    return confusion[..., clusters[np.argsort(classes)]]
 
 
 def mean_iou(confusion: np.ndarray) -> np.ndarray:

@@ -84,8 +84,10 @@ def _write_hub(encoder: Image, folder: Path, fp16: bool) -> None:
 def _hub_config(encoder: Image) -> dict[str, Any]:
     """Nothing of timm's own entry is kept but names of layers: the weights are other ones."""
     found = plain_timm(encoder)
-    if encoder.edges or found.changes:
-        why = "sees edges" if encoder.edges else f"has a stem adapted to {encoder.size} px"
+    if encoder.edges or encoder.sees != "colours" or found.changes:
+        why = f"has a stem adapted to {encoder.size} px"
+        if encoder.edges or encoder.sees != "colours":
+            why = f"sees {'edges' if encoder.edges else encoder.sees}"
         raise _no_such(encoder, f"this {encoder.name} {why}")
     try:
         with torch.device("meta"):

@@ -76,6 +76,7 @@ def timm_code(encoder: Image) -> str:
         f"# images: floats [B, {encoder.channels}, {encoder.size}, {encoder.size}] in 0..1, "
         "then (x - mean) / std with",
         f"# mean = {mean}, std = {std}",
+        *_what_it_sees(encoder),
         "import timm",
     ]
     if not plain.changes:
@@ -103,6 +104,12 @@ def timm_code(encoder: Image) -> str:
             "model.eval()\n",
         ]
     )
+
+
+def _what_it_sees(encoder: Image) -> list[str]:
+    if encoder.sees == "colours":
+        return []
+    return [f"# of which it is to see what selftaught.backbones.lightness.{encoder.sees} makes"]
 
 
 def _named(plain: PlainTimm) -> list[tuple[str, nn.Module]]:

@@ -1,6 +1,6 @@
 """Modules that methods are built of."""
 
-from .heads import Prototypes, mlp, prototype_head, simclr_head
+from .heads import Prototypes, each_cell, mlp, prototype_head, simclr_head
 from .memory import Memory
 from .multicrop import each_size
 from .norm import SyncBatchNorm, synchronize
@@ -12,6 +12,7 @@ __all__ = [
     "Prototypes",
     "Queue",
     "SyncBatchNorm",
+    "each_cell",
     "each_size",
     "ema",
     "frozen_copy",

@@ -35,6 +35,11 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def each_cell(head: nn.Module, cells: Tensor) -> Tensor:
+    """[B, N, D] -> [B, N, K], by a head that takes rows [B * N, D]."""
+    return head(cells.flatten(0, 1)).unflatten(0, cells.shape[:2])
+
+
 def simclr_head(*dims: int) -> nn.Sequential:
     """SimCLR's: no biases; a norm after each Linear, that of the last one without its shift."""
     layers: list[nn.Module] = []

@@ -1,0 +1,117 @@
+"""PixContrast (Xie et al., 2021), https://arxiv.org/abs/2011.10043."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from selftaught import augment, dist
+from selftaught.backbones import Image
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.cells import near
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import each_cell, ema, frozen_copy, mlp
+from selftaught.schedule import cosine
+
+
+class PixContrast(Method):
+    """Tell, for each cell, the same place in the other view from all other places of that view.
+
+    There is no public code: the loss is the paper's (Eq. 2), the views, their overlap, the slow
+    copy, and that each view is shown to both networks, are PixPro's.
+
+    Args:
+        backbone: image encoder with local features.
+        ratio: distance below which two cells show the same place, in diagonals of a cell.
+        temperature: of the softmax over similarities, above 0.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        hidden: width of the projector's hidden layer.
+        dim: width of the embedding.
+        scale: area of the crops, as fractions of the image.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+    """
+
+    recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
+    anatomy = Anatomy(
+        "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="other"
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        ratio: float = 0.7,
+        temperature: float = 0.3,
+        momentum: float = 0.99,
+        hidden: int = 4096,
+        dim: int = 256,
+        scale: tuple[float, float] = (0.08, 1.0),
+        blur: tuple[float, float] = (1.0, 0.1),
+        solarize: tuple[float, float] = (0.0, 0.2),
+    ):
+        super().__init__()
+        self.backbone, self.ratio, self.temperature = backbone, ratio, temperature
+        self.momentum, self.hidden, self.dim = momentum, hidden, dim
+        self.scale, self.blur, self.solarize = scale, blur, solarize
+        self.cells = math.ceil(backbone.size / backbone.reduction) ** 2
+        self.projector = mlp(backbone.local_dim, hidden, dim)
+        self.target = frozen_copy(self.online)
+
+    @property
+    def online(self) -> nn.ModuleList:
+        """What the target follows."""
+        return nn.ModuleList([self.backbone, self.projector])
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(math.log(self.cells), f"ln {self.cells}, guessing the cell"),)
+
+    def views(self, size: int) -> Pipeline:
+        views = augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
+        return augment.Cornered(views)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]; their corners [B, 2, 4]."""
+        (x1, x2), corners = batch.views
+        q1, q2 = (cells(self.online, x)[0] for x in (x1, x2))
+        with torch.no_grad():
+            (k1, grid), (k2, _) = (cells(self.target, x) for x in (x1, x2))
+        same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
+        one = contrast(q1, k2, same, self.temperature)
+        other = contrast(q2, k1, same.mT, self.temperature)
+        return (one + other) / 2
+
+    def after_step(self) -> None:
+        ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
+
+
+def cells(net: nn.ModuleList, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """[B, C, H, W] -> projected cells [B, N, dim], and their grid."""
+    backbone, projector = net
+    found = backbone.features(x)
+    return each_cell(projector, found.local), found.grid
+
+
+@full_precision
+def contrast(one: Tensor, other: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """Cross entropy of each cell finding the same place in the other view, in both directions.
+
+    Over the cells that have such a place, then over the images, of all processes, that have such
+    cells; 0 where there are none.
+
+    Args:
+        one, other: [B, N, D] cells of the two views; normalized here.
+        same: bool [B, N, N], whether two cells show the same place.
+        temperature: of the softmax, above 0.
+    """
+    logits = normalize(one, dim=-1) @ normalize(other, dim=-1).mT / temperature
+    return (_one_way(logits, same) + _one_way(logits.mT, same.mT)) / 2
+
+
+def _one_way(logits: Tensor, same: Tensor) -> Tensor:
+    found = same.any(2)
+    hits = logits.masked_fill(~same, -torch.inf)
+    # rows without a hit have no finite logarithm, and their slope would not be a number
+    hits = torch.where(found[..., None], hits, logits).logsumexp(2)
+    loss = torch.where(found, logits.logsumexp(2) - hits, 0).sum(1) / found.sum(1).clamp_min(1)
+    images = dist.total(found.any(1).sum().to(logits))
+    return loss.sum() * dist.world() / images.clamp_min(1)

@@ -1,0 +1,156 @@
+"""PixPro (Xie et al., 2021), https://arxiv.org/abs/2011.10043."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.objectives.cells import near
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import each_cell, ema, frozen_copy, mlp
+from selftaught.parts.drawing import framed
+from selftaught.schedule import cosine
+
+
+class PixPro(Method):
+    """Predict, for each cell, a slow copy's embedding of the same place in the other view.
+
+    A cell's prediction is gathered from all cells of its view that are like it, so that it is
+    smooth where the image is. The defaults are those of 100 epochs.
+
+    Args:
+        backbone: image encoder with local features.
+        ratio: distance below which two cells show the same place, in diagonals of a cell.
+        power: of the similarity by which cells are gathered; larger is sharper.
+        clamp: least similarity.
+        layers: of the transformation of what is gathered: 0, 1 or 2.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        hidden: width of the projector's hidden layer.
+        dim: width of the embedding.
+        scale: area of the crops, as fractions of the image.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+    """
+
+    recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
+    anatomy = Anatomy(
+        "projector", "value", (("target.0", "backbone"), ("target.1", "projector")), "other"
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        ratio: float = 0.7,
+        power: float = 2.0,
+        clamp: float = 0.0,
+        layers: int = 1,
+        momentum: float = 0.99,
+        hidden: int = 4096,
+        dim: int = 256,
+        scale: tuple[float, float] = (0.08, 1.0),
+        blur: tuple[float, float] = (1.0, 0.1),
+        solarize: tuple[float, float] = (0.0, 0.2),
+    ):
+        super().__init__()
+        if layers not in (0, 1, 2):
+            raise UserError(f"layers={layers}: what is gathered goes through 0, 1 or 2 layers")
+        if power <= 0 or ratio <= 0:
+            raise UserError(f"power={power} and ratio={ratio} must be above 0; the paper's: 2, 0.7")
+        self.backbone, self.ratio, self.power, self.clamp = backbone, ratio, power, clamp
+        self.layers, self.momentum, self.hidden, self.dim = layers, momentum, hidden, dim
+        self.scale, self.blur, self.solarize = scale, blur, solarize
+        self.projector = mlp(backbone.local_dim, hidden, dim)
+        self.value = mlp(*[dim] * (layers + 1)) if layers else nn.Identity()
+        self.target = frozen_copy(self.online)
+
+    @property
+    def online(self) -> nn.ModuleList:
+        """What the target follows."""
+        return nn.ModuleList([self.backbone, self.projector])
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(0.0, "cells have nothing in common"),
+            Trivial(-4.0, "-2 for each view, all cells are the same", collapsed=True),
+        )
+
+    def views(self, size: int) -> Pipeline:
+        views = augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
+        return augment.Cornered(views)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, H, W]; their corners [B, 2, 4]."""
+        (x1, x2), corners = batch.views
+        p1, p2 = (self.predict(x) for x in (x1, x2))
+        with torch.no_grad():
+            (z1, grid), (z2, _) = (cells(self.target, x) for x in (x1, x2))
+        same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
+        return regression(p1, z2, same) + regression(p2, z1, same.mT)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, N, dim]."""
+        z, _ = cells(self.online, x)
+        return propagate(z, each_cell(self.value, z), self.power, self.clamp)
+
+    def pictures(self, batch: Batch) -> Pictures:
+        (x1, x2), _ = batch.views
+        p1, (z2, grid) = self.predict(x1), cells(self.target, x2)
+        best, matched = (normalize(p1, dim=-1) @ normalize(z2, dim=-1).mT).max(2)
+        chosen = best.topk(min(5, best.shape[1])).indices
+        mean, std = self.backbone.mean, self.backbone.std
+        return Pictures(
+            "Matching cells",
+            f"The {chosen.shape[1]} cells of one view whose prediction fits best, and what they "
+            "fit in the other, framed in the same colour.",
+            {
+                "one view": framed(x1, chosen, grid, mean, std),
+                "the other": framed(x2, matched.gather(1, chosen), grid, mean, std),
+            },
+        )
+
+    def after_step(self) -> None:
+        ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
+
+
+def cells(net: nn.ModuleList, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """[B, C, H, W] -> projected cells [B, N, dim], and their grid."""
+    backbone, projector = net
+    found = backbone.features(x)
+    return each_cell(projector, found.local), found.grid
+
+
+@full_precision
+def propagate(cells: Tensor, values: Tensor, power: float, clamp: float) -> Tensor:
+    """Each cell as the sum of all cells' values, weighted by its similarity to them (Eq. 3 and 4).
+
+    As in the paper's code, values have unit length, and the weights' sum is not divided by.
+
+    Args:
+        cells, values: [B, N, D].
+        power: of the cosine, above 0.
+        clamp: least cosine.
+    """
+    unit = normalize(cells, dim=-1)
+    similarity = (unit @ unit.mT).clamp_min(clamp)
+    if power < 1:
+        similarity = similarity + 1e-6  # the slope at 0 is infinite
+    return similarity**power @ normalize(values, dim=-1)
+
+
+@full_precision
+def regression(predicted: Tensor, target: Tensor, same: Tensor) -> Tensor:
+    """-2 cos of cells that show the same place: their mean in each image, then of the images.
+
+    Images of which the two views have nothing in common count as 0.
+
+    Args:
+        predicted, target: [B, N, D].
+        same: bool [B, N, N].
+    """
+    cosine = normalize(predicted, dim=-1) @ normalize(target, dim=-1).mT
+    # float32, as in the paper's code: the constant is lost wherever anything is in common
+    count = same.float().sum((1, 2)) + 1e-6
+    mean = (cosine * same).sum((1, 2)) / count
+    return -2 * mean.mean()

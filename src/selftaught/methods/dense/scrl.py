@@ -1,0 +1,257 @@
+"""SCRL (Roh et al., 2021), https://arxiv.org/abs/2103.06122."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from selftaught import augment
+from selftaught.augment.pipeline import check_image
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.masks import Draws
+from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.schedule import cosine
+
+TRIES = 50
+"""For a box that does not overlap the others too much; then any is taken, as in the paper's code.
+"""
+REDRAWN = 10
+"""Times that crops without room for a box in common are drawn again."""
+
+
+class SCRL(Method):
+    """BYOL between boxes: predict a slow copy's embedding of the same part of the other view.
+
+    Boxes are drawn in what the two crops have in common. The paper's code leaves out images whose
+    crops have too little in common; here such crops are drawn again, which gives the same
+    distribution of boxes and as many of each image. The slow copy starts as a copy; in the paper's
+    code it is drawn anew.
+
+    Args:
+        backbone: image encoder with local features.
+        boxes: number of boxes of each image.
+        least: smallest side of a box, at views of 224 px; in proportion at others.
+        overlap: intersection over union, in (0, 1], that two boxes of an image stay below.
+        layout: whether the place of a box is drawn in a cell of a `grid`, itself drawn, or
+            `anywhere`.
+        jitter: shift and stretch of a box in the second view, as a fraction of its sides; the
+            paper's code can 0.1.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        hidden: width of the hidden layers of projector and predictor.
+        dim: width of the embedding.
+        scale: area of the crops, as fractions of the image.
+        strength: of the colour jitter; 0.5 for small images.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+    """
+
+    recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.05)
+    anatomy = Anatomy(
+        "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "half"
+    )
+
+    def __init__(
+        self,
+        backbone: Image,
+        boxes: int = 10,
+        least: int = 32,
+        overlap: float = 0.5,
+        layout: Literal["grid", "anywhere"] = "grid",
+        jitter: float = 0.0,
+        momentum: float = 0.97,
+        hidden: int = 4096,
+        dim: int = 256,
+        scale: tuple[float, float] = (0.2, 1.0),
+        strength: float = 1.0,
+        blur: float = 0.5,
+    ):
+        super().__init__()
+        if boxes < 1 or not 1 <= least < 224 or not 0 < overlap <= 1 or not 0 <= jitter < 1:
+            raise UserError(
+                f"boxes={boxes}, least={least}, overlap={overlap}, jitter={jitter}: need boxes "
+                "from 1 on, least from 1 to 223 px, overlap in (0, 1], jitter in [0, 1)"
+            )
+        self.backbone, self.boxes, self.least, self.overlap = backbone, boxes, least, overlap
+        self.layout, self.jitter, self.momentum = layout, jitter, momentum
+        self.hidden, self.dim, self.scale = hidden, dim, scale
+        self.strength, self.blur = strength, blur
+        self.projector = mlp(backbone.local_dim, hidden, dim)
+        self.predictor = mlp(dim, hidden, dim)
+        self.target = frozen_copy(self.online)
+
+    @property
+    def online(self) -> nn.ModuleList:
+        """What the target follows."""
+        return nn.ModuleList([self.backbone, self.projector])
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(4.0, "2 for each view, directions that have nothing in common"),
+            Trivial(0.0, "all directions are the same", collapsed=True),
+        )
+
+    def views(self, size: int) -> Pipeline:
+        least = max(1, round(self.least * size / 224))
+        rule = Boxes(self.boxes, size, least, self.overlap, self.layout == "grid", self.jitter)
+        return Boxed(augment.simclr(size, self.strength, self.blur, self.scale), rule)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """views: two [B, C, S, S]; boxes [B, 2, K, 4] in both, pixels."""
+        views, boxes = batch.views
+        x, rows = torch.cat(list(views)), listed(boxes)
+        p = self.predictor(embed(self.online, x, rows))
+        with torch.no_grad():
+            z = embed(self.target, x, rows)
+        return consistency(p, z)
+
+    def after_step(self) -> None:
+        ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
+
+
+def embed(net: nn.ModuleList, x: Tensor, boxes: Tensor) -> Tensor:
+    """Images [M, C, S, S], boxes [K, 5] -> their projections [K, dim]."""
+    backbone, projector = net
+    found = backbone.features(x)
+    maps = found.local.mT.unflatten(2, found.grid)
+    return projector(pooled(maps, boxes.to(maps), found.grid[1] / x.shape[-1]))
+
+
+@full_precision
+def pooled(maps: Tensor, boxes: Tensor, scale: float) -> Tensor:
+    """[M, D, h, w], [K, 5] (image, left, top, right, bottom in pixels) -> [K, D] by RoIAlign.
+
+    As in the paper's code without the shift by half a cell, and with as many samples as a box has
+    cells. `scale` is the number of cells to a pixel.
+    """
+    return roi_align(maps, boxes, 1, scale, sampling_ratio=-1, aligned=False).flatten(1)
+
+
+@full_precision
+def consistency(predicted: Tensor, target: Tensor) -> Tensor:
+    """2 - 2 cos of each box and the same one in the other view, of both views, mean over boxes.
+
+    Args:
+        predicted, target: [2 * K, D], the boxes of the first view and then of the second.
+    """
+    half = len(target) // 2
+    other = torch.cat([target[half:], target[:half]])
+    return (2 - 2 * F.cosine_similarity(predicted, other, eps=1e-12)).sum() / half
+
+
+def listed(boxes: Tensor) -> Tensor:
+    """[B, 2, K, 4] -> [2 * B * K, 5] with the number of the image among views, view after view."""
+    ordered = boxes.transpose(0, 1).flatten(0, 1)
+    image = torch.arange(len(ordered), device=boxes.device, dtype=boxes.dtype)
+    image = image[:, None, None].expand(-1, boxes.shape[2], 1)
+    return torch.cat([image, ordered], 2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes in the intersection of two crops, in the pixels of both views.
+
+    Args:
+        count: number of boxes.
+        size: side of a view, in pixels.
+        least: smallest side of a box, in pixels of the coarser view.
+        overlap: intersection over union that two boxes stay below; 1 for any.
+        grid: whether a box lies in one cell of a grid that is drawn for it.
+        jitter: of the second box, as a fraction of its sides.
+    """
+
+    count: int
+    size: int
+    least: int
+    overlap: float
+    grid: bool
+    jitter: float
+
+    def draw(self, draws: Draws, one: augment.Params, other: augment.Params) -> np.ndarray | None:
+        """[2, count, 4] left, top, right, bottom; None if the crops have too little in common."""
+        crops = one, other
+        start = np.array([max(c.left for c in crops), max(c.top for c in crops)])
+        end = [min(c.left + c.width for c in crops), min(c.top + c.height for c in crops)]
+        scales = [self.size / np.array([c.width, c.height]) for c in crops]
+        coarse = np.minimum(*scales)
+        room = [round(float(n)) for n in (end - start) * coarse]
+        if min(room) <= self.least:
+            return None
+        boxes = np.empty((2, self.count, 4))
+        for i in range(self.count):
+            for _ in range(TRIES):
+                corner, side = self._place(draws, room)
+                pair = []
+                for crop, scale in zip(crops, scales):
+                    first = corner / coarse * scale + (start - (crop.left, crop.top)) * scale
+                    last = first + side / coarse * scale
+                    if crop.flip:
+                        first[0], last[0] = self.size - last[0], self.size - first[0]
+                    pair.append(np.concatenate([first, last]))
+                if self.jitter:
+                    pair[1] = self._jittered(draws, pair[1])
+                if not i or self.overlap == 1 or _overlap(pair[0], boxes[0, :i]) < self.overlap:
+                    break
+            boxes[:, i] = np.clip(pair, 0, self.size)
+        return boxes
+
+    def _place(self, draws: Draws, room: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Upper left corner and sides of a box within `room`, (x, y) each."""
+        if not self.grid:
+            side = [int(draws.integers(self.least, n)) for n in room]
+            corner = [int(draws.integers(0, n - k)) for n, k in zip(room, side)]
+            return np.array(corner), np.array(side)
+        parts = [int(draws.integers(1, int(n / self.least) + 1)) for n in room]
+        cell = [n / k for n, k in zip(room, parts)]
+        which = [int(draws.integers(0, k)) for k in parts]
+        side = [int(draws.integers(self.least, int(n + 1))) for n in cell]
+        inside = [int(draws.integers(0, int(n - k + 1))) for n, k in zip(cell, side)]
+        corner = [at + int(k * n) for at, k, n in zip(inside, which, cell)]
+        return np.array(corner), np.array(side)
+
+    def _jittered(self, draws: Draws, box: np.ndarray) -> np.ndarray:
+        shift = [self.jitter * (2 * draws.random() - 1) for _ in range(4)]
+        side = box[2:] - box[:2]
+        first = box[:2] + side * shift[:2]
+        return np.concatenate([first, first + side * (1 + np.array(shift[2:]))])
+
+
+@dataclass(frozen=True)
+class Boxed(augment.Pipeline):
+    """Two views of an image, and boxes [2, K, 4] of the same parts in both, in pixels."""
+
+    views: augment.Views
+    boxes: Boxes
+
+    def __call__(
+        self, image: np.ndarray, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Make both from `image`, uint8 [H, W, C]; boxes as float32.
+
+        Raises:
+            UserError: `image` is not a uint8 array [H, W, C] with pixels.
+        """
+        check_image(image)
+        for _ in range(REDRAWN):
+            one, other = self.views.draw(rng, *image.shape[:2])
+            if (boxes := self.boxes.draw(rng, one, other)) is not None:
+                break
+        else:  # two views of one crop
+            one, other = self.views.draw(rng, *image.shape[:2])
+            other = one._replace(order=other.order, factors=other.factors, sigma=other.sigma)
+            boxes = self.boxes.draw(rng, one, other)
+            assert boxes is not None
+        return self.views.render(image, [one, other]), boxes.astype(np.float32)
+
+
+def _overlap(box: np.ndarray, others: np.ndarray) -> float:
+    """Largest intersection over union of a box [4] with others [K, 4]."""
+    first, last = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    common = (last - first).clip(0).prod(1)
+    areas = [np.abs(b[..., 2:] - b[..., :2]).prod(-1) for b in (box, others)]
+    return float((common / (sum(areas) - common)).max())

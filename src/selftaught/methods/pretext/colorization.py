@@ -1,0 +1,218 @@
+"""Colorful image colorization (Zhang et al., 2016), https://arxiv.org/abs/1603.08511."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.augment.coloured import LEAST
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.parts.colours import lab, rgb
+from selftaught.parts.decoder import as_map, decoder
+from selftaught.parts.gamut import bins, nearest, prior
+
+HUES = 32
+"""Bins of hue and of chroma (Larsson et al., 2016)."""
+HUE = 5.0
+"""Weight of the hue (Larsson et al., 2016)."""
+
+
+class Colorization(Method):
+    """Tell the colours of an image from its lightness.
+
+    Colours are predicted at every fourth pixel, as a distribution over 313 bins of (a, b); rare
+    ones count more. The encoder sees lightness alone, also when it is evaluated. The other losses
+    are those of "Colorization as a proxy task" (Larsson et al., 2017): squared differences of
+    (a, b), and hue and chroma in 32 bins each, the hue as important as the pixel is colourful.
+    The loss is the mean over pixels; in the paper's code the sum over those of an image.
+
+    Args:
+        backbone: image encoder of 3 channels with local features.
+        form: `rebalanced` bins, `plain` bins, `regression`, or the `hybrid` of hue and chroma.
+        neighbours: bins among which a colour is divided.
+        sigma: of the Gaussian by which it is.
+        gamma: share of the uniform distribution in the prior that colours are rebalanced by.
+        temperature: of the softmax whose mean colour is shown, in (0, 1].
+        width: channels of the decoder.
+    """
+
+    recipe = Recipe(
+        "adam",
+        lr=3e-5,
+        batch=40,
+        scaling="none",
+        weight_decay=1e-3,
+        schedule="step",
+        milestones=(0.5,),
+        drop=0.316,
+        betas=(0.9, 0.99),
+        decay_all=True,
+    )
+    min_batch = 1
+    centres: Tensor
+    factors: Tensor
+
+    def __init__(
+        self,
+        backbone: Image,
+        form: Literal["rebalanced", "plain", "regression", "hybrid"] = "rebalanced",
+        neighbours: int = 10,
+        sigma: float = 5.0,
+        gamma: float = 0.5,
+        temperature: float = 0.38,
+        width: int = 256,
+    ):
+        super().__init__()
+        if not 1 <= neighbours <= 313 or sigma <= 0 or not 0 <= gamma <= 1 or temperature <= 0:
+            raise UserError(
+                f"neighbours={neighbours}, sigma={sigma}, gamma={gamma}, "
+                f"temperature={temperature}: need 1 to 313 neighbours, gamma in [0, 1], and the "
+                "others above 0"
+            )
+        backbone.see("lightness")
+        self.backbone, self.form, self.neighbours, self.sigma = backbone, form, neighbours, sigma
+        self.gamma, self.temperature, self.width = gamma, temperature, width
+        self.register_buffer("centres", bins(), persistent=False)
+        self.register_buffer("factors", rebalancing(prior(), gamma), persistent=False)
+        outputs = {"regression": 2, "hybrid": 2 * HUES}.get(form, len(self.centres))
+        self.decoder = decoder(backbone.local_dim, width, backbone.reduction, 4, outputs)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        if self.form == "regression":
+            return ()
+        if self.form == "hybrid":
+            return (Trivial(math.log(HUES), f"ln {HUES}, guessing the chroma", term="chroma"),)
+        return (Trivial(math.log(313), "ln 313, guessing the bin", term="plain"),)
+
+    def views(self, size: int) -> Pipeline:
+        return augment.Coloured(augment.crop(size, interpolation="bilinear"))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: [B, 3, S, S].
+
+        Of the terms, `rebalancing` is what the weights of rare colours add to the plain loss,
+        which the paper's code logs.
+        """
+        found = self.predict(batch.views)
+        truth = F.interpolate(self.colours(batch.views), found.shape[2:], mode="nearest")
+        ab = lab(truth)[:, 1:]
+        if self.form == "regression":
+            return {"squared": squared(found, ab)}
+        if self.form == "hybrid":
+            hue, chroma = hue_and_chroma(found, truth)
+            return {"hue": HUE * hue, "chroma": chroma}
+        which, weights = encode(ab, self.centres, self.neighbours, self.sigma)
+        error = cross_entropy(found, which, weights)
+        if self.form == "plain":
+            return {"plain": error.mean()}
+        more = (boost(ab, which, self.factors) - 1) * error
+        return {"plain": error.mean(), "rebalancing": more.mean()}
+
+    def predict(self, x: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, outputs, H, W]."""
+        found = self.backbone.features(x)
+        return self.decoder(as_map(found.local, found.grid))
+
+    def colours(self, x: Tensor) -> Tensor:
+        """Normalized images -> [0, 1], not in half precision."""
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        mean, std = x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+        return x * std + mean
+
+    def pictures(self, batch: Batch) -> Pictures | None:
+        if self.form == "hybrid":
+            return None  # of its two distributions no single colour is the paper's
+        truth = self.colours(batch.views)
+        light, found = lab(truth)[:, :1], self.predict(batch.views).to(truth.dtype)
+        if self.form == "regression":
+            ab = 110 * found
+        else:
+            ab = annealed_mean(found, self.centres, self.temperature)
+        ab = F.interpolate(ab, truth.shape[2:], mode="bilinear")
+        mean, std = truth.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+        columns = {
+            "seen": rgb(torch.cat([light, torch.zeros_like(ab)], 1)),
+            "coloured": rgb(torch.cat([light, ab], 1)),
+            "true": truth,
+        }
+        normalized = {name: (x - mean) / std for name, x in columns.items()}
+        return Pictures("Colourings", "The network saw lightness alone.", normalized)
+
+
+def rebalancing(prior: Tensor, gamma: float, alpha: float = 1.0) -> Tensor:
+    """[Q] weights of colours from their shares [Q]: 1 on average, more for rare ones (Eq. 4).
+
+    Args:
+        prior: shares that sum to 1.
+        gamma: share of the uniform distribution over colours that occur.
+        alpha: power, 0 for equal weights.
+    """
+    occurring = (prior > 0).to(prior)
+    factors = ((1 - gamma) * prior + gamma * occurring / occurring.sum()) ** -alpha
+    return factors / (prior * factors).sum()
+
+
+def encode(ab: Tensor, centres: Tensor, count: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """Divide each colour among the bins next to it, by a Gaussian of their distance.
+
+    Args:
+        ab: [B, 2, H, W].
+        centres: [Q, 2] of the bins.
+        count: number of bins.
+        sigma: of the Gaussian.
+
+    Returns:
+        Which bins, nearest first, and their weights, which sum to 1; both [B, count, H, W].
+    """
+    distance, which = nearest(ab, centres, count)
+    return which, (-(distance**2) / (2 * sigma**2)).softmax(1)
+
+
+@full_precision
+def cross_entropy(logits: Tensor, which: Tensor, weights: Tensor) -> Tensor:
+    """[B, 1, H, W] cross entropy of logits [B, Q, H, W] with what `encode` gave (Eq. 2)."""
+    return -(weights * logits.log_softmax(1).gather(1, which)).sum(1, keepdim=True)
+
+
+def boost(ab: Tensor, which: Tensor, factors: Tensor) -> Tensor:
+    """[B, 1, H, W] weight of each pixel: that of its nearest bin, 0 in images without colour."""
+    coloured = (ab.abs() > LEAST).flatten(1).any(1)
+    return factors.to(ab)[which[:, :1]] * coloured[:, None, None, None]
+
+
+def annealed_mean(logits: Tensor, centres: Tensor, temperature: float) -> Tensor:
+    """[B, 2, H, W] mean colour of a distribution [B, Q, H, W], sharpened (Eq. 5)."""
+    p = (logits / temperature).softmax(1)
+    return torch.einsum("bqhw,qc->bchw", p, centres.to(p))
+
+
+@full_precision
+def squared(found: Tensor, ab: Tensor) -> Tensor:
+    """Mean squared difference of (a, b) in units of 110, [B, 2, H, W]."""
+    return (found - ab / 110).square().mean()
+
+
+@full_precision
+def hue_and_chroma(logits: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropies of hue, weighted by chroma, and of chroma (Larsson et al., 2016, Eq. 4).
+
+    Hue is the angle in the hexagon of colours, chroma the difference of the largest and the
+    smallest channel. Each pixel has one bin of both.
+
+    Args:
+        logits: [B, 64, H, W], hue and then chroma.
+        colours: [B, 3, H, W] in [0, 1].
+    """
+    red, green, blue = colours.clamp(0, 1).unbind(1)
+    chroma = colours.amax(1).clamp(0, 1) - colours.amin(1).clamp(0, 1)
+    angle = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi) % 1
+    hue, strength = ((x * HUES).long().clamp(0, HUES - 1) for x in (angle, chroma))
+    of_hue, of_chroma = logits.unflatten(1, (2, HUES)).unbind(1)
+    weighted = chroma * F.cross_entropy(of_hue, hue, reduction="none")
+    return weighted.mean(), F.cross_entropy(of_chroma, strength)

@@ -1,0 +1,117 @@
+"""Learning to count (Noroozi et al., 2017), https://arxiv.org/abs/1708.06734."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.parts import mlp
+
+
+class Counting(Method):
+    """What the four quarters of an image count adds up to what the whole, made smaller, counts.
+
+    And it does not add up to what another image counts, else all counts could be 0. There is no
+    public code of the authors: the loss is the paper's (Eq. 2 and 3); "port" is that of a public
+    port to TensorFlow, which squares and bounds each count alone. How the whole is made smaller is
+    drawn for each image, so that its traces do not give it away. The recipe is our own.
+
+    Args:
+        backbone: image encoder; it sees quarters, and wholes of their size: 114 px at size 228.
+        counts: number of things that are counted.
+        hidden: widths of the layers between features and counts.
+        margin: squared distance that another image's counts should have.
+        form: whose loss.
+        gray: probability that an image is grey, so that a quarter is not known by the lens's
+            colours.
+    """
+
+    recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
+
+    def __init__(
+        self,
+        backbone: Image,
+        counts: int = 1000,
+        hidden: tuple[int, ...] = (4096, 4096),
+        margin: float = 10.0,
+        form: Literal["paper", "port"] = "paper",
+        gray: float = 0.66,
+    ):
+        super().__init__()
+        if margin <= 0:
+            raise UserError(f"margin={margin} must be above 0, or counting nothing is best; 10")
+        self.backbone, self.counts, self.hidden = backbone, counts, hidden
+        self.margin, self.form, self.gray = margin, form, gray
+        last = nn.ReLU(inplace=True) if form == "paper" else nn.Identity()
+        self.counter = nn.Sequential(mlp(backbone.dim, *hidden, counts, norm=False), last)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (Trivial(self.margin, f"{self.margin:g}, the margin, nothing is counted"),)
+
+    def views(self, size: int) -> Pipeline:
+        side = self.backbone.fit(size / 2)
+        view = augment.View(2 * side, (0.2, 1.0), interpolation="bicubic", gray=self.gray)
+        return Halved(augment.Views((view,)))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: images [B, C, 2 * S, 2 * S], and the same made smaller [B, C, S, S]."""
+        x, small = batch.views
+        counted = self.counter(self.backbone(torch.cat([*quarters(x), small])))
+        parts, whole = counted[: 4 * len(x)], counted[4 * len(x) :]
+        total = parts.unflatten(0, (4, -1)).sum(0)
+        pair, other = count(whole, total, whole.roll(1, 0), self.margin, self.form)
+        return {"pair": pair, "other": other}
+
+
+@dataclass(frozen=True)
+class Halved(augment.Pipeline):
+    """The one view of `views`, [C, 2 * S, 2 * S], and it at half the size by a drawn rule."""
+
+    views: augment.Views
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        (view,) = self.views(image, rng)
+        x, half = torch.from_numpy(view)[None], view.shape[-1] // 2
+        rule = ("area", "bilinear", "bicubic")[int(rng.integers(0, 3))]
+        if rule == "area":
+            small = F.avg_pool2d(x.float(), 2).round().byte()
+        else:
+            small = F.interpolate(x, (half, half), mode=rule, antialias=True)
+        return [view, small[0].numpy()]
+
+
+def quarters(x: Tensor) -> Tensor:
+    """[B, C, 2 * H, 2 * W] -> [4, B, C, H, W]: upper left, lower left, upper right, lower right."""
+    height, width = x.shape[2] // 2, x.shape[3] // 2
+    tops, lefts = (
+        (slice(None, height), slice(height, None)),
+        (slice(None, width), slice(width, None)),
+    )
+    return torch.stack([x[:, :, rows, columns] for columns in lefts for rows in tops])
+
+
+@full_precision
+def count(
+    whole: Tensor, total: Tensor, other: Tensor, margin: float, form: str
+) -> tuple[Tensor, Tensor]:
+    """How far counts are from adding up, and how little another image's differ.
+
+    Args:
+        whole: [B, D] counts of images made smaller.
+        total: [B, D] sums of the counts of their quarters.
+        other: [B, D] counts of other images made smaller.
+        margin: squared distance from which `other` is far enough.
+        form: "paper", squared distances of vectors; "port", of each count, and their mean.
+    """
+    pair, apart = (whole - total).square(), (other - total).square()
+    if form == "paper":
+        pair, apart = pair.sum(1), apart.sum(1)
+    return pair.mean(), (margin - apart).relu().mean()

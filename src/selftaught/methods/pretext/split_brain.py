@@ -1,0 +1,92 @@
+"""Split-brain autoencoders (Zhang et al., 2017), https://arxiv.org/abs/1611.09842."""
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from selftaught import augment
+from selftaught.backbones import Image
+from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.precision import full_precision
+from selftaught.parts.colours import lab
+from selftaught.parts.decoder import as_map, decoder
+from selftaught.parts.gamut import bins, nearest
+
+
+class SplitBrain(Method):
+    """One half of the network tells colours from lightness, the other lightness from colours.
+
+    The halves know nothing of each other: all convolutions have two groups, as in the paper's
+    network, so that only convolutional networks with batch norms can be cut. Their features are
+    the halves side by side. The training code is not public: the losses are the paper's, hard
+    bins without rebalancing; the recipe is that of colorization.
+
+    Args:
+        backbone: image encoder of 3 channels, a ResNet.
+        steps: number of bins of lightness.
+        width: channels of the decoders.
+    """
+
+    recipe = Recipe(
+        "adam",
+        lr=3e-5,
+        batch=40,
+        scaling="none",
+        weight_decay=1e-3,
+        schedule="step",
+        milestones=(0.5,),
+        drop=0.316,
+        betas=(0.9, 0.99),
+        decay_all=True,
+    )
+    min_batch = 1
+    centres: Tensor
+
+    def __init__(self, backbone: Image, steps: int = 100, width: int = 256):
+        super().__init__()
+        backbone.see("halves")
+        self.backbone, self.steps, self.width = backbone, steps, width
+        self.register_buffer("centres", bins(), persistent=False)
+        half, reduction = backbone.local_dim // 2, backbone.reduction
+        self.to_colour = decoder(half, width, reduction, 4, len(self.centres))
+        self.to_lightness = decoder(half, width, reduction, 4, steps)
+
+    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+        return (
+            Trivial(math.log(313), "ln 313, guessing the bin", term="colour"),
+            Trivial(math.log(self.steps), f"ln {self.steps}, guessing the bin", term="lightness"),
+        )
+
+    def views(self, size: int) -> Pipeline:
+        return augment.Coloured(augment.crop(size, interpolation="bilinear"))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """views: [B, 3, S, S]."""
+        x = batch.views
+        found = self.backbone.features(x)
+        one, other = as_map(found.local, found.grid).chunk(2, 1)
+        colour, light = self.to_colour(one), self.to_lightness(other)
+        mean, std = x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+        truth = lab(F.interpolate(x * std + mean, colour.shape[2:], mode="nearest"))
+        goals = colour_bin(truth[:, 1:], self.centres), lightness_bin(truth[:, 0], self.steps)
+        return {
+            "colour": cross_entropy(colour, goals[0]),
+            "lightness": cross_entropy(light, goals[1]),
+        }
+
+
+def colour_bin(ab: Tensor, centres: Tensor) -> Tensor:
+    """[B, 2, H, W] colours -> [B, H, W] nearest of the bins."""
+    return nearest(ab, centres)[1][:, 0]
+
+
+def lightness_bin(light: Tensor, steps: int) -> Tensor:
+    """[B, H, W] lightness in 0..100 -> its bin, one of `steps` alike."""
+    return (light * (steps / 100)).floor().long().clamp(0, steps - 1)
+
+
+@full_precision
+def cross_entropy(logits: Tensor, which: Tensor) -> Tensor:
+    """Mean over pixels of logits [B, K, H, W] and bins [B, H, W]."""
+    return F.cross_entropy(logits, which)
