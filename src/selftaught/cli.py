@@ -43,6 +43,7 @@ NAMES = (
     "evaluate",
     "embed",
     "reconstruct",
+    "segment",
     "report",
     "compare",
     "export",
@@ -443,6 +444,15 @@ COMMANDS = {
         (
             "selftaught reconstruct runs/mae-photos photos/a.jpg photos/b.jpg",
             "selftaught reconstruct runs/mae-photos photos/a.jpg --out masked/ --seed 1",
+        ),
+    ),
+    "segment": Command(
+        "engine/segment.py",
+        "segment",
+        _show_reconstruct,
+        (
+            "selftaught segment runs/stego-photos photos/a.jpg photos/b.jpg",
+            "selftaught segment runs/stego-photos photos/a.jpg --out masks/ --crf false",
         ),
     ),
     "export": Command(

@@ -43,7 +43,7 @@ def reconstruct(
     Raises:
         UserError: the run or an image cannot be read, or the method has nothing to show.
     """
-    asked = _asked(Path(run))
+    asked = asked_of(Path(run))
     samples = [open_data([name], channels=asked["backbone"].get("channels", 3)) for name in images]
     method = load_method(Path(run), asked, samples[0])
     image: Any = method.encoder
@@ -61,7 +61,7 @@ def reconstruct(
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for i, name in enumerate(images):
-        path = _free(out / f"{Path(name).stem}.png", written)
+        path = free_name(out / f"{Path(name).stem}.png", written)
         write_png(_row([column[i] for column in columns]), path)
         written.append(path)
     return written
@@ -83,7 +83,8 @@ def load_method(run: Path, asked: dict[str, Any], samples: Any) -> Method:
     return method
 
 
-def _asked(run: Path) -> dict[str, Any]:
+def asked_of(run: Path) -> dict[str, Any]:
+    """The settings of a run folder."""
     if not (run / SETTINGS).is_file():
         raise UserError(f"{run} holds no run (no {SETTINGS}); give the folder of a training")
     return config.validate(config.load(run / SETTINGS), run / SETTINGS)
@@ -108,7 +109,7 @@ def _row(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts[1:], 2)
 
 
-def _free(path: Path, taken: list[Path]) -> Path:
+def free_name(path: Path, taken: list[Path]) -> Path:
     """`path`, numbered where images of two folders have one name."""
     count, found = 1, path
     while found in taken:

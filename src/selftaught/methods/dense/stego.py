@@ -166,18 +166,23 @@ class STEGO(Method):
     def pictures(self, batch: Batch) -> Pictures:
         (x,) = batch.views
         which = self.segment(x).argmax(1)
-        hues = torch.tensor(COLOURS).mean(1, keepdim=True).expand(-1, x.shape[1])
-        if x.shape[1] == 3:
-            hues = torch.tensor(COLOURS)
-        levels = 1 - 0.25 * (torch.arange(self.clusters) // len(hues) % 4)
-        palette = hues[torch.arange(self.clusters) % len(hues)] * levels[:, None]
         mean, std = torch.tensor([self.backbone.mean, self.backbone.std])
-        painted = ((palette - mean) / std).to(x)[which].movedim(3, 1)
+        colours = ((palette(self.clusters, x.shape[1]) - mean) / std).to(x)
+        painted = colours[which].movedim(3, 1)
         return Pictures(
             "Segmentations",
             "Each colour is a cluster of cells; no label was seen.",
             {"image": x, "segments": painted, "both": (x + painted) / 2},
         )
+
+
+def palette(count: int, channels: int) -> Tensor:
+    """[count, channels] colours in [0, 1]; darker ones from the seventh on."""
+    hues = torch.tensor(COLOURS)
+    if channels != 3:
+        hues = torch.linspace(0.15, 1, len(hues))[:, None].expand(-1, channels)
+    number = torch.arange(count)
+    return hues[number % len(hues)] * (1 - 0.25 * (number // len(hues) % 4))[:, None]
 
 
 class Rule(NamedTuple):

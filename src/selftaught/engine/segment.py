@@ -1,0 +1,78 @@
+"""Images cut into parts by what a trained method took for alike."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selftaught.augment import normalize, plain
+from selftaught.data import open_data
+from selftaught.engine.reconstruct import asked_of, free_name, load_method
+from selftaught.errors import UserError
+from selftaught.methods.dense.stego import STEGO, palette
+from selftaught.objectives.mean_field import mean_field
+from selftaught.report.pictures import write_png
+
+FINE = 80
+"""Side in pixels of the maps that the CRF follows edges on."""
+
+
+def segment(
+    run: Path, images: tuple[str, ...], *, out: Path = Path("segments"), crf: bool = True
+) -> list[Path]:
+    """Write for each image its clusters as colours, and the same laid over the image.
+
+    Each image is cut to its central square. A cluster has the same colour in all images.
+
+    Args:
+        run: folder of a training by stego.
+        images: files.
+        out: folder for NAME-mask.png and NAME-overlay.png of each image.
+        crf: whether a conditional random field lets the masks follow the image's edges.
+
+    Returns:
+        The files, two an image in the order of the images.
+
+    Raises:
+        UserError: the run or an image cannot be read, or the method does not segment.
+    """
+    asked = asked_of(Path(run))
+    if asked["method"] != "stego":
+        raise UserError(f"{run} was trained by {asked['method']}; stego segments images")
+    samples = [open_data([name], channels=asked["backbone"].get("channels", 3)) for name in images]
+    method = load_method(Path(run), asked, samples[0]).eval()
+    assert isinstance(method, STEGO)
+    encoder: Any = method.encoder
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for name, sample in zip(images, samples):
+        square = torch.from_numpy(plain(encoder.size)(sample.read(0)))
+        with torch.no_grad():
+            found = method.segment(normalize(square[None], encoder.mean, encoder.std))[0]
+        which = refined(found, square).argmax(0) if crf else found.argmax(0)
+        painted = palette(method.clusters, len(square))[which].movedim(2, 0)
+        overlay = (square / 255 + painted) / 2
+        for kind, picture in (("mask", painted), ("overlay", overlay)):
+            path = free_name(out / f"{Path(name).stem}-{kind}.png", written)
+            write_png((255 * picture).round().byte().numpy(), path)
+            written.append(path)
+    return written
+
+
+def refined(found: Tensor, image: Tensor) -> Tensor:
+    """[K, S, S] log-probabilities -> probabilities that follow the edges of [C, S, S] bytes.
+
+    The CRF compares all pixels with all others, so it runs on maps of at most `FINE` pixels a
+    side, whose distances count as those of the image.
+    """
+    side = min(found.shape[-1], FINE)
+    colours = image.expand(3, -1, -1) if len(image) != 3 else image
+    small, seen = (
+        F.interpolate(x[None].float(), (side, side), mode="bilinear", antialias=True)[0]
+        for x in (found, colours)
+    )
+    scale = side / found.shape[-1]
+    sharp = mean_field(small, seen, smooth_xy=1.0, edges_xy=67.0 * scale)
+    return F.interpolate(sharp[None], found.shape[1:], mode="bilinear")[0]
