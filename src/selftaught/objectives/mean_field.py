@@ -33,7 +33,8 @@ def mean_field(
         [K, H, W] probabilities.
     """
     count, height, width = logits.shape
-    unary = logits.softmax(0).clamp(1e-5, 1).log().flatten(1)
+    # energies are single precision, as in the authors' code, also where all else is double
+    unary = logits.softmax(0).clamp(1e-5, 1).log().flatten(1).float().to(logits)
     rows, columns = torch.meshgrid(
         *(torch.arange(n, device=logits.device, dtype=unary.dtype) for n in (height, width)),
         indexing="ij",

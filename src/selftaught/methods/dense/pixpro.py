@@ -150,7 +150,5 @@ def regression(predicted: Tensor, target: Tensor, same: Tensor) -> Tensor:
         same: bool [B, N, N].
     """
     cosine = normalize(predicted, dim=-1) @ normalize(target, dim=-1).mT
-    # float32, as in the paper's code: the constant is lost wherever anything is in common
-    count = same.float().sum((1, 2)) + 1e-6
-    mean = (cosine * same).sum((1, 2)) / count
+    mean = (cosine * same).sum((1, 2)) / (same.to(cosine).sum((1, 2)) + 1e-6)
     return -2 * mean.mean()

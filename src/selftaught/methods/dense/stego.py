@@ -129,6 +129,8 @@ class STEGO(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: one [B, C, S, S], image and neighbour in turn."""
         (x,) = batch.views
+        if len(x) < 2:
+            raise UserError("a batch of 1 image holds no neighbour beside it; use an even batch")
         features = self.features(x[: len(x) // 2 * 2])
         seen, codes = self.dropped(features), self.encode(features)
         shape = (len(seen) // 2, self.places, self.places, 2)
