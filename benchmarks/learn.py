@@ -80,7 +80,7 @@ PRESETS = {
     "pirl": Preset({"negatives": 2048, "dim": 64, "objective": "cross_entropy"}),
     "pcl": Preset(
         {"prototypes": (50, 100, 200), "dim": 64, "queue": 2048, "negatives": 200, "restarts": 1}
-        | {"momentum": 0.98, "warmup": 0.3, "blur": 0.0}
+        | {"momentum": 0.98, "cluster_start": 0.3, "blur": 0.0}
     ),
     "cpc": Preset({"context": 64, "blocks": 3, "gray": 0.25}, {"lr": 1e-3}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),

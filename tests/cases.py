@@ -73,7 +73,7 @@ CASES = {
     "instdisc": Case({"negatives": 6, "dim": 16}, exact_ranks=False),
     "pirl": Case({"negatives": 6, "dim": 16}, exact_ranks=False),  # as instdisc
     "pcl": Case(
-        {"prototypes": (4, 6), "dim": 16, "queue": 12, "negatives": 3, "warmup": 0.0}
+        {"prototypes": (4, 6), "dim": 16, "queue": 12, "negatives": 3, "cluster_start": 0.0}
         | {"restarts": 2}
     ),
     # with drawn negatives each process draws its own

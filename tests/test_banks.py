@@ -194,7 +194,7 @@ class Corpus:
 
 
 def pcl(**options: Any) -> PCL:
-    given = {"prototypes": (3, 6), "dim": 8, "queue": 12, "warmup": 0.5, "restarts": 20}
+    given = {"prototypes": (3, 6), "dim": 8, "queue": 12, "cluster_start": 0.5, "restarts": 20}
     return PCL(net(), 24, **(given | options))
 
 

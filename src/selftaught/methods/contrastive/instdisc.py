@@ -24,8 +24,8 @@ class InstDisc(Method):
     Args:
         backbone: image encoder.
         samples: images in the dataset.
-        negatives: rows of the memory that each image is compared with, drawn anew for each, by
-            noise-contrastive estimation; 0 for the softmax over all.
+        negatives: rows of the memory that each image is compared with by NCE, drawn anew for
+            each; 0 for the softmax over all.
         temperature: of the similarities, above 0.
         dim: width of the embedding.
         memory_momentum: weight of what is remembered of an image, in [0, 1).

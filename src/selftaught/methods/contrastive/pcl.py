@@ -36,7 +36,7 @@ class PCL(Method):
         negatives: number of prototypes that no image of the batch belongs to, drawn at each step
             to be told from; as many as there are where they are fewer.
         momentum: of the slow copy, in [0, 1); lower for short trainings.
-        warmup: fraction of training before the first clustering.
+        cluster_start: fraction of training before the first clustering.
         iterations: of k-means.
         restarts: of k-means, of which the best is taken.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
@@ -62,7 +62,7 @@ class PCL(Method):
         queue: int = 16384,
         negatives: int = 16384,
         momentum: float = 0.999,
-        warmup: float = 0.1,
+        cluster_start: float = 0.1,
         iterations: int = 20,
         restarts: int = 5,
         blur: float = 0.5,
@@ -80,7 +80,8 @@ class PCL(Method):
         self.backbone, self.samples, self.prototypes = backbone, samples, prototypes
         self.temperature, self.dim, self.layers = temperature, dim, layers
         self.queue, self.negatives, self.momentum = queue, negatives, momentum
-        self.warmup, self.iterations, self.restarts = warmup, iterations, restarts
+        self.cluster_start = cluster_start
+        self.iterations, self.restarts = iterations, restarts
         self.blur = blur
         self.projector = mlp(*[backbone.dim] * layers, dim, norm=False)
         self.target = frozen_copy(self.online)
@@ -106,7 +107,7 @@ class PCL(Method):
                 f"this pcl was made for {self.samples} images and got {len(corpus)}; make one with "
                 f"samples={len(corpus)}"
             )
-        if self.progress < self.warmup:
+        if self.progress < self.cluster_start:
             return
         device = self.earlier.items.device
         # all processes draw alike: from process 0's generator
