@@ -59,12 +59,14 @@ ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
 
 PRESETS = {
     "simclr": Preset({**SMALL, "temperature": 0.2, "strength": 0.5, "blur": 0.0}),
+    "simclr_v2": Preset({**WEAK, "dim": 64, "temperature": 0.2}),
     "siamese": Preset({**SMALL, **WEAK}),
     "triplet": Preset({**SMALL, **WEAK}),
     "npair": Preset({**SMALL, **WEAK}),
     "infonce": Preset({**SMALL, **WEAK, "temperature": 0.2}),
     "dcl": Preset({**SMALL, **WEAK, "temperature": 0.2}),
     "hcl": Preset({**SMALL, **WEAK}),
+    "supcon": Preset({"dim": 64, "temperature": 0.2}),
     "spectral": Preset({**SMALL, "radius": 1.0, "blur": 0.0}),
     "moco_v1": Preset({"dim": 64, "queue": 2048, "momentum": 0.98}),
     "moco_v2": Preset({"dim": 64, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
@@ -83,6 +85,7 @@ PRESETS = {
         | {"momentum": 0.98, "cluster_start": 0.3, "blur": 0.0}
     ),
     "cpc": Preset({"context": 64, "blocks": 3, "gray": 0.25}, {"lr": 1e-3}),
+    "infomin": Preset({**WEAK, "dim": 64, "queue": 2048, "momentum": 0.98}),
     "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "simsiam": Preset(
         {"dim": 512, "bottleneck": 128, "blur": 0.0},
@@ -123,6 +126,7 @@ PRESETS = {
         {**SMALL, **FEW, "hidden": (256,), "prototypes": 128, "epsilon": 0.01, "blur": 0.0}
     ),
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
+    "exemplar_cnn": Preset({"surrogates": 2000, "patch": 1.0}, {"lr": 1e-3}),
     "rotation": Preset({}, {"lr": 1e-3}),
     "relative_patch": Preset({"grid": 2, "hidden": 256}),
     "counting": Preset({"counts": 256, "hidden": (256,)}, {"lr": 1e-3}),

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
+
 from selftaught import methods
 from selftaught.backbones import backbone
 
@@ -33,6 +36,17 @@ class Case:
         return methods.find(name)(backbone(self.net, size=self.size), **options)
 
 
+class Teacher(nn.Module):
+    """A small network with classes, for methods that learn from one."""
+
+    classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3))
+        self.logits(torch.zeros(1, 3, 4, 4))
+
+
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
     "pixpro": Case({"hidden": 32, "dim": 16}),
@@ -49,11 +63,14 @@ CASES = {
         unused=("backbone",),
         exact_ranks=False,
     ),
+    "exemplar_cnn": Case({"surrogates": 16}),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
     # each process draws the noise of its own batch
     "relative_patch": Case({"grid": 2, "hidden": 16}, exact_ranks=False),
     "inpainting": Case({"width": 32, "adversarial": 0.1}),
+    "distill": Case({"network": Teacher()}),
+    "simclr_v2_finetune": Case({"classes": 3}),
     "finetune": Case({"classes": 3}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),
     "dcl": Case({"hidden": 32, "dim": 16}),
@@ -62,9 +79,11 @@ CASES = {
     "npair": Case({"hidden": 32, "dim": 16}),
     "siamese": Case({"hidden": 32, "dim": 16}),
     "spectral": Case({"hidden": 32, "dim": 16}),
+    "supcon": Case({"dim": 16}),
     "triplet": Case({"hidden": 32, "dim": 16}),
     "byol": Case({"hidden": 32, "dim": 16}),
     "moco_v1": Case({"dim": 16, "queue": 12}),
+    "infomin": Case({"dim": 16, "queue": 12}),
     "moco_v2": Case({"dim": 16, "queue": 12}),
     "moco_v3": Case({"hidden": 32, "dim": 16}),
     "nnclr": Case({"hidden": 32, "dim": 16, "predictor_hidden": 32, "queue": 12}),
@@ -80,6 +99,7 @@ CASES = {
     "cpc": Case({"negatives": 0, "context": 8, "blocks": 2, "gray": 0.5}),
     "simsiam": Case({"dim": 32, "bottleneck": 16}),
     "vicreg": Case({"hidden": 32, "dim": 24}),
+    "simclr_v2": Case({"dim": 16}),
     "simclr": Case({"hidden": 32, "dim": 16}),
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),

@@ -212,9 +212,11 @@ def test_defaults_construct(name):
     cls = methods.find(name)
     # as many samples as the papers' numbers of clusters ask for
     samples = {"samples": 100_000} if "samples" in methods.signature(name) else {}
-    classes = {"classes": 1000} if cls.supervised else {}
+    classes = {"classes": 1000} if "classes" in methods.signature(name) else {}
+    options = CASES[name].options
+    network = {"network": options["network"]} if "network" in options else {}
     with torch.device("meta"):
-        method = cls(backbone(cls.default_backbone), **samples, **classes)
+        method = cls(backbone(cls.default_backbone), **samples, **classes, **network)
     assert method.progress == 0
     method.views(224)
 

@@ -170,7 +170,7 @@ class Method(nn.Module, ABC):
     set it where that follows from its parameters."""
 
     supervised: ClassVar[bool] = False
-    """Whether the loss needs `Batch.label`, which is below the parameter `classes`."""
+    """Whether the loss needs `Batch.label`, below the parameter `classes` where it has one."""
 
     reset: ClassVar[tuple[str, ...]] = ()
     """Names of submodules that `on_epoch` makes anew; the engine drops their optimizer state."""

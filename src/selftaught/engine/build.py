@@ -11,6 +11,7 @@ import selftaught
 from selftaught import methods
 from selftaught.backbones import Image
 from selftaught.backbones import image as image_module
+from selftaught.engine.restore import restored
 from selftaught.errors import UserError
 from selftaught.method import Method
 from selftaught.signature import Signature, read_class
@@ -64,6 +65,11 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
         options = {"samples": len(samples)} | options
     if "classes" in signature:
         options = {"classes": count_classes(samples, name)} | options
+    if "network" in signature:
+        teacher = Path(options.get("teacher") or "")
+        if teacher == Path():
+            raise UserError(f"{name} learns from another run: name its folder with --teacher")
+        options = {"network": restored(teacher)} | options
     return kind(encoder, **options)
 
 

@@ -22,6 +22,7 @@ from selftaught import dist
 from selftaught.augment.device import normalize
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
+from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.feed import Item, Order, Whole, close
 from selftaught.engine.folder import Metrics
@@ -57,6 +58,7 @@ class Loop:
         plan: rate and weight decay of each step.
         order, batches: which samples come when, and the loader that reads them.
         accumulate: parts of a step's batch.
+        cache: gives the losses of all parts together, where they compare images.
         steps, per_epoch: of the training and of an epoch.
         corpus: the dataset as a whole.
         checkpoints, metrics, progress, signals: where the run goes.
@@ -96,6 +98,7 @@ class Loop:
     doctor: Doctor | None = None
     guard: Callable[[int], None] | None = None
     late: tuple[int, Any] | None = None
+    cache: GradientCache | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -157,22 +160,7 @@ class Loop:
         method = self.method
         method.progress = self.step / self.steps
         self.plan.apply(self.optimizer, self.step)
-        terms: dict[str, Tensor] = {}
-        for part, item in enumerate(items):
-            batch = self._on_device(item)
-            with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
-                if self.doctor and part == self.accumulate - 1:
-                    self.doctor.listen(batch.views)
-                with self.fabric.autocast():  # which on one device Fabric leaves to us
-                    parts = self.module.loss(batch)
-                if isinstance(parts, Tensor):
-                    parts = {"loss": parts}
-                loss = sum(parts.values()) / self.accumulate
-                self._check(loss, batch)
-                self.fabric.backward(loss)
-            for name, value in parts.items():
-                value = value.detach() / self.accumulate
-                terms[name] = terms[name] + value if name in terms else value
+        terms = self._whole(items) if self.cache else self._parts(items)
         method.before_step()
         norm = self._clip()
         if self.doctor:
@@ -203,6 +191,45 @@ class Loop:
             row["images_per_second"] = self.progress.images_per_second
             row["data_wait"] = self.progress.data_wait
             self.metrics.add(row)
+
+    def _parts(self, items: list[Item]) -> dict[str, Tensor]:
+        """Add up gradients of the mean loss of parts; -> its terms."""
+        terms: dict[str, Tensor] = {}
+        for part, item in enumerate(items):
+            batch = self._on_device(item)
+            with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
+                if self.doctor and part == self.accumulate - 1:
+                    self.doctor.listen(batch.views)
+                with self.fabric.autocast():  # which on one device Fabric leaves to us
+                    parts = self.module.loss(batch)
+                if isinstance(parts, Tensor):
+                    parts = {"loss": parts}
+                loss = sum(parts.values()) / self.accumulate
+                self._check(loss, batch)
+                self.fabric.backward(loss)
+            for name, value in parts.items():
+                value = value.detach() / self.accumulate
+                terms[name] = terms[name] + value if name in terms else value
+        return terms
+
+    def _whole(self, items: list[Item]) -> dict[str, Tensor]:
+        """Make the gradient of one loss over all parts; -> its terms."""
+        assert self.cache is not None
+        batch = _joined([self._on_device(item) for item in items])
+        if self.doctor:
+            self.doctor.listen(batch.views)
+        with self.fabric.no_backward_sync(self.module):
+            with self.cache.recording(), self.fabric.autocast():
+                terms = self.module.loss(batch)
+            terms = {"loss": terms} if isinstance(terms, Tensor) else terms
+            loss = torch.stack(list(terms.values())).sum()
+            self._check(loss, batch)
+            self.fabric.backward(loss)
+        self.cache.backward()
+        if dist.world() > 1:  # what DDP does where a gradient comes at once
+            for p in self.method.parameters():
+                p.grad = None if p.grad is None else dist.mean(p.grad)
+        return {name: value.detach() for name, value in terms.items()}
 
     def _on_device(self, item: Item) -> Batch:
         label = None if self.labels is None else self.labels[item.index]
@@ -445,6 +472,25 @@ class Loop:
             set_random_state(states[dist.rank()], self.fabric.device)
         else:  # more processes than before: the new ones get a stream of their own
             seed_all(states[0]["python"][1][0] + dist.rank())
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """Several batches as one."""
+    labels = [b.label for b in batches if b.label is not None]
+    return Batch(
+        _cat([b.views for b in batches]),
+        torch.cat([b.index for b in batches]),
+        torch.cat(labels) if labels else None,
+    )
+
+
+def _cat(nodes: list[Any]) -> Any:
+    first = nodes[0]
+    if isinstance(first, dict):
+        return {key: _cat([n[key] for n in nodes]) for key in first}
+    if isinstance(first, list | tuple):
+        return [_cat(list(column)) for column in zip(*nodes, strict=True)]
+    return torch.cat(nodes)
 
 
 def seed_all(seed: int) -> None:

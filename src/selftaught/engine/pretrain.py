@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from rich.console import Console
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config, dist, export, report
 from selftaught import evaluate as evaluation
@@ -31,6 +32,7 @@ from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import optim, resolution
 from selftaught.engine.build import count_classes, describe, method_name, options_of
+from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
@@ -47,6 +49,7 @@ from selftaught.engine.guard import Guard, guard
 from selftaught.engine.loop import Loop, random_state, seed_all, set_random_state
 from selftaught.engine.pictures import keep_pictures
 from selftaught.engine.progress import Progress, duration
+from selftaught.engine.restore import begin_with
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, SelftaughtError, TrainingError, UserError
 from selftaught.method import Batch, Method, Recipe
@@ -69,8 +72,10 @@ def pretrain(
     epochs: int = 100,
     batch: int = 256,
     accumulate: int = 1,
+    effective_batch: int | None = None,
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"] | None = None,
     lr: float | None = None,
+    scaling: Literal["linear", "sqrt", "none"] | None = None,
     weight_decay: float | None = None,
     warmup: float | None = None,
     clip: float | None = None,
@@ -94,6 +99,7 @@ def pretrain(
     evaluate: bool = True,
     log_every: int = 10,
     save_every: float = 10.0,
+    start: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
@@ -108,8 +114,11 @@ def pretrain(
         epochs: passes over the data.
         batch: images a step, over all devices and accumulated parts.
         accumulate: parts that a step's batch is computed in, to save memory.
+        effective_batch: images a step whose loss is exactly that of one batch, computed with the
+            memory of `batch` images at a time, for a second forward pass.
         optimizer: instead of the paper's.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
+        scaling: how the paper's rate follows the batch, instead of as in the paper.
         weight_decay: constant, instead of the paper's.
         warmup: fraction of training in which the learning rate rises, instead of the paper's.
         clip: largest gradient norm, instead of the paper's.
@@ -134,6 +143,7 @@ def pretrain(
         evaluate: whether to score the encoder against floors at the end, where labels exist.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
+        start: run to begin with the weights of: all of its parts that this method has too.
         resume: whether to continue the run in `out`, bit for bit.
         overwrite: whether to move an earlier run in `out` aside.
         force: whether to resume although settings or data have changed, and to export what the
@@ -162,13 +172,29 @@ def pretrain(
             value_range=value_range,
             truncated=truncated,
         )
+    recipe = _recipe(method.recipe, optimizer, lr, scaling, weight_decay, warmup, clip)
+    parts = accumulate
+    if effective_batch is not None:
+        parts = _divided(method, batch, accumulate, effective_batch, compile)
+        batch = effective_batch
+    compared = batch // accumulate
+    samples = open_data(
+        data,
+        column=column,
+        labels=labels,
+        channels=_image(method).channels,
+        value_range=value_range,
+        truncated=truncated,
+    )
     if quarantine:
         samples = without(samples, quarantine)
     if method.supervised:
         samples = _labelled(samples, method)
+    if start is not None and not resume:
+        begin_with(method, start)
     held = _held_out(test, labels, samples, method) if evaluate and test else None
     fabric = _fabric(accelerator, devices, precision)
-    _fits(method, len(samples), batch, accumulate, fabric.world_size)
+    _fits(method, len(samples), batch, parts, compared, fabric.world_size)
     out = Path(out) if out else default_out(f"{method_name(method)}-{_stem(data)}", resume)
     settings["precision"] = _words(fabric)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
@@ -204,8 +230,8 @@ def pretrain(
             samples = cached(samples, max(1, makers))
         pipeline = method.views(_image(method).size)
         views = Views(samples, pipeline, seed, reduced)
-        order = Order(len(samples), batch // accumulate, per_epoch * accumulate, seed)
-        need = _estimate(fabric, method, recipe, views, batch, accumulate, steps, makers)
+        order = Order(len(samples), batch // parts, per_epoch * parts, seed)
+        need = _estimate(fabric, method, recipe, views, batch, parts, steps, makers)
         if dist.rank() == 0:
             _keep_views(views, out)
             _announce(method, samples, out, need, fabric, steps, batch)
@@ -227,9 +253,13 @@ def pretrain(
                 ),
             ),
             accumulate=accumulate,
+            accumulate=parts,
+            cache=None
+            if effective_batch is None
+            else GradientCache(method, batch // parts // dist.world(), fabric.autocast),
             steps=steps,
             per_epoch=per_epoch,
-            corpus=Whole(samples, _image(method), batch, makers, fabric.device),
+            corpus=Whole(samples, _image(method), batch // parts, makers, fabric.device),
             checkpoints=checkpoints,
             metrics=Metrics(out, state["step"] if state else 0) if dist.rank() == 0 else None,
             progress=Progress(steps, per_epoch, batch, (need.flops, peak_flops(fabric.device))),
@@ -241,9 +271,7 @@ def pretrain(
             max_bad=int(max_bad * len(samples)),
             names=samples.name,
             labels=torch.from_numpy(samples.labels) if method.supervised else None,
-            doctor=Doctor(
-                method, out / FILE, steps, batch // accumulate, state["step"] if state else 0
-            )
+            doctor=Doctor(method, out / FILE, steps, compared, state["step"] if state else 0)
             if dist.rank() == 0
             else None,
         )
@@ -255,6 +283,7 @@ def pretrain(
             _look_before(loop, samples, batch, need)
         if dist.rank() == 0 and evaluate and not method.supervised:
             loop.guard = guard(_image(method), samples, out, steps, bool(state))
+            _look_before(loop, samples, batch, compared, need)
         try:
             loop.run()
         except TrainingError as error:
@@ -340,8 +369,9 @@ def _check(settings: dict[str, Any]) -> None:
 
 def _labelled(samples: Samples, method: Method) -> Samples:
     """The samples that a supervised method can learn from."""
-    count, outputs = count_classes(samples, method_name(method)), options_of(method)["classes"]
-    if count > outputs:
+    count = count_classes(samples, method_name(method))
+    outputs = options_of(method).get("classes")  # losses that only compare labels have none
+    if outputs is not None and count > outputs:
         raise UserError(
             f"the labels of this data go up to {count - 1}, and this {type(method).__name__} has "
             f"outputs for {outputs} classes; make it with classes={count}"
@@ -368,7 +398,35 @@ def _held_out(test: str, labels: str | None, samples: Samples, method: Method) -
     return held
 
 
-def _fits(method: Method, count: int, batch: int, accumulate: int, processes: int) -> None:
+def _divided(method: Method, batch: int, accumulate: int, whole: int, compile: bool) -> int:
+    """Parts that a batch of `whole` images is computed in, `batch` at a time."""
+    if whole % batch or whole < batch:
+        raise UserError(
+            f"an effective batch of {whole} is not made of whole batches of {batch}; use "
+            f"--effective-batch {max(1, round(whole / batch)) * batch}, or another --batch"
+        )
+    if accumulate > 1:
+        raise UserError(
+            "--accumulate adds up losses of parts, --effective-batch makes one loss of all: give "
+            "one of them"
+        )
+    if compile:
+        raise UserError("--effective-batch runs the backbone twice, not compiled; drop --compile")
+    norms = [m for m in method.backbone.modules() if isinstance(m, _BatchNorm)]
+    if norms and whole > batch:
+        log.warning(
+            "the loss is that of %d images, but the %d batch norms of the backbone see %d at a "
+            "time; a backbone without them, such as a ViT, makes it exact",
+            whole,
+            len(norms),
+            batch,
+        )
+    return whole // batch
+
+
+def _fits(
+    method: Method, count: int, batch: int, accumulate: int, compared: int, processes: int
+) -> None:
     """Refuse a batch that the data or the method cannot serve."""
     parts = processes * accumulate
     if batch % parts:
@@ -381,10 +439,10 @@ def _fits(method: Method, count: int, batch: int, accumulate: int, processes: in
             f"{count} images are fewer than a batch of {batch}; use --batch {max(count, 1)} or "
             "less, or add images"
         )
-    if batch // accumulate < method.min_batch:
+    if compared < method.min_batch:
         raise UserError(
             f"{type(method).__name__} compares images of a batch and needs at least "
-            f"{method.min_batch} at once, got {batch // accumulate}; use a larger --batch"
+            f"{method.min_batch} at once, got {compared}; use a larger --batch"
         )
     if not method.sync_batchnorm and batch // parts < 2:
         raise UserError(
@@ -485,6 +543,7 @@ def _recipe(
     recipe: Recipe,
     optimizer: str | None,
     lr: float | None,
+    scaling: str | None,
     weight_decay: float | None,
     warmup: float | None,
     clip: float | None,
@@ -492,10 +551,15 @@ def _recipe(
     """The paper's recipe with the user's changes; a rate that the user gives is not scaled."""
     changed: dict[str, Any] = {
         "optimizer": optimizer,
+        "scaling": scaling,
         "weight_decay": weight_decay,
         "warmup": warmup,
         "clip": clip,
     }
+    if lr is not None and scaling not in (None, "none"):
+        raise UserError(
+            f"--lr {lr:g} is the rate for this batch, whatever its size: drop it, or --scaling"
+        )
     if lr is not None:
         changed |= {"lr": lr, "scaling": "none"}
     elif optimizer is not None and optimizer != recipe.optimizer:
@@ -667,7 +731,7 @@ def _announce(
             )
 
 
-def _look_before(loop: Loop, samples: Samples, batch: int, need: Estimate) -> None:
+def _look_before(loop: Loop, samples: Samples, batch: int, compared: int, need: Estimate) -> None:
     """Let the doctor see what is known before the first step."""
     begun = time.perf_counter()
     paper, recipe = loop.method.recipe, loop.recipe
@@ -677,7 +741,7 @@ def _look_before(loop: Loop, samples: Samples, batch: int, need: Estimate) -> No
         samples,
         options=options_of(loop.method),
         size=_image(loop.method).size,
-        batch=batch // loop.accumulate,
+        batch=compared,
         steps=loop.steps,
         rate=loop.plan.lr,
         optimizer=recipe.optimizer,

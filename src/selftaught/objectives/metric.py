@@ -80,6 +80,32 @@ def hardest(anchors: Tensor, everyone: Tensor, same: Tensor) -> tuple[Tensor, Te
 
 
 @full_precision
+def semi_hard(z: Tensor, label: Tensor, margin: float, axis: int = 1) -> Tensor:
+    """Triplet loss on squared distances, over all pairs of a class (Schroff et al., 2015).
+
+    The negative of a pair is the nearest one that is farther than the positive; where there is
+    none, the farthest.
+
+    Args:
+        z: [B, D] embeddings; normalized here.
+        label: [B] their classes.
+        margin: by how much negatives should be farther, above 0.
+        axis: that is normalized over: 1, coordinates, or 0, the batch of all processes.
+    """
+    everyone, labels = F.normalize(dist.gather(z), dim=axis), dist.gather(label)
+    own = torch.arange(len(z), device=z.device) + dist.rank() * len(z)
+    squared = squared_distances(everyone[own], everyone)
+    same = label[:, None] == labels
+    negatives, _ = squared.masked_fill(same, torch.inf).sort(1)
+    last = (~same).sum(1, keepdim=True) - 1
+    # from the first that is farther than the positive, in each row's order
+    beyond = torch.searchsorted(negatives.detach(), squared.detach(), right=True)
+    far = negatives.gather(1, beyond.minimum(last).clamp(min=0))
+    pairs = same.scatter(1, own[:, None], False)
+    return (squared - far + margin).relu()[pairs].sum() / pairs.sum().clamp(min=1)
+
+
+@full_precision
 def match(queries: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
     """Mean cross entropy of each query finding its key among those of all processes' batches.
 

@@ -1,0 +1,93 @@
+"""Weights of earlier runs: a whole method for a teacher, or those that a new one begins with."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from selftaught import methods
+from selftaught.backbones import Image
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.folder import SETTINGS
+from selftaught.errors import UserError
+from selftaught.method import Method
+
+log = logging.getLogger("selftaught")
+
+
+def restored(run: str | Path) -> Method:
+    """The method that was trained in the folder `run`, as its newest checkpoint has it.
+
+    Raises:
+        UserError: there is no such run, it has no checkpoint, or its method has changed.
+    """
+    state, settings = _state(Path(run)), Path(run) / SETTINGS
+    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    kind = methods.find(content["method"])
+    signature = methods.signature(content["method"])
+    if "network" in signature:
+        raise UserError(
+            f"{run} was itself taught by another network; give the run of its teacher, "
+            f"{content['options'].get('teacher')}"
+        )
+    image = Image(**{**content["backbone"], "pretrained": False})
+    values = {k: signature[k].parse(v) for k, v in content["options"].items()}
+    method = kind(image, **values)
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint in {run} does not fit its {SETTINGS}: {error}") from error
+    return method
+
+
+def begin_with(method: Method, run: str | Path) -> None:
+    """Give `method` the weights of an earlier run: of all parts that are called the same in both.
+
+    Slow copies are made anew from the parts that they follow.
+
+    Raises:
+        UserError: there is no such run, its backbone is another, or parts have other shapes.
+    """
+    theirs, ours = _state(Path(run)), method.state_dict()
+    wanted = [name for name in ours if name.startswith("backbone.")]
+    lacking = [name for name in wanted if name not in theirs]
+    shared = {name: x for name, x in theirs.items() if name in ours}
+    unlike = [name for name, x in shared.items() if x.shape != ours[name].shape]
+    if lacking or [n for n in unlike if n.startswith("backbone.")]:
+        first = (lacking or unlike)[0]
+        raise UserError(
+            f"{run} was trained with another backbone: {first} is "
+            f"{'absent there' if lacking else 'of another shape'}; give this training the same "
+            "--backbone, --size and --channels"
+        )
+    if unlike:
+        raise UserError(
+            f"{unlike[0]} has shape {list(theirs[unlike[0]].shape)} in {run} and "
+            f"{list(ours[unlike[0]].shape)} here: give the head the same widths as there"
+        )
+    method.load_state_dict(shared, strict=False)
+    with torch.no_grad():
+        for target, online in method.anatomy.copies:
+            if not any(name.startswith(target) for name in shared):
+                followed = method.get_submodule(online).state_dict()
+                method.get_submodule(target).load_state_dict(followed)
+    new = sorted({name.split(".")[0] for name in ours if name not in shared})
+    log.info(
+        "%d of %d tensors come from %s%s",
+        len(shared),
+        len(ours),
+        run,
+        f"; new: {', '.join(new)}" if new else "",
+    )
+
+
+def _state(run: Path) -> dict[str, Any]:
+    """What the newest checkpoint of `run` holds of its method."""
+    if not (run / SETTINGS).is_file():
+        raise UserError(f"{run} is not a run: it has no {SETTINGS}; give a folder of `pretrain`")
+    state = Checkpoints(run / "checkpoints").load()
+    if state is None:
+        raise UserError(f"the run in {run} has no checkpoint yet; train it first")
+    return state["method"]
