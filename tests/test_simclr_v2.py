@@ -59,7 +59,7 @@ def test_labels_are_asked_for_where_they_have_a_share(tmp_path):
     case = CASES["distill"]
     case = type(case)({**case.options, "alpha": 0.5})
     with pytest.raises(UserError, match="this data has no labels"):
-        train(tmp_path / "run", "distill", method=case.make("distill"))
+        train(tmp_path / "run", "distill", photos(), case.make("distill"))
 
 
 def test_slow_copies_begin_where_what_they_follow_does(tmp_path):

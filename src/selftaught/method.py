@@ -190,6 +190,24 @@ class Method(nn.Module, ABC):
     def loss(self, batch: Batch) -> Tensor | dict[str, Tensor]:
         """Scalar loss, or named terms whose sum is the loss."""
 
+    def mixed_loss(self, mixed: Tensor, share: float, batch: Batch) -> Tensor:
+        """Loss of mixed images that look for their sources (Un-Mix).
+
+        Here the first view gives way to the mixture; methods whose queries and keys are unlike
+        encode it once, as the paper does.
+
+        Args:
+            mixed: [B, C, H, W], of which row i is `share` of sample i and else of sample B - 1 - i.
+            share: in [0, 1].
+            batch: the plain views.
+        """
+        total = mixed.new_zeros(())
+        for images, weight in ((mixed, share), (mixed.flip(0), 1 - share)):
+            views = [images, *batch.views[1:]]
+            terms = type(self).loss(self, batch._replace(views=views))
+            total = total + weight * (sum(terms.values()) if isinstance(terms, dict) else terms)
+        return total
+
     @property
     def encoder(self) -> nn.Module:
         """The network to evaluate and to export."""

@@ -51,6 +51,7 @@ from selftaught.engine.pictures import keep_pictures
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.restore import begin_with
 from selftaught.engine.signals import StopSignals
+from selftaught.engine.unmix import with_mixed
 from selftaught.errors import DataError, SelftaughtError, TrainingError, UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
@@ -73,6 +74,7 @@ def pretrain(
     batch: int = 256,
     accumulate: int = 1,
     effective_batch: int | None = None,
+    unmix: float | None = None,
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"] | None = None,
     lr: float | None = None,
     scaling: Literal["linear", "sqrt", "none"] | None = None,
@@ -116,6 +118,8 @@ def pretrain(
         accumulate: parts that a step's batch is computed in, to save memory.
         effective_batch: images a step whose loss is exactly that of one batch, computed with the
             memory of `batch` images at a time, for a second forward pass.
+        unmix: chance of mixing whole images, in [0, 1], else regions: adds the mixtures of Un-Mix,
+            0.5 for images as small as CIFAR's and 0 for large ones; by default nothing is mixed.
         optimizer: instead of the paper's.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
         scaling: how the paper's rate follows the batch, instead of as in the paper.
@@ -161,7 +165,12 @@ def pretrain(
     """
     settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
     _check(settings)
-    recipe = _recipe(method.recipe, optimizer, lr, weight_decay, warmup, clip)
+    recipe = _recipe(method.recipe, optimizer, lr, scaling, weight_decay, warmup, clip)
+    parts = accumulate
+    if effective_batch is not None:
+        parts = _divided(method, batch, accumulate, effective_batch, compile)
+        batch = effective_batch
+    compared = batch // accumulate
     samples = data
     if not isinstance(data, Samples):
         samples = open_data(
@@ -172,20 +181,6 @@ def pretrain(
             value_range=value_range,
             truncated=truncated,
         )
-    recipe = _recipe(method.recipe, optimizer, lr, scaling, weight_decay, warmup, clip)
-    parts = accumulate
-    if effective_batch is not None:
-        parts = _divided(method, batch, accumulate, effective_batch, compile)
-        batch = effective_batch
-    compared = batch // accumulate
-    samples = open_data(
-        data,
-        column=column,
-        labels=labels,
-        channels=_image(method).channels,
-        value_range=value_range,
-        truncated=truncated,
-    )
     if quarantine:
         samples = without(samples, quarantine)
     if method.supervised:
@@ -194,7 +189,7 @@ def pretrain(
         begin_with(method, start)
     held = _held_out(test, labels, samples, method) if evaluate and test else None
     fabric = _fabric(accelerator, devices, precision)
-    _fits(method, len(samples), batch, parts, compared, fabric.world_size)
+    _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     out = Path(out) if out else default_out(f"{method_name(method)}-{_stem(data)}", resume)
     settings["precision"] = _words(fabric)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
@@ -235,6 +230,8 @@ def pretrain(
         if dist.rank() == 0:
             _keep_views(views, out)
             _announce(method, samples, out, need, fabric, steps, batch)
+        if unmix is not None:
+            method.loss = with_mixed(method, unmix)  # type: ignore[method-assign]
         loop = Loop(
             fabric=fabric,
             method=method,
@@ -291,6 +288,8 @@ def pretrain(
                 loop.doctor.save(loop.doctor.conclude(str(error)))
             raise
         finally:
+            if unmix is not None:
+                del method.loss
             if dist.rank() == 0 and loop.bad:
                 listed = {samples.name(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
                 quarantined.append(out / quarantined.FILE, listed)
@@ -362,7 +361,7 @@ def _check(settings: dict[str, Any]) -> None:
     for name in ("weight_decay", "workers", "save_every"):
         if settings[name] is not None and not settings[name] >= 0:
             raise UserError(f"{name} must be at least 0, got {settings[name]}")
-    for name, top in (("warmup", 1), ("max_bad", 1)):
+    for name, top in (("warmup", 1), ("max_bad", 1), ("unmix", 1)):
         if settings[name] is not None and not 0 <= settings[name] <= top:
             raise UserError(f"{name} is a fraction from 0 to 1, got {settings[name]}")
 
@@ -425,10 +424,16 @@ def _divided(method: Method, batch: int, accumulate: int, whole: int, compile: b
 
 
 def _fits(
-    method: Method, count: int, batch: int, accumulate: int, compared: int, processes: int
+    method: Method,
+    count: int,
+    batch: int,
+    accumulate: int,
+    processes: int,
+    compared: int | None = None,
 ) -> None:
-    """Refuse a batch that the data or the method cannot serve."""
+    """Refuse a batch that the data or the method cannot serve, or too few images `compared`."""
     parts = processes * accumulate
+    compared = compared or batch // accumulate
     if batch % parts:
         raise UserError(
             f"a batch of {batch} cannot be split evenly over {processes} processes and "

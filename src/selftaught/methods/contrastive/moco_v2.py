@@ -1,7 +1,9 @@
 """MoCo v2 (Chen et al., 2020), https://arxiv.org/abs/2003.04297; v1: He et al., 2020."""
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +25,7 @@ class MoCoV2(Method):
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
         momentum: of the slow copy, in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+        symmetric: whether each view is a query, too, for twice the passes.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
@@ -42,10 +45,12 @@ class MoCoV2(Method):
         queue: int = 65536,
         momentum: float = 0.999,
         blur: float = 0.5,
+        symmetric: bool = False,
     ):
         super().__init__()
         self.backbone, self.temperature, self.dim = backbone, temperature, dim
         self.queue, self.momentum, self.blur = queue, momentum, blur
+        self.symmetric = symmetric
         self.projector = mlp(backbone.dim, backbone.dim, dim, norm=False)
         self.target = frozen_copy(self.online)
         self.negatives = Queue(queue, dim)
@@ -63,13 +68,33 @@ class MoCoV2(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """views: two [B, C, H, W], the query's and the key's."""
-        x1, x2 = batch.views
-        query = F.normalize(self.online(x1), dim=1)
-        key = F.normalize(shuffled(self.target, x2), dim=1)
+        queries = [F.normalize(self.online(x), dim=1) for x in self._sides(batch)]
+        keys = self._keys(batch)
         # a copy, as the gradient needs the queue that the loss saw
-        loss = info_nce(query, key, self.negatives.items.clone(), self.temperature)
-        self.negatives.push(key)
-        return loss
+        negatives = self.negatives.items.clone()
+        losses = [info_nce(q, k, negatives, self.temperature) for q, k in zip(queries, keys)]
+        self.negatives.push(torch.cat(keys[::-1]))
+        return torch.stack(losses).sum()
+
+    def mixed_loss(self, mixed: Tensor, share: float, batch: Batch) -> Tensor:
+        """Mixtures are queries alone; the keys are those of plain images."""
+        query = F.normalize(self.online(mixed), dim=1)
+        negatives = self.negatives.items.clone()
+        losses = [
+            weight * info_nce(q, key, negatives, self.temperature)
+            for key in self._keys(batch)
+            for q, weight in ((query, share), (query.flip(0), 1 - share))
+        ]
+        return torch.stack(losses).sum()
+
+    def _sides(self, batch: Batch) -> Sequence[Tensor]:
+        """The views that are queries."""
+        return batch.views if self.symmetric else batch.views[:1]
+
+    def _keys(self, batch: Batch) -> list[Tensor]:
+        """The key of each query: of the other view."""
+        others = batch.views[::-1][: len(self._sides(batch))]
+        return [F.normalize(shuffled(self.target, x), dim=1) for x in others]
 
     def after_step(self) -> None:
         # the reference does this at the start of the next step, which is the same

@@ -163,7 +163,8 @@ def seed_patch(image: np.ndarray, side: int) -> tuple[float, float, float]:
         y, x of the centre and the side, in pixels.
     """
     gray = image.mean(2)
-    change = sum(np.square(g) for g in np.gradient(np.pad(gray, 1, "edge")))[1:-1, 1:-1]
+    down, right = np.gradient(np.pad(gray, 1, "edge"))
+    change = (down**2 + right**2)[1:-1, 1:-1]
     area = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     within = area[side:, side:] - area[:-side, side:] - area[side:, :-side] + area[:-side, :-side]
     chance = within.clip(min=0).ravel() + 1e-6

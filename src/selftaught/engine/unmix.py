@@ -1,0 +1,109 @@
+"""Un-Mix (Shen et al., 2022), https://arxiv.org/abs/2003.05438: mixed images beside plain ones.
+
+Each image is mixed with that at the other end of the batch, as a whole or by a region, and the
+mixture looks for both of its sources, for each by its share.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from selftaught.errors import UserError
+from selftaught.method import Batch, Method
+
+
+class Mixed(NamedTuple):
+    """images: [B, C, H, W]. share: of image i in row i; the rest is of image B - 1 - i."""
+
+    images: Tensor
+    share: float
+
+
+def mix_whole(x: Tensor, share: float) -> Mixed:
+    """Add the images of the reversed batch."""
+    return Mixed(share * x + (1 - share) * x.flip(0), share)
+
+
+def mix_region(x: Tensor, box: tuple[int, int, int, int]) -> Mixed:
+    """Paste a region of the images of the reversed batch.
+
+    Args:
+        x: [B, C, H, W].
+        box: first row, end of rows, first column, end of columns.
+    """
+    top, bottom, left, right = box
+    images = x.clone()
+    images[:, :, top:bottom, left:right] = x.flip(0)[:, :, top:bottom, left:right]
+    area = (bottom - top) * (right - left)
+    return Mixed(images, 1 - area / (x.shape[2] * x.shape[3]))
+
+
+def draw_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
+    """A box of 1 - share of the area, around a random pixel, cut at the borders."""
+    side = (1 - share) ** 0.5
+    bounds = []
+    for length in (height, width):
+        half, middle = int(length * side) // 2, int(torch.randint(length, ()))
+        bounds += [max(0, middle - half), min(length, middle + half)]
+    return tuple(bounds)  # type: ignore[return-value]
+
+
+def mix(x: Tensor, whole: float) -> Mixed:
+    """As a whole with chance `whole`, else by a region; shares are uniform, Beta(1, 1)."""
+    chance, share = torch.rand(2, dtype=torch.float64).tolist()
+    return mix_whole(x, share) if chance < whole else mix_region(x, draw_box(*x.shape[2:], share))
+
+
+def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tensor]]:
+    """The loss of `method`, with a term `mixed` for mixtures of the first view.
+
+    Args:
+        method: contrastive or distillation, whose views are a list of images.
+        whole: chance that a batch's images are mixed as wholes: 0.5 on CIFAR, 0 on ImageNet.
+    """
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        mixed = mix(_first(method, batch), whole)
+        with _memory_kept(method):  # what is remembered of a step is that of plain images
+            extra = method.mixed_loss(mixed.images, mixed.share, batch)
+        terms = type(method).loss(method, batch)
+        terms = {"loss": terms} if isinstance(terms, Tensor) else terms
+        return {**terms, "mixed": extra}
+
+    return loss
+
+
+def _first(method: Method, batch: Batch) -> Tensor:
+    views = batch.views
+    if isinstance(views, list | tuple) and len(views) > 1 and all(_is_image(v) for v in views):
+        return views[0]
+    raise UserError(
+        f"Un-Mix mixes one view of an image, which then looks for another; the views of "
+        f"{type(method).__name__} are not two or more images: leave out --unmix"
+    )
+
+
+def _is_image(view: object) -> bool:
+    return isinstance(view, Tensor) and view.ndim == 4 and view.is_floating_point()
+
+
+@contextmanager
+def _memory_kept(method: Method) -> Iterator[None]:
+    """A block that sees queues, centres and the like as they are, and leaves them so."""
+    kept = [
+        (module, name, buffer)
+        for module in method.modules()
+        if not isinstance(module, _BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    for module, name, buffer in kept:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)

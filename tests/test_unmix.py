@@ -1,0 +1,69 @@
+"""Un-Mix around any method that compares views, and the boxes that it draws."""
+
+import pytest
+import torch
+
+from selftaught.engine.unmix import draw_box, mix, with_mixed
+from selftaught.errors import UserError
+from tests.test_engine import curve, make, train
+from tests.test_methods import batch, build, total
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["simclr", "moco_v2", "byol", "simsiam", "barlow_twins", "dino", "swav", "nnclr", "supcon"],
+)
+def test_mixtures_add_a_term_and_leave_no_trace_in_memories(name):
+    plain, mixing = build(name), build(name)
+    views = batch(name, plain)
+    torch.manual_seed(3)
+    terms = with_mixed(mixing, 0.5)(views)
+    total(terms).backward()
+    assert terms["mixed"].isfinite()
+    total(plain.loss(views)).backward()
+    for path in mixing.anatomy.memory:
+        torch.testing.assert_close(mixing.get_buffer(path), plain.get_buffer(path))
+    grads = [p.grad for p in mixing.backbone.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_equal_shares_of_equal_images_change_nothing():
+    method = build("simclr", torch.float64)
+    views = batch("simclr", method)
+    same = views._replace(views=[v[:1].expand_as(v) for v in views.views])
+    mixed = method.mixed_loss(same.views[0], 0.3, same)
+    torch.testing.assert_close(mixed, total(method.loss(same)))
+
+
+def test_boxes_have_their_share_and_stay_within():
+    torch.manual_seed(0)
+    for share in (0.0, 0.25, 0.9, 1.0):
+        for _ in range(20):
+            top, bottom, left, right = draw_box(32, 48, share)
+            assert 0 <= top <= bottom <= 32
+            assert 0 <= left <= right <= 48
+            assert (bottom - top) * (right - left) <= (1 - share) * 32 * 48 + 1e-9
+
+
+def test_the_chance_chooses_between_wholes_and_regions():
+    x = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
+    torch.manual_seed(0)
+    wholes = [mix(x, 1.0).images[0] for _ in range(5)]
+    regions = [mix(x, 0.0).images[0] for _ in range(5)]
+    assert all(len(image.unique()) == 1 for image in wholes)
+    assert all(set(image.unique().tolist()) <= {0.0, 1.0} for image in regions)
+
+
+def test_training_with_mixtures_resumes_bit_for_bit(tmp_path):
+    whole = train(tmp_path / "whole", unmix=0.5, epochs=2)
+    assert "mixed" in curve(tmp_path / "whole")[0]
+    again = train(tmp_path / "again", unmix=0.5, epochs=2)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_cannot_be_mixed_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the views of Rotation are not two or more images"):
+        train(tmp_path / "run", "rotation", method=make("rotation"), unmix=0.5)
+    with pytest.raises(UserError, match=r"unmix is a fraction from 0 to 1, got 2"):
+        train(tmp_path / "other", unmix=2.0)
