@@ -249,7 +249,6 @@ def pretrain(
                     fabric.device.type == "cuda",
                 ),
             ),
-            accumulate=accumulate,
             accumulate=parts,
             cache=None
             if effective_batch is None
@@ -277,10 +276,9 @@ def pretrain(
             loop.restore(state)
             log.info("resuming at step %d of %d", loop.step, steps)
         elif loop.doctor:
-            _look_before(loop, samples, batch, need)
+            _look_before(loop, samples, batch, compared, need)
         if dist.rank() == 0 and evaluate and not method.supervised:
             loop.guard = guard(_image(method), samples, out, steps, bool(state))
-            _look_before(loop, samples, batch, compared, need)
         try:
             loop.run()
         except TrainingError as error:
