@@ -11,7 +11,7 @@ from tests.test_methods import batch, build, total
 
 @pytest.mark.parametrize(
     "name",
-    ["simclr", "moco_v2", "byol", "simsiam", "barlow_twins", "dino", "swav", "nnclr", "supcon"],
+    ["simclr", "moco_v2", "byol", "simsiam", "barlow_twins", "dino", "nnclr", "supcon"],
 )
 def test_mixtures_add_a_term_and_leave_no_trace_in_memories(name):
     plain, mixing = build(name), build(name)
@@ -25,6 +25,12 @@ def test_mixtures_add_a_term_and_leave_no_trace_in_memories(name):
         torch.testing.assert_close(mixing.get_buffer(path), plain.get_buffer(path))
     grads = [p.grad for p in mixing.backbone.parameters() if p.grad is not None]
     assert all(g.isfinite().all() for g in grads)
+
+
+def test_methods_that_change_weights_in_their_loss_are_refused():
+    method = build("swav")
+    with pytest.raises(UserError, match="SwAV changes its weights while it computes its loss"):
+        with_mixed(method, 0.5)(batch("swav", method))
 
 
 def test_equal_shares_of_equal_images_change_nothing():

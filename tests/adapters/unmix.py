@@ -19,7 +19,8 @@ def check(golden: Golden) -> None:
     whole = mix_whole(x, float(golden["lam_global"]))
     close(whole.images, golden["mixed_global"])
     close(whole.images.flip(0), golden["mixed_global_flip"])
-    region = mix_region(x, tuple(golden["bbox"].tolist()))  # type: ignore[arg-type]
+    top, left, bottom, right = golden["bbox"].tolist()  # the reference's order
+    region = mix_region(x, (top, bottom, left, right))
     close(region.images, golden["mixed_region"])
     close(region.share, golden["lam_region"])
     for kind in ("sym", "asym"):

@@ -6,6 +6,7 @@ mixture looks for both of its sources, for each by its share.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import NamedTuple
 
 import torch
@@ -66,15 +67,21 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
         whole: chance that a batch's images are mixed as wholes: 0.5 on CIFAR, 0 on ImageNet.
     """
 
-    def loss(batch: Batch) -> dict[str, Tensor]:
+    def loss(method: Method, batch: Batch) -> dict[str, Tensor]:
         mixed = mix(_first(method, batch), whole)
+        before = [p._version for p in method.parameters()]
         with _memory_kept(method):  # what is remembered of a step is that of plain images
             extra = method.mixed_loss(mixed.images, mixed.share, batch)
+        if before != [p._version for p in method.parameters()]:
+            raise UserError(
+                f"{type(method).__name__} changes its weights while it computes its loss, so it "
+                "cannot be computed of mixtures too: leave out --unmix"
+            )
         terms = type(method).loss(method, batch)
         terms = {"loss": terms} if isinstance(terms, Tensor) else terms
         return {**terms, "mixed": extra}
 
-    return loss
+    return MethodType(loss, method)  # which is what Fabric takes for a method
 
 
 def _first(method: Method, batch: Batch) -> Tensor:
