@@ -26,12 +26,10 @@ PART = 3
 
 def ready(name: str, net: str = "test_vit") -> nn.Module:
     torch.manual_seed(0)
-    method = methods.find(name)
-    case = CASES[name]
+    cls, case = methods.find(name), CASES[name]
     options = dict(case.options)
     options |= {"samples": 16} if "samples" in methods.signature(name) else {}
-    method = method(Image(net, case.size), **options).double().train()
-    return method
+    return cls(Image(net, case.size), **options).double().train()
 
 
 def gradients(method: nn.Module) -> dict[str, torch.Tensor]:

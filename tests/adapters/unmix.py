@@ -1,6 +1,7 @@
 """Un-Mix: both mixtures, and MoCo's loss, gradient and queue with them, one way and both."""
 
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -44,11 +45,8 @@ def _check_moco(golden: Golden, kind: str, name: str, mixed: unmix.Mixed) -> Non
     method.target = frozen_copy(method.online)
     method.negatives.items.copy_(queue.T)
     views = [golden["im1"], golden["im2"]]
-    before, unmix.mix = unmix.mix, lambda *_: mixed
-    try:
+    with patch.object(unmix, "mix", lambda *_: mixed):
         terms = with_mixed(method, 0.5)(Batch(views, torch.arange(len(views[0]))))
-    finally:
-        unmix.mix = before
     loss = sum(terms.values())
     close(loss, golden[f"{kind}_loss_{name}"])
     close(torch.autograd.grad(loss, linear.weight)[0], golden[f"{kind}_grad_w_{name}"])
