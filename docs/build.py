@@ -52,6 +52,7 @@ API = {
         "augment/presets.py",
         "augment/views.py",
         "augment/cells.py",
+        "augment/coloured.py",
         "augment/pipeline.py",
         "augment/device.py",
     ),
