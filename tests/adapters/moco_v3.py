@@ -49,7 +49,7 @@ def model(golden: Golden) -> MoCoV3:
         golden.hyper["mlp_dim"],
         golden.hyper["dim"],
         layers=len(heads),
-        predictor_norm="predictor.4.running_mean" in state,
+        predictor_norm="always" if "predictor.4.running_mean" in state else "never",
     ).double()
     method.load_state_dict(renamed(state), strict=False)
     return method

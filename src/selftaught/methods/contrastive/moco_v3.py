@@ -32,6 +32,7 @@ class MoCoV3(Method):
         hidden: width of the hidden layers of projector and predictor.
         dim: width of the embedding.
         layers: Linear layers of the projector; none for the paper's, 3 for ViTs and 2 for others.
+        predictor_norm: whether a batch norm ends the predictor; in the paper for ViTs alone.
         freeze_patches: whether the patch projection of a ViT is never trained.
         scale: area of the crops, as fractions of the image.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
@@ -50,6 +51,7 @@ class MoCoV3(Method):
         hidden: int = 4096,
         dim: int = 256,
         layers: int | None = None,
+        predictor_norm: Literal["vits", "always", "never"] = "vits",
         freeze_patches: bool = True,
         scale: tuple[float, float] = (0.2, 1.0),
         blur: tuple[float, float] = (1.0, 0.1),
@@ -58,7 +60,7 @@ class MoCoV3(Method):
         super().__init__()
         self.backbone, self.temperature, self.momentum = backbone, temperature, momentum
         self.hidden, self.dim, self.layers = hidden, dim, layers
-        self.freeze_patches = freeze_patches
+        self.predictor_norm, self.freeze_patches = predictor_norm, freeze_patches
         self.scale, self.blur, self.solarize = scale, blur, solarize
         vit = plain_vit(backbone.net)
         if vit is not None and not backbone.trained:
@@ -66,13 +68,12 @@ class MoCoV3(Method):
             initialize(vit)
         if vit is not None and freeze_patches:
             vit.patch_embed.proj.requires_grad_(False)
+        last_norm = predictor_norm == "always" or (predictor_norm == "vits" and vit is not None)
         widths = [hidden] * ((layers or (2 if vit is None else 3)) - 1)
         self.projector = mlp(
             backbone.dim, *widths, dim, bias=False, last_bias=False, last_norm=True
         )
-        self.predictor = mlp(
-            dim, hidden, dim, bias=False, last_bias=False, last_norm=vit is not None
-        )
+        self.predictor = mlp(dim, hidden, dim, bias=False, last_bias=False, last_norm=last_norm)
         self.target = frozen_copy(self.online)
 
     @property
