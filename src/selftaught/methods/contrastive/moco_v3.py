@@ -1,7 +1,7 @@
 """MoCo v3 (Chen et al., 2021), https://arxiv.org/abs/2104.02057."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
