@@ -100,7 +100,7 @@ def test_segment_writes_masks_and_overlays(tmp_path, capsys):
         PIL.Image.fromarray(image).save(photos / f"{i}.png")
     run, files = tmp_path / "run", [str(photos / "0.png"), str(photos / "1.png")]
     pretrain(stego(), str(photos), run, epochs=1, **FAST)
-    for extra in ([], ["--crf", "false"]):
+    for extra in ([], ["--no-crf"]):
         out = tmp_path / f"out{len(extra)}"
         assert main(["segment", str(run), *files, "--out", str(out), *extra]) == 0
         written = capsys.readouterr().out.split()
@@ -111,6 +111,6 @@ def test_segment_writes_masks_and_overlays(tmp_path, capsys):
         assert len(np.unique(mask.reshape(-1, 3), axis=0)) <= 4
     other = tmp_path / "simclr"
     simclr = SimCLR(Image("test_resnet", 32), hidden=16, dim=8)
-    pretrain(simclr, str(photos), other, epochs=1, **FAST)
+    pretrain(simclr, str(photos), other, epochs=1, **FAST | {"batch": 8})
     assert main(["segment", str(other), *files]) == 2
     assert "stego segments images" in capsys.readouterr().err

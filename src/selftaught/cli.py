@@ -452,7 +452,7 @@ COMMANDS = {
         _show_reconstruct,
         (
             "selftaught segment runs/stego-photos photos/a.jpg photos/b.jpg",
-            "selftaught segment runs/stego-photos photos/a.jpg --out masks/ --crf false",
+            "selftaught segment runs/stego-photos photos/a.jpg --out masks/ --no-crf",
         ),
     ),
     "export": Command(

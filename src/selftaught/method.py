@@ -143,6 +143,7 @@ class Anatomy(NamedTuple):
     target, `other` call, or the other `half` of the same output; empty where none is approached.
     logits: gives what `Method.distribution` makes a distribution over prototypes of.
     memory: buffers that every step changes, such as queues and centres.
+    frozen: whether the backbone is taken as it is, so that no gradient is to reach it.
     """
 
     embedding: str = ""
@@ -151,6 +152,7 @@ class Anatomy(NamedTuple):
     pairs: Literal["", "same", "other", "half"] = ""
     logits: str = ""
     memory: tuple[str, ...] = ()
+    frozen: bool = False
 
 
 class Method(nn.Module, ABC):

@@ -151,7 +151,8 @@ class Doctor:
         if self.heard is not None:
             begun = time.perf_counter()
             self.heard.close()
-            self.gradient = _norm(p.grad for p in self.method.backbone.parameters())
+            trained = self.method if self.method.anatomy.frozen else self.method.backbone
+            self.gradient = _norm(p.grad for p in trained.parameters())
             self.before = [
                 (w, _slice(w), _slice(w.grad)) for w in self.weights if w.grad is not None
             ]

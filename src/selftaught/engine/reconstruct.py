@@ -87,7 +87,11 @@ def asked_of(run: Path) -> dict[str, Any]:
     """The settings of a run folder."""
     if not (run / SETTINGS).is_file():
         raise UserError(f"{run} holds no run (no {SETTINGS}); give the folder of a training")
-    return config.validate(config.load(run / SETTINGS), run / SETTINGS)
+    written = config.load(run / SETTINGS)
+    asked = config.validate(written, run / SETTINGS)
+    # what the data gave then, no data at hand can give
+    asked["options"] |= {k: v for k, v in written["options"].items() if k in config.FILLED}
+    return asked
 
 
 def still(pipeline: Any) -> Any:

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe
+from selftaught.method import Anatomy, Batch, Corpus, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
 from selftaught.parts.drawing import COLOURS
@@ -48,8 +48,8 @@ class STEGO(Method):
         backbone: trained image encoder with local features.
         samples: number of images.
         preset: whose weights and shifts; the paper's code ships `default` and, as comments, others.
-        weights: of the losses of an image with itself, its neighbours, and others; none for the
-            preset's.
+        balance: weights of the losses of an image with itself, its neighbours, and others; none for
+            the preset's.
         shifts: similarity of features from which codes agree, in the same order; none for the
             preset's.
         dim: width of the codes.
@@ -67,6 +67,7 @@ class STEGO(Method):
         "adam", lr=5e-4, batch=32, scaling="none", weight_decay=0.0, schedule="constant"
     )
     default_backbone = "vit_small_patch8_224"
+    anatomy = Anatomy(frozen=True)
     nearest: Tensor
 
     def __init__(
@@ -74,7 +75,7 @@ class STEGO(Method):
         backbone: Image,
         samples: int,
         preset: Literal["default", "coco_small", "coco_base", "cityscapes", "potsdam"] = "default",
-        weights: tuple[float, float, float] | None = None,
+        balance: tuple[float, float, float] | None = None,
         shifts: tuple[float, float, float] | None = None,
         dim: int = 70,
         clusters: int = 27,
@@ -93,7 +94,7 @@ class STEGO(Method):
                 "take fewer neighbours or more images"
             )
         self.backbone, self.samples, self.preset = backbone, samples, preset
-        self.weights, self.shifts, self.dim, self.clusters = weights, shifts, dim, clusters
+        self.balance, self.shifts, self.dim, self.clusters = balance, shifts, dim, clusters
         self.places, self.neighbours, self.negatives = places, neighbours, negatives
         self.dropout, self.pointwise = dropout, pointwise
         self.stabilize, self.scale = stabilize, scale
@@ -142,7 +143,7 @@ class STEGO(Method):
             self.shifts or PRESETS[self.preset].shifts,
             Rule(self.pointwise, True, self.stabilize),
         )
-        weights = self.weights or PRESETS[self.preset].weights
+        weights = self.balance or PRESETS[self.preset].weights
         found = {n: w * t for n, w, t in zip(("self", "neighbour", "other"), weights, terms)}
         return found | {"clusters": clustering(codes.detach(), self.centres)[0]}
 
