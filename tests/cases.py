@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from selftaught import methods
@@ -42,7 +43,10 @@ class Teacher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.logits = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+        last = nn.Linear(12, 3)
+        for parameter in last.parameters():  # the same in all processes
+            nn.init.trunc_normal_(parameter, generator=torch.Generator().manual_seed(0))
+        self.logits = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
 
 
 CASES = {

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftaught.errors import UserError
 from selftaught.methods.correlation.barlow_twins import BarlowTwins, decorrelation
 from selftaught.methods.correlation.vicreg import VICReg, correlation, narrowness
 from selftaught.methods.distillation.byol import regression
 from selftaught.methods.distillation.simsiam import distance
 from selftaught.objectives import contrastive
 from selftaught.objectives.contrastive import info_nce, nt_xent
+from selftaught.objectives.negatives import decoupled, hard_negatives, supervised
 from selftaught.parts.shuffle import shuffled
 
 sizes = st.tuples(st.integers(2, 9), st.integers(1, 12), st.integers(0, 2**31))
@@ -188,3 +190,24 @@ def test_shuffling_in_one_process_changes_nothing():
     out = shuffled(lambda v: 2 * v, x)
     assert torch.equal(out, 2 * x)
     assert not out.requires_grad
+
+
+def test_hard_negatives_without_hardness_are_the_usual_ones_and_weigh_the_near_ones_more():
+    q, k, others = (F.normalize(torch.randn(n, 8, dtype=torch.float64), dim=1) for n in (5, 5, 9))
+    positive, negatives = (q * k).sum(1), q @ others.mT
+    plain = hard_negatives(positive, negatives, 0.2)
+    torch.testing.assert_close(plain, info_nce(q, k, others, 0.2), rtol=1e-12, atol=0)
+    assert hard_negatives(positive, negatives, 0.2, hardness=1.0) > plain
+
+
+def test_an_image_alone_has_no_negatives_in_words():
+    with pytest.raises(UserError, match="1 image has none; take 2"):
+        decoupled(torch.randn(1, 4), torch.randn(1, 4), 0.1)
+
+
+def test_supervised_images_of_classes_of_their_own_have_a_finite_loss():
+    views = torch.randn(4, 1, 8, requires_grad=True)
+    loss = supervised(views, torch.arange(4), 0.1)
+    loss.backward()
+    assert loss == 0
+    assert views.grad.isfinite().all()

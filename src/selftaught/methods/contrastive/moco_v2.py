@@ -11,6 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
+from selftaught.objectives.negatives import hard_negatives
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
 
@@ -26,6 +27,7 @@ class MoCoV2(Method):
         momentum: of the slow copy, in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
         symmetric: whether each view is a query, too, for twice the passes.
+        hardness: how much nearer negatives weigh more (Robinson et al., 2021); 0 for alike.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
@@ -46,11 +48,12 @@ class MoCoV2(Method):
         momentum: float = 0.999,
         blur: float = 0.5,
         symmetric: bool = False,
+        hardness: float = 0.0,
     ):
         super().__init__()
         self.backbone, self.temperature, self.dim = backbone, temperature, dim
         self.queue, self.momentum, self.blur = queue, momentum, blur
-        self.symmetric = symmetric
+        self.symmetric, self.hardness = symmetric, hardness
         self.projector = mlp(backbone.dim, backbone.dim, dim, norm=False)
         self.target = frozen_copy(self.online)
         self.negatives = Queue(queue, dim)
@@ -72,7 +75,7 @@ class MoCoV2(Method):
         keys = self._keys(batch)
         # a copy, as the gradient needs the queue that the loss saw
         negatives = self.negatives.items.clone()
-        losses = [info_nce(q, k, negatives, self.temperature) for q, k in zip(queries, keys)]
+        losses = [self._find(q, k, negatives) for q, k in zip(queries, keys)]
         self.negatives.push(torch.cat(keys[::-1]))
         return torch.stack(losses).sum()
 
@@ -81,11 +84,17 @@ class MoCoV2(Method):
         query = F.normalize(self.online(mixed), dim=1)
         negatives = self.negatives.items.clone()
         losses = [
-            weight * info_nce(q, key, negatives, self.temperature)
+            weight * self._find(q, key, negatives)
             for key in self._keys(batch)
             for q, weight in ((query, share), (query.flip(0), 1 - share))
         ]
         return torch.stack(losses).sum()
+
+    def _find(self, query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
+        if not self.hardness:
+            return info_nce(query, key, negatives, self.temperature)
+        alike = (query * key).sum(1), query @ negatives.mT
+        return hard_negatives(*alike, self.temperature, self.hardness)
 
     def _sides(self, batch: Batch) -> Sequence[Tensor]:
         """The views that are queries."""
