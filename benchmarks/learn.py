@@ -57,6 +57,9 @@ PROTOTYPES: dict[str, Any] = {
 WEAK: dict[str, Any] = {"strength": 0.5, "blur": 0.0}
 ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
 
+COLOURS = ("strength", "blur", "solarize")
+"""What the presets change for 32 pixels alone: weak views of photos are told apart by colours."""
+
 PRESETS = {
     "simclr": Preset({**SMALL, "temperature": 0.2, "strength": 0.5, "blur": 0.0}),
     "simclr_v2": Preset({**WEAK, "dim": 64, "temperature": 0.2}),
@@ -195,6 +198,8 @@ def command(name: str, arguments: argparse.Namespace) -> str:
 def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     preset = PRESETS[name]
     method, train, net = dict(preset.method), COMMON | preset.train, preset.net
+    if arguments.size >= 64:
+        method = {k: v for k, v in method.items() if k not in COLOURS}
     for item in arguments.set:
         key, _, value = item.partition("=")
         if key == "net":
