@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from selftaught import report
+from selftaught import methods, report
 from selftaught.augment.device import normalize
 from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
@@ -46,7 +46,8 @@ def make(name: str, samples: int = 24):
 def batch_of(method, count: int = 8) -> Batch:
     views = Views(open_data(photos(count)), method.views(method.encoder.size), 0)
     item = collate([views[0, i] for i in range(count)])
-    return Batch(normalize(item.views, method.encoder.mean, method.encoder.std), item.index)
+    images = normalize(item.views, method.encoder.mean, method.encoder.std)
+    return Batch(images, item.index, item.index % 3)
 
 
 def total(loss) -> torch.Tensor:
@@ -222,7 +223,7 @@ def test_the_anatomy_names_what_is_there(name):
 def test_listening_changes_nothing(name):
     gradients = []
     for heard in (False, True):
-        method = make(name, 8).train()
+        method = make(name).train()
         batch = batch_of(method)
         torch.manual_seed(1)
         ears = listen(method) if heard else None
@@ -401,12 +402,15 @@ def weights(method) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_is_the_same_with_and_without_the_doctor(name, tmp_path, monkeypatch, caplog):
-    seen = pretrain(make(name), photos(), tmp_path / "seen", **RUN)
+    data = photos()
+    if methods.find(name).supervised:
+        data = [(image, i % 3) for i, image in enumerate(data)]
+    seen = pretrain(make(name), data, tmp_path / "seen", **RUN)
     found = diagnosis(tmp_path / "seen")
     assert len(found["course"]) >= 2
     assert "cannot look" not in caplog.text
     monkeypatch.setattr(Doctor, "listen", lambda self, views: None)
-    alone = pretrain(make(name), photos(), tmp_path / "alone", **RUN)
+    alone = pretrain(make(name), data, tmp_path / "alone", **RUN)
     assert diagnosis(tmp_path / "alone")["course"] == []
     assert all(a.equal(b) for a, b in zip(weights(seen), weights(alone), strict=True))
 

@@ -363,7 +363,7 @@ def score_of(correct):
     ("ours", "floor", "verdict", "words"),
     [
         ([1] * 80 + [0] * 20, [0] * 50 + [1] * 30 + [0] * 20, "above", "clears by 50.0 points"),
-        ([0] * 80 + [1] * 20, [1] * 100, "below", "80.0 points more"),
+        ([0] * 80 + [1] * 20, [1] * 100, "below", "80.0 points above this encoder"),
         ([1] * 50 + [0] * 50, [1] * 49 + [0] * 50 + [1], "unclear", "within the noise"),
         ([1] * 50 + [0] * 50, [1] * 50 + [0] * 50, "unclear", "a difference of +0.0 points"),
     ],

@@ -74,7 +74,7 @@ class Margin:
         if self.verdict == "above":
             return f"{head}which it clears by {self.points:.1f} points ({noise})."
         if self.verdict == "below":
-            return f"{head}{-self.points:.1f} points more ({noise})."
+            return f"{head}{-self.points:.1f} points above this encoder ({noise})."
         return f"{head}a difference of {self.points:+.1f} points, within the noise ({noise})."
 
 
@@ -131,8 +131,12 @@ class Comparison:
             head = "It did not learn: raw pixels or an untrained network do better."
         else:
             head = "It cannot be said to have learned: no score clears its floor."
-        told = margins if len(margins) <= FEW else [m for m in margins if m.verdict != "above"]
-        return " ".join([head, *map(str, told)])
+        if len(margins) <= FEW:
+            return " ".join([head, *map(str, margins)])
+        lost = [m for m in margins if m.verdict != "above"]
+        others = ", ".join(m.score.name for m in lost[FEW:])
+        rest = [f"Nor do these clear theirs: {others}."] if others else []
+        return " ".join([head, *map(str, lost[:FEW]), *rest])
 
     def joined(self, other: "Comparison") -> "Comparison":
         """The scores of both, of the same encoder."""
