@@ -332,6 +332,7 @@ class Loop:
         except (RuntimeError, ConnectionError, EOFError) as error:
             if "DataLoader" not in str(error) and not isinstance(error, ConnectionError | EOFError):
                 raise
+            self.waiting = False  # torch is not to raise the same again where the run is saved
             what = (
                 f"a process that reads images died or hung ({error}); often memory ran out: lower "
                 "--workers"
