@@ -14,6 +14,11 @@ def linear(start: float, end: float, progress: float) -> float:
     return start + (end - start) * min(progress, 1.0)
 
 
+def ramp(start: float, end: float, share: float, progress: float) -> float:
+    """From `start` to `end` in a straight line over the first `share` of training, then `end`."""
+    return linear(start, end, progress / share) if share else end
+
+
 def steps(start: float, factor: float, milestones: Sequence[float], progress: float) -> float:
     """`start` times `factor` for each of `milestones` that `progress` has reached."""
     return start * factor ** sum(progress >= m for m in milestones)

@@ -22,6 +22,15 @@ _KINDS = (
 )
 
 
+def how_read(training: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of a training, as run.yaml holds them, how its images were opened."""
+    names = ("column", "value_range", "truncated")
+    options = {n: training[n] for n in names if training.get(n) is not None}
+    if "value_range" in options:
+        options["value_range"] = tuple(options["value_range"])
+    return options
+
+
 def open_data(
     source: Any,
     *,

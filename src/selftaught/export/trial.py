@@ -15,6 +15,7 @@ from selftaught import augment
 from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.data import BadSample, Samples, open_data
+from selftaught.data.opening import how_read
 from selftaught.errors import SelftaughtError, TrainingError
 from selftaught.export.targets import Features, Target, first_words
 
@@ -110,11 +111,10 @@ def _difference(wanted: Tensor, found: Tensor) -> float:
 
 def _open(settings: dict[str, Any], channels: int) -> Samples:
     training = settings.get("training") or {}
-    names = ("column", "labels", "value_range", "truncated")
-    options = {n: training[n] for n in names if training.get(n) is not None}
-    if "value_range" in options:
-        options["value_range"] = tuple(options["value_range"])
-    return open_data(str(settings.get("data")), channels=channels, **options)
+    options = how_read(training)
+    return open_data(
+        str(settings.get("data")), labels=training.get("labels"), channels=channels, **options
+    )
 
 
 def _some(samples: Samples) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
+from selftaught.data.opening import how_read
 from selftaught.data.selection import select, without
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import device_for, one_pass, running
@@ -122,10 +123,7 @@ def look(
 
 def _open(run: Run, data: Any, labels: str | None, channels: int) -> Samples:
     training = run.settings.get("training") or {}
-    names = ("column", "value_range", "truncated")
-    options = {n: training[n] for n in names if training.get(n) is not None}
-    if "value_range" in options:
-        options["value_range"] = tuple(options["value_range"])
+    options = how_read(training)
     labels = labels or training.get("labels")
     if data is not None:
         return open_data(data, labels=labels, channels=channels, **options)

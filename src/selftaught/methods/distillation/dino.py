@@ -12,7 +12,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
-from selftaught.schedule import cosine, linear
+from selftaught.schedule import cosine, ramp
 
 
 class DINO(Method):
@@ -138,8 +138,7 @@ class DINO(Method):
     @property
     def temperature(self) -> float:
         """Of the teacher's softmax, now."""
-        start, end = self.teacher_temp
-        return linear(start, end, self.progress / self.temp_warmup) if self.temp_warmup else end
+        return ramp(*self.teacher_temp, self.temp_warmup, self.progress)
 
     def before_step(self) -> None:
         if self.progress < self.freeze:

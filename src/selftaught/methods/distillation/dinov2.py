@@ -18,7 +18,7 @@ from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.spread import koleo
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
-from selftaught.schedule import cosine, linear
+from selftaught.schedule import cosine, ramp
 
 
 class DINOv2(Method):
@@ -257,8 +257,7 @@ class DINOv2(Method):
     @property
     def temperature(self) -> float:
         """Of the teacher's softmax, now."""
-        start, end = self.teacher_temp
-        return linear(start, end, self.progress / self.temp_warmup) if self.temp_warmup else end
+        return ramp(*self.teacher_temp, self.temp_warmup, self.progress)
 
     def before_step(self) -> None:
         if self.progress < self.freeze:

@@ -19,7 +19,7 @@ from selftaught.objectives.assignment import cross_prediction, soft_cross_entrop
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy, prototype_head
-from selftaught.schedule import cosine, linear
+from selftaught.schedule import cosine, ramp
 
 
 class IBOT(Method):
@@ -227,9 +227,7 @@ class IBOT(Method):
 
     def _now(self, temperature: tuple[float, float]) -> float:
         """Of a teacher's softmax that is warmed up."""
-        if not self.temp_warmup:
-            return temperature[1]
-        return linear(*temperature, self.progress / self.temp_warmup)
+        return ramp(*temperature, self.temp_warmup, self.progress)
 
     def before_step(self) -> None:
         if self.progress < self.freeze:
