@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import numpy as np
 import torch
 
 from selftaught import evaluate, methods, open_data, pretrain
+from selftaught.data.selection import select
 from selftaught.engine.build import assemble
 
 CONV, VIT = "test_resnet", "test_vit2"
@@ -168,6 +170,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", required=True, help="labelled images to train on")
     parser.add_argument("--test", required=True, help="labelled images to score on")
+    parser.add_argument("--rows", metavar="NPZ:NAME", help="positions of the images to train on")
+    parser.add_argument("--bank", help="labelled images that probes learn from, instead of TRAIN")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument("--samples", type=int, default=60_000, help="images seen in training")
     parser.add_argument("--name", required=True, help="of the data, in the results' file names")
@@ -183,12 +187,15 @@ def parse() -> argparse.Namespace:
 
 def command(name: str, arguments: argparse.Namespace) -> str:
     """What repeats a row; the data's place is left open."""
-    train, test = (
-        f"$DATA/{p.parent.name}/{p.name}" for p in map(Path, (arguments.train, arguments.test))
-    )
+
+    def place(path: str) -> str:
+        return f"$DATA/{Path(path).parent.name}/{Path(path).name}"
+
+    given = ("train", "test", "rows", "bank")
+    data = [(f"--{n}", place(v)) for n in given if (v := getattr(arguments, n))]
     overrides = ["--set", *map(shlex.quote, arguments.set)] if arguments.set else []
     parts = [
-        *("python benchmarks/learn.py --train", train, "--test", test),
+        *("python benchmarks/learn.py", *(part for pair in data for part in pair)),
         *("--size", arguments.size, "--samples", arguments.samples, "--seed", arguments.seed),
         *("--name", arguments.name, "--methods", name, *overrides),
     ]
@@ -208,13 +215,17 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             (method if key in methods.signature(name) else train)[key] = json.loads(value)
     torch.set_num_threads(arguments.threads)
     samples, held = open_data(arguments.train), open_data(arguments.test)
+    if arguments.rows:
+        file, _, rows = arguments.rows.rpartition(":")
+        samples = select(samples, np.load(file)[rows])
+    bank = open_data(arguments.bank) if arguments.bank else samples
     epochs = max(1, round(arguments.samples / (len(samples) // train["batch"] * train["batch"])))
     model = assemble(name, {"name": net, "size": arguments.size}, method, samples, arguments.seed)
     begun, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as out:
         pretrain(
             model,
-            arguments.train,
+            samples,
             Path(out) / "run",
             epochs=epochs,
             seed=arguments.seed,
@@ -225,7 +236,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         with (Path(out) / "run" / "metrics.csv").open() as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file)]
-    found = evaluate.compare(model.encoder, samples, held, workers=arguments.workers)
+    found = evaluate.compare(model.encoder, bank, held, workers=arguments.workers)
     margin = found.margins[0]
     return {
         "backbone": net,
