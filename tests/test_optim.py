@@ -170,7 +170,7 @@ def ready(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizer
 
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc")
+OPTIMIZERS = ("sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc")
 
 
 def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:

@@ -41,7 +41,8 @@ class Recipe:
 
     Args:
         optimizer: `lars` has the learning rate outside the momentum (BYOL, Barlow Twins, VICReg),
-            `lars_tf` inside (SimCLR); `larc` is SwAV's, which adapts biases and norms too.
+            `lars_tf` inside (SimCLR); `larc` is SwAV's, which adapts biases and norms too;
+            `adamw_bert` has no bias correction.
         lr: peak learning rate for `batch` samples a step.
         batch: number of samples that `lr` holds for.
         scaling: how the rate follows the batch that is really used.
@@ -74,7 +75,7 @@ class Recipe:
         no_clip: names of submodules that are not clipped, nor count when others are.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"]
+    optimizer: Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"]
     lr: float
     batch: int = 256
     scaling: Literal["linear", "sqrt", "none"] = "linear"

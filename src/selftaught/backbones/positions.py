@@ -1,4 +1,7 @@
-"""Positions of patches: fixed sin-cos tables, and tables carried to another grid."""
+"""Positions of patches: sin-cos tables, rotations, and tables carried to another grid."""
+
+import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,24 +11,94 @@ from selftaught.errors import UserError
 
 Grid = tuple[int, int]
 """Rows and columns."""
+ClipGrid = tuple[int, int, int]
+"""Frames, rows and columns."""
 
 
-def sincos(grid: Grid, dim: int, prefix: int = 0) -> Tensor:
-    """Fixed positions of MAE and I-JEPA: [1, prefix + rows * cols, dim], float64.
+def sincos(
+    grid: Grid, dim: int, prefix: int = 0, first: Literal["columns", "rows"] = "columns"
+) -> Tensor:
+    """Fixed positions of images: [1, prefix + rows * cols, dim], float64.
 
-    The first half of the channels tells the column, the second the row; each half is the sines,
-    then the cosines, of the coordinate times 10000 ** (-k / (dim / 4)), k < dim / 4. Rows of
-    `prefix` tokens (class token, registers) are zero. The papers' models hold it in float32.
+    One half of the channels tells the column, the other the row; each half is the sines, then the
+    cosines, of the coordinate times 10000 ** (-k / (dim / 4)), k < dim / 4. Rows of `prefix` tokens
+    (class token, registers) are zero. The papers' models hold it in float32.
+
+    Args:
+        grid: rows and columns.
+        dim: a multiple of 4.
+        prefix: see above.
+        first: what the first half tells: columns in MAE and I-JEPA, rows in V-JEPA.
     """
     if dim % 4:
         raise UserError(f"sin-cos positions need a width that is a multiple of 4, got {dim}")
-    frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    row, col = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in grid)
-    row, col = (torch.cat([a.sin(), a.cos()], 1) for a in (row, col))
-    table = torch.cat(
-        [col.expand(grid[0], -1, -1), row[:, None].expand(-1, grid[1], -1)], 2
-    ).flatten(0, 1)
+    row, col = _each_axis(grid, (dim // 2, dim // 2))
+    table = torch.cat([col, row] if first == "columns" else [row, col], 1)
     return F.pad(table, (0, 0, prefix, 0))[None]
+
+
+def sincos_clip(grid: ClipGrid, dim: int, uniform: bool = True) -> Tensor:
+    """Fixed positions of clips: [1, frames * rows * cols, dim], float64 (V-JEPA).
+
+    Frame, row and column have a part of the channels each, in this order; see `sincos`.
+
+    Args:
+        grid: frames, rows and columns.
+        dim: even; a multiple of 8 unless `uniform`.
+        uniform: whether the parts are of one width, the last one cut off at `dim`, as in the
+            released models; otherwise the frame has a half, row and column a quarter each.
+    """
+    if dim % (2 if uniform else 8):
+        raise UserError(
+            f"sin-cos positions of clips need a width that is a multiple of {2 if uniform else 8}, "
+            f"got {dim}"
+        )
+    third = 2 * math.ceil(dim / 6)
+    widths = (third,) * 3 if uniform else (dim // 2, dim // 4, dim // 4)
+    return torch.cat(_each_axis(grid, widths), 1)[None, :, :dim]
+
+
+def rotary(grid: tuple[int, ...], dim: int, tiled: bool = False) -> Tensor:
+    """Sines, then cosines, of rotary positions: [N, 2 * dim], float64, as timm's attention takes.
+
+    Each axis of the grid turns pairs of neighbouring channels (Su et al., 2021), as many for one
+    axis as for another, by the coordinate times 10000 ** (-k / pairs); what is left over at the end
+    is not turned.
+
+    Args:
+        grid: of patches: frames, rows and columns, or the last ones of these.
+        dim: width of a head of the attention.
+        tiled: as in V-JEPA 2, whose two channels of a pair are turned by different angles: channel
+            c by that of pair c % pairs. This is no rotation, but what its weights have learned.
+    """
+    pairs = dim // (2 * len(grid))
+    if not pairs:
+        raise UserError(
+            f"rotary positions on {len(grid)} axes need heads of a width of at least "
+            f"{2 * len(grid)}, got {dim}"
+        )
+    angles = [
+        angle.repeat(1, 2) if tiled else angle.repeat_interleave(2, 1)
+        for angle in _each_axis(grid, (pairs,) * len(grid), angles=True)
+    ]
+    angle = F.pad(torch.cat(angles, 1), (0, dim - 2 * pairs * len(grid)))
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def _each_axis(
+    grid: tuple[int, ...], widths: tuple[int, ...], angles: bool = False
+) -> list[Tensor]:
+    """[N, width] of each axis for all places, row by row: sines and cosines, or angles alone."""
+    parts = []
+    for axis, (count, width) in enumerate(zip(grid, widths)):
+        waves = width if angles else width // 2
+        frequency = 10000.0 ** (-torch.arange(waves, dtype=torch.float64) / waves)
+        angle = torch.arange(count, dtype=torch.float64)[:, None] * frequency
+        part = angle if angles else torch.cat([angle.sin(), angle.cos()], 1)
+        shape = [1] * len(grid) + [width]
+        shape[axis] = count
+        parts.append(part.view(shape).expand(*grid, width).flatten(0, -2))
+    return parts
 
 
 def interpolate(

@@ -149,6 +149,61 @@ class LARS(torch.optim.Optimizer):
         torch._foreach_add_(weights, moments, alpha=-lr)
 
 
+class BertAdamW(torch.optim.Optimizer):
+    """AdamW as BERT's code has it (Devlin et al., 2019): without bias correction.
+
+    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= lr (m / (sqrt(v) + eps) + decay w)
+
+    The first updates are larger than Adam's, up to (1 - b1) / sqrt(1 - b2) = 3.2 times lr for each
+    weight, so that it needs a warm-up.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas: b1 and b2.
+        eps: see above.
+        weight_decay: of all groups that do not say otherwise.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
+            grads = [p.grad for p in weights]
+            for w in weights:
+                if not self.state[w]:
+                    self.state[w].update(mean=torch.zeros_like(w), square=torch.zeros_like(w))
+            means = [self.state[w]["mean"] for w in weights]
+            squares = [self.state[w]["square"] for w in weights]
+            first, second = group["betas"]
+            torch._foreach_lerp_(means, grads, 1 - first)
+            torch._foreach_mul_(squares, second)
+            torch._foreach_addcmul_(squares, grads, grads, 1 - second)
+            deviations = list(torch._foreach_sqrt(squares))
+            torch._foreach_add_(deviations, group["eps"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_addcdiv_(weights, means, deviations, -group["lr"])
+        return loss
+
+
 def _norms(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors))
 
@@ -203,6 +258,8 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.Adam(params, lr, betas, fused=True)
         case "adamw":
             return torch.optim.AdamW(params, lr, betas, fused=True)
+        case "adamw_bert":
+            return BertAdamW(params, lr, betas)
         case "lamb":
             return timm.optim.Lamb(params, lr, betas=betas, max_grad_norm=None)
         case "lars" | "lars_tf" | "larc":

@@ -75,7 +75,8 @@ def pretrain(
     accumulate: int = 1,
     effective_batch: int | None = None,
     unmix: float | None = None,
-    optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars", "lars_tf", "larc"] | None = None,
+    optimizer: Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"]
+    | None = None,
     lr: float | None = None,
     scaling: Literal["linear", "sqrt", "none"] | None = None,
     weight_decay: float | None = None,
@@ -681,7 +682,7 @@ def _estimate(
         steps=steps,
         seconds_per_view=each,
         makers=makers,
-        optimizer_states=2 if recipe.optimizer in ("adam", "adamw", "lamb") else 1,
+        optimizer_states=2 if recipe.optimizer in ("adam", "adamw", "adamw_bert", "lamb") else 1,
     )
     set_random_state(before, fabric.device)
     return need

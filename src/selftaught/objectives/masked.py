@@ -1,6 +1,10 @@
 """Objectives over the hidden part of an input."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -50,3 +54,40 @@ def image_mean(values: Tensor, hidden: Tensor) -> Tensor:
         hidden: bool [B, N].
     """
     return (values * hidden_weight(hidden).to(values.dtype)).sum() / len(hidden)
+
+
+def latent_targets(local: Tensor, targets: Tensor) -> Tensor:
+    """[T, B, L, D]: what the JEPAs predict, features [B, N, D] at places `targets` [T, B, L].
+
+    Each feature is normalized over its channels, without scale and shift.
+    """
+    local = F.layer_norm(local, local.shape[-1:])
+    return local[None].take_along_dim(targets[..., None], 2)
+
+
+def latent_distance(
+    predicted: Sequence[Tensor], true: Sequence[Tensor], power: float = 1.0
+) -> Tensor:
+    """V-JEPA's loss (Bardes et al., 2024, Eq. 1): mean of |z - h| ** power / power.
+
+    Args:
+        predicted, true: z and h, [B, L, D] of each set of masks, which weigh alike however many
+            places they have.
+        power: 1 in the paper.
+    """
+    each = [(z - h).abs().pow(power).mean() / power for z, h in zip(predicted, true, strict=True)]
+    return torch.stack(each).mean()
+
+
+def latent_narrowness(predicted: Sequence[Tensor]) -> Tensor:
+    """How far features of places vary less than 1 within clips: V-JEPA's regularizer, which its
+    code logs and gives no weight.
+
+    Mean over clips and channels of relu(1 - standard deviation over places), the deviation that of
+    the sets of masks on average.
+
+    Args:
+        predicted: [B, L, D] of each set of masks, at least two places in each.
+    """
+    deviations = torch.stack([(z.var(1) + 1e-4).sqrt() for z in predicted])
+    return F.relu(1 - deviations.mean(0)).mean()

@@ -3,14 +3,15 @@
 from typing import Literal
 
 import torch
+from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment, masks
-from selftaught.backbones import Image, interpolate, sincos
-from selftaught.errors import UserError
+from selftaught.backbones import Image, Predictor, interpolate, sincos
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
 from selftaught.schedule import linear
 
@@ -81,7 +82,11 @@ class IJEPA(Method):
         scratch = not backbone.trained
         backbone.arrange("mean", class_token=False, positions="sincos" if scratch else "timm")
         self.backbone = backbone
-        self.predictor = Predictor(backbone, dim, depth, heads or backbone.heads, mlp_ratio)
+        self.grid = backbone.grid(backbone.size)
+        positions = sincos(self.grid, dim).float()
+        self.predictor = Predictor(
+            backbone.dim, dim, depth, heads or backbone.heads, mlp_ratio, positions
+        )
         for network in (backbone.net, self.predictor) if scratch else (self.predictor,):
             initialize(network)
         self.target = frozen_copy(backbone)
@@ -126,14 +131,14 @@ class IJEPA(Method):
     def predict(self, images: Tensor, context: Tensor, target: Tensor) -> Tensor:
         """[T * E * B, L, D]: each of T targets from each of E contexts of B images."""
         seen = self.backbone.features(images.repeat(len(context), 1, 1, 1), context.flatten(0, 1))
-        return self.predictor(seen.local, context, target, seen.grid)
+        asked = target[:, None].expand(-1, len(context), -1, -1).flatten(0, 2)
+        positions = interpolate(self.predictor.predictor_pos_embed, self.grid, seen.grid)
+        return self.predictor(seen.local, context.flatten(0, 1), asked, positions)
 
     @torch.no_grad()
     def truth(self, images: Tensor, context: Tensor, target: Tensor) -> Tensor:
         """[T * E * B, L, D]: normalized features of the target encoder, which sees whole images."""
-        local = self.target.features(images).local
-        local = F.layer_norm(local, local.shape[-1:])
-        taken = local[None].take_along_dim(target[..., None], 2)  # T B L D
+        taken = latent_targets(self.target.features(images).local, target)
         return taken[:, None].expand(-1, len(context), -1, -1, -1).flatten(0, 2)
 
     def after_step(self) -> None:
@@ -142,42 +147,6 @@ class IJEPA(Method):
     @property
     def encoder(self) -> Image:
         return self.target
-
-
-class Predictor(nn.Module):
-    """A narrow ViT from features of seen patches to those of others, told by their positions.
-
-    The names of its weights are those of the reference code.
-    """
-
-    predictor_pos_embed: Tensor
-
-    def __init__(self, backbone: Image, dim: int, depth: int, heads: int, mlp_ratio: float):
-        super().__init__()
-        if dim % heads:
-            raise UserError(
-                f"dim={dim} must be a multiple of heads={heads} (default: the backbone's)"
-            )
-        self.grid = backbone.grid(backbone.size)
-        self.predictor_embed = nn.Linear(backbone.dim, dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.register_buffer("predictor_pos_embed", sincos(self.grid, dim).float())
-        self.predictor_blocks = nn.Sequential(
-            *(Block(dim, heads, mlp_ratio, qkv_bias=True) for _ in range(depth))
-        )
-        self.predictor_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.predictor_proj = nn.Linear(dim, backbone.dim)
-
-    def forward(
-        self, seen: Tensor, context: Tensor, target: Tensor, grid: tuple[int, int]
-    ) -> Tensor:
-        """seen [E * B, K, D], context [E, B, K], target [T, B, L] -> [T * E * B, L, D]."""
-        position = interpolate(self.predictor_pos_embed, self.grid, grid)[0]
-        seen = self.predictor_embed(seen) + position[context.flatten(0, 1)]
-        asked = target[:, None].expand(-1, len(context), -1, -1).flatten(0, 2)
-        tokens = torch.cat([seen.repeat(len(target), 1, 1), self.mask_token + position[asked]], 1)
-        tokens = self.predictor_norm(self.predictor_blocks(tokens))
-        return self.predictor_proj(tokens[:, seen.shape[1] :])
 
 
 def initialize(network: nn.Module) -> None:
@@ -194,7 +163,7 @@ def initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Predictor):
             nn.init.trunc_normal_(module.mask_token, std=0.02)
-    blocks = [m for m in network.modules() if isinstance(m, Block)]
+    blocks = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
     with torch.no_grad():
         for i, block in enumerate(blocks, 1):
             for layer in (block.attn.proj, block.mlp.fc2):

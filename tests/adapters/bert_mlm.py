@@ -1,0 +1,103 @@
+"""BERT: masks replayed draw by draw, their numbers, the loss, the optimizer and its rates."""
+
+import re
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from selftaught.engine.optim import Plan, build
+from selftaught.masks.text import count_masked, mask_tokens
+from selftaught.method import Recipe
+from selftaught.objectives.masked import hidden_mean
+from tests.adapters import Golden, close
+from tests.replay import Recorded
+
+PAD, CLS, SEP, MASK = range(4)  # as the index says
+
+
+def check(golden: Golden) -> None:
+    for kind in ("token", "wwm"):
+        _replay(golden, kind)
+    _numbers(golden)
+    _fractions(golden)
+    _loss(golden)
+    _optimizer(golden)
+    _rates(golden)
+
+
+def _replay(golden: Golden, kind: str) -> None:
+    given = golden.starting(f"{kind}.")
+    subword = golden["vocab_is_subword"].numpy()
+    assert golden.hyper["vocab"] == len(subword)
+    for i, row in enumerate(given["input_ids"].numpy()):
+        ids = row[: len(row) - int((row[::-1] == PAD).cumprod().sum())]
+        firsts = given["candidate_order"][slice(*given["offsets_order"][i : i + 2])].numpy()
+        order = firsts.argsort().argsort()  # rank of each first position = which candidate
+        draws = Recorded(given["draws"][slice(*given["offsets_draws"][i : i + 2])], [order])
+        masked = mask_tokens(
+            draws,
+            ids,
+            (ids == CLS) | (ids == SEP),
+            golden.hyper["vocab"],
+            mask=MASK,
+            continues=subword[ids] if kind == "wwm" else None,
+            ratio=golden.hyper["prob"],
+            most=golden.hyper["maxp"],
+            reference=True,
+        )
+        count = len(masked.positions)
+        np.testing.assert_array_equal(masked.ids, given["output_ids"][i][: len(ids)])
+        np.testing.assert_array_equal(masked.positions, given["positions"][i][:count])
+        np.testing.assert_array_equal(masked.labels, given["labels"][i][:count])
+        assert torch.all(given["positions"][i][count:] == -1)
+        assert draws.exhausted()
+
+
+def _numbers(golden: Golden) -> None:
+    for length, expected in zip(golden["num_to_predict.len"], golden["num_to_predict.value"]):
+        assert count_masked(int(length), golden.hyper["prob"], golden.hyper["maxp"]) == expected
+
+
+def _fractions(golden: Golden) -> None:
+    """To 6 standard errors of 4,000 tokens, and of as many as the file says at most."""
+    vocabulary, draws, count = golden.hyper["vocab"], np.random.default_rng(0), 4000
+    ids = draws.integers(MASK + 1, vocabulary, count)
+    masked = mask_tokens(draws, ids, np.zeros(count, bool), vocabulary, MASK, None, 1.0, count)
+    became = masked.ids == MASK, masked.ids == ids, (masked.ids != MASK) & (masked.ids != ids)
+    ours, expected = torch.tensor([b.mean() for b in became]), golden["stat.fractions"]
+    error = (expected * (1 - expected) / count).sqrt()
+    assert torch.all((ours - expected).abs() < 6 * error)
+
+
+def _loss(golden: Golden) -> None:
+    logits = golden.leaf("loss.logits")
+    each = F.cross_entropy(logits, golden["loss.labels"], reduction="none")
+    loss = hidden_mean(each, golden["loss.weights"], eps=1e-5)
+    close(loss, golden["loss.value"])
+    loss.backward()
+    close(logits.grad, golden["loss.grad_logits"])
+
+
+def _optimizer(golden: Golden) -> None:
+    net = nn.Module()
+    net.weight = nn.Parameter(golden["adamwd.p0"][None])  # a vector would not be decayed
+    about = golden.about["adamwd.params"]
+    decay = float(re.search(r"\+([\d.]+) p\)", about["formula"])[1])  # type: ignore[index]
+    lr = about["hyperparameters"]["lr"]
+    recipe = Recipe("adamw_bert", lr, weight_decay=decay, schedule="constant")
+    optimizer = build(net, recipe)
+    Plan(recipe, recipe.batch, 1, 1).apply(optimizer, 0)
+    for gradient, expected in zip(golden["adamwd.grads"], golden["adamwd.params"]):
+        net.weight.grad = gradient[None]
+        optimizer.step()
+        close(net.weight[0], expected)
+
+
+def _rates(golden: Golden) -> None:
+    given = golden.about["lr.values"]["hyperparameters"]
+    steps = given["num_train_steps"]
+    recipe = Recipe("adamw_bert", given["lr"], schedule="linear", warmup=given["warmup"] / steps)
+    plan = Plan(recipe, recipe.batch, steps, steps)
+    close([plan.lr(int(step)) for step in golden["lr.steps"]], golden["lr.values"])
