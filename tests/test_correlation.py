@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from selftaught.augment import View, Views, sample_rng
-from selftaught.augment.halves import Halves
+from selftaught.augment.twofold import Halves
 from selftaught.backbones import Image
 from selftaught.errors import TrainingError, UserError
 from selftaught.method import Batch

@@ -216,6 +216,11 @@ class Method(nn.Module, ABC):
         """The network to evaluate and to export."""
         return self.backbone
 
+    @property
+    def second(self) -> Any:
+        """The encoder of a second modality, an `Image`; None where samples are one image."""
+        return None
+
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         """Values of the loss that mean nothing, where `batch` samples are compared at once."""
         return ()

@@ -114,6 +114,11 @@ class Image(nn.Module):
         kind = {k: getattr(self, k) for k in ("pool", "class_token", "positions", "edges", "sees")}
         return sizes | training | kind
 
+    def partner(self, name: str = "", channels: int = 0) -> "Image":
+        """An untrained network for other views: like this one, or of another name or channels."""
+        given = {"pretrained": False, "name": name or self.name}
+        return Image(**{**self.config, **given, "channels": channels or self.channels})
+
     def arrange(
         self,
         pool: Literal["timm", "class", "mean"],

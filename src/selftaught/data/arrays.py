@@ -27,6 +27,8 @@ class MapStyle(Protocol):
 class ArraySource(Source):
     """[N, H, W] or [N, H, W, C]; one that lies in a .npy is mapped anew by each process."""
 
+    numbered = True
+
     def __init__(self, array: np.ndarray, path: str | None = None, label: str = "array"):
         if array.ndim not in (3, 4) or array.dtype.kind not in "buif":
             raise UserError(
@@ -107,6 +109,8 @@ class ObjectSource(Source):
     An image is a Pillow image, an array [H, W] or [H, W, C], encoded bytes, or a path. `labels` are
     collected by one pass over the items, the first time that somebody asks.
     """
+
+    numbered = True
 
     def __init__(self, items: MapStyle, column: str | None, label: str | None):
         self.items, self.column, self.label = items, column, label

@@ -19,6 +19,7 @@ class Selected(Source):
         self.source, self.positions = source, positions
         self.labels = None if source.labels is None else source.labels[positions]
         self.classes, self.left = source.classes, source.left
+        self.numbered = source.numbered
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -61,6 +61,8 @@ class Source(ABC):
     labels: np.ndarray | None = None  # int64 [N], -1 where unknown
     classes: list[str] | None = None
     left: Left = Left()
+    numbered: bool = False
+    """Whether samples have no names but their positions, as rows of tables and arrays."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -105,6 +105,8 @@ class ArrowChunks(Chunks):
 class TableSource(Source):
     """Rows of an image column; pieces are kept whole where they fit, else the latest ones are."""
 
+    numbered = True
+
     def __init__(
         self,
         chunks: Chunks,
@@ -274,6 +276,8 @@ def _json(path: Path) -> dict[str, Any]:
 @final
 class HubSource(Source):
     """A `datasets.Dataset` in memory, read row by row through its own Arrow view."""
+
+    numbered = True
 
     def __init__(self, dataset: Any, column: str | None, labels: str | None):
         self.rows = dataset.with_format("arrow")

@@ -107,6 +107,11 @@ def options_of(method: Method) -> dict[str, Any]:
     return {p.name: _plain(getattr(method, p.name)) for p in parameters if p.type is not None}
 
 
+def named(data: Any) -> str:
+    """What run.yaml calls data: where it is, or what kind of object it was."""
+    return str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>"
+
+
 def _plain(value: Any) -> Any:
     """What YAML can hold."""
     return str(value) if isinstance(value, Path) else value
@@ -123,7 +128,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
     image = read_class(Path(image_module.__file__), name="Image")
     return {
         "method": method_name(method),
-        "data": str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>",
+        "data": named(data),
         "backbone": {p.name: _plain(getattr(encoder, p.name)) for p in image.parameters},
         "options": options_of(method),
         "training": training,

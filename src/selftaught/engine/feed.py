@@ -16,6 +16,7 @@ from selftaught.augment import plain, sample_rng
 from selftaught.augment.batch import Canvas, Rngs
 from selftaught.augment.device import normalize
 from selftaught.data import BadSample, Samples
+from selftaught.data.paired import Paired
 from selftaught.data.quarantine import replacement
 from selftaught.method import Pipeline
 
@@ -57,7 +58,9 @@ class Views(Dataset[Item]):
         reduced: whether large JPEGs are decoded at a fraction of their size, as `Canvas` says.
     """
 
-    def __init__(self, samples: Samples, pipeline: Pipeline, seed: int, reduced: bool = True):
+    def __init__(
+        self, samples: Samples | Paired, pipeline: Pipeline, seed: int, reduced: bool = True
+    ):
         self.samples, self.pipeline, self.seed, self.reduced = samples, pipeline, seed, reduced
 
     def __getitem__(self, key: tuple[int, int]) -> Item:

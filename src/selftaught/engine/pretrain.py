@@ -27,11 +27,12 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import optim, resolution
-from selftaught.engine.build import count_classes, describe, method_name, options_of
+from selftaught.engine.build import count_classes, describe, method_name, named, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.ending import together, told
@@ -91,6 +92,7 @@ def pretrain(
     compile: bool = False,
     resolution_phase: str | None = None,
     column: str | None = None,
+    second: str | None = None,
     labels: str | None = None,
     test: str | None = None,
     value_range: tuple[float, float] | None = None,
@@ -136,6 +138,8 @@ def pretrain(
         compile: whether to compile the backbone, which pays on long GPU runs.
         resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
         column: of the images in a Parquet file or dataset.
+        second: the same things in a second modality, for methods with `pair` modalities: images of
+            the same names in another folder, or as many rows of a table or array.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
@@ -182,6 +186,7 @@ def pretrain(
             value_range=value_range,
             truncated=truncated,
         )
+    paired = _paired(samples, second, method, value_range, quarantine)
     if quarantine:
         samples = without(samples, quarantine)
     if method.supervised:
@@ -194,7 +199,8 @@ def pretrain(
     out = Path(out) if out else default_out(f"{method_name(method)}-{_stem(data)}", resume)
     settings["precision"] = _words(fabric)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
-    facts = {"data": samples.fingerprint}
+    settings["second"] = None if second is None else named(second)
+    facts = {"data": samples.fingerprint if paired is None else paired.fingerprint}
     per_epoch = len(samples) // batch
     steps = per_epoch * epochs
     phase = resolution.phase(method, resolution_phase, steps) if resolution_phase else None
@@ -225,7 +231,8 @@ def pretrain(
         if cache:
             samples = cached(samples, max(1, makers))
         pipeline = method.views(_image(method).size)
-        views = Views(samples, pipeline, seed, reduced)
+        seen = samples if paired is None else Paired(samples, paired.second)
+        views = Views(seen, pipeline, seed, reduced)
         order = Order(len(samples), batch // parts, per_epoch * parts, seed)
         need = _estimate(fabric, method, recipe, views, batch, parts, steps, makers)
         if dist.rank() == 0:
@@ -244,7 +251,7 @@ def pretrain(
             and (
                 phase.first,
                 loader(
-                    Views(samples, method.views(phase.size), seed, reduced),
+                    Views(seen, method.views(phase.size), seed, reduced),
                     order,
                     makers,
                     fabric.device.type == "cuda",
@@ -394,6 +401,36 @@ def _held_out(test: str, labels: str | None, samples: Samples, method: Method) -
             "a column or a CSV of path,label with --labels"
         )
     return held
+
+
+def _paired(
+    samples: Samples,
+    second: Any,
+    method: Method,
+    value_range: tuple[float, float] | None,
+    quarantine: Path | None,
+) -> Paired | None:
+    """The samples beside those of a second modality, where the method compares two."""
+    if method.second is None and second is None:
+        return None
+    if method.second is None:
+        raise UserError(
+            f"{type(method).__name__} sees one image a sample, and --second gives another: add "
+            "--pair modalities where the method has it (vicreg, dcca, dccae, ace), or drop --second"
+        )
+    if second is None:
+        raise UserError(
+            "--pair modalities compares two pictures of the same thing: name the data of the other "
+            "modality with --second"
+        )
+    if quarantine:
+        raise UserError(
+            "--quarantine and --second cannot be combined; pairs that cannot be read are skipped "
+            "without a list too"
+        )
+    return pair(
+        samples, open_data(second, channels=method.second.channels, value_range=value_range)
+    )
 
 
 def _divided(method: Method, batch: int, accumulate: int, whole: int, compile: bool) -> int:

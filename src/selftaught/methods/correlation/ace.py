@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
-from selftaught.augment.halves import Halves
+from selftaught.augment.twofold import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
@@ -26,8 +26,11 @@ class ACE(Method):
     Args:
         backbone: image encoder of the first view, which is evaluated.
         dim: number of transforms; a batch has more than twice as many images.
-        pair: what the two views are: halves of a picture, or two random crops with other colours.
-        shared: whether one network serves both views.
+        pair: what the two views are: halves of a picture, two random crops with other colours, or
+            crops of two pictures, the other one from the data of --second.
+        second_net: timm name of the second network; by default as the first.
+        second_channels: of a second modality; by default as many as the first has.
+        shared: whether one network serves both views, which modalities never do.
         eps: weight of the identity in the covariance that is whitened, in (0, 1].
         scale: area of the crops, as fractions of the image.
         blur: probability, of random crops; 0 for small images.
@@ -40,9 +43,11 @@ class ACE(Method):
         self,
         backbone: Image,
         dim: int = 16,
-        pair: Literal["halves", "crops"] = "crops",
+        pair: Literal["halves", "crops", "modalities"] = "crops",
         shared: bool = True,
         eps: float = 1e-3,
+        second_net: str = "",
+        second_channels: int = 0,
         scale: tuple[float, float] = (0.2, 1.0),
         blur: float = 0.5,
     ):
@@ -53,8 +58,14 @@ class ACE(Method):
         self.eps, self.scale, self.blur = eps, scale, blur
         self.min_batch = 2 * dim + 1
         self.head = nn.Linear(backbone.dim, dim)
-        self.other = None if shared else Image(**{**backbone.config, "pretrained": False})
-        self.other_head = None if shared else nn.Linear(backbone.dim, dim)
+        self.second_net, self.second_channels = second_net, second_channels
+        one = shared and pair != "modalities"
+        self.other = None if one else backbone.partner(second_net, second_channels)
+        self.other_head = None if self.other is None else nn.Linear(self.other.dim, dim)
+
+    @property
+    def second(self) -> Image | None:
+        return self.other if self.pair == "modalities" else None
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         return (Trivial(1.0, "1, nothing of the other view is told"),)
@@ -62,6 +73,9 @@ class ACE(Method):
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
+        if self.second is not None:
+            crop = augment.crop(size, self.scale)
+            return Modalities(crop, crop, self.second.mean, self.second.std)
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from selftaught import augment, dist
-from selftaught.augment.halves import Halves
+from selftaught.augment.twofold import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
@@ -21,8 +21,11 @@ class DCCA(Method):
     Args:
         backbone: image encoder of the first view, which is evaluated.
         dim: width of both outputs; a batch has more than twice as many images.
-        pair: what the two views are: halves of a picture, or two random crops with other colours.
-        shared: whether one network serves both views.
+        pair: what the two views are: halves of a picture, two random crops with other colours, or
+            crops of two pictures, the other one from the data of --second.
+        second_net: timm name of the second network; by default as the first.
+        second_channels: of a second modality; by default as many as the first has.
+        shared: whether one network serves both views, which modalities never do.
         form: of the correlations: their sum, or what other libraries maximize.
         regularize: added to the diagonals of both covariances, above 0.
         scale: area of the crops, as fractions of the image.
@@ -36,10 +39,12 @@ class DCCA(Method):
         self,
         backbone: Image,
         dim: int = 50,
-        pair: Literal["halves", "crops"] = "halves",
+        pair: Literal["halves", "crops", "modalities"] = "halves",
         shared: bool = False,
         form: Literal["sum", "frobenius", "squares", "largest"] = "sum",
         regularize: float = 1e-3,
+        second_net: str = "",
+        second_channels: int = 0,
         scale: tuple[float, float] = (0.8, 1.0),
         blur: float = 0.5,
     ):
@@ -48,8 +53,14 @@ class DCCA(Method):
         self.form, self.regularize, self.scale, self.blur = form, regularize, scale, blur
         self.min_batch = 2 * dim + 1
         self.head = nn.Linear(backbone.dim, dim)
-        self.other = None if shared else Image(**{**backbone.config, "pretrained": False})
-        self.other_head = None if shared else nn.Linear(backbone.dim, dim)
+        self.second_net, self.second_channels = second_net, second_channels
+        one = shared and pair != "modalities"
+        self.other = None if one else backbone.partner(second_net, second_channels)
+        self.other_head = None if self.other is None else nn.Linear(self.other.dim, dim)
+
+    @property
+    def second(self) -> Image | None:
+        return self.other if self.pair == "modalities" else None
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         if self.form != "sum":
@@ -60,6 +71,9 @@ class DCCA(Method):
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
+        if self.second is not None:
+            crop = augment.crop(size, self.scale)
+            return Modalities(crop, crop, self.second.mean, self.second.std)
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment, dist
-from selftaught.augment.halves import Halves
+from selftaught.augment.twofold import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
@@ -32,7 +32,10 @@ class DCCAE(Method):
         element_mean: whether the error is the mean over pixels, not their sum.
         hidden: width of the decoders' hidden layer.
         side: height in pixels of what is reconstructed, to which views are shrunk.
-        pair: what the two views are: halves of a picture, or two random crops with other colours.
+        pair: what the two views are: halves of a picture, two random crops with other colours, or
+            crops of two pictures, the other one from the data of --second.
+        second_net: timm name of the second network; by default as the first.
+        second_channels: of a second modality; by default as many as the first has.
         regularize: added to the diagonals of both covariances, above 0.
         scale: area of the crops, as fractions of the image.
         blur: probability, of random crops; 0 for small images.
@@ -49,8 +52,10 @@ class DCCAE(Method):
         element_mean: bool = False,
         hidden: int = 1024,
         side: int = 16,
-        pair: Literal["halves", "crops"] = "halves",
+        pair: Literal["halves", "crops", "modalities"] = "halves",
         regularize: float = 1e-3,
+        second_net: str = "",
+        second_channels: int = 0,
         scale: tuple[float, float] = (0.8, 1.0),
         blur: float = 0.5,
     ):
@@ -61,11 +66,18 @@ class DCCAE(Method):
         self.weight, self.element_mean, self.pair = weight, element_mean, pair
         self.regularize, self.scale, self.blur = regularize, scale, blur
         self.min_batch = 2 * dim + 1
-        self.other = Image(**{**backbone.config, "pretrained": False})
-        self.head, self.other_head = (nn.Linear(backbone.dim, dim) for _ in range(2))
+        self.second_net, self.second_channels = second_net, second_channels
+        self.other = backbone.partner(second_net, second_channels)
+        self.head, self.other_head = (nn.Linear(n.dim, dim) for n in (backbone, self.other))
         self.shape = (side, side // 2 if pair == "halves" else side)
-        pixels = backbone.channels * self.shape[0] * self.shape[1]
-        self.decoder, self.other_decoder = (mlp(dim, hidden, pixels, norm=False) for _ in range(2))
+        self.decoder, self.other_decoder = (
+            mlp(dim, hidden, network.channels * self.shape[0] * self.shape[1], norm=False)
+            for network in (backbone, self.other)
+        )
+
+    @property
+    def second(self) -> Image | None:
+        return self.other if self.pair == "modalities" else None
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         why = f"{self.dim} correlations of 1: too few samples"
@@ -74,6 +86,9 @@ class DCCAE(Method):
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
+        if self.second is not None:
+            crop = augment.crop(size, self.scale)
+            return Modalities(crop, crop, self.second.mean, self.second.std)
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

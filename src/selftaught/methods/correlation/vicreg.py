@@ -1,10 +1,13 @@
 """VICReg (Bardes et al., 2022), https://arxiv.org/abs/2105.04906."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment, dist
+from selftaught.augment.twofold import Modalities
 from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
@@ -15,7 +18,8 @@ class VICReg(Method):
     """Keep two views' embeddings alike, each dimension spread out, and dimensions uncorrelated.
 
     As in the reference code, the variance term is the mean of the two views' (the paper's
-    Algorithm 1 has their sum, which is variance = 50).
+    Algorithm 1 has their sum, which is variance = 50). The branches need neither share weights nor
+    be alike: two modalities, each with a network and an expander of its own, are a pair too.
 
     Args:
         backbone: image encoder.
@@ -24,6 +28,9 @@ class VICReg(Method):
         dim: width of the embedding.
         layers: Linear layers of the expander.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+        pair: two views of an image, or crops of two, the other one from the data of --second.
+        second_net: timm name of a second modality's network; by default as the first.
+        second_channels: of a second modality; by default as many as the first has.
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.01, end=0.001)
@@ -40,23 +47,43 @@ class VICReg(Method):
         layers: int = 3,
         blur: tuple[float, float] = (1.0, 0.1),
         solarize: tuple[float, float] = (0.0, 0.2),
+        pair: Literal["views", "modalities"] = "views",
+        second_net: str = "",
+        second_channels: int = 0,
     ):
         super().__init__()
         self.backbone, self.hidden, self.dim, self.layers = backbone, hidden, dim, layers
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.blur, self.solarize = blur, solarize
-        self.projector = mlp(backbone.dim, *[hidden] * (layers - 1), dim, last_bias=False)
+        self.pair, self.second_net, self.second_channels = pair, second_net, second_channels
+        widths = (*[hidden] * (layers - 1), dim)
+        self.projector = mlp(backbone.dim, *widths, last_bias=False)
+        self.other = self.other_projector = None
+        if pair == "modalities":
+            self.other = backbone.partner(second_net, second_channels)
+            self.other_projector = mlp(self.other.dim, *widths, last_bias=False)
+
+    @property
+    def second(self) -> Image | None:
+        return self.other
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         none = self.variance * narrowness(torch.zeros(2, 1)).item()
         return (Trivial(none, "no dimension varies", collapsed=True, term="variance"),)
 
     def views(self, size: int) -> Pipeline:
-        return augment.byol(size, blur=self.blur, solarize=self.solarize)
+        views = augment.byol(size, blur=self.blur, solarize=self.solarize)
+        if self.other is None:
+            return views
+        first = augment.Views(views.views[:1])
+        second = augment.crop(size, scale=(0.08, 1.0))  # its channels need not be colours
+        return Modalities(first, second, self.other.mean, self.other.std)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: two [B, C, H, W]; each goes through the batch norms alone."""
-        z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
+        one, two = batch.views
+        z1 = self.projector(self.backbone(one))
+        z2 = (self.other_projector or self.projector)((self.other or self.backbone)(two))
         return self.compare(z1, z2)
 
     @full_precision

@@ -1,0 +1,47 @@
+"""Two views that are not two crops of one picture: its halves, or pictures of two modalities."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from selftaught.augment.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Halves(Pipeline):
+    """The two halves of the one view that `whole` makes: uint8 arrays [C, H, W // 2].
+
+    The middle column of an odd width is in neither.
+    """
+
+    whole: Pipeline
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
+        (view,) = self.whole(image, rng)
+        half = view.shape[2] // 2
+        return [np.ascontiguousarray(view[:, :, :half]), np.ascontiguousarray(view[:, :, -half:])]
+
+
+@dataclass(frozen=True)
+class Modalities(Pipeline):
+    """The one view that `first` makes of the first picture, and `second` of the second.
+
+    The second leaves as float32, normalized already, because the engine normalizes with the first
+    modality's statistics.
+
+    Args:
+        first, second: pipelines of one view.
+        mean, std: of the second modality's channels, on the scale 0..1.
+    """
+
+    first: Pipeline
+    second: Pipeline
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> Any:
+        one, two = image
+        (left,), (right,) = self.first(one, rng), self.second(two, rng)
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (self.mean, self.std))
+        return [left, (right.astype(np.float32) / 255 - mean) / std]

@@ -1,0 +1,75 @@
+"""Things that were seen twice: in colours and in depth, by a camera and by a radar."""
+
+from pathlib import PurePath
+from typing import final
+
+import numpy as np
+
+from selftaught.data.selection import select
+from selftaught.data.source import Samples, digest
+from selftaught.errors import UserError
+
+
+@final
+class Both:
+    """One thing as two pictures."""
+
+    def __init__(self, first: np.ndarray, second: np.ndarray):
+        self.pixels = first, second
+
+    def read(self) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+        """The two pictures, uint8 [H, W, C] of any size each, and their scale, 1."""
+        return self.pixels, 1
+
+
+@final
+class Paired:
+    """The samples of two datasets, position by position; for pipelines that take two images."""
+
+    def __init__(self, first: Samples, second: Samples):
+        self.first, self.second = first, second
+        self.channels, self.labels = first.channels, first.labels
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.first.fingerprint, self.second.fingerprint)
+
+    def open(self, i: int) -> Both:
+        """Both pictures of thing `i`; BadSample where one of them cannot be read."""
+        return Both(self.first.read(i), self.second.read(i))
+
+
+def pair(first: Samples, second: Samples) -> Paired:
+    """Each sample with its partner: the file of the same name, or the row of the same number.
+
+    Names are those below the datasets' folders, without endings; rows are those of tables and
+    arrays, of which both have equally many.
+
+    Raises:
+        UserError: a sample has no partner.
+    """
+    if first.source.numbered and second.source.numbered:
+        if len(first) != len(second):
+            raise UserError(
+                f"the two modalities have {len(first):,} and {len(second):,} images, and row i of "
+                "one belongs to row i of the other: give as many of both"
+            )
+        return Paired(first, second)
+    names, others = ([_stem(s.name(i)) for i in range(len(s))] for s in (first, second))
+    partners = {name: i for i, name in enumerate(others)}
+    alone = [name for name in names if name not in partners]
+    if alone:
+        raise UserError(
+            f"{len(alone):,} of {len(first):,} images have no partner of the same name among the "
+            f"{len(second):,} of the second modality, such as {alone[0]}; give both the same "
+            "names, the endings aside"
+        )
+    return Paired(first, select(second, [partners[name] for name in names]))
+
+
+def _stem(name: str) -> str:
+    """What identifies a sample in its dataset: `shard.tar::KEY`, `table.parquet::ROW`, a path."""
+    return str(PurePath(name.rpartition("::")[2]).with_suffix(""))
