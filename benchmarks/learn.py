@@ -202,11 +202,15 @@ def command(name: str, arguments: argparse.Namespace) -> str:
     return " ".join(map(str, parts))
 
 
-def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def settings(name: str, size: int) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Of the method, of `pretrain`, and the backbone, for images of `size` pixels."""
     preset = PRESETS[name]
-    method, train, net = dict(preset.method), COMMON | preset.train, preset.net
-    if arguments.size >= 64:
-        method = {k: v for k, v in method.items() if k not in COLOURS}
+    kept = {k: v for k, v in preset.method.items() if size < 64 or k not in COLOURS}
+    return kept, COMMON | preset.train, preset.net
+
+
+def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    method, train, net = settings(name, arguments.size)
     for item in arguments.set:
         key, _, value = item.partition("=")
         if key == "net":

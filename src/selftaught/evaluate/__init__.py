@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from selftaught.evaluate.finding import retrieval as retrieval
     from selftaught.evaluate.floors import Comparison as Comparison
     from selftaught.evaluate.places import segment as segment
+    from selftaught.evaluate.places import segments as segments
     from selftaught.evaluate.scores import Score as Score
     from selftaught.evaluate.scores import knn as knn
     from selftaught.evaluate.scores import probe as probe
@@ -42,7 +43,7 @@ _MODULE = {
     **dict.fromkeys(("Saving", "lowshot", "savings"), "few_labels"),
     **dict.fromkeys(("copies", "retrieval"), "finding"),
     **dict.fromkeys(("cluster",), "clusters"),
-    **dict.fromkeys(("segment",), "places"),
+    **dict.fromkeys(("segment", "segments"), "places"),
     **dict.fromkeys(("robustness",), "corrupted"),
     **dict.fromkeys(("Comparison",), "floors"),
     **dict.fromkeys(("compare",), "comparing"),

@@ -87,6 +87,34 @@ def segment(
     )
 
 
+def segments(
+    found: Any, masks: Any, *, ignore: Sequence[int] = (255,), name: str = "segment clusters"
+) -> Score:
+    """Segmentation by clusters that another found, such as STEGO's; scored as k-means above.
+
+    Args:
+        found: [n, H, W] cluster of each pixel, from 0 on.
+        masks: [n, H, W] whole numbers. ignore: those that count for nothing.
+        name: of the score.
+
+    Raises:
+        UserError: shapes do not fit, or masks do not hold two classes.
+    """
+    start = time.perf_counter()
+    found, masks = np.asarray(found), np.asarray(masks)
+    if found.ndim != 3 or found.shape != masks.shape:
+        raise UserError(
+            f"clusters and masks must both be [n, H, W], got {list(found.shape)} and "
+            f"{list(masks.shape)}"
+        )
+    codes = _classes(masks, ignore)
+    side = max(len(codes), int(found.max()) + 1)
+    truth = _coded(masks, codes)
+    confusion = np.stack([_confusion(t, f, side) for t, f in zip(truth, found)])
+    how = f"{int(found.max()) + 1} clusters matched to classes on these pixels"
+    return _score(name, matched(confusion), codes, f"{len(masks)} images; {how}", start)
+
+
 def matched(confusion: np.ndarray) -> np.ndarray:
     """Clusters of counts [..., true C, cluster C] in the order of the classes that they match.
 
@@ -135,13 +163,7 @@ class _Task:
                 f"features {list(x.shape)} and {list(test_x.shape)} are not both of a grid of "
                 f"{grid[0]} x {grid[1]} cells and of one width"
             )
-        codes = np.setdiff1d(np.unique(masks), ignore)
-        if not 2 <= len(codes) <= CLASSES:
-            raise UserError(
-                f"the training masks hold {len(codes)} classes ({', '.join(map(str, codes[:5]))}"
-                f"{', ...' if len(codes) > 5 else ''}); between 2 and {CLASSES} can be told apart: "
-                "are these masks of classes, and is what counts for nothing named with --ignore?"
-            )
+        codes = _classes(masks, ignore)
         if not np.isin(test_masks, codes).any():
             raise UserError(
                 f"no pixel of the test masks is of one of the {len(codes)} classes of the training "
@@ -162,34 +184,54 @@ class _Task:
 
     def confusion(self, n: int, predicted: np.ndarray) -> np.ndarray:
         """Counts [true, predicted] of the pixels of test image n."""
-        truth, count = self.test_masks[n], len(self.codes)
-        seen = truth >= 0
-        joint = truth[seen] * count + predicted[seen]
-        return np.bincount(joint, minlength=count * count).reshape(count, count)
+        return _confusion(self.test_masks[n], predicted, len(self.codes))
 
     def score(self, name: str, confusion: np.ndarray, how: str, start: float) -> Score:
         """Of the counts [n, true, predicted] of all test images, which are what is resampled."""
-        each = mean_iou(confusion.sum(0))
-        resampled = [
-            np.nanmean(
-                mean_iou(np.tensordot(np.bincount(r, minlength=len(confusion)), confusion, 1))
-            )
-            for r in draws(len(confusion))
-        ]
         shape = "x".join(map(str, self.test_masks.shape[1:]))
-        return Score(
-            name,
-            100 * float(np.nanmean(each)),
-            len(confusion),
+        protocol = (
             f"{len(self.train_x)} train, {len(confusion)} test images, {len(self.codes)} classes, "
-            f"{self.grid[0]}x{self.grid[1]} cells of plain views, masks {shape}; {how}",
-            time.perf_counter() - start,
-            measure="mean intersection over union",
-            resampled=100 * np.array(resampled),
-            parts={
-                f"class {c}": 100 * float(v) for c, v in zip(self.codes, each) if np.isfinite(v)
-            },
+            f"{self.grid[0]}x{self.grid[1]} cells of plain views, masks {shape}; {how}"
         )
+        return _score(name, confusion, self.codes, protocol, start)
+
+
+def _score(
+    name: str, confusion: np.ndarray, codes: np.ndarray, protocol: str, start: float
+) -> Score:
+    each = mean_iou(confusion.sum(0))
+    resampled = [
+        np.nanmean(mean_iou(np.tensordot(np.bincount(r, minlength=len(confusion)), confusion, 1)))
+        for r in draws(len(confusion))
+    ]
+    return Score(
+        name,
+        100 * float(np.nanmean(each)),
+        len(confusion),
+        protocol,
+        time.perf_counter() - start,
+        measure="mean intersection over union",
+        resampled=100 * np.array(resampled),
+        parts={f"class {c}": 100 * float(v) for c, v in zip(codes, each) if np.isfinite(v)},
+    )
+
+
+def _classes(masks: np.ndarray, ignore: Sequence[int]) -> np.ndarray:
+    codes = np.setdiff1d(np.unique(masks), ignore)
+    if not 2 <= len(codes) <= CLASSES:
+        raise UserError(
+            f"the masks hold {len(codes)} classes ({', '.join(map(str, codes[:5]))}"
+            f"{', ...' if len(codes) > 5 else ''}); between 2 and {CLASSES} can be told apart: "
+            "are these masks of classes, and is what counts for nothing named with --ignore?"
+        )
+    return codes
+
+
+def _confusion(truth: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
+    """Counts [count, count] of the pixels of an image, by what is true and what was found."""
+    seen = truth >= 0
+    joint = truth[seen] * count + found[seen]
+    return np.bincount(joint, minlength=count * count).reshape(count, count)
 
 
 def _coded(masks: np.ndarray, codes: np.ndarray) -> np.ndarray:
