@@ -265,7 +265,7 @@ def markdown(rows: dict[str, Any], data: str) -> str:
             cells += [f"**{own[score]:.1f}**", f"{fresh[score]:.1f}", f"{colours[score]:.1f}"]
             cells += [f"{points:+.1f} ({low:+.1f} to {high:+.1f})"]
         lines.append(f"| {' | '.join(cells)} | {row['cpu_seconds']} ({row['seconds']}) |")
-    for name, row in ordered[:1]:
+    for _, row in ordered[:1]:
         lines += ["", *(f"- {text}" for text in row["protocols"])]
     if "stego" in rows:
         row = rows["stego"]

@@ -1,8 +1,14 @@
 """A row a method: what the contract tests construct. Adding a method adds its row here."""
 
+import io
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -49,6 +55,31 @@ class Teacher(nn.Module):
         self.logits = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
 
 
+def fitting(name: str, images: np.ndarray, folder: Path) -> Any:
+    """Images [N, H, W, 3] as the method called `name` needs them: with labels, or with masks."""
+    kind = methods.find(name)
+    if kind.supervised:
+        return [(image, i % 3) for i, image in enumerate(images)]
+    return with_masks(images, folder / "frames.parquet") if kind.with_masks else images
+
+
+def with_masks(images: np.ndarray, path: Path) -> Path:
+    """A Parquet file of the images, each with a mask of a square that moves."""
+    squares = np.zeros(images.shape[:3], np.uint8)
+    for i, square in enumerate(squares):
+        square[i % 8 : i % 8 + 20, 4:24] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"image": images, "mask": squares}
+    pq.write_table(pa.table({n: [_png(x) for x in c] for n, c in columns.items()}), path)
+    return path
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
     "pixpro": Case({"hidden": 32, "dim": 16}),
@@ -68,6 +99,7 @@ CASES = {
     "exemplar_cnn": Case({"surrogates": 16}),
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
+    "motion": Case({"width": 16}),
     # each process draws the noise of its own batch
     "relative_patch": Case({"grid": 2, "hidden": 16}, exact_ranks=False),
     "inpainting": Case({"width": 32, "adversarial": 0.1}),

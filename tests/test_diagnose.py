@@ -29,13 +29,14 @@ from selftaught.engine.feed import Views, collate
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import TrainingError
 from selftaught.method import Batch
-from tests.cases import CASES
+from tests.cases import CASES, fitting
 
 RUN = {"epochs": 2, "batch": 8, "workers": 0, "precision": "fp32", "evaluate": False}
 
 
-def photos(count: int = 24, side: int = 40) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+def photos(count: int = 24, side: int = 40, channels: int = 3) -> np.ndarray:
+    shape = (count, side, side, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def make(name: str, samples: int = 24):
@@ -44,7 +45,9 @@ def make(name: str, samples: int = 24):
 
 
 def batch_of(method, count: int = 8) -> Batch:
-    views = Views(open_data(photos(count)), method.views(method.encoder.size), 0)
+    channels = 3 + method.with_masks
+    data = open_data(photos(count, channels=channels), channels=channels)
+    views = Views(data, method.views(method.encoder.size), 0)
     item = collate([views[0, i] for i in range(count)])
     images = normalize(item.views, method.encoder.mean, method.encoder.std)
     return Batch(images, item.index, item.index % 3)
@@ -402,9 +405,7 @@ def weights(method) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_is_the_same_with_and_without_the_doctor(name, tmp_path, monkeypatch, caplog):
-    data = photos()
-    if methods.find(name).supervised:
-        data = [(image, i % 3) for i, image in enumerate(data)]
+    data = fitting(name, photos(), tmp_path)
     seen = pretrain(make(name), data, tmp_path / "seen", **RUN)
     found = diagnosis(tmp_path / "seen")
     assert len(found["course"]) >= 2

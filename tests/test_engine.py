@@ -18,7 +18,7 @@ from selftaught.engine.feed import Order
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import DataError, Interrupted, TrainingError, UserError
 from selftaught.method import Batch
-from tests.cases import CASES
+from tests.cases import CASES, fitting
 
 TIMES = {"images_per_second", "data_wait"}
 
@@ -44,7 +44,7 @@ def curve(out: Path) -> list[dict[str, str]]:
 def train(out: Path, name: str = "simclr", data=None, method=None, **options):
     options = {"epochs": 2, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"} | options
     if data is None:
-        data = labelled(photos()) if methods.find(name).supervised else photos()
+        data = fitting(name, photos(), out.parent)
     return pretrain(method or make(name), data, out, evaluate=False, **options)
 
 

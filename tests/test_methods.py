@@ -41,6 +41,11 @@ def image(index: int, size: int, channels: int = 3) -> np.ndarray:
     return np.clip(fine + rng.normal(0, 20, fine.shape), 0, 255).astype(np.uint8)
 
 
+def shown(name: str, index: int, channels: int = 3) -> np.ndarray:
+    """`image` as the method's pipeline takes it, with a mask where it learns from one."""
+    return image(index, CASES[name].size, channels + methods.find(name).with_masks)
+
+
 def leaves(node: Any) -> Iterator[Any]:
     if isinstance(node, dict):
         node = list(node.values())
@@ -70,9 +75,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Metho
 def batch(name: str, method: Any, count: int = BATCH, epoch: int = 0) -> Batch:
     """The first `count` samples, as the method asks for them and in its precision."""
     pipeline = method.views(CASES[name].size)
-    samples = [
-        pipeline(image(i, CASES[name].size), augment.sample_rng(0, epoch, i)) for i in range(count)
-    ]
+    samples = [pipeline(shown(name, i), augment.sample_rng(0, epoch, i)) for i in range(count)]
     dtype = next(method.parameters()).dtype
     net = method.backbone
     views = augment.normalize(default_collate(samples), net.mean, net.std)
@@ -231,7 +234,7 @@ def test_views_pickle_and_follow_their_generator_alone(name):
     pickled = pickle.dumps(pipeline)
     assert len(pickled) < 10_000, "a pipeline must not hold the method: workers get a copy each"
     results = [
-        list(leaves(p(image(3, size), augment.sample_rng(0, epoch, 3))))
+        list(leaves(p(shown(name, 3), augment.sample_rng(0, epoch, 3))))
         for p, epoch in ((pipeline, 0), (pickle.loads(pickled), 0), (pipeline, 1))
     ]
     assert all(isinstance(x, np.ndarray) for x in results[0])
@@ -245,7 +248,7 @@ def test_views_collate(name):
     pipeline, size = CASES[name].make(name).views(CASES[name].size), CASES[name].size
     for channels in (1, 3):
         samples = [
-            pipeline(image(i, size, channels), augment.sample_rng(0, 0, i)) for i in range(3)
+            pipeline(shown(name, i, channels), augment.sample_rng(0, 0, i)) for i in range(3)
         ]
         views = default_collate(samples)
         assert all(len(x) == 3 for x in leaves(views)), "axis 0 of everything is the batch"

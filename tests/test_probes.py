@@ -533,7 +533,7 @@ def test_bad_input_is_told_in_words_before_anything_is_read(
     words = refuse(["evaluate", run, str(images), "--test", str(other)], capsys)
     assert "none of the classes of the test images (x, y)" in words
     segment = ["evaluate", run, str(images), "--probes", "segment"]
-    assert "segmentation needs masks" in refuse(segment, capsys)
+    assert "masks are needed" in refuse(segment, capsys)
     (tmp_path / "none").mkdir()
     Picture.new("L", (48, 40)).save(tmp_path / "none" / "x.png")
     words = refuse([*segment, "--masks", str(tmp_path / "none")], capsys)

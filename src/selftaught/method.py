@@ -175,6 +175,9 @@ class Method(nn.Module, ABC):
     supervised: ClassVar[bool] = False
     """Whether the loss needs `Batch.label`, below the parameter `classes` where it has one."""
 
+    with_masks: ClassVar[bool] = False
+    """Whether pipelines are handed [H, W, C + 1]: the mask of the image is the last channel."""
+
     reset: ClassVar[tuple[str, ...]] = ()
     """Names of submodules that `on_epoch` makes anew; the engine drops their optimizer state."""
 

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from PIL import Image
@@ -10,7 +10,7 @@ from PIL import Image
 from selftaught.data.decode import BadSample
 from selftaught.data.files import FileSource
 from selftaught.data.opening import open_data
-from selftaught.data.selection import select
+from selftaught.data.selection import Selected, select
 from selftaught.data.source import Raw, Samples
 from selftaught.errors import UserError
 
@@ -34,6 +34,11 @@ class Masks:
         """Those of some of the samples."""
         return Masks(select(self.samples, rows), self.masks, self.positions[rows])
 
+    def of(self, samples: Samples) -> "Masks":
+        """Those of `samples`, which `select` made of these."""
+        assert isinstance(samples.source, Selected)
+        return self.select(samples.source.positions)
+
     def read(self, i: int) -> np.ndarray:
         """Classes of the pixels of sample `i`, int64 [H, W]; BadSample with the reason."""
         where = int(self.positions[i])
@@ -42,6 +47,45 @@ class Masks:
     def name(self, i: int) -> str:
         """What the mask of sample `i` is called."""
         return self.masks.name(int(self.positions[i]))
+
+
+@final
+class Stack:
+    """An image with its mask as one more channel."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def read(self) -> tuple[np.ndarray, int]:
+        """Both, uint8 [H, W, C + 1], and their scale, 1."""
+        return self.pixels, 1
+
+
+@final
+class Masked:
+    """Images with their masks; for pipelines that take both as one array."""
+
+    def __init__(self, samples: Samples, masks: Masks):
+        self.samples, self.masks = samples, masks
+        self.channels, self.labels = samples.channels, samples.labels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def open(self, i: int) -> Stack:
+        """Image `i` and its mask; BadSample where one cannot be read, or they do not fit."""
+        image, mask, name = self.samples.read(i), self.masks.read(i), self.masks.name(i)
+        if mask.shape != image.shape[:2]:
+            raise BadSample(
+                f"its mask {name} has {mask.shape[1]} x {mask.shape[0]} pixels, the image "
+                f"{image.shape[1]} x {image.shape[0]}: both must be of one size"
+            )
+        if mask.min() < 0 or mask.max() > 255:
+            raise BadSample(
+                f"its mask {name} has values from {mask.min()} to {mask.max()}; what is learned "
+                "from goes from 0 to 255"
+            )
+        return Stack(np.concatenate([image, mask.astype(np.uint8)[..., None]], 2))
 
 
 def open_masks(source: Any, samples: Samples, masks: str | None = None) -> Masks:
@@ -71,13 +115,13 @@ def open_masks(source: Any, samples: Samples, masks: str | None = None) -> Masks
         found = open_data(source, column=masks or "mask")
     except UserError as error:
         raise UserError(
-            f"segmentation needs masks, and {masks or 'mask'} is neither a folder nor a column of "
+            f"masks are needed, and {masks or 'mask'} is neither a folder nor a column of "
             f"the data ({error}); name a folder of masks or a column with --masks"
         ) from error
     files = isinstance(found.source, FileSource)  # which have no columns: these are the images
     if files or len(found) != len(samples) or found.name(0) != samples.name(0):
         raise UserError(
-            f"segmentation needs masks: {masks or 'mask'} is no column of this data; name a folder "
+            f"masks are needed: {masks or 'mask'} is no column of this data; name a folder "
             "of masks with the names of the images with --masks"
         )
     return Masks(samples, found, np.arange(len(samples)))

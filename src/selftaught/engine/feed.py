@@ -16,6 +16,7 @@ from selftaught.augment import plain, sample_rng
 from selftaught.augment.batch import Canvas, Rngs
 from selftaught.augment.device import normalize
 from selftaught.data import BadSample, Samples
+from selftaught.data.masks import Masked
 from selftaught.data.paired import Paired
 from selftaught.data.quarantine import replacement
 from selftaught.method import Pipeline
@@ -59,7 +60,11 @@ class Views(Dataset[Item]):
     """
 
     def __init__(
-        self, samples: Samples | Paired, pipeline: Pipeline, seed: int, reduced: bool = True
+        self,
+        samples: Samples | Paired | Masked,
+        pipeline: Pipeline,
+        seed: int,
+        reduced: bool = True,
     ):
         self.samples, self.pipeline, self.seed, self.reduced = samples, pipeline, seed, reduced
 

@@ -27,6 +27,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.masks import Masked, Masks, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
@@ -97,6 +98,7 @@ def pretrain(
     test: str | None = None,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
+    masks: str | None = None,
     quarantine: Path | None = None,
     cache: bool = False,
     reduced: bool = True,
@@ -144,6 +146,8 @@ def pretrain(
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
+        masks: for methods that learn from them: folder of masks with the names of the images, or
+            the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
         cache: whether to keep all images in memory as pixels, decoded once.
         reduced: whether large JPEGs are decoded at 1/2, 1/4 or 1/8 where no crop gets smaller than
@@ -187,8 +191,10 @@ def pretrain(
             truncated=truncated,
         )
     paired = _paired(samples, second, method, value_range, quarantine)
+    beside = _masks(data, samples, masks, method)
     if quarantine:
         samples = without(samples, quarantine)
+        beside = beside and beside.of(samples)
     if method.supervised:
         samples = _labelled(samples, method)
     if start is not None and not resume:
@@ -231,7 +237,11 @@ def pretrain(
         if cache:
             samples = cached(samples, max(1, makers))
         pipeline = method.views(_image(method).size)
-        seen = samples if paired is None else Paired(samples, paired.second)
+        seen: Samples | Paired | Masked = samples
+        if paired is not None:
+            seen = Paired(samples, paired.second)
+        elif beside is not None:
+            seen = Masked(samples, beside)
         views = Views(seen, pipeline, seed, reduced)
         order = Order(len(samples), batch // parts, per_epoch * parts, seed)
         need = _estimate(fabric, method, recipe, views, batch, parts, steps, makers)
@@ -385,6 +395,15 @@ def _labelled(samples: Samples, method: Method) -> Samples:
     if len(known) < len(samples):
         log.info("%s of %s images have labels", f"{len(known):,}", f"{len(samples):,}")
     return samples if len(known) == len(samples) else select(samples, known)
+
+
+def _masks(data: Any, samples: Samples, masks: str | None, method: Method) -> Masks | None:
+    """The masks of the samples, for a method that learns from them."""
+    if method.with_masks:
+        return open_masks(data, samples, masks)
+    if masks is not None:
+        raise UserError(f"{method_name(method)} does not learn from masks; drop --masks {masks}")
+    return None
 
 
 def _held_out(test: str, labels: str | None, samples: Samples, method: Method) -> Samples:

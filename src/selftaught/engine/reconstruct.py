@@ -46,6 +46,11 @@ def reconstruct(
     asked = asked_of(Path(run))
     samples = [open_data([name], channels=asked["backbone"].get("channels", 3)) for name in images]
     method = load_method(Path(run), asked, samples[0])
+    if method.with_masks:
+        raise UserError(
+            f"{asked['method']} learns from images with masks, not from images alone; the report "
+            f"of the run, {Path(run) / 'report.html'}, shows what it finds"
+        )
     image: Any = method.encoder
     pipeline = still(method.views(image.size))
     squares = [plain(image.size)(s.read(0)).transpose(1, 2, 0) for s in samples]
