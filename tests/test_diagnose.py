@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from selftaught import methods, report
+from selftaught import report
 from selftaught.augment.device import normalize
 from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors

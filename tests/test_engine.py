@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught import methods
 from selftaught.engine import checkpoint
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.feed import Order

@@ -245,7 +245,7 @@ def test_views_pickle_and_follow_their_generator_alone(name):
 
 @each
 def test_views_collate(name):
-    pipeline, size = CASES[name].make(name).views(CASES[name].size), CASES[name].size
+    pipeline = CASES[name].make(name).views(CASES[name].size)
     for channels in (1, 3):
         samples = [
             pipeline(shown(name, i, channels), augment.sample_rng(0, 0, i)) for i in range(3)
