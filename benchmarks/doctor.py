@@ -22,7 +22,7 @@ from typing import Any
 import machine
 import numpy as np
 import torch
-from learn import PRESETS
+from learn import ALONE, PRESETS
 from torch import nn
 from torch.nn import functional as F
 
@@ -230,7 +230,7 @@ PATIENTS = {
     ),
 }  # fmt: skip
 
-HEALTHY = {name: Patient(name) for name in PRESETS}
+HEALTHY = {name: Patient(name) for name in ALONE}
 
 
 def photos() -> np.ndarray:

@@ -133,6 +133,7 @@ PRESETS = {
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "exemplar_cnn": Preset({"surrogates": 2000, "patch": 1.0}, {"lr": 1e-3}),
     "rotation": Preset({}, {"lr": 1e-3}),
+    "motion": Preset({"width": 64}, {"lr": 1e-3}),
     "relative_patch": Preset({"grid": 2, "hidden": 256}),
     "counting": Preset({"counts": 256, "hidden": (256,)}, {"lr": 1e-3}),
     "colorization": Preset({"width": 64}, {"lr": 1e-3}),
@@ -152,6 +153,9 @@ PRESETS = {
     "ijepa": Preset({"dim": 64, "depth": 2, "heads": 2, "momentum": (0.98, 1.0)}, {}, VIT),
     "jigsaw": Preset({"count": 100, "tile_dim": 64, "hidden": (256,), "puzzles": 4}),
 }
+
+ALONE = [name for name in PRESETS if name != "motion"]
+"""Methods that need nothing but images; motion needs masks beside them."""
 
 
 def main() -> None:
@@ -175,7 +179,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument("--samples", type=int, default=60_000, help="images seen in training")
     parser.add_argument("--name", required=True, help="of the data, in the results' file names")
-    parser.add_argument("--methods", nargs="+", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--methods", nargs="+", default=ALONE, choices=list(PRESETS))
     parser.add_argument("--threads", type=int, default=1, help="of the network")
     parser.add_argument("--workers", type=int, default=1, help="that make views")
     parser.add_argument("--seed", type=int, default=0)

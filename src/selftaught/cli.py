@@ -39,6 +39,7 @@ CONFIG = Parameter(
 NAMES = (
     "demo",
     "check",
+    "frames",
     "pretrain",
     "evaluate",
     "embed",
@@ -360,6 +361,10 @@ def _show_check(values: dict[str, Any], report: Any) -> None:
         )
 
 
+def _show_frames(_: dict[str, Any], made: Any) -> None:
+    sys.stdout.write(f"{made}\nNext:\n  selftaught pretrain motion {shlex.quote(str(made.out))}\n")
+
+
 def _show_embed(values: dict[str, Any], found: Any) -> None:
     rows, width = found.features.shape
     out = values.get("out", COMMANDS["embed"].signature["out"].default)
@@ -401,6 +406,15 @@ COMMANDS = {
         "check",
         _show_check,
         ("selftaught check photos/", "selftaught check photos/ --out checked/ --no-full"),
+    ),
+    "frames": Command(
+        "data/frames.py",
+        "frames",
+        _show_frames,
+        (
+            "selftaught frames clips/ frames/",
+            "selftaught frames clips/ frames/ --every 10 --side 160",
+        ),
     ),
     "evaluate": Command(
         "engine/score.py",

@@ -12,8 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -26,6 +25,7 @@ from selftaught.data import quarantine
 from selftaught.data.arrays import ObjectSource
 from selftaught.data.decode import BadSample, Header
 from selftaught.data.opening import open_data
+from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
 from selftaught.data.source import Left, Raw, Samples, header
 
@@ -187,7 +187,7 @@ def check(
         known = quarantine.append(list_path, {})
     start = time.monotonic()
     tally = _Tally(samples, tiny, full)
-    with _bar(len(samples), progress) as advance:
+    with bar(len(samples), progress, "reading") as advance:
         for i, found in scan(samples, full=full, workers=workers, timeout=timeout):
             tally.add(i, found)
             advance()
@@ -510,18 +510,3 @@ def _counts(pairs: tuple[tuple[Any, int], ...]) -> str:
 
 def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-
-
-@contextmanager
-def _bar(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error where that is a terminal."""
-    if not wanted or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda: bar.advance(task)

@@ -24,6 +24,9 @@ OTHER = _words(
 )
 """Extensions of files that are counted as ignored without a look inside."""
 
+VIDEO = _words(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv")
+"""Extensions of files that are taken as clips where clips are asked for."""
+
 ARRAYS = frozenset({".npy", ".npz"})
 
 # Magic bytes -> Pillow's name of the format; offset 0. The list is closed on purpose: Pillow would
