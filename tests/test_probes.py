@@ -339,6 +339,20 @@ def test_mean_iou_is_scikit_learns_jaccard():
     assert np.isnan(places.mean_iou(np.array([[2, 1], [0, 0]]))[1])
 
 
+def test_clusters_that_others_found_are_matched_like_those_of_kmeans():
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 3, (6, 8, 8))
+    found = np.array([2, 0, 1])[masks]
+    assert evaluate.segments(found, masks).value == pytest.approx(100)
+    found[masks == 2] = rng.integers(3, 9, (masks == 2).sum())  # a class in six pieces: one is it
+    pieces = evaluate.segments(found, masks)
+    largest = np.bincount(found[masks == 2])[3:].max() / (masks == 2).sum()
+    assert pieces.value == pytest.approx(100 * (2 + largest) / 3)
+    assert set(evaluate.segments(found, masks, ignore=(2,)).parts) == {"class 0", "class 1"}
+    with pytest.raises(UserError, match=r"must both be \[n, H, W\]"):
+        evaluate.segments(found[0], masks)
+
+
 def test_segmentation_of_features_that_are_the_answer():
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 3, (20, 16))
