@@ -233,7 +233,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         pretrain(
             model,
-            samples,
+            samples if arguments.rows else arguments.train,  # which has masks, too, for motion
             Path(out) / "run",
             epochs=epochs,
             seed=arguments.seed,

@@ -5,6 +5,7 @@ python docs/build.py --readme    # the table of methods in README.md, too
 """
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,12 @@ FAMILIES = {
     "supervised": "Labels are learned, to see what an encoder is worth as a start.",
 }
 """Order and one sentence for each family."""
+
+SIDE_BY_SIDE = "methods/pretext-side-by-side.md"
+DATA = {"cifar10": "CIFAR-10 at 32 px", "clothing": "phone photos of clothes"}
+"""Results of `benchmarks/learn.py` that the pretext tasks are compared by."""
+BESIDE = ("deepcluster", "simclr")
+"""What stands beside them: clusters as a pretext, and a method of two views."""
 
 API = {
     "selftaught": ("engine/pretrain.py", "backbones/image.py", "data/opening.py", "data/check.py"),
@@ -84,6 +91,7 @@ def main() -> None:
     """Write what is generated, then build the site; warnings are errors."""
     pages = {"methods/index.md": overview(), "api.md": api()}
     pages |= {f"methods/{family}.md": family_page(family) for family in FAMILIES}
+    pages[SIDE_BY_SIDE] = side_by_side()
     (DOCS / "methods").mkdir(exist_ok=True)
     for name, text in pages.items():
         (DOCS / name).write_text(text, encoding="utf-8")
@@ -173,6 +181,74 @@ def value(default: object) -> str:
     if isinstance(default, tuple):
         return "`" + ",".join(map(str, default)) + "`"
     return "–" if default is None else f"`{default}`"
+
+
+def side_by_side() -> str:
+    """All pretext tasks at equal budget, from the results of `benchmarks/learn.py`."""
+    found = {
+        data: json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for data in DATA
+        for path in [ROOT / "benchmarks" / "results" / f"learn-{data}.json"]
+    }
+    names = [*members("pretext"), *BESIDE]
+    lines = [
+        "# Pretext tasks, side by side",
+        "",
+        "Every task trains a small network on as many images of the same data, for minutes on CPU "
+        "cores: this tells tasks that learn from those that do not, and is no prophecy for large "
+        "networks and long trainings. `deepcluster` and `simclr` stand beside them. What was not "
+        "measured at this budget says so. This page is made from the results of "
+        "`benchmarks/learn.py`.",
+        "",
+    ]
+    for data, title in DATA.items():
+        rows = {n: found[data][n] for n in names if n in found[data]}
+        budgets = [budget(row) for row in rows.values()]
+        equal = max(set(budgets), key=budgets.count, default=0)
+        rows = {n: row for n, row in rows.items() if budget(row) == equal}
+        lines += [
+            f"## {title}",
+            "",
+            f"{equal:,} images seen by each. Per cent right of the test images by k-NN and by a "
+            "ridge probe; beside each the highest of its floors, raw pixels and the same network "
+            "untrained; the margin of k-NN over its floor with its 95 % interval.",
+            "",
+            "| task | network | k-NN | its floor | margin | probe | its floor | paper |",
+            "| --- | --- | ---: | ---: | --- | ---: | ---: | --- |",
+        ]
+        lines += [measured(name, row) for name, row in sorted(rows.items(), key=knn)]
+        lines += [unmeasured(name) for name in names if name not in rows]
+        lines += ["", "Commands, with $DATA for the folder of the data sets:", "", "```"]
+        lines += [row["command"] for _, row in sorted(rows.items(), key=knn)]
+        lines += ["```", ""]
+    return "\n".join(lines)
+
+
+def knn(item: tuple[str, dict]) -> float:
+    """What rows are sorted by."""
+    return -item[1]["scores"]["this encoder"][0]
+
+
+def budget(row: dict) -> int:
+    """Images seen in training, as the row's command says."""
+    return int(row["command"].partition("--samples ")[2].split()[0])
+
+
+def measured(name: str, row: dict) -> str:
+    """A line of the table."""
+    own, *floors = row["scores"].values()
+    highest = [max(values) for values in zip(*floors)]
+    points, low, high = row["margin"]
+    margin = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
+    cells = [f"`{name}`", row["backbone"], f"**{own[0]:.1f}**", f"{highest[0]:.1f}", margin]
+    return "| " + " | ".join([*cells, f"{own[1]:.1f}", f"{highest[1]:.1f}", paper(name)]) + " |"
+
+
+def unmeasured(name: str) -> str:
+    """A line for what there is no result of, and why where that follows from the method."""
+    masks = "with_masks = True" in methods.files()[name].read_text(encoding="utf-8")
+    why = "not measured: it learns from images with masks" if masks else "not measured"
+    return f"| `{name}` | {why} | | | | | | {paper(name)} |"
 
 
 # API ---------------------------------------------------------------------------------------------

@@ -77,6 +77,18 @@ def test_the_table_of_methods_is_that_of_the_code():
     assert BUILD["with_table"](README) == README, "run: python docs/build.py --readme"
 
 
+def test_all_pretext_tasks_stand_side_by_side_with_numbers_of_the_results():
+    page = BUILD["side_by_side"]()
+    for name in BUILD["members"]("pretext"):
+        assert page.count(f"| `{name}` |") == len(BUILD["DATA"]), name
+    rows = json.loads((ROOT / "benchmarks" / "results" / "learn-cifar10.json").read_text("utf-8"))
+    shown = rows["rotation"]["scores"]["this encoder"]
+    line = next(s for s in page.splitlines() if s.startswith("| `rotation` | test_resnet"))
+    assert f"**{shown[0]:.1f}**" in line
+    assert f"| {shown[1]:.1f} |" in line
+    assert rows["rotation"]["command"] in page
+
+
 def test_the_loop_in_the_readme_is_the_one_that_runs():
     example = (ROOT / "examples" / "plain_loop.py").read_text("utf-8")
     loops = [b for b in blocks(README, "python") if "DataLoader(" in b or "optimizer.step()" in b]
