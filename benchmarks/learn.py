@@ -133,6 +133,7 @@ PRESETS = {
     "deepcluster": Preset({"clusters": 100, "whitened": 64}),
     "exemplar_cnn": Preset({"surrogates": 2000, "patch": 1.0}, {"lr": 1e-3}),
     "rotation": Preset({}, {"lr": 1e-3}),
+    "distortion": Preset({}, {"lr": 1e-3}),
     "motion": Preset({"width": 64}, {"lr": 1e-3}),
     "relative_patch": Preset({"grid": 2, "hidden": 256}),
     "counting": Preset({"counts": 256, "hidden": (256,)}, {"lr": 1e-3}),

@@ -100,6 +100,7 @@ CASES = {
     "jigsaw": Case({"count": 6, "tile_dim": 8, "hidden": (16,)}),
     "rotation": Case(),
     "motion": Case({"width": 16}),
+    "distortion": Case(),
     # each process draws the noise of its own batch
     "relative_patch": Case({"grid": 2, "hidden": 16}, exact_ranks=False),
     "inpainting": Case({"width": 32, "adversarial": 0.1}),
