@@ -13,16 +13,27 @@ from selftaught.backbones import backbone
 from selftaught.data import open_data
 from selftaught.engine import pictures
 from selftaught.engine.feed import Views
+from selftaught.engine.pretrain import SHOWN, _keep_views
 from selftaught.method import Batch, Method, Pictures
 from selftaught.methods.clustering.swav import SwAV
+from selftaught.methods.dense import scrl
 from selftaught.methods.dense.densecl import DenseCL
+from selftaught.methods.dense.pixcontrast import PixContrast
+from selftaught.methods.dense.pixpro import PixPro
+from selftaught.methods.dense.scrl import SCRL
+from selftaught.methods.masked.beit import BEiT
 from selftaught.methods.masked.mae import MAE
 from selftaught.methods.pretext import jigsaw
+from selftaught.methods.pretext.counting import Counting
+from selftaught.methods.pretext.exemplar_cnn import ExemplarCNN
 from selftaught.methods.pretext.jigsaw import Jigsaw
 from selftaught.methods.pretext.rotation import Rotation
+from selftaught.methods.pretext.split_brain import SplitBrain, colour_bin, lightness_bin
 from selftaught.objectives.masked import patchify, standardize
-from selftaught.parts.drawing import COLOURS, framed
+from selftaught.parts.colours import lab
+from selftaught.parts.drawing import COLOURS, boxed, framed
 from selftaught.report import gallery
+from tests.cases import CASES
 
 
 @pytest.fixture
@@ -85,6 +96,116 @@ def test_cells_of_one_view_match_themselves(net):
     assert not torch.equal(shown.columns["one view"], x)
 
 
+def corners(*boxes):
+    return torch.tensor([[boxes] * 2], dtype=torch.float32).squeeze(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", [PixPro, PixContrast])
+def test_matches_of_cells_are_judged_by_where_the_views_lie(net, method):
+    method = method(net, hidden=32, dim=16).eval()
+    x = torch.rand(2, 3, 32, 32)
+    whole, elsewhere = (0, 0, 32, 32), (64, 0, 96, 32)
+    same = Batch([[x, x], corners(whole, whole)], torch.arange(2))
+    apart = same._replace(views=[[x, x], corners(whole, elsewhere)])
+    cells = len(net.features(x).local[0])
+    count = min(5, cells)
+    if isinstance(method, PixContrast):  # the same network sees both
+        assert method.pictures(same).captions["the other"] == [f"{count} of {count} right ✓"] * 2
+    assert method.pictures(apart).captions["the other"] == [f"0 of {count} right"] * 2
+
+
+@torch.no_grad()
+def test_boxes_of_one_view_are_found_in_the_other(net, monkeypatch):
+    method = SCRL(net, hidden=32, dim=16).eval()
+    x = torch.rand(2, 3, 32, 32)
+    rows = torch.tensor([[0, 0, 8, 8], [8, 8, 32, 32], [16, 0, 30, 12]], dtype=torch.float32)
+    boxes = rows.expand(2, 2, 3, 4)
+    turned = torch.eye(16)[[0, 1, 2, 0, 1, 2, 1, 0, 2, 1, 0, 2]]
+    monkeypatch.setattr(scrl, "embed", lambda *_: turned)
+    monkeypatch.setattr(method, "predictor", torch.nn.Identity())
+    shown = method.pictures(Batch([[x, x], boxes], torch.arange(2)))
+    assert shown.captions["the other"] == ["1 of 3 right"] * 2
+    about = net.mean, net.std
+    assert torch.equal(shown.columns["one view"], boxed(x, boxes[:, 0], *about))
+    assert torch.equal(shown.columns["the other"], boxed(x, boxes[:, 0, [1, 0, 2]], *about))
+
+
+@torch.no_grad()
+def test_colours_that_are_told_rightly_give_the_image(net, monkeypatch):
+    method = SplitBrain(net, width=16).eval()
+    colours = torch.tensor([[0.9, 0.3, 0.2], [0.2, 0.5, 0.7]])[..., None, None].expand(2, 3, 32, 32)
+    mean, std = torch.tensor([net.mean, net.std])[..., None, None]
+    light, ab = lab(colours).split([1, 2], 1)
+    told = F.one_hot(colour_bin(ab, method.centres), 313).movedim(3, 1) * 1e3
+    bright = F.one_hot(lightness_bin(light[:, 0], method.steps), method.steps).movedim(3, 1) * 1e3
+    monkeypatch.setattr(SplitBrain, "predict", lambda *_: (told.float(), bright.float()))
+    shown = method.pictures(Batch((colours - mean) / std, torch.arange(2)))
+    painted = {name: x * std + mean for name, x in shown.columns.items()}
+    torch.testing.assert_close(painted["true"], colours, rtol=0, atol=1e-3)
+    torch.testing.assert_close(painted["lit"], colours, rtol=0, atol=0.01)  # half of a hundredth
+    assert (lab(painted["coloured"])[:, 1:] - ab).norm(dim=1).max() < 7.2  # half of a bin
+    assert lab(painted["lightness"])[:, 1:].abs().max() < 1e-2
+    assert (lab(painted["colours"])[:, :1] - 60).abs().max() < 1
+
+
+@torch.no_grad()
+def test_counts_stand_below_what_was_counted(net, monkeypatch):
+    method = Counting(net, counts=4, hidden=(8,)).eval()
+    x, small = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 32, 32)
+    parts = torch.tensor([[[1.0, 0, 0, 0], [0, 3, 0, 0]]]).expand(4, 2, 4)
+    whole = torch.tensor([[4.0, 0, 0, 0], [0, 12, 0, 5]])
+    monkeypatch.setattr(Counting, "counted", lambda *_: (parts, whole))
+    shown = method.pictures(Batch([x, small], torch.arange(2)))
+    assert torch.equal(shown.columns["whole"], small)
+    assert torch.equal(shown.columns["lower left"], x[:, :, 32:, :32])
+    assert shown.captions["whole"] == ["4, 0 off", "17, 5 off"]
+    assert shown.captions["upper right"] == ["1", "3"]
+
+
+@torch.no_grad()
+def test_a_patch_is_known_by_its_class(net, monkeypatch):
+    method = ExemplarCNN(net, samples=4, surrogates=3, copies=2).eval()
+    method.surrogate.copy_(torch.tensor([0, -1, 1, 2]))
+    x = torch.rand(4, 2, 3, 32, 32)
+    method.classifier.weight.zero_()
+    method.classifier.bias.copy_(torch.tensor([0.0, 2, 1]))
+    shown = method.pictures(Batch([x], torch.arange(4)))
+    assert torch.equal(shown.columns["copy 2"], x[:, 1])
+    expected = ["3 of 3", "has no class", "1 of 3 ✓", "2 of 3"]
+    assert shown.captions == {"copy 1": expected, "copy 2": expected}
+
+
+@torch.no_grad()
+def test_a_patch_is_known_by_its_likeness(net):
+    method = ExemplarCNN(net, samples=4, objective="triplet", copies=2, dim=8).eval()
+    one, other = torch.rand(2, 3, 32, 32)
+    alike = torch.stack([torch.stack([one, one]), torch.stack([other, other])])
+    crossed = torch.stack([torch.stack([one, other])] * 2)
+    for x, sign in ((alike, "✓"), (crossed, "✗")):
+        shown = method.pictures(Batch([x], torch.arange(2)))
+        assert shown.captions == {"copy 1": [sign] * 2, "copy 2": [sign] * 2}
+
+
+@torch.no_grad()
+def test_words_that_are_told_bring_their_patches_back(monkeypatch):
+    method = BEiT(backbone("test_vit", 32), vocabulary=16).eval()
+    x, hidden = torch.rand(2, 3, 32, 32), torch.zeros(2, 8, 8, dtype=torch.bool)
+    hidden[:, :2, :3] = True
+    ids = method.ids(x)
+    said = ids.clone()
+    said[0, 0, 0] = (said[0, 0, 0] + 1) % 16
+    said[:, 5, 5] = (said[:, 5, 5] + 1) % 16  # which is not hidden
+    logits = F.one_hot(said.flatten(1), 16).float()
+    monkeypatch.setattr(BEiT, "predict", lambda *_: logits)
+    shown = method.pictures(Batch([x, hidden], torch.arange(2)))
+    assert shown.captions["told"] == ["5 of 6 words", "6 of 6 words"]
+    assert torch.equal(shown.columns["told"][1], x[1])
+    assert int((shown.columns["told"][0] != x[0]).any(0).sum()) == 4 * 4
+    assert not shown.columns["seen"][:, :, :8, :12].any()
+    assert torch.equal(shown.columns["seen"][:, :, 8:], x[:, :, 8:])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_frames_lie_around_their_cells(channels):
     x = torch.zeros(1, channels, 16, 12)
@@ -96,6 +217,17 @@ def test_frames_lie_around_their_cells(channels):
     torch.testing.assert_close(box[:, 0, 0], colour)
     assert torch.equal(box[:, 1:3, 1:3], torch.full((channels, 2, 2), 0.5))
     assert int((drawn != 0.5).any(0).sum()) == 2 * 12
+
+
+def test_a_frame_has_the_places_of_its_box():
+    x = torch.zeros(1, 3, 16, 16)
+    boxes = torch.tensor([[[2.0, 3, 7, 14], [0, 0, 16, 16]]])
+    drawn = boxed(x, boxes, (0,) * 3, (1,) * 3)[0]
+    assert drawn[:, 3, 2].tolist() == pytest.approx(COLOURS[0])
+    assert drawn[:, 13, 6].tolist() == pytest.approx(COLOURS[0])
+    assert drawn[:, 15, 15].tolist() == pytest.approx(COLOURS[1])
+    assert not drawn[:, 4:13, 3:6].any()
+    assert not drawn[:, 1:15, 7:15].any()
 
 
 # kept -----------------------------------------------------------------------------------------
@@ -145,6 +277,16 @@ def test_prototypes_are_shown_with_the_images_that_belong_to_them(net, samples, 
     assert name == f"number {biggest}: {int((which == biggest).sum())} images"
     members = [i for i in strength.argsort(descending=True).tolist() if which[i] == biggest]
     assert [c.name for c in cells] == [samples.name(i) for i in members[:8]]
+
+
+@pytest.mark.parametrize("name", ["simclr", "mae", "jigsaw", "pixpro", "colorization", "swav"])
+def test_views_are_kept_whatever_makes_them(name, samples, tmp_path):
+    method = CASES[name].make(name)
+    size = method.backbone.size
+    _keep_views(Views(samples, method.views(size), 0), tmp_path)
+    kept = np.load(tmp_path / "views.npz")
+    assert len(kept) == {"simclr": 2, "jigsaw": 9, "pixpro": 2, "swav": 4}.get(name, 1)
+    assert all(v.shape[:2] == (SHOWN, 3) for v in kept.values())
 
 
 class Shows(Method):

@@ -3,13 +3,12 @@
 import torch
 
 from selftaught.methods.pretext.colorization import (
-    annealed_mean,
     boost,
     cross_entropy,
     encode,
     rebalancing,
 )
-from selftaught.parts.gamut import bins, prior
+from selftaught.parts.gamut import annealed_mean, bins, prior
 from tests.adapters import Golden, close
 
 

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from rich.console import Console
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config, dist, export, report
@@ -878,6 +879,8 @@ def _keep_views(views: Views, out: Path) -> None:
 
 def _images(node: Any) -> list[np.ndarray]:
     """The images [C, h, w] among nested views, in order; stacks of them one by one."""
+    if isinstance(node, Tensor):  # of declared views
+        node = node.numpy()
     if isinstance(node, np.ndarray) and node.dtype == np.uint8 and node.ndim >= 3:
         return list(node.reshape(-1, *node.shape[-3:]))
     if isinstance(node, dict):

@@ -1,9 +1,11 @@
 """Marks in images, for the pictures that a method gives of what it did."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 COLOURS = (
     (0.90, 0.16, 0.16),
@@ -15,20 +17,16 @@ COLOURS = (
 )
 """Red, green and blue of the first marks; further ones begin anew."""
 
+MATCHES = 5
+"""Matching cells that are shown of a pair of views."""
 
-def framed(
-    images: Tensor,
-    cells: Tensor,
-    grid: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Tensor:
-    """Images with a frame around some cells, the k-th of each image in the k-th colour.
+
+def boxed(images: Tensor, boxes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images with frames, the k-th of each image in the k-th colour.
 
     Args:
         images: [B, C, H, W], normalized; where C is not 3 the frames are light and dark.
-        cells: [B, K] which cells, row by row.
-        grid: rows and columns of cells that an image has.
+        boxes: [B, K, 4] left, top, right, bottom in pixels, last ones outside; the first on top.
         mean, std: of each channel, what the images were normalized with.
     """
     drawn = images.clone()
@@ -37,12 +35,82 @@ def framed(
     rgb = rgb if channels == 3 else rgb.mean(1, keepdim=True).expand(-1, channels)
     colours = ((rgb - torch.tensor(mean)) / torch.tensor(std)).to(images)[..., None, None]
     thick = max(1, min(height, width) // 64)
-    for image, places in zip(drawn, cells.tolist()):
-        for k, place in reversed(list(enumerate(places))):  # the best is drawn last, on top
-            row, column = divmod(place, grid[1])
-            top, bottom = row * height // grid[0], (row + 1) * height // grid[0]
-            left, right = column * width // grid[1], (column + 1) * width // grid[1]
-            inside = image[:, top + thick : bottom - thick, left + thick : right - thick].clone()
+    for image, places in zip(drawn, boxes.round().int().tolist()):
+        for k, (left, top, right, bottom) in reversed(list(enumerate(places))):
+            rows, columns = slice(top + thick, bottom - thick), slice(left + thick, right - thick)
+            inside = image[:, rows, columns].clone()
             image[:, top:bottom, left:right] = colours[k % len(COLOURS)]
-            image[:, top + thick : bottom - thick, left + thick : right - thick] = inside
+            image[:, rows, columns] = inside
     return drawn
+
+
+def framed(
+    images: Tensor,
+    cells: Tensor,
+    grid: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    """`boxed`, around some cells.
+
+    Args:
+        images, mean, std: as of `boxed`.
+        cells: [B, K] which cells, row by row.
+        grid: rows and columns of cells that an image has.
+    """
+    height, width = images.shape[2:]
+    row, column = cells // grid[1], cells % grid[1]
+    edges = [
+        column * width // grid[1],
+        row * height // grid[0],
+        (column + 1) * width // grid[1],
+        (row + 1) * height // grid[0],
+    ]
+    return boxed(images, torch.stack(edges, -1).float(), mean, std)
+
+
+class Matches(NamedTuple):
+    """Cells of one view and what they match in another.
+
+    cells: [B, K] of the first, the best match first. found: [B, K] of the second. columns: both
+    views with these cells framed, a match in one colour.
+    """
+
+    cells: Tensor
+    found: Tensor
+    columns: dict[str, Tensor]
+
+
+def matches(
+    views: Sequence[Tensor],
+    features: Sequence[Tensor],
+    grid: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Matches:
+    """The few cells of a view that match best, by cosine, and those of the other that they match.
+
+    Args:
+        views: two [B, C, H, W].
+        features: of their cells, two [B, N, D].
+        grid: rows and columns of cells of a view.
+        mean, std: as of `boxed`.
+    """
+    one, other = (normalize(f, dim=-1) for f in features)
+    best, where = (one @ other.mT).max(2)
+    cells = best.topk(min(MATCHES, best.shape[1])).indices
+    found = where.gather(1, cells)
+    one, other = (framed(x, c, grid, mean, std) for x, c in zip(views, (cells, found)))
+    return Matches(cells, found, {"one view": one, "the other": other})
+
+
+def verdicts(found: Matches, same: Tensor) -> list[str]:
+    """How many matches of each image are right; same: bool [B, N, N], cells of one place."""
+    rows = torch.arange(len(same), device=same.device)[:, None]
+    right = same[rows, found.cells, found.found]
+    return [answered(int(n), right.shape[1]) for n in right.sum(1)]
+
+
+def answered(right: int, count: int) -> str:
+    """So many of so many answers, ticked where all are right."""
+    return f"{right} of {count} right{' ✓' if right == count else ''}"

@@ -75,6 +75,14 @@ def nearest(ab: Tensor, centres: Tensor, count: int = 1) -> tuple[Tensor, Tensor
     return distance.view(shape).movedim(3, 1), which.view(shape).movedim(3, 1)
 
 
+def annealed_mean(logits: Tensor, centres: Tensor, temperature: float = 1.0) -> Tensor:
+    """[B, 2, H, W] mean colour of a distribution [B, Q, H, W] over [Q, 2] centres, sharpened by a
+    temperature below 1 (Zhang et al., 2016, Eq. 5).
+    """
+    p = (logits / temperature).softmax(1)
+    return torch.einsum("bqhw,qc->bchw", p, centres.to(p))
+
+
 def _rows() -> list[list[float]]:
     return [
         [float(n) for n in line.split()] for line in _TABLE.replace("\\\n", "").strip().splitlines()

@@ -14,13 +14,11 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
-from selftaught.parts.drawing import framed
+from selftaught.parts.drawing import matches
 from selftaught.parts.shuffle import shuffled
 
 BLOCK = 2**25
 """Similarities that exist at a time."""
-MATCHES = 5
-"""Matching cells that are shown of a pair of views."""
 
 
 class DenseCL(Method):
@@ -104,18 +102,13 @@ class DenseCL(Method):
     def pictures(self, batch: Batch) -> Pictures:
         x1, x2 = batch.views
         queries, keys = self.backbone.features(x1), self.target[0].features(x2)
-        similarity = normalize(queries.local, dim=-1) @ normalize(keys.local, dim=-1).mT
-        best, matched = similarity.max(2)
-        chosen = best.topk(min(MATCHES, best.shape[1])).indices
         mean, std = self.backbone.mean, self.backbone.std
+        found = matches((x1, x2), (queries.local, keys.local), queries.grid, mean, std)
         return Pictures(
             "Matching cells",
-            f"The {chosen.shape[1]} cells of one view that match best, and what they match in the "
-            "other, framed in the same colour.",
-            {
-                "one view": framed(x1, chosen, queries.grid, mean, std),
-                "the other": framed(x2, matched.gather(1, chosen), keys.grid, mean, std),
-            },
+            f"The {found.cells.shape[1]} cells of one view that match best, and what they match in "
+            "the other, framed in the same colour.",
+            found.columns,
         )
 
     def after_step(self) -> None:

@@ -8,10 +8,11 @@ from torch.nn.functional import normalize
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_cell, ema, frozen_copy, mlp
+from selftaught.parts.drawing import matches, verdicts
 from selftaught.schedule import cosine
 
 
@@ -79,6 +80,20 @@ class PixContrast(Method):
         one = contrast(q1, k2, same, self.temperature)
         other = contrast(q2, k1, same.mT, self.temperature)
         return (one + other) / 2
+
+    def pictures(self, batch: Batch) -> Pictures:
+        (x1, x2), corners = batch.views
+        (q1, grid), (k2, _) = cells(self.online, x1), cells(self.target, x2)
+        mean, std = self.backbone.mean, self.backbone.std
+        found = matches((x1, x2), (q1, k2), grid, mean, std)
+        same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
+        return Pictures(
+            "Matching cells",
+            f"The {found.cells.shape[1]} cells of one view that are most like one of the other, "
+            "and that one, framed in the same colour; below, how many are the same place.",
+            found.columns,
+            {"the other": verdicts(found, same)},
+        )
 
     def after_step(self) -> None:
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))

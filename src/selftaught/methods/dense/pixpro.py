@@ -11,7 +11,7 @@ from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_cell, ema, frozen_copy, mlp
-from selftaught.parts.drawing import framed
+from selftaught.parts.drawing import matches, verdicts
 from selftaught.schedule import cosine
 
 
@@ -95,19 +95,18 @@ class PixPro(Method):
         return propagate(z, each_cell(self.value, z), self.power, self.clamp)
 
     def pictures(self, batch: Batch) -> Pictures:
-        (x1, x2), _ = batch.views
+        (x1, x2), corners = batch.views
         p1, (z2, grid) = self.predict(x1), cells(self.target, x2)
-        best, matched = (normalize(p1, dim=-1) @ normalize(z2, dim=-1).mT).max(2)
-        chosen = best.topk(min(5, best.shape[1])).indices
         mean, std = self.backbone.mean, self.backbone.std
+        found = matches((x1, x2), (p1, z2), grid, mean, std)
+        same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
         return Pictures(
             "Matching cells",
-            f"The {chosen.shape[1]} cells of one view whose prediction fits best, and what they "
-            "fit in the other, framed in the same colour.",
-            {
-                "one view": framed(x1, chosen, grid, mean, std),
-                "the other": framed(x2, matched.gather(1, chosen), grid, mean, std),
-            },
+            f"The {found.cells.shape[1]} cells of one view whose prediction fits best, and what "
+            "they fit in the other, framed in the same colour; below, how many of these are the "
+            "same place.",
+            found.columns,
+            {"the other": verdicts(found, same)},
         )
 
     def after_step(self) -> None:

@@ -14,9 +14,10 @@ from selftaught.augment.pipeline import check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.parts.drawing import MATCHES, answered, boxed
 from selftaught.schedule import cosine
 
 TRIES = 50
@@ -109,6 +110,29 @@ class SCRL(Method):
         with torch.no_grad():
             z = embed(self.target, x, rows)
         return consistency(p, z)
+
+    def pictures(self, batch: Batch) -> Pictures:
+        (x1, x2), boxes = batch.views
+        boxes, size = boxes[:, :, :MATCHES], len(x1)
+        rows = listed(boxes)
+        p = self.predictor(embed(self.online, torch.cat([x1, x2]), rows)).unflatten(
+            0, (2, size, -1)
+        )
+        z = embed(self.target, torch.cat([x1, x2]), rows).unflatten(0, (2, size, -1))
+        found = (F.normalize(p[0], dim=-1) @ F.normalize(z[1], dim=-1).mT).argmax(2)
+        mean, std = self.backbone.mean, self.backbone.std
+        other = boxes[:, 1].take_along_dim(found[..., None], 1)
+        right = (found == torch.arange(found.shape[1], device=found.device)).sum(1).tolist()
+        return Pictures(
+            "Boxes found again",
+            "Some boxes of one view, and in the same colour the box of the other that their "
+            "predictions are most like; below, how many are the same part of the image.",
+            {
+                "one view": boxed(x1, boxes[:, 0], mean, std),
+                "the other": boxed(x2, other, mean, std),
+            },
+            {"the other": [answered(n, found.shape[1]) for n in right]},
+        )
 
     def after_step(self) -> None:
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))

@@ -14,8 +14,9 @@ from selftaught.augment.views import View, Views
 from selftaught.backbones import Image
 from selftaught.backbones.tokenizer import RandomTokenizer, load_tokenizer
 from selftaught.errors import UserError
+from selftaught.masks import enlarge
 from selftaught.masks.blocks import blocks
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
 
@@ -157,6 +158,25 @@ class BEiT(Method):
                 f"{self.lm_head.out_features}; make the method with a larger vocabulary"
             )
         return ids
+
+    def pictures(self, batch: Batch) -> Pictures:
+        images, hidden = batch.views
+        right = self.predict(images, hidden).argmax(2).view(hidden.shape) == self.ids(images)
+        seen, known = (
+            enlarge(cells, images.shape[-2:])[:, None] for cells in (~hidden, ~hidden | right)
+        )
+        found = [f"{int((r & h).sum())} of {int(h.sum())} words" for r, h in zip(right, hidden)]
+        return Pictures(
+            "Hidden patches whose word was told",
+            "Patches are hidden, and where the network tells the tokenizer's word the patch comes "
+            f"back. There are {self.lm_head.out_features:,} words.",
+            {
+                "seen": torch.where(seen, images, 0),
+                "told": torch.where(known, images, 0),
+                "true": images,
+            },
+            {"told": found},
+        )
 
 
 @full_precision

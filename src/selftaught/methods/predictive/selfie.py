@@ -12,6 +12,7 @@ from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
+from selftaught.parts.drawing import answered
 
 
 class Selfie(Method):
@@ -121,7 +122,7 @@ class Selfie(Method):
                 "put": whole(filled, self.cells),
                 "true": images,
             },
-            {"put": [f"{n} of {chosen.shape[1]} right" for n in right]},
+            {"put": [answered(n, chosen.shape[1]) for n in right]},
         )
 
 

@@ -15,7 +15,7 @@ from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.colours import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
-from selftaught.parts.gamut import bins, nearest, prior
+from selftaught.parts.gamut import annealed_mean, bins, nearest, prior
 
 HUES = 32
 """Bins of hue and of chroma (Larsson et al., 2016)."""
@@ -184,12 +184,6 @@ def boost(ab: Tensor, which: Tensor, factors: Tensor) -> Tensor:
     """[B, 1, H, W] weight of each pixel: that of its nearest bin, 0 in images without colour."""
     coloured = (ab.abs() > LEAST).flatten(1).any(1)
     return factors.to(ab)[which[:, :1]] * coloured[:, None, None, None]
-
-
-def annealed_mean(logits: Tensor, centres: Tensor, temperature: float) -> Tensor:
-    """[B, 2, H, W] mean colour of a distribution [B, Q, H, W], sharpened (Eq. 5)."""
-    p = (logits / temperature).softmax(1)
-    return torch.einsum("bqhw,qc->bchw", p, centres.to(p))
 
 
 @full_precision

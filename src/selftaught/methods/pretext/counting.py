@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+
+QUARTERS = ("upper left", "lower left", "upper right", "lower right")
 
 
 class Counting(Method):
@@ -63,12 +65,29 @@ class Counting(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: images [B, C, 2 * S, 2 * S], and the same made smaller [B, C, S, S]."""
-        x, small = batch.views
-        counted = self.counter(self.backbone(torch.cat([*quarters(x), small])))
-        parts, whole = counted[: 4 * len(x)], counted[4 * len(x) :]
-        total = parts.unflatten(0, (4, -1)).sum(0)
-        pair, other = count(whole, total, whole.roll(1, 0), self.margin, self.form)
+        parts, whole = self.counted(*batch.views)
+        pair, other = count(whole, parts.sum(0), whole.roll(1, 0), self.margin, self.form)
         return {"pair": pair, "other": other}
+
+    def counted(self, x: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and the same made smaller -> counts of quarters [4, B, counts], of wholes."""
+        found = self.counter(self.backbone(torch.cat([*quarters(x), small])))
+        return found[: 4 * len(x)].unflatten(0, (4, -1)), found[4 * len(x) :]
+
+    def pictures(self, batch: Batch) -> Pictures:
+        x, small = batch.views
+        parts, whole = self.counted(x, small)
+        own, other = ((whole - y.sum(0)).norm(dim=1) for y in (parts, parts.roll(1, 1)))
+        images = {"whole": small} | dict(zip(QUARTERS, quarters(x)))
+        return Pictures(
+            "What is counted",
+            "Below each image all of its counts in one number. Those of the quarters should add up "
+            "to those of the whole, one by one: they are so far from it, and the quarters of "
+            f"another image are {other.mean():.2g} from it on average.",
+            images,
+            {name: [f"{c.sum():.3g}" for c in y] for name, y in zip(QUARTERS, parts)}
+            | {"whole": [f"{c.sum():.3g}, {d:.2g} off" for c, d in zip(whole, own)]},
+        )
 
 
 @dataclass(frozen=True)

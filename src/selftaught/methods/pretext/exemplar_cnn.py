@@ -14,7 +14,7 @@ from selftaught import augment, dist
 from selftaught.augment.pipeline import check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import semi_hard
 
 COLOURS = np.array(
@@ -113,6 +113,31 @@ class ExemplarCNN(Method):
             loss = F.cross_entropy(z, target, ignore_index=-1, reduction="sum")
             return loss / (target >= 0).sum().clamp(min=1)
         return semi_hard(z, image, self.margin, axis=0 if self.objective != "triplet" else 1)
+
+    def pictures(self, batch: Batch) -> Pictures:
+        (x,) = batch.views
+        z = self.classifier(self.backbone(x.flatten(0, 1)))
+        if self.objective == "classes":
+            own = self.surrogate[batch.index.repeat_interleave(x.shape[1])]
+            better = (z > z.gather(1, own.clamp(min=0)[:, None])).sum(1)
+            place = [
+                "has no class" if none else f"{n + 1} of {self.surrogates}{'' if n else ' ✓'}"
+                for none, n in zip((own < 0).tolist(), better.tolist())
+            ]
+            note = "Below each, at which place the network has its own surrogate class."
+        else:
+            apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
+            image = torch.arange(len(z)) // x.shape[1]
+            near = image[apart.argmin(1).cpu()] == image
+            place = ["✓" if right else "✗" for right in near.tolist()]
+            note = "A ✓ where the most similar of all patches shown is another of the same image."
+        names = [f"copy {i + 1}" for i in range(x.shape[1])]
+        return Pictures(
+            "Distorted patches, and whether they were known",
+            f"Each row is one patch of an image, distorted. {note}",
+            dict(zip(names, x.unbind(1))),
+            {name: place[i :: x.shape[1]] for i, name in enumerate(names)},
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.parts import mlp
+from selftaught.parts.drawing import answered
 
 TILES = 9
 
@@ -99,7 +100,7 @@ class Jigsaw(Method):
         rows = torch.arange(len(tiles), device=tiles.device)[:, None]
         laid = tiles[rows, true]
         right = (said == true).sum(1).tolist()
-        captions = [f"{n} of {TILES} right{' ✓' if n == TILES else ''}" for n in right]
+        captions = [answered(n, TILES) for n in right]
         return Pictures(
             "Solved puzzles",
             "The tiles as they were laid, and put where the network thinks that they belong.",

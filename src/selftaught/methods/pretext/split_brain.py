@@ -2,16 +2,17 @@
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
-from selftaught.parts.colours import lab
+from selftaught.parts.colours import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
-from selftaught.parts.gamut import bins, nearest
+from selftaught.parts.gamut import annealed_mean, bins, nearest
 
 
 class SplitBrain(Method):
@@ -64,16 +65,51 @@ class SplitBrain(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: [B, 3, S, S]."""
         x = batch.views
-        found = self.backbone.features(x)
-        one, other = as_map(found.local, found.grid).chunk(2, 1)
-        colour, light = self.to_colour(one), self.to_lightness(other)
-        mean, std = x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+        colour, light = self.predict(x)
+        mean, std = self._colours(x)
         truth = lab(F.interpolate(x * std + mean, colour.shape[2:], mode="nearest"))
         goals = colour_bin(truth[:, 1:], self.centres), lightness_bin(truth[:, 0], self.steps)
         return {
             "colour": cross_entropy(colour, goals[0]),
             "lightness": cross_entropy(light, goals[1]),
         }
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, S, S] -> [B, 313, H, W] logits of colours, [B, steps, H, W] of lightness."""
+        found = self.backbone.features(x)
+        one, other = as_map(found.local, found.grid).chunk(2, 1)
+        return self.to_colour(one), self.to_lightness(other)
+
+    def _colours(self, x: Tensor) -> Tensor:
+        """What `x` was normalized with: mean and deviation, [2, 3, 1, 1]."""
+        return x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+
+    def pictures(self, batch: Batch) -> Pictures:
+        x = batch.views
+        mean, std = self._colours(x)
+        light, ab = lab(x * std + mean).split([1, 2], 1)
+        colour, bright = (logits.to(x.dtype) for logits in self.predict(x))
+        levels = (torch.arange(self.steps, device=x.device) + 0.5) * (100 / self.steps)
+        told_ab, told_light = (
+            F.interpolate(told, x.shape[2:], mode="bilinear")
+            for told in (
+                annealed_mean(colour, self.centres),
+                torch.einsum("bshw,s->bhw", bright.softmax(1), levels.to(x))[:, None],
+            )
+        )
+        columns = {
+            "lightness": (light, torch.zeros_like(ab)),
+            "coloured": (light, told_ab),
+            "colours": (torch.full_like(light, 60), ab),
+            "lit": (told_light, ab),
+            "true": (light, ab),
+        }
+        return Pictures(
+            "Colours from lightness, lightness from colours",
+            "One half of the network sees lightness and tells the colours, which gives “coloured”; "
+            "the other sees colours and tells the lightness, “lit”.",
+            {name: (rgb(torch.cat(parts, 1)) - mean) / std for name, parts in columns.items()},
+        )
 
 
 def colour_bin(ab: Tensor, centres: Tensor) -> Tensor:
