@@ -455,6 +455,9 @@ def test_everything_from_the_command_line(vit, streets, tmp_path, capsys, monkey
     words += ["--masks", str(streets / "masks"), "--altered", "4", "--workers", "0", "--k", "3"]
     assert main(words) == 0
     shown, saved = capsys.readouterr().out, json.loads(out.read_text())
+    (kept,) = json.loads((tmp_path / "run" / "evaluated.json").read_text())["evaluations"]
+    assert {**kept, **saved} == kept
+    assert kept["data"] == words[2]
     for score in saved["scores"]:
         assert set(score) == {
             *("features", "score", "value", "interval", "n", "protocol", "seconds"),

@@ -20,6 +20,7 @@ from selftaught import augment, evaluate, export, report
 from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.errors import UserError
+from selftaught.export.facts import keep
 from selftaught.report import charts, local, plane, seen
 from selftaught.report.folder import read
 from selftaught.report.gallery import Cell, Gallery, save
@@ -314,6 +315,82 @@ def test_a_gallery_is_a_section(run):
     assert "Repairs" in found.text
     assert "How to read them." in found.text
     assert f"painted: {EVIL}" in found.text
+
+
+def evaluated(scores, data="labelled", test=None):
+    """Of an encoder and of one floor: name -> number of labels, value of both."""
+    rows = [
+        {"features": features, "score": name, "value": values[n], "interval": [0, 1], "n": 9}
+        | {"labels": labels, "protocol": f"{labels} labels", "measure": "right"}
+        for n, features in enumerate(("this encoder", "untrained"))
+        for name, (labels, *values) in scores.items()
+    ]
+    savings = [
+        {"score": name, "labels": labels, "value": ours, "needed": 4 * labels, "at_least": True}
+        | {"saved": 3 * labels, "utility": 3.0}
+        for name, (labels, ours, _) in scores.items()
+    ]
+    return {"verdict": "It learned: much.", "margins": [], "scores": rows, "savings": savings}
+
+
+def test_evaluations_are_kept_beside_those_of_training(run):
+    before = len(read(run).scores)
+    curve = {"1 a class": (2, 60.0, 50.0), "10 % of labels": (20, 80.0, 60.0)}
+    keep(run, "labelled", None, evaluated(curve))
+    keep(run, "labelled", "held", evaluated({"k-NN": (20, 91.0, 1.0)}))
+    assert [len(read(run).scores), before] == [3, 1]
+    found = page(run)
+    for words in (
+        "On labelled, tested on held",
+        "Labels saved on labelled",
+        "At best 20 labels with the encoder do what more than 80 do without: more than 60 saved.",
+        "It learned: much.",
+        "more than +60",
+    ):
+        assert words in found.text, words
+    (svg,) = re.findall(
+        r"Labels saved on labelled</h2>.*?(<svg.*?</svg>)",
+        (run / "report.html").read_text(),
+        re.DOTALL,
+    )
+    assert svg.count("<circle") == 4
+    assert [float(v) for v in re.findall(r'middle" x="[^"]*" y="184">([^<]*)<', svg)] == [
+        2,
+        5,
+        10,
+        20,
+    ]
+
+
+def test_an_evaluation_that_is_repeated_takes_its_place(run):
+    one, two = {"1 a class": (2, 60.0, 50.0)}, {"k-NN": (20, 70.0, 50.0)}
+    keep(run, "labelled", None, evaluated(one))
+    keep(run, "labelled", None, evaluated(two))
+    keep(run, "other", None, evaluated(one))
+    assert len(read(run).scores) == 4
+    keep(run, "labelled", None, evaluated(one | two))
+    assert [e.get("data") for e in read(run).scores] == [None, "other", "labelled"]
+    about = json.loads((run / "encoder.json").read_text())
+    (run / "encoder.json").write_text(json.dumps(about | {"sha256": "trained further"}))
+    assert [e.get("data") for e in read(run).scores] == [None]
+
+
+def test_a_run_without_labels_has_the_verdict_of_its_evaluation(run):
+    (run / "scores.json").unlink()
+    assert "Not scored." in page(run).text
+    keep(run, "labelled", None, evaluated({"k-NN": (20, 70.0, 50.0)}))
+    assert "Not scored." not in page(run).text
+    assert "It learned: much." in page(run).text
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"evaluations": 3}', '{"evaluations": [3, {}]}'])
+def test_damaged_evaluations_are_left_out(run, text):
+    (run / "evaluated.json").write_text(text)
+    assert len(read(run).scores) == 1
+    about = json.loads((run / "encoder.json").read_text())["sha256"]
+    entry = {"encoder_sha256": about, "scores": 4, "savings": [{}], "margins": {}, "data": []}
+    (run / "evaluated.json").write_text(json.dumps({"evaluations": [entry]}))
+    assert "What to do next" in page(run).text
 
 
 def test_the_doctor_speaks_first_with_causes_and_remedy(run):

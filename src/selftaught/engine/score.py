@@ -1,6 +1,7 @@
 """What `selftaught evaluate` runs: scores from features, and those that take training."""
 
 import copy
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,7 +34,10 @@ from selftaught.evaluate.features import (
 from selftaught.evaluate.few_labels import choose
 from selftaught.evaluate.floors import ENCODER, FINE_TUNED, FLOORS, Comparison
 from selftaught.evaluate.scores import Score, Task, split
+from selftaught.export.facts import CONFIG, keep
 from selftaught.methods.supervised.finetune import Finetune
+
+log = logging.getLogger("selftaught")
 
 STEP = 128
 """Images a step of a fine-tuning."""
@@ -156,7 +160,20 @@ def evaluate_command(
     assert found is not None
     if out is not None:
         found.save(out)
+    _keep(Path(encoder), data, test, found)
     return found
+
+
+def _keep(run: Path, data: str, test: str | None, found: Comparison) -> None:
+    """Leave the scores of a run in its folder, where report, compare and export find them."""
+    if not (run / CONFIG).is_file():
+        return
+    try:
+        path = keep(run, data, test, found.as_dict())
+    except UserError as error:  # the scores themselves are worth more
+        log.warning("%s; the scores are not kept there", error)
+    else:
+        log.info("kept in %s; selftaught report %s puts them on the page", path, run)
 
 
 def finetune(

@@ -15,7 +15,7 @@ from torch import Tensor
 from selftaught import __version__, augment
 from selftaught.backbones import Image
 from selftaught.errors import TrainingError
-from selftaught.export.encoder import CONFIG
+from selftaught.export.facts import CONFIG, DIAGNOSIS, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
 
 log = logging.getLogger("selftaught")
@@ -25,14 +25,14 @@ log = logging.getLogger("selftaught")
 class Facts:
     """What a run folder says of itself; empty where a file is missing or damaged.
 
-    settings: of run.yaml. diagnosis, scores: of the files of these names. bad: number of images
-    that could not be read.
+    settings: of run.yaml. diagnosis: of the file of this name. scores: as `evaluations` finds them.
+    bad: number of images that could not be read.
     """
 
     folder: Path
     settings: dict[str, Any]
     diagnosis: dict[str, Any]
-    scores: dict[str, Any]
+    scores: list[dict[str, Any]]
     bad: int
 
     def check_verdict(self, force: bool) -> None:
@@ -53,23 +53,11 @@ def read(folder: Path) -> Facts:
     bad = folder / "bad_files.csv"
     return Facts(
         folder,
-        _content(folder / "run.yaml"),
-        _content(folder / "diagnosis.json"),
-        _content(folder / "scores.json"),
+        content(folder / SETTINGS),
+        content(folder / DIAGNOSIS),
+        evaluations(folder),
         max(0, len(bad.read_bytes().splitlines()) - 1) if bad.is_file() else 0,
     )
-
-
-def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        log.warning("%s is damaged (%s); the model card leaves it out", path, error)
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def text(
@@ -296,10 +284,20 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _scores(scores: dict[str, Any]) -> str:
+def _scores(found: list[dict[str, Any]]) -> str:
+    each = [part for scores in found if (part := _evaluation(scores))]
+    if not each:
+        return "## Scores\n\nNot scored: what the features are worth is not known.\n"
+    floors = "Floors: raw pixels, and the same network untrained.\n"
+    return "\n".join(["## Scores\n", *each, floors])
+
+
+def _evaluation(scores: dict[str, Any]) -> str:
     rows = [r for r in scores.get("scores") or [] if isinstance(r, dict)]
     if not rows:
-        return "## Scores\n\nNot scored: what the features are worth is not known.\n"
+        return ""
+    data = scores.get("data")
+    where = f"On {Path(str(data)).name}: " if data else ""
     lines = [
         f"| {_cell(r.get('features'))} | {_cell(r.get('score'))} | {_cell(r.get('value'))} | "
         f"{_interval(r.get('interval'))} |"
@@ -311,13 +309,13 @@ def _scores(scores: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            f"## Scores\n\n{scores.get('verdict', '')}\n",
+            f"{where}{scores.get('verdict', '')}\n",
             "| features | score | % | 95 % interval |",
             "| --- | --- | --- | --- |",
             *lines,
             "",
             "\n".join(protocols),
-            "Floors: raw pixels, and the same network untrained.\n",
+            "",
         ]
     )
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from selftaught import __version__
 from selftaught.backbones import Image
 from selftaught.errors import SelftaughtError, TrainingError, UserError
+from selftaught.export.facts import CONFIG
 from selftaught.export.files import atomic
 from selftaught.export.timm import WEIGHTS, plain_timm, timm_code
 
 log = logging.getLogger("selftaught")
 
-CONFIG = "encoder.json"
 FORMAT = 1
 """Version of `encoder.json`; raised when an older selftaught could misread a newer file."""
 

@@ -114,13 +114,13 @@ def _facts(run: Run) -> dict[str, str]:
     facts = {
         "method": " ".join(_known(run.settings, "method")),
         "encoder": " ".join(_known(about, "name", "size")),
-        "doctor": " ".join(_known(run.diagnosis or {}, "verdict")),
+        "doctor": " ".join(_known(run.diagnosis, "verdict")),
     }
-    margins = {str(m.get("score")): m for m in dicts((run.scores or {}).get("margins"))}
-    for name, score in _of_encoder(run).items():
+    for name, found in _newest(run).items():
+        score = _of(found, "scores", name)[0]
         value, (low, high) = real(score.get("value")), pair(score.get("interval"))
         facts[f"{name} %"] = f"{value:.1f} ({low:.1f} to {high:.1f})"
-        if margin := margins.get(name):
+        for margin in _of(found, "margins", name):
             points, (low, high) = real(margin.get("points")), pair(margin.get("interval"))
             facts[f"{name} floor %"] = f"{value - points:.1f} ({margin.get('floor')})"
             facts[f"{name} above floor"] = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
@@ -136,21 +136,28 @@ def _known(node: dict[str, Any], *names: str) -> Iterable[str]:
     return (str(node[n]) for n in names if n in node)
 
 
-def _of_encoder(run: Run) -> dict[str, dict[str, Any]]:
-    """Score -> its entry for the encoder, which stands before its floors."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in dicts((run.scores or {}).get("scores")):
-        found.setdefault(str(entry.get("score")), entry)
-    return found
+def _newest(run: Run) -> dict[str, dict[str, Any]]:
+    """Name of each score -> the newest evaluation that has it."""
+    return {
+        str(entry.get("score")): found
+        for found in run.scores
+        for entry in dicts(found.get("scores"))
+    }
+
+
+def _of(found: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
+    """The entries of a score in an evaluation; of its `scores` the encoder's stands first."""
+    return [entry for entry in dicts(found.get(kind)) if str(entry.get("score")) == name]
 
 
 def _warning(runs: dict[str, Run]) -> str:
     """Scores of other images, or of other labels, say nothing about each other."""
-    for name in {name for run in runs.values() for name in _of_encoder(run)}:
+    newest = [_newest(run) for run in runs.values()]
+    for name in {name for found in newest for name in found}:
         tasks = {
-            str(entry.get("protocol")).partition(";")[0]
-            for run in runs.values()
-            if (entry := _of_encoder(run).get(name))
+            str(_of(found[name], "scores", name)[0].get("protocol")).partition(";")[0]
+            for found in newest
+            if name in found
         }
         if len(tasks) > 1:
             told = " / ".join(sorted(tasks))
@@ -181,26 +188,25 @@ def _different(rows: list[list[str]]) -> Section | Missing:
 
 
 def _scores(runs: dict[str, Run]) -> Section | Missing:
-    names = dict.fromkeys(name for run in runs.values() for name in _of_encoder(run))
+    newest = {run_name: _newest(run) for run_name, run in runs.items()}
+    names = dict.fromkeys(name for found in newest.values() for name in found)
     if not names:
         return Missing("Scores", "no run was scored")
     parts = []
     for name in names:
-        bars = []
-        for run_name, run in runs.items():
-            mine = _of_encoder(run).get(name)
-            if mine is None:
+        bars, measure = [], "right"
+        for run_name, found in newest.items():
+            if name not in found:
                 continue
-            bars.append(
-                (_short(run_name), real(mine.get("value")), pair(mine.get("interval")), True)
-            )
-            entries = dicts((run.scores or {}).get("scores"))
-            floors = [e for e in entries if e.get("score") == name and e is not mine]
+            mine, *floors = _of(found[name], "scores", name)
+            measure = str(mine.get("measure", measure))
+            shown = [(_short(run_name), mine, True)]
             if floors:
                 best = max(floors, key=lambda e: real(e.get("value")))
-                label = str(best.get("features"))
-                bars.append((label, real(best.get("value")), pair(best.get("interval")), False))
-        parts.append(f"<div><h3>{escape(name)}, per cent right</h3>{charts.bars(bars)}</div>")
+                shown.append((str(best.get("features")), best, False))
+            bars += [(n, real(e.get("value")), pair(e.get("interval")), own) for n, e, own in shown]
+        title = f"{escape(name)}, per cent {escape(measure)}"
+        parts.append(f"<div><h3>{title}</h3>{charts.bars(bars)}</div>")
     note = "Each run, and below it the highest of its floors. Whiskers are 95 % intervals."
     return Section("Scores", f'<div class="grid2">{"".join(parts)}</div>', note)
 
@@ -221,11 +227,8 @@ def _curves(runs: dict[str, Run]) -> Section | Missing:
         if series:
             colours = {name: i for i, name in enumerate(shown)}
             ordered = {name: series.get(name, []) for name in colours}
-            keys = "".join(f'<i class="s{colours[n]}"></i>{escape(n)}' for n in series)
-            parts.append(
-                f"<div><h3>{escape(title)}</h3>{charts.lines(ordered)}"
-                f'<p class="key">{keys}</p></div>'
-            )
+            keys = charts.key(list(series), [colours[n] for n in series])
+            parts.append(f"<div><h3>{escape(title)}</h3>{charts.lines(ordered)}{keys}</div>")
     if not parts:
         return Missing("Curves", "no run recorded a step")
     methods = {run.settings.get("method") for run in shown.values()}

@@ -12,22 +12,24 @@ _POINTS = 400
 """Points a line has at most: more than a screen shows."""
 
 
-def lines(series: dict[str, Sequence[Point]], kind: str = "") -> str:
+def lines(series: dict[str, Sequence[Point]], kind: str = "", log: bool = False) -> str:
     """Lines over steps; values that are not finite are gaps.
 
     Args:
         series: name -> (step, value) in order.
         kind: such as `raw` or `smooth`, two series of that name: a faint line behind a strong one.
+        log: whether steps are few, above 0, and their logarithms are drawn, with a mark at each.
     """
     finite = [p for points in series.values() for p in points if math.isfinite(p[1])]
     if not finite:
         return '<p class="missing">No finite value was recorded.</p>'
-    x_low, x_high = _range([p[0] for p in finite])
+    scale = math.log10 if log else float
+    x_low, x_high = _range([scale(p[0]) for p in finite])
     marks = ticks(*_range([p[1] for p in finite]))
     y_low, y_high = marks[0], marks[-1]
 
     def x(v: float) -> float:
-        return _LEFT + (v - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (scale(v) - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(v: float) -> float:
         return _HEIGHT - _BOTTOM - (v - y_low) / (y_high - y_low) * (_HEIGHT - _TOP - _BOTTOM)
@@ -38,7 +40,8 @@ def lines(series: dict[str, Sequence[Point]], kind: str = "") -> str:
         parts.append(
             f'<text class="tick end" x="{_LEFT - 6}" y="{y(v) + 3.5:.1f}">{number(v)}</text>'
         )
-    for v in [v for v in ticks(x_low, x_high, 4) if x_low <= v <= x_high]:
+    along = _powers(x_low, x_high) if log else ticks(x_low, x_high, 4)
+    for v in [v for v in along if x_low <= scale(v) <= x_high]:
         parts.append(
             f'<text class="tick middle" x="{x(v):.1f}" y="{_HEIGHT - 6}">{number(v)}</text>'
         )
@@ -51,7 +54,20 @@ def lines(series: dict[str, Sequence[Point]], kind: str = "") -> str:
             else:
                 d = "L".join(f"{x(px):.1f} {y(py):.1f}" for px, py in piece)
                 parts.append(f'<path class="line {style}" d="M{d}"/>')
+                parts += [
+                    f'<circle class="{style}" cx="{x(px):.1f}" cy="{y(py):.1f}" r="3"/>'
+                    for px, py in (piece if log else ())
+                ]
     return "".join([*parts, "</svg>"])
+
+
+def key(names: Sequence[str], numbers: Sequence[int] | None = None) -> str:
+    """Names beside the colours of `lines`; numbers: which of its series these are, if not all."""
+    items = "".join(
+        f'<i class="s{n % 6}"></i>{escape(name)}'
+        for n, name in zip(numbers or range(len(names)), names)
+    )
+    return f'<p class="key">{items}</p>' if names else ""
 
 
 def bars(rows: Sequence[tuple[str, float, tuple[float, float], bool]]) -> str:
@@ -102,6 +118,12 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, last + 1)]
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten, or the powers alone where those are many."""
+    steps = (1, 2, 5) if high - low < 2.5 else (1,)
+    return [m * 10.0**p for p in range(math.floor(low), math.ceil(high) + 1) for m in steps]
 
 
 def number(v: float) -> str:

@@ -1,7 +1,6 @@
 """What a run folder holds; whatever is missing or damaged is None or empty."""
 
 import csv
-import json
 import logging
 import math
 from dataclasses import dataclass
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from selftaught.data import quarantine
 from selftaught.errors import UserError
+from selftaught.export.facts import CONFIG, DIAGNOSIS, SCORES, SETTINGS, content, evaluations
 from selftaught.report.charts import Point
 
 log = logging.getLogger("selftaught")
@@ -23,20 +22,20 @@ class Run:
     """A run folder as it was found.
 
     text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
-    a row has none. scores: what `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w].
-    bad: unreadable file -> why. encoder: what `encoder.json` says. diagnosis: what
-    `diagnosis.json` says.
+    a row has none. scores: of training itself and of evaluations, the newest last, each what
+    `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w]. bad: unreadable file -> why.
+    encoder, diagnosis: what the files of these names say.
     """
 
     path: Path
     text: str
     settings: dict[str, Any]
     curves: dict[str, list[Point]]
-    scores: dict[str, Any] | None
+    scores: list[dict[str, Any]]
     views: dict[str, np.ndarray]
     bad: dict[str, str]
-    encoder: dict[str, Any] | None
-    diagnosis: dict[str, Any] | None
+    encoder: dict[str, Any]
+    diagnosis: dict[str, Any]
 
 
 def read(path: Path) -> Run:
@@ -45,46 +44,26 @@ def read(path: Path) -> Run:
     Raises:
         UserError: there is no such folder, or nothing of a run in it.
     """
-    names = ("run.yaml", "metrics.csv", "encoder.json", "scores.json")
+    names = (SETTINGS, "metrics.csv", CONFIG, SCORES)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; a report is made of a run folder of pretrain")
     if not any((path / name).is_file() for name in names):
         raise UserError(f"{path} holds no run: none of {', '.join(names)} is there")
-    text = _text(path / "run.yaml")
     return Run(
         path=path,
-        text=text,
-        settings=_settings(text),
+        text=_text(path / SETTINGS),
+        settings=content(path / SETTINGS),
         curves=_curves(path / "metrics.csv"),
-        scores=_json(path / "scores.json"),
+        scores=evaluations(path),
         views=_views(path / "views.npz"),
         bad=_bad(path / quarantine.FILE),
-        encoder=_json(path / "encoder.json"),
-        diagnosis=_json(path / "diagnosis.json"),
+        encoder=content(path / CONFIG),
+        diagnosis=content(path / DIAGNOSIS),
     )
 
 
 def _text(path: Path) -> str:
     return path.read_text("utf-8", errors="backslashreplace") if path.is_file() else ""
-
-
-def _settings(text: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        content = None
-    return content if isinstance(content, dict) else {}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(_text(path))
-    except ValueError as error:
-        log.warning("%s is damaged (%s); the report leaves it out", path, error)
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _curves(path: Path) -> dict[str, list[Point]]:

@@ -7,7 +7,7 @@ from typing import Any
 from selftaught import export
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.report import images as pictures
-from selftaught.report import local, plane, training
+from selftaught.report import local, plane, scored, training
 from selftaught.report.folder import Run, read
 from selftaught.report.html import Missing, Section, page
 from selftaught.report.seen import MOST, Seen, look
@@ -50,7 +50,7 @@ def write(
         )
     found = read(Path(run))
     seen, why = None, "no encoder was saved: the run is not finished"
-    if found.encoder is not None:
+    if found.encoder:
         try:
             seen = look(found, data, labels, images, device)
         except (SelftaughtError, OSError) as error:
@@ -58,7 +58,8 @@ def write(
                 raise  # what was asked for cannot be had
             why = str(error)
     parts = [
-        training.scores(found),
+        scored.scores(found),
+        *scored.labels(found),
         training.curves(found),
         training.views(found),
         *training.galleries(found),
@@ -67,7 +68,7 @@ def write(
         training.next_steps(found),
         training.settings(found),
     ]
-    top = [training.header(found), training.doctor(found), training.verdict(found)]
+    top = [training.header(found), training.doctor(found), scored.verdict(found)]
     text = page(training.title(found), [*top, training.tiles(found)], parts)
     path = found.path / PAGE
     with export.atomic(path) as temporary:  # names of files may hold bytes that are no text

@@ -19,7 +19,6 @@ from selftaught.report.html import (
     figure,
     mapping,
     missing,
-    pair,
     real,
     strip,
     table,
@@ -31,6 +30,8 @@ _ROWS = 8
 """Samples whose views are shown."""
 _VIEWS = 12
 """Views shown of each."""
+_MARGINS = 4
+"""Scores that have a tile."""
 _OWN = ("epoch", "progress", "lr", "weight_decay", "gradient_norm", "images_per_second")
 """Columns of metrics.csv that are no term of the loss."""
 
@@ -44,7 +45,7 @@ def title(run: Run) -> str:
 
 def header(run: Run) -> str:
     """Title, encoder, folder and date."""
-    about = mapping((run.encoder or {}).get("encoder") or run.settings.get("backbone"))
+    about = mapping(run.encoder.get("encoder") or run.settings.get("backbone"))
     facts = [
         f"{about['name']}, {about.get('size')} px" if "name" in about else "",
         f"run folder {run.path}",
@@ -65,7 +66,7 @@ def tiles(run: Run) -> str:
     """The numbers that one looks for first."""
     tiles: list[tuple[str, str]] = []
     if run.scores:
-        for m in dicts(run.scores.get("margins")):
+        for m in dicts(run.scores[0].get("margins"))[:_MARGINS]:
             tiles.append((f"{m.get('score')} above floor", f"{real(m.get('points')):+.1f} points"))
     last = {name: _last(points) for name, points in run.curves.items()}
     training = mapping(run.settings.get("training"))
@@ -95,7 +96,7 @@ _SPOKEN = {
 
 def doctor(run: Run) -> str:
     """What the doctor says: verdict, evidence, and what was found with causes and remedies."""
-    said = run.diagnosis or {}
+    said = run.diagnosis
     if said.get("verdict") not in _SPOKEN:
         return ""
     style, words = _SPOKEN[said["verdict"]]
@@ -121,57 +122,6 @@ def _finding(finding: dict[str, Any], stands: bool) -> str:
     )
 
 
-def verdict(run: Run) -> str:
-    """Whether it learned, by its scores beside their floors."""
-    if not run.scores or not isinstance(run.scores.get("verdict"), str):
-        return (
-            '<div class="verdict"><strong>Not scored.</strong><p>Whether it learned cannot be said '
-            "without labels: a falling loss alone is no evidence. A few hundred labelled images "
-            "are enough; the command is below, under “What to do next”.</p></div>"
-        )
-    head, _, rest = run.scores["verdict"].partition(": ")
-    first, _, others = rest.partition(". ")
-    kinds = {m.get("verdict") for m in dicts(run.scores.get("margins"))}
-    style = "above" if kinds == {"above"} else "below" if kinds == {"below"} else "unclear"
-    return (
-        f'<div class="verdict {style}"><strong>{escape(head)}: {escape(first)}.</strong>'
-        f"<p>{escape(others)}</p></div>"
-    )
-
-
-def scores(run: Run) -> Section | Missing:
-    """Bars of the encoder and of its floors, for each score."""
-    rows, name = dicts((run.scores or {}).get("scores")), "Scores against floors"
-    if not rows:
-        return Missing(name, "the data had no labels, or evaluation was switched off")
-    parts = []
-    for name in dict.fromkeys(str(r.get("score")) for r in rows):
-        mine = [r for r in rows if str(r.get("score")) == name]
-        chart = charts.bars(
-            [
-                (
-                    str(r.get("features")),
-                    real(r.get("value")),
-                    pair(r.get("interval")),
-                    i == 0,
-                )
-                for i, r in enumerate(mine)
-            ]
-        )
-        protocol = escape(str(mine[0].get("protocol", "")))
-        measure = escape(str(mine[0].get("measure", "right")))
-        parts.append(
-            f"<div><h3>{escape(name)}, per cent {measure}</h3>{chart}"
-            f'<p class="note">{protocol}</p></div>'
-        )
-    note = (
-        "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, and the same "
-        "network untrained. Whiskers are 95 % intervals. An encoder that is not above all floors "
-        "has learned nothing that is of use here."
-    )
-    return Section("Scores against floors", f'<div class="grid2">{"".join(parts)}</div>', note)
-
-
 def curves(run: Run) -> Section | Missing:
     """Loss, its terms, rates and speed over steps."""
     curves = {n: p for n, p in run.curves.items() if any(math.isfinite(y) for _, y in p)}
@@ -194,17 +144,13 @@ def curves(run: Run) -> Section | Missing:
         if points:
             parts.append((title, charts.lines({title: points}), []))
     grid = "".join(
-        f"<div><h3>{escape(title)}</h3>{chart}{_key(names)}</div>" for title, chart, names in parts
+        f"<div><h3>{escape(title)}</h3>{chart}{charts.key(names)}</div>"
+        for title, chart, names in parts
     )
     note = f"Over steps; {len(loss)} rows in metrics.csv."
     if len(loss) == 1:
         note += " A single row makes a point, not a curve."
     return Section("Curves", f'<div class="grid2">{grid}</div>', note)
-
-
-def _key(names: list[str]) -> str:
-    items = "".join(f'<i class="s{i % 6}"></i>{escape(n)}' for i, n in enumerate(names))
-    return f'<p class="key">{items}</p>' if names else ""
 
 
 def views(run: Run) -> Section | Missing:
@@ -269,6 +215,10 @@ def next_steps(run: Run) -> Section:
     data = shlex.quote(str(run.settings.get("data", "photos/")))
     commands = [
         ("score it on labelled images", f"selftaught evaluate {where} labelled/"),
+        (
+            "how many labels it saves; this page has the curve when it is written again",
+            f"selftaught evaluate {where} labelled/ --probes lowshot",
+        ),
         ("write the features of all images", f"selftaught embed {where} {data} --out f.parquet"),
         ("give it to other libraries", f"selftaught export {where} --to onnx --out exported/"),
         (
@@ -276,12 +226,12 @@ def next_steps(run: Run) -> Section:
             f"selftaught pretrain --config {where}/run.yaml --out another/",
         ),
     ]
-    if run.encoder is None:
+    if not run.encoder:
         resume = f"selftaught pretrain --config {where}/run.yaml --out {where} --resume"
         commands = [("continue it", resume), *commands[3:]]
     listing = "\n".join(f"# {words}\n{command}" for words, command in commands)
     body = f"<pre>{escape(listing)}</pre>"
-    if run.encoder is not None:
+    if run.encoder:
         ours = f'import selftaught\n\nencoder = selftaught.load("{run.path}")  # a torch module'
         body += f"<h3>In Python</h3><pre>{escape(ours)}</pre>"
         if isinstance(run.encoder.get("timm"), str):

@@ -1,0 +1,141 @@
+"""What a run was scored with: verdict, bars beside their floors, and the labels it saves."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from selftaught.evaluate.floors import FINE_TUNED
+from selftaught.report import charts
+from selftaught.report.folder import Run
+from selftaught.report.html import Missing, Section, dicts, pair, real, table
+
+
+def verdict(run: Run) -> str:
+    """Whether it learned, by its scores beside their floors."""
+    first = run.scores[0] if run.scores else {}
+    if not isinstance(first.get("verdict"), str):
+        return (
+            '<div class="verdict"><strong>Not scored.</strong><p>Whether it learned cannot be said '
+            "without labels: a falling loss alone is no evidence. A few hundred labelled images "
+            "are enough; the command is below, under “What to do next”.</p></div>"
+        )
+    head, _, rest = first["verdict"].partition(": ")
+    said, _, others = rest.partition(". ")
+    kinds = {m.get("verdict") for m in dicts(first.get("margins"))}
+    style = "above" if kinds == {"above"} else "below" if kinds == {"below"} else "unclear"
+    return (
+        f'<div class="verdict {style}"><strong>{escape(head)}: {escape(said)}.</strong>'
+        f"<p>{escape(others)}</p></div>"
+    )
+
+
+def scores(run: Run) -> Section | Missing:
+    """Bars of the encoder and of its floors, for each score; of training, then of evaluations."""
+    parts = [_evaluation(found, i == 0) for i, found in enumerate(run.scores)]
+    if not any(parts):
+        return Missing(
+            "Scores against floors", "the data had no labels, or evaluation was switched off"
+        )
+    note = (
+        "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, and the same "
+        "network untrained. Whiskers are 95 % intervals. An encoder that is not above all floors "
+        "has learned nothing that is of use here."
+    )
+    return Section("Scores against floors", "".join(parts), note)
+
+
+def _evaluation(found: dict[str, Any], first: bool) -> str:
+    """Bars of an evaluation, with its data and its verdict, which of the first is on top."""
+    rows, parts = dicts(found.get("scores")), []
+    for name in dict.fromkeys(str(r.get("score")) for r in rows):
+        mine = [r for r in rows if str(r.get("score")) == name]
+        chart = charts.bars(
+            [
+                (
+                    str(r.get("features")),
+                    real(r.get("value")),
+                    pair(r.get("interval")),
+                    i == 0,
+                )
+                for i, r in enumerate(mine)
+            ]
+        )
+        protocol = escape(str(mine[0].get("protocol", "")))
+        measure = escape(str(mine[0].get("measure", "right")))
+        parts.append(
+            f"<div><h3>{escape(name)}, per cent {measure}</h3>{chart}"
+            f'<p class="note">{protocol}</p></div>'
+        )
+    if not parts:
+        return ""
+    body = f'<div class="grid2">{"".join(parts)}</div>'
+    head = f"<h3>On {escape(_where(found))}</h3>" if found.get("data") else ""
+    said = "" if first else f"<p>{escape(str(found.get('verdict', '')))}</p>"
+    return head + said + body
+
+
+def _where(found: dict[str, Any]) -> str:
+    """Which images an evaluation was of."""
+    names = [Path(str(found[n])).name for n in ("data", "test") if found.get(n)]
+    return ", tested on ".join(names) or "the data of the training"
+
+
+def labels(run: Run) -> list[Section]:
+    """How many labels the encoder saves, where it was scored with several numbers of them."""
+    sections: dict[str, Section] = {}
+    for found in run.scores:
+        savings, rows = dicts(found.get("savings")), dicts(found.get("scores"))
+        for tuned in (False, True):
+            some, mine = (
+                [e for e in entries if str(e.get("score")).startswith(FINE_TUNED) == tuned]
+                for entries in (savings, rows)
+            )
+            if some:
+                section = _savings(found, some, mine, tuned)
+                sections[section.title] = section  # the newest of the same data
+    return list(sections.values())
+
+
+def _savings(
+    found: dict[str, Any], savings: list[dict[str, Any]], rows: list[dict[str, Any]], tuned: bool
+) -> Section:
+    curves: dict[str, list[charts.Point]] = {}
+    for row in rows:
+        if real(row.get("labels")) >= 1:
+            point = (real(row.get("labels")), real(row.get("value")))
+            curves.setdefault(str(row.get("features")), []).append(point)
+    chart = charts.lines({name: sorted(p) for name, p in curves.items()}, log=True)
+    told = [
+        (
+            str(s.get("score")),
+            f"{real(s.get('labels')):,.0f}",
+            f"{real(s.get('value')):.1f}",
+            f"{'more than ' if s.get('at_least') else ''}{real(s.get('needed')):,.0f}",
+            f"{'more than ' if s.get('at_least') else ''}{real(s.get('saved')):+,.0f}",
+        )
+        for s in savings
+    ]
+    heads = ("", "labels", "per cent right", "labels without it", "saved")
+    without = "the same network trained from fresh weights" if tuned else "the best floor"
+    note = (
+        f"{_best(savings)} Per cent right against the number of labels. "
+        f"Without the encoder means {without}; between two numbers of labels its curve is taken as "
+        "straight over their logarithm, and more labels never count as worse."
+    )
+    body = f'<div class="grid2"><div>{chart}{charts.key(list(curves))}</div>'
+    body += f'<div class="scroll">{table(heads, told)}</div></div>'
+    how = "by fine-tuning on" if tuned else "on"
+    return Section(f"Labels saved {how} {_where(found)}", body, note)
+
+
+def _best(savings: list[dict[str, Any]]) -> str:
+    """A sentence on where the encoder saves the largest share of labels."""
+    best = max(savings, key=lambda s: (real(s.get("utility")), real(s.get("labels"))))
+    labels, needed = real(best.get("labels")), real(best.get("needed"))
+    if needed <= labels:
+        return "The encoder saves no labels: without it as few give the same."
+    more = "more than " if best.get("at_least") else ""
+    return (
+        f"At best {labels:,.0f} labels with the encoder do what {more}{needed:,.0f} do without: "
+        f"{more}{needed - labels:,.0f} saved."
+    )
