@@ -159,7 +159,7 @@ def test_counts_stand_below_what_was_counted(net, monkeypatch):
     shown = method.pictures(Batch([x, small], torch.arange(2)))
     assert torch.equal(shown.columns["whole"], small)
     assert torch.equal(shown.columns["lower left"], x[:, :, 32:, :32])
-    assert shown.captions["whole"] == ["4, 0 off", "17, 5 off"]
+    assert shown.captions["whole"] == ["4, off by 0", "17, off by 5"]
     assert shown.captions["upper right"] == ["1", "3"]
 
 

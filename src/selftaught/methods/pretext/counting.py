@@ -81,12 +81,12 @@ class Counting(Method):
         images = {"whole": small} | dict(zip(QUARTERS, quarters(x)))
         return Pictures(
             "What is counted",
-            "Below each image all of its counts in one number. Those of the quarters should add up "
-            "to those of the whole, one by one: they are so far from it, and the quarters of "
-            f"another image are {other.mean():.2g} from it on average.",
+            "Below each image the sum of its counts. One by one, the counts of the four quarters "
+            "should add up to those of the whole: “off by” is how far they are from it, and those "
+            f"of another image are {other.mean():.2g} away on average.",
             images,
-            {name: [f"{c.sum():.3g}" for c in y] for name, y in zip(QUARTERS, parts)}
-            | {"whole": [f"{c.sum():.3g}, {d:.2g} off" for c, d in zip(whole, own)]},
+            {name: [f"{c.sum():.2g}" for c in y] for name, y in zip(QUARTERS, parts)}
+            | {"whole": [f"{c.sum():.2g}, off by {d:.2g}" for c, d in zip(whole, own)]},
         )
 
 
