@@ -105,6 +105,36 @@ def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path)
             assert torch.equal(value, theirs[key]), key
 
 
+@pytest.mark.parametrize(("name", "workers", "accumulate"), [("mae", 2, 1), ("ijepa", 0, 2)])
+def test_killed_around_a_resolution_phase_and_resumed_is_the_same_run(
+    name, workers, accumulate, tmp_path
+):
+    options = {
+        "epochs": 3,  # of 3 steps each; the phase begins in the middle of the second epoch
+        "resolution_phase": "64@0.5",
+        "workers": workers,
+        "accumulate": accumulate,
+        "save_every": 0,
+    }
+    sides = [32] * 5 * accumulate + [64] * 4 * accumulate
+    whole = train(tmp_path / "whole", name, **options).state_dict()
+    for steps in (5, 7):
+        out, method, seen = tmp_path / f"killed-{steps}", make(name), []
+        with pytest.raises(Killed):
+            train(out, name, method=killed_after(make(name), steps * accumulate), **options)
+
+        def loss(self, batch: Batch, method=method, seen=seen):
+            if self is method:
+                seen.append(batch.views[0].shape[-1])
+            return type(self).loss(self, batch)
+
+        method.loss = MethodType(loss, method)
+        resumed = train(out, name, method=method, resume=True, **options)
+        assert curve(out) == curve(tmp_path / "whole")
+        assert all(torch.equal(x, whole[key]) for key, x in resumed.state_dict().items())
+        assert seen == sides[steps * accumulate :]
+
+
 def test_accumulated_parts_make_one_step(tmp_path):
     method = make()
     calls = []
