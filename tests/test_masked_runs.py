@@ -1,5 +1,7 @@
 """Runs of masked methods: their reconstructions by command, the phase of higher resolution."""
 
+import logging
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -66,7 +68,7 @@ def test_methods_that_paint_nothing_say_so(photos, tmp_path, capsys):
     assert "simclr paints no images; mae" in capsys.readouterr().err
 
 
-def test_the_last_steps_see_larger_images(photos, tmp_path, monkeypatch):
+def test_the_last_steps_see_larger_images(photos, tmp_path, monkeypatch, caplog):
     sides: list[int] = []
     loss = MAE.loss
 
@@ -76,7 +78,10 @@ def test_the_last_steps_see_larger_images(photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MAE, "loss", noted)
     options = {"epochs": 5, "resolution_phase": "64@0.3", **FAST}
-    pretrain(mae(), str(photos), tmp_path / "run", **options)
+    with caplog.at_level(logging.INFO, "selftaught"):
+        pretrain(mae(), str(photos), tmp_path / "run", **options)
+    assert "the last 3 steps see images of 64 px" in caplog.text
+    assert sides[:4] == [32, 32, 64, 64]  # both are measured before, memory and time
     assert sides[-10:] == [32] * 7 + [64] * 3
     assert export.load(tmp_path / "run").size == 32
 

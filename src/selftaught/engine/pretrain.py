@@ -245,10 +245,15 @@ def pretrain(
             seen = Masked(samples, beside)
         views = Views(seen, pipeline, seed, reduced)
         order = Order(len(samples), batch // parts, per_epoch * parts, seed)
-        need = _estimate(fabric, method, recipe, views, batch, parts, steps, makers)
+        late = phase and Views(seen, method.views(phase.size), seed, reduced)
+        first = phase.first if phase else steps
+        need = _estimate(fabric, method, recipe, views, batch, parts, first, makers)
+        if late:
+            rest = _estimate(fabric, method, recipe, late, batch, parts, steps - first, makers)
+            need = Estimate(max(need.memory, rest.memory), need.seconds + rest.seconds, need.flops)
         if dist.rank() == 0:
             _keep_views(views, out)
-            _announce(method, samples, out, need, fabric, steps, batch)
+            _announce(method, samples, out, need, fabric, steps, batch, phase)
         if unmix is not None:
             method.loss = with_mixed(method, unmix)  # type: ignore[method-assign]
         loop = Loop(
@@ -258,16 +263,7 @@ def pretrain(
             plan=optim.Plan(recipe, batch, steps, per_epoch),
             order=order,
             batches=loader(views, order, makers, fabric.device.type == "cuda"),
-            late=phase
-            and (
-                phase.first,
-                loader(
-                    Views(seen, method.views(phase.size), seed, reduced),
-                    order,
-                    makers,
-                    fabric.device.type == "cuda",
-                ),
-            ),
+            late=late and (first, loader(late, order, makers, fabric.device.type == "cuda")),
             accumulate=parts,
             cache=None
             if effective_batch is None
@@ -763,6 +759,7 @@ def _announce(
     fabric: Fabric,
     steps: int,
     batch: int,
+    phase: resolution.Phase | None,
 ) -> None:
     image = _image(method)
     where = "CPU" if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device)
@@ -777,6 +774,8 @@ def _announce(
         where,
         _words(fabric),
     )
+    if phase:
+        log.info("the last %d steps see images of %d px", steps - phase.first, phase.size)
     log.info(
         "about %s of memory and %s of time; the run is kept in %s",
         f"{need.memory / 2**30:.1f} GiB",
