@@ -11,10 +11,12 @@ import argparse
 import json
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import machine
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method
@@ -42,17 +44,29 @@ def main() -> None:
         mae = MAE(Image(given.net, size), dim=dim, depth=depth, heads=dim // 64)
         runs[f"mae, decoder {decoder}"] = (mae, [images, noise])
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(given.rounds + 1):  # the first does not count
+    work: dict[str, float] = {}
+    for turn in range(given.rounds + 1):  # the first counts operations, not time
         for name, (method, views) in runs.items():
             begun = time.process_time()
             method.zero_grad()
-            method.loss(Batch(views, torch.arange(given.batch))).backward()  # type: ignore
-            if turn:
+            with FlopCounterMode(display=False) if not turn else nullcontext() as counter:
+                method.loss(Batch(views, torch.arange(given.batch))).backward()  # type: ignore
+            if counter:
+                work[name] = counter.get_total_flops() / given.batch
+            else:
                 seconds[name].append(time.process_time() - begun)
-    medians = {n: statistics.median(s) / given.batch for n, s in seconds.items()}
+    ratios = {
+        n: statistics.median(a / b for a, b in zip(seconds["simmim"], s))
+        for n, s in seconds.items()
+    }
     rows = {
-        n: {"cpu_seconds_per_image": round(s, 4), "times_simmim": round(medians["simmim"] / s, 2)}
-        for n, s in medians.items()
+        n: {
+            "cpu_seconds_per_image": round(statistics.median(s) / given.batch, 4),
+            "gflop_per_image": round(work[n] / 1e9, 2),
+            "times_simmim": round(ratios[n], 2),
+            "times_simmim_by_flop": round(work["simmim"] / work[n], 2),
+        }
+        for n, s in seconds.items()
     }
     path = Path(__file__).parent / "results" / "mae_speed.json"
     results = json.loads(path.read_text()) if path.exists() else {}
