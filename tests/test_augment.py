@@ -595,9 +595,9 @@ def test_tiles_can_shift_channels_and_be_gray_together():
 
 
 def test_impossible_tiles_are_worded_errors():
-    with pytest.raises(UserError, match="multiple of the grid"):
+    with pytest.raises(UserError, match="a view of 100 pixels is not 3 whole cells wide"):
         cells.Tiles(View(100), 3, 20)
-    with pytest.raises(UserError, match="at most one cell"):
+    with pytest.raises(UserError, match="do not fit the 33-pixel cells"):
         cells.Tiles(View(99), 3, 33, channel_shift=1)
     with pytest.raises(UserError, match=r"0\.\.3"):
         augment.cut_tiles(np.zeros((1, 30, 30), np.uint8), np.full((2, 3, 3), 4), 7)

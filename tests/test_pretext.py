@@ -14,6 +14,7 @@ from selftaught.backbones import backbone
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.dense import densecl
+from selftaught.methods.pretext.counting import Counting
 from selftaught.methods.pretext.jigsaw import Jigsaw, lay, permutations, standardize
 from selftaught.methods.pretext.rotation import rotations
 from selftaught.objectives.contrastive import info_nce
@@ -173,3 +174,13 @@ def test_loss_by_blocks_is_the_loss(block, monkeypatch):
         value = loss(leaf, k, negatives, 0.2)
         results.append((value, *torch.autograd.grad(value, leaf)))
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-15)
+
+
+# Too small.
+
+
+def test_images_too_small_for_nine_tiles_or_four_quarters_are_refused(net):
+    with pytest.raises(UserError, match="do not fit the 1-pixel cells of a 3 x 3 puzzle"):
+        Jigsaw(net, count=6, tile_dim=8).views(2)
+    with pytest.raises(UserError, match="images of 2 px have quarters of 1 px"):
+        Counting(net, counts=4, hidden=(8,)).views(2)

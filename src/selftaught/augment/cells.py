@@ -68,11 +68,16 @@ class Tiles(Pipeline):
 
     def __post_init__(self) -> None:
         cell, rest = divmod(self.view.size, self.grid)
-        if rest or not 1 <= self.tile <= cell - self.channel_shift or self.channel_shift < 0:
+        if rest or self.channel_shift < 0:
             raise UserError(
-                f"Tiles of {self.tile} pixels (channel_shift={self.channel_shift}) do not fit a "
-                f"{self.grid} x {self.grid} grid on a view of {self.view.size}: the view must be "
-                "a multiple of the grid, and tile + channel_shift at most one cell"
+                f"a view of {self.view.size} pixels is not {self.grid} whole cells wide, or "
+                f"channel_shift={self.channel_shift} is below 0"
+            )
+        if not 1 <= self.tile <= cell - self.channel_shift:
+            raise UserError(
+                f"tiles of {self.tile} pixels, with channels moved by up to {self.channel_shift}, "
+                f"do not fit the {cell}-pixel cells of a {self.grid} x {self.grid} puzzle of "
+                f"{self.view.size} pixels: use larger images (--size), or a smaller channel_shift"
             )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

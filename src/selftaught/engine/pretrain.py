@@ -745,7 +745,7 @@ def _readable(views: Views, i: int) -> Item:
     item = views[0, i]
     if item.views is None:
         raise DataError(
-            f"{len(item.bad)} of {len(item.bad)} images looked at cannot be read, the last for "
+            f"{len(item.bad)} of {len(item.bad)} images looked at cannot be used, the last for "
             f"this reason: {item.bad[-1].reason}; run `selftaught check` on the data"
         )
     return item

@@ -60,6 +60,11 @@ class Counting(Method):
 
     def views(self, size: int) -> Pipeline:
         side = self.backbone.fit(size / 2)
+        if side < 2:
+            raise UserError(
+                f"images of {size} px have quarters of {side} px, in which nothing can be counted: "
+                "use a larger --size, 228 in the paper"
+            )
         view = augment.View(2 * side, (0.2, 1.0), interpolation="bicubic", gray=self.gray)
         return Halved(augment.Views((view,)))
 
