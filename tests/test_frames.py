@@ -133,14 +133,14 @@ def test_broken_clips_are_listed_and_survived(tmp_path, capsys):
     (data / "no.mp4").write_bytes(b"this is no video")
     made = frames(data, out, every=1, apart=1)
     assert set(made.bad) == {"alone", "idle", "no.mp4"}
-    assert "1 frames of one size in a row, where motion needs 3" in made.bad["alone"]
+    assert "1 frame, where motion needs 3 of one size in a row" in made.bad["alone"]
     assert "nothing" not in made.bad["no.mp4"]
     assert "cannot be read as a video" in made.bad["no.mp4"]
     assert made.skipped == {"frames in which nothing moves": 6, "frames that cannot be read": 1}
     assert made.written == 10 + 4 + 3
     assert "alone," in (out / "bad_clips.csv").read_text()
     assert refuse(["frames", str(data / "alone"), str(tmp_path / "none")], capsys, 3).startswith(
-        f"error: none of 1 clips in {data / 'alone'} gives a frame; alone: 1 frames"
+        f"error: none of 1 clips in {data / 'alone'} gives a frame; alone: 1 frame, "
     )
 
 

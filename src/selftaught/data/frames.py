@@ -176,8 +176,8 @@ def _watched(
     else:
         if not middle:
             bad[clip.name] = (
-                f"{count} frames of one size in a row, where motion needs {2 * apart + 1}: one and "
-                "a neighbour on both sides"
+                f"{count} frame{'s' * (count != 1)}, where motion needs {2 * apart + 1} of one "
+                f"size in a row: one, and one {apart} before and after it"
             )
 
 

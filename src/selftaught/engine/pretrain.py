@@ -397,7 +397,10 @@ def _labelled(samples: Samples, method: Method) -> Samples:
 def _masks(data: Any, samples: Samples, masks: str | None, method: Method) -> Masks | None:
     """The masks of the samples, for a method that learns from them."""
     if method.with_masks:
-        return open_masks(data, samples, masks)
+        try:
+            return open_masks(data, samples, masks)
+        except UserError as error:
+            raise UserError(f"{error}; `selftaught frames` makes both of clips") from error
     if masks is not None:
         raise UserError(f"{method_name(method)} does not learn from masks; drop --masks {masks}")
     return None
