@@ -5,6 +5,7 @@ import io
 import json
 import math
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -408,11 +409,12 @@ def test_compare_reads_each_image_once_and_agrees_with_single_scores(
 
 def test_comparison_as_table_and_as_file(encoder, photos, tmp_path):
     compared = evaluate.compare(encoder, photos, photos, k=3)
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(compared)
     text = console.export_text()
-    for words in ("this encoder", "untrained", "pixels 16x16", "k=3, T=0.07", "24 test"):
+    for words in ("encoder", "untrained", "16x16", "k=3, T=0.07", "24 test"):
         assert words in text
+    assert re.search("│ k-NN +│ .* to .* │\n│ probe +│", text)  # no row is folded
     compared.save(tmp_path / "scores.json")
     saved = json.loads((tmp_path / "scores.json").read_text())
     assert saved == compared.as_dict()

@@ -565,8 +565,9 @@ def test_bad_input_is_told_in_words_before_anything_is_read(
     assert "must be a comma-separated list" in words
     words = refuse(["evaluate", run, str(images), "--probes", "knn", "liner"], capsys)
     assert "got 'liner' besides: did you mean linear?" in words
-    words = refuse(["evaluate", run, str(images), "--probes", "finetune", "--shares", "2"], capsys)
-    assert "shares=[2.0] above 0 and at most 1" in words
+    words = ["evaluate", run, str(images), "--probes", "finetune", "--shares", "1", "2"]
+    words = refuse(words, capsys)
+    assert "shares=[1.0, 2.0] above 0 and at most 1" in words
 
 
 def test_lists_of_words_may_be_written_with_spaces_or_commas():

@@ -9,7 +9,7 @@ import re
 import shutil
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
@@ -151,19 +151,28 @@ class Parser(argparse.ArgumentParser):
 
     def _listed(self, words: list[str]) -> list[str]:
         """`--probes knn linear` as `--probes knn,linear`: a list ends where another word begins."""
-        choices = {o.flag: set(map(str, _choices(o.parameter.type))) for o in self.options}
+        items = {o.flag: _items(o.parameter.type) for o in self.options}
         joined: list[str] = []
-        open_list: set[str] = set()
+        item = None
         for word in words:
-            if open_list and set(word.split(",")) <= open_list and not joined[-1].startswith("--"):
+            if item and all(map(item, word.split(","))) and not joined[-1].startswith("--"):
                 joined[-1] += "," + word
                 continue
             if word.startswith("-"):
-                open_list = choices.get(word, set())
-            elif not (open_list and joined[-1].startswith("--")):
-                open_list = set()
+                item = items.get(word)
+            elif not (item and joined[-1].startswith("--")):
+                item = None
             joined.append(word)
         return joined
+
+
+def _items(kind: Any) -> Callable[[str], Any] | None:
+    """Whether a word is an item of a list of any length, of words of ours or of numbers."""
+    if choices := set(map(str, _choices(kind))):
+        return choices.__contains__
+    if get_origin(kind) is tuple and get_args(kind) in ((int, ...), (float, ...)):
+        return re.compile(r"[-+.\d]+(e[-+]?\d+)?").fullmatch
+    return None
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

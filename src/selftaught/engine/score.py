@@ -87,7 +87,8 @@ def evaluate_command(
     Args:
         encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
         data: labelled images: folder of class folders, list file, Parquet, tar shards.
-        probes: which scores, one or more; finetune trains the whole network and takes longest.
+        probes: which scores: knn, ridge, linear, lowshot, retrieval, cluster, robustness, segment,
+            or finetune, which trains the whole network and takes longest.
         test: labelled images to score on; by default a fifth of each class of data is held out.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         masks: for segment: folder of masks with the names of the images, or a column (mask).

@@ -210,14 +210,15 @@ class Comparison:
             temporary.write_text(json.dumps(self.as_dict(), indent=2) + "\n", "utf-8")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        ours = self.scores[ENCODER]
         table = Table(title=self.encoder, title_justify="left")
         table.add_column("per cent")
-        table.add_column(ENCODER, justify="right", style="bold")
-        table.add_column("95 %", justify="right", style="dim")
         floors = [name for name in self.scores if name != ENCODER]
-        for name in floors:
-            table.add_column(name, justify="right")
-        for score in self.scores[ENCODER]:
+        for name in (ENCODER, "95 %", *floors):
+            style = {ENCODER: "bold", "95 %": "dim"}.get(name, "")
+            heading = name if name == "95 %" else name.replace(" ", "\n")  # narrow: 80 columns do
+            table.add_column(heading, justify="right", style=style, no_wrap=True)
+        for score in ours:
             theirs = self._floors(score.name)
             table.add_row(
                 score.name,
@@ -226,8 +227,12 @@ class Comparison:
                 *(f"{theirs[name].value:.1f}" if name in theirs else "" for name in floors),
             )
         yield table
-        for score in self.scores[ENCODER]:
-            yield f"{score.name}, per cent {score.measure}: {score.protocol}."
+        tasks = {score.protocol.partition("; ")[0] for score in ours}
+        if len(tasks) == 1:  # which is told once
+            yield f"Images: {next(iter(tasks))}."
+        for score in ours:
+            how = score.protocol.partition("; ")[2] if len(tasks) == 1 else score.protocol
+            yield f"{score.name}, per cent {score.measure}: {how}."
             if score.parts:
                 parts = (f"{part} {value:.1f}" for part, value in score.parts.items())
                 yield f"  {', '.join(parts)}"
