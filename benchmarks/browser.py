@@ -209,9 +209,11 @@ def browser(program: str | None) -> Iterator[Browser]:
         opened.close()
 
 
-def check(opened: Browser, page: Path, shots: Path | None) -> list[str]:
-    """What is wrong with a page, in words; nothing if it is right."""
+def check(opened: Browser, page: Path, shots: Path | None, whole: bool) -> list[str]:
+    """What is wrong with a page, in words; nothing if it is right; `whole`: no part is missing."""
     wrong, backgrounds = [], set()
+    if whole and 'id="not-on-this-page"' in page.read_text("utf-8"):
+        wrong.append("a part is not on the page")
     if page.stat().st_size > 10e6:
         wrong.append(f"{page.stat().st_size / 1e6:.1f} MB large")
     for screen, (width, height, mobile) in SCREENS.items():
@@ -286,7 +288,7 @@ def main() -> None:
             for path in pages:
                 page = path / "report.html" if path.is_dir() else path
                 print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
-                wrong = check(opened, page, given.shots)
+                wrong = check(opened, page, given.shots, not given.runs)
                 failed += bool(wrong)
                 print("\n".join(f"  WRONG: {w}" for w in wrong) or "  all well")
     sys.exit(f"{failed} of {len(pages)} pages are wrong" if failed else 0)

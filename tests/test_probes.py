@@ -481,21 +481,24 @@ def test_everything_from_the_command_line(vit, streets, tmp_path, capsys, monkey
     assert "labels are worth" in shown
 
 
-def test_fine_tuning_from_the_encoder_and_from_nothing(streets, tmp_path, monkeypatch):
+def test_fine_tuning_from_the_encoder_and_from_nothing(streets, tmp_path, monkeypatch, caplog):
     from selftaught.engine import score as scoring
 
     monkeypatch.setattr(scoring, "LEAST_STEPS", 2)
     torch.manual_seed(0)
     run = export.save(Image("test_resnet", 32), tmp_path / "run")
-    found = evaluate_command(
-        str(run),
-        str(streets / "images"),
-        probes=("knn", "finetune"),
-        epochs=2,
-        shares=(0.5, 1.0),
-        workers=0,
-        k=3,
-    )
+    with caplog.at_level("INFO", "selftaught"):
+        found = evaluate_command(
+            str(run),
+            str(streets / "images"),
+            probes=("knn", "finetune"),
+            epochs=2,
+            shares=(0.5, 1.0),
+            workers=0,
+            k=3,
+        )
+    assert "fine-tuning from fresh weights on 12 labels, 4 of 4" in caplog.text
+    assert "selftaught report" in caplog.text
     assert [s.name for s in found.scores["untrained"]] == [
         *("k-NN", "fine-tuned, 50 % of labels", "fine-tuned, 100 % of labels")
     ]
@@ -568,6 +571,8 @@ def test_bad_input_is_told_in_words_before_anything_is_read(
     words = ["evaluate", run, str(images), "--probes", "finetune", "--shares", "1", "2"]
     words = refuse(words, capsys)
     assert "shares=[1.0, 2.0] above 0 and at most 1" in words
+    words = ["evaluate", run, str(images), "--probes", "knn", "finetune", "--size", "48"]
+    assert "--size 48: finetune trains" in refuse(words, capsys)
 
 
 def test_lists_of_words_may_be_written_with_spaces_or_commas():

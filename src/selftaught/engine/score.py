@@ -116,6 +116,11 @@ def evaluate_command(
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, test, labels)
         _check_tuning(network, shares, epochs)
+        if size not in (None, network.size):
+            raise UserError(
+                f"--size {size}: finetune trains {encoder} at its own {network.size} px; leave "
+                "--size out, or name the other probes alone"
+            )
     given = [p for p in probes if p != "finetune"]
     found = None
     if given:
@@ -224,6 +229,13 @@ def finetune(
             step = min(STEP, len(chosen))
             rounds = max(epochs, -(-LEAST_STEPS // (len(chosen) // step)))
             method = Finetune(copy.deepcopy(start), classes=int(codes[-1]) + 1)
+            log.info(
+                "fine-tuning from %s weights on %d labels, %d of %d; its run folder is temporary",
+                "these" if name == ENCODER else "fresh",
+                len(chosen),
+                len(found) * len(shares) + len(scores) + 1,
+                len(starts) * len(shares),
+            )
             with tempfile.TemporaryDirectory() as folder:
                 pretrain(
                     method,

@@ -65,7 +65,8 @@ def section(seen: Seen, run: Path) -> Section | Missing:
         f'<p class="legend"></p><img class="sprite" alt="" src="{image}">'
         f'<script type="application/json">{data}</script></div>'
         f'<p class="note">To search, filter and zoom, open {FILE} in Embedding Atlas, a viewer '
-        f"that runs on your machine:</p><pre>{escape(command)}</pre>"
+        "that runs on your machine, in a browser with WebGPU:</p>"
+        f"<pre>{escape(command)}</pre>"
     )
     return Section(TITLE, body, note)
 

@@ -29,10 +29,12 @@ def verdict(run: Run) -> str:
     )
 
 
-def scores(run: Run) -> Section | Missing:
+def scores(run: Run) -> Section | Missing | None:
     """Bars of the encoder and of its floors, for each score; of training, then of evaluations."""
     parts = [_evaluation(found, i == 0) for i, found in enumerate(run.scores)]
     if not any(parts):
+        if run.scores:
+            return None
         return Missing(
             "Scores against floors", "the data had no labels, or evaluation was switched off"
         )
@@ -47,6 +49,7 @@ def scores(run: Run) -> Section | Missing:
 def _evaluation(found: dict[str, Any], first: bool) -> str:
     """Bars of an evaluation, with its data and its verdict, which of the first is on top."""
     rows, parts = dicts(found.get("scores")), []
+    rows = [r for r in rows if not _few_labels(r)]  # which are drawn as a curve
     for name in dict.fromkeys(str(r.get("score")) for r in rows):
         mine = [r for r in rows if str(r.get("score")) == name]
         chart = charts.bars(
@@ -74,6 +77,10 @@ def _evaluation(found: dict[str, Any], first: bool) -> str:
     return head + said + body
 
 
+def _few_labels(row: dict[str, Any]) -> bool:
+    return bool(row.get("labels")) and not str(row.get("score")).startswith(FINE_TUNED)
+
+
 def _where(found: dict[str, Any]) -> str:
     """Which images an evaluation was of."""
     names = [Path(str(found[n])).name for n in ("data", "test") if found.get(n)]
@@ -90,7 +97,7 @@ def labels(run: Run) -> list[Section]:
                 [e for e in entries if str(e.get("score")).startswith(FINE_TUNED) == tuned]
                 for entries in (savings, rows)
             )
-            if some:
+            if some and mine:
                 section = _savings(found, some, mine, tuned)
                 sections[section.title] = section  # the newest of the same data
     return list(sections.values())
@@ -117,8 +124,9 @@ def _savings(
     ]
     heads = ("", "labels", "per cent right", "labels without it", "saved")
     without = "the same network trained from fresh weights" if tuned else "the best floor"
+    protocol = str(rows[0].get("protocol")).partition(";")[0]
     note = (
-        f"{_best(savings)} Per cent right against the number of labels. "
+        f"{_best(savings)} Per cent right against the number of labels; {protocol}. "
         f"Without the encoder means {without}; between two numbers of labels its curve is taken as "
         "straight over their logarithm, and more labels never count as worse."
     )
