@@ -291,6 +291,13 @@ def test_split_is_stratified_seeded_and_complete():
     assert list(scores.split(y, seed=1)[1]) != list(held)
 
 
+def test_arrays_that_may_not_be_written_are_scored_in_silence():
+    x, y = np.eye(12, dtype=np.float32), np.arange(12) % 2
+    x.flags.writeable = y.flags.writeable = False
+    assert evaluate.knn((x, y), (x, y), k=1).value == 100
+    assert evaluate.knn((torch.eye(12), torch.from_numpy(y.copy())), (x, y), k=1).value == 100
+
+
 def test_without_a_test_set_a_fifth_is_held_out_and_unlabelled_samples_left_out():
     x, y = blobs(100)
     y[:10] = -1

@@ -329,8 +329,10 @@ def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
             f"got a {type(given).__name__} where Embeddings or a pair (features, labels) is "
             "needed; to score a dataset pass encoder as well"
         )
+    if isinstance(features, np.ndarray) and not features.flags.writeable:  # torch would warn
+        features = features.copy()
     x = torch.as_tensor(features).detach().float()
-    y = np.asarray(torch.as_tensor(labels).cpu()).astype(np.int64)
+    y = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.int64)
     if x.dim() != 2 or y.ndim != 1 or len(x) != len(y):
         raise UserError(
             f"features must be [N, D] and labels [N], got {list(x.shape)} and {list(y.shape)}"
