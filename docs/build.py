@@ -61,6 +61,7 @@ API = {
         "augment/cells.py",
         "augment/coloured.py",
         "augment/pipeline.py",
+        "augment/photometric.py",
         "augment/device.py",
     ),
     "selftaught.method": ("method.py",),

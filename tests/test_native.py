@@ -163,6 +163,17 @@ def test_any_number_of_channels(channels, interpolation, photos):
         assert_close(got, want)
 
 
+def test_colours_that_channels_do_not_have_are_told_once(photos, caplog):
+    render._warn_colour.cache_clear()
+    grey = [photo[..., :1] for photo in photos[:3]]
+    augment.crop(16).batch(grey)
+    assert not caplog.records
+    augment.simclr(16)(grey[0], sample_rng(0, 0, 0))
+    augment.simclr(16).batch(grey)
+    (record,) = caplog.records
+    assert "need 3 channels: images with 1 get the other operations" in record.message
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 400, 3), (400, 3, 3), (2, 2, 1), (20000, 11, 3)])
 def test_odd_sizes(shape, photos):
     image = np.resize(photos[0], shape)

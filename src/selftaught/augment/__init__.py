@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from selftaught.augment.cells import cut_tiles as cut_tiles
     from selftaught.augment.coloured import Coloured as Coloured
     from selftaught.augment.device import normalize as normalize
+    from selftaught.augment.photometric import Raw as Raw
+    from selftaught.augment.photometric import develop as develop
     from selftaught.augment.pipeline import Noised as Noised
     from selftaught.augment.pipeline import Pipeline as Pipeline
     from selftaught.augment.pipeline import Transform as Transform
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 _MODULE = {
     "Coloured": "coloured",
     "normalize": "device",
+    **dict.fromkeys(("Raw", "develop"), "photometric"),
     **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
     **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
     **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from selftaught.augment import native
+from selftaught.augment.photometric import SETTINGS, Raw, take
 from selftaught.augment.pipeline import check_image, sample_rng
-from selftaught.augment.render import render_view
+from selftaught.augment.render import render_view, tell_of_colours
 from selftaught.augment.views import DRAWS, Params, View, Views
 from selftaught.data import Samples, open_data
 from selftaught.data.picture import SCALES, Memory, Picture
@@ -68,6 +69,7 @@ class Canvas:
     Attributes:
         images: uint8 [B, C, size, size] of each view.
         boxes: float32 [B, V, 5], as `Params.box`, where the pipeline gives them.
+        settings: float32 [B, V, SETTINGS], where it leaves colours to the device.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Canvas:
         reduced: bool = True,
     ):
         self.views, self.channels, self.reduced = pipeline.views, channels, reduced
+        tell_of_colours(self.views, channels)
         count, draws = len(rngs), len(self.views) * DRAWS
         if isinstance(rngs, Rngs):
             uniform = rngs.uniforms(draws)
@@ -88,6 +91,8 @@ class Canvas:
             torch.empty(count, channels, v.size, v.size, dtype=torch.uint8) for v in self.views
         ]
         self.boxes = torch.empty(count, len(self.views), 5) if pipeline.boxes else None
+        raw = pipeline.raw
+        self.settings = torch.empty(count, len(self.views), SETTINGS) if raw else None
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._held = 0
 
@@ -139,9 +144,12 @@ class Canvas:
             size = _sides(heights, widths, count)
         self._render(rows, images, *size, self._draw(rows, *size), 1, threads)
 
-    def result(self) -> Any:
-        """What collating the pipeline's outputs would give."""
-        return self.images if self.boxes is None else [self.images, self.boxes]
+    def result(self, row: Any = ...) -> Any:
+        """What collating the pipeline's outputs would give, or the views of one sample alone."""
+        views: Any = [image[row] for image in self.images]
+        if self.settings is not None:
+            views = Raw(views, self.settings[row])
+        return views if self.boxes is None else [views, self.boxes[row]]
 
     def _draw(self, rows: slice, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
         params = _drawn(self.views, self._uniform[rows], heights, widths)
@@ -155,6 +163,8 @@ class Canvas:
                 params["flip"].astype(np.float64),
             )
             self.boxes[rows] = torch.from_numpy(np.stack(corners, -1).astype(np.float32))
+        if self.settings is not None:
+            self.settings[rows] = torch.from_numpy(take(params, self.views))
         return params
 
     def _read(self, picture: Picture, params: np.ndarray) -> tuple[np.ndarray, int]:

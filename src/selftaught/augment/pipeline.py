@@ -53,6 +53,13 @@ class Pipeline(ABC):
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
         """Make the views of `image`, uint8 [H, W, C], with randomness from `rng` alone."""
 
+    def split(self) -> "Pipeline | None":
+        """This pipeline with colours and blur left to `photometric.develop`.
+
+        None where nothing of the kind is in it, or where what follows needs finished pixels.
+        """
+        return None
+
     def transform(self, seed: int = 0) -> "Transform":
         """This pipeline as the `transform` of a torchvision-style dataset (see `Transform`)."""
         return Transform(self, seed)

@@ -8,7 +8,7 @@ Operations change their argument in place.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -37,8 +37,7 @@ def render_view(image: np.ndarray, view: "View", params: "Params") -> np.ndarray
         pixels = pixels[:, ::-1]
     planes = np.array(pixels.transpose(2, 0, 1), order="C")  # never a view of the image
     channels = len(planes)
-    if channels != 3 and (any(view.jitter[2:]) or view.gray):
-        _warn_colour(channels)
+    tell_of_colours([view], channels)
     if not (p.order or p.gray or p.sigma or p.solarize):
         return planes
 
@@ -100,6 +99,12 @@ def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> 
     x = x.as_strided(x.shape, (x.numel(), *x.stride()[1:]))
     x = F.interpolate(x, (height, width), mode=interpolation, antialias=True, align_corners=False)
     return x[0].permute(1, 2, 0).numpy()
+
+
+def tell_of_colours(views: "Iterable[View]", channels: int) -> None:
+    """Say once which operations images of `channels` channels go without."""
+    if channels != 3 and any(any(view.jitter[2:]) or view.gray for view in views):
+        _warn_colour(channels)
 
 
 @lru_cache

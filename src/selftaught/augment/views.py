@@ -10,15 +10,15 @@ gray, blur, solarize.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from selftaught.augment import native
+from selftaught.augment import native, photometric
 from selftaught.augment.pipeline import Pipeline, check_image
-from selftaught.augment.render import LONGEST, render_plain, render_view
+from selftaught.augment.render import LONGEST, render_plain, render_view, tell_of_colours
 from selftaught.errors import UserError
 
 DRAWS = 33
@@ -158,6 +158,12 @@ class View:
             solarize=u[32] < self.solarize,
         )
 
+    @property
+    def geometric(self) -> bool:
+        """Whether it moves pixels and never changes their colours."""
+        jitters = self.jitter_p > 0 and any(self.jitter)
+        return not (jitters or self.gray or self.blur or self.solarize)
+
     def _crop(self, u: Sequence[float], height: int, width: int) -> tuple[int, int, int, int]:
         area = height * width
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
@@ -183,10 +189,19 @@ class Views(Pipeline):
     Args:
         views: The declarations, in the order in which the views are returned.
         boxes: Also return where each view came from, for methods that match positions.
+        raw: Return `photometric.Raw` in place of the list of views: colours, blur and
+            solarization are left to `photometric.develop`.
     """
 
     views: tuple[View, ...]
     boxes: bool = False
+    raw: bool = False
+
+    def split(self) -> "Views | None":
+        """These views with colours and blur left to `photometric.develop`, or None without any."""
+        if all(view.geometric for view in self.views):
+            return None
+        return replace(self, raw=True)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> list[Params]:
         """Draw the parameters of all views of a `height` x `width` image, before any pixel work.
@@ -196,7 +211,7 @@ class Views(Pipeline):
         rows = rng.random((len(self.views), DRAWS)).tolist()
         return [view.params(row, height, width) for view, row in zip(self.views, rows)]
 
-    def render(self, image: np.ndarray, params: Sequence[Params]) -> list[np.ndarray]:
+    def render(self, image: np.ndarray, params: Sequence[Params]) -> Any:
         """Carry out drawn parameters.
 
         Args:
@@ -204,14 +219,18 @@ class Views(Pipeline):
             params: One entry a view, as `draw` returns for this height and width.
 
         Returns:
-            One uint8 array [C, size, size] a view.
+            One uint8 array [C, size, size] a view; `Raw` of them where these views are raw.
         """
-        if native.library() is None:
+        if native.library() is None and not self.raw:
             return [render_view(image, view, p) for view, p in zip(self.views, params)]
         table = np.empty((1, len(self.views)), native.PARAMS)
         for row, view, p in zip(table[0], self.views, params):
             native.pack(p, view.size, row)
-        return _rendered(image, self.views, table)
+        if not self.raw:
+            return _rendered(image, self.views, table)
+        settings = photometric.take(table, self.views)[0]
+        geometry = [native.unpacked(row) for row in table[0]]
+        return photometric.Raw(replace(self, raw=False).render(image, geometry), settings)
 
     def __call__(self, image: Any, rng: Any = None) -> Any:
         """Make all views of one image, or of a list of images (then see `batch`).
@@ -221,9 +240,9 @@ class Views(Pipeline):
             rng: Generator of this sample; or a list of them, or None.
 
         Returns:
-            A list of uint8 arrays [C, size, size]. With `boxes`, the pair of that list and a
-            float32 array [V, 5]: left, top, right, bottom of each crop as fractions of the
-            image's width and height, and 1 where the view is flipped.
+            A list of uint8 arrays [C, size, size], or `Raw` with them. With `boxes`, the pair of
+            that and a float32 array [V, 5]: left, top, right, bottom of each crop as fractions of
+            the image's width and height, and 1 where the view is flipped.
 
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
@@ -260,8 +279,8 @@ class Views(Pipeline):
                 at least that much larger than its view, in both directions.
 
         Returns:
-            A list of uint8 tensors [B, C, size, size], one a view. With `boxes`, that list and a
-            float32 tensor [B, V, 5].
+            A list of uint8 tensors [B, C, size, size], one a view, or `Raw` with them. With
+            `boxes`, that and a float32 tensor [B, V, 5].
 
         Raises:
             BadSample: An image cannot be read.
@@ -278,9 +297,12 @@ class Cornered(Pipeline):
 
     views: Views
 
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+    def split(self) -> "Cornered | None":
+        """With colours and blur left to `photometric.develop`, or None where there are none."""
+        views = self.views.split()
+        return None if views is None else replace(self, views=views)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make the views of `image`, uint8 [H, W, C], and a float32 array [V, 4].
 
         Raises:
@@ -294,6 +316,7 @@ class Cornered(Pipeline):
 
 
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:
+    tell_of_colours(views, image.shape[2])
     outs = [np.empty((image.shape[2], view.size, view.size), np.uint8) for view in views]
     table, kept = native.located([image], *image.shape[:2])
     addresses = [out.ctypes.data for out in outs]

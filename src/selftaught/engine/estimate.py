@@ -63,17 +63,17 @@ def measure(
     seconds = []
     flops = 0.0
     for turn in range(2):  # the first warms up and counts
-        _wait(device)
+        wait(device)
         begun = time.perf_counter()
         counter = FlopCounterMode(display=False)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), context():
             if turn == 0:
                 with counter:
-                    loss = _sum(twin.loss(small))
+                    loss = summed(twin.loss(small))
             else:
-                loss = _sum(twin.loss(small))
+                loss = summed(twin.loss(small))
         loss.backward()
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - begun)
         flops = flops or 3 * counter.get_total_flops()  # backward costs two forwards
     parameters = {p.data_ptr() for p in method.parameters()}
@@ -96,7 +96,8 @@ def peak_flops(device: torch.device) -> float:
     return next((v for k, v in PEAK.items() if k in name), 0.0)
 
 
-def _sum(terms: Tensor | dict[str, Tensor]) -> Tensor:
+def summed(terms: Tensor | dict[str, Tensor]) -> Tensor:
+    """The loss of which these are the terms."""
     return terms if isinstance(terms, Tensor) else torch.stack(list(terms.values())).sum()
 
 
@@ -104,6 +105,7 @@ def _bytes(x: Tensor) -> int:
     return x.numel() * x.element_size()
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

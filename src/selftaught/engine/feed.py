@@ -76,8 +76,7 @@ class Views(Dataset[Item]):
             rngs = Rngs(self.seed, [key])
             canvas = Canvas(self.pipeline, rngs, self.samples.channels, self.reduced)
             canvas.paint(0, picture)
-            views = [batch[0] for batch in canvas.finish().images]
-            return views if canvas.boxes is None else (views, canvas.boxes[0])
+            return canvas.finish().result(0)
 
         return self._readable(key, make)
 

@@ -20,6 +20,7 @@ from torch._C import _error_if_any_worker_fails
 
 from selftaught import dist
 from selftaught.augment.device import normalize
+from selftaught.augment.photometric import develop
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.cache import GradientCache
@@ -233,7 +234,8 @@ class Loop:
 
     def _on_device(self, item: Item) -> Batch:
         label = None if self.labels is None else self.labels[item.index]
-        views, index, label = self.fabric.to_device((item.views, item.index, label))
+        views = develop(item.views, self.fabric.device)
+        views, index, label = self.fabric.to_device((views, item.index, label))
         return Batch(normalize(views, self.mean, self.std, self.channels_last), index, label)
 
     def _clip(self) -> Tensor | None:

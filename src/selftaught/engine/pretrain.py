@@ -37,6 +37,7 @@ from selftaught.engine import optim, resolution
 from selftaught.engine.build import count_classes, describe, method_name, named, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints, size_of
+from selftaught.engine.colours import CHOICES, choose, fed, settled
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
 from selftaught.engine.feed import Item, Order, Views, Whole, collate, loader
@@ -103,6 +104,7 @@ def pretrain(
     quarantine: Path | None = None,
     cache: bool = False,
     reduced: bool = True,
+    colours: Literal["auto", "loader", "device"] = "auto",
     max_bad: float = 0.05,
     evaluate: bool = True,
     log_every: int = 10,
@@ -153,6 +155,8 @@ def pretrain(
         cache: whether to keep all images in memory as pixels, decoded once.
         reduced: whether large JPEGs are decoded at 1/2, 1/4 or 1/8 where no crop gets smaller than
             its view by it; much faster, and almost the same views.
+        colours: who makes colours, blur and solarization of views: the processes that read images,
+            or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
         max_bad: share of unreadable images above which training stops.
         evaluate: whether to score the encoder against floors at the end, where labels exist.
         log_every: steps between two rows of metrics.
@@ -211,16 +215,19 @@ def pretrain(
     per_epoch = len(samples) // batch
     steps = per_epoch * epochs
     phase = resolution.phase(method, resolution_phase, steps) if resolution_phase else None
-    state = None
+    pipeline = method.views(_image(method).size)
+    content: dict[str, Any] = {}
+    by, state = colours, None
     with StopSignals() as signals, told(out, signals), _no_denormals(), _room_to_read(fabric):
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
-            content = describe(method, data, settings)
+            by = settled(colours, pipeline, fabric.device, out if resume else None)
+            content = describe(method, data, settings | {"colours": by})
             content["made_by"]["images"] = len(samples)
             state = _begin(out, content, facts, steps, method, resume, overwrite, force)
         if fabric.world_size > 1:
             together(fabric.global_rank)
         fabric.launch()
-        out = Path(fabric.broadcast(str(out)))
+        out, by = Path(fabric.broadcast(str(out))), str(fabric.broadcast(by))
         checkpoints = Checkpoints(out / "checkpoints")
         if resume and dist.rank():
             state = checkpoints.load()
@@ -237,7 +244,6 @@ def pretrain(
         makers = _workers(fabric) if workers is None else workers
         if cache:
             samples = cached(samples, max(1, makers))
-        pipeline = method.views(_image(method).size)
         seen: Samples | Paired | Masked = samples
         if paired is not None:
             seen = Paired(samples, paired.second)
@@ -251,6 +257,21 @@ def pretrain(
         if late:
             rest = _estimate(fabric, method, recipe, late, batch, parts, steps - first, makers)
             need = Estimate(max(need.memory, rest.memory), need.seconds + rest.seconds, need.flops)
+        classes = torch.from_numpy(samples.labels) if method.supervised else None
+        if by == "auto":
+            by = choose(
+                method,
+                views,
+                batch=batch // parts // dist.world(),
+                makers=makers,
+                device=fabric.device,
+                context=fabric.autocast,
+                channels_last=channels_last,
+                labels=classes,
+            )
+            if dist.rank() == 0:
+                content["training"]["colours"] = by
+                write_text(out / SETTINGS, config.dump(content))
         if dist.rank() == 0:
             _keep_views(views, out)
             _announce(method, samples, out, need, fabric, steps, batch, phase)
@@ -262,8 +283,9 @@ def pretrain(
             recipe=recipe,
             plan=optim.Plan(recipe, batch, steps, per_epoch),
             order=order,
-            batches=loader(views, order, makers, fabric.device.type == "cuda"),
-            late=late and (first, loader(late, order, makers, fabric.device.type == "cuda")),
+            batches=loader(fed(views, by), order, makers, fabric.device.type == "cuda"),
+            late=late
+            and (first, loader(fed(late, by), order, makers, fabric.device.type == "cuda")),
             accumulate=parts,
             cache=None
             if effective_batch is None
@@ -281,7 +303,7 @@ def pretrain(
             channels_last=channels_last,
             max_bad=int(max_bad * len(samples)),
             names=samples.name,
-            labels=torch.from_numpy(samples.labels) if method.supervised else None,
+            labels=classes,
             doctor=Doctor(method, out / FILE, steps, compared, state["step"] if state else 0)
             if dist.rank() == 0
             else None,
@@ -368,6 +390,11 @@ def _check(settings: dict[str, Any]) -> None:
     for name, bound in least.items():
         if settings[name] < bound:
             raise UserError(f"{name} must be at least {bound}, got {settings[name]}")
+    if settings["colours"] not in CHOICES:
+        raise UserError(
+            f"colours must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, got "
+            f"{settings['colours']!r}"
+        )
     for name in ("lr", "clip"):
         if settings[name] is not None and not settings[name] > 0:
             raise UserError(f"{name} must be above 0, got {settings[name]}")

@@ -1,7 +1,7 @@
 """SCRL (Roh et al., 2021), https://arxiv.org/abs/2103.06122."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -252,9 +252,12 @@ class Boxed(augment.Pipeline):
     views: augment.Views
     boxes: Boxes
 
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+    def split(self) -> "Boxed | None":
+        """With colours and blur left to the device, or None where there are none."""
+        views = self.views.split()
+        return None if views is None else replace(self, views=views)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make both from `image`, uint8 [H, W, C]; boxes as float32.
 
         Raises:

@@ -1,7 +1,7 @@
 """iBOT (Zhou et al., 2022), https://arxiv.org/abs/2111.07832."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -249,17 +249,22 @@ def patch_scores(head: nn.Sequential, last: Prototypes | None, tokens: Tensor) -
 
 
 @dataclass(frozen=True)
-class Hiding:
+class Hiding(augment.Pipeline):
     """Views, and which patches of the two global ones the student must not see: bool [2, N].
 
     Drawn here, not in the loss, masks are alike for any number of workers and processes.
     """
 
-    crops: Pipeline
+    crops: augment.Views
     grid: Grid
     ratios: tuple[float, ...]
     spreads: tuple[float, ...]
     single: bool
+
+    def split(self) -> "Hiding | None":
+        """With colours and blur left to the device, or None where there are none."""
+        crops = self.crops.split()
+        return None if crops is None else replace(self, crops=crops)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
         views = self.crops(image, rng)

@@ -1,0 +1,185 @@
+"""The part of a view that can wait for the device: colours, blur and solarization of batches.
+
+A pipeline that is split (`Pipeline.split`) crops, resizes and flips, and hands over `Raw` views
+with their drawn parameters. `develop` carries these out where the model lives, with the meaning of
+`render.py`: each operation at once for all images whose turn it is. Which these are is known on the
+CPU, so that nobody waits for the device.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from selftaught.augment.views import View
+
+ORDER, FACTOR, REST, GRAY, SIGMA, REACH, SOLARIZE = 0, 4, 8, 12, 13, 14, 15
+SETTINGS = 16
+"""Numbers a view: four operations in order, -1 for none; their factors; 1 - factor, rounded once;
+gray or not; sigma of the blur and where its Gaussian is cut, in pixels; solarized or not."""
+
+ROOM = 1 << 26
+"""Levels that are worked on at once: a bound for the memory that floats take."""
+
+
+class Raw(NamedTuple):
+    """Views that are cropped, resized and flipped, and what is left to do.
+
+    images: of each view, uint8 [B, C, size, size]; of one sample [C, size, size].
+    settings: float32 [B, V, SETTINGS]; of one sample [V, SETTINGS].
+    """
+
+    images: list[Any]
+    settings: Any
+
+
+def take(params: np.ndarray, views: "tuple[View, ...]") -> np.ndarray:
+    """Take what `develop` can do out of drawn parameters; geometry is left in them.
+
+    Args:
+        params: `native.PARAMS` [..., V]; changed in place.
+        views: V declarations.
+
+    Returns:
+        float32 [..., V, SETTINGS].
+    """
+    out = np.empty((*params.shape, SETTINGS), np.float32)
+    out[..., ORDER:FACTOR] = params["order"]
+    out[..., FACTOR:REST] = params["factors"]
+    out[..., REST:GRAY] = 1 - params["factors"]
+    for column, name in ((GRAY, "gray"), (SIGMA, "sigma"), (SOLARIZE, "solarize")):
+        out[..., column] = params[name]
+    cut = [v.size - 1 if v.blur_radius is None else min(v.blur_radius, v.size - 1) for v in views]
+    out[..., REACH] = np.minimum(np.ceil(5 * params["sigma"]), cut)
+    params["order"] = -1
+    for name in ("gray", "sigma", "solarize"):
+        params[name] = 0
+    return out
+
+
+@torch.no_grad()
+def develop(views: Any, device: torch.device | str) -> Any:
+    """Finish the `Raw` views among `views`, on `device`.
+
+    Args:
+        views: Nested lists, tuples and dicts, collated.
+        device: Where the images go; settings are to lie on the CPU.
+
+    Returns:
+        The same structure, with a list of uint8 tensors [B, C, size, size] for each `Raw`.
+        Everything else is handed through, where it is.
+    """
+    if isinstance(views, Raw):
+        return _finished(views, device)
+    if isinstance(views, dict):
+        return {key: develop(value, device) for key, value in views.items()}
+    if isinstance(views, list | tuple):
+        return type(views)([develop(value, device) for value in views])
+    return views
+
+
+def _finished(raw: Raw, device: torch.device | str) -> list[Tensor]:
+    out: list[Any] = list(raw.images)
+    for size in sorted({x.shape[-1] for x in out}):  # views of one size are one batch
+        same = [v for v, x in enumerate(raw.images) if x.shape[-1] == size]
+        x = torch.cat([raw.images[v].to(device, non_blocking=True) for v in same])
+        settings = raw.settings[:, same].transpose(0, 1).flatten(0, 1)
+        rows = max(1, ROOM // x[0].numel())
+        for some, theirs in zip(x.split(rows), settings.split(rows)):
+            _apply(some, theirs)
+        for v, done in zip(same, x.chunk(len(same))):
+            out[v] = done
+    return out
+
+
+def _apply(x: Tensor, settings: Tensor) -> None:
+    """Carry out `settings` [N, SETTINGS] on images [N, C, S, S], in place."""
+    told = settings.numpy()
+    steps = [(how, told[:, turn] == k) for turn in range(4) for k, how in enumerate(_JITTER)]
+    steps += [(_grayscale, told[:, GRAY] > 0), (_blur, told[:, SIGMA] > 0)]
+    steps += [(_solarize, told[:, SOLARIZE] > 0)]
+    if x.shape[1] != 3:
+        steps = [step for step in steps if step[0] not in (_saturation, _hue, _grayscale)]
+    todo = [(how, rows) for how, mine in steps if len(rows := np.flatnonzero(mine))]
+    if not todo:
+        return
+    every = torch.from_numpy(np.concatenate([rows for _, rows in todo]))
+    every, settings = (t.to(x.device, non_blocking=True) for t in (every, settings))
+    for (how, _), rows in zip(todo, every.split([len(rows) for _, rows in todo])):
+        x[rows] = how(x[rows], settings[rows, :, None, None, None]).to(torch.uint8)
+
+
+# Operations on images [N, C, S, S] of bytes, each with settings of its own [N, SETTINGS, 1, 1, 1].
+# They give levels 0..255, which are cut to whole ones; three channels are colours.
+
+
+def _brightness(x: Tensor, s: Tensor) -> Tensor:
+    return (x * s[:, FACTOR]).clamp_(0, 255)
+
+
+def _contrast(x: Tensor, s: Tensor) -> Tensor:
+    gray = _luminance(x) if x.shape[1] == 3 else x
+    mean = gray.mean((1, 2, 3), keepdim=True, dtype=torch.float32)
+    return _blend(x, mean, s[:, FACTOR + 1], s[:, REST + 1])
+
+
+def _saturation(x: Tensor, s: Tensor) -> Tensor:
+    return _blend(x, _luminance(x), s[:, FACTOR + 2], s[:, REST + 2])
+
+
+def _grayscale(x: Tensor, s: Tensor) -> Tensor:
+    return _luminance(x).expand_as(x)
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    return (x * factor).addcmul_(other, rest).clamp_(0, 255)
+
+
+def _luminance(x: Tensor) -> Tensor:
+    r, g, b = x.split(1, 1)
+    return (r * 0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114).floor_()
+
+
+def _hue(x: Tensor, s: Tensor) -> Tensor:
+    """A channel as a function of hue is a trapezium: full for two of six sectors, empty for two."""
+    r, g, b = x.float().split(1, 1)
+    most, least = x.amax(1, keepdim=True).float(), x.amin(1, keepdim=True)
+    spread = most - least
+    red, green = r == most, g == most
+    hue = torch.where(red, g - b, torch.where(green, b - r, r - g)).div_(spread.clamp_min(1))
+    hue += torch.where(red, 0.0, torch.where(green, 2.0, 4.0)).add_(s[:, FACTOR + 3], alpha=6)
+    sectors = torch.arange(5, 0, -2, device=x.device)[:, None, None]  # of red, green and blue
+    hue = (hue + sectors).remainder_(6)
+    lacking = torch.minimum(hue, 4 - hue).clamp_(0, 1)
+    return (most - lacking.mul_(spread)).mul_(255.999 / 255)
+
+
+def _blur(x: Tensor, s: Tensor) -> Tensor:
+    """Multiply rows, then columns, by a matrix of Gaussians whose tails are mirrored at the edges.
+
+    Weights are exact to ten bits even where the device multiplies in TF32.
+    """
+    count, channels, side, _ = x.shape
+    bell = torch.arange(2 * side - 1, device=x.device)
+    sigma, reach = (s[:, k].flatten(1) for k in (SIGMA, REACH))
+    bell = (bell / sigma).square_().mul_(-0.5).exp_() * (bell <= reach)
+    to = torch.arange(side, device=x.device)
+    fro, mirror = to[:, None], side - 1
+    weight = bell[:, (to - fro).abs()]
+    weight += bell[:, fro + to] * (fro > 0)
+    weight += bell[:, 2 * mirror - fro - to] * (fro < mirror)
+    weight /= weight.sum(1, keepdim=True)
+    out = x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        for _ in range(2):
+            out = (out.reshape(count, -1, side) @ weight).view(count, channels, side, side).mT
+    return out.round().clamp_(0, 255)
+
+
+def _solarize(x: Tensor, s: Tensor) -> Tensor:
+    return torch.minimum(x, 255 - x)
+
+
+_JITTER = (_brightness, _contrast, _saturation, _hue)

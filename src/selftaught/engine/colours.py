@@ -1,0 +1,248 @@
+"""Who makes colours and blur: the processes that read images, or the device. What is faster is
+measured before the first step, and then a setting of the run like any other.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from selftaught import augment, config, dist
+from selftaught.augment import Raw, develop, normalize
+from selftaught.engine.estimate import summed, wait
+from selftaught.engine.feed import Views, close, loader
+from selftaught.engine.folder import SETTINGS
+from selftaught.engine.loop import random_state, set_random_state
+from selftaught.method import Batch, Method, Pipeline
+
+log = logging.getLogger("selftaught")
+
+CHOICES = ("auto", "loader", "device")
+GAIN = 0.95
+"""A step must get at least that much shorter for colours to leave the loader."""
+SOME = 16
+"""Images in a measured batch of the loader."""
+TURNS = 3
+"""Such batches a process; its first is not counted."""
+
+
+def split(pipeline: Pipeline) -> augment.Pipeline | None:
+    """The pipeline with colours and blur left to the device, or None where that cannot be."""
+    return pipeline.split() if isinstance(pipeline, augment.Pipeline) else None
+
+
+def fed(views: Views, by: str) -> Views:
+    """What the loader makes: all of `views`, or, where colours are made by the device, the rest."""
+    raw = split(views.pipeline) if by == "device" else None
+    return views if raw is None else Views(views.samples, raw, views.seed, views.reduced)
+
+
+def settled(asked: str, pipeline: Pipeline, device: torch.device, before: Path | None) -> str:
+    """What can be said without measuring: "loader" or "device", else "auto".
+
+    Args:
+        asked: one of `CHOICES`.
+        pipeline: whose colours they are.
+        device: of the training.
+        before: folder of the run that goes on, which keeps what it has chosen.
+    """
+    if split(pipeline) is None:
+        if asked == "device":
+            log.warning(
+                "these views have no colours or blur that could be left to the device, or need "
+                "them at once: the loader makes them whole, as with --colours loader"
+            )
+        return "loader"
+    if asked == "auto" and before is not None:
+        asked = _recorded(before)
+    if asked == "auto" and device.type != "cuda":
+        return "loader"
+    if asked == "device" and device.type == "cpu":
+        log.info("colours and blur are made beside the steps, which is slower without a GPU")
+    return asked
+
+
+def _recorded(run: Path) -> str:
+    if not (run / SETTINGS).is_file():
+        return "auto"
+    training = config.load(run / SETTINGS).get("training")
+    found = training.get("colours", "loader") if isinstance(training, dict) else "auto"
+    return found if found in CHOICES else "auto"
+
+
+class Costs(NamedTuple):
+    """Seconds an image: what decides.
+
+    whole: of the loader, all of its processes together, with colours and blur.
+    raw: of the loader without.
+    step: of the device, forward and backward.
+    developing: of the device, colours and blur.
+    """
+
+    whole: float
+    raw: float
+    step: float
+    developing: float
+
+    @property
+    def loader(self) -> float:
+        """An image of a training with colours in the loader: loader and device work side by side,
+        and the slower one is waited for."""
+        return max(self.whole, self.step)
+
+    @property
+    def device(self) -> float:
+        """An image of a training with colours on the device."""
+        return max(self.raw, self.step + self.developing)
+
+    @property
+    def best(self) -> str:
+        return "device" if self.device < GAIN * self.loader else "loader"
+
+    def sentence(self, batch: int) -> str:
+        """What was chosen, and why, in milliseconds a step of `batch` images."""
+        whole, raw, step, developing, loader, device = (
+            f"{1000 * batch * x:.3g}" for x in (*self, self.loader, self.device)
+        )
+        where, ms, other = (
+            ("on the device", device, loader)
+            if self.best == "device"
+            else ("in the loader", loader, device)
+        )
+        return (
+            f"colours and blur are made {where}: {ms} ms a step of {batch} there, {other} "
+            f"elsewhere (loader {whole} ms with them and {raw} without, device {step} and "
+            f"{developing} for them)"
+        )
+
+
+def choose(
+    method: Method,
+    views: Views,
+    *,
+    batch: int,
+    makers: int,
+    device: torch.device,
+    context: Callable[[], Any],
+    channels_last: bool,
+    labels: Tensor | None,
+) -> str:
+    """Measure, tell, and say "loader" or "device", alike in all processes of the run.
+
+    Every generator is left as it was. What cannot be measured for want of memory stays in the
+    loader.
+
+    Args:
+        method: left as it is.
+        views: the data, seen through a pipeline that can be split.
+        batch: images at once on this device.
+        makers: processes of the loader.
+        device: of the method.
+        context: of the forward pass (precision).
+        channels_last: memory layout of images.
+        labels: [N] of all samples, for supervised methods alone.
+    """
+    before, raw = random_state(device), fed(views, "device")
+    try:
+        making = _making(views, raw, makers)
+        computing = _computing(method, raw, batch, device, context, channels_last, labels)
+    except torch.OutOfMemoryError:
+        log.warning(
+            "too little memory to measure whether the device should make colours and blur: the "
+            "loader does; choose with --colours"
+        )
+        return "loader"
+    finally:
+        set_random_state(before, device)
+        torch.cuda.empty_cache()
+    found = torch.tensor([*making, *computing], dtype=torch.float32, device=device)
+    costs = Costs(*dist.maximum(found).tolist())
+    if dist.rank() == 0:
+        log.info(costs.sentence(batch))
+    return costs.best
+
+
+class _Timed(Dataset[Tensor]):
+    """Seconds an image, whole and raw, for batches of keys; read once before, for the disk."""
+
+    def __init__(self, *kinds: Views):
+        self.kinds = kinds
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Tensor:
+        spent = []
+        for views in self.kinds * 2:
+            begun = time.perf_counter()
+            views.__getitems__(keys)
+            spent.append((time.perf_counter() - begun) / len(keys))
+        return torch.tensor(spent[len(self.kinds) :])
+
+
+def _making(whole: Views, raw: Views, makers: int) -> tuple[float, float]:
+    """Seconds an image of the loader, whole and raw, while all of its processes work."""
+    each = max(1, makers)
+    count = len(whole.samples)
+    keys = [[(0, (b * SOME + i) % count) for i in range(SOME)] for b in range(TURNS * each)]
+    batches: Any = loader(_Timed(whole, raw), keys, makers, False)  # type: ignore[arg-type]
+    try:
+        spent = torch.stack(list(batches)[each:]).mean(0) / each
+    finally:
+        close(batches)
+    return float(spent[0]), float(spent[1])
+
+
+def _computing(
+    method: Method,
+    raw: Views,
+    batch: int,
+    device: torch.device,
+    context: Callable[[], Any],
+    channels_last: bool,
+    labels: Tensor | None,
+) -> tuple[float, float]:
+    """Seconds an image of the device: a step, and colours. Images lie there, as in a training,
+    where they are copied meanwhile."""
+    image: Any = method.encoder
+    item = raw.__getitems__([(0, i % len(raw.samples)) for i in range(batch)])
+    views = _there(item.views, device)
+    images = normalize(develop(views, device), image.mean, image.std, channels_last)
+    index, label = move_data_to_device(
+        (item.index, None if labels is None else labels[item.index]), device
+    )
+    small, twin = Batch(move_data_to_device(images, device), index, label), copy.deepcopy(method)
+
+    def step() -> None:
+        with context():
+            loss = summed(twin.loss(small))
+        loss.backward()
+
+    seconds = [_seconds(work, device) / batch for work in (step, lambda: develop(views, device))]
+    return seconds[0], seconds[1]
+
+
+def _there(node: Any, device: torch.device) -> Any:
+    """Images of raw views on the device, their settings where they are."""
+    if isinstance(node, Raw):
+        return Raw([x.to(device) for x in node.images], node.settings)
+    if isinstance(node, dict):
+        return {key: _there(value, device) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)([_there(value, device) for value in node])
+    return node
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    for _ in range(2):  # warm up
+        work()
+    wait(device)
+    begun = time.perf_counter()
+    for _ in range(3):
+        work()
+    wait(device)
+    return (time.perf_counter() - begun) / 3
