@@ -164,6 +164,7 @@ def test_any_number_of_channels(channels, interpolation, photos):
 
 
 def test_colours_that_channels_do_not_have_are_told_once(photos, caplog):
+    caplog.set_level(logging.WARNING, "selftaught")
     render._warn_colour.cache_clear()
     grey = [photo[..., :1] for photo in photos[:3]]
     augment.crop(16).batch(grey)

@@ -228,6 +228,7 @@ def test_pipelines_are_split_right_or_not_at_all(photos):
 
 @pytest.mark.parametrize("pipeline", [augment.crop(32), augment.tiles(32, gray=0.5), len])
 def test_views_that_cannot_be_split_stay_in_the_loader_with_a_word(pipeline, caplog):
+    caplog.set_level("WARNING", "selftaught")
     gpu = torch.device("cuda")
     assert colours.split(pipeline) is None
     assert colours.settled("auto", pipeline, gpu, None) == "loader"
@@ -285,6 +286,8 @@ def test_without_a_gpu_the_loader_does_it_unmeasured(tmp_path, monkeypatch):
 
 
 def test_memory_that_does_not_suffice_leaves_colours_in_the_loader(tmp_path, monkeypatch, caplog):
+    caplog.set_level("WARNING", "selftaught")
+
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
