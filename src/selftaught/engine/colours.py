@@ -4,6 +4,7 @@ measured before the first step, and then a setting of the run like any other.
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,20 +152,19 @@ def choose(
     """
     before, raw = random_state(device), fed(views, "device")
     try:
-        making = _making(views, raw, makers)
         computing = _computing(method, raw, batch, device, context, channels_last, labels)
     except torch.OutOfMemoryError:
+        computing = 0.0, math.inf
+    found = torch.tensor([*_making(views, raw, makers), *computing], device=device)
+    costs = Costs(*dist.maximum(found).tolist())
+    set_random_state(before, device)
+    torch.cuda.empty_cache()
+    if dist.rank() == 0 and math.isinf(costs.developing):
         log.warning(
             "too little memory to measure whether the device should make colours and blur: the "
             "loader does; choose with --colours"
         )
-        return "loader"
-    finally:
-        set_random_state(before, device)
-        torch.cuda.empty_cache()
-    found = torch.tensor([*making, *computing], dtype=torch.float32, device=device)
-    costs = Costs(*dist.maximum(found).tolist())
-    if dist.rank() == 0:
+    elif dist.rank() == 0:
         log.info(costs.sentence(batch))
     return costs.best
 
