@@ -43,9 +43,9 @@ class Frames:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        before = f", {self.done} of them made before" if self.done else ""
+        before = f" ({self.done} of them made before)" if self.done else ""
         lines = [
-            f"{self.written:,} frames of {self.clips} clips{before}, are in {self.out} "
+            f"{self.written:,} frames of {self.clips} clips{before} are in {self.out} "
             f"({self.seconds:.0f} s)"
         ]
         if self.skipped:
@@ -121,8 +121,11 @@ def frames(
                     bad.setdefault(clip.name, "no frame in which something moves by itself")
                 written += len(rows)
             advance()
-    if bad:
-        quarantine.save(out / BAD, {name: quarantine.Bad(why) for name, why in bad.items()})
+    ours = {clip.name for clip in clips}
+    listed = {name: entry for name, entry in known.items() if name not in ours}
+    listed |= {name: quarantine.Bad(why) for name, why in bad.items()}
+    if listed or known:
+        quarantine.save(out / BAD, listed)
     if not written:
         name, why = next(iter(bad.items()))
         raise DataError(f"none of {len(clips)} clips in {data} gives a frame; {name}: {why}")
