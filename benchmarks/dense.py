@@ -52,7 +52,7 @@ def main() -> None:
                 else run(name, data, arguments, runs)
             )
             rows[name] = row | {
-                "command": command(name, arguments),
+                "command": command(name, arguments, rows),
                 "machine": machine.describe(),
             }
             path.write_text(json.dumps(rows, indent=1) + "\n")
@@ -84,8 +84,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def command(name: str, arguments: argparse.Namespace) -> str:
-    """What repeats a row; the data's place is left open."""
+def command(name: str, arguments: argparse.Namespace, rows: dict[str, Any]) -> str:
+    """What repeats a row, for STEGO after the run that it is on; the data's place is left open."""
     train, test = (
         f"$DATA/{p.parent.name}/{p.name}" for p in map(Path, (arguments.train, arguments.test))
     )
@@ -94,11 +94,12 @@ def command(name: str, arguments: argparse.Namespace) -> str:
         parts += [f"--{key}", getattr(arguments, key)]
     parts += ["--ignore", *arguments.ignore] if arguments.ignore else []
     parts += ["--least", arguments.least] if arguments.least else []
-    kept = ["--runs", "kept"]
-    parts += ["--under", arguments.under, *kept] if name == "stego" else []
+    parts += ["--under", arguments.under, "--runs", "kept"] if name == "stego" else []
     parts += ["--set", *map(shlex.quote, arguments.set)] if arguments.set else []
-    first = [arguments.under] if name == "stego" else []
-    return " ".join(map(str, [*parts, "--methods", *first, name]))
+    alone = " ".join(map(str, [*parts, "--methods", name]))
+    if name != "stego" or arguments.under not in rows:
+        return alone
+    return f"{rows[arguments.under]['command']} --runs kept && {alone}"
 
 
 class Data:
