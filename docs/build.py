@@ -35,6 +35,7 @@ FAMILIES = {
 """Order and one sentence for each family."""
 
 SIDE_BY_SIDE = "methods/pretext-side-by-side.md"
+DENSELY = "methods/dense-results.md"
 DATA = {"cifar10": "CIFAR-10 at 32 px", "clothing": "phone photos of clothes"}
 """Results of `benchmarks/learn.py` that the pretext tasks are compared by."""
 BESIDE = ("deepcluster", "simclr")
@@ -93,6 +94,7 @@ def main() -> None:
     pages = {"methods/index.md": overview(), "api.md": api()}
     pages |= {f"methods/{family}.md": family_page(family) for family in FAMILIES}
     pages[SIDE_BY_SIDE] = side_by_side()
+    pages[DENSELY] = densely()
     (DOCS / "methods").mkdir(exist_ok=True)
     for name, text in pages.items():
         (DOCS / name).write_text(text, encoding="utf-8")
@@ -222,6 +224,21 @@ def side_by_side() -> str:
         lines += ["", "Commands, with $DATA for the folder of the data sets:", "", "```"]
         lines += [row["command"] for _, row in sorted(rows.items(), key=knn)]
         lines += ["```", ""]
+    return "\n".join(lines)
+
+
+def densely() -> str:
+    """What `benchmarks/dense.py` found, one data set after the other."""
+    lines = [
+        "# Dense methods, judged densely",
+        "",
+        "Methods that compare cells are for tasks that need places, so they are judged by "
+        "segmentation, beside the same network untrained and beside colours and places alone. "
+        "Made from the results of `benchmarks/dense.py`.",
+        "",
+    ]
+    for file in sorted((ROOT / "benchmarks" / "results").glob("dense-*.md")):
+        lines.append(re.sub(r"^# ", "## ", file.read_text(encoding="utf-8")))
     return "\n".join(lines)
 
 
