@@ -221,7 +221,9 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         if key == "net":
             net = value
         else:
-            (method if key in methods.signature(name) else train)[key] = json.loads(value)
+            read = json.loads(value)
+            part = method if key in methods.signature(name) else train
+            part[key] = tuple(read) if isinstance(read, list) else read
     torch.set_num_threads(arguments.threads)
     samples, held = open_data(arguments.train), open_data(arguments.test)
     if arguments.rows:
