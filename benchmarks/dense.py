@@ -236,7 +236,7 @@ def fit(
 
 
 def markdown(rows: dict[str, Any], data: str) -> str:
-    """The table, best k-means first; STEGO below it."""
+    """The table, best linear layer first; STEGO below it."""
     trained = {n: r for n, r in rows.items() if n != "stego"}
     ordered = sorted(trained.items(), key=lambda item: -item[1]["scores"]["this encoder"][LINEAR])
     newest = max((row["machine"] for row in rows.values()), key=lambda m: m["date"])
