@@ -35,6 +35,19 @@ from selftaught.engine.build import assemble
 METHODS = ("densecl", "pixcontrast", "pixpro", "scrl", "simclr", "mae")
 LINEAR, KMEANS = "segment linear", "segment k-means"
 
+HEAD = [
+    "",
+    "Mean intersection over union in per cent: of a linear layer on frozen local features, and of "
+    "k-means on them, whose clusters are matched to classes. Beside it the same network untrained, "
+    "and the colours and places of cells; the margin is over the higher of these, with its 95 % "
+    "interval. Frames of one video are not independent: intervals are too narrow there. CPU "
+    "seconds of the training, elapsed ones in brackets.",
+    "",
+    "| method | backbone | linear | untrained | colours | margin | k-means | untrained | colours | "
+    "margin | seconds |",
+    "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | --- | ---: |",
+]
+
 
 def main() -> None:
     arguments = parse()
@@ -245,17 +258,8 @@ def markdown(rows: dict[str, Any], data: str) -> str:
         "",
         f"{machine.sentence(newest)} Every row has its own command and machine in the JSON beside "
         "this file.",
-        "",
-        "Mean intersection over union in per cent: of a linear layer on frozen local features, and "
-        "of k-means on them, whose clusters are matched to classes. Beside it the same network "
-        "untrained, and the colours and places of cells; the margin is over the higher of these, "
-        "with its 95 % interval. Frames of one video are not independent: intervals are too narrow "
-        "there. CPU seconds of the training, elapsed ones in brackets.",
-        "",
-        "| method | backbone | linear | untrained | colours | margin | k-means | untrained | "
-        "colours | margin | seconds |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | --- | ---: |",
     ]
+    lines += HEAD if ordered else []
     for name, row in ordered:
         own, fresh, colours = (
             row["scores"][k] for k in ("this encoder", "untrained", "colour and place")
@@ -274,9 +278,10 @@ def markdown(rows: dict[str, Any], data: str) -> str:
         own = row["scores"]["this encoder"]
         lines += [
             "",
-            f"STEGO on {row['backbone']}: {own['segment STEGO']:.1f}; k-means on the features of "
-            f"that encoder: {own[KMEANS]:.1f}; difference {points:+.1f} ({low:+.1f} to "
-            f"{high:+.1f}). {row['protocols'][0]}; no CRF.",
+            f"STEGO on {row['backbone']}: mean intersection over union "
+            f"{own['segment STEGO']:.1f}; k-means on the features of that encoder: "
+            f"{own[KMEANS]:.1f}; difference {points:+.1f} ({low:+.1f} to {high:+.1f}). "
+            f"{row['protocols'][0]}; no CRF.",
         ]
     lines += ["", "Commands:", ""]
     lines += [f"- {name}: `{row['command']}`" for name, row in rows.items()]
