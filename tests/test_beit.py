@@ -95,12 +95,20 @@ def test_any_module_may_be_the_tokenizer_of_the_right_resolution():
     [
         ({"hidden": 64}, "hidden=64 of 64 patches: at least 1 must be hidden and 1 seen"),
         ({"hidden": -1}, "hidden=-1 of 64"),
+        ({"hidden": 0}, "hidden=0 of 64"),
         ({"smallest": 60}, "smallest=60 must be from 1 to the 24 hidden patches"),
     ],
 )
 def test_beit_refuses(options, message):
     with pytest.raises(UserError, match=message):
         BEiT(backbone("test_vit", 32), **options)
+
+
+def test_a_tokenizer_of_other_channels_is_refused(tmp_path):
+    torch.save(DallETokenizer(8, 4, groups=2, depth=1).state_dict(), tmp_path / "words.pt")
+    BEiT(backbone("test_vit", 32), tmp_path / "words.pt")
+    with pytest.raises(UserError, match=r"words.pt reads images of 3 channels, and test_vit .* 1"):
+        BEiT(backbone("test_vit", 32, 1), tmp_path / "words.pt")
 
 
 @pytest.mark.parametrize("net", ["test_resnet", "swin_tiny_patch4_window7_224"])

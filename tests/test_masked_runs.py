@@ -53,6 +53,14 @@ def test_reconstruct_writes_masked_painted_and_original(photos, tmp_path, capsys
     assert np.array_equal(painted[seen], original[seen])
     assert not np.array_equal(painted[~seen], original[~seen])
 
+    for bad, message in (
+        ([str(photos)], f"{photos} is a folder; name the images in it"),
+        ([files[0], str(tmp_path / "run" / "run.yaml")], "run.yaml is not an image that can be"),
+        ([files[0], str(tmp_path / "no.png")], "no.png does not exist"),
+        ([files[0], "--out", files[1]], "0.png is a file; name a folder with --out"),
+    ):
+        assert main(["reconstruct", run, *bad]) == 2
+        assert message in capsys.readouterr().err
     assert main(["reconstruct", run]) == 2
     assert "needs IMAGES" in capsys.readouterr().err
     assert main(["reconstruct", str(tmp_path), *files]) == 2

@@ -25,7 +25,7 @@ def test_a_network_that_knows_puts_all_patches_right():
     images = torch.randn(2, 3, 32, 32)
     shown = method.pictures(Batch([images, torch.rand(2, 16)], torch.arange(2)))
     torch.testing.assert_close(shown.columns["put"], images)
-    assert shown.captions["put"] == ["4 of 4 right"] * 2
+    assert shown.captions["put"] == ["4 of 4 right ✓"] * 2
     assert not torch.equal(shown.columns["seen"], images)
 
 
@@ -33,6 +33,8 @@ def test_a_network_that_knows_puts_all_patches_right():
     ("options", "message"),
     [
         ({"grid": 5}, "grid=5 does not divide images of 32 px; use one of 2, 4, 8"),
+        ({"grid": 0}, "grid=0 does not divide"),
+        ({"heads": 0}, "heads=0 must divide"),
         ({"ratio": 1.0}, "ratio=1.0 of 16 patches leaves 0 to see"),
         ({"ratio": 0.0}, "leaves 16 to see; at least 1 must be seen and 2 hidden"),
         ({"heads": 7}, "heads=7 must divide the width of test_resnet"),

@@ -62,6 +62,7 @@ def test_squares_are_the_papers_where_images_are(name, size, units):
     ("options", "message"),
     [
         ({"unit": 6}, "unit=6 must be a multiple of the 4-px patches .* one of 4, 8, 16, 32, or"),
+        ({"unit": 0}, "unit=0 must be a multiple"),
         ({"unit": 12}, "unit=12 must .* divide 32 px"),
         ({"ratio": 0.0}, "ratio=0.0 hides 0 of 64 squares of 4 px"),
         ({"ratio": 1.0}, "ratio=1.0 hides 64 of 64"),
@@ -77,6 +78,11 @@ def test_simmim_refuses(options, message):
 def test_simmim_refuses_networks_without_patches():
     with pytest.raises(UserError, match=r"ResNet, which does not begin with patches; .* swin_tiny"):
         SimMIM(backbone("test_resnet", 32))
+
+
+def test_simmim_refuses_sizes_that_a_swin_rounds_up():
+    with pytest.raises(UserError, match=r"one feature of 8 px, which 30 px is no multiple of; use"):
+        SimMIM(backbone("swin_tiny_patch4_window7_224", 30))
 
 
 def test_squares_follow_the_samples_own_generator():

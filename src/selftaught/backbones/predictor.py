@@ -9,8 +9,8 @@ from selftaught.errors import UserError
 
 def rotary_blocks(dim: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
     """timm's transformer blocks, whose attention takes rotary positions as an argument, or none."""
-    if dim % heads:
-        raise UserError(f"dim={dim} must be a multiple of heads={heads}")
+    if heads < 1 or dim % heads:
+        raise UserError(f"dim={dim} must be a multiple of heads={heads}, 1 at least")
     return nn.ModuleList(
         EvaBlock(dim, heads, mlp_ratio=mlp_ratio, attn_type="rope", num_prefix_tokens=0)
         for _ in range(depth)

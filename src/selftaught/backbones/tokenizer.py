@@ -39,6 +39,7 @@ class Tokenizer(nn.Module):
     def __init__(self, backbone: Image, vocabulary: int):
         super().__init__()
         self.backbone, self.vocabulary = backbone, vocabulary
+        self.channels = backbone.channels
         self.head = nn.Conv2d(backbone.local_dim, vocabulary, 1)
         with torch.no_grad():
             images = torch.zeros(2, backbone.channels, backbone.size, backbone.size)
@@ -133,6 +134,7 @@ class DallETokenizer(nn.Module):
     ):
         super().__init__()
         self.cell, self.vocabulary = 2 ** (groups - 1), vocabulary
+        self.channels = channels
         self.blocks = nn.Sequential(OrderedDict(input=DallEConv(channels, hidden, 7)))
         before = hidden
         for g in range(groups):

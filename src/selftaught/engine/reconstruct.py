@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from selftaught import config
 from selftaught.augment import normalize, plain, sample_rng
 from selftaught.augment.views import View
-from selftaught.data import open_data
+from selftaught.data import BadSample, Samples, open_data
 from selftaught.engine.build import assemble
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import SETTINGS
@@ -44,7 +44,7 @@ def reconstruct(
         UserError: the run or an image cannot be read, or the method has nothing to show.
     """
     asked = asked_of(Path(run))
-    samples = [open_data([name], channels=asked["backbone"].get("channels", 3)) for name in images]
+    samples = open_each(images, out, asked["backbone"].get("channels", 3))
     method = load_method(Path(run), asked, samples[0])
     if method.with_masks:
         raise UserError(
@@ -53,7 +53,7 @@ def reconstruct(
         )
     image: Any = method.encoder
     pipeline = still(method.views(image.size))
-    squares = [plain(image.size)(s.read(0)).transpose(1, 2, 0) for s in samples]
+    squares = [square(name, s, image.size).transpose(1, 2, 0) for name, s in zip(images, samples)]
     views = [pipeline(x, sample_rng(seed, 0, i)) for i, x in enumerate(squares)]
     with torch.no_grad():
         batch = normalize(default_collate(views), image.mean, image.std)
@@ -70,6 +70,26 @@ def reconstruct(
         write_png(_row([column[i] for column in columns]), path)
         written.append(path)
     return written
+
+
+def open_each(images: tuple[str, ...], out: Path, channels: int) -> list[Samples]:
+    """Each of the files as data of one image; refused before anything that takes long."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder with --out")
+    for name in images:
+        if Path(name).is_dir():
+            raise UserError(f"{name} is a folder; name the images in it, such as {name}/*.jpg")
+        if not Path(name).exists():
+            raise UserError(f"{name} does not exist; give files of images")
+    return [open_data([name], channels=channels) for name in images]
+
+
+def square(name: str, sample: Samples, size: int) -> np.ndarray:
+    """uint8 [C, size, size] from the middle of the one image of a file."""
+    try:
+        return plain(size)(sample.read(0))
+    except BadSample as error:
+        raise UserError(f"{name} {error}") from error
 
 
 def load_method(run: Path, asked: dict[str, Any], samples: Any) -> Method:

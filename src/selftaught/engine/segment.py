@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught.augment import normalize, plain
-from selftaught.data import open_data
-from selftaught.engine.reconstruct import asked_of, free_name, load_method
+from selftaught.augment import normalize
+from selftaught.engine.reconstruct import asked_of, free_name, load_method, open_each, square
 from selftaught.errors import UserError
 from selftaught.methods.dense.stego import STEGO, palette
 from selftaught.objectives.mean_field import mean_field
@@ -41,19 +40,19 @@ def segment(
     asked = asked_of(Path(run))
     if asked["method"] != "stego":
         raise UserError(f"{run} was trained by {asked['method']}; stego segments images")
-    samples = [open_data([name], channels=asked["backbone"].get("channels", 3)) for name in images]
+    samples = open_each(images, out, asked["backbone"].get("channels", 3))
     method = load_method(Path(run), asked, samples[0]).eval()
     assert isinstance(method, STEGO)
     encoder: Any = method.encoder
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for name, sample in zip(images, samples):
-        square = torch.from_numpy(plain(encoder.size)(sample.read(0)))
+        image = torch.from_numpy(square(name, sample, encoder.size))
         with torch.no_grad():
-            found = method.segment(normalize(square[None], encoder.mean, encoder.std))[0]
-        which = refined(found, square).argmax(0) if crf else found.argmax(0)
-        painted = palette(method.clusters, len(square))[which].movedim(2, 0)
-        overlay = (square / 255 + painted) / 2
+            found = method.segment(normalize(image[None], encoder.mean, encoder.std))[0]
+        which = refined(found, image).argmax(0) if crf else found.argmax(0)
+        painted = palette(method.clusters, len(image))[which].movedim(2, 0)
+        overlay = (image / 255 + painted) / 2
         for kind, picture in (("mask", painted), ("overlay", overlay)):
             path = free_name(out / f"{Path(name).stem}-{kind}.png", written)
             write_png((255 * picture).round().byte().numpy(), path)

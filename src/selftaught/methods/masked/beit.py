@@ -69,6 +69,11 @@ class BEiT(Method):
             words = RandomTokenizer(self.patch, backbone.channels, vocabulary or 8192)
         else:
             words = load_tokenizer(tokenizer)
+            if words.channels != backbone.channels:
+                raise UserError(
+                    f"the tokenizer {tokenizer} reads images of {words.channels} channels, and "
+                    f"{backbone.name} those of {backbone.channels}; make both with one --channels"
+                )
         count = vocabulary or words.vocabulary
         if count < words.vocabulary:
             raise UserError(
@@ -106,8 +111,9 @@ class BEiT(Method):
                 f"is no multiple of; use size {max(1, round(size / self.patch)) * self.patch}"
             )
         patches = (size // self.patch) ** 2
-        hidden = self.hidden or max(1, round(patches * 75 / 196))
-        smallest = self.smallest or max(1, round(patches * 16 / 196))
+        most, least = (max(1, round(patches * n / 196)) for n in (75, 16))
+        hidden = most if self.hidden is None else self.hidden
+        smallest = min(least, hidden) if self.smallest is None else self.smallest
         if not 1 <= hidden < patches:
             raise UserError(
                 f"hidden={hidden} of {patches} patches: at least 1 must be hidden and 1 seen; "

@@ -62,8 +62,8 @@ class MAE(Method):
                 "at least 1 must be seen and 1 hidden: change ratio, or use larger images or a "
                 "backbone of smaller patches"
             )
-        if dim % heads:
-            raise UserError(f"dim={dim} must be a multiple of heads={heads}")
+        if heads < 1 or dim % heads:
+            raise UserError(f"dim={dim} must be a multiple of heads={heads}, 1 at least")
         backbone.arrange(pool, positions="timm" if backbone.trained else "sincos")
         self.prefix = backbone.prefix
         self.decoder_embed = nn.Linear(backbone.dim, dim)

@@ -48,13 +48,13 @@ class SimMIM(Method):
     def __init__(self, backbone: Image, ratio: float = 0.6, unit: int | None = None):
         super().__init__()
         self.backbone, self.ratio, self.unit = backbone, ratio, unit
-        self.stem = backbone.stem
+        self.stem, self.reduction = backbone.stem, backbone.reduction
         self.mask_token = nn.Parameter(torch.empty(1, 1, backbone.stem_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         if not backbone.is_hierarchical:
             scratch = backbone.is_beit and not backbone.trained
             backbone.arrange("mean", positions="shared" if scratch else "timm")
-        scale = backbone.reduction
+        scale = self.reduction
         self.decoder = nn.Sequential(
             nn.Conv2d(backbone.local_dim, scale**2 * backbone.channels, 1), nn.PixelShuffle(scale)
         )
@@ -69,7 +69,13 @@ class SimMIM(Method):
                 f"{self.backbone.name} cuts images into {stem}-px patches, which {size} px is no "
                 f"multiple of; use size {max(1, round(size / stem)) * stem}"
             )
-        side = self.unit or max((n for n in fitting if size // n >= 6), default=fitting[0])
+        if size % self.reduction:
+            raise UserError(
+                f"{self.backbone.name} makes one feature of {self.reduction} px, which {size} px "
+                "is no multiple of; use a size that is a multiple of 32"
+            )
+        largest = max((n for n in fitting if size // n >= 6), default=fitting[0])
+        side = largest if self.unit is None else self.unit
         if side not in fitting:
             raise UserError(
                 f"unit={side} must be a multiple of the {stem}-px patches of {self.backbone.name} "

@@ -1,5 +1,6 @@
 """I-JEPA (Assran et al., 2023), https://arxiv.org/abs/2301.08243."""
 
+import math
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from selftaught import augment, masks
 from selftaught.backbones import Image, Predictor, interpolate, sincos
+from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
@@ -79,14 +81,25 @@ class IJEPA(Method):
         self.targets, self.contexts, self.aspect = targets, contexts, aspect
         self.target_scale, self.context_scale = target_scale, context_scale
         self.min_keep, self.overlap = min_keep, overlap
+        if targets < 1 or contexts < 1:
+            raise UserError(f"targets={targets} and contexts={contexts} must be at least 1")
+        for name, (low, high), most in (
+            ("target_scale", target_scale, 1.0),
+            ("context_scale", context_scale, 1.0),
+            ("aspect", aspect, math.inf),
+        ):
+            if not 0 < low <= high <= most:
+                raise UserError(
+                    f"{name}={low:g},{high:g} must be the smallest and the largest, above 0"
+                    + (" and at most 1" if most == 1 else "")
+                )
         scratch = not backbone.trained
         backbone.arrange("mean", class_token=False, positions="sincos" if scratch else "timm")
         self.backbone = backbone
         self.grid = backbone.grid(backbone.size)
         positions = sincos(self.grid, dim).float()
-        self.predictor = Predictor(
-            backbone.dim, dim, depth, heads or backbone.heads, mlp_ratio, positions
-        )
+        heads = backbone.heads if heads is None else heads
+        self.predictor = Predictor(backbone.dim, dim, depth, heads, mlp_ratio, positions)
         for network in (backbone.net, self.predictor) if scratch else (self.predictor,):
             initialize(network)
         self.target = frozen_copy(backbone)

@@ -57,7 +57,7 @@ class Selfie(Method):
                 f"ratio={ratio} of {self.cells**2} patches leaves {kept} to see; at least 1 must "
                 "be seen and 2 hidden: change ratio, or use a finer grid"
             )
-        if backbone.dim % heads:
+        if heads < 1 or backbone.dim % heads:
             raise UserError(
                 f"heads={heads} must divide the width of {backbone.name}, {backbone.dim}"
             )
@@ -70,8 +70,8 @@ class Selfie(Method):
 
     def cut(self, size: int) -> int:
         """Patches along a side of an image of `size` pixels."""
-        cells = self.grid or (4 if size < 64 else 7)
-        if size % cells:
+        cells = (4 if size < 64 else 7) if self.grid is None else self.grid
+        if cells < 1 or size % cells:
             whole = [n for n in range(2, size // 2) if size % n == 0]
             raise UserError(
                 f"grid={cells} does not divide images of {size} px; use one of "
