@@ -309,7 +309,7 @@ def test_memory_that_does_not_suffice_leaves_colours_in_the_loader(tmp_path, mon
 )
 def test_the_slower_side_decides(costs, best):
     assert costs.best == best
-    assert f"{1000 * 8 * getattr(costs, best):.3g} ms a step of 8 there" in costs.sentence(8)
+    assert f"{8000 * getattr(costs, best):,.0f} ms a step of 8 there" in costs.sentence(8)
 
 
 def test_a_gpu_is_measured_and_a_choice_is_kept(tmp_path):

@@ -109,8 +109,9 @@ class Costs(NamedTuple):
 
     def sentence(self, batch: int) -> str:
         """What was chosen, and why, in milliseconds a step of `batch` images."""
+        times = (1000 * batch * x for x in (*self, self.loader, self.device))
         whole, raw, step, developing, loader, device = (
-            f"{1000 * batch * x:.3g}" for x in (*self, self.loader, self.device)
+            f"{ms:,.0f}" if ms >= 100 else f"{ms:.2g}" for ms in times
         )
         where, ms, other = (
             ("on the device", device, loader)
@@ -191,7 +192,7 @@ def _making(whole: Views, raw: Views, makers: int) -> tuple[float, float]:
     keys = [[(0, (b * SOME + i) % count) for i in range(SOME)] for b in range(TURNS * each)]
     batches: Any = loader(_Timed(whole, raw), keys, makers, False)  # type: ignore[arg-type]
     try:
-        spent = torch.stack(list(batches)[each:]).mean(0) / each
+        spent = torch.stack(list(batches)[each:]).median(0).values / each
     finally:
         close(batches)
     return float(spent[0]), float(spent[1])
