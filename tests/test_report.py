@@ -382,6 +382,15 @@ def test_an_evaluation_that_is_repeated_takes_its_place(run):
     assert [e.get("data") for e in read(run).scores] == [None]
 
 
+def test_one_number_of_labels_bounds_nothing_but_itself(run):
+    found = evaluated({"fine-tuned, 100 % of labels": (20, 60.0, 50.0)})
+    found["savings"][0] |= {"needed": 20, "saved": 0, "utility": 0.0}
+    keep(run, "labelled", None, found)
+    text = page(run).text
+    assert "Labels saved by fine-tuning on labelled" in text
+    assert "The encoder does more with 20 labels than 20 do without." in text
+
+
 def test_a_run_without_labels_has_the_verdict_of_its_evaluation(run):
     (run / "scores.json").unlink()
     assert "Not scored." in page(run).text

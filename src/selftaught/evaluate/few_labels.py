@@ -111,6 +111,8 @@ class Saving(NamedTuple):
         return self.needed / self.labels - 1
 
     def __str__(self) -> str:
+        if self.bounded and self.saved <= 0:
+            return f"{self.name}: {self.labels} labels do more than {self.needed:.0f} without it"
         least = "at least " if self.bounded else ""
         if self.saved < 0:
             return f"{self.name}: {self.labels} labels are worth {self.needed:.0f} without it"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -227,11 +228,11 @@ class Comparison:
                 *(f"{theirs[name].value:.1f}" if name in theirs else "" for name in floors),
             )
         yield table
-        tasks = {score.protocol.partition("; ")[0] for score in ours}
-        if len(tasks) == 1:  # which is told once
-            yield f"Images: {next(iter(tasks))}."
+        tasks = Counter(score.protocol.partition("; ")[0] for score in ours)
+        common = tasks.most_common(1)[0][0]  # which is told once
+        yield f"Images: {common}."
         for score in ours:
-            how = score.protocol.partition("; ")[2] if len(tasks) == 1 else score.protocol
+            how = score.protocol.removeprefix(f"{common}; ")
             yield f"{score.name}, per cent {score.measure}: {how}."
             if score.parts:
                 parts = (f"{part} {value:.1f}" for part, value in score.parts.items())

@@ -140,6 +140,8 @@ def _best(savings: list[dict[str, Any]]) -> str:
     """A sentence on where the encoder saves the largest share of labels."""
     best = max(savings, key=lambda s: (real(s.get("utility")), real(s.get("labels"))))
     labels, needed = real(best.get("labels")), real(best.get("needed"))
+    if needed <= labels and best.get("at_least"):
+        return f"The encoder does more with {labels:,.0f} labels than {needed:,.0f} do without."
     if needed <= labels:
         return "The encoder saves no labels: without it as few give the same."
     more = "more than " if best.get("at_least") else ""
