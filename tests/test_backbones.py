@@ -184,6 +184,33 @@ def test_interpolated_positions(offset, smooth):
     torch.testing.assert_close(flat, torch.ones_like(flat))
 
 
+@pytest.mark.parametrize("how", ["plain", "offset", "smooth"])
+def test_positions_of_larger_images_are_carried_over_as_asked(how):
+    net = Image("test_vit", 64, resample=how).eval()
+    nn.init.normal_(net.net.pos_embed)
+    x = torch.randn(1, 3, 96, 96)
+    table = net.net.pos_embed.detach()
+    found = net(x)
+    options = {"offset": 0.1 if how == "offset" else 0.0, "smooth": how == "smooth"}
+    large = Image("test_vit", 96).eval()
+    large.load_state_dict(
+        net.state_dict() | {"net.pos_embed": interpolate(table, (4, 4), (6, 6), 1, **options)}
+    )
+    torch.testing.assert_close(large(x), found)
+    assert Image(**net.config).resample == how
+    others = [Image(**net.config | {"resample": h}).eval() for h in ("plain", "offset", "smooth")]
+    for other in others:
+        other.load_state_dict(net.state_dict())
+    assert sum(torch.allclose(other(x), found) for other in others) == 1
+
+
+def test_dino_and_its_heirs_resample_as_their_code_does():
+    from selftaught.methods.distillation.dino import DINO
+
+    small = {"prototypes": 8, "hidden": 8, "bottleneck": 4}
+    assert DINO(Image("test_vit", 64), **small).encoder.resample == "offset"
+
+
 # Pretrained weights; timm's own door to the network stands in for it.
 
 

@@ -75,7 +75,9 @@ def test_dinov2_brings_its_own_resampling(registers, tmp_path):
         theirs["register_tokens"] = theirs.pop("reg_token")
     saved = {"teacher": {f"backbone.{k}": v for k, v in theirs.items()} | {"dino_head.a": table}}
     torch.save(saved, tmp_path / "dinov2.pth")
-    net = Image(name, 70, weights=tmp_path / "dinov2.pth").net
+    image = Image(name, 70, weights=tmp_path / "dinov2.pth")
+    assert image.resample == ("smooth" if registers else "offset")
+    net = image.net
     assert torch.equal(net.blocks[3].ls1.gamma, state["blocks.3.ls1.gamma"])
     grids = (8, 8), (5, 5)
     if registers:

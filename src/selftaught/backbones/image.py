@@ -16,7 +16,7 @@ from selftaught.errors import UserError
 from .create import beit, cells, channels_first, create, patch_layer, plain_vit
 from .edges import sobel
 from .lightness import halve, halves, lightness
-from .positions import Grid, interpolate, sincos
+from .positions import Grid, Resample, resampled, sincos
 from .weights import has_class_token, read_weights, vit_weights
 
 
@@ -47,6 +47,9 @@ class Image(nn.Module):
         edges: whether the network sees edges in place of colours; at least 2 channels.
         sees: the colours, or their lightness alone, or lightness and colour apart in two halves of
             the network's channels, which know nothing of each other (ResNets).
+        resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
+            (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
+            DINOv2 with registers). Methods and weights that have their own set it.
         weights: file of a public MAE, I-JEPA or DINOv2 checkpoint of this ViT to start from.
     """
 
@@ -64,6 +67,7 @@ class Image(nn.Module):
         positions: Literal["timm", "sincos", "shared"] = "timm",
         edges: bool = False,
         sees: Literal["colours", "lightness", "halves"] = "colours",
+        resample: Literal["plain", "offset", "smooth"] = "plain",
         weights: Path | None = None,
     ):
         super().__init__()
@@ -71,6 +75,7 @@ class Image(nn.Module):
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
         self.edges, self.sees, self.weights = False, "colours", weights
+        self.resample: Resample = resample
         self.net = create(name, size, channels, pretrained and weights is None, drop_path)
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
@@ -101,7 +106,8 @@ class Image(nn.Module):
             self.arrange("mean", class_token=False)
         elif isinstance(net.norm, nn.Identity):  # the papers' models normalize every token
             self.arrange("class")
-        net.load_state_dict(vit_weights(path, net, self.name))
+        carried, self.resample = vit_weights(path, net, self.name)
+        net.load_state_dict(carried)
         for layer in net.modules():
             if isinstance(layer, nn.LayerNorm):
                 layer.eps = 1e-6
@@ -111,8 +117,8 @@ class Image(nn.Module):
         """Arguments that rebuild this network; set `pretrained` to false where weights follow."""
         sizes = {"name": self.name, "size": self.size, "channels": self.channels}
         training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
-        kind = {k: getattr(self, k) for k in ("pool", "class_token", "positions", "edges", "sees")}
-        return sizes | training | kind
+        arranged = ("pool", "class_token", "positions", "edges", "sees", "resample")
+        return sizes | training | {k: getattr(self, k) for k in arranged}
 
     def partner(self, name: str = "", channels: int = 0) -> "Image":
         """An untrained network for other views: like this one, or of another name or channels."""
@@ -299,7 +305,7 @@ class Image(nn.Module):
         """All tokens of a plain ViT, [B, P + N, D], and the grid of its patches.
 
         The first P are class token and registers. See `features` for the arguments. Position tables
-        of another grid are interpolated as in MAE: bicubic, not antialiased.
+        of another grid are carried over as `resample` says.
         """
         net = self._vit()
         grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
@@ -311,7 +317,7 @@ class Image(nn.Module):
         table = net.pos_embed
         if table is not None:
             prefix = table.shape[1] - net.patch_embed.num_patches
-            table = interpolate(table, net.patch_embed.grid_size, grid, prefix)
+            table = resampled(table, net.patch_embed.grid_size, grid, prefix, self.resample)
             tokens = tokens + table[:, prefix:]
             if prefix:
                 extra = [torch.cat(extra, 1) + table[:, :prefix]]

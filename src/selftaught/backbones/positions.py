@@ -15,6 +15,12 @@ ClipGrid = tuple[int, int, int]
 """Frames, rows and columns."""
 
 
+Resample = Literal["plain", "offset", "smooth"]
+"""How a table is carried to another grid, always bicubically. plain: between the grids' corners
+(MAE, BEiT, I-JEPA). offset: by (new + 0.1) / old, a guard against rounding (DINO, iBOT, DINOv2).
+smooth: antialiased (timm; DINOv2 with registers)."""
+
+
 def sincos(
     grid: Grid, dim: int, prefix: int = 0, first: Literal["columns", "rows"] = "columns"
 ) -> Tensor:
@@ -99,6 +105,13 @@ def _each_axis(
         shape[axis] = count
         parts.append(part.view(shape).expand(*grid, width).flatten(0, -2))
     return parts
+
+
+def resampled(table: Tensor, old: Grid, new: Grid, prefix: int, how: Resample) -> Tensor:
+    """`interpolate` as `how` says."""
+    return interpolate(
+        table, old, new, prefix, 0.1 if how == "offset" else 0.0, smooth=how == "smooth"
+    )
 
 
 def interpolate(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
-from .positions import interpolate
+from .positions import Resample, resampled
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -44,8 +44,9 @@ def read_weights(path: Path) -> dict[str, Any]:
     return found
 
 
-def vit_weights(path: Path, net: Any, name: str) -> dict[str, Tensor]:
-    """The state dict of a plain ViT from a public checkpoint of MAE, I-JEPA, DINOv2 or timm.
+def vit_weights(path: Path, net: Any, name: str) -> tuple[dict[str, Tensor], Resample]:
+    """The state dict of a plain ViT from a public checkpoint of MAE, I-JEPA, DINOv2 or timm, and
+    how its positions are resampled.
 
     Of files with several networks the target encoder (I-JEPA) or the teacher (DINOv2) is taken.
     Positions of another grid are carried over as the papers' code does it: bicubic for MAE and
@@ -84,16 +85,11 @@ def vit_weights(path: Path, net: Any, name: str) -> dict[str, Tensor]:
     if side * side + prefix != table.shape[1] or prefix > 1:
         raise UserError(f"{path} has {table.shape[1]} positions, which are no square of patches")
     registers = "reg_token" in state
-    state["pos_embed"] = interpolate(
-        table.float(),
-        (side, side),
-        net.patch_embed.grid_size,
-        prefix,
-        offset=0.1 if layer_scale and not registers else 0.0,
-        smooth=registers,
-    )
+    how: Resample = "smooth" if registers else "offset" if layer_scale else "plain"
+    grids = (side, side), net.patch_embed.grid_size
+    state["pos_embed"] = resampled(table.float(), *grids, prefix, how)
     _fit(state, own, path, name)
-    return state
+    return state, how
 
 
 def has_class_token(content: dict[str, Any]) -> bool:
