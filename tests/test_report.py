@@ -369,6 +369,20 @@ def test_evaluations_are_kept_beside_those_of_training(run):
     ]
 
 
+def test_runs_are_compared_by_what_they_share(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    mine = {row[0] for row in report.compare([run, other], tmp_path / "a.html").overview}
+    keep(run, "labelled", None, evaluated({"k-NN": (20, 91.0, 1.0)}))
+    compared = report.compare([run, other], tmp_path / "b.html")
+    assert compared.warning == ""  # both have the score of training
+    assert {row[0] for row in compared.overview} == mine
+    keep(other, "labelled", None, evaluated({"k-NN": (20, 92.0, 1.0)}))
+    (row,) = [
+        r for r in report.compare([run, other], tmp_path / "c.html").overview if r[0] == "k-NN %"
+    ]
+    assert [cell[:4] for cell in row[1:]] == ["91.0", "92.0"]
+
+
 def test_an_evaluation_that_is_repeated_takes_its_place(run):
     one, two = {"1 a class": (2, 60.0, 50.0)}, {"k-NN": (20, 70.0, 50.0)}
     keep(run, "labelled", None, evaluated(one))

@@ -1,6 +1,7 @@
 """Runs side by side, in a terminal and as a page."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -103,20 +104,20 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _overview(runs: dict[str, Run]) -> list[list[str]]:
-    columns = [_facts(run) for run in runs.values()]
+    columns = [_facts(run, scores) for run, scores in zip(runs.values(), _chosen(runs.values()))]
     names = list(dict.fromkeys(name for facts in columns for name in facts))
     return [["", *runs], *([name, *(facts.get(name, "–") for facts in columns)] for name in names)]
 
 
-def _facts(run: Run) -> dict[str, str]:
-    """What there is to say of a run, in words."""
+def _facts(run: Run, scores: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """What there is to say of a run and of its chosen scores, in words."""
     about, training = (mapping(run.settings.get(name)) for name in ("backbone", "training"))
     facts = {
         "method": " ".join(_known(run.settings, "method")),
         "encoder": " ".join(_known(about, "name", "size")),
         "doctor": " ".join(_known(run.diagnosis, "verdict")),
     }
-    for name, found in _newest(run).items():
+    for name, found in scores.items():
         score = _of(found, "scores", name)[0]
         value, (low, high) = real(score.get("value")), pair(score.get("interval"))
         facts[f"{name} %"] = f"{value:.1f} ({low:.1f} to {high:.1f})"
@@ -136,13 +137,28 @@ def _known(node: dict[str, Any], *names: str) -> Iterable[str]:
     return (str(node[n]) for n in names if n in node)
 
 
-def _newest(run: Run) -> dict[str, dict[str, Any]]:
-    """Name of each score -> the newest evaluation that has it."""
-    return {
-        str(entry.get("score")): found
-        for found in run.scores
-        for entry in dicts(found.get("scores"))
-    }
+def _chosen(runs: Iterable[Run]) -> list[dict[str, dict[str, Any]]]:
+    """For each run: name of a score -> the newest evaluation of it, on what most runs share."""
+    found: list[dict[str, dict[str, dict[str, Any]]]] = []  # a run: score -> task -> evaluation
+    for run in runs:
+        found.append({})
+        for scores in run.scores:
+            for entry in dicts(scores.get("scores")):
+                tasks = found[-1].setdefault(str(entry.get("score")), {})
+                tasks.pop(_task(entry), None)  # the newest comes last
+                tasks[_task(entry)] = scores
+    shared = Counter((name, t) for one in found for name, tasks in one.items() for t in tasks)
+
+    def best(name: str, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        newest_first = list(reversed(tasks))
+        return tasks[max(newest_first, key=lambda task: shared[name, task])]
+
+    return [{name: best(name, tasks) for name, tasks in one.items()} for one in found]
+
+
+def _task(entry: dict[str, Any]) -> str:
+    """Which images a score is of."""
+    return str(entry.get("protocol")).partition(";")[0]
 
 
 def _of(found: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
@@ -152,13 +168,9 @@ def _of(found: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
 
 def _warning(runs: dict[str, Run]) -> str:
     """Scores of other images, or of other labels, say nothing about each other."""
-    newest = [_newest(run) for run in runs.values()]
-    for name in {name for found in newest for name in found}:
-        tasks = {
-            str(_of(found[name], "scores", name)[0].get("protocol")).partition(";")[0]
-            for found in newest
-            if name in found
-        }
+    chosen = _chosen(runs.values())
+    for name in {name for found in chosen for name in found}:
+        tasks = {_task(_of(found[name], "scores", name)[0]) for found in chosen if name in found}
         if len(tasks) > 1:
             told = " / ".join(sorted(tasks))
             return f"The scores are of different tests ({told}): they cannot be compared."
@@ -188,14 +200,14 @@ def _different(rows: list[list[str]]) -> Section | Missing:
 
 
 def _scores(runs: dict[str, Run]) -> Section | Missing:
-    newest = {run_name: _newest(run) for run_name, run in runs.items()}
-    names = dict.fromkeys(name for found in newest.values() for name in found)
+    chosen = dict(zip(runs, _chosen(runs.values()), strict=True))
+    names = dict.fromkeys(name for found in chosen.values() for name in found)
     if not names:
         return Missing("Scores", "no run was scored")
     parts = []
     for name in names:
         bars, measure = [], "right"
-        for run_name, found in newest.items():
+        for run_name, found in chosen.items():
             if name not in found:
                 continue
             mine, *floors = _of(found[name], "scores", name)
