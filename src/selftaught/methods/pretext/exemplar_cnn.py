@@ -134,7 +134,7 @@ class ExemplarCNN(Method):
         names = [f"copy {i + 1}" for i in range(x.shape[1])]
         return Pictures(
             "Distorted patches, and whether they were known",
-            f"Each row is one patch of an image, distorted. {note}",
+            f"One patch of each image, distorted. {note}",
             dict(zip(names, x.unbind(1))),
             {name: place[i :: x.shape[1]] for i, name in enumerate(names)},
         )
