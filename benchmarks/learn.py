@@ -254,6 +254,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "method": method,
         "train": train,
         "epochs": epochs,
+        "size": arguments.size,
         "loss": [round(v, 4) for v in (losses[0], losses[len(losses) // 2], losses[-1])],
         "nothing_learned": nothing_learned(model, train["batch"]),
         "seconds": round(seconds),
@@ -309,7 +310,7 @@ def markdown(rows: dict[str, Any], data: str) -> str:
     lines += ["", "Presets:", ""]
     for name, row in ordered:
         options = ", ".join(f"{k} {v}" for k, v in (row["method"] | row["train"]).items())
-        lines.append(f"- {name}: {row['epochs']} epochs; {options}")
+        lines.append(f"- {name}: {row['epochs']} epochs at {row['size']} px; {options}")
     return "\n".join(lines) + "\n"
 
 

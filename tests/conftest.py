@@ -1,11 +1,15 @@
-"""Fixtures: the two-process pool, one thread a process, no network."""
+"""Fixtures: the two-process pool, photos, one thread a process, no network."""
 
+import io
 import socket
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import settings
 
+from tests.photos import shipped
 from tests.pool import Pool
 
 # no deadline, as other processes share the machine
@@ -18,6 +22,18 @@ def pool():
     pool = Pool()
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def files() -> list[bytes]:
+    """Twelve photos as they lie in files."""
+    return shipped(12)
+
+
+@pytest.fixture(scope="session")
+def photos(files) -> list[np.ndarray]:
+    """The same, decoded: uint8 [H, W, 3]."""
+    return [np.asarray(PIL.Image.open(io.BytesIO(f)).convert("RGB")) for f in files]
 
 
 @pytest.fixture(autouse=True)

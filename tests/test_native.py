@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import PIL.Image
-import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import torch
@@ -25,35 +24,15 @@ from selftaught.augment.views import DRAWS
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached, estimate
 from selftaught.data.picture import jpeg_size
-from selftaught.demo import PHOTOS
 from selftaught.engine.feed import Views as Feed
 from selftaught.engine.feed import collate, loader
 from selftaught.errors import UserError
+from tests.photos import by_reference
 
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
     assert native.library() is not None, "the native library was not built: is there a compiler?"
-
-
-@pytest.fixture(scope="module")
-def files() -> list[bytes]:
-    rows = pq.read_table(PHOTOS / "train.parquet").column("image").slice(0, 12).to_pylist()
-    return [row["bytes"] if isinstance(row, dict) else row for row in rows]
-
-
-@pytest.fixture(scope="module")
-def photos(files) -> list[np.ndarray]:
-    return [np.asarray(PIL.Image.open(io.BytesIO(f)).convert("RGB")) for f in files]
-
-
-def by_reference(pipeline: Views, images, rngs) -> list[np.ndarray]:
-    """[V][B, C, S, S] from torch's pipeline."""
-    rows = []
-    for image, rng in zip(images, rngs):
-        params = pipeline.draw(rng, *image.shape[:2])
-        rows.append([render.render_view(image, v, p) for v, p in zip(pipeline.views, params)])
-    return [np.stack(view) for view in zip(*rows)]
 
 
 def assert_close(got, want, mean=0.3, share=0.02) -> None:

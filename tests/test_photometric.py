@@ -1,12 +1,9 @@
 """Colours and blur by the batch: what the reference makes, in every pipeline that can be split."""
 
-import io
 import pickle
 from dataclasses import replace
 
 import numpy as np
-import PIL.Image
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import default_collate
@@ -15,25 +12,14 @@ from selftaught import augment
 from selftaught.augment import Raw, View, Views, develop, native, photometric, render
 from selftaught.augment.batch import Rngs
 from selftaught.data import open_data
-from selftaught.demo import PHOTOS
 from selftaught.engine import colours
 from selftaught.engine.colours import Costs
 from selftaught.engine.feed import Views as Feed
 from selftaught.engine.feed import collate, loader
 from selftaught.errors import UserError
 from tests.cases import CASES
+from tests.photos import by_reference
 from tests.test_engine import Killed, curve, killed_after, make, train
-
-
-@pytest.fixture(scope="module")
-def files() -> list[bytes]:
-    rows = pq.read_table(PHOTOS / "train.parquet").column("image").slice(0, 12).to_pylist()
-    return [row["bytes"] if isinstance(row, dict) else row for row in rows]
-
-
-@pytest.fixture(scope="module")
-def photos(files) -> list[np.ndarray]:
-    return [np.asarray(PIL.Image.open(io.BytesIO(f)).convert("RGB")) for f in files]
 
 
 @pytest.fixture(params=["native", "reference"])
@@ -44,15 +30,6 @@ def engine(request, monkeypatch) -> str:
     else:
         assert native.library() is not None
     return request.param
-
-
-def by_reference(pipeline: Views, images, rngs) -> list[np.ndarray]:
-    """[V][B, C, S, S] from torch's pipeline, one view at a time."""
-    rows = []
-    for image, rng in zip(images, rngs):
-        params = pipeline.draw(rng, *image.shape[:2])
-        rows.append([render.render_view(image, v, p) for v, p in zip(pipeline.views, params)])
-    return [np.stack(view) for view in zip(*rows)]
 
 
 def off(got, want) -> np.ndarray:

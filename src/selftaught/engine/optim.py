@@ -71,7 +71,26 @@ class Plan:
             group["weight_decay"] = decay if group["decayed"] else 0.0
 
 
-class LARS(torch.optim.Optimizer):
+class _ByGroup(torch.optim.Optimizer):
+    """An optimizer that updates the weights of a group together."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if weights:
+                self._update(group, weights, [p.grad for p in weights])
+        return loss
+
+    def _update(self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]) -> None:
+        raise NotImplementedError
+
+
+class LARS(_ByGroup):
     """Layer-wise adaptive rates (You et al., 2017), in the four forms that papers' code has.
 
     With w a weight, g its gradient, m its momentum:
@@ -109,18 +128,6 @@ class LARS(torch.optim.Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta}
         super().__init__(params, {**defaults, "adapt": True})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if weights:
-                self._update(group, weights, [p.grad for p in weights])
-        return loss
-
     def _update(self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]) -> None:
         lr, decay, eta = group["lr"], group["weight_decay"], group["eta"]
         adapt = group["adapt"]
@@ -149,7 +156,7 @@ class LARS(torch.optim.Optimizer):
         torch._foreach_add_(weights, moments, alpha=-lr)
 
 
-class BertAdamW(torch.optim.Optimizer):
+class BertAdamW(_ByGroup):
     """AdamW as BERT's code has it (Devlin et al., 2019): without bias correction.
 
     m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= lr (m / (sqrt(v) + eps) + decay w)
@@ -177,31 +184,20 @@ class BertAdamW(torch.optim.Optimizer):
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if not weights:
-                continue
-            grads = [p.grad for p in weights]
-            for w in weights:
-                if not self.state[w]:
-                    self.state[w].update(mean=torch.zeros_like(w), square=torch.zeros_like(w))
-            means = [self.state[w]["mean"] for w in weights]
-            squares = [self.state[w]["square"] for w in weights]
-            first, second = group["betas"]
-            torch._foreach_lerp_(means, grads, 1 - first)
-            torch._foreach_mul_(squares, second)
-            torch._foreach_addcmul_(squares, grads, grads, 1 - second)
-            deviations = list(torch._foreach_sqrt(squares))
-            torch._foreach_add_(deviations, group["eps"])
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_addcdiv_(weights, means, deviations, -group["lr"])
-        return loss
+    def _update(self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]) -> None:
+        for w in weights:
+            if not self.state[w]:
+                self.state[w].update(mean=torch.zeros_like(w), square=torch.zeros_like(w))
+        means = [self.state[w]["mean"] for w in weights]
+        squares = [self.state[w]["square"] for w in weights]
+        first, second = group["betas"]
+        torch._foreach_lerp_(means, grads, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - second)
+        deviations = list(torch._foreach_sqrt(squares))
+        torch._foreach_add_(deviations, group["eps"])
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_addcdiv_(weights, means, deviations, -group["lr"])
 
 
 def _norms(tensors: list[Tensor]) -> Tensor:

@@ -1,0 +1,22 @@
+"""The photos that are shipped, and what the reference pipeline makes of images."""
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from selftaught.augment import Views, render
+from selftaught.demo import PHOTOS
+
+
+def shipped(count: int) -> list[bytes]:
+    """The first photos for training, as they lie in files."""
+    rows = pq.read_table(PHOTOS / "train.parquet").column("image").slice(0, count).to_pylist()
+    return [row["bytes"] if isinstance(row, dict) else row for row in rows]
+
+
+def by_reference(pipeline: Views, images, rngs) -> list[np.ndarray]:
+    """[V][B, C, S, S] from torch's pipeline, one view at a time."""
+    rows = []
+    for image, rng in zip(images, rngs):
+        params = pipeline.draw(rng, *image.shape[:2])
+        rows.append([render.render_view(image, v, p) for v, p in zip(pipeline.views, params)])
+    return [np.stack(view) for view in zip(*rows)]
