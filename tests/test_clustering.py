@@ -80,7 +80,23 @@ def test_each_epoch_of_deepcluster_draws_anew_and_repeats_with_its_seed():
     assert not torch.equal(first, second)
 
 
+def test_clusters_and_classifier_live_for_as_many_epochs_as_asked():
+    method = DeepCluster(flat(), samples=30, clusters=3, reassign=2)
+    kept = []
+    for _ in range(4):
+        order = method.on_epoch(Corpus())
+        kept.append((method.classifier.weight.clone(), method.assignment.clone(), method.reset))
+        assert len(order) == 30
+    for one, two in ((0, 1), (2, 3)):
+        assert torch.equal(kept[one][0], kept[two][0])
+        assert torch.equal(kept[one][1], kept[two][1])
+    assert not torch.equal(kept[1][0], kept[2][0])
+    assert [reset for _, _, reset in kept] == [("classifier",), (), ("classifier",), ()]
+
+
 def test_deepcluster_says_what_it_needs():
+    with pytest.raises(UserError, match="reassign=0"):
+        DeepCluster(flat(), samples=30, clusters=3, reassign=0)
     with pytest.raises(UserError, match=r"500 images into 10000 clusters.*clusters=5$"):
         DeepCluster(flat(), samples=500)
     with pytest.raises(UserError, match=r"made for 20 images and got 30.*samples=30"):

@@ -178,8 +178,8 @@ class Method(nn.Module, ABC):
     with_masks: ClassVar[bool] = False
     """Whether pipelines are handed [H, W, C + 1]: the mask of the image is the last channel."""
 
-    reset: ClassVar[tuple[str, ...]] = ()
-    """Names of submodules that `on_epoch` makes anew; the engine drops their optimizer state."""
+    reset: tuple[str, ...] = ()
+    """Names of submodules that `on_epoch` has made anew; the engine drops their optimizer state."""
 
     anatomy: ClassVar[Anatomy] = Anatomy()
     """What is what among the submodules, for the doctor."""

@@ -17,9 +17,10 @@ from selftaught.search import kmeans, whiten
 class DeepCluster(Method):
     """Classify images into the clusters that k-means found in their features before the epoch.
 
-    Each epoch has new clusters, a new classifier, and an order that shows all clusters equally
-    often. (The paper's code trains the classifier without momentum; here it has the network's,
-    which starts from nothing each epoch.)
+    Each epoch (every `reassign`) has new clusters and a new classifier, and each one an order that
+    shows all clusters equally often. A new classifier takes hundreds of steps to learn: where an
+    epoch has fewer, let clusters live longer. (The paper's code trains the classifier without
+    momentum; here it has the network's, which starts from nothing with it.)
 
     Args:
         backbone: image encoder.
@@ -27,6 +28,7 @@ class DeepCluster(Method):
         clusters: number of pseudo-classes; the paper has 130 images a cluster.
         whitened: width that the features are reduced to before k-means.
         iterations: of k-means.
+        reassign: epochs that clusters live.
         sobel: whether the network sees edges instead of colours, as the paper's AlexNet does.
         scale: area of the crops, as fractions of the image.
     """
@@ -44,6 +46,7 @@ class DeepCluster(Method):
         clusters: int = 10000,
         whitened: int = 256,
         iterations: int = 20,
+        reassign: int = 1,
         sobel: bool = False,
         scale: tuple[float, float] = (0.08, 1.0),
     ):
@@ -53,16 +56,21 @@ class DeepCluster(Method):
                 f"deepcluster cannot sort {samples} images into {clusters} clusters; ask for fewer "
                 f"clusters than images, such as clusters={max(2, samples // 100)}"
             )
+        if reassign < 1:
+            raise UserError(f"clusters live for 1 epoch at least, got reassign={reassign}")
         self.backbone, self.samples, self.clusters = backbone, samples, clusters
-        self.whitened, self.iterations = whitened, iterations
+        self.whitened, self.iterations, self.reassign = whitened, iterations, reassign
         self.sobel, self.scale = sobel, scale
         if sobel:
             backbone.see_edges()
         self.classifier = nn.Linear(backbone.dim, clusters)
         self.register_buffer("assignment", torch.arange(samples) % clusters)
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
 
     assignment: Tensor
     """[samples] cluster of each image; arbitrary before the first epoch."""
+    epoch: Tensor
+    """[] how many have begun."""
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
         return (Trivial(math.log(self.clusters), f"ln {self.clusters}, guessing clusters"),)
@@ -71,7 +79,7 @@ class DeepCluster(Method):
         return augment.crop(size, self.scale, interpolation="bilinear")
 
     def on_epoch(self, corpus: Corpus) -> Tensor:
-        """Cluster anew; returns the indices of the epoch's images, in order."""
+        """Cluster anew where it is time; returns the indices of the epoch's images, in order."""
         if len(corpus) != self.samples:
             raise UserError(
                 f"this deepcluster was made for {self.samples} images and got {len(corpus)}; "
@@ -80,15 +88,23 @@ class DeepCluster(Method):
         device = self.assignment.device
         # all processes draw alike: from process 0's generator
         seed = int(dist.from_first(torch.randint(2**62, (1,)).to(device)))
+        generator = torch.Generator().manual_seed(seed)
+        due = int(self.epoch) % self.reassign == 0
+        self.reset = ("classifier",) if due else ()
+        if due:
+            self._cluster(corpus, seed, generator)
+        self.epoch += 1
+        return balanced(self.assignment.cpu(), generator)
+
+    def _cluster(self, corpus: Corpus, seed: int, generator: torch.Generator) -> None:
+        device = self.assignment.device
         features = F.normalize(whiten(corpus.embed(self.backbone), self.whitened), dim=1).to(device)
         found = kmeans(features, self.clusters, self.iterations, seed, init="random")
         self.assignment.copy_(dist.from_first(found.assignment))
-        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             weight = torch.randn(self.classifier.weight.shape, generator=generator) * 0.01
             self.classifier.weight.copy_(weight)
             self.classifier.bias.zero_()
-        return balanced(self.assignment.cpu(), generator)
 
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, H, W]."""
