@@ -22,6 +22,8 @@ class Flat(nn.Module):
 
     dim = 3
     channels = 3
+    weights = None
+    resample = "plain"
 
     def __init__(self) -> None:
         super().__init__()
