@@ -393,7 +393,7 @@ def test_a_dataset_without_a_single_image_is_an_error(tmp_path, capsys):
         (tmp_path / f"{i}.jpg").write_text("no image")
     for more in ([], ["--max-bad", "1"]):
         assert main(words(TARGET, tmp_path, tmp_path / "run", "--overwrite", *more)) == 3
-        assert "cannot be read" in capsys.readouterr().err
+        assert "100 of 100 images looked at cannot be used" in capsys.readouterr().err
 
 
 # wrong words --------------------------------------------------------------------------------------
