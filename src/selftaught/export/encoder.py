@@ -208,7 +208,8 @@ def _timm_code(encoder: Image, weights: Path) -> str | None:
     try:
         _check_same(encoder, plain_timm(encoder).build(load_file(weights)))
     except (TypeError, RuntimeError, AssertionError, TrainingError) as error:
-        log.warning("plain timm cannot load this %s, selftaught can (%s)", encoder.name, error)
+        why = str(error).partition("\n")[0].rstrip(":")  # torch goes on with every tensor's name
+        log.warning("plain timm cannot load this %s, selftaught can (%s)", encoder.name, why)
         return None
     return timm_code(encoder)
 
