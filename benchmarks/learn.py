@@ -130,7 +130,8 @@ PRESETS = {
     "seer": Preset(
         {**SMALL, **FEW, "hidden": (256,), "prototypes": 128, "epsilon": 0.01, "blur": 0.0}
     ),
-    "deepcluster": Preset({"clusters": 100, "whitened": 64}),
+    # a new classifier each epoch of 48 or 156 steps learns nothing of its clusters
+    "deepcluster": Preset({"clusters": 100, "whitened": 64, "reassign": 5}, {"lr": 5e-4}),
     "exemplar_cnn": Preset({"surrogates": 2000, "patch": 1.0}, {"lr": 1e-3}),
     "rotation": Preset({}, {"lr": 1e-3}),
     "distortion": Preset({}, {"lr": 1e-3}),
