@@ -149,10 +149,8 @@ def run(name: str, data: Data, arguments: argparse.Namespace, runs: Path) -> dic
     method, train, net = learn.settings(name, arguments.size)
     if "queue" in method:  # an image must not meet itself there
         method["queue"] = min(method["queue"], len(data.samples) // 2)
-    for item in arguments.set:
-        key, _, value = item.partition("=")
-        (method if key in methods.signature(name) else train)[key] = json.loads(value)
-    epochs = epochs_of(len(data.samples), train["batch"], arguments.samples)
+    learn.override(name, arguments.set, method, train)
+    epochs = learn.epochs_of(len(data.samples), train["batch"], arguments.samples)
     image = {"name": net, "size": arguments.size}
     model = assemble(name, image, method, data.samples, arguments.seed)
     spent = fit(model, data, runs / name, epochs, arguments, train)
@@ -186,12 +184,10 @@ def stego(data: Data, arguments: argparse.Namespace, runs: Path) -> dict[str, An
     classes = sorted(known - set(data.ignore))
     method: dict[str, Any] = {"clusters": len(classes), "dim": 70}
     train: dict[str, Any] = {"batch": 32}
-    for item in arguments.set:
-        key, _, value = item.partition("=")
-        (method if key in methods.signature("stego") else train)[key] = json.loads(value)
+    learn.override("stego", arguments.set, method, train)
     torch.manual_seed(arguments.seed)
     model = methods.find("stego")(encoder, samples=len(data.samples), **method)
-    epochs = epochs_of(len(data.samples), train["batch"], arguments.samples)
+    epochs = learn.epochs_of(len(data.samples), train["batch"], arguments.samples)
     spent = fit(model, data, runs / "stego", epochs, arguments, train)
     model.eval()
     found = []
@@ -215,10 +211,6 @@ def stego(data: Data, arguments: argparse.Namespace, runs: Path) -> dict[str, An
         "margins": {score.name: [round(v, 1) for v in (points, points - half, points + half)]},
         "protocols": [score.protocol],
     }
-
-
-def epochs_of(images: int, batch: int, samples: int) -> int:
-    return max(1, round(samples / (images // batch * batch)))
 
 
 def fit(

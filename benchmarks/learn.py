@@ -215,23 +215,32 @@ def settings(name: str, size: int) -> tuple[dict[str, Any], dict[str, Any], str]
     return kept, COMMON | preset.train, preset.net
 
 
+def override(name: str, items: list[str], method: dict[str, Any], train: dict[str, Any]) -> None:
+    """Put each KEY=JSON of `items` where it belongs; lists as tuples, as constructors want them."""
+    for item in items:
+        key, _, value = item.partition("=")
+        read = json.loads(value)
+        part = method if key in methods.signature(name) else train
+        part[key] = tuple(read) if isinstance(read, list) else read
+
+
+def epochs_of(images: int, batch: int, samples: int) -> int:
+    """Whose steps show `samples` images, of `images` that there are."""
+    return max(1, round(samples / (images // batch * batch)))
+
+
 def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     method, train, net = settings(name, arguments.size)
-    for item in arguments.set:
-        key, _, value = item.partition("=")
-        if key == "net":
-            net = value
-        else:
-            read = json.loads(value)
-            part = method if key in methods.signature(name) else train
-            part[key] = tuple(read) if isinstance(read, list) else read
+    nets = [item for item in arguments.set if item.startswith("net=")]
+    net = nets[-1].partition("=")[2] if nets else net
+    override(name, [item for item in arguments.set if item not in nets], method, train)
     torch.set_num_threads(arguments.threads)
     samples, held = open_data(arguments.train), open_data(arguments.test)
     if arguments.rows:
         file, _, rows = arguments.rows.rpartition(":")
         samples = select(samples, np.load(file)[rows])
     bank = open_data(arguments.bank) if arguments.bank else samples
-    epochs = max(1, round(arguments.samples / (len(samples) // train["batch"] * train["batch"])))
+    epochs = epochs_of(len(samples), train["batch"], arguments.samples)
     model = assemble(name, {"name": net, "size": arguments.size}, method, samples, arguments.seed)
     begun, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as out:
