@@ -1,6 +1,6 @@
 """Modules that methods are built of."""
 
-from .heads import Prototypes, each_cell, mlp, prototype_head, simclr_head
+from .heads import Prototypes, each_cell, mlp, projected_cells, prototype_head, simclr_head
 from .memory import Memory
 from .multicrop import each_size
 from .norm import SyncBatchNorm, synchronize
@@ -17,6 +17,7 @@ __all__ = [
     "ema",
     "frozen_copy",
     "mlp",
+    "projected_cells",
     "prototype_head",
     "simclr_head",
     "synchronize",

@@ -1,6 +1,8 @@
 """Heads: from a representation to the space of a loss."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,13 @@ def mlp(
 def each_cell(head: nn.Module, cells: Tensor) -> Tensor:
     """[B, N, D] -> [B, N, K], by a head that takes rows [B * N, D]."""
     return head(cells.flatten(0, 1)).unflatten(0, cells.shape[:2])
+
+
+def projected_cells(net: Sequence[Any], x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Images [B, C, H, W] -> cells [B, N, K], and their grid, by a backbone and its projector."""
+    backbone, projector = net
+    found = backbone.features(x)
+    return each_cell(projector, found.local), found.grid
 
 
 def simclr_head(*dims: int) -> nn.Sequential:

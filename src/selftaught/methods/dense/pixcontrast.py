@@ -11,7 +11,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import each_cell, ema, frozen_copy, mlp
+from selftaught.parts import ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
 from selftaught.schedule import cosine
 
@@ -73,9 +73,9 @@ class PixContrast(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: two [B, C, H, W]; their corners [B, 2, 4]."""
         (x1, x2), corners = batch.views
-        q1, q2 = (cells(self.online, x)[0] for x in (x1, x2))
+        q1, q2 = (projected_cells(self.online, x)[0] for x in (x1, x2))
         with torch.no_grad():
-            (k1, grid), (k2, _) = (cells(self.target, x) for x in (x1, x2))
+            (k1, grid), (k2, _) = (projected_cells(self.target, x) for x in (x1, x2))
         same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
         one = contrast(q1, k2, same, self.temperature)
         other = contrast(q2, k1, same.mT, self.temperature)
@@ -83,7 +83,7 @@ class PixContrast(Method):
 
     def pictures(self, batch: Batch) -> Pictures:
         (x1, x2), corners = batch.views
-        (q1, grid), (k2, _) = cells(self.online, x1), cells(self.target, x2)
+        (q1, grid), (k2, _) = projected_cells(self.online, x1), projected_cells(self.target, x2)
         mean, std = self.backbone.mean, self.backbone.std
         found = matches((x1, x2), (q1, k2), grid, mean, std)
         same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
@@ -97,13 +97,6 @@ class PixContrast(Method):
 
     def after_step(self) -> None:
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
-
-
-def cells(net: nn.ModuleList, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """[B, C, H, W] -> projected cells [B, N, dim], and their grid."""
-    backbone, projector = net
-    found = backbone.features(x)
-    return each_cell(projector, found.local), found.grid
 
 
 @full_precision

@@ -10,7 +10,7 @@ from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import each_cell, ema, frozen_copy, mlp
+from selftaught.parts import each_cell, ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
 from selftaught.schedule import cosine
 
@@ -85,18 +85,18 @@ class PixPro(Method):
         (x1, x2), corners = batch.views
         p1, p2 = (self.predict(x) for x in (x1, x2))
         with torch.no_grad():
-            (z1, grid), (z2, _) = (cells(self.target, x) for x in (x1, x2))
+            (z1, grid), (z2, _) = (projected_cells(self.target, x) for x in (x1, x2))
         same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
         return regression(p1, z2, same) + regression(p2, z1, same.mT)
 
     def predict(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, N, dim]."""
-        z, _ = cells(self.online, x)
+        z, _ = projected_cells(self.online, x)
         return propagate(z, each_cell(self.value, z), self.power, self.clamp)
 
     def pictures(self, batch: Batch) -> Pictures:
         (x1, x2), corners = batch.views
-        p1, (z2, grid) = self.predict(x1), cells(self.target, x2)
+        p1, (z2, grid) = self.predict(x1), projected_cells(self.target, x2)
         mean, std = self.backbone.mean, self.backbone.std
         found = matches((x1, x2), (p1, z2), grid, mean, std)
         same = near(corners[:, 0], corners[:, 1], grid, self.ratio)
@@ -111,13 +111,6 @@ class PixPro(Method):
 
     def after_step(self) -> None:
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
-
-
-def cells(net: nn.ModuleList, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """[B, C, H, W] -> projected cells [B, N, dim], and their grid."""
-    backbone, projector = net
-    found = backbone.features(x)
-    return each_cell(projector, found.local), found.grid
 
 
 @full_precision
