@@ -156,6 +156,11 @@ class Anatomy(NamedTuple):
     frozen: bool = False
 
 
+def terms_of(loss: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `Method.loss` gave, by name: a scalar is the one term `loss`."""
+    return loss if isinstance(loss, dict) else {"loss": loss}
+
+
 class Method(nn.Module, ABC):
     """A self-supervised objective: sample -> views -> loss. Nothing else.
 
@@ -210,8 +215,8 @@ class Method(nn.Module, ABC):
         total = mixed.new_zeros(())
         for images, weight in ((mixed, share), (mixed.flip(0), 1 - share)):
             views = [images, *batch.views[1:]]
-            terms = type(self).loss(self, batch._replace(views=views))
-            total = total + weight * (sum(terms.values()) if isinstance(terms, dict) else terms)
+            terms = terms_of(type(self).loss(self, batch._replace(views=views)))
+            total = total + weight * sum(terms.values())
         return total
 
     @property

@@ -31,7 +31,7 @@ from selftaught.engine.memory import keep_freed
 from selftaught.engine.progress import Progress
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError
-from selftaught.method import Batch, Method, Recipe
+from selftaught.method import Batch, Method, Recipe, terms_of
 
 log = logging.getLogger("selftaught")
 
@@ -202,9 +202,7 @@ class Loop:
                 if self.doctor and part == self.accumulate - 1:
                     self.doctor.listen(batch.views)
                 with self.fabric.autocast():  # which on one device Fabric leaves to us
-                    parts = self.module.loss(batch)
-                if isinstance(parts, Tensor):
-                    parts = {"loss": parts}
+                    parts = terms_of(self.module.loss(batch))
                 loss = sum(parts.values()) / self.accumulate
                 self._check(loss, batch)
                 self.fabric.backward(loss)
@@ -221,8 +219,7 @@ class Loop:
             self.doctor.listen(batch.views)
         with self.fabric.no_backward_sync(self.module):
             with self.cache.recording(), self.fabric.autocast():
-                terms = self.module.loss(batch)
-            terms = {"loss": terms} if isinstance(terms, Tensor) else terms
+                terms = terms_of(self.module.loss(batch))
             loss = torch.stack(list(terms.values())).sum()
             self._check(loss, batch)
             self.fabric.backward(loss)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method
+from selftaught.method import Batch, Method, terms_of
 
 
 class Mixed(NamedTuple):
@@ -77,9 +77,7 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
                 f"{type(method).__name__} changes its weights while it computes its loss, so it "
                 "cannot be computed of mixtures too: leave out --unmix"
             )
-        terms = type(method).loss(method, batch)
-        terms = {"loss": terms} if isinstance(terms, Tensor) else terms
-        return {**terms, "mixed": extra}
+        return {**terms_of(type(method).loss(method, batch)), "mixed": extra}
 
     return MethodType(loss, method)  # which is what Fabric takes for a method
 
