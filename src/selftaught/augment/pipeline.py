@@ -1,8 +1,8 @@
 """The contract of a pipeline, the randomness of a sample, and the adaptor for plain torch users."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import PIL.Image
@@ -63,6 +63,18 @@ class Pipeline(ABC):
     def transform(self, seed: int = 0) -> "Transform":
         """This pipeline as the `transform` of a torchvision-style dataset (see `Transform`)."""
         return Transform(self, seed)
+
+
+@dataclass(frozen=True)
+class Around(Pipeline):
+    """Declared views, with something beside them that does not look at finished pixels."""
+
+    views: Any
+
+    def split(self) -> Self | None:
+        """With colours and blur of the views left to the device, or None where there are none."""
+        views = self.views.split()
+        return None if views is None else replace(self, views=views)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from selftaught.augment import native, photometric
-from selftaught.augment.pipeline import Pipeline, check_image
+from selftaught.augment.pipeline import Around, Pipeline, check_image
 from selftaught.augment.render import LONGEST, render_plain, render_view, tell_of_colours
 from selftaught.errors import UserError
 
@@ -292,15 +292,10 @@ class Views(Pipeline):
 
 
 @dataclass(frozen=True)
-class Cornered(Pipeline):
+class Cornered(Around):
     """Declared views, and where the corners of each came from (`Params.corners`)."""
 
     views: Views
-
-    def split(self) -> "Cornered | None":
-        """With colours and blur left to `photometric.develop`, or None where there are none."""
-        views = self.views.split()
-        return None if views is None else replace(self, views=views)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make the views of `image`, uint8 [H, W, C], and a float32 array [V, 4].

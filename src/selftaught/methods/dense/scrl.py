@@ -1,6 +1,6 @@
 """SCRL (Roh et al., 2021), https://arxiv.org/abs/2103.06122."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from selftaught import augment
-from selftaught.augment.pipeline import check_image
+from selftaught.augment.pipeline import Around, check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
@@ -246,16 +246,11 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Boxed(augment.Pipeline):
+class Boxed(Around):
     """Two views of an image, and boxes [2, K, 4] of the same parts in both, in pixels."""
 
     views: augment.Views
     boxes: Boxes
-
-    def split(self) -> "Boxed | None":
-        """With colours and blur left to the device, or None where there are none."""
-        views = self.views.split()
-        return None if views is None else replace(self, views=views)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make both from `image`, uint8 [H, W, C]; boxes as float32.

@@ -1,7 +1,7 @@
 """iBOT (Zhou et al., 2022), https://arxiv.org/abs/2111.07832."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
+from selftaught.augment.pipeline import Around
 from selftaught.backbones import Image
 from selftaught.backbones.depth import without_drop_path
 from selftaught.errors import UserError
@@ -251,24 +252,19 @@ def patch_scores(head: nn.Sequential, last: Prototypes | None, tokens: Tensor) -
 
 
 @dataclass(frozen=True)
-class Hiding(augment.Pipeline):
+class Hiding(Around):
     """Views, and which patches of the two global ones the student must not see: bool [2, N].
 
     Drawn here, not in the loss, masks are alike for any number of workers and processes.
     """
 
-    crops: augment.Views
+    views: augment.Views
     grid: Grid
     ratios: tuple[float, ...]
     spreads: tuple[float, ...]
     single: bool
 
-    def split(self) -> "Hiding | None":
-        """With colours and blur left to the device, or None where there are none."""
-        crops = self.crops.split()
-        return None if crops is None else replace(self, crops=crops)
-
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
-        views = self.crops(image, rng)
+        views = self.views(image, rng)
         draw = (by_ratio(rng, self.grid, self.ratios, self.spreads, self.single) for _ in range(2))
         return views, np.stack([hidden.reshape(-1) for hidden in draw])
