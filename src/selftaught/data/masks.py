@@ -10,6 +10,7 @@ from PIL import Image
 from selftaught.data.decode import BadSample
 from selftaught.data.files import FileSource
 from selftaught.data.opening import open_data
+from selftaught.data.picture import Ready
 from selftaught.data.selection import Selected, select
 from selftaught.data.source import Raw, Samples
 from selftaught.errors import UserError
@@ -50,18 +51,6 @@ class Masks:
 
 
 @final
-class Stack:
-    """An image with its mask as one more channel."""
-
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-
-    def read(self) -> tuple[np.ndarray, int]:
-        """Both, uint8 [H, W, C + 1], and their scale, 1."""
-        return self.pixels, 1
-
-
-@final
 class Masked:
     """Images with their masks; for pipelines that take both as one array."""
 
@@ -72,8 +61,8 @@ class Masked:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def open(self, i: int) -> Stack:
-        """Image `i` and its mask; BadSample where one cannot be read, or they do not fit."""
+    def open(self, i: int) -> Ready:
+        """Image `i`, its mask as one more channel; BadSample if one is bad, or both do not fit."""
         image, mask, name = self.samples.read(i), self.masks.read(i), self.masks.name(i)
         if mask.shape != image.shape[:2]:
             raise BadSample(
@@ -85,7 +74,7 @@ class Masked:
                 f"its mask {name} has values from {mask.min()} to {mask.max()}; what is learned "
                 "from goes from 0 to 255"
             )
-        return Stack(np.concatenate([image, mask.astype(np.uint8)[..., None]], 2))
+        return Ready(np.concatenate([image, mask.astype(np.uint8)[..., None]], 2))
 
 
 def open_masks(source: Any, samples: Samples, masks: str | None = None) -> Masks:

@@ -3,23 +3,10 @@
 from pathlib import PurePath
 from typing import final
 
-import numpy as np
-
+from selftaught.data.picture import Ready
 from selftaught.data.selection import select
 from selftaught.data.source import Samples, digest
 from selftaught.errors import UserError
-
-
-@final
-class Both:
-    """One thing as two pictures."""
-
-    def __init__(self, first: np.ndarray, second: np.ndarray):
-        self.pixels = first, second
-
-    def read(self) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-        """The two pictures, uint8 [H, W, C] of any size each, and their scale, 1."""
-        return self.pixels, 1
 
 
 @final
@@ -37,9 +24,9 @@ class Paired:
     def fingerprint(self) -> str:
         return digest(self.first.fingerprint, self.second.fingerprint)
 
-    def open(self, i: int) -> Both:
+    def open(self, i: int) -> Ready:
         """Both pictures of thing `i`; BadSample where one of them cannot be read."""
-        return Both(self.first.read(i), self.second.read(i))
+        return Ready((self.first.read(i), self.second.read(i)))
 
 
 def pair(first: Samples, second: Samples) -> Paired:

@@ -7,7 +7,7 @@ refuses, is `decode`'s business.
 
 import struct
 import threading
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import simplejpeg
@@ -83,6 +83,18 @@ class Picture:
         except ValueError:  # damaged or cut short: `decode` says how, or keeps what there is
             return None
         return pixels if pixels.shape == (height, width, 3) else None
+
+
+@final
+class Ready:
+    """A sample that is there already: pixels of one picture, or of several in a tuple."""
+
+    def __init__(self, pixels: Any):
+        self.pixels = pixels
+
+    def read(self) -> tuple[Any, int]:
+        """The pixels, uint8 [H, W, C] each, and their scale, 1."""
+        return self.pixels, 1
 
 
 @final
