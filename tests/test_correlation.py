@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from selftaught import pretrain
 from selftaught.augment import View, Views, sample_rng
 from selftaught.augment.twofold import Halves
 from selftaught.backbones import Image
@@ -54,6 +55,14 @@ def test_w_mse_whitens_each_group_of_each_view(count):
     torch.testing.assert_close(white.mT.cov(), torch.eye(3), rtol=1e-4, atol=1e-4)
     same = views[0].detach()
     assert method.compare(torch.stack([same] * count)) == pytest.approx(0, abs=1e-5)
+
+
+def test_time_is_estimated_on_as_many_images_as_whitening_needs(photos, tmp_path):
+    """Eight images, which do for other methods, cannot be whitened in eight dimensions."""
+    method = WMSE(tiny(), hidden=16, dim=8, group=None)
+    data = photos * 2
+    pretrain(method, data, tmp_path / "run", epochs=1, batch=16, workers=0, evaluate=False)
+    assert (tmp_path / "run" / "encoder.safetensors").exists()
 
 
 def test_whitening_says_what_it_needs():

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from selftaught.method import Batch, Method
 
 PROBE = 8
-"""Images in the small batch."""
+"""Images in the small batch, unless a method compares more at least."""
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 PEAK |= {"4090": 165e12, "3090": 71e12, "V100": 125e12, "T4": 65e12, "A10G": 70e12}

@@ -746,10 +746,11 @@ def _estimate(
 ) -> Estimate:
     """Measure a few images on a copy; every generator is left as it was."""
     before = random_state(fabric.device)
+    count = max(PROBE, method.min_batch)
     _readable(views, 0)  # the first one loads libraries and opens files
     begun = time.perf_counter()
-    items = [_readable(views, i % len(views.samples)) for i in range(PROBE)]
-    each = (time.perf_counter() - begun) / PROBE
+    items = [_readable(views, i % len(views.samples)) for i in range(count)]
+    each = (time.perf_counter() - begun) / count
     item, samples = collate(items), views.samples
     moved, index = fabric.to_device((item.views, item.index))
     label = torch.from_numpy(samples.labels)[item.index] if method.supervised else None
