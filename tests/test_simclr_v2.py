@@ -7,7 +7,8 @@ import torch
 from PIL import Image as Picture
 
 from selftaught import cli
-from selftaught.engine.restore import begin_with, restored
+from selftaught.engine.build import restored
+from selftaught.engine.restore import begin_with
 from selftaught.errors import UserError
 from tests.cases import CASES
 from tests.test_engine import labelled, photos, train
@@ -79,8 +80,8 @@ def test_slow_copies_begin_where_what_they_follow_does(tmp_path):
     ("words", "message"),
     [
         (["distill"], "name its folder with --teacher"),
-        (["distill", "--teacher", "nowhere"], "nowhere is not a run"),
-        (["simclr_v2_finetune", "--start", "nowhere"], "nowhere is not a run"),
+        (["distill", "--teacher", "nowhere"], "nowhere holds no run"),
+        (["simclr_v2_finetune", "--start", "nowhere"], "nowhere holds no run"),
         (["simclr_v2_finetune", "--kept", "-1"], "from 0 on, got -1"),
     ],
 )

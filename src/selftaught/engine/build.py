@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 import selftaught
-from selftaught import methods
+from selftaught import config, methods
 from selftaught.backbones import Image
 from selftaught.backbones import image as image_module
-from selftaught.engine.restore import restored
+from selftaught.engine.folder import settings_of
+from selftaught.engine.restore import state_of
 from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS
 from selftaught.method import Method
 from selftaught.signature import Signature, read_class
 
@@ -50,7 +52,8 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
         name: of the method.
         image: parameters of the backbone; `name` and `size` may be absent.
         options: parameters of the method.
-        samples: the dataset, for its length and the size of its images.
+        samples: the dataset, for its length and the size of its images; None where `image` and
+            `options` have all that it would tell.
         seed: of the initial weights.
     """
     signature = methods.signature(name)
@@ -59,18 +62,49 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
     given.setdefault("name", kind.default_backbone)
     if given.get("size") is None:
         given["size"] = fitting_size(samples)
-    torch.manual_seed(seed)
-    encoder = Image(**given)
-    if "samples" in signature:
+    if "samples" in signature and "samples" not in options:
         options = {"samples": len(samples)} | options
-    if "classes" in signature:
+    if "classes" in signature and "classes" not in options:
         options = {"classes": count_classes(samples, name)} | options
     if "network" in signature:
         teacher = Path(options.get("teacher") or "")
         if teacher == Path():
             raise UserError(f"{name} learns from another run: name its folder with --teacher")
         options = {"network": restored(teacher)} | options
+    torch.manual_seed(seed)
+    encoder = Image(**given)
     return kind(encoder, **options)
+
+
+def restored(run: str | Path) -> Method:
+    """The method that was trained in the folder `run`, as its newest checkpoint has it.
+
+    Raises:
+        UserError: there is no such run, it has no checkpoint, or its method has changed.
+    """
+    asked, state = asked_of(Path(run)), state_of(Path(run))
+    if "network" in methods.signature(asked["method"]):
+        raise UserError(
+            f"{run} was itself taught by another network; give the run of its teacher, "
+            f"{asked['options'].get('teacher')}"
+        )
+    # The weights that it began with are not needed, and their file may have gone.
+    backbone = {**asked["backbone"], "weights": None, "pretrained": False}
+    method = assemble(asked["method"], backbone, asked["options"], None, seed=0)
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint in {run} does not fit its {SETTINGS}: {error}") from error
+    return method
+
+
+def asked_of(run: Path) -> dict[str, Any]:
+    """The settings of a run folder, those included that its data gave."""
+    settings = settings_of(run)
+    written = config.load(settings)
+    asked = config.validate(written, settings)
+    asked["options"] |= {k: v for k, v in written["options"].items() if k in config.FILLED}
+    return asked
 
 
 def count_classes(samples: Any, name: str) -> int:

@@ -16,8 +16,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[missing
 from torch.utils.tensorboard import SummaryWriter
 
 from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS
 
-SETTINGS = "run.yaml"
 FLUSH = 1.0
 """Seconds after which rows of metrics are written."""
 HARMLESS = {
@@ -39,6 +39,13 @@ def default_out(name: str, resume: bool) -> Path:
     while path.exists():
         before, path = path, next(names)
     return before if resume and before else path
+
+
+def settings_of(run: Path) -> Path:
+    """The file with the settings of a run that is there; UserError where none is."""
+    if not (run / SETTINGS).is_file():
+        raise UserError(f"{run} holds no run (no {SETTINGS}); give the folder of a training")
+    return run / SETTINGS
 
 
 def prepare(out: Path, resume: bool, overwrite: bool) -> None:

@@ -41,14 +41,7 @@ from selftaught.engine.colours import CHOICES, choose, fed, settled
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
 from selftaught.engine.feed import Item, Order, Views, Whole, collate, loader
-from selftaught.engine.folder import (
-    SETTINGS,
-    Metrics,
-    changes,
-    default_out,
-    prepare,
-    write_text,
-)
+from selftaught.engine.folder import Metrics, changes, default_out, prepare, write_text
 from selftaught.engine.guard import Guard, guard
 from selftaught.engine.loop import Loop, random_state, seed_all, set_random_state
 from selftaught.engine.pictures import keep_pictures
@@ -57,6 +50,7 @@ from selftaught.engine.restore import begin_with
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.errors import DataError, SelftaughtError, TrainingError, UserError
+from selftaught.export.facts import SETTINGS
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
 

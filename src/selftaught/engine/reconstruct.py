@@ -8,16 +8,13 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from selftaught import config
 from selftaught.augment import normalize, plain, sample_rng
 from selftaught.augment.views import View
 from selftaught.data import BadSample, Samples, open_data
-from selftaught.engine.build import assemble
-from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.folder import SETTINGS
+from selftaught.engine.build import asked_of, restored
 from selftaught.engine.pictures import as_bytes
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method
+from selftaught.method import Batch
 from selftaught.report.pictures import write_png
 
 GAP = 4
@@ -45,7 +42,7 @@ def reconstruct(
     """
     asked = asked_of(Path(run))
     samples = open_each(images, out, asked["backbone"].get("channels", 3))
-    method = load_method(Path(run), asked, samples[0])
+    method = restored(Path(run))
     if method.with_masks:
         raise UserError(
             f"{asked['method']} learns from images with masks, not from images alone; the report "
@@ -90,33 +87,6 @@ def square(name: str, sample: Samples, size: int) -> np.ndarray:
         return plain(size)(sample.read(0))
     except BadSample as error:
         raise UserError(f"{name} {error}") from error
-
-
-def load_method(run: Path, asked: dict[str, Any], samples: Any) -> Method:
-    """The method of a run folder, with the weights of its newest checkpoint, on the CPU."""
-    state = Checkpoints(run / "checkpoints").load()
-    if state is None:
-        raise UserError(f"{run} has no checkpoint yet; wait for the first one, or for its end")
-    backbone = {k: v for k, v in asked["backbone"].items() if k != "weights"}
-    method = assemble(
-        asked["method"], {**backbone, "pretrained": False}, asked["options"], samples, seed=0
-    )
-    try:
-        method.load_state_dict(state["method"])
-    except RuntimeError as error:
-        raise UserError(f"the checkpoint in {run} does not fit its {SETTINGS} ({error})") from error
-    return method
-
-
-def asked_of(run: Path) -> dict[str, Any]:
-    """The settings of a run folder."""
-    if not (run / SETTINGS).is_file():
-        raise UserError(f"{run} holds no run (no {SETTINGS}); give the folder of a training")
-    written = config.load(run / SETTINGS)
-    asked = config.validate(written, run / SETTINGS)
-    # what the data gave then, no data at hand can give
-    asked["options"] |= {k: v for k, v in written["options"].items() if k in config.FILLED}
-    return asked
 
 
 def still(pipeline: Any) -> Any:

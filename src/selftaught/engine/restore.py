@@ -1,45 +1,17 @@
-"""Weights of earlier runs: a whole method for a teacher, or those that a new one begins with."""
+"""Weights of earlier runs, and those that a new one begins with."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from selftaught import methods
-from selftaught.backbones import Image
 from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.folder import SETTINGS
+from selftaught.engine.folder import settings_of
 from selftaught.errors import UserError
 from selftaught.method import Method
 
 log = logging.getLogger("selftaught")
-
-
-def restored(run: str | Path) -> Method:
-    """The method that was trained in the folder `run`, as its newest checkpoint has it.
-
-    Raises:
-        UserError: there is no such run, it has no checkpoint, or its method has changed.
-    """
-    state, settings = _state(Path(run)), Path(run) / SETTINGS
-    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    kind = methods.find(content["method"])
-    signature = methods.signature(content["method"])
-    if "network" in signature:
-        raise UserError(
-            f"{run} was itself taught by another network; give the run of its teacher, "
-            f"{content['options'].get('teacher')}"
-        )
-    image = Image(**{**content["backbone"], "pretrained": False})
-    values = {k: signature[k].parse(v) for k, v in content["options"].items()}
-    method = kind(image, **values)
-    try:
-        method.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"the checkpoint in {run} does not fit its {SETTINGS}: {error}") from error
-    return method
 
 
 def begin_with(method: Method, run: str | Path) -> None:
@@ -50,7 +22,7 @@ def begin_with(method: Method, run: str | Path) -> None:
     Raises:
         UserError: there is no such run, its backbone is another, or parts have other shapes.
     """
-    theirs, ours = _state(Path(run)), method.state_dict()
+    theirs, ours = state_of(Path(run)), method.state_dict()
     wanted = [name for name in ours if name.startswith("backbone.")]
     lacking = [name for name in wanted if name not in theirs]
     shared = {name: x for name, x in theirs.items() if name in ours}
@@ -83,11 +55,14 @@ def begin_with(method: Method, run: str | Path) -> None:
     )
 
 
-def _state(run: Path) -> dict[str, Any]:
-    """What the newest checkpoint of `run` holds of its method."""
-    if not (run / SETTINGS).is_file():
-        raise UserError(f"{run} is not a run: it has no {SETTINGS}; give a folder of `pretrain`")
+def state_of(run: Path) -> dict[str, Any]:
+    """What the newest checkpoint of `run` holds of its method.
+
+    Raises:
+        UserError: there is no such run, or it has no checkpoint.
+    """
+    settings_of(run)
     state = Checkpoints(run / "checkpoints").load()
     if state is None:
-        raise UserError(f"the run in {run} has no checkpoint yet; train it first")
+        raise UserError(f"the run in {run} has no checkpoint yet; wait for its first one")
     return state["method"]

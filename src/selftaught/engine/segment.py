@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.augment import normalize
-from selftaught.engine.reconstruct import asked_of, free_name, load_method, open_each, square
+from selftaught.engine.build import asked_of, restored
+from selftaught.engine.reconstruct import free_name, open_each, square
 from selftaught.errors import UserError
 from selftaught.methods.dense.stego import STEGO, palette
 from selftaught.objectives.mean_field import mean_field
@@ -41,7 +42,7 @@ def segment(
     if asked["method"] != "stego":
         raise UserError(f"{run} was trained by {asked['method']}; stego segments images")
     samples = open_each(images, out, asked["backbone"].get("channels", 3))
-    method = load_method(Path(run), asked, samples[0]).eval()
+    method = restored(Path(run)).eval()
     assert isinstance(method, STEGO)
     encoder: Any = method.encoder
     out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from selftaught import __version__
 from selftaught.backbones import Image
 from selftaught.errors import SelftaughtError, TrainingError, UserError
-from selftaught.export.facts import CONFIG
+from selftaught.export.facts import CONFIG, SETTINGS
 from selftaught.export.files import atomic
 from selftaught.export.timm import WEIGHTS, plain_timm, timm_code
 
@@ -86,10 +86,10 @@ def _find(path: Path) -> tuple[Path, Path]:
     for file in (weights, folder / CONFIG):
         if not file.is_file():
             way = "pretrain writes them at the end of a run, and selftaught.export.save any time"
-            if (folder / "run.yaml").is_file():
+            if (folder / SETTINGS).is_file():
                 way = (
                     "this run has not ended with them: go on with selftaught pretrain --config "
-                    f"{folder}/run.yaml --out {folder} --resume, and --force if the doctor says "
+                    f"{folder}/{SETTINGS} --out {folder} --resume, and --force if the doctor says "
                     "that it failed"
                 )
             raise UserError(

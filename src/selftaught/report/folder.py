@@ -17,6 +17,10 @@ from selftaught.report.charts import Point
 log = logging.getLogger("selftaught")
 
 
+TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
+"""Files that a training leaves, the first one being there from its start."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder as it was found.
@@ -44,11 +48,10 @@ def read(path: Path) -> Run:
     Raises:
         UserError: there is no such folder, or nothing of a run in it.
     """
-    names = (SETTINGS, "metrics.csv", CONFIG, SCORES)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; a report is made of a run folder of pretrain")
-    if not any((path / name).is_file() for name in names):
-        raise UserError(f"{path} holds no run: none of {', '.join(names)} is there")
+    if not any((path / name).is_file() for name in TRAINED):
+        raise UserError(f"{path} holds no run: none of {', '.join(TRAINED)} is there")
     return Run(
         path=path,
         text=_text(path / SETTINGS),

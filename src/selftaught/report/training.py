@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.report import charts
-from selftaught.report.folder import Run
+from selftaught.report.folder import TRAINED, Run
 from selftaught.report.gallery import load
 from selftaught.report.html import (
     Missing,
@@ -57,8 +57,7 @@ def header(run: Run) -> str:
 
 def _modified(folder: Path) -> float:
     """When training last wrote: a report that is written again keeps its date."""
-    names = ("run.yaml", "metrics.csv", "encoder.json", "scores.json")
-    files = [folder / name for name in names]
+    files = [folder / name for name in TRAINED]
     return max(f.stat().st_mtime for f in files if f.exists())
 
 
