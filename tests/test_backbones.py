@@ -209,6 +209,7 @@ def test_dino_and_its_heirs_resample_as_their_code_does():
 
     small = {"prototypes": 8, "hidden": 8, "bottleneck": 4}
     assert DINO(Image("test_vit", 64), **small).encoder.resample == "offset"
+    assert DINO(Image("test_vit", 64, resample="smooth"), **small).encoder.resample == "smooth"
 
 
 # Pretrained weights; timm's own door to the network stands in for it.

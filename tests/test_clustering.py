@@ -22,8 +22,7 @@ class Flat(nn.Module):
 
     dim = 3
     channels = 3
-    weights = None
-    resample = "plain"
+    resample = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class Image(nn.Module):
             the network's channels, which know nothing of each other (ResNets).
         resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
-            DINOv2 with registers). Methods and weights that have their own set it.
+            DINOv2 with registers); as the weights or the method have it unless given, else plain.
         weights: file of a public MAE, I-JEPA or DINOv2 checkpoint of this ViT to start from.
     """
 
@@ -67,7 +67,7 @@ class Image(nn.Module):
         positions: Literal["timm", "sincos", "shared"] = "timm",
         edges: bool = False,
         sees: Literal["colours", "lightness", "halves"] = "colours",
-        resample: Literal["plain", "offset", "smooth"] = "plain",
+        resample: Literal["plain", "offset", "smooth"] | None = None,
         weights: Path | None = None,
     ):
         super().__init__()
@@ -75,7 +75,7 @@ class Image(nn.Module):
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
         self.edges, self.sees, self.weights = False, "colours", weights
-        self.resample: Resample = resample
+        self.resample: Resample | None = resample
         self.net = create(name, size, channels, pretrained and weights is None, drop_path)
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
@@ -106,7 +106,8 @@ class Image(nn.Module):
             self.arrange("mean", class_token=False)
         elif isinstance(net.norm, nn.Identity):  # the papers' models normalize every token
             self.arrange("class")
-        carried, self.resample = vit_weights(path, net, self.name)
+        carried, how = vit_weights(path, net, self.name)
+        self.resample = self.resample or how
         net.load_state_dict(carried)
         for layer in net.modules():
             if isinstance(layer, nn.LayerNorm):
@@ -317,7 +318,9 @@ class Image(nn.Module):
         table = net.pos_embed
         if table is not None:
             prefix = table.shape[1] - net.patch_embed.num_patches
-            table = resampled(table, net.patch_embed.grid_size, grid, prefix, self.resample)
+            table = resampled(
+                table, net.patch_embed.grid_size, grid, prefix, self.resample or "plain"
+            )
             tokens = tokens + table[:, prefix:]
             if prefix:
                 extra = [torch.cat(extra, 1) + table[:, :prefix]]

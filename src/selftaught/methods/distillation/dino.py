@@ -80,8 +80,7 @@ class DINO(Method):
         solarize: float = 0.2,
     ):
         super().__init__()
-        if backbone.weights is None:
-            backbone.resample = "offset"
+        backbone.resample = backbone.resample or "offset"
         self.backbone, self.prototypes, self.hidden = backbone, prototypes, hidden
         self.bottleneck, self.norm_last_layer = bottleneck, norm_last_layer
         self.momentum, self.student_temp = momentum, student_temp

@@ -139,8 +139,7 @@ class DINOv2(Method):
                 "true, or leave patch_prototypes and patch_bottleneck out"
             )
         backbone.arrange("class")
-        if backbone.weights is None:
-            backbone.resample = "offset"
+        backbone.resample = backbone.resample or "offset"
         self.backbone = with_subset_depth(backbone)
         self.mask_token = nn.Parameter(torch.zeros(1, backbone.dim))
         self.head = prototype_head(backbone.dim, hidden, bottleneck, prototypes, scale=True)

@@ -130,8 +130,7 @@ class IBOT(Method):
                 "patch_prototypes out"
             )
         backbone.arrange("class")
-        if backbone.weights is None:
-            backbone.resample = "offset"
+        backbone.resample = backbone.resample or "offset"
         self.backbone = backbone
         self.mask_token = nn.Parameter(torch.zeros(1, backbone.dim))
         scale = not norm_last_layer
