@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selftaught.backbones import Image, backbone, interpolate, sincos
 from selftaught.backbones.create import create
+from selftaught.backbones.packed import together
 from selftaught.errors import UserError
 from selftaught.parts import synchronize
 from tests.pool import Pool
@@ -367,3 +368,27 @@ def test_synchronized_networks_keep_their_weights_and_output():
             before = net(x)
             torch.testing.assert_close(synchronize(net)(x), before)
         assert list(net.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_little_patch16_reg1_gap_256"])
+@pytest.mark.parametrize("drop_path", [0.0, 0.1])
+def test_images_of_two_sizes_go_together_as_they_go_apart(name, drop_path):
+    """Each image keeps stochastic depth of its own, in training alone."""
+    net = Image(name, 64, drop_path=drop_path).eval()
+    large, small = torch.randn(2, 3, 64, 64), torch.randn(5, 3, 32, 32)
+    replace = torch.rand(2, 16) < 0.5, torch.randn(net.dim)
+    found = net.features_together([large, small], replace)
+    for ours, theirs in zip(found, (net.features(large, replace=replace), net.features(small))):
+        assert ours.grid == theirs.grid
+        torch.testing.assert_close(ours.pooled, theirs.pooled)
+        torch.testing.assert_close(ours.local, theirs.local)
+    one = torch.randn(1, 3, 32, 32).expand(8, -1, -1, -1)
+    pooled = net.train().features_together([large, one])[1].pooled
+    assert (len(pooled.detach().round(decimals=4).unique(dim=0)) > 1) == (drop_path > 0)
+
+
+def test_blocks_of_another_kind_see_one_size_after_the_other():
+    layer = nn.Linear(3, 3)
+    batches = [torch.randn(2, 5, 3), torch.randn(4, 2, 3)]
+    for ours, x in zip(together(nn.Sequential(layer), batches), batches):
+        assert torch.equal(ours, layer(x))

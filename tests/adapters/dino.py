@@ -16,7 +16,7 @@ from tests.adapters import Golden, close
 def model(prototypes: int, **options) -> DINO:
     """The method without its network: logits are what the file starts from."""
     backbone = nn.Linear(1, 1)
-    backbone.dim, backbone.weights = 1, None  # type: ignore[assignment]
+    backbone.dim, backbone.resample = 1, None  # type: ignore[assignment]
     return DINO(backbone, prototypes, hidden=1, bottleneck=1, **options).double()  # type: ignore
 
 

@@ -21,7 +21,7 @@ def model(prototypes: int, patch_prototypes: int, temperature: float, **options)
     """The method without its network: logits are what the files start from."""
     backbone = nn.Linear(1, 1)
     backbone.dim, backbone.arrange = 1, lambda pool: None  # type: ignore[assignment]
-    backbone.weights = None  # type: ignore[assignment]
+    backbone.resample = None  # type: ignore[assignment]
     return DINOv2(
         backbone,  # type: ignore[arg-type]
         prototypes,

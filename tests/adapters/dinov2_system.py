@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.backbones import depth, interpolate
+from selftaught.backbones.packed import together
 from selftaught.engine.optim import Plan, _layer_rates
 from selftaught.masks.blocks import blocks, ratio_steps, spread_ratios
 from selftaught.methods.distillation.dinov2 import DINOv2
@@ -57,8 +58,10 @@ def _block(golden: Golden, rate: float) -> Block:
 def _blocks(golden: Golden) -> None:
     rate = golden.about["block.sd.y"]["hyperparameters"]["drop_path"]
     block = _block(golden, rate)
-    for of in ("a", "b"):  # in one packed sequence there, one after the other here
-        close(block.eval()(golden[f"block.x{of}"]), golden[f"block.packed_{of}"])
+    batches = [golden[f"block.x{of}"] for of in ("a", "b")]
+    for of, x, y in zip("ab", batches, together(nn.Sequential(block.eval()), batches)):
+        close(y, golden[f"block.packed_{of}"])
+        close(block(x), golden[f"block.packed_{of}"])
     block.train()
 
     def run(x: Tensor, *orders: str) -> Tensor:
@@ -73,6 +76,12 @@ def _blocks(golden: Golden) -> None:
     close(x.grad, golden["block.sd.grad_x"])
     for of in ("a", "b"):
         y = run(golden[f"block.x{of}"], f"sdlist.perm_attn_{of}", f"sdlist.perm_ffn_{of}")
+        close(y, golden[f"block.sdlist.y{of}"])
+    branches = product(("attn", "ffn"), "ab")
+    orders = [golden[f"block.sdlist.perm_{branch}_{of}"] for branch, of in branches]
+    with mock.patch.object(depth, "permutation", side_effect=orders):
+        packed = together(nn.Sequential(block), batches)
+    for of, y in zip("ab", packed):
         close(y, golden[f"block.sdlist.y{of}"])
 
 

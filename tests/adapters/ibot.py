@@ -12,7 +12,7 @@ def model(prototypes: int, patch_prototypes: int, **options) -> IBOT:
     """The method without its network: logits are what the files start from."""
     backbone = nn.Linear(1, 1)
     backbone.dim, backbone.arrange = 1, lambda pool: None  # type: ignore[assignment]
-    backbone.weights = None  # type: ignore[assignment]
+    backbone.resample = None  # type: ignore[assignment]
     separate = prototypes != patch_prototypes
     return IBOT(
         backbone,  # type: ignore[arg-type]

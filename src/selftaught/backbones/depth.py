@@ -39,12 +39,16 @@ class SubsetBlock(Block):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         rate = self.drop_path1.drop_prob if isinstance(self.drop_path1, DropPath) else 0.0
-        if not self.training or rate <= WORTHWHILE:
+        if not self.subsets(rate):
             return super().forward(x, *args, **kwargs)
         x = subset_residual(
             x, lambda s: self.ls1(self.attn(self.norm1(s), *args, **kwargs)), float(rate)
         )
         return subset_residual(x, lambda s: self.ls2(self.mlp(self.norm2(s))), float(rate))
+
+    def subsets(self, rate: float) -> bool:
+        """Whether a branch that is left out at this rate is run on some of the images alone."""
+        return self.training and rate > WORTHWHILE
 
 
 def subset_residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tensor:
@@ -55,10 +59,14 @@ def subset_residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) 
         branch: [B', N, D] -> [B', N, D], each image alone.
         rate: share of the images that go without the branch, in [0, 1).
     """
-    kept = max(int(len(x) * (1 - rate)), 1)
-    chosen = permutation(len(x), x.device)[:kept]
+    chosen = subset(len(x), rate, x.device)
     added = branch(x[chosen])
-    return x.index_add(0, chosen, added.to(x.dtype), alpha=len(x) / kept)
+    return x.index_add(0, chosen, added.to(x.dtype), alpha=len(x) / len(chosen))
+
+
+def subset(count: int, rate: float, device: torch.device) -> Tensor:
+    """Which of `count` images keep a branch."""
+    return permutation(count, device)[: max(int(count * (1 - rate)), 1)]
 
 
 def permutation(count: int, device: torch.device) -> Tensor:

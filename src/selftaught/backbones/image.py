@@ -1,5 +1,6 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -16,6 +17,7 @@ from selftaught.errors import UserError
 from .create import beit, cells, channels_first, create, patch_layer, plain_vit
 from .edges import sobel
 from .lightness import halve, halves, lightness
+from .packed import together
 from .positions import Grid, Resample, resampled, sincos
 from .weights import has_class_token, read_weights, vit_weights
 
@@ -284,10 +286,7 @@ class Image(nn.Module):
             with self._patches().register_forward_hook(_Replace(*replace)):
                 return self.features(x)
         if net is not None or keep is not None:
-            net = self._vit()
-            tokens, grid = self.tokens(x, keep, replace)
-            pooled = net.forward_head(tokens, pre_logits=True)
-            return Features(pooled, tokens[:, net.num_prefix_tokens :], grid)
+            return self._found(*self.tokens(x, keep, replace))
         anything = cast(Any, self.net)
         maps = anything.forward_features(self._seen(x))
         pooled = anything.forward_head(maps, pre_logits=True)
@@ -300,6 +299,26 @@ class Image(nn.Module):
             raise UserError(f"{self.name} makes {count} tokens of {height} x {width} px: no grid")
         return Features(pooled, maps[:, -count:], (rows, count // rows))
 
+    def features_together(
+        self, batches: Sequence[Tensor], replace: tuple[Tensor, Tensor] | None = None
+    ) -> list[Features]:
+        """Features of images of several sizes, in one pass; plain ViTs only.
+
+        Args:
+            batches: [B, channels, H, W] each, of one size each.
+            replace: see `features`; of the first batch.
+        """
+        net = self._vit()
+        swaps = [replace, *[None] * (len(batches) - 1)]
+        starts, grids = zip(*(self._embedded(x, None, r) for x, r in zip(batches, swaps)))
+        found = together(net.blocks, starts)
+        return [self._found(net.norm(tokens), grid) for tokens, grid in zip(found, grids)]
+
+    def _found(self, tokens: Tensor, grid: Grid) -> Features:
+        net = self._vit()
+        pooled = net.forward_head(tokens, pre_logits=True)
+        return Features(pooled, tokens[:, net.num_prefix_tokens :], grid)
+
     def tokens(
         self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Grid]:
@@ -308,6 +327,13 @@ class Image(nn.Module):
         The first P are class token and registers. See `features` for the arguments. Position tables
         of another grid are carried over as `resample` says.
         """
+        start, grid = self._embedded(x, keep, replace)
+        return self._vit().norm(self._vit().blocks(start)), grid
+
+    def _embedded(
+        self, x: Tensor, keep: Tensor | None, replace: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Grid]:
+        """What goes into the first block."""
         net = self._vit()
         grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
         tokens = net.patch_embed(self._seen(x)).flatten(1, -2)
@@ -326,8 +352,7 @@ class Image(nn.Module):
                 extra = [torch.cat(extra, 1) + table[:, :prefix]]
         if keep is not None:
             tokens = tokens.take_along_dim(keep[..., None], 1)
-        tokens = net.norm_pre(net.pos_drop(torch.cat([*extra, tokens], 1)))
-        return net.norm(net.blocks(tokens)), grid
+        return net.norm_pre(net.pos_drop(torch.cat([*extra, tokens], 1))), grid
 
     def attention(self, x: Tensor) -> Tensor:
         """[B, heads, N] how the last block of a plain ViT looks at the patches of images x.

@@ -17,7 +17,7 @@ from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cr
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.spread import koleo
-from selftaught.parts import each_size, ema, frozen_copy, prototype_head
+from selftaught.parts import ema, frozen_copy, prototype_head
 from selftaught.schedule import cosine, ramp
 
 
@@ -187,14 +187,14 @@ class DINOv2(Method):
             seen = self.teacher.features(both)
             teacher = self.teacher_head(seen.pooled).unflatten(0, (2, -1))
             teacher_patches = (self.teacher_patch_head or self.teacher_head)(seen.local[hidden])
-        own = self.backbone.features(both, replace=(hidden, self.mask_token))
-        pooled = own.pooled.unflatten(0, (2, -1))
-        views = [pooled]
-        if batch.views[2:]:
-            views.append(each_size(self.backbone, batch.views[2:]))
+        local = batch.views[2:]
+        sizes = [both, torch.cat(list(local))] if local else [both]
+        own, *others = self.backbone.features_together(sizes, (hidden, self.mask_token))
+        pooled = torch.cat([own.pooled, *(o.pooled for o in others)])
+        pooled = pooled.unflatten(0, (len(batch.views), -1))
         patches = (self.patch_head or self.head)(own.local[hidden])
-        logits = self.head(torch.cat(views))
-        return self.distill(logits, teacher, patches, teacher_patches, hidden, pooled)
+        student = self.head(pooled)
+        return self.distill(student, teacher, patches, teacher_patches, hidden, pooled[:2])
 
     @full_precision
     def distill(

@@ -19,7 +19,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import Prototypes, each_size, ema, frozen_copy, prototype_head
+from selftaught.parts import Prototypes, ema, frozen_copy, prototype_head
 from selftaught.schedule import cosine, ramp
 
 
@@ -178,13 +178,13 @@ class IBOT(Method):
             seen = self.teacher.features(both)
             of_patches = patch_scores(self.teacher_head, self.teacher_patch_last, seen.local)
             teacher = self.teacher_head(seen.pooled), of_patches
-        guessed = self.backbone.features(both, replace=(hidden.flatten(0, 1), self.mask_token))
-        pooled = guessed.pooled.unflatten(0, (2, -1))
-        if views[2:]:
-            pooled = torch.cat([pooled, each_size(self.backbone, views[2:])])
+        sizes = [both, torch.cat(views[2:])] if views[2:] else [both]
+        replace = hidden.flatten(0, 1), self.mask_token
+        guessed, *others = self.backbone.features_together(sizes, replace)
+        pooled = torch.cat([guessed.pooled, *(o.pooled for o in others)])
         missing = guessed.local[hidden.flatten(0, 1)]
         return self.distill(
-            self.head(pooled),
+            self.head(pooled.unflatten(0, (len(views), -1))),
             teacher[0].unflatten(0, (2, -1)),
             patch_scores(self.head, self.patch_last, missing),
             teacher[1].unflatten(0, (2, -1)),
