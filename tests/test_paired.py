@@ -12,6 +12,7 @@ from selftaught.augment import crop, sample_rng
 from selftaught.augment.twofold import Modalities
 from selftaught.backbones import Image
 from selftaught.data.paired import pair
+from selftaught.data.selection import without
 from selftaught.errors import UserError
 from selftaught.methods import ACE, DCCA, DCCAE, SimCLR, VICReg
 
@@ -118,3 +119,10 @@ def test_an_unreadable_half_takes_the_whole_pair_away(tmp_path):
     options = {"epochs": 1, "batch": 12, "workers": 0, "max_bad": 0.2}
     pretrain(vicreg(), str(colours), run, second=str(depths), **options)
     assert "3.png" in (run / "bad_files.csv").read_text()
+    options |= {"batch": 11, "max_bad": 0.0, "quarantine": run / "bad_files.csv"}
+    pretrain(vicreg(), str(colours), tmp_path / "again", second=str(depths), **options)
+    whole = pair(open_data(str(colours)), open_data(str(depths), channels=1))
+    kept = whole.of(without(whole.first, run / "bad_files.csv"))
+    names = [(kept.first.name(i), kept.second.name(i)) for i in range(len(kept))]
+    assert len(names) == 11
+    assert all(one == two != "3.png" for one, two in names)

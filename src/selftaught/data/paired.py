@@ -4,7 +4,7 @@ from pathlib import PurePath
 from typing import final
 
 from selftaught.data.picture import Ready
-from selftaught.data.selection import select
+from selftaught.data.selection import Selected, select
 from selftaught.data.source import Samples, digest
 from selftaught.errors import UserError
 
@@ -23,6 +23,11 @@ class Paired:
     @property
     def fingerprint(self) -> str:
         return digest(self.first.fingerprint, self.second.fingerprint)
+
+    def of(self, samples: Samples) -> "Paired":
+        """The pairs of `samples`, which `select` made of the first."""
+        assert isinstance(samples.source, Selected)
+        return Paired(samples, select(self.second, samples.source.positions))
 
     def open(self, i: int) -> Ready:
         """Both pictures of thing `i`; BadSample where one of them cannot be read."""

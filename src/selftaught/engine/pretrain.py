@@ -189,11 +189,11 @@ def pretrain(
             value_range=value_range,
             truncated=truncated,
         )
-    paired = _paired(samples, second, method, value_range, quarantine)
+    paired = _paired(samples, second, method, value_range)
     beside = _masks(data, samples, masks, method)
     if quarantine:
         samples = without(samples, quarantine)
-        beside = beside and beside.of(samples)
+        beside, paired = beside and beside.of(samples), paired and paired.of(samples)
     if method.supervised:
         samples = _labelled(samples, method)
     if start is not None and not resume:
@@ -448,7 +448,6 @@ def _paired(
     second: Any,
     method: Method,
     value_range: tuple[float, float] | None,
-    quarantine: Path | None,
 ) -> Paired | None:
     """The samples beside those of a second modality, where the method compares two."""
     if method.second is None and second is None:
@@ -462,11 +461,6 @@ def _paired(
         raise UserError(
             "--pair modalities compares two pictures of the same thing: name the data of the other "
             "modality with --second"
-        )
-    if quarantine:
-        raise UserError(
-            "--quarantine and --second cannot be combined; pairs that cannot be read are skipped "
-            "without a list too"
         )
     return pair(
         samples, open_data(second, channels=method.second.channels, value_range=value_range)
