@@ -36,7 +36,11 @@ FAMILIES = {
 
 SIDE_BY_SIDE = "methods/pretext-side-by-side.md"
 DENSELY = "methods/dense-results.md"
-DATA = {"cifar10": "CIFAR-10 at 32 px", "clothing": "phone photos of clothes"}
+DATA = {
+    "cifar10": "CIFAR-10 at 32 px",
+    "cifar10_100k": "CIFAR-10 at 32 px, a shorter training",
+    "clothing": "Phone photos of clothes",
+}
 """Results of `benchmarks/learn.py` that the pretext tasks are compared by."""
 BESIDE = ("deepcluster", "simclr")
 """What stands beside them: clusters as a pretext, and a method of two views."""
