@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from selftaught.method import Batch, Method
+from selftaught.method import Batch, Method, terms_of
 
 PROBE = 8
 """Images in the small batch, unless a method compares more at least."""
@@ -98,7 +98,7 @@ def peak_flops(device: torch.device) -> float:
 
 def summed(terms: Tensor | dict[str, Tensor]) -> Tensor:
     """The loss of which these are the terms."""
-    return terms if isinstance(terms, Tensor) else torch.stack(list(terms.values())).sum()
+    return torch.stack(list(terms_of(terms).values())).sum()
 
 
 def _bytes(x: Tensor) -> int:
