@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from timm.layers import PatchEmbed
 from timm.models.beit import Beit
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -62,9 +63,11 @@ def create(name: str, size: int, channels: int, pretrained: bool, drop_path: flo
     return net
 
 
-def plain_vit(net: nn.Module) -> VisionTransformer | None:
+def plain_vit(net: nn.Module) -> VisionTransformer | Eva | None:
     """`net`, if its tokens are patches of pixels that can be left out one by one."""
-    return net if type(net) is VisionTransformer and patch_layer(net) is not None else None
+    if type(net) not in (VisionTransformer, Eva) or patch_layer(net) is None:
+        return None
+    return cast(VisionTransformer | Eva, net)
 
 
 def beit(net: nn.Module) -> Beit | None:

@@ -9,6 +9,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import PatchEmbed
 from timm.models.beit import RelativePositionBias
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -17,8 +18,9 @@ from selftaught.errors import UserError
 from .create import beit, cells, channels_first, create, patch_layer, plain_vit
 from .edges import sobel
 from .lightness import halve, halves, lightness
-from .packed import together
+from .packed import packable, together
 from .positions import Grid, Resample, resampled, sincos
+from .rotary import through
 from .weights import has_class_token, read_weights, vit_weights
 
 
@@ -44,8 +46,9 @@ class Image(nn.Module):
         drop_path: rate of stochastic depth.
         pool: pooled features of a ViT: as timm has it, the class token, or the mean of the patches.
         class_token: whether a ViT keeps its class token.
-        positions: of a ViT: learned as timm has them, or fixed sines and cosines; of a BEiT: a bias
-            of each block, as timm has it, or one that all blocks share, as in pretraining.
+        positions: of a ViT: learned as timm has them, or fixed sines and cosines in their table, if
+            it has one beside rotary positions; of a BEiT: a bias of each block, as timm has it, or
+            one that all blocks share, as in pretraining.
         edges: whether the network sees edges in place of colours; at least 2 channels.
         sees: the colours, or their lightness alone, or lightness and colour apart in two halves of
             the network's channels, which know nothing of each other (ResNets).
@@ -144,16 +147,23 @@ class Image(nn.Module):
             return
         net = self._vit()
         if not class_token and net.cls_token is not None:
-            net.cls_token, net.has_class_token = None, False
+            net.cls_token = None
             net.num_prefix_tokens -= 1
-            if not net.no_embed_class:
+            if net.pos_embed is not None and not net.no_embed_class:
                 net.pos_embed = nn.Parameter(cast(Tensor, net.pos_embed)[:, 1:].detach().clone())
+            if isinstance(net, Eva):
+                for block in net.blocks:  # each turns what comes after as many
+                    cast(Any, block).attn.num_prefix_tokens -= 1
+            else:
+                net.has_class_token = False
         if pool != "timm":
             if isinstance(net.norm, nn.Identity):
                 net.norm, net.fc_norm = net.fc_norm, net.norm
-            net.attn_pool, net.pool_include_prefix = None, False
-            net.global_pool = "token" if pool == "class" and net.has_class_token else "avg"
-        if positions == "sincos":
+            net.attn_pool = None
+            if not isinstance(net, Eva):
+                net.pool_include_prefix = False
+            net.global_pool = "token" if pool == "class" and net.cls_token is not None else "avg"
+        if positions == "sincos" and net.pos_embed is not None:
             prefix = 0 if net.no_embed_class else net.num_prefix_tokens
             table = sincos(self.grid(self.size), net.embed_dim, prefix).float()
             net.pos_embed = nn.Parameter(table, requires_grad=False)
@@ -213,7 +223,7 @@ class Image(nn.Module):
     @property
     def patch(self) -> int:
         """Side of a token's patch in pixels; plain ViTs only."""
-        return self._vit().patch_embed.patch_size[0]
+        return cast(Any, self._vit().patch_embed).patch_size[0]
 
     @property
     def prefix(self) -> int:
@@ -310,6 +320,8 @@ class Image(nn.Module):
         """
         net = self._vit()
         swaps = [replace, *[None] * (len(batches) - 1)]
+        if not packable(net.blocks):
+            return [self.features(x, replace=r) for x, r in zip(batches, swaps)]
         starts, grids = zip(*(self._embedded(x, None, r) for x, r in zip(batches, swaps)))
         found = together(net.blocks, starts)
         return [self._found(net.norm(tokens), grid) for tokens, grid in zip(found, grids)]
@@ -327,8 +339,10 @@ class Image(nn.Module):
         The first P are class token and registers. See `features` for the arguments. Position tables
         of another grid are carried over as `resample` says.
         """
+        net = self._vit()
         start, grid = self._embedded(x, keep, replace)
-        return self._vit().norm(self._vit().blocks(start)), grid
+        found = through(net, start, grid, keep) if isinstance(net, Eva) else net.blocks(start)
+        return net.norm(found), grid
 
     def _embedded(
         self, x: Tensor, keep: Tensor | None, replace: tuple[Tensor, Tensor] | None
@@ -343,7 +357,7 @@ class Image(nn.Module):
         extra = [t.expand(count, -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
         table = net.pos_embed
         if table is not None:
-            prefix = table.shape[1] - net.patch_embed.num_patches
+            prefix = table.shape[1] - cast(int, net.patch_embed.num_patches)
             table = resampled(
                 table, net.patch_embed.grid_size, grid, prefix, self.resample or "plain"
             )
@@ -363,16 +377,15 @@ class Image(nn.Module):
         """
         seen: list[Tensor] = []
         layer = cast(Any, self._vit().blocks[-1]).attn
-        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hook = layer.attn_drop.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        fused, layer.fused_attn = layer.fused_attn, False  # which never has the weights themselves
         try:
             self.tokens(x)
         finally:
             hook.remove()
-        parts = layer.qkv(seen[0]).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys = layer.q_norm(parts[0]), layer.k_norm(parts[1])
-        queries = queries[:, :, :1] if self._vit().has_class_token else queries[:, :, self.prefix :]
-        weights = (queries @ keys.mT * layer.scale).softmax(-1)
-        return weights.mean(2)[..., self.prefix :]
+            layer.fused_attn = fused
+        asking = slice(0, 1) if self._vit().cls_token is not None else slice(self.prefix, None)
+        return seen[0][:, :, asking, self.prefix :].mean(2)
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the first layer is shown of images x."""
@@ -392,7 +405,7 @@ class Image(nn.Module):
             )
         return layer
 
-    def _vit(self) -> VisionTransformer:
+    def _vit(self) -> VisionTransformer | Eva:
         net = plain_vit(self.net)
         if net is None:
             raise UserError(

@@ -35,5 +35,7 @@ def layers(encoder: Image | Foreign, x: Tensor) -> dict[str, Tensor]:
     earlier = {}
     for n, tokens in enumerate(reversed(seen), 2):
         normed = net.norm(tokens)
-        earlier[f"layer -{n}"] = normed[:, 0] if net.has_class_token else normed[:, prefix:].mean(1)
+        earlier[f"layer -{n}"] = (
+            normed[:, 0] if net.cls_token is not None else normed[:, prefix:].mean(1)
+        )
     return {"patches": found.local.mean(1), "last": found.pooled, **earlier}

@@ -17,15 +17,20 @@ Branch = Callable[[Tensor, Shapes], Tensor]
 """A residual branch: [T, D] of these shapes -> [T, D], each image alone."""
 
 
+def packable(blocks: nn.Module) -> bool:
+    """Whether all of `blocks` are of timm's plain kind, which `together` knows."""
+    return all(
+        type(b) in (Block, SubsetBlock) and type(b.attn) is Attention for b in blocks.children()
+    )
+
+
 def together(blocks: nn.Sequential, batches: Sequence[Tensor]) -> list[Tensor]:
-    """What `blocks` make of each of `batches`, [B, N, D] of any B and N, each image by itself.
+    """What `packable` blocks make of each of `batches`, [B, N, D] of any B and N, image by image.
 
     Norms and linear layers see one sequence [T, D] of all tokens; attention is block-diagonal, from
     the tokens of an image to those of the same. Equal to one batch after the other, but for the
     order in which stochastic depth draws: by branch, then by batch.
     """
-    if not all(type(b) in (Block, SubsetBlock) and type(b.attn) is Attention for b in blocks):
-        return [blocks(x) for x in batches]
     shapes = [(x.shape[0], x.shape[1]) for x in batches]
     x = torch.cat([x.flatten(0, 1) for x in batches])
     for block in blocks:

@@ -1,0 +1,35 @@
+"""timm's rotary ViTs (EVA-02, RoPE-ViT, DINOv3): blocks that are told where their tokens are."""
+
+from typing import Any, cast
+
+from timm.models.eva import Eva
+from torch import Tensor
+
+from .positions import Grid
+
+
+def through(net: Eva, tokens: Tensor, grid: Grid, keep: Tensor | None = None) -> Tensor:
+    """What the blocks of `net` make of class token, registers and patches, [B, P + N, D].
+
+    Args:
+        grid: rows and columns of patches of the whole image.
+        keep: [B, N] indices of the patches that are there, if some are left out.
+    """
+    for block, turns in zip(net.blocks, _turns(net, grid, keep)):
+        tokens = block(tokens, rope=turns)
+    return tokens
+
+
+def _turns(net: Eva, grid: Grid, keep: Tensor | None) -> list[Tensor | None]:
+    """For each block the sines and cosines that turn its queries and keys, [(B,) heads, N, T].
+
+    None where positions are in a table alone (EVA-01). Heads are 1 where all turn alike.
+    """
+    if net.rope is None:
+        return [None] * len(net.blocks)
+    found = cast(Any, net.rope).get_embed(list(grid))
+    if keep is None:
+        return list(found) if net.rope_mixed else [found] * len(net.blocks)
+    if net.rope_mixed:  # [blocks, heads, N, T], learned
+        return list(found[:, :, keep].transpose(1, 2))
+    return [found[keep][:, None]] * len(net.blocks)
