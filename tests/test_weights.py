@@ -89,6 +89,65 @@ def test_dinov2_brings_its_own_resampling(registers, tmp_path):
     torch.testing.assert_close(net.pos_embed, expected)
 
 
+DINOV3 = "vit_tiny_patch16_dinov3_qkvb"
+
+
+def dinov3(bias: float) -> tuple[Image, dict[str, torch.Tensor]]:
+    """A network, and its weights under its authors' names; the biases of keys are masked."""
+    plain = Image(DINOV3, 64, pool="class").eval()
+    state = {k: torch.randn_like(v) * 0.1 for k, v in plain.net.state_dict().items()}
+    for name in [k for k in state if k.endswith("_bias")]:
+        state[name] *= bias
+    plain.net.load_state_dict(state)
+    theirs = {"mask_token": torch.zeros(1), "rope_embed.periods": torch.ones(16)}
+    for name, x in state.items():
+        if name.endswith("q_bias"):
+            value = state[name.replace("q_bias", "v_bias")]
+            joined = torch.cat([x, torch.full_like(x, 5.0), value])
+            theirs[name.replace("q_bias", "qkv.bias")] = joined
+            theirs[name.replace("q_bias", "qkv.bias_mask")] = torch.ones_like(joined)
+        elif not name.endswith("v_bias"):
+            name = name.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
+            theirs[name.replace("reg_token", "storage_tokens")] = x
+    return plain, theirs
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_dinov3(published, tmp_path, capsys):
+    """By its authors' names and by timm's; what it gives is the class token."""
+    plain, theirs = dinov3(bias=1.0)
+    path = tmp_path / "dinov3.pth"
+    torch.save(theirs if published else plain.net.state_dict(), path)
+    image = Image(DINOV3, 64, weights=path).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(image(x), plain(x))
+        assert torch.equal(image(x), image.tokens(x)[0][:, 0])
+    method = MAE(image, dim=32, depth=1, heads=2)
+    for name, weight in method.backbone.net.state_dict().items():
+        assert torch.equal(weight, plain.net.state_dict()[name]), name
+    assert not capsys.readouterr().out
+
+
+def test_dinov3_without_biases(tmp_path, capsys):
+    """Those of the smaller networks are all zeros, and their backbone has none."""
+    name = DINOV3.removesuffix("_qkvb").replace("tiny", "small")
+    wide = {k: v for k, v in Image(name, 64).net.state_dict().items() if "gamma" not in k}
+    wide["reg_token"] += 1
+    own = wide | {f"blocks.{i}.ls{n}.gamma": torch.ones(384) for i in range(12) for n in (1, 2)}
+    own["storage_tokens"] = own.pop("reg_token")
+    for value in (0.0, 0.5):
+        biases = {f"blocks.{i}.attn.qkv.bias": torch.full((3 * 384,), value) for i in range(12)}
+        torch.save(own | biases, tmp_path / f"{value}.pth")
+    image = Image(name, 64, weights=tmp_path / "0.0.pth")
+    assert torch.equal(image.net.reg_token, wide["reg_token"])
+    assert not capsys.readouterr().out
+    with pytest.raises(UserError, match=f"biases .* use backbone {name}_qkvb"):
+        Image(name, 64, weights=tmp_path / "0.5.pth")
+    with pytest.raises(UserError, match=r"use a backbone named \.\.\._dinov3"):
+        Image("vit_small_patch16_224", 64, weights=tmp_path / "0.0.pth")
+
+
 def test_mae_at_another_size_is_bicubic_without_antialias(tmp_path):
     torch.save({"model": published(vit())}, tmp_path / "mae.pth")
     table = torch.load(tmp_path / "mae.pth")["model"]["pos_embed"]

@@ -55,7 +55,7 @@ class Image(nn.Module):
         resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
             DINOv2 with registers); as the weights or the method have it unless given, else plain.
-        weights: file of a public MAE, I-JEPA or DINOv2 checkpoint of this ViT to start from.
+        weights: file of a public MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT to start from.
     """
 
     net: nn.Module
@@ -109,11 +109,14 @@ class Image(nn.Module):
         state = read_weights(path)
         if not has_class_token(state):
             self.arrange("mean", class_token=False)
-        elif isinstance(net.norm, nn.Identity):  # the papers' models normalize every token
+        elif isinstance(net.norm, nn.Identity) or isinstance(net, Eva):
+            # the papers' models normalize every token; timm averages the patches of rotary ones
             self.arrange("class")
         carried, how = vit_weights(path, net, self.name)
         self.resample = self.resample or how
         net.load_state_dict(carried)
+        if isinstance(net, Eva):  # which has the epsilon that goes with its name
+            return
         for layer in net.modules():
             if isinstance(layer, nn.LayerNorm):
                 layer.eps = 1e-6

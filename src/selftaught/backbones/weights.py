@@ -4,12 +4,15 @@ import argparse
 import math
 import pickle
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor
 
 from selftaught.errors import UserError
@@ -45,30 +48,34 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def vit_weights(path: Path, net: Any, name: str) -> tuple[dict[str, Tensor], Resample]:
-    """The state dict of a plain ViT from a public checkpoint of MAE, I-JEPA, DINOv2 or timm, and
-    how its positions are resampled.
+    """The state dict of a plain ViT from a public checkpoint, and how its positions are resampled.
 
-    Of files with several networks the target encoder (I-JEPA) or the teacher (DINOv2) is taken.
+    It may be of MAE, I-JEPA, DINOv2, DINOv3 or timm. Of files with several networks the target
+    encoder (I-JEPA) or the teacher (DINOv2) is taken.
     Positions of another grid are carried over as the papers' code does it: bicubic for MAE and
     I-JEPA, with DINOv2's offset, and antialiased where DINOv2 has registers.
 
     Args:
         path: the file.
-        net: timm's VisionTransformer; it loses its class token first where the file has none.
+        net: timm's VisionTransformer, or its Eva for rotary positions; it loses its class token
+            first where the file has none.
         name: of the network, for messages.
 
     Raises:
         UserError: the file is of another network, or its table of positions is all zeros.
     """
     state = _network(read_weights(path), path)
-    table, layer_scale = state.get("pos_embed"), any(k.endswith("ls1.gamma") for k in state)
-    if "patch_embed.proj.weight" not in state or table is None:
+    rotary = isinstance(net, Eva)
+    table = state.get("pos_embed")
+    if "patch_embed.proj.weight" not in state or (table is None and not rotary):
+        hint = "weights in the form of transformers are to be converted first"
+        if {"reg_token", "storage_tokens"} & state.keys():
+            hint = "if it is DINOv3, whose positions are no table, use a backbone named ..._dinov3"
         raise UserError(
             f"{path} holds no ViT with the names of MAE, I-JEPA, DINOv2 or timm (its names begin "
-            f"with {', '.join(sorted({k.split('.')[0] for k in state})[:5])}); weights in the form "
-            "of transformers are to be converted first"
+            f"with {', '.join(sorted({k.split('.')[0] for k in state})[:5])}); {hint}"
         )
-    if not bool(table.any()):
+    if table is not None and not bool(table.any()):
         raise UserError(
             f"the table of positions in {path} is all zeros: that model was trained without "
             "positions, which a library's ViTMAE does when it is built from its configuration; "
@@ -76,6 +83,14 @@ def vit_weights(path: Path, net: Any, name: str) -> tuple[dict[str, Tensor], Res
         )
     _same_patches(state["patch_embed.proj.weight"], net, path, name)
     own = net.state_dict()
+    state, how = _turned(state, net, path, name) if rotary else _placed(state, net, path)
+    _fit(state, own, path, name)
+    return state, how
+
+
+def _placed(state: dict[str, Tensor], net: Any, path: Path) -> tuple[dict[str, Tensor], Resample]:
+    """With the table of positions for the grid of `net`."""
+    table, layer_scale = state["pos_embed"], any(k.endswith("ls1.gamma") for k in state)
     if net.no_embed_class and table.shape[1] == 1 + _square(table.shape[1] - 1):
         # timm keeps the class token's position in the token itself
         state["cls_token"] = state["cls_token"] + table[:, :1]
@@ -87,9 +102,22 @@ def vit_weights(path: Path, net: Any, name: str) -> tuple[dict[str, Tensor], Res
     registers = "reg_token" in state
     how: Resample = "smooth" if registers else "offset" if layer_scale else "plain"
     grids = (side, side), net.patch_embed.grid_size
-    state["pos_embed"] = resampled(table.float(), *grids, prefix, how)
-    _fit(state, own, path, name)
-    return state, how
+    return state | {"pos_embed": resampled(table.float(), *grids, prefix, how)}, how
+
+
+def _turned(
+    state: dict[str, Tensor], net: Eva, path: Path, name: str
+) -> tuple[dict[str, Tensor], Resample]:
+    """With timm's names, which it knows best: for queries and values its biases are apart."""
+    asked = [v.chunk(3)[::2] for k, v in state.items() if k.endswith("attn.qkv.bias")]
+    if "blocks.0.attn.q_bias" not in net.state_dict() and any(
+        bool(part.any()) for parts in asked for part in parts
+    ):
+        raise UserError(
+            f"{path} has biases of queries and values, and {name} none; use backbone {name}_qkvb"
+        )
+    with redirect_stdout(StringIO()):  # it writes there of each bias, all zeros, that is left out
+        return checkpoint_filter_fn(state, net), "smooth"
 
 
 def has_class_token(content: dict[str, Any]) -> bool:
