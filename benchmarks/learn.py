@@ -263,6 +263,8 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         with (Path(out) / "run" / "metrics.csv").open() as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        course = json.loads((Path(out) / "run" / "diagnosis.json").read_text())["course"]
+        ranks = [point["rank"] for point in course if "rank" in point]
     found = evaluate.compare(model.encoder, bank, held, workers=arguments.workers)
     margin = found.margins[0]
     return {
@@ -273,6 +275,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "size": arguments.size,
         "loss": [round(v, 4) for v in (losses[0], losses[len(losses) // 2], losses[-1])],
         "nothing_learned": nothing_learned(model, train["batch"]),
+        "rank": [round(v, 3) for v in (ranks[0], ranks[-1])],
         "seconds": round(seconds),
         "cpu_seconds": round(cpu),
         "scores": {k: [round(s.value, 1) for s in v] for k, v in found.scores.items()},
@@ -293,7 +296,7 @@ def markdown(rows: dict[str, Any], data: str) -> str:
     ordered = sorted(rows.items(), key=lambda item: -item[1]["scores"]["this encoder"][0])
     newest = max((row["machine"] for row in rows.values()), key=lambda m: m["date"])
     head = "method | backbone | k-NN | its floor | margin | probe | its floor | untrained | "
-    head += "loss | of nothing learned | seconds"
+    head += "loss | of nothing learned | rank | seconds"
     lines = [
         f"# What each method learns on {data}",
         "",
@@ -305,11 +308,12 @@ def markdown(rows: dict[str, Any], data: str) -> str:
         "Per cent right of the test images: k-NN (k = 20, T = 0.07), ridge probe. A floor is the "
         "highest score among raw pixels of 8 x 8 and of 16 x 16 and the same network untrained, "
         "whose k-NN is shown; the margin of the k-NN has its 95 % interval. Loss at the start, in "
-        "the middle, at the end. Seconds of CPU time of the training process, elapsed ones in "
-        "brackets: the machine had other work.",
+        "the middle, at the end. Effective rank of the features, as a share of what a batch can "
+        "have, at first and at the end (empty: not measured). Seconds of CPU time of the training "
+        "process, elapsed ones in brackets: the machine had other work.",
         "",
         f"| {head} |",
-        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: | --- | --- | ---: |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: | --- | --- | --- | ---: |",
     ]
     for name, row in ordered:
         own, *floors = row["scores"].values()
@@ -320,7 +324,8 @@ def markdown(rows: dict[str, Any], data: str) -> str:
             f"{points:+.1f} ({low:+.1f} to {high:+.1f})",
             *(f"{own[1]:.1f}", f"{probe:.1f}", f"{row['scores']['untrained'][0]:.1f}"),
             " → ".join(f"{v:.2f}" for v in row["loss"]),
-            *(row["nothing_learned"], f"{row['cpu_seconds']} ({row['seconds']})"),
+            *(row["nothing_learned"], " → ".join(f"{v:.0%}" for v in row.get("rank", []))),
+            f"{row['cpu_seconds']} ({row['seconds']})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Presets:", ""]
