@@ -1,6 +1,6 @@
 """Stochastic depth: none in a teacher, and without the work for what is left out in a student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -41,32 +41,36 @@ class SubsetBlock(Block):
         rate = self.drop_path1.drop_prob if isinstance(self.drop_path1, DropPath) else 0.0
         if not self.subsets(rate):
             return super().forward(x, *args, **kwargs)
-        x = subset_residual(
-            x, lambda s: self.ls1(self.attn(self.norm1(s), *args, **kwargs)), float(rate)
-        )
-        return subset_residual(x, lambda s: self.ls2(self.mlp(self.norm2(s))), float(rate))
+
+        def attention(some: list[Tensor]) -> list[Tensor]:
+            return [self.ls1(self.attn(self.norm1(s), *args, **kwargs)) for s in some]
+
+        def layers(some: list[Tensor]) -> list[Tensor]:
+            return [self.ls2(self.mlp(self.norm2(s))) for s in some]
+
+        return subset_residual(subset_residual([x], attention, rate), layers, rate)[0]
 
     def subsets(self, rate: float) -> bool:
         """Whether a branch that is left out at this rate is run on some of the images alone."""
         return self.training and rate > WORTHWHILE
 
 
-def subset_residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tensor:
+def subset_residual(
+    batches: Sequence[Tensor], branch: Callable[[list[Tensor]], Sequence[Tensor]], rate: float
+) -> list[Tensor]:
     """x + branch(x) for max(int(B * (1 - rate)), 1) images at random, scaled by B / their number.
 
     Args:
-        x: [B, N, D].
-        branch: [B', N, D] -> [B', N, D], each image alone.
-        rate: share of the images that go without the branch, in [0, 1).
+        batches: x, [B, N, D] of any B and N each.
+        branch: [B', N, D] each -> as many of these shapes, each image alone.
+        rate: share of the images of a batch that go without the branch, in [0, 1).
     """
-    chosen = subset(len(x), rate, x.device)
-    added = branch(x[chosen])
-    return x.index_add(0, chosen, added.to(x.dtype), alpha=len(x) / len(chosen))
-
-
-def subset(count: int, rate: float, device: torch.device) -> Tensor:
-    """Which of `count` images keep a branch."""
-    return permutation(count, device)[: max(int(count * (1 - rate)), 1)]
+    kept = [permutation(len(x), x.device)[: max(int(len(x) * (1 - rate)), 1)] for x in batches]
+    added = branch([x[k] for x, k in zip(batches, kept)])
+    return [
+        x.index_add(0, k, a.to(x.dtype), alpha=len(x) / len(k))
+        for x, k, a in zip(batches, kept, added)
+    ]
 
 
 def permutation(count: int, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .depth import SubsetBlock, subset
+from .depth import SubsetBlock, subset_residual
 
 Shapes = list[tuple[int, int]]
 """Of each batch in a sequence, in order: its number of images, and of the tokens of each."""
@@ -32,7 +32,7 @@ def together(blocks: nn.Sequential, batches: Sequence[Tensor]) -> list[Tensor]:
     order in which stochastic depth draws: by branch, then by batch.
     """
     shapes = [(x.shape[0], x.shape[1]) for x in batches]
-    x = torch.cat([x.flatten(0, 1) for x in batches])
+    x = joined(batches)
     for block in blocks:
         x = through(block, x, shapes)
     return apart(x, shapes)
@@ -72,21 +72,23 @@ def attend(layer: Attention, x: Tensor, shapes: Shapes) -> Tensor:
 
 def _residual(block: Block, drop: nn.Module, x: Tensor, shapes: Shapes, branch: Branch) -> Tensor:
     """x + branch(x), with the stochastic depth of `block` for each image of each batch."""
+
+    def added(parts: list[Tensor]) -> list[Tensor]:
+        some = [(p.shape[0], p.shape[1]) for p in parts]
+        return apart(branch(joined(parts), some), some)
+
     rate = float(drop.drop_prob or 0) if isinstance(drop, DropPath) and block.training else 0.0
     if not rate:
         return x + branch(x, shapes)
+    parts = apart(x, shapes)
     if isinstance(block, SubsetBlock) and block.subsets(rate):
-        kept = [subset(count, rate, x.device) for count, _ in shapes]
-        few = [(len(k), size) for k, (_, size) in zip(kept, shapes)]
-        parts = apart(x, shapes)
-        added = branch(torch.cat([p[k].flatten(0, 1) for p, k in zip(parts, kept)]), few)
-        sums = [
-            p.index_add(0, k, a.to(x.dtype), alpha=len(p) / len(k))
-            for p, k, a in zip(parts, kept, apart(added, few))
-        ]
-    else:
-        sums = [p + drop(a) for p, a in zip(apart(x, shapes), apart(branch(x, shapes), shapes))]
-    return torch.cat([s.flatten(0, 1) for s in sums])
+        return joined(subset_residual(parts, added, rate))
+    return joined([p + drop(a) for p, a in zip(parts, added(parts))])
+
+
+def joined(batches: Sequence[Tensor]) -> Tensor:
+    """One sequence [T, ...] of the tokens in batches [B, N, ...]."""
+    return torch.cat([x.flatten(0, 1) for x in batches])
 
 
 def apart(x: Tensor, shapes: Shapes) -> list[Tensor]:
