@@ -256,7 +256,7 @@ def test_a_queue_longer_than_the_dataset_is_refused(name: str):
 
 @pytest.mark.parametrize("name", [*QUEUED, *REMEMBERING, "moco_v3"])
 def test_a_batch_of_one_is_refused(name: str, tmp_path):
-    with pytest.raises(UserError, match="needs at least 2 at once, got 1; use a larger --batch"):
+    with pytest.raises(UserError, match="needs at least 2 at once, got 1; use --batch 2 or more"):
         pretrain(CASES[name].make(name, 16), photos(16), tmp_path, epochs=1, batch=1)
 
 

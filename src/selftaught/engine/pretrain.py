@@ -516,12 +516,13 @@ def _fits(
         )
     if compared < method.min_batch:
         raise UserError(
-            f"{type(method).__name__} compares images of a batch and needs at least "
-            f"{method.min_batch} at once, got {compared}; use a larger --batch"
+            f"{method_name(method)} compares images of a batch and needs at least "
+            f"{method.min_batch} at once, got {compared}; use --batch "
+            f"{method.min_batch * (batch // compared)} or more"
         )
     if not method.sync_batchnorm and batch // parts < 2:
         raise UserError(
-            f"{type(method).__name__} keeps the batch norms of each process apart, which need 2 "
+            f"{method_name(method)} keeps the batch norms of each process apart, which need 2 "
             f"images at once, and a batch of {batch} leaves {batch // parts} to each of {parts} "
             f"parts; use --batch {2 * parts} or more"
         )
