@@ -58,6 +58,7 @@ PROTOTYPES: dict[str, Any] = {
 }
 WEAK: dict[str, Any] = {"strength": 0.5, "blur": 0.0}
 ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
+CLEAR: dict[str, Any] = {"blur": (0.0, 0.0, 0.0), "solarize": 0.0}
 
 COLOURS = ("strength", "blur", "solarize")
 """What the presets change for 32 pixels alone: weak views of photos are told apart by colours."""
@@ -104,12 +105,9 @@ PRESETS = {
     "swav": Preset(
         {**SMALL, **FEW, "blur": 0.0, "prototypes": 128, "epsilon": 0.01, "freeze": 0.02}
     ),
-    "dino": Preset(
-        {**FEW, "blur": (0.0, 0.0, 0.0), "solarize": 0.0, "prototypes": 512, "hidden": 256}
-        | {"bottleneck": 64, "momentum": (0.98, 1.0)}
-    ),
-    "ibot": Preset({**FEW, **PROTOTYPES, "freeze": 0.01, "temp_warmup": 0.3}, {}, VIT),
-    "dinov2": Preset({**FEW, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
+    "dino": Preset({**FEW, **CLEAR, **PROTOTYPES}),
+    "ibot": Preset({**FEW, **CLEAR, **PROTOTYPES, "freeze": 0.01, "temp_warmup": 0.3}, {}, VIT),
+    "dinov2": Preset({**FEW, **CLEAR, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
     "msn": Preset(
         {
             "prototypes": 128,
