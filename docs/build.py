@@ -40,6 +40,7 @@ DATA = {
     "cifar10": "CIFAR-10 at 32 px",
     "cifar10_100k": "CIFAR-10 at 32 px, a shorter training",
     "clothing": "Phone photos of clothes",
+    "clothing_100k": "Phone photos of clothes, a shorter training",
 }
 """Results of `benchmarks/learn.py` that the pretext tasks are compared by."""
 BESIDE = ("deepcluster", "simclr")
