@@ -24,6 +24,7 @@ from selftaught.demo import PHOTOS
 from selftaught.errors import TrainingError, UserError
 from selftaught.export import targets, trial
 from selftaught.export.conversion import NEEDS
+from tests.vits import without_class_tokens
 
 TEST = str(PHOTOS / "test.parquet")
 
@@ -276,7 +277,8 @@ def test_what_timm_cannot_build_is_refused(to, size, options, tmp_path):
     assert set(run.iterdir()) == before
 
 
-def test_a_vit_that_timm_cannot_build_is_refused(tmp_path):
+def test_a_vit_that_timm_cannot_build_is_refused(tmp_path, monkeypatch):
+    without_class_tokens(monkeypatch)
     run = run_of(tmp_path, "test_vit", class_token=False)
     refused("timm has no such network .*cls_token", run, to="timm")
 

@@ -14,8 +14,9 @@ from selftaught import export
 from selftaught.backbones import Image
 from selftaught.errors import TrainingError, UserError
 from selftaught.export.encoder import CONFIG
-from selftaught.export.timm import WEIGHTS
+from selftaught.export.timm import WEIGHTS, plain_timm
 from selftaught.parts import synchronize
+from tests.vits import without_class_tokens
 
 ENCODERS = {
     "stem adapted": ("test_resnet", 32, 3, {}),
@@ -98,7 +99,20 @@ def test_weights_have_timms_names(encoder, tmp_path):
     assert load_file(tmp_path / WEIGHTS).keys() == encoder.net.state_dict().keys()
 
 
-def test_a_network_that_timm_cannot_build_is_saved_without_code(tmp_path, caplog):
+@pytest.mark.parametrize("pool", ["timm", "class", "mean"])
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", "test_vit4"])
+def test_timm_builds_what_was_arranged(name, class_token, pool):
+    """Where there is no class token, by its name or taken away, too."""
+    encoder = Image(name, 64, pool=pool, class_token=class_token).eval()
+    net = plain_timm(encoder).build(encoder.net.state_dict())
+    x = images(encoder)
+    with torch.no_grad():
+        assert torch.equal(net(x), encoder(x))
+
+
+def test_a_network_that_timm_cannot_build_is_saved_without_code(tmp_path, caplog, monkeypatch):
+    without_class_tokens(monkeypatch)
     encoder = Image("test_vit", 64, class_token=False)
     export.save(encoder, tmp_path)
     assert "plain timm cannot load" in caplog.text

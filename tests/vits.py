@@ -1,10 +1,12 @@
 """ViTs of the golden files' sizes, which timm has no names for."""
 
+import pytest
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from selftaught.backbones import Image
+from selftaught.export import timm as export
 
 
 def vit(
@@ -61,3 +63,11 @@ def beit(
     image.arrange("mean", positions="shared")
     image.double().net.load_state_dict(weights)
     return image
+
+
+def without_class_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timm that has no option for them: what lost its class token it cannot build."""
+    builds = export._builds
+    monkeypatch.setattr(
+        export, "_builds", lambda *given: given[-1] != "class_token" and builds(*given)
+    )

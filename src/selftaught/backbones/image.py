@@ -152,6 +152,8 @@ class Image(nn.Module):
         if not class_token and net.cls_token is not None:
             net.cls_token = None
             net.num_prefix_tokens -= 1
+            if net.global_pool == "token":
+                net.global_pool = "avg"
             if net.pos_embed is not None and not net.no_embed_class:
                 net.pos_embed = nn.Parameter(cast(Tensor, net.pos_embed)[:, 1:].detach().clone())
             if isinstance(net, Eva):

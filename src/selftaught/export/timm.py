@@ -42,10 +42,13 @@ def plain_timm(encoder: Image) -> PlainTimm:
     wanted: dict[str, Any] = {"img_size": encoder.size, "dynamic_img_size": True}
     if patches := patch_layer(encoder.net):
         wanted["patch_size"] = patches.patch_size[0]
-    if encoder.pool != "timm":
-        pool = cast(Any, encoder.net).global_pool
-        wanted |= {"global_pool": pool, "class_token": encoder.class_token}
-        wanted |= {"fc_norm": False, "use_fc_norm": False}
+    if encoder.pool != "timm" or not encoder.class_token:
+        net = cast(Any, encoder.net)
+        last = not isinstance(net.fc_norm, nn.Identity)
+        wanted |= {"global_pool": net.global_pool, "fc_norm": last, "use_fc_norm": last}
+        wanted |= {"pool_include_prefix": getattr(net, "pool_include_prefix", False)}
+    if not encoder.class_token:
+        wanted["class_token"] = False
     if encoder.positions == "shared":
         wanted |= {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
     for key, value in wanted.items():  # timm has no list of what a model's class knows
