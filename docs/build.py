@@ -37,10 +37,10 @@ FAMILIES = {
 SIDE_BY_SIDE = "methods/pretext-side-by-side.md"
 DENSELY = "methods/dense-results.md"
 DATA = {
-    "cifar10": "CIFAR-10 at 32 px",
-    "cifar10_100k": "CIFAR-10 at 32 px, a shorter training",
-    "clothing": "Phone photos of clothes",
-    "clothing_100k": "Phone photos of clothes, a shorter training",
+    "cifar10_100k": "CIFAR-10 at 32 px",
+    "clothing_100k": "Phone photos of clothes",
+    "cifar10": "CIFAR-10 at 32 px, a longer training",
+    "clothing": "Phone photos of clothes, a longer training",
 }
 """Results of `benchmarks/learn.py` that the pretext tasks are compared by."""
 BESIDE = ("deepcluster", "simclr")
