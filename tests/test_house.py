@@ -81,12 +81,14 @@ def test_all_pretext_tasks_stand_side_by_side_with_numbers_of_the_results():
     page = BUILD["side_by_side"]()
     for name in BUILD["members"]("pretext"):
         assert page.count(f"| `{name}` |") == len(BUILD["DATA"]), name
-    rows = json.loads((ROOT / "benchmarks" / "results" / "learn-cifar10.json").read_text("utf-8"))
-    shown = rows["rotation"]["scores"]["this encoder"]
-    line = next(s for s in page.splitlines() if s.startswith("| `rotation` | test_resnet"))
-    assert f"**{shown[0]:.1f}**" in line
-    assert f"| {shown[1]:.1f} |" in line
-    assert rows["rotation"]["command"] in page
+    lines = [s for s in page.splitlines() if s.startswith("| `rotation` | test_resnet")]
+    for data, line in zip(BUILD["DATA"], lines, strict=True):
+        file = ROOT / "benchmarks" / "results" / f"learn-{data}.json"
+        row = json.loads(file.read_text("utf-8"))["rotation"]
+        shown = row["scores"]["this encoder"]
+        assert f"**{shown[0]:.1f}**" in line
+        assert f"| {shown[1]:.1f} |" in line
+        assert row["command"] in page
 
 
 def test_the_loop_in_the_readme_is_the_one_that_runs():
