@@ -21,15 +21,16 @@ def through(net: Eva, tokens: Tensor, grid: Grid, keep: Tensor | None = None) ->
 
 
 def _turns(net: Eva, grid: Grid, keep: Tensor | None) -> list[Tensor | None]:
-    """For each block the sines and cosines that turn its queries and keys, [(B,) heads, N, T].
+    """For each block the sines and cosines that turn its queries and keys.
 
-    None where positions are in a table alone (EVA-01). Heads are 1 where all turn alike.
+    [N, T], or [heads, N, T] where each head learned its own (RoPE-Mixed); with `keep` [B, 1, N, T]
+    or [B, heads, N, T]. None where positions are in a table alone (EVA-01).
     """
     if net.rope is None:
         return [None] * len(net.blocks)
     found = cast(Any, net.rope).get_embed(list(grid))
     if keep is None:
         return list(found) if net.rope_mixed else [found] * len(net.blocks)
-    if net.rope_mixed:  # [blocks, heads, N, T], learned
+    if net.rope_mixed:
         return list(found[:, :, keep].transpose(1, 2))
     return [found[keep][:, None]] * len(net.blocks)

@@ -109,10 +109,9 @@ def _turned(
     state: dict[str, Tensor], net: Eva, path: Path, name: str
 ) -> tuple[dict[str, Tensor], Resample]:
     """With timm's names, which it knows best: for queries and values its biases are apart."""
-    asked = [v.chunk(3)[::2] for k, v in state.items() if k.endswith("attn.qkv.bias")]
-    if "blocks.0.attn.q_bias" not in net.state_dict() and any(
-        bool(part.any()) for parts in asked for part in parts
-    ):
+    joined = [v for k, v in state.items() if k.endswith("attn.qkv.bias")]
+    biases = [part for v in joined for part in v.chunk(3)[::2]]  # those of keys are masked
+    if "blocks.0.attn.q_bias" not in net.state_dict() and any(bool(b.any()) for b in biases):
         raise UserError(
             f"{path} has biases of queries and values, and {name} none; use backbone {name}_qkvb"
         )
