@@ -6,6 +6,9 @@ python benchmarks/learn.py --train TRAIN --test TEST --size 32 --samples 100000 
 Every method trains a network of like cost on the same number of samples seen, with the preset
 below: the papers' settings are for a thousand times as much. Rows are added to
 results/learn-NAME.json (a method that is there is replaced) and the table is written anew.
+
+`motion` trains on frames of clips, all that have something moving in them: name it with --clips. It
+is scored as the others are.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 
 from selftaught import evaluate, methods, open_data, pretrain
+from selftaught.data.frames import frames
 from selftaught.data.selection import select
 from selftaught.engine.build import assemble
 
@@ -161,7 +165,7 @@ PRESETS = {
 }
 
 ALONE = [name for name in PRESETS if name != "motion"]
-"""Methods that need nothing but images; motion needs masks beside them."""
+"""Methods that need nothing but images; motion needs clips."""
 
 
 def main() -> None:
@@ -181,6 +185,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--train", required=True, help="labelled images to train on")
     parser.add_argument("--test", required=True, help="labelled images to score on")
     parser.add_argument("--rows", metavar="NPZ:NAME", help="positions of the images to train on")
+    parser.add_argument("--clips", help="folder of clips that motion trains on, instead of TRAIN")
     parser.add_argument("--bank", help="labelled images that probes learn from, instead of TRAIN")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument("--samples", type=int, default=60_000, help="images seen in training")
@@ -192,16 +197,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=JSON", help="instead of a preset's value"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if "motion" in arguments.methods and not arguments.clips:
+        parser.error("motion trains on frames of clips: name a folder of clips with --clips")
+    return arguments
 
 
 def command(name: str, arguments: argparse.Namespace) -> str:
     """What repeats a row; the data's place is left open."""
 
     def place(path: str) -> str:
-        return f"$DATA/{Path(path).parent.name}/{Path(path).name}"
+        parts = Path(path).parts[-1 if Path(path).is_dir() else -2 :]
+        return "/".join(("$DATA", *parts))
 
-    given = ("train", "test", "rows", "bank")
+    given = ("train", "test", "rows", "bank", "clips")
     data = [(f"--{n}", place(v)) for n in given if (v := getattr(arguments, n))]
     overrides = ["--set", *map(shlex.quote, arguments.set)] if arguments.set else []
     parts = [
@@ -244,13 +253,18 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         file, _, rows = arguments.rows.rpartition(":")
         samples = select(samples, np.load(file)[rows])
     bank = open_data(arguments.bank) if arguments.bank else samples
-    epochs = epochs_of(len(samples), train["batch"], arguments.samples)
-    model = assemble(name, {"name": net, "size": arguments.size}, method, samples, arguments.seed)
-    begun, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as out:
+        data: Any = samples
+        if name == "motion":  # the folder, in which its masks are, too
+            data = frames(arguments.clips, Path(out) / "frames", every=1).out
+        epochs = epochs_of(len(open_data(data)), train["batch"], arguments.samples)
+        model = assemble(
+            name, {"name": net, "size": arguments.size}, method, samples, arguments.seed
+        )
+        begun, cpu = time.perf_counter(), time.process_time()
         pretrain(
             model,
-            samples if arguments.rows else arguments.train,  # which has masks, too, for motion
+            data,
             Path(out) / "run",
             epochs=epochs,
             seed=arguments.seed,
