@@ -255,9 +255,11 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     bank = open_data(arguments.bank) if arguments.bank else samples
     with tempfile.TemporaryDirectory() as out:
         data: Any = samples
+        count = len(samples)
         if name == "motion":  # the folder, in which its masks are, too
-            data = frames(arguments.clips, Path(out) / "frames", every=1).out
-        epochs = epochs_of(len(open_data(data)), train["batch"], arguments.samples)
+            made = frames(arguments.clips, Path(out) / "frames", every=1)
+            data, count = made.out, made.written
+        epochs = epochs_of(count, train["batch"], arguments.samples)
         model = assemble(
             name, {"name": net, "size": arguments.size}, method, samples, arguments.seed
         )
