@@ -260,9 +260,10 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             made = frames(arguments.clips, Path(out) / "frames", every=1)
             data, count = made.out, made.written
         epochs = epochs_of(count, train["batch"], arguments.samples)
-        model = assemble(
-            name, {"name": net, "size": arguments.size}, method, samples, arguments.seed
-        )
+        image = {"name": net, "size": arguments.size}
+        if net == VIT:
+            image["patch_size"] = arguments.size // 8  # 64 patches of images of any size
+        model = assemble(name, image, method, samples, arguments.seed)
         begun, cpu = time.perf_counter(), time.process_time()
         pretrain(
             model,

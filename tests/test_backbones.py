@@ -280,6 +280,21 @@ def test_pretrained_vit_keeps_all_weights_at_small_patches(hub, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_the_size_of_patches_can_be_asked_for(name):
+    net = backbone(name, 64, patch_size=2 if name.startswith("swin") else 8).eval()
+    assert net.features(torch.zeros(1, 3, 64, 64)).local.shape[1] == (16 if net.stem == 2 else 64)
+    assert Image(**net.config).stem == net.stem
+    assert net.partner("resnet18").config["patch_size"] is None
+    assert net.partner().stem == net.stem
+
+
+def test_pretrained_weights_are_carried_to_other_patches(hub):
+    net = backbone("test_vit", 64, pretrained=True, patch_size=8)
+    assert net.patch == 8
+    assert torch.all(net.net.blocks[0].attn.qkv.weight == 1)
+
+
 def test_pretrained_without_a_network(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("Network is unreachable")
@@ -311,6 +326,12 @@ def test_pretrained_without_a_network(monkeypatch):
         (("vit_small_patch32_384", 72), "use size 64"),
         (("gcvit_xxtiny", 32), r"cannot take images of 32 px .* its own size, 224 px"),
         (("resnet18", 64, 3, False, 1.0), r"in \[0, 1\), got 1.0"),
+        (
+            ("resnet18", 64, 3, False, 0.0, 8),
+            "does not begin with patches.* leave out patch_size",
+        ),
+        (("test_vit", 64, 3, False, 0.0, 0), "at least 1, got 0"),
+        (("test_vit", 64, 3, False, 0.0, 24), "which 64 px is no multiple of; use size 72"),
         (("vgg11", 64, 3, False, 0.1), "has no stochastic depth; set drop_path to 0"),
     ],
 )

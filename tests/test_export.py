@@ -24,6 +24,7 @@ ENCODERS = {
     "plain": ("test_resnet", 64, 4, {}),
     "vit": ("test_vit", 64, 3, {}),
     "vit for small images": ("test_vit", 32, 3, {"drop_path": 0.1}),
+    "vit of small patches": ("test_vit", 64, 3, {"patch_size": 8}),
     "vit of MAE": ("test_vit", 64, 3, {"pool": "mean", "positions": "sincos"}),
     "vit of I-JEPA": ("test_vit", 64, 3, {"pool": "mean", "class_token": False}),
     "vit of DINO": ("test_vit", 64, 3, {"pool": "class"}),

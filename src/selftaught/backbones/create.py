@@ -21,11 +21,19 @@ SMALL = 64
 """Images with fewer pixels a side get an adapted stem: ImageNet's throws most of them away."""
 
 
-def create(name: str, size: int, channels: int, pretrained: bool, drop_path: float) -> nn.Module:
+def create(
+    name: str,
+    size: int,
+    channels: int,
+    pretrained: bool,
+    drop_path: float,
+    patch_size: int | None = None,
+) -> nn.Module:
     """The timm model `name` without classifier, fitted to `size` pixels and `channels`.
 
     Raises:
-        UserError: no such model, a size that it cannot take, or weights that cannot be had.
+        UserError: no such model, a size or patches that it cannot have, or weights that cannot be
+            had.
     """
     if not timm.is_model(name):
         family = [n for n in timm.list_models() if n.split("_")[0] == name.lower().split("_")[0]]
@@ -36,6 +44,8 @@ def create(name: str, size: int, channels: int, pretrained: bool, drop_path: flo
         raise UserError(
             f"a backbone needs size and channels of at least 1, got {size} and {channels}"
         )
+    if patch_size is not None and patch_size < 1:
+        raise UserError(f"patch_size is a number of pixels, at least 1, got {patch_size}")
     if not 0 <= drop_path < 1:
         raise UserError(f"drop_path is a probability in [0, 1), got {drop_path}")
     options: dict[str, Any] = {
@@ -45,11 +55,17 @@ def create(name: str, size: int, channels: int, pretrained: bool, drop_path: flo
         "img_size": size,
         "dynamic_img_size": True,
     }
-    if size < SMALL:
+    if size < SMALL or patch_size is not None:
         with torch.device("meta"):
             plan = _build(name, False, {**options, "img_size": None})
         if patches := patch_layer(plan):
-            options["patch_size"] = _small_patch(plan, patches.patch_size[0], size)
+            fitting = _small_patch(plan, patches.patch_size[0], size)
+            options["patch_size"] = fitting if patch_size is None else patch_size
+        elif patch_size is not None:
+            raise UserError(
+                f"{name} does not begin with patches, so they have no size; leave out patch_size, "
+                "or use a backbone such as vit_small_patch16_224"
+            )
     net = _build(name, pretrained, options)
     if plain_vit(net) is None:
         fresh = _fit_stem(net, name, size, channels)

@@ -44,6 +44,9 @@ class Image(nn.Module):
         channels: of the images.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
         drop_path: rate of stochastic depth.
+        patch_size: side in pixels of the patches that a transformer cuts images into, as the end
+            of its name has it for 224 px; smaller ones make a finer grid of small images, in more
+            time. By default as its name says, and below 64 px about an eighth of the image.
         pool: pooled features of a ViT: as timm has it, the class token, or the mean of the patches.
         class_token: whether a ViT keeps its class token.
         positions: of a ViT: learned as timm has them, or fixed sines and cosines in their table, if
@@ -67,6 +70,7 @@ class Image(nn.Module):
         channels: int = 3,
         pretrained: bool = False,
         drop_path: float = 0.0,
+        patch_size: int | None = None,
         pool: Literal["timm", "class", "mean"] = "timm",
         class_token: bool = True,
         positions: Literal["timm", "sincos", "shared"] = "timm",
@@ -81,7 +85,9 @@ class Image(nn.Module):
         self.pool, self.class_token, self.positions = "timm", True, "timm"
         self.edges, self.sees, self.weights = False, "colours", weights
         self.resample: Resample | None = resample
-        self.net = create(name, size, channels, pretrained and weights is None, drop_path)
+        self.patch_size = patch_size
+        loaded = pretrained and weights is None
+        self.net = create(name, size, channels, loaded, drop_path, patch_size)
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
         self.local_dim: int = net.num_features
@@ -126,12 +132,14 @@ class Image(nn.Module):
         """Arguments that rebuild this network; set `pretrained` to false where weights follow."""
         sizes = {"name": self.name, "size": self.size, "channels": self.channels}
         training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
-        arranged = ("pool", "class_token", "positions", "edges", "sees", "resample")
+        arranged = ("patch_size", "pool", "class_token", "positions", "edges", "sees", "resample")
         return sizes | training | {k: getattr(self, k) for k in arranged}
 
     def partner(self, name: str = "", channels: int = 0) -> "Image":
         """An untrained network for other views: like this one, or of another name or channels."""
-        given = {"pretrained": False, "name": name or self.name}
+        given: dict[str, Any] = {"pretrained": False, "name": name or self.name}
+        if given["name"] != self.name:  # which may have no patches
+            given["patch_size"] = None
         return Image(**{**self.config, **given, "channels": channels or self.channels})
 
     def arrange(
@@ -271,7 +279,7 @@ class Image(nn.Module):
         if size < patch:
             raise UserError(
                 f"images of {size} px are smaller than the {patch}-px patches of {self.name}; "
-                f"use a size that is a multiple of {patch}, or a backbone of smaller patches"
+                f"use a size that is a multiple of {patch}, or a smaller patch_size"
             )
         if size % patch:
             raise UserError(
@@ -442,9 +450,10 @@ def backbone(
     channels: int = 3,
     pretrained: bool = False,
     drop_path: float = 0.0,
+    patch_size: int | None = None,
 ) -> Image:
     """An image encoder by its timm name; see `Image`."""
-    return Image(name, size, channels, pretrained, drop_path)
+    return Image(name, size, channels, pretrained, drop_path, patch_size)
 
 
 def _channelwise(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
