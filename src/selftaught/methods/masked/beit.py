@@ -117,7 +117,7 @@ class BEiT(Method):
         if not 1 <= hidden < patches:
             raise UserError(
                 f"hidden={hidden} of {patches} patches: at least 1 must be hidden and 1 seen; "
-                "change hidden, or use larger images or a backbone of smaller patches"
+                "change hidden, or use larger images or a smaller patch_size"
             )
         if not 1 <= smallest <= hidden:
             raise UserError(f"smallest={smallest} must be from 1 to the {hidden} hidden patches")

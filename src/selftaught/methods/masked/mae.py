@@ -60,7 +60,7 @@ class MAE(Method):
             raise UserError(
                 f"ratio={ratio} of {patches} patches leaves {int(patches * (1 - ratio))} to see; "
                 "at least 1 must be seen and 1 hidden: change ratio, or use larger images or a "
-                "backbone of smaller patches"
+                "smaller patch_size"
             )
         if heads < 1 or dim % heads:
             raise UserError(f"dim={dim} must be a multiple of heads={heads}, 1 at least")
