@@ -204,9 +204,9 @@ def side_by_side() -> str:
         "",
         "Every task trains a small network on as many images of the same data, for minutes on CPU "
         "cores: this tells tasks that learn from those that do not, and is no prophecy for large "
-        "networks and long trainings. `deepcluster` and `simclr` stand beside them. What was not "
-        "measured at this budget says so. This page is made from the results of "
-        "`benchmarks/learn.py`.",
+        "networks and long trainings. `deepcluster` and `simclr` stand beside them. `motion` is "
+        "shown frames of clips instead. What was not measured at this budget says so. This page is "
+        "made from the results of `benchmarks/learn.py`.",
         "",
     ]
     for data, title in DATA.items():

@@ -44,9 +44,8 @@ class Image(nn.Module):
         channels: of the images.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
         drop_path: rate of stochastic depth.
-        patch_size: side in pixels of the patches that a transformer cuts images into, as the end
-            of its name has it for 224 px; smaller ones make a finer grid of small images, in more
-            time. By default as its name says, and below 64 px about an eighth of the image.
+        patch_size: side in pixels of the patches that a transformer cuts images into; as its name
+            says unless given, below 64 px about an eighth of the image.
         pool: pooled features of a ViT: as timm has it, the class token, or the mean of the patches.
         class_token: whether a ViT keeps its class token.
         positions: of a ViT: learned as timm has them, or fixed sines and cosines in their table, if
