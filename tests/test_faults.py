@@ -181,28 +181,53 @@ def on_second_epoch(method, act):
     return method
 
 
+CLUSTERED = ("deepcluster", "sela", "pcl")
+"""Methods that look at the whole dataset before their second epoch."""
+
+
 def kill_a_worker() -> None:
     for child in other_children():
         child.kill()
         child.join()
 
 
+def stop_the_run() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
-    ("act", "workers", "message"),
+    ("name", "act", "workers", "message"),
     [
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), 0, "stopped at step 3 of 9 and saved"),
-        (kill_a_worker, 1, "died or hung .*saved at step 3"),
+        ("deepcluster", kill_a_worker, 1, "died or hung .*saved at step 3"),
+        *((n, stop_the_run, 0, "stopped at step 3 of 9 and saved") for n in CLUSTERED),
     ],
-    ids=["signal", "worker"],
 )
-def test_what_comes_while_images_are_clustered_loses_nothing(act, workers, message, tmp_path):
-    train(tmp_path / "whole", "deepcluster", epochs=3)
-    method = on_second_epoch(make("deepcluster"), act)
+def test_what_comes_while_images_are_clustered_loses_nothing(name, act, workers, message, tmp_path):
+    def fresh():
+        method = make(name)
+        if name == "pcl":  # begins with the second epoch
+            method.cluster_start = 1 / 3
+        return method
+
+    whole = train(tmp_path / "whole", method=fresh(), epochs=3)
     with pytest.raises(Interrupted, match=message) as caught:
-        train(tmp_path / "run", method=method, workers=workers, epochs=3)
+        train(tmp_path / "run", method=on_second_epoch(fresh(), act), workers=workers, epochs=3)
     assert caught.value.exit_code == 75
-    train(tmp_path / "run", "deepcluster", epochs=3, resume=True)
+    resumed = train(tmp_path / "run", method=fresh(), epochs=3, resume=True).state_dict()
     assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+    assert all(torch.equal(x, resumed[key]) for key, x in whole.state_dict().items())
+
+
+def test_methods_know_how_far_training_is_when_an_epoch_begins(tmp_path):
+    method, seen = make("deepcluster"), []
+
+    def on_epoch(self, corpus):
+        seen.append(self.progress)
+        return type(self).on_epoch(self, corpus)
+
+    method.on_epoch = MethodType(on_epoch, method)
+    train(tmp_path / "run", method=method, epochs=4)
+    assert seen == [0, 0.25, 0.5, 0.75]
 
 
 def test_a_run_that_is_stopped_after_its_last_step_is_finished_by_resuming(

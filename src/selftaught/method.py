@@ -252,7 +252,10 @@ class Method(nn.Module, ABC):
         return None
 
     def on_epoch(self, corpus: Corpus) -> Tensor | None:
-        """Before each epoch: cluster, relabel. May return the indices that the epoch shows."""
+        """Before each epoch: cluster, relabel. May return the indices that the epoch shows.
+
+        A run may be stopped while it embeds `corpus`: what it changes it changes afterwards.
+        """
         return None
 
     def before_step(self) -> None:

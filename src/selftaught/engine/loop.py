@@ -271,6 +271,7 @@ class Loop:
         """The stream of batches from a step on; on_epoch comes first where the method has one."""
         if self.each_epoch and within == 0:
             boundary = self.state()
+            self.method.progress = self.step / self.steps
             try:
                 with self._reading(boundary):
                     self.order.given = self.method.on_epoch(self.corpus)
@@ -426,9 +427,14 @@ class Loop:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, unless weights are no longer finite."""
-        if not all(bool(p.isfinite().all()) for p in self.method.parameters()):
+        named = self.method.named_parameters()
+        broken = next((n for n, p in named if not bool(p.isfinite().all())), None)
+        if broken:
             raise TrainingError(
-                f"weights are not finite at step {self.step}; the checkpoint before is kept"
+                f"{broken} is not finite at step {self.step} of {self.steps}; the checkpoint of "
+                f"step {(self.checkpoints.steps() or ['none'])[0]} is the last good one, nothing "
+                "was exported; lower the learning rate (--lr), clip gradients (--clip), or use "
+                "--precision fp32"
             )
         failure: TrainingError | None = None
         if dist.rank() == 0:

@@ -93,12 +93,12 @@ class SeLa(Method):
         due = int((relabel_times(self.relabelings, 1.0) <= self.progress).sum())
         if due <= self.done:
             return
-        self.done.fill_(due)
         features = corpus.embed(self.backbone).to(self.assignment.device)
         for own, classifier in zip(self.assignment, self.classifiers):
             scores = classifier(features.to(classifier.weight.dtype))
             labels = balanced_plan(scores.double().log_softmax(1), self.power).argmax(1)
             own.copy_(dist.from_first(labels))
+        self.done.fill_(due)
 
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, H, W]."""
