@@ -38,6 +38,7 @@ from selftaught.engine.build import count_classes, describe, method_name, named,
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.colours import CHOICES, choose, fed, settled
+from selftaught.engine.convolution import mend
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import PROBE, Estimate, measure, peak_flops
 from selftaught.engine.feed import Item, Order, Views, Whole, collate, loader
@@ -232,6 +233,8 @@ def pretrain(
         if channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         method.to(fabric.device)
+        if fabric.device.type == "cpu":
+            mend(method)
         if compile:
             method.backbone.compile()
 
