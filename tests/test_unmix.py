@@ -5,7 +5,7 @@ import torch
 
 from selftaught.engine.unmix import draw_box, mix, with_mixed
 from selftaught.errors import UserError
-from tests.test_engine import curve, make, train
+from tests.test_engine import Killed, curve, make, train
 from tests.test_methods import batch, build, total
 
 
@@ -25,6 +25,30 @@ def test_mixtures_add_a_term_and_leave_no_trace_in_memories(name):
         torch.testing.assert_close(mixing.get_buffer(path), plain.get_buffer(path))
     grads = [p.grad for p in mixing.backbone.parameters() if p.grad is not None]
     assert all(g.isfinite().all() for g in grads)
+
+
+@pytest.mark.parametrize("name", ["moco_v1", "mean_shift", "nnclr", "pcl"])
+def test_both_sources_are_looked_for_among_the_same_memories(name):
+    """A key that the first look has pushed into a queue is no negative of the second."""
+    method = build(name, torch.float64)
+    views = batch(name, method)
+    mixed = views.views[0].flip(0) * 0.4 + views.views[0] * 0.6
+    torch.manual_seed(0)
+    found = method.mixed_loss(mixed, 0.6, views)
+    parts = []
+    for images in (mixed, mixed.flip(0)):
+        alone = build(name, torch.float64)
+        parts.append(total(alone.loss(views._replace(views=[images, *views.views[1:]]))))
+    torch.testing.assert_close(found, 0.6 * parts[0] + 0.4 * parts[1])
+
+
+def test_the_mixture_looks_and_is_not_looked_for():
+    method, seen = build("msn"), []
+    views = batch("msn", method)
+    method.target.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    with_mixed(method, 1.0)(views)
+    assert len(seen) == 3  # for each source, and for the plain images
+    assert all(torch.equal(x, views.views[0]) for x in seen)
 
 
 def test_methods_that_change_weights_in_their_loss_are_refused():
@@ -61,11 +85,22 @@ def test_the_chance_chooses_between_wholes_and_regions():
 
 
 def test_training_with_mixtures_resumes_bit_for_bit(tmp_path):
-    whole = train(tmp_path / "whole", unmix=0.5, epochs=2)
+    options = {"unmix": 0.5, "save_every": 0}
+    whole = train(tmp_path / "whole", "moco_v1", **options).state_dict()
     assert "mixed" in curve(tmp_path / "whole")[0]
-    again = train(tmp_path / "again", unmix=0.5, epochs=2)
-    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
+    method = make("moco_v1")
+
+    def after_step():
+        if method.progress > 0.5:
+            raise Killed
+        type(method).after_step(method)
+
+    method.after_step = after_step
+    with pytest.raises(Killed):
+        train(tmp_path / "run", method=method, **options)
+    again = train(tmp_path / "run", "moco_v1", resume=True, **options).state_dict()
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+    assert all(torch.equal(x, again[key]) for key, x in whole.items())
 
 
 def test_what_cannot_be_mixed_is_refused(tmp_path):

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from selftaught.parts import unchanged
+
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
 """(image uint8 [H, W, C], generator of this sample) -> nested arrays that collate; picklable."""
 
@@ -183,6 +185,9 @@ class Method(nn.Module, ABC):
     with_masks: ClassVar[bool] = False
     """Whether pipelines are handed [H, W, C + 1]: the mask of the image is the last channel."""
 
+    query: ClassVar[int] = 0
+    """Which of its views Un-Mix mixes: one that looks for others, and is not looked for alone."""
+
     reset: tuple[str, ...] = ()
     """Names of submodules that `on_epoch` has made anew; the engine drops their optimizer state."""
 
@@ -204,8 +209,9 @@ class Method(nn.Module, ABC):
     def mixed_loss(self, mixed: Tensor, share: float, batch: Batch) -> Tensor:
         """Loss of mixed images that look for their sources (Un-Mix).
 
-        Here the first view gives way to the mixture; methods whose queries and keys are unlike
-        encode it once, as the paper does.
+        Here the view `query` gives way to the mixture; methods whose queries and keys are unlike
+        encode it once, as the paper does. What is remembered of a step is that of plain images:
+        queues, centres and the like are left as they are.
 
         Args:
             mixed: [B, C, H, W], of which row i is `share` of sample i and else of sample B - 1 - i.
@@ -214,8 +220,10 @@ class Method(nn.Module, ABC):
         """
         total = mixed.new_zeros(())
         for images, weight in ((mixed, share), (mixed.flip(0), 1 - share)):
-            views = [images, *batch.views[1:]]
-            terms = terms_of(type(self).loss(self, batch._replace(views=views)))
+            views = list(batch.views)
+            views[self.query] = images
+            with unchanged(self):
+                terms = terms_of(type(self).loss(self, batch._replace(views=views)))
             total = total + weight * sum(terms.values())
         return total
 

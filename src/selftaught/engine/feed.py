@@ -20,6 +20,7 @@ from selftaught.data.masks import Masked
 from selftaught.data.paired import Paired
 from selftaught.data.quarantine import replacement
 from selftaught.method import Pipeline
+from selftaught.parts import same_statistics
 
 ATTEMPTS = 100
 """Replacements tried for one unreadable sample before the data counts as broken."""
@@ -243,6 +244,7 @@ class Whole:
         dataset = Views(self.samples, plain(self.size), seed=0)
         training = encoder.training
         encoder.eval()
+        same_statistics(encoder)
         out = []
         batches = loader(dataset, keys, self.workers, False)
         try:

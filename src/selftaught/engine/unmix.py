@@ -4,14 +4,12 @@ Each image is mixed with that at the other end of the batch, as a whole or by a 
 mixture looks for both of its sources, for each by its share.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import MethodType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, terms_of
@@ -60,7 +58,7 @@ def mix(x: Tensor, whole: float) -> Mixed:
 
 
 def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tensor]]:
-    """The loss of `method`, with a term `mixed` for mixtures of the first view.
+    """The loss of `method`, with a term `mixed` for mixtures of one view.
 
     Args:
         method: contrastive or distillation, whose views are a list of images.
@@ -68,10 +66,9 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
     """
 
     def loss(method: Method, batch: Batch) -> dict[str, Tensor]:
-        mixed = mix(_first(method, batch), whole)
+        mixed = mix(_query(method, batch), whole)
         before = [p._version for p in method.parameters()]
-        with _memory_kept(method):  # what is remembered of a step is that of plain images
-            extra = method.mixed_loss(mixed.images, mixed.share, batch)
+        extra = method.mixed_loss(mixed.images, mixed.share, batch)
         if before != [p._version for p in method.parameters()]:
             raise UserError(
                 f"{type(method).__name__} changes its weights while it computes its loss, so it "
@@ -82,10 +79,10 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
     return MethodType(loss, method)  # which is what Fabric takes for a method
 
 
-def _first(method: Method, batch: Batch) -> Tensor:
+def _query(method: Method, batch: Batch) -> Tensor:
     views = batch.views
     if isinstance(views, list | tuple) and len(views) > 1 and all(_is_image(v) for v in views):
-        return views[0]
+        return views[method.query]
     raise UserError(
         f"Un-Mix mixes one view of an image, which then looks for another; the views of "
         f"{type(method).__name__} are not two or more images: leave out --unmix"
@@ -94,21 +91,3 @@ def _first(method: Method, batch: Batch) -> Tensor:
 
 def _is_image(view: object) -> bool:
     return isinstance(view, Tensor) and view.ndim == 4 and view.is_floating_point()
-
-
-@contextmanager
-def _memory_kept(method: Method) -> Iterator[None]:
-    """A block that sees queues, centres and the like as they are, and leaves them so."""
-    kept = [
-        (module, name, buffer)
-        for module in method.modules()
-        if not isinstance(module, _BatchNorm)
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    for module, name, buffer in kept:
-        setattr(module, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for module, name, buffer in kept:
-            setattr(module, name, buffer)

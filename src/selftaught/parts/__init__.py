@@ -1,9 +1,10 @@
 """Modules that methods are built of."""
 
+from .buffers import unchanged
 from .heads import Prototypes, each_cell, mlp, projected_cells, prototype_head, simclr_head
 from .memory import Memory
 from .multicrop import each_size
-from .norm import SyncBatchNorm, synchronize
+from .norm import SyncBatchNorm, same_statistics, synchronize
 from .queue import Queue
 from .target import ema, frozen_copy
 
@@ -19,6 +20,8 @@ __all__ = [
     "mlp",
     "projected_cells",
     "prototype_head",
+    "same_statistics",
     "simclr_head",
     "synchronize",
+    "unchanged",
 ]

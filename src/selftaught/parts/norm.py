@@ -48,6 +48,14 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return out.to(input.dtype)
 
 
+def same_statistics(module: nn.Module) -> None:
+    """Give batch norms that do not see the batch of all processes the first one's statistics."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            for statistic in layer.buffers(recurse=False):
+                statistic.copy_(dist.from_first(statistic))
+
+
 def synchronize(module: nn.Module) -> nn.Module:
     """`module` with each of its batch norms replaced by a synchronized one, parameters kept."""
     for name, child in module.named_children():

@@ -63,6 +63,7 @@ class MSN(Method):
         no_clip=("scores",),
     )
     default_backbone = "vit_small_patch16_224"
+    query = 1
     anatomy = Anatomy(
         copies=(("target", "backbone"), ("target_projector", "projector")), logits="scores"
     )
