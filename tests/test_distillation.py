@@ -13,6 +13,7 @@ from selftaught.methods.distillation.dinov2 import DINOv2
 from selftaught.methods.distillation.ibot import IBOT
 from selftaught.objectives.assignment import sinkhorn
 from selftaught.objectives.spread import koleo
+from tests.pool import Pool
 
 SMALL = {"prototypes": 12, "hidden": 8, "bottleneck": 6, "local_crops": 1}
 
@@ -126,6 +127,28 @@ def test_dinov2_blurs_as_written_and_by_name_as_released():
 def test_dinov2_says_what_it_needs(options, words):
     with pytest.raises(UserError, match=words):
         DINOv2(Image("test_vit", 32), **SMALL, **options)
+
+
+def followed(rank: int) -> torch.Tensor:
+    """The centre after a step in which the processes see one and three hidden patches."""
+    method = DINOv2(Image("test_vit", 32), **SMALL)
+    method._follow(method.patch_center, torch.full((1 + 2 * rank, 12), 1.0 + rank), False)
+    return method.patch_center
+
+
+@pytest.mark.xdist_group("pool")
+def test_dinov2_follows_the_mean_of_all_hidden_patches(pool: Pool):
+    for center in pool.run(followed):
+        torch.testing.assert_close(center, torch.full_like(center, 0.1 * (1 + 3 * 2) / 4))
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_dinov2_keeps_its_centre_where_no_patch_is_hidden(reference):
+    options = SMALL | {"mask_share": 0.0, "reference_center": reference}
+    method = DINOv2(Image("test_vit", 32), **options)
+    method.patch_center.fill_(1.0)
+    step(method, 0.5)
+    assert torch.all(method.patch_center == 1)
 
 
 def test_dinov2_without_hidden_patches_or_small_views_or_koleo():

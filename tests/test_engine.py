@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
 
@@ -370,3 +371,27 @@ def test_what_was_learned_from_labels_is_not_scored_on_them(tmp_path, caplog):
     pretrain(make("finetune"), labelled(photos()), tmp_path / "run", epochs=1, batch=8, workers=0)
     assert "it has learned these labels" in caplog.text
     assert not (tmp_path / "run" / "scores.json").exists()
+
+
+def test_decay_by_layer_and_over_time_are_those_of_a_recipe(tmp_path):
+    asked = {"weight_decay": (0.1, 0.3), "layer_decay": 0.5}
+    given = train(tmp_path / "given", "mae", **asked).state_dict()
+    method = make("mae")
+    method.recipe = replace(method.recipe, **asked)
+    written = train(tmp_path / "written", method=method).state_dict()
+    assert all(torch.equal(x, written[key]) for key, x in given.items())
+    decays = [float(row["weight_decay"]) for row in curve(tmp_path / "given")]
+    assert decays[0] == 0.1 < decays[1] < decays[-1] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_decay": (0.1, -0.1)}, r"weight_decay must be at least 0, got \(0.1, -0.1\)"),
+        ({"layer_decay": 0.0}, "layer_decay is a fraction above 0, at most 1, got 0.0"),
+        ({"layer_decay": 0.9}, "rates that decay by layer need a plain ViT"),
+    ],
+)
+def test_decays_that_cannot_be_are_refused(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / "run", "simclr", **options)

@@ -283,7 +283,7 @@ def _layer_rates(names: list[str], recipe: Recipe) -> list[float]:
     if not blocks:
         raise UserError(
             "rates that decay by layer need a plain ViT backbone such as vit_small_patch16_224; "
-            "set layer_decay and patch_lr to 1 for others"
+            "set layer_decay to 1, and patch_lr in the recipe, for others"
         )
     top = max(blocks.values()) + 2
     layers = [

@@ -78,7 +78,8 @@ def pretrain(
     | None = None,
     lr: float | None = None,
     scaling: Literal["linear", "sqrt", "none"] | None = None,
-    weight_decay: float | None = None,
+    weight_decay: float | tuple[float, float] | None = None,
+    layer_decay: float | None = None,
     warmup: float | None = None,
     clip: float | None = None,
     seed: int = 0,
@@ -126,7 +127,9 @@ def pretrain(
         optimizer: instead of the paper's.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
         scaling: how the paper's rate follows the batch, instead of as in the paper.
-        weight_decay: constant, instead of the paper's.
+        weight_decay: constant, or at the start and at the end of a cosine, instead of the paper's.
+        layer_decay: the learning rate of a layer of a ViT, as a fraction of that of the layer above
+            it, instead of the paper's; 1 for the same rate everywhere.
         warmup: fraction of training in which the learning rate rises, instead of the paper's.
         clip: largest gradient norm, instead of the paper's.
         seed: of everything random; the same seed gives the same losses to the last bit.
@@ -174,7 +177,7 @@ def pretrain(
     """
     settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
     _check(settings)
-    recipe = _recipe(method.recipe, optimizer, lr, scaling, weight_decay, warmup, clip)
+    recipe = _recipe(method.recipe, optimizer, lr, scaling, weight_decay, layer_decay, warmup, clip)
     parts = accumulate
     if effective_batch is not None:
         parts = _divided(method, batch, accumulate, effective_batch, compile)
@@ -396,8 +399,12 @@ def _check(settings: dict[str, Any]) -> None:
         if settings[name] is not None and not settings[name] > 0:
             raise UserError(f"{name} must be above 0, got {settings[name]}")
     for name in ("weight_decay", "workers", "save_every"):
-        if settings[name] is not None and not settings[name] >= 0:
+        if settings[name] is not None and not np.all(np.asarray(settings[name]) >= 0):
             raise UserError(f"{name} must be at least 0, got {settings[name]}")
+    if settings["layer_decay"] is not None and not 0 < settings["layer_decay"] <= 1:
+        raise UserError(
+            f"layer_decay is a fraction above 0, at most 1, got {settings['layer_decay']}"
+        )
     for name, top in (("warmup", 1), ("max_bad", 1), ("unmix", 1)):
         if settings[name] is not None and not 0 <= settings[name] <= top:
             raise UserError(f"{name} is a fraction from 0 to 1, got {settings[name]}")
@@ -623,7 +630,8 @@ def _recipe(
     optimizer: str | None,
     lr: float | None,
     scaling: str | None,
-    weight_decay: float | None,
+    weight_decay: float | tuple[float, float] | None,
+    layer_decay: float | None,
     warmup: float | None,
     clip: float | None,
 ) -> Recipe:
@@ -632,6 +640,7 @@ def _recipe(
         "optimizer": optimizer,
         "scaling": scaling,
         "weight_decay": weight_decay,
+        "layer_decay": layer_decay,
         "warmup": warmup,
         "clip": clip,
     }

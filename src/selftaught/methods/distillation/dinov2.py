@@ -26,10 +26,10 @@ class DINOv2(Method):
 
     Settings are those of the code's default configuration, a ViT-L trained for 100 epochs of 1250
     steps. Its configurations for the largest models have targets="sinkhorn", separate_head=True,
-    prototypes=131072, bottleneck=384, patch_bottleneck=256, lr=2e-4, weight decay up to 0.2,
-    momentum=0.994 and layer_decay=1. The paper gives the student's backbone a `drop_path` of 0.3 or
-    0.4, and its ViTs layer scales, as timm's `..._dinov2` have. While they are frozen the code
-    trains the prototypes at rate 0; here they get no gradient.
+    prototypes=131072, bottleneck=384, patch_bottleneck=256 and momentum=0.994; they are trained
+    with lr=2e-4, weight_decay=0.04,0.2 and layer_decay=1. The paper gives the student's backbone a
+    `drop_path` of 0.3 or 0.4, and its ViTs layer scales, as timm's `..._dinov2` have. While they
+    are frozen the code trains the prototypes at rate 0; here they get no gradient.
 
     Args:
         backbone: a ViT, summed up by its class token.
@@ -242,10 +242,13 @@ class DINOv2(Method):
     def _follow(self, center: Tensor, outputs: Tensor, unweighted: bool) -> None:
         """Move `center` towards the mean of the outputs [M, K] of all processes."""
         total, count = outputs.sum(0), outputs.new_tensor(float(len(outputs)))
+        everyone = dist.total(count)
+        if not everyone:  # no patch is hidden
+            return
         if unweighted:
-            mean = dist.mean(total / count)
+            mean = dist.mean(total / count.clamp(min=1))
         else:
-            mean = dist.total(total) / dist.total(count).clamp(min=1)
+            mean = dist.total(total) / everyone
         center.lerp_(mean, 1 - self.center_momentum)
 
     def distribution(self, logits: Tensor) -> Tensor:
