@@ -29,6 +29,13 @@ def test_a_network_that_knows_puts_all_patches_right():
     assert not torch.equal(shown.columns["seen"], images)
 
 
+def test_images_of_most_sizes_have_a_grid():
+    grids = {size: Selfie(backbone("test_resnet", size), **SMALL).cells for size in (64, 96, 224)}
+    assert grids == {64: 4, 96: 4, 224: 7}
+    with pytest.raises(UserError, match="images of 37 px cannot be cut into patches of one size"):
+        Selfie(backbone("test_resnet", 37), **SMALL)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

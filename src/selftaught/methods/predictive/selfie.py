@@ -24,8 +24,8 @@ class Selfie(Method):
 
     Args:
         backbone: any; it is shown patches here and whole images afterwards.
-        grid: patches along a side, of which it divides the image; if none, 7 (32 px of 224), and 4
-            below 64 px.
+        grid: patches along a side, of which it divides the image; if none, near 7 (32 px of 224),
+            and near 4 below 128 px.
         ratio: fraction of the patches that is hidden; at least 2 must be, and 1 not.
         depth: number of the pooling transformer's layers.
         heads: of its attention; they divide the backbone's width.
@@ -70,9 +70,12 @@ class Selfie(Method):
 
     def cut(self, size: int) -> int:
         """Patches along a side of an image of `size` pixels."""
-        cells = (4 if size < 64 else 7) if self.grid is None else self.grid
+        whole = [n for n in range(2, size // 2) if size % n == 0]
+        if not whole:
+            raise UserError(f"images of {size} px cannot be cut into patches of one size")
+        usual = 4 if size < 128 else 7
+        cells = min(whole, key=lambda n: abs(n - usual)) if self.grid is None else self.grid
         if cells < 1 or size % cells:
-            whole = [n for n in range(2, size // 2) if size % n == 0]
             raise UserError(
                 f"grid={cells} does not divide images of {size} px; use one of "
                 f"{', '.join(map(str, whole))}"
