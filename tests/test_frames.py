@@ -1,6 +1,7 @@
 """Clips become frames with masks of what moves, and `motion` learns from images with masks."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -25,6 +26,7 @@ from selftaught.engine.pretrain import pretrain
 from selftaught.errors import DataError, UserError
 from selftaught.methods.pretext.motion import Motion, cells, cross_entropy, trimap
 from tests.cases import with_masks
+from tests.test_engine import curve
 
 HEIGHT, WIDTH, SQUARE = 72, 96, 24
 
@@ -251,6 +253,34 @@ def test_a_mask_of_another_size_is_a_counted_skip(tmp_path):
     assert "has 9 x 7 pixels, the image 40 x 40: both must be of one size" in listed
     with pytest.raises(DataError):
         pretrain(motion(), path, tmp_path / "strict", max_bad=0.0, **FAST)
+
+
+def recoded(path: Path, values: Callable[[np.ndarray], PIL.Image.Image]) -> Path:
+    """The data with other masks."""
+    table, masks = pq.read_table(path), []
+    for data in table["mask"].to_pylist():
+        file = io.BytesIO()
+        values(np.asarray(PIL.Image.open(io.BytesIO(data)))).save(file, "PNG")
+        masks.append(file.getvalue())
+    pq.write_table(table.set_column(1, "mask", pa.array(masks)), path)
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_masks_of_yes_and_no_are_learned_from_as_such(bits, tmp_path):
+    whole = with_masks(photos(), tmp_path / "a" / "data.parquet")
+    yes = with_masks(photos(), tmp_path / "b" / "data.parquet")
+    recoded(yes, lambda x: PIL.Image.fromarray(x > 0 if bits == 1 else (x > 0).astype(np.uint8)))
+    pretrain(motion(), whole, tmp_path / "whole", **FAST)
+    pretrain(motion(), yes, tmp_path / "yes", **FAST)
+    assert curve(tmp_path / "yes") == curve(tmp_path / "whole")
+
+
+def test_masks_of_classes_are_refused(tmp_path):
+    path = with_masks(photos(), tmp_path / "data.parquet")
+    recoded(path, lambda x: PIL.Image.fromarray(x // 51))
+    with pytest.raises(UserError, match=r"value of 16 masks is 5: they look like .* classes"):
+        pretrain(motion(), path, tmp_path / "run", **FAST)
 
 
 def test_a_quarantine_list_leaves_masks_beside_their_images(tmp_path):

@@ -14,6 +14,7 @@ from selftaught.errors import UserError
 from selftaught.methods.contrastive.simclr import SimCLR
 from selftaught.methods.dense.stego import PRESETS, STEGO, nearest_others, palette, shuffled
 from selftaught.objectives.mean_field import mean_field
+from tests.test_engine import photos, train
 
 FAST = {"batch": 4, "workers": 0, "accelerator": "cpu", "evaluate": False}
 
@@ -73,7 +74,21 @@ def test_too_few_images_are_refused_in_words():
 
 def test_colours_differ():
     for channels in (1, 3):
-        assert len({tuple(c) for c in palette(24, channels).tolist()}) == 24
+        for count in (24, 27, 150):
+            assert len({tuple(c) for c in palette(count, channels).tolist()}) == count
+
+
+def test_half_a_pair_is_refused(tmp_path):
+    for batch, parts in ((5, 1), (6, 2)):
+        with pytest.raises(UserError, match=f"2 at a time, .* use a multiple of {2 * parts}"):
+            train(tmp_path / "run", "stego", batch=batch, accumulate=parts)
+
+
+def test_an_encoder_that_has_learned_nothing_is_refused(tmp_path, capsys):
+    np.save(tmp_path / "data.npy", photos())
+    words = ["pretrain", "stego", str(tmp_path / "data.npy"), "--out", str(tmp_path / "run")]
+    assert main([*words, "--backbone", "test_resnet", "--size", "32"]) == 2
+    assert "test_resnet has learned nothing yet: begin with a run" in capsys.readouterr().err
 
 
 def test_the_field_cleans_noise_and_keeps_edges():

@@ -264,6 +264,13 @@ def _pretrain(asked: Request) -> None:
         out = training["out"] = default_out(name, training.get("resume", False))
     seed = training.get("seed", config.signatures(None)["training"]["seed"].default)
     method = assemble(asked.method, asked.backbone, asked.options, samples, seed)
+    begun = training.get("start") or training.get("resume") or method.backbone.trained
+    if method.anatomy.frozen and not begun:
+        raise UserError(
+            f"{asked.method} takes its encoder as it is, and that of {method.backbone.name} has "
+            "learned nothing yet: begin with a run (--start), a file (--weights) or timm's weights "
+            "(--pretrained)"
+        )
     pretrain(method, asked.data, **training)
     if _first():
         run, data = shlex.quote(str(out)), shlex.quote(asked.data)

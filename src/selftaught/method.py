@@ -179,6 +179,9 @@ class Method(nn.Module, ABC):
     """Smallest batch, over all processes, for which the loss means something; the constructor may
     set it where that follows from its parameters."""
 
+    together: ClassVar[int] = 1
+    """Samples that belong together: each part of a batch, in each process, has whole groups."""
+
     supervised: ClassVar[bool] = False
     """Whether the loss needs `Batch.label`, below the parameter `classes` where it has one."""
 

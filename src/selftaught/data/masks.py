@@ -69,6 +69,8 @@ class Masked:
                 f"its mask {name} has {mask.shape[1]} x {mask.shape[0]} pixels, the image "
                 f"{image.shape[1]} x {image.shape[0]}: both must be of one size"
             )
+        if mask.max() == 1 and mask.min() >= 0:  # yes or no
+            mask *= 255
         if mask.min() < 0 or mask.max() > 255:
             raise BadSample(
                 f"its mask {name} has values from {mask.min()} to {mask.max()}; what is learned "
@@ -114,6 +116,28 @@ def open_masks(source: Any, samples: Samples, masks: str | None = None) -> Masks
             "of masks with the names of the images with --masks"
         )
     return Masks(samples, found, np.arange(len(samples)))
+
+
+def check_degrees(masks: Masks, least: int = 128, looked: int = 64) -> None:
+    """Refuse masks of classes where masks are to say how surely a pixel is meant, from 0 to 255.
+
+    Args:
+        masks: of which `looked` are read, all over the dataset.
+        least: what the largest value of them all must reach, unless all are 0 or 1.
+    """
+    largest = 0
+    count = min(looked, len(masks))
+    for i in np.linspace(0, len(masks) - 1, count).astype(int):
+        try:
+            largest = max(largest, int(masks.read(i).max()))
+        except BadSample:  # counted and listed when it is trained on
+            continue
+    if 1 < largest < least:
+        raise UserError(
+            f"the largest value of {count} masks is {largest}: they look like masks of classes, "
+            "and masks to learn from go from 0, where surely nothing is meant, to 255; masks of 0 "
+            "and 1 will do"
+        )
 
 
 def class_map(raw: Raw) -> np.ndarray:

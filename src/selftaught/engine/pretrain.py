@@ -28,7 +28,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
-from selftaught.data.masks import Masked, Masks, open_masks
+from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
@@ -429,9 +429,11 @@ def _masks(data: Any, samples: Samples, masks: str | None, method: Method) -> Ma
     """The masks of the samples, for a method that learns from them."""
     if method.with_masks:
         try:
-            return open_masks(data, samples, masks)
+            found = open_masks(data, samples, masks)
         except UserError as error:
             raise UserError(f"{error}; `selftaught frames` makes both of clips") from error
+        check_degrees(found)
+        return found
     if masks is not None:
         raise UserError(f"{method_name(method)} does not learn from masks; drop --masks {masks}")
     return None
@@ -529,6 +531,12 @@ def _fits(
             f"{method_name(method)} compares images of a batch and needs at least "
             f"{method.min_batch} at once, got {compared}; use --batch "
             f"{method.min_batch * (batch // compared)} or more"
+        )
+    if batch // parts % method.together:
+        raise UserError(
+            f"{method_name(method)} takes images {method.together} at a time, and a batch of "
+            f"{batch} leaves {batch // parts} to each of {parts} parts; use a multiple of "
+            f"{method.together * parts}"
         )
     if not method.sync_batchnorm and batch // parts < 2:
         raise UserError(

@@ -40,9 +40,9 @@ class STEGO(Method):
 
     Codes agree where features are alike by more than a shift, and not elsewhere: within an image,
     between it and one of its nearest neighbours, and between it and others. The encoder must have
-    learned something already (`--weights`, `--pretrained`); it stays as it is. Batches hold images
-    beside their neighbours, so their size, and each process's share of it, must be even. The
-    clusters learn at the same rate as the codes; in the paper's code at ten times the rate.
+    learned something already (`--start`, `--weights`, `--pretrained`); it stays as it is. Batches
+    hold images beside their neighbours, so their size, and each process's share of it, must be
+    even. The clusters learn at the same rate as the codes; in the paper's code at ten times it.
 
     Args:
         backbone: trained image encoder with local features.
@@ -68,6 +68,7 @@ class STEGO(Method):
     )
     default_backbone = "vit_small_patch8_224"
     anatomy = Anatomy(frozen=True)
+    together = 2
     nearest: Tensor
 
     def __init__(
@@ -180,12 +181,13 @@ class STEGO(Method):
 
 
 def palette(count: int, channels: int) -> Tensor:
-    """[count, channels] colours in [0, 1]; darker ones from the seventh on."""
-    hues = torch.tensor(COLOURS)
+    """[count, channels] colours in [0, 1], all different; darker ones from the seventh on."""
+    number, rounds = torch.arange(count), max(4, -(-count // len(COLOURS)))
+    hue, darker = number % len(COLOURS), number // len(COLOURS) / rounds
     if channels != 3:
-        hues = torch.linspace(0.15, 1, len(hues))[:, None].expand(-1, channels)
-    number = torch.arange(count)
-    return hues[number % len(hues)] * (1 - 0.25 * (number // len(hues) % 4))[:, None]
+        grey = 1 - 0.85 * (hue + darker) / len(COLOURS)
+        return grey[:, None].expand(-1, channels)
+    return torch.tensor(COLOURS)[hue] * (1 - darker)[:, None]
 
 
 class Rule(NamedTuple):
