@@ -14,6 +14,7 @@ from selftaught.backbones import backbone
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.dense import densecl
+from selftaught.methods.dense.scrl import SCRL
 from selftaught.methods.pretext.counting import Counting
 from selftaught.methods.pretext.jigsaw import Jigsaw, lay, permutations, standardize
 from selftaught.methods.pretext.rotation import rotations
@@ -184,3 +185,27 @@ def test_images_too_small_for_nine_tiles_or_four_quarters_are_refused(net):
         Jigsaw(net, count=6, tile_dim=8).views(2)
     with pytest.raises(UserError, match="images of 2 px have quarters of 1 px"):
         Counting(net, counts=4, hidden=(8,)).views(2)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_tiles_that_a_backbone_cannot_take_are_refused(name):
+    method = Jigsaw(backbone(name, 64), count=6, tile_dim=8)
+    with pytest.raises(UserError, match=f"{name}, made for images of 64 px, cannot take parts of"):
+        method.backbone(torch.zeros(2, 3, 17, 17))
+    with pytest.raises(RuntimeError, match="channels"):  # a fault of another kind stays one
+        method.backbone(torch.zeros(2, 5, 64, 64))
+
+
+def test_cells_may_be_of_another_width_than_images():
+    method = densecl.DenseCL(backbone("mobilenetv3_small_050", 32), dim=4, hidden=8, queue=8)
+    views = [torch.rand(2, 3, 32, 32) for _ in range(2)]
+    terms = method.loss(Batch(views, torch.arange(2)))
+    assert all(term.isfinite() for term in terms.values())
+
+
+def test_boxes_fit_views_of_any_size():
+    pipeline = SCRL(backbone("test_resnet", 32), least=223, boxes=2).views(32)
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for seed in range(20):
+        _, boxes = pipeline(image, np.random.default_rng(seed))
+        assert boxes.shape == (2, 2, 4)

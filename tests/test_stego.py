@@ -104,6 +104,12 @@ def test_the_field_cleans_noise_and_keeps_edges():
     assert before < 0.95
     square = refined(logits[:, :, :12], image.byte()[:, :, :12])
     assert square.shape == (2, 12, 12)
+    for channels in (1, 2, 4):
+        assert (
+            refined(logits[:, :, :12], image.byte()[:1, :, :12].expand(channels, -1, -1))
+            .isfinite()
+            .all()
+        )
 
 
 def test_segment_writes_masks_and_overlays(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -209,7 +209,7 @@ class Image(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
-        return self.net(self._seen(x)) if plain_vit(self.net) is None else self.features(x).pooled
+        return self._run(self.net, x) if plain_vit(self.net) is None else self.features(x).pooled
 
     def see_edges(self) -> None:
         """Show the network Sobel edges in place of colours, as DeepCluster does."""
@@ -310,7 +310,7 @@ class Image(nn.Module):
         if net is not None or keep is not None:
             return self._found(*self.tokens(x, keep, replace))
         anything = cast(Any, self.net)
-        maps = anything.forward_features(self._seen(x))
+        maps = self._run(anything.forward_features, x)
         pooled = anything.forward_head(maps, pre_logits=True)
         if maps.dim() == 4:
             maps = channels_first(maps, self.local_dim)
@@ -406,6 +406,21 @@ class Image(nn.Module):
         if self.sees == "halves":
             return halves(x, self.mean, self.std)
         return sobel(x) if self.edges else x
+
+    def _run(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What timm's network makes of images x; UserError where it cannot take their size."""
+        try:
+            return network(self._seen(x))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            height, width = x.shape[-2:]
+            if height == width == self.size:
+                raise
+            raise UserError(
+                f"{self.name}, made for images of {self.size} px, cannot take parts of {height} x "
+                f"{width} px ({error}): use another --size, or a backbone such as resnet18"
+            ) from error
 
     def _patches(self) -> PatchEmbed:
         layer = patch_layer(self.net)

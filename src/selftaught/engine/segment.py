@@ -68,7 +68,8 @@ def refined(found: Tensor, image: Tensor) -> Tensor:
     side, whose distances count as those of the image.
     """
     side = min(found.shape[-1], FINE)
-    colours = image.expand(3, -1, -1) if len(image) != 3 else image
+    # of images of other channels, as of grey ones, brightness alone
+    colours = image if len(image) == 3 else image.float().mean(0).expand(3, -1, -1)
     small, seen = (
         F.interpolate(x[None].float(), (side, side), mode="bilinear", antialias=True)[0]
         for x in (found, colours)

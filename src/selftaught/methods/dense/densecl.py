@@ -66,7 +66,7 @@ class DenseCL(Method):
         self.weight, self.momentum = weight, momentum
         self.temperature, self.blur = temperature, blur
         self.projector = mlp(backbone.dim, hidden, dim, norm=False)
-        self.dense_projector = mlp(backbone.dim, hidden, dim, norm=False)
+        self.dense_projector = mlp(backbone.local_dim, hidden, dim, norm=False)
         self.target = frozen_copy(self.online)
         self.negatives, self.dense_negatives = Queue(queue, dim), Queue(queue, dim)
 
@@ -127,16 +127,17 @@ class Projected(NamedTuple):
 
 
 def features(backbone: Image, x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, 1 + N, D]: pooled features, then those of the N cells."""
+    """[B, C, H, W] -> [B, D + N * D']: pooled features, then those of the N cells."""
     found = backbone.features(x)
-    return torch.cat([found.pooled[:, None], found.local], 1)
+    return torch.cat([found.pooled, found.local.flatten(1)], 1)
 
 
 def project(net: nn.ModuleList, x: Tensor) -> Projected:
     """What `features` gave, through projector and dense projector."""
-    _, projector, dense_projector = net
-    cells = dense_projector(x[:, 1:])
-    outputs = projector(x[:, 0]), cells, cells.mean(1), x[:, 1:].detach()
+    backbone, projector, dense_projector = net
+    local = x[:, backbone.dim :].unflatten(1, (-1, backbone.local_dim))
+    cells = dense_projector(local)
+    outputs = projector(x[:, : backbone.dim]), cells, cells.mean(1), local.detach()
     return Projected(*(normalize(y, dim=-1) for y in outputs))
 
 

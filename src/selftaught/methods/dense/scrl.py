@@ -98,7 +98,7 @@ class SCRL(Method):
         )
 
     def views(self, size: int) -> Pipeline:
-        least = max(1, round(self.least * size / 224))
+        least = min(size - 1, max(1, round(self.least * size / 224)))
         rule = Boxes(self.boxes, size, least, self.overlap, self.layout == "grid", self.jitter)
         return Boxed(augment.simclr(size, self.strength, self.blur, self.scale), rule)
 
