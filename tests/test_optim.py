@@ -140,6 +140,19 @@ def test_named_submodules_keep_their_rate_or_are_not_decayed():
     assert found["prototypes.weight"]["weight_decay"] == 0.0
 
 
+@pytest.mark.parametrize("name", ["beit", "simmim"])
+def test_tokens_and_positions_of_masked_methods_are_not_decayed(name):
+    from selftaught.backbones import backbone
+    from selftaught.methods import find
+
+    net = backbone("test_vit", size=32)
+    method = find(name)(net)
+    found = settings(method, method.recipe)
+    free = {n.rpartition(".")[2] for n, group in found.items() if not group["weight_decay"]}
+    assert {"cls_token", "pos_embed", "mask_token"} <= free
+    assert found["backbone.net.blocks.0.mlp.fc1.weight"]["weight_decay"] == 0.05
+
+
 def test_unknown_submodules_are_refused():
     with pytest.raises(UserError, match=r"names 'head', which Net does not train; it trains backb"):
         build(Net(), Recipe("sgd", 1.0, constant=("head",)))

@@ -11,6 +11,7 @@ from selftaught.backbones import Image
 from selftaught.cli import main
 from selftaught.engine.segment import refined
 from selftaught.errors import UserError
+from selftaught.method import Batch
 from selftaught.methods.contrastive.simclr import SimCLR
 from selftaught.methods.dense.stego import PRESETS, STEGO, nearest_others, palette, shuffled
 from selftaught.objectives.mean_field import mean_field
@@ -76,6 +77,17 @@ def test_colours_differ():
     for channels in (1, 3):
         for count in (24, 27, 150):
             assert len({tuple(c) for c in palette(count, channels).tolist()}) == count
+
+
+def test_codes_can_be_drawn_to_edges():
+    """Codes that agree where colours do have the lower loss."""
+    method = STEGO(Image("test_resnet", 32), 8, clusters=4, places=3, dim=3, crf=0.5)
+    x = torch.zeros(4, 3, 32, 32)
+    losses = []
+    for codes in (torch.ones(4, 3, 2, 2), torch.randn(4, 3, 56, 56)):
+        method.encode = lambda features, codes=codes: codes  # type: ignore[method-assign]
+        losses.append(float(method.loss(Batch([x], torch.arange(4)))["crf"].detach()))
+    assert losses[0] < losses[1] < 0
 
 
 def test_half_a_pair_is_refused(tmp_path):

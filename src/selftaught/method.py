@@ -64,6 +64,7 @@ class Recipe:
         first: number that the schedules give the first step; 1 in MSN and the JEPAs.
         decay_all: whether biases and norms are decayed too.
         no_decay: names of submodules that are not decayed.
+        decay_tokens: whether class tokens and tables of positions are decayed.
         bias_lr: rate of what LARS does not adapt, biases and norms, as a fraction of `lr`.
         layer_decay: factor on the rate from each layer of a ViT to the one below it.
         patch_lr: further factor on the rate of a ViT's patch embedding.
@@ -95,6 +96,7 @@ class Recipe:
     first: int = 0
     decay_all: bool = False
     no_decay: tuple[str, ...] = ()
+    decay_tokens: bool = True
     bias_lr: float = 1.0
     layer_decay: float = 1.0
     patch_lr: float = 1.0

@@ -238,6 +238,7 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
         flat = p.ndim <= 1 or name.endswith((".bias", "_bias_table"))
         decayed = not _inside(name, recipe.no_decay) and (recipe.decay_all or not flat)
+        decayed &= recipe.decay_tokens or not name.endswith(("cls_token", "pos_embed"))
         adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
         scale = rate * (1.0 if adapt else recipe.bias_lr)
         key = (decayed, adapt, scale, _inside(name, recipe.constant))

@@ -65,7 +65,7 @@ def refined(found: Tensor, image: Tensor) -> Tensor:
     """[K, S, S] log-probabilities -> probabilities that follow the edges of [C, S, S] bytes.
 
     The CRF compares all pixels with all others, so it runs on maps of at most `FINE` pixels a
-    side, whose distances count as those of the image.
+    side. How far colours reach counts in pixels of the image, what is near in those of the map.
     """
     side = min(found.shape[-1], FINE)
     # of images of other channels, as of grey ones, brightness alone

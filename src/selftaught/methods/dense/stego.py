@@ -11,9 +11,13 @@ from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Corpus, Method, Pictures, Pipeline, Recipe
+from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
 from selftaught.parts.drawing import COLOURS
+
+CRF_SIDE, CRF_PLACES = 56, 1000
+"""To what side images and codes are brought, and at how many places, for the loss `crf`."""
 
 BLOCK = 1024
 """Images whose neighbours are looked for at a time."""
@@ -58,6 +62,7 @@ class STEGO(Method):
         neighbours: nearest images of which one is drawn.
         negatives: how often an image is told from another.
         dropout: share of the features' channels that are dropped.
+        crf: weight of a loss by which codes agree where pixels are near and of like colour.
         pointwise: whether each place's similarities are centred.
         stabilize: whether codes that agree by 0.8 need not agree more.
         scale: area of the crops, as fractions of the image.
@@ -84,6 +89,7 @@ class STEGO(Method):
         neighbours: int = 7,
         negatives: int = 5,
         dropout: float = 0.1,
+        crf: float = 0.0,
         pointwise: bool = True,
         stabilize: bool = False,
         scale: tuple[float, float] = (0.25, 1.0),
@@ -97,7 +103,7 @@ class STEGO(Method):
         self.backbone, self.samples, self.preset = backbone, samples, preset
         self.balance, self.shifts, self.dim, self.clusters = balance, shifts, dim, clusters
         self.places, self.neighbours, self.negatives = places, neighbours, negatives
-        self.dropout, self.pointwise = dropout, pointwise
+        self.dropout, self.crf, self.pointwise = dropout, crf, pointwise
         self.stabilize, self.scale = stabilize, scale
         backbone.requires_grad_(False)
         width = backbone.local_dim
@@ -133,7 +139,8 @@ class STEGO(Method):
         (x,) = batch.views
         if len(x) < 2:
             raise UserError("a batch of 1 image holds no neighbour beside it; use an even batch")
-        features = self.features(x[: len(x) // 2 * 2])
+        x = x[: len(x) // 2 * 2]
+        features = self.features(x)
         seen, codes = self.dropped(features), self.encode(features)
         shape = (len(seen) // 2, self.places, self.places, 2)
         terms = correspondences(
@@ -146,6 +153,12 @@ class STEGO(Method):
         )
         weights = self.balance or PRESETS[self.preset].weights
         found = {n: w * t for n, w, t in zip(("self", "neighbour", "other"), weights, terms)}
+        if self.crf:
+            image, code = (
+                F.interpolate(m, (CRF_SIDE, CRF_SIDE), mode="bilinear") for m in (x, codes)
+            )
+            at = torch.randint(CRF_SIDE, (2, CRF_PLACES), device=x.device)
+            found["crf"] = self.crf * crf_loss(normalize(code, dim=1), image, at)
         return found | {"clusters": clustering(codes.detach(), self.centres)[0]}
 
     @torch.no_grad()

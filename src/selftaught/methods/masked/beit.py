@@ -44,6 +44,7 @@ class BEiT(Method):
         warmup=10 / 800,
         end=1e-5 / 1.5e-3,
         no_decay=("mask_token",),
+        decay_tokens=False,
         clip=3.0,
     )
     default_backbone = "beit_base_patch16_224"

@@ -40,6 +40,7 @@ class SimMIM(Method):
         warmup_from=0.005,
         end=0.05,
         no_decay=("mask_token",),
+        decay_tokens=False,
         clip=5.0,
     )
     default_backbone = "swin_tiny_patch4_window7_224"

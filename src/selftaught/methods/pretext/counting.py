@@ -30,7 +30,7 @@ class Counting(Method):
         backbone: image encoder; it sees quarters, and wholes of their size: 114 px at size 228.
         counts: number of things that are counted.
         hidden: widths of the layers between features and counts.
-        margin: squared distance that another image's counts should have.
+        margin: squared distance that another image's counts should have; 20 in the port.
         form: whose loss.
         gray: probability that an image is grey, so that a quarter is not known by the lens's
             colours.

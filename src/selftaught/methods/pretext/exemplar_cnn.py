@@ -26,7 +26,8 @@ COLOURS = np.array(
 class ExemplarCNN(Method):
     """Classify patches into surrogate classes, each made of one seed patch by strong distortions.
 
-    Seeds lie where an image changes most. Kolesnikov et al. (2019,
+    Seeds lie where an image changes most. The paper distorts each 150 times, once and for all;
+    here it is distorted anew whenever it is shown. Kolesnikov et al. (2019,
     https://arxiv.org/abs/1901.09005) replace the classes, whose number grows with the data, by a
     semi-hard triplet loss over several copies of each image; their code normalizes embeddings
     over the batch instead of over their coordinates, which `triplet_reference` repeats. The
@@ -162,7 +163,7 @@ class Distorted(augment.Pipeline):
         self, image: np.ndarray, seed: tuple[float, float, float], rng: np.random.Generator
     ) -> np.ndarray:
         y, x, side = seed
-        side *= 2 ** rng.uniform(-0.5, 0.5)
+        side *= rng.uniform(2**-0.5, 2**0.5)
         down, right = rng.uniform(-0.25, 0.25, 2) * side
         angle = math.radians(rng.uniform(-20, 20))
         factors = 2 ** (rng.standard_normal(3) * (1, 1, 0.5))

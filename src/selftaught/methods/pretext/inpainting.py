@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from selftaught import augment
+from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws, Range
@@ -38,7 +38,8 @@ class ContextEncoder(Method):
         overlap: pixels at the border of the missing centre that are seen all the same, to be
             continued; below a quarter of the image.
         border: weight of the error in that border.
-        adversarial: weight of fooling a discriminator, in [0, 1), 0 for none; 0.001 in the paper.
+        adversarial: weight of fooling a discriminator, in [0, 1), 0 for none; 0.001 where the paper
+            paints. Its features for other tasks were learned without.
         width: channels of the coarse features that are decoded.
         fill: of missing pixels: the mean colour, or the one of the paper's code.
     """
@@ -98,7 +99,7 @@ class ContextEncoder(Method):
             weight = border_weight(goal.shape[-1], self.overlap, self.border).to(goal)
         else:
             painted = torch.where(missing[:, None], painted, goal)
-            weight = torch.ones_like(goal[0, 0]) / missing.float().mean()
+            weight = torch.ones_like(goal[0, 0]) / dist.mean(missing.float().mean())
         share = 1 - self.adversarial
         plain, more = squared(painted, goal, weight)
         terms = {"squared": share * plain, "border": share * more}
