@@ -174,43 +174,57 @@ def stego(data: Data, arguments: argparse.Namespace, runs: Path) -> dict[str, An
     encoder = load(runs / arguments.under)
     encoder.size = arguments.look  # a convolutional network has no size of its own
     floor = data.score(encoder, arguments).scores["this encoder"]
-    test = open_masks(data.fields[1], open_data(data.fields[1]))
+    train, test = (open_masks(field, open_data(field)) for field in data.fields)
     pipeline = augment.plain(arguments.look)
-    masks = np.stack(
-        [plain_mask(test.read(i), pipeline.resize, arguments.look) for i in range(len(test))]
-    )
-    train_masks = open_masks(data.fields[0], open_data(data.fields[0]))
-    known = {c for i in range(len(train_masks)) for c in np.unique(train_masks.read(i)).tolist()}
+    masks = plain_masks(test, arguments.look)
+    known = {c for i in range(len(train)) for c in np.unique(train.read(i)).tolist()}
     classes = sorted(known - set(data.ignore))
     method: dict[str, Any] = {"clusters": len(classes), "dim": 70}
-    train: dict[str, Any] = {"batch": 32}
-    learn.override("stego", arguments.set, method, train)
+    training: dict[str, Any] = {"batch": 32}
+    learn.override("stego", arguments.set, method, training)
     torch.manual_seed(arguments.seed)
     model = methods.find("stego")(encoder, samples=len(data.samples), **method)
-    epochs = learn.epochs_of(len(data.samples), train["batch"], arguments.samples)
-    spent = fit(model, data, runs / "stego", epochs, arguments, train)
+    epochs = learn.epochs_of(len(data.samples), training["batch"], arguments.samples)
+    spent = fit(model, data, runs / "stego", epochs, arguments, training)
     model.eval()
-    found = []
-    for i in range(len(test)):
-        view = torch.from_numpy(pipeline(test.samples.read(i)))[None]
-        with torch.no_grad():
-            logits = model.segment(augment.normalize(view, encoder.mean, encoder.std))
-        found.append(logits[0].argmax(0).numpy())
+    found, codes = [], {"train": [], "test": []}
+    for which, samples in (("train", train.samples), ("test", test.samples)):
+        for i in range(len(samples)):
+            view = torch.from_numpy(pipeline(samples.read(i)))[None]
+            x = augment.normalize(view, encoder.mean, encoder.std)
+            with torch.no_grad():
+                codes[which].append(model.encode(model.features(x))[0].flatten(1).mT)
+                if which == "test":
+                    found.append(model.segment(x)[0].argmax(0).numpy())
     none = [*data.ignore, *(set(np.unique(masks).tolist()) - set(classes))]
     score = evaluate.segments(np.stack(found), masks, ignore=none, name="segment STEGO")
+    linear, _ = evaluate.segment(
+        (torch.stack(codes["train"]), plain_masks(train, arguments.look)),
+        (torch.stack(codes["test"]), masks),
+        ignore=none,
+    )
     theirs = next(s for s in floor if s.name == KMEANS)
     half = 1.96 * float((score.resampled - theirs.resampled).std())
     points = score.value - theirs.value
     return {
         "backbone": f"{encoder.name} of {arguments.under}, frozen",
         "method": method,
-        "train": train,
+        "train": training,
         "epochs": epochs,
         **spent,
-        "scores": {"this encoder": {s.name: round(s.value, 1) for s in (*floor, score)}},
+        "scores": {
+            "this encoder": {s.name: round(s.value, 1) for s in (*floor, score)},
+            "codes": {linear.name: round(linear.value, 1)},
+        },
         "margins": {score.name: [round(v, 1) for v in (points, points - half, points + half)]},
         "protocols": [score.protocol],
     }
+
+
+def plain_masks(masks: Any, size: int) -> np.ndarray:
+    """[n, size, size]: as plain views of their images are cut."""
+    resize = augment.plain(size).resize
+    return np.stack([plain_mask(masks.read(i), resize, size) for i in range(len(masks))])
 
 
 def fit(
@@ -273,7 +287,8 @@ def markdown(rows: dict[str, Any], data: str) -> str:
             f"STEGO on {row['backbone']}: mean intersection over union "
             f"{own['segment STEGO']:.1f}; k-means on the features of that encoder: "
             f"{own[KMEANS]:.1f}; difference {points:+.1f} ({low:+.1f} to {high:+.1f}). "
-            f"{row['protocols'][0]}; no CRF.",
+            f"{row['protocols'][0]}; no CRF. A linear layer on its codes: "
+            f"{row['scores']['codes'][LINEAR]:.1f}; on the features: {own[LINEAR]:.1f}.",
         ]
     lines += ["", "Commands:", ""]
     lines += [f"- {name}: `{row['command']}`" for name, row in rows.items()]

@@ -13,7 +13,7 @@ from selftaught.engine.reconstruct import free_name, open_each, square
 from selftaught.errors import UserError
 from selftaught.methods.dense.stego import STEGO, palette
 from selftaught.objectives.mean_field import mean_field
-from selftaught.report.pictures import write_png
+from selftaught.report.pictures import write_mask, write_png
 
 FINE = 80
 """Side in pixels of the maps that the CRF follows edges on."""
@@ -29,7 +29,8 @@ def segment(
     Args:
         run: folder of a training by stego.
         images: files.
-        out: folder for NAME-mask.png and NAME-overlay.png of each image.
+        out: folder for NAME-mask.png and NAME-overlay.png of each image. Masks have palettes: their
+            values are the numbers of the clusters.
         crf: whether a conditional random field lets the masks follow the image's edges.
 
     Returns:
@@ -44,8 +45,11 @@ def segment(
     samples = open_each(images, out, asked["backbone"].get("channels", 3))
     method = restored(Path(run)).eval()
     assert isinstance(method, STEGO)
+    if method.clusters > 256:
+        raise UserError(f"{run} has {method.clusters} clusters; a mask has room for 256")
     encoder: Any = method.encoder
     out.mkdir(parents=True, exist_ok=True)
+    colours = (255 * palette(method.clusters, 3)).round().byte().numpy()
     written: list[Path] = []
     for name, sample in zip(images, samples):
         image = torch.from_numpy(square(name, sample, encoder.size))
@@ -53,11 +57,14 @@ def segment(
             found = method.segment(normalize(image[None], encoder.mean, encoder.std))[0]
         which = refined(found, image).argmax(0) if crf else found.argmax(0)
         painted = palette(method.clusters, len(image))[which].movedim(2, 0)
-        overlay = (image / 255 + painted) / 2
-        for kind, picture in (("mask", painted), ("overlay", overlay)):
-            path = free_name(out / f"{Path(name).stem}-{kind}.png", written)
-            write_png((255 * picture).round().byte().numpy(), path)
-            written.append(path)
+        overlay = (image + 255 * painted) / 2
+        mask, both = (
+            free_name(out / f"{Path(name).stem}-{kind}.png", written)
+            for kind in ("mask", "overlay")
+        )
+        write_mask(which.byte().numpy(), colours, mask)
+        write_png(overlay.round().byte().numpy(), both)
+        written += [mask, both]
     return written
 
 
