@@ -21,7 +21,13 @@ from torchvision.transforms.v2 import functional as tv
 from selftaught import augment
 from selftaught.augment import Params, View, Views, cells, device, native, render, sample_rng
 from selftaught.augment.views import DRAWS
+from selftaught.backbones import Image
 from selftaught.errors import UserError
+from selftaught.methods.correlation.barlow_twins import BarlowTwins
+from selftaught.methods.correlation.vicreg import VICReg
+from selftaught.methods.correlation.w_mse import WMSE
+from selftaught.methods.distillation.dino import DINO
+from selftaught.methods.distillation.msn import MSN
 
 
 @pytest.fixture(autouse=True)
@@ -550,6 +556,19 @@ def test_recipes_are_the_papers():
     assert augment.crop(224).views == (View(224, (0.2, 1.0), interpolation="bicubic"),)
     assert (augment.plain(224).resize, augment.plain(96).resize) == (256, 110)
     assert augment.plain(32).resize == 32
+
+
+def test_methods_have_their_papers_views_and_not_those_of_ports():
+    net, vit, small = (Image(n, 32) for n in ("test_resnet", "test_vit", "test_vit"))
+    for method in (VICReg(net, hidden=8, dim=8), BarlowTwins(net, hidden=8, dim=8)):
+        one, two = method.views(224).views
+        assert (one.blur, two.blur, one.solarize, two.solarize) == (1.0, 0.1, 0.0, 0.2)
+    assert {v.blur for v in WMSE(net).views(224).views} == {0.0}
+    msn = MSN(vit, prototypes=4, hidden=8).views(224).views
+    assert {v.jitter for v in msn} == {(0.4, 0.4, 0.4, 0.1)}
+    assert len(msn) == 12
+    assert len(DINO(small, prototypes=4, hidden=8).views(224).views) == 2 + 8
+    assert BarlowTwins.recipe.bias_lr == pytest.approx(0.0048 / 0.2)
 
 
 # ------------------------------------------------------------------ tiles

@@ -20,7 +20,8 @@ class MeanShift(Method):
     """Come near the neighbours of an image's other view; nothing is pushed apart.
 
     The first of the neighbours is the other view itself, which joins the queue before the search:
-    with one neighbour this is BYOL.
+    with one neighbour this is BYOL. The queue and the number of neighbours are the defaults of the
+    paper's code, the rate is that of its published command.
 
     Args:
         backbone: image encoder.
