@@ -72,6 +72,7 @@ API = {
     ),
     "selftaught.method": ("method.py",),
     "selftaught.parts": (
+        "parts/buffers.py",
         "parts/heads.py",
         "parts/memory.py",
         "parts/queue.py",

@@ -18,8 +18,8 @@ class SwAV(Method):
     """Predict the balanced assignment of one view to prototypes from every other view.
 
     Batches below some hundred images are too small to balance over thousands of prototypes: take
-    fewer prototypes, or a queue (3840 in the paper, for batches of 256, which it trains at a rate of
-    0.6 without warm-up).
+    fewer prototypes, or a queue (3840 in the paper, for batches of 256, whose rate is 0.6, without
+    warm-up).
 
     Args:
         backbone: image encoder that takes several image sizes.

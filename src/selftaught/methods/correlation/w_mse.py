@@ -19,8 +19,8 @@ class WMSE(Method):
 
     Groups of each view's embeddings, drawn anew at each step from the batch of all processes, are
     whitened alone. Gradient flows through the whitening and both views of a pair. (A published port
-    stops it in one of the two, which loses half of it: that is `one_sided`.) Views are cropped before
-    their colours change, in the paper's code afterwards.
+    stops it in one of the two, which loses half of it: that is `one_sided`.) Views are cropped
+    before their colours change, in the paper's code afterwards.
 
     Args:
         backbone: image encoder.
