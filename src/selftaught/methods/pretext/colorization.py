@@ -125,13 +125,14 @@ class Colorization(Method):
         mean, std = x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
         return x * std + mean
 
-    def pictures(self, batch: Batch) -> Pictures | None:
-        if self.form == "hybrid":
-            return None  # of its two distributions no single colour is the paper's
+    def pictures(self, batch: Batch) -> Pictures:
         truth = self.colours(batch.views)
         light, found = lab(truth)[:, :1], self.predict(batch.views).to(truth.dtype)
         if self.form == "regression":
             ab = 110 * found
+        elif self.form == "hybrid":
+            small = F.interpolate(truth, found.shape[2:], mode="bilinear", antialias=True)
+            ab = lab(painted(found, small.mean(1)))[:, 1:]
         else:
             ab = annealed_mean(found, self.centres, self.temperature)
         ab = F.interpolate(ab, truth.shape[2:], mode="bilinear")
@@ -210,3 +211,24 @@ def hue_and_chroma(logits: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
     of_hue, of_chroma = logits.unflatten(1, (2, HUES)).unbind(1)
     weighted = chroma * F.cross_entropy(of_hue, hue, reduction="none")
     return weighted.mean(), F.cross_entropy(of_chroma, strength)
+
+
+@full_precision
+def painted(logits: Tensor, light: Tensor) -> Tensor:
+    """The circular mean of the hue and the median of the chroma (Larsson et al., 2016) as colours.
+
+    Args:
+        logits: [B, 64, H, W], as of `hue_and_chroma`.
+        light: [B, H, W] mean of the three channels, in [0, 1].
+
+    Returns:
+        [B, 3, H, W] in [0, 1].
+    """
+    of_hue, of_chroma = logits.unflatten(1, (2, HUES)).softmax(2).unbind(1)
+    middles = (torch.arange(HUES, device=logits.device) + 0.5)[:, None, None] / HUES
+    across, up = ((f(2 * torch.pi * middles) * of_hue).sum(1) for f in (torch.cos, torch.sin))
+    median = (of_chroma.cumsum(1) < 0.5).sum(1).clamp(max=HUES - 1)
+    turned = torch.stack([2 * across, 3**0.5 * up - across, -(3**0.5) * up - across], 1)
+    spread = (turned.amax(1) - turned.amin(1)).clamp(min=1e-6)
+    chroma = (median + 0.5) / HUES
+    return (light[:, None] + turned * (chroma / spread)[:, None]).clamp(0, 1)
