@@ -88,6 +88,16 @@ def test_every_fault_is_counted(folder, tmp_path, workers):
     assert found == set(listed)
 
 
+def test_what_cannot_be_asked_for_is_refused(tmp_path):
+    for options, words in (
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"timeout": 0.0}, "must be above 0"),
+        ({"max_pixels": 0}, "max_pixels=0 must be above 0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check(tmp_path, **options)
+
+
 def test_reports_read_well(folder):
     report = check(folder, workers=0, max_pixels=1_000_000)
     assert report.quarantine is None

@@ -545,6 +545,29 @@ def test_labels_from_a_csv(tmp_path):
         open_data(tmp_path / "photos", labels="gone.csv")
 
 
+def test_labels_by_the_bare_names_of_files(tmp_path, caplog):
+    """As a last resort, told, and never where a name is met twice."""
+    images(tmp_path / "photos", ["a.png", "b.png", "sub/b.png", "c.png"])
+    lines = (
+        "path,label\n/old/dogs/a.png,dog\n/old/x/b.png,cat\n/old/x/c.png,dog\n/old/y/c.png,cat\n"
+    )
+    (tmp_path / "labels.csv").write_text(lines)
+    samples = open_data(tmp_path / "photos", labels=str(tmp_path / "labels.csv"))
+    assert samples.classes == ["dog"]
+    assert [samples.name(i) for i in np.flatnonzero(samples.labels >= 0)] == ["a.png"]
+    assert "labels are found by the names of files alone" in caplog.text
+
+
+def test_runs_inside_a_folder_of_images_are_none_of_them(tmp_path):
+    images(tmp_path, ["a.png", "sub/b.png"])
+    before = open_data(tmp_path)
+    images(tmp_path, ["runs/simclr/pictures/x.png", "runs/simclr/y.png"])
+    (tmp_path / "runs/simclr/run.yaml").write_text("method: simclr\n")
+    assert len(open_data(tmp_path)) == 2
+    assert open_data(tmp_path).fingerprint == before.fingerprint
+    assert len(open_data(tmp_path / "runs" / "simclr")) == 2  # which was asked for
+
+
 def test_fingerprint_tells_data_apart(tmp_path):
     images(tmp_path / "a", ["x.png", "y.png"])
     images(tmp_path / "b", ["x.png", "y.png"])
@@ -828,6 +851,11 @@ def test_damaged_shards(tmp_path):
     samples = open_data(tmp_path / "cut.tar")
     assert len(samples) == 3
     assert samples.left.refused == {"cut-off archive member": 1}
+    (tmp_path / "header.tar").write_bytes(whole[: members[3].offset - 100])
+    samples = open_data(tmp_path / "header.tar")
+    assert (len(samples), samples.left.refused) == (3, {"cut-off archive": 1})
+    (tmp_path / "no-end.tar").write_bytes(whole[: members[3].offset - 512])
+    assert not open_data(tmp_path / "no-end.tar").left.refused
     broken = bytearray(whole)
     broken[members[2].offset - 500] ^= 1
     (tmp_path / "broken.tar").write_bytes(broken)

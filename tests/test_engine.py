@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftaught.engine import checkpoint
+from selftaught.engine.build import assemble
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.feed import Order
 from selftaught.engine.pretrain import pretrain
@@ -371,6 +372,39 @@ def test_what_was_learned_from_labels_is_not_scored_on_them(tmp_path, caplog):
     pretrain(make("finetune"), labelled(photos()), tmp_path / "run", epochs=1, batch=8, workers=0)
     assert "it has learned these labels" in caplog.text
     assert not (tmp_path / "run" / "scores.json").exists()
+
+
+def test_only_runs_are_moved_aside(tmp_path, caplog):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="mine is not empty and holds no run: name another folder"):
+        train(tmp_path / "mine", overwrite=True)
+    train(tmp_path / "run")
+    with caplog.at_level("INFO", "selftaught"):
+        train(tmp_path / "run", overwrite=True)
+    assert f"is now {tmp_path / 'run.old-1'}" in caplog.text
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be above 0, got -1.0"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"layers": -1}, "layers must be at least 1, got -1"),
+    ],
+)
+def test_values_that_no_method_can_have_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        assemble("simclr", {"name": "test_resnet", "size": 32}, options, None, 0)
+
+
+def test_momenta_and_queues_are_checked_too():
+    image = {"name": "test_resnet", "size": 32}
+    with pytest.raises(UserError, match=r"momentum must be from 0 to 1, got \(0.9, 1.5\)"):
+        assemble("dino", image, {"momentum": (0.9, 1.5)}, None, 0)
+    with pytest.raises(UserError, match="a queue of 0 holds nothing"):
+        assemble("moco_v2", image, {"queue": 0}, None, 0)
 
 
 def test_decay_by_layer_and_over_time_are_those_of_a_recipe(tmp_path):

@@ -161,6 +161,32 @@ with StopSignals() as signals, signals.deferred():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_a_hangup_stops_a_run_unless_it_is_to_be_survived():
+    script = """
+import os, signal
+from selftaught.engine.signals import StopSignals
+for handler in (signal.SIG_DFL, signal.SIG_IGN):  # nohup ignores it
+    signal.signal(signal.SIGHUP, handler)
+    with StopSignals() as signals:
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+            print("goes on")
+        except KeyboardInterrupt:
+            print("stops", signals.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout.split("\n")[:2], done.stderr) == (["stops 129", "goes on"], "")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "2> >(head -c 1 > /dev/null)"])
+def test_a_run_outlives_who_reads_what_it_says(closed, folder, tmp_path):
+    command = words(TARGET, folder, tmp_path / "run", "--epochs", "1", "--workers", "0")
+    line = f"{sys.executable} -m selftaught {' '.join(map(str, command))} {closed}"
+    done = subprocess.run(["bash", "-c", line], timeout=120)
+    assert done.returncode == 0
+    assert (tmp_path / "run" / "encoder.safetensors").exists()
+
+
 def on_second_epoch(method, act):
     """`method`, whose second look at the whole dataset is disturbed by `act`."""
     seen = []
@@ -418,7 +444,7 @@ def test_a_dataset_without_a_single_image_is_an_error(tmp_path, capsys):
         (tmp_path / f"{i}.jpg").write_text("no image")
     for more in ([], ["--max-bad", "1"]):
         assert main(words(TARGET, tmp_path, tmp_path / "run", "--overwrite", *more)) == 3
-        assert "100 of 100 images looked at cannot be used" in capsys.readouterr().err
+        assert "none of 10 images that were looked at can be used" in capsys.readouterr().err
 
 
 # wrong words --------------------------------------------------------------------------------------

@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     130 stopped by Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if not (sys.stdout and sys.stderr):  # closed by whoever started us
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no error
             stream.reconfigure(errors="backslashreplace")
@@ -274,9 +277,10 @@ def _pretrain(asked: Request) -> None:
     pretrain(method, asked.data, **training)
     if _first():
         run, data = shlex.quote(str(out)), shlex.quote(asked.data)
+        unlike = samples.labels is None or method.supervised  # what can its scores be made on?
         sys.stdout.write(
             f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
-            f"  selftaught evaluate {run} {data}\n"
+            f"  selftaught evaluate {run} {'LABELLED_IMAGES' if unlike else data}\n"
             f"  selftaught embed {run} {data}\n"
             f"  in Python: encoder = selftaught.load({str(out)!r})\n"
         )
@@ -562,10 +566,18 @@ class _Handler(logging.Handler):
     def __init__(self) -> None:
         from rich.console import Console
 
+        class Lasting(Console):
+            def on_broken_pipe(self) -> None:
+                """A run goes on when nobody reads any more what it says."""
+                self.quiet = True
+
         super().__init__()
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Lasting(stderr=True, highlight=False, soft_wrap=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         warns = record.levelno >= logging.WARNING
         text = f"warning: {record.getMessage()}" if warns else record.getMessage()
-        self.console.print(text, markup=False, style="yellow" if warns else None)
+        try:
+            self.console.print(text, markup=False, style="yellow" if warns else None)
+        except OSError:  # the terminal is gone, or the disk is full
+            self.console.quiet = True

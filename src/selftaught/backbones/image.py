@@ -215,8 +215,7 @@ class Image(nn.Module):
         """Show the network Sobel edges in place of colours, as DeepCluster does."""
         if self.channels < 2:
             raise UserError(
-                f"edges need 2 channels and this {self.name} takes {self.channels}; "
-                "leave edges off (--sobel false)"
+                f"edges need 2 channels and this {self.name} takes {self.channels}; leave edges out"
             )
         self.edges = True
 

@@ -28,6 +28,7 @@ from selftaught.data.opening import open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
 from selftaught.data.source import Left, Raw, Samples, header
+from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
 
@@ -78,7 +79,7 @@ class Report:
     def rows(self) -> list[tuple[str, str]]:
         """The report as (what, value), for a table."""
         rows = [("samples", f"{self.total:,}"), ("readable", f"{self.readable:,}")]
-        share = f" ({100 * len(self.bad) / self.total:.2g} %)" if self.bad else ""
+        share = f" ({100 * len(self.bad) / self.total:.0f} %)" if self.bad else ""
         rows.append(("unreadable", f"{len(self.bad):,}{share}"))
         rows += [(f"  {kind}", f"{count:,}") for kind, count in self.unreadable]
         how = "pixels" if self.by_pixels else "files"
@@ -172,6 +173,10 @@ def check(
         timeout: seconds after which a sample counts as unreadable.
         progress: show a progress bar, where standard error is a terminal.
     """
+    if workers is not None and workers < 0:
+        raise UserError(f"workers must be at least 0, got {workers}")
+    if not timeout > 0 or max_pixels < 1:
+        raise UserError(f"timeout={timeout} and max_pixels={max_pixels} must be above 0")
     samples = open_data(
         data,
         column=column,

@@ -319,7 +319,7 @@ def _guard(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise BadSample(
             f"is {width} x {height} = {width * height / 1e6:,.0f} million pixels, more than "
-            f"{max_pixels / 1e6:,.0f} million (raise --max-pixels to read it)"
+            f"{max_pixels / 1e6:,.0f} million: make it smaller"
         )
 
 

@@ -21,6 +21,8 @@ from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
 
+RUN = "run.yaml"
+"""What makes a folder that of a run."""
 _THREADS = 8  # folders listed at once: it is the network file systems that need them
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "img", "name")
@@ -96,8 +98,9 @@ def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = T
 
     Real folders come before links, and each folder and each link's target is visited once by
     (device, inode): a loop of links ends, and a file is named by its real place. Hidden names,
-    dangling links and folders that cannot be listed are counted. The order is that of sorted
-    folders, then names: the same on every file system.
+    dangling links and folders that cannot be listed are counted; folders of runs below `root` are
+    none of the data. The order is that of sorted folders, then names: the same on every file
+    system.
     """
     visited: set[tuple[int, int]] = set()
     folders: list[_Folder] = []
@@ -170,6 +173,8 @@ def _list(root: str, relative: str, extensions: frozenset[str], look_inside: boo
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
+                if name == RUN and relative:
+                    return _Folder(relative, info.st_dev, info.st_ino)
                 if name[0] == ".":
                     folder.hidden += 1
                 elif entry.is_symlink():
@@ -355,11 +360,24 @@ def label_from_csv(source: FileSource, path: Path) -> None:
         known.setdefault(os.path.normpath(os.path.join(above, name)), value)
     found = [known.get(source.name(i), "") for i in range(len(source))]
     if not any(found):
-        bare = {os.path.basename(p): v for p, v in zip(paths, values, strict=True)}
-        found = [bare.get(os.path.basename(source.name(i)), "") for i in range(len(source))]
+        found = _by_bare_names(source, paths, values)
+        if any(found):
+            log.warning(
+                "labels are found by the names of files alone: %s lists %s, the folder has %s",
+                *(path, paths[0], source.name(0)),
+            )
     if not any(found):
         raise UserError(
             f"no file in {source.root} is listed in {path}: it lists {paths[0] if paths else ''}, "
             f"the folder has {source.name(0)}"
         )
     source.labels, source.classes = integer_labels(found)
+
+
+def _by_bare_names(source: FileSource, paths: Sequence[str], values: Sequence[str]) -> list[str]:
+    """Labels of files whose names, without folders, occur once here and once in the list."""
+    listed = Counter(os.path.basename(p) for p in paths)
+    names = [os.path.basename(source.name(i)) for i in range(len(source))]
+    here = Counter(names)
+    bare = {os.path.basename(p): v for p, v in zip(paths, values, strict=True)}
+    return [bare[n] if listed[n] == here[n] == 1 else "" for n in names]

@@ -90,6 +90,10 @@ def scan(path: str) -> tuple[list[Member], Counter[str]]:
                 if kind in (b"1", b"2", b"3", b"4", b"6"):
                     size = 0
             at = data + -(-size // 512) * 512
+        else:
+            # some writers leave out the mark of the end, but none writes half a block
+            if at != total and not refused["cut-off archive member"]:
+                refused["cut-off archive"] += 1
         if at == 0 and (refused or total < 512):
             raise UserError(
                 f"{path} is not a plain tar: random access needs one that is not compressed"

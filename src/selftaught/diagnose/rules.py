@@ -264,7 +264,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         0.05,
         "{figure:.0%} of the images looked at have a single colour (up to {limit:.0%} is usual)",
         ("placeholders for missing images", "empty tiles of larger images"),
-        "leave them out: `selftaught check` writes a list that --quarantine takes",
+        "leave them out: files that are listed as path,reason are, with --quarantine",
     ),
     Rule(
         "repeated images",
@@ -284,7 +284,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         "{figure:.0%} of the images looked at are exact copies of another one (up to {limit:.0%} "
         "is usual)",
         ("the same files are in several folders", "frames of a video that stands still"),
-        "keep one of each: `selftaught check` finds them and writes a list that --quarantine takes",
+        "keep one of each, and leave out the others: --quarantine takes a list of path,reason",
     ),
     Rule(
         "small images",

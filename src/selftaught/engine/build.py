@@ -56,6 +56,7 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
             `options` have all that it would tell.
         seed: of the initial weights.
     """
+    _check(options)
     signature = methods.signature(name)
     kind = methods.find(name)
     given = dict(image)
@@ -74,6 +75,24 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
     torch.manual_seed(seed)
     encoder = Image(**given)
     return kind(encoder, **options)
+
+
+COUNTS = {"dim", "hidden", "layers", "prototypes", "clusters", "bottleneck", "width"}
+TEMPERATURES = {"temperature", "student_temp", "teacher_temp"}
+SHARES = {"momentum", "memory_momentum", "center_momentum", "cluster_start"}
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse values that no method can work with, whatever else it says of them."""
+    for key, value in options.items():
+        each = value if isinstance(value, tuple | list) else (value,)
+        for v in each if value is not None else ():
+            if key in COUNTS and v < 1:
+                raise UserError(f"{key} must be at least 1, got {value}")
+            if key in TEMPERATURES and not v > 0:
+                raise UserError(f"{key} must be above 0, got {value}")
+            if key in SHARES and not 0 <= v <= 1:
+                raise UserError(f"{key} must be from 0 to 1, got {value}")
 
 
 def restored(run: str | Path) -> Method:

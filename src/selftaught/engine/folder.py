@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import logging
 import math
 import os
 import shutil
@@ -17,6 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
+
+log = logging.getLogger("selftaught")
 
 FLUSH = 1.0
 """Seconds after which rows of metrics are written."""
@@ -60,9 +63,12 @@ def prepare(out: Path, resume: bool, overwrite: bool) -> None:
             raise UserError(
                 f"{out} holds no run to resume (no {SETTINGS}); leave --resume out to start one"
             )
+        if occupied and not (out / SETTINGS).exists():
+            raise UserError(f"{out} is not empty and holds no run: name another folder with --out")
         if occupied and overwrite and not resume:
             aside = next(p for i in range(1, 10**6) if not (p := Path(f"{out}.old-{i}")).exists())
             shutil.move(out, aside)
+            log.info("the earlier run in %s is now %s", out, aside)
         elif occupied and not resume:
             raise UserError(
                 f"{out} is not empty: continue that run with --resume, move it aside with "
@@ -83,8 +89,11 @@ def prepare(out: Path, resume: bool, overwrite: bool) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a small file as a whole."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

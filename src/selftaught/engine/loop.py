@@ -254,11 +254,20 @@ class Loop:
             raise TrainingError(
                 f"the loss is not finite at step {self.step + 1} of {self.steps} (learning rate "
                 f"{self.plan.lr(self.step):.3g}): the first module with a value that is not is "
-                f"{self._culprit(batch)}; the checkpoint of step "
-                f"{(self.checkpoints.steps() or ['none'])[0]} is the last good one, nothing was "
-                "exported; lower the learning rate (--lr), clip gradients (--clip), or use "
-                "--precision fp32"
+                f"{self._culprit(batch)}; {self._last_good()}"
             )
+
+    def _last_good(self) -> str:
+        saved = self.checkpoints.steps()
+        good = (
+            f"the checkpoint of step {saved[0]} is the last good one"
+            if saved
+            else ("there is no checkpoint before it")
+        )
+        return (
+            f"{good}, nothing was exported; lower the learning rate (--lr), clip gradients "
+            "(--clip), or use --precision fp32"
+        )
 
     def _culprit(self, batch: Batch) -> str:
         """The module where the first value that is not finite came up, in whichever process."""
@@ -431,10 +440,7 @@ class Loop:
         broken = next((n for n, p in named if not bool(p.isfinite().all())), None)
         if broken:
             raise TrainingError(
-                f"{broken} is not finite at step {self.step} of {self.steps}; the checkpoint of "
-                f"step {(self.checkpoints.steps() or ['none'])[0]} is the last good one, nothing "
-                "was exported; lower the learning rate (--lr), clip gradients (--clip), or use "
-                "--precision fp32"
+                f"{broken} is not finite at step {self.step} of {self.steps}; {self._last_good()}"
             )
         failure: TrainingError | None = None
         if dist.rank() == 0:

@@ -678,9 +678,10 @@ def _begin(
 ) -> dict[str, Any] | None:
     """Make the run folder ready; the state to go on from, where there is one."""
     prepare(out, resume, overwrite)
-    checkpoints = Checkpoints(out / "checkpoints")
-    state = checkpoints.load() if resume else None
+    state = None
     if resume:
+        checkpoints = Checkpoints(out / "checkpoints")
+        state = checkpoints.load()
         _compare(out, content, state, facts, steps, checkpoints, force)
     size = size_of(method.state_dict()) * 3  # weights and what the optimizer keeps for them
     free = shutil.disk_usage(out).free
@@ -785,8 +786,9 @@ def _readable(views: Views, i: int) -> Item:
     item = views[0, i]
     if item.views is None:
         raise DataError(
-            f"{len(item.bad)} of {len(item.bad)} images looked at cannot be used, the last for "
-            f"this reason: {item.bad[-1].reason}; run `selftaught check` on the data"
+            f"none of {len({bad.index for bad in item.bad})} images that were looked at can be "
+            f"used, the last for this reason: {item.bad[-1].reason}; run `selftaught check` on the "
+            "data"
         )
     return item
 
@@ -814,6 +816,8 @@ def _announce(
         where,
         _words(fabric),
     )
+    if samples.left.refused:
+        log.warning("left out of the data: %s", samples.left.sentence())
     if phase:
         log.info("the last %d steps see images of %d px", steps - phase.first, phase.size)
     log.info(

@@ -18,7 +18,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine.pretrain import pretrain
-from selftaught.errors import UserError
+from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
 from selftaught.evaluate.comparing import PROBES, labelled
 from selftaught.evaluate.features import (
@@ -98,7 +98,7 @@ def evaluate_command(
         temperature: of their votes.
         altered: for robustness and retrieval: test images that are corrupted and copied, at most.
         shares: for finetune: of the labels that are used, one training each.
-        epochs: for finetune: of a training with all labels.
+        epochs: for finetune: of a training with all labels; more where they are under 200 steps.
         size: side of the views in pixels; by default the encoder's own.
         batch: images a forward pass.
         workers: processes that read images; by default one a core, none for few images.
@@ -237,19 +237,25 @@ def finetune(
                 len(starts) * len(shares),
             )
             with tempfile.TemporaryDirectory() as folder:
-                pretrain(
-                    method,
-                    select(train, chosen),
-                    Path(folder) / "run",
-                    epochs=rounds,
-                    batch=step,
-                    seed=seed,
-                    workers=workers,
-                    accelerator=_accelerator(device),
-                    precision=precision,
-                    evaluate=False,
-                    force=True,  # the score tells whether it failed
-                )
+                try:
+                    pretrain(
+                        method,
+                        select(train, chosen),
+                        Path(folder) / "run",
+                        epochs=rounds,
+                        batch=step,
+                        seed=seed,
+                        workers=workers,
+                        accelerator=_accelerator(device),
+                        precision=precision,
+                        evaluate=False,
+                        force=True,  # the score tells whether it failed
+                    )
+                except Interrupted as error:
+                    raise Interrupted(
+                        "stopped while fine-tuning, of which nothing is kept: repeat the command",
+                        error.exit_code,
+                    ) from error
             task, predicted = _predictions(method, train, test, codes, batch, workers)
             score = task.score(
                 f"{FINE_TUNED}, {100 * share:g} % of labels",

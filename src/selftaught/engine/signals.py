@@ -11,6 +11,7 @@ from typing import Any
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 if hasattr(signal, "SIGUSR1"):
     EXIT_CODES[signal.SIGUSR1] = 75  # what SLURM sends before the time is up
+    EXIT_CODES[signal.SIGHUP] = 129  # the terminal is gone
 
 
 class StopSignals:
@@ -27,7 +28,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._handle) for s in EXIT_CODES}
+            asked = [s for s in EXIT_CODES if signal.getsignal(s) is not signal.SIG_IGN]  # nohup
+            self._before = {s: signal.signal(s, self._handle) for s in asked}
         return self
 
     def __exit__(self, *_: Any) -> None:

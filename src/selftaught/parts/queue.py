@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import dist
+from selftaught.errors import UserError
 
 
 class Queue(nn.Module):
@@ -18,6 +19,8 @@ class Queue(nn.Module):
 
     def __init__(self, size: int, dim: int):
         super().__init__()
+        if size < 1:
+            raise UserError(f"a queue of {size} holds nothing to compare with; use 1 or more")
         self.register_buffer("items", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("head", torch.zeros((), dtype=torch.long))
 
