@@ -500,3 +500,17 @@ def _quiet_afterwards():
     handlers, level = logger.handlers, logger.level
     yield
     logger.handlers, logger.level = handlers, level
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("stego", "selftaught pretrain stego photos/ --start runs/simclr-photos"),
+        ("distill", "selftaught pretrain distill photos/ --teacher runs/finetune-photos"),
+        ("supcon", "selftaught pretrain supcon labelled/"),
+    ],
+)
+def test_examples_name_what_a_method_needs(method, words, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", method, "--help"])
+    assert words in capsys.readouterr().out

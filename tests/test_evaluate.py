@@ -161,6 +161,7 @@ def test_any_channels(tmp_path):
         ({"encoder": 7}, "not a int"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used"),
         ({"batch": 0}, "batch=0"),
+        ({"size": 0}, "size=0 is a side of images"),
         ({"out": Path("features.csv")}, "must end in one of .npz, .npy, .parquet"),
     ],
 )

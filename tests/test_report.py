@@ -265,6 +265,14 @@ def test_how_many_images_are_looked_at(run):
             report.write(run, images=images)
 
 
+def test_a_device_that_is_not_there_costs_no_page(run):
+    before = (run / "report.html").read_bytes() if (run / "report.html").exists() else None
+    with pytest.raises(UserError, match="device='foo' cannot be used"):
+        report.write(run, device="foo")
+    after = (run / "report.html").read_bytes() if (run / "report.html").exists() else None
+    assert after == before
+
+
 def test_a_slow_network_is_shown_fewer_images(run, monkeypatch):
     network = export.load(run)
     ticks = iter(range(0, 10**6, 100 * torch.get_num_threads()))

@@ -111,6 +111,8 @@ def evaluate_command(
         raise UserError(f"{out} must end in .json")
     if not probes:
         raise UserError(f"probes must name some of {', '.join((*PROBES, 'finetune'))}")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed} must be from 0 to 2**63 - 1")
     network = resolve(encoder, size)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time

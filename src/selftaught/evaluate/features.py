@@ -175,6 +175,8 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
     Raises:
         UserError: it is neither a module, nor a path, nor a name that timm knows.
     """
+    if size is not None and size < 1:
+        raise UserError(f"size={size} is a side of images in pixels, at least 1")
     if isinstance(encoder, Image | Foreign):
         return encoder
     if isinstance(encoder, nn.Module):
@@ -414,15 +416,20 @@ def _has_bf16(device: torch.device) -> bool:
     return native
 
 
+def usable(device: str) -> torch.device:
+    """The device of this name; UserError where there is none."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={device!r} cannot be used ({reason}); try cpu") from error
+    return torch.device(device)
+
+
 def device_for(encoder: nn.Module | str | Path, network: Encoder, device: str) -> torch.device:
     """Where `network` runs: the device asked for, or the best for an encoder from a file."""
     if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"device={device!r} cannot be used ({reason}); try cpu") from error
-        return torch.device(device)
+        return usable(device)
     if isinstance(encoder, nn.Module):
         return home_of(network)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,6 +6,7 @@ from typing import Any
 
 from selftaught import export
 from selftaught.errors import SelftaughtError, TrainingError, UserError
+from selftaught.evaluate.features import usable
 from selftaught.report import images as pictures
 from selftaught.report import local, plane, scored, training
 from selftaught.report.folder import Run, read
@@ -48,6 +49,8 @@ def write(
             f"--images {images} must be from 2 to {MOST:,}: a page holds a thumbnail of each; for "
             "the features of all images use `selftaught embed`"
         )
+    if device != "auto":
+        usable(device)
     found = read(Path(run))
     seen, why = None, "no encoder was saved: the run is not finished"
     if found.encoder:
