@@ -102,7 +102,7 @@ def test_deepcluster_says_what_it_needs():
         DeepCluster(flat(), samples=500)
     with pytest.raises(UserError, match=r"made for 20 images and got 30.*samples=30"):
         DeepCluster(flat(), samples=20, clusters=3).on_epoch(Corpus())
-    with pytest.raises(UserError, match="--sobel false"):
+    with pytest.raises(UserError, match="leave edges out"):
         DeepCluster(Image("test_resnet", 32, channels=1), samples=30, clusters=3, sobel=True)
 
 

@@ -435,8 +435,9 @@ class Image(nn.Module):
         net = plain_vit(self.net)
         if net is None:
             raise UserError(
-                f"{self.name} is a {type(self.net).__name__}, which cannot skip patches; masking, "
-                "`pool` and `weights` need a plain ViT backbone such as vit_small_patch16_224"
+                f"{self.name} is a {type(self.net).__name__}, which cannot skip patches; masking "
+                "needs a plain ViT backbone such as vit_small_patch16_224, and so do pool and "
+                "weights"
             )
         return net
 

@@ -28,7 +28,9 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            asked = [s for s in EXIT_CODES if signal.getsignal(s) is not signal.SIG_IGN]  # nohup
+            asked = set(EXIT_CODES)
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+                asked.remove(signal.SIGHUP)  # by nohup: the run is to survive its terminal
             self._before = {s: signal.signal(s, self._handle) for s in asked}
         return self
 
