@@ -565,6 +565,7 @@ def test_runs_inside_a_folder_of_images_are_none_of_them(tmp_path):
     (tmp_path / "runs/simclr/run.yaml").write_text("method: simclr\n")
     assert len(open_data(tmp_path)) == 2
     assert open_data(tmp_path).fingerprint == before.fingerprint
+    assert open_data(tmp_path).left.sentence() == "1 (run)"
     assert len(open_data(tmp_path / "runs" / "simclr")) == 2  # which was asked for
 
 

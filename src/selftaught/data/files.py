@@ -174,7 +174,8 @@ def _list(root: str, relative: str, extensions: frozenset[str], look_inside: boo
             for entry in entries:
                 name = entry.name
                 if name == RUN and relative:
-                    return _Folder(relative, info.st_dev, info.st_ino)
+                    ignored = Counter({"(run)": 1})
+                    return _Folder(relative, info.st_dev, info.st_ino, ignored=ignored)
                 if name[0] == ".":
                     folder.hidden += 1
                 elif entry.is_symlink():
