@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught import dist
+from selftaught import dist, open_data
+from selftaught.backbones import Image
+from selftaught.engine.feed import Whole
 from selftaught.parts import Queue, SyncBatchNorm, ema, frozen_copy, synchronize
 from selftaught.parts.shuffle import shuffled
 from tests.pool import WORLD, Pool
@@ -268,3 +270,18 @@ def test_shuffled_returns_rows_to_their_places(pool: Pool):
 
 def test_shuffled_in_one_process_is_plain():
     assert torch.equal(shuffled(centred, data(4, 2)), centred(data(4, 2)))
+
+
+def embedded(rank: int) -> torch.Tensor:
+    """Features of equal images, by networks whose batch norms have seen other batches."""
+    net = Image("test_resnet", 32)
+    net.train()(torch.rand(4, 3, 32, 32) + rank)
+    samples = open_data(np.full((6, 40, 40, 3), 90, np.uint8))
+    return Whole(samples, net, 4, 0, torch.device("cpu")).embed(net)
+
+
+@pytest.mark.xdist_group("pool")
+def test_a_dataset_is_embedded_alike_by_all_processes(pool: Pool):
+    one, other = pool.run(embedded)
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one, one[:1].expand_as(one))
