@@ -1,5 +1,6 @@
 """`check`: counts what is there, whatever the files do to the process that reads them."""
 
+import dataclasses
 import io
 import os
 import signal
@@ -96,6 +97,13 @@ def test_what_cannot_be_asked_for_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             check(tmp_path, **options)
+
+
+def test_shares_of_any_size_are_told(folder):
+    report = check(folder, workers=0)
+    for bad, share in ((1000, "100 %"), (333, "33 %"), (1, "0.1 %")):
+        told = dataclasses.replace(report, total=1000, bad=(("name", "reason"),) * bad).rows()
+        assert dict(told)["unreadable"] == f"{bad:,} ({share})"
 
 
 def test_reports_read_well(folder):

@@ -231,19 +231,19 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
         f"{module_doc(methods.files()[method])}",
         [data],
         [Group(title, own), *([] if alone else groups)],
-        [_example(e, method, own_backbone or "") for e in EXAMPLES],
+        _examples(method, own_backbone or ""),
         others if alone else "",
     )
 
 
-def _example(example: str, method: str, backbone: str) -> str:
-    """One of `EXAMPLES`, of a method that may need labels or another run."""
+def _examples(method: str, backbone: str) -> list[str]:
+    """`EXAMPLES` of a method, which may need labels or another run."""
     text = methods.files()[method].read_text(encoding="utf-8")
     data = "labelled/" if "supervised = True" in text else "photos/"
     needs = " --start runs/simclr-photos" if "Anatomy(frozen=True)" in text else ""
     needs += " --teacher runs/finetune-photos" if "\n        network: " in text else ""
-    changed = example.replace("simclr", method).replace("resnet18", backbone)
-    return changed.replace(" photos/", f" {data}{needs}")
+    own = [e.replace("simclr", method).replace("resnet18", backbone) for e in EXAMPLES]
+    return [e.replace(" photos/", f" {data}{needs}") for e in own]
 
 
 def default_backbone(method: str) -> str:

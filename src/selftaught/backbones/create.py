@@ -59,8 +59,8 @@ def create(
         with torch.device("meta"):
             plan = _build(name, False, {**options, "img_size": None})
         if patches := patch_layer(plan):
-            fitting = _small_patch(plan, patches.patch_size[0], size)
-            options["patch_size"] = fitting if patch_size is None else patch_size
+            own = patches.patch_size[0]
+            options["patch_size"] = patch_size or _small_patch(plan, own, size)
         elif patch_size is not None:
             raise UserError(
                 f"{name} does not begin with patches, so they have no size; leave out patch_size, "

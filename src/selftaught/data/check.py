@@ -79,8 +79,9 @@ class Report:
     def rows(self) -> list[tuple[str, str]]:
         """The report as (what, value), for a table."""
         rows = [("samples", f"{self.total:,}"), ("readable", f"{self.readable:,}")]
-        share = f" ({100 * len(self.bad) / self.total:.0f} %)" if self.bad else ""
-        rows.append(("unreadable", f"{len(self.bad):,}{share}"))
+        share = 100 * len(self.bad) / max(1, self.total)
+        told = f" ({share:{'.0f' if share >= 10 else '.2g'}} %)" if self.bad else ""
+        rows.append(("unreadable", f"{len(self.bad):,}{told}"))
         rows += [(f"  {kind}", f"{count:,}") for kind, count in self.unreadable]
         how = "pixels" if self.by_pixels else "files"
         rows += [

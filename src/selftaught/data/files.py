@@ -22,7 +22,7 @@ from selftaught.errors import UserError
 log = logging.getLogger("selftaught")
 
 RUN = "run.yaml"
-"""What makes a folder that of a run."""
+"""The file with its settings, which makes a folder that of a run."""
 _THREADS = 8  # folders listed at once: it is the network file systems that need them
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "img", "name")

@@ -15,6 +15,9 @@ from selftaught.data.selection import Selected, select
 from selftaught.data.source import Raw, Samples
 from selftaught.errors import UserError
 
+LOOKED = 64
+"""Masks that are looked at before they are learned from."""
+
 
 class Masks:
     """The mask of each sample of a dataset; picklable.
@@ -118,21 +121,19 @@ def open_masks(source: Any, samples: Samples, masks: str | None = None) -> Masks
     return Masks(samples, found, np.arange(len(samples)))
 
 
-def check_degrees(masks: Masks, least: int = 128, looked: int = 64) -> None:
+def check_degrees(masks: Masks) -> None:
     """Refuse masks of classes where masks are to say how surely a pixel is meant, from 0 to 255.
 
-    Args:
-        masks: of which `looked` are read, all over the dataset.
-        least: what the largest value of them all must reach, unless all are 0 or 1.
+    At most `LOOKED` are read, all over the dataset.
     """
     largest = 0
-    count = min(looked, len(masks))
+    count = min(LOOKED, len(masks))
     for i in np.linspace(0, len(masks) - 1, count).astype(int):
         try:
             largest = max(largest, int(masks.read(i).max()))
         except BadSample:  # counted and listed when it is trained on
             continue
-    if 1 < largest < least:
+    if 1 < largest < 128:
         raise UserError(
             f"the largest value of {count} masks is {largest}: they look like masks of classes, "
             "and masks to learn from go from 0, where surely nothing is meant, to 255; masks of 0 "

@@ -264,7 +264,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         0.05,
         "{figure:.0%} of the images looked at have a single colour (up to {limit:.0%} is usual)",
         ("placeholders for missing images", "empty tiles of larger images"),
-        "leave them out: files that are listed as path,reason are, with --quarantine",
+        "leave them out: --quarantine takes a list of path,reason",
     ),
     Rule(
         "repeated images",

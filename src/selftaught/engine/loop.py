@@ -258,12 +258,9 @@ class Loop:
             )
 
     def _last_good(self) -> str:
-        saved = self.checkpoints.steps()
-        good = (
-            f"the checkpoint of step {saved[0]} is the last good one"
-            if saved
-            else ("there is no checkpoint before it")
-        )
+        good = "there is no checkpoint before it"
+        if saved := self.checkpoints.steps():
+            good = f"the checkpoint of step {saved[0]} is the last good one"
         return (
             f"{good}, nothing was exported; lower the learning rate (--lr), clip gradients "
             "(--clip), or use --precision fp32"

@@ -4,7 +4,8 @@ import copy
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -238,26 +239,20 @@ def finetune(
                 len(found) * len(shares) + len(scores) + 1,
                 len(starts) * len(shares),
             )
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    pretrain(
-                        method,
-                        select(train, chosen),
-                        Path(folder) / "run",
-                        epochs=rounds,
-                        batch=step,
-                        seed=seed,
-                        workers=workers,
-                        accelerator=_accelerator(device),
-                        precision=precision,
-                        evaluate=False,
-                        force=True,  # the score tells whether it failed
-                    )
-                except Interrupted as error:
-                    raise Interrupted(
-                        "stopped while fine-tuning, of which nothing is kept: repeat the command",
-                        error.exit_code,
-                    ) from error
+            with tempfile.TemporaryDirectory() as folder, _not_kept():
+                pretrain(
+                    method,
+                    select(train, chosen),
+                    Path(folder) / "run",
+                    epochs=rounds,
+                    batch=step,
+                    seed=seed,
+                    workers=workers,
+                    accelerator=_accelerator(device),
+                    precision=precision,
+                    evaluate=False,
+                    force=True,  # the score tells whether it failed
+                )
             task, predicted = _predictions(method, train, test, codes, batch, workers)
             score = task.score(
                 f"{FINE_TUNED}, {100 * share:g} % of labels",
@@ -281,6 +276,18 @@ def _sets(
         fit, held = split(np.asarray(sets[0].labels))
         return select(sets[0], fit), select(sets[0], held)
     return sets[0], sets[1]
+
+
+@contextmanager
+def _not_kept() -> Iterator[None]:
+    """A block whose run is gone when it is stopped, so that it cannot be resumed."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(
+            "stopped while fine-tuning, of which nothing is kept: repeat the command",
+            error.exit_code,
+        ) from error
 
 
 def _check_tuning(network: Encoder, shares: Sequence[float], epochs: int) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from selftaught.data.files import RUN
 from selftaught.export.files import atomic
 
 log = logging.getLogger("selftaught")
 
-SETTINGS, DIAGNOSIS, CONFIG = "run.yaml", "diagnosis.json", "encoder.json"
+SETTINGS, DIAGNOSIS, CONFIG = RUN, "diagnosis.json", "encoder.json"
 SCORES = "scores.json"
 """What training itself found at its end."""
 EVALUATED = "evaluated.json"

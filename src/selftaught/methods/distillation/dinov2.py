@@ -243,13 +243,12 @@ class DINOv2(Method):
         """Move `center` towards the mean of the outputs [M, K] of all processes."""
         total, count = outputs.sum(0), outputs.new_tensor(float(len(outputs)))
         everyone = dist.total(count)
-        if not everyone:  # no patch is hidden
-            return
         if unweighted:
             mean = dist.mean(total / count.clamp(min=1))
         else:
-            mean = dist.total(total) / everyone
-        center.lerp_(mean, 1 - self.center_momentum)
+            mean = dist.total(total) / everyone.clamp(min=1)
+        # where no patch is hidden it stays; asking whether would make the device wait
+        center.lerp_(mean, (1 - self.center_momentum) * (everyone > 0).to(center))
 
     def distribution(self, logits: Tensor) -> Tensor:
         """The teacher's of class tokens, centred and sharpened."""
