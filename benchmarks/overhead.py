@@ -32,8 +32,9 @@ from torch.nn import functional as F
 from selftaught import augment, backbone
 from selftaught.augment.device import normalize
 from selftaught.backbones import Image
-from selftaught.engine import pretrain as engine
+from selftaught.engine import run as engine
 from selftaught.engine.feed import Item, collate
+from selftaught.engine.pretrain import pretrain
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import mlp
 
@@ -117,7 +118,7 @@ def ours(clock: Clock) -> None:
     before, engine.loader = engine.loader, lambda *_, **__: clock
     try:
         with tempfile.TemporaryDirectory() as folder:
-            engine.pretrain(
+            pretrain(
                 make(),
                 images,
                 Path(folder) / "run",

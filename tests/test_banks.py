@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.backbones import backbone
-from selftaught.engine.pretrain import _fits, pretrain
+from selftaught.engine.plan import _fits
+from selftaught.engine.pretrain import pretrain
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.contrastive.instdisc import InstDisc

@@ -46,7 +46,7 @@ def train(out: Path, name: str = "simclr", data=None, method=None, **options):
     options = {"epochs": 2, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"} | options
     if data is None:
         data = fitting(name, photos(), out.parent)
-    return pretrain(method or make(name), data, out, evaluate=False, **options)
+    return pretrain(method or make(name), data, out, evaluate=False, **options).method
 
 
 class Killed(BaseException):

@@ -24,7 +24,7 @@ from PIL import Image
 from selftaught import evaluate
 from selftaught.cli import main
 from selftaught.data import quarantine
-from selftaught.engine import pretrain as engine
+from selftaught.engine import plan as engine
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.errors import Interrupted, TrainingError
 from tests.pool import other_children

@@ -225,13 +225,13 @@ def test_what_was_measured_is_written_down_and_the_run_resumes_bit_for_bit(
     assert "which is slower without a GPU" in caplog.text
     out = tmp_path / "run"
     with monkeypatch.context() as patch:  # as if there were a GPU, and worth it
-        patch.setattr("selftaught.engine.pretrain.settled", lambda asked, *_: asked)
+        patch.setattr("selftaught.engine.plan.settled", lambda asked, *_: asked)
         patch.setattr(colours, "GAIN", 1e9)
         with pytest.raises(Killed):
             train(out, method=killed_after(make(), 4), save_every=0, workers=1)
     assert "colours and blur are made on the device" in caplog.text
     assert "colours: device" in (out / "run.yaml").read_text()
-    monkeypatch.setattr("selftaught.engine.pretrain.choose", pytest.fail)
+    monkeypatch.setattr("selftaught.engine.run.choose", pytest.fail)
     resumed = train(out, resume=True, save_every=0)
     assert curve(out) == curve(tmp_path / "whole")  # measuring has moved no generator
     theirs = resumed.state_dict()
@@ -257,7 +257,7 @@ def test_a_method_that_hides_parts_of_its_views_trains_with_colours_on_the_devic
 
 
 def test_without_a_gpu_the_loader_does_it_unmeasured(tmp_path, monkeypatch):
-    monkeypatch.setattr("selftaught.engine.pretrain.choose", pytest.fail)
+    monkeypatch.setattr("selftaught.engine.run.choose", pytest.fail)
     train(tmp_path / "run", epochs=1)
     assert "colours: loader" in (tmp_path / "run" / "run.yaml").read_text()
 
@@ -268,7 +268,7 @@ def test_memory_that_does_not_suffice_leaves_colours_in_the_loader(tmp_path, mon
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("selftaught.engine.pretrain.settled", lambda asked, *_: asked)
+    monkeypatch.setattr("selftaught.engine.plan.settled", lambda asked, *_: asked)
     monkeypatch.setattr(colours, "_computing", full)
     train(tmp_path / "run", epochs=1)
     assert "too little memory to measure" in caplog.text

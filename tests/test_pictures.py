@@ -13,7 +13,7 @@ from selftaught.backbones import backbone
 from selftaught.data import open_data
 from selftaught.engine import pictures
 from selftaught.engine.feed import Views
-from selftaught.engine.pretrain import SHOWN, _keep_views
+from selftaught.engine.pictures import SHOWN, keep_views
 from selftaught.method import Batch, Method, Pictures
 from selftaught.methods.clustering.swav import SwAV
 from selftaught.methods.dense import scrl
@@ -283,7 +283,7 @@ def test_prototypes_are_shown_with_the_images_that_belong_to_them(net, samples, 
 def test_views_are_kept_whatever_makes_them(name, samples, tmp_path):
     method = CASES[name].make(name)
     size = method.backbone.size
-    _keep_views(Views(samples, method.views(size), 0), tmp_path)
+    keep_views(Views(samples, method.views(size), 0), tmp_path)
     kept = np.load(tmp_path / "views.npz")
     assert len(kept) == {"simclr": 2, "jigsaw": 9, "pixpro": 2, "swav": 4}.get(name, 1)
     assert all(v.shape[:2] == (SHOWN, 3) for v in kept.values())

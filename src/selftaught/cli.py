@@ -2,12 +2,10 @@
 read from the source of its function, which is imported once everything that was typed is right.
 """
 
-import inspect
 import io
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -26,9 +24,17 @@ from selftaught.errors import (
     TrainingError,
     UserError,
 )
-from selftaught.signature import Parameter, Signature, describe, module_doc, read_function
+from selftaught.signature import (
+    Parameter,
+    Signature,
+    describe,
+    module_doc,
+    read_constant,
+    read_function,
+)
 
 HERE = Path(__file__).parent
+DATA = "folder, list file, Parquet, tar shards, or array of images"
 CONFIG = Parameter(
     "config",
     Path,
@@ -49,6 +55,11 @@ NAMES = (
     "compare",
     "export",
     "methods",
+)
+DRY = Option(
+    Parameter("dry_run", bool, False, False, "say what would be done, and how long; do nothing"),
+    "",
+    "dry_run",
 )
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
@@ -94,7 +105,8 @@ def _run(argv: list[str]) -> None:
     elif argv[0] in ("-V", "--version"):
         sys.stdout.write(f"selftaught {__version__}\n")
     elif argv[0] == "pretrain":
-        _pretrain(request(argv[1:]))
+        words = [word for word in argv[1:] if word != DRY.flag]
+        _pretrain(request(words), dry=len(words) < len(argv) - 1)
     elif argv[0] == "methods":
         _methods(argv[1:])
     elif argv[0] in COMMANDS:
@@ -164,8 +176,10 @@ def request(argv: Sequence[str]) -> Request:
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
+    content: dict[str, Any] = {}
     if path is not None:
-        file = config.validate(config.load(path), path, method)
+        content = config.load(path)
+        file = config.validate(content, path, method)
     method = method or file["method"]
     if method is None:
         raise UserError(
@@ -177,8 +191,12 @@ def request(argv: Sequence[str]) -> Request:
     data = data or file["data"]
     if data is None:
         raise UserError(f"{parser.prog} needs DATA, such as: {parser.prog} photos/")
-    sections = (file.get(s, {}) | given[s] for s in ("backbone", "options", "training"))
-    return Request(method, data, *sections)
+    backbone, own, training = (
+        file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
+    )
+    if path is not None and not (training.get("start") or training.get("resume")):
+        config.repeatable(content, path)
+    return Request(method, data, backbone, own, training)
 
 
 def _config_path(argv: Sequence[str]) -> str | None:
@@ -210,11 +228,11 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
     groups = [
         Group("training", options(config.settable(training), "training")),
         Group("backbone", backbone),
-        Group("settings from a file", options([CONFIG])),
+        Group("the command", [*options([CONFIG]), DRY]),
     ]
-    data = Positional("data", training["data"].doc)
+    data = Positional("data", DATA)
     if method is None:
-        names = wrap(", ".join(sorted(methods.files())), "  ", "  ")
+        names = wrap(", ".join([*methods.files(), *methods.plugins()]), "  ", "  ")
         return Parser(
             "selftaught pretrain",
             training.summary,
@@ -228,7 +246,7 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
     return Parser(
         f"selftaught pretrain {method}",
         f"{every['options'].name}: {every['options'].summary}\n"
-        f"{module_doc(methods.files()[method])}",
+        f"{module_doc(methods.file_of(method))}",
         [data],
         [Group(title, own), *([] if alone else groups)],
         _examples(method, own_backbone or ""),
@@ -238,7 +256,7 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
 
 def _examples(method: str, backbone: str) -> list[str]:
     """`EXAMPLES` of a method, which may need labels or another run."""
-    text = methods.files()[method].read_text(encoding="utf-8")
+    text = methods.file_of(method).read_text(encoding="utf-8")
     data = "labelled/" if "supervised = True" in text else "photos/"
     needs = " --start runs/simclr-photos" if "Anatomy(frozen=True)" in text else ""
     needs += " --teacher runs/finetune-photos" if "\n        network: " in text else ""
@@ -248,51 +266,35 @@ def _examples(method: str, backbone: str) -> list[str]:
 
 def default_backbone(method: str) -> str:
     """What a method is built around unless the user says otherwise, read from its source."""
-    for file in (methods.files()[method], HERE / "method.py"):
-        text = file.read_text(encoding="utf-8")
-        if found := re.search(r'^    default_backbone\b.* = "(.+)"', text, re.MULTILINE):
-            return found[1]
-    raise LookupError(f"{method} has no default backbone")
+    own = read_constant(methods.file_of(method), methods.signature(method).name, "default_backbone")
+    return own or read_constant(HERE / "method.py", "Method", "default_backbone")
 
 
-def _pretrain(asked: Request) -> None:
+def _pretrain(asked: Request, dry: bool) -> None:
     _log()
-    from selftaught.data import open_data  # wrong data is told before torch is imported
-    from selftaught.data.selection import without
+    from selftaught.engine.settings import Settings
 
-    known = inspect.signature(open_data).parameters
-    how = {k: v for k, v in asked.training.items() if k in known}
-    samples = open_data(asked.data, **how, channels=asked.backbone.get("channels", 3))
-    if asked.training.get("quarantine"):
-        samples = without(samples, asked.training["quarantine"])
+    settings = Settings(**asked.training)
+    # wrong data is told before torch is imported
+    samples = settings.open(asked.data, asked.backbone.get("channels", 3))
 
-    from selftaught.engine.build import assemble
-    from selftaught.engine.folder import default_out
-    from selftaught.engine.pretrain import pretrain
+    from selftaught.engine.plan import prepared
+    from selftaught.engine.run import Run
 
-    training = dict(asked.training)
-    out = training.get("out")
-    if out is None:
-        name = f"{asked.method}-{Path(asked.data).resolve().stem or 'data'}"
-        out = training["out"] = default_out(name, training.get("resume", False))
-    seed = training.get("seed", config.signatures(None)["training"]["seed"].default)
-    method = assemble(asked.method, asked.backbone, asked.options, samples, seed)
-    begun = training.get("start") or training.get("resume") or method.backbone.trained
-    if method.anatomy.frozen and not begun:
-        raise UserError(
-            f"{asked.method} takes its encoder as it is, and that of {method.backbone.name} has "
-            "learned nothing yet: begin with a run (--start), a file (--weights) or timm's weights "
-            "(--pretrained)"
-        )
-    pretrain(method, asked.data, **training)
+    plan = prepared(asked.method, asked.data, settings, asked.backbone, asked.options, samples)
+    if dry:
+        _show({}, Run(plan).preview())
+        return
+    done = Run(plan).complete()
     if _first():
-        run, data = shlex.quote(str(out)), shlex.quote(asked.data)
-        unlike = samples.labels is None or method.supervised  # what can its scores be made on?
+        run, data = shlex.quote(str(done.folder)), shlex.quote(asked.data)
+        # what can its scores be made on?
+        unlike = samples.labels is None or done.method.supervised
         sys.stdout.write(
             f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
             f"  selftaught evaluate {run} {'LABELLED_IMAGES' if unlike else data}\n"
             f"  selftaught embed {run} {data}\n"
-            f"  in Python: encoder = selftaught.load({str(out)!r})\n"
+            f"  in Python: encoder = selftaught.load({str(done.folder)!r})\n"
         )
 
 
@@ -514,7 +516,7 @@ def _methods(argv: Sequence[str]) -> None:
         ("selftaught methods", "selftaught methods simclr"),
     )
     (name,), given = parser.read(argv)
-    names = sorted(methods.files()) if name is None else [name]
+    names = [*methods.files(), *methods.plugins()] if name is None else [name]
     about = [_about(n) for n in names]
     if given[""].get("json"):
         text = json.dumps(about if name is None else about[0], indent=2, default=str)
@@ -527,10 +529,10 @@ def _methods(argv: Sequence[str]) -> None:
 
 def _about(name: str) -> dict[str, Any]:
     signature = methods.signature(name)
-    file = methods.files()[name]
+    file = methods.file_of(name)
     return {
         "name": name,
-        "family": file.parent.name,
+        "family": file.parent.name if name in methods.files() else "from elsewhere",
         "class": signature.name,
         "summary": signature.summary,
         "paper": module_doc(file).rstrip("."),

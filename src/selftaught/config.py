@@ -5,6 +5,7 @@ data: photos/
 backbone: {name: resnet50, size: 64}    # or a plain name
 options: {temperature: 0.2}             # of the method
 training: {epochs: 100, batch: 256}     # of `pretrain`
+initial: {weights: sha256 12ab}         # of weights made in Python; see `repeatable`
 made_by: {selftaught: 0.1.0}            # for the reader; not read
 """
 
@@ -17,7 +18,7 @@ import yaml
 
 from selftaught import methods
 from selftaught.errors import UserError
-from selftaught.signature import Parameter, Signature, read_class, read_function
+from selftaught.signature import Parameter, Signature, read_class
 
 HERE = Path(__file__).parent
 WORDS = ("method", "data")
@@ -26,8 +27,11 @@ SECTIONS = {
     "backbone": "parameters of the encoder",
     "options": "parameters of the method",
     "training": "parameters of pretrain",
+    "initial": "weights that were made in Python, which this file does not hold",
     IGNORED: "not read",
 }
+RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
+"""Words of the command line that are no parameters."""
 FILLED = ("samples", "classes")
 """Parameters of methods that only the data can give."""
 
@@ -36,11 +40,76 @@ def signatures(method: str | None) -> dict[str, Signature]:
     """What each section of a configuration may hold; no options without a method."""
     found = {
         "backbone": read_class(HERE / "backbones" / "image.py", name="Image"),
-        "training": read_function(HERE / "engine" / "pretrain.py", "pretrain"),
+        "training": read_class(HERE / "engine" / "settings.py", name="Settings"),
     }
     if method is not None:
         found["options"] = methods.signature(method)
+        _apart(found)
     return found
+
+
+def _apart(every: dict[str, Signature]) -> None:
+    """Refuse a method whose parameters are called as settings are, which could mean either."""
+    for parameter in every["options"].parameters:
+        if parameter.name in every["training"] or parameter.name in RESERVED:
+            raise UserError(
+                f"{every['options'].name} has a parameter called {parameter.name}, and so has "
+                "pretrain: give the method's another name, or train an instance of the method"
+            )
+
+
+def sort_out(
+    given: dict[str, Any], method: Signature, built: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Words of one call by the section that they belong to, each of its parameter's type.
+
+    A method's parameter comes before one of the backbone of that name, as on the command line: MAE
+    says how its ViT pools.
+
+    Args:
+        given: of `pretrain`, such as {"epochs": 3, "backbone": "resnet18", "temperature": 0.2}.
+        method: what the method takes.
+        built: whether it is an instance already, whose parameters nobody gives any more.
+
+    Raises:
+        UserError: a word is none of them, or a value is of another type.
+    """
+    every = signatures(None) | {"options": method}
+    if not built:
+        _apart(every)
+    known = {"backbone": ("backbone", every["backbone"]["name"])}
+    for section in ("training", "options", "backbone"):
+        for parameter in every[section].parameters:
+            if parameter.name not in ("name", "backbone"):
+                known.setdefault(parameter.name, (section, parameter))
+    found: dict[str, dict[str, Any]] = {section: {} for section in every}
+    for word, value in given.items():
+        if word not in known:
+            hint = near(word, known, f"; {method.name} takes {', '.join(map(str, known))}")
+            raise UserError(f"neither pretrain nor {method.name} has a parameter {word!r}{hint}")
+        section, parameter = known[word]
+        if section == "training":  # which looks at its values itself: some may be objects
+            found[section][word] = value
+        elif parameter.type is None or (word == "backbone" and not isinstance(value, str)):
+            raise UserError(
+                f"{word} is an object, which run.yaml cannot hold: name it where it has a name "
+                f'(backbone="resnet18"), or build the method, {method.name}(...), and train that'
+            )
+        else:
+            found[section][parameter.name] = convert(parameter, value, word)
+    return found
+
+
+def repeatable(content: dict[str, Any], where: str | Path) -> None:
+    """Refuse the file of a run that began with weights which settings cannot make again."""
+    initial = content.get("initial")
+    if initial:
+        weights = initial.get("weights", "unknown") if isinstance(initial, dict) else initial
+        raise UserError(
+            f"{where}: this run began with weights that were made in Python ({weights}), which a "
+            "file of settings does not hold: repeat it in Python, begin with the weights of a run "
+            "(--start), or take `initial` out of the file to begin with fresh ones"
+        )
 
 
 def settable(signature: Signature) -> list[Parameter]:
@@ -146,7 +215,10 @@ def near(word: Any, known: Iterable[str], otherwise: str = "") -> str:
 def dump(content: dict[str, Any]) -> str:
     """A configuration as YAML in a stable order, each parameter beside what it means."""
     method = content.get("method")
-    every = signatures(method if method in methods.files() else None)
+    try:
+        every = signatures(method)
+    except UserError:  # a method whose source is not at hand: nothing is said of its parameters
+        every = signatures(None)
     lines = ["# To repeat this run: selftaught pretrain --config THIS_FILE"]
     lines += [f"{key}: {_inline(content[key])}" for key in WORDS if content.get(key) is not None]
     for section, meaning in SECTIONS.items():

@@ -10,7 +10,7 @@ class SelftaughtError(Exception):
     exit_code = 1
 
 
-class UserError(SelftaughtError):
+class UserError(SelftaughtError, ValueError):
     """An argument, a configuration or an input that cannot work."""
 
     exit_code = 2

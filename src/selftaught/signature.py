@@ -6,10 +6,12 @@ importing torch takes seconds.
 
 import ast
 import difflib
+import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -127,9 +129,9 @@ def _convert(value: Any, kind: Any) -> Any:
 
 def _scalar(value: Any, kind: Any) -> Any:
     # bool is an int to Python, but "true" is no number to anybody else
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Path):
+    if isinstance(value, bool) or not isinstance(value, Real | str | Path):
         raise ValueError(value)
-    if kind is int and not isinstance(value, int | str):
+    if kind is int and not isinstance(value, Integral | str):
         raise ValueError(value)
     if kind in (int, float) and isinstance(value, Path):
         raise ValueError(value)
@@ -204,6 +206,8 @@ def module_doc(path: Path) -> str:
 def read_class(path: Path, base: str | None = None, name: str | None = None) -> Signature:
     """The class in `path` called `name`, or the one that derives from `base`.
 
+    It takes what its constructor takes, or, as a dataclass, its fields.
+
     Raises:
         LookupError: There is no such class, or it has no constructor of its own.
     """
@@ -215,6 +219,8 @@ def read_class(path: Path, base: str | None = None, name: str | None = None) -> 
             for member in node.body:
                 if isinstance(member, ast.FunctionDef) and member.name == "__init__":
                     return _signature(node.name, ast.get_docstring(node), member.args)
+            if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+                return _signature(node.name, ast.get_docstring(node), _fields(node))
             raise LookupError(f"{node.name} in {path} has no __init__ of its own to read")
     raise LookupError(f"{path} has no class {name or f'derived from {base}'}")
 
@@ -226,6 +232,55 @@ def read_function(path: Path, name: str) -> Signature:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _signature(name, ast.get_docstring(node), node.args)
     raise LookupError(f"{path} has no function {name}")
+
+
+def read_object(kind: type) -> Signature:
+    """The class `kind` as `read_class` reads it, from the class itself, wherever it was made."""
+    args = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
+    documentation = inspect.cleandoc(kind.__doc__ or "").split("\n")
+    docs = _arguments(documentation)
+    parameters = [
+        Parameter(
+            a.name,
+            _type(ast.parse(a.annotation, mode="eval").body)
+            if isinstance(a.annotation, str)
+            else _known(a.annotation),
+            a.default is a.empty,
+            None if a.default is a.empty else a.default,
+            docs.get(a.name, ""),
+        )
+        for a in args
+        if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)
+    ]
+    return Signature(kind.__name__, documentation[0], tuple(parameters))
+
+
+def read_constant(path: Path, name: str, attribute: str) -> Any:
+    """The value that the class `name` gives an attribute in its body, None where it gives none."""
+    for node in _tree(path).body:
+        for n in node.body if isinstance(node, ast.ClassDef) and node.name == name else ():
+            if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == attribute:
+                return _value(n.value)
+            if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == attribute:
+                return _value(n.value)
+    return None
+
+
+def _known(kind: Any) -> Any:
+    """A type, or None where it is none that text can give."""
+    items = get_args(kind)
+    if get_origin(kind) is Literal:
+        return kind
+    if get_origin(kind) is tuple or get_origin(kind) in _UNIONS:
+        return kind if all(i is Ellipsis or _known(i) for i in items) else None
+    return kind if kind in (*_WORDS, tuple) else None
+
+
+def _fields(node: ast.ClassDef) -> ast.arguments:
+    """The fields of a dataclass as the parameters that they are."""
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+    given = [ast.arg(ast.unparse(n.target), n.annotation) for n in fields]
+    return ast.arguments([], [], None, given, [n.value for n in fields], None, [])
 
 
 def _signature(name: str, doc: str | None, args: ast.arguments) -> Signature:

@@ -17,22 +17,21 @@ def demo(out: Path | None = None, *, epochs: int = 200, seed: int = 0) -> Path:
     Returns:
         The run folder.
     """
-    from selftaught.data import open_data
-    from selftaught.engine.build import assemble
     from selftaught.engine.folder import default_out
     from selftaught.engine.pretrain import pretrain
 
-    data, test = str(PHOTOS / "train.parquet"), str(PHOTOS / "test.parquet")
-    out = out or default_out("demo", resume=False)
-    # 0.4 million weights: in a few minutes on 1,000 photos more steps are worth more than more size
-    image = {"name": "test_resnet", "size": 64}
-    options = {"temperature": 0.1, "hidden": 256, "layers": 2}
-    method = assemble("simclr", image, options, open_data(data), seed)
-    pretrain(
-        method,
-        data,
-        out,
-        test=test,
+    run = pretrain(
+        "simclr",
+        str(PHOTOS / "train.parquet"),
+        out or default_out("demo", resume=False),
+        test=str(PHOTOS / "test.parquet"),
+        # 0.4 million weights: in a few minutes on 1,000 photos more steps are worth more than more
+        # size
+        backbone="test_resnet",
+        size=64,
+        hidden=256,
+        layers=2,
+        temperature=0.1,
         epochs=epochs,
         batch=64,
         optimizer="adamw",
@@ -40,4 +39,4 @@ def demo(out: Path | None = None, *, epochs: int = 200, seed: int = 0) -> Path:
         weight_decay=0.05,
         seed=seed,
     )
-    return out
+    return run.folder

@@ -1,11 +1,13 @@
 """Between a configuration (plain values, as in run.yaml) and a method (modules)."""
 
-import inspect
+import hashlib
 import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 import selftaught
 from selftaught import config, methods
@@ -13,10 +15,11 @@ from selftaught.backbones import Image
 from selftaught.backbones import image as image_module
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
+from selftaught.engine.settings import named
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Method
-from selftaught.signature import Signature, read_class
+from selftaught.signature import read_class, read_object
 
 SIZES = (32, 64, 96, 128, 160, 224)
 """Sides that training uses when the user names none."""
@@ -45,11 +48,17 @@ def fitting_size(samples: Any, probes: int = 100) -> int:
     return max((s for s in SIZES if s <= middle), default=SIZES[0])
 
 
-def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples: Any, seed: int):
-    """The method called `name` around a new backbone, from plain values.
+def assemble(
+    method: str | type[Method],
+    image: dict[str, Any],
+    options: dict[str, Any],
+    samples: Any,
+    seed: int,
+) -> Method:
+    """A method around a new backbone, from plain values; the seed is set before weights are drawn.
 
     Args:
-        name: of the method.
+        method: its name, or its class.
         image: parameters of the backbone; `name` and `size` may be absent.
         options: parameters of the method.
         samples: the dataset, for its length and the size of its images; None where `image` and
@@ -57,8 +66,8 @@ def assemble(name: str, image: dict[str, Any], options: dict[str, Any], samples:
         seed: of the initial weights.
     """
     _check(options)
-    signature = methods.signature(name)
-    kind = methods.find(name)
+    kind = methods.find(method) if isinstance(method, str) else method
+    name, signature = methods.short(methods.reference(kind)), read_object(kind)
     given = dict(image)
     given.setdefault("name", kind.default_backbone)
     if given.get("size") is None:
@@ -144,45 +153,62 @@ def count_classes(samples: Any, name: str) -> int:
     return count
 
 
-def method_name(method: Method) -> str:
-    """What the command line calls this method: the name of its file."""
-    return type(method).__module__.rpartition(".")[2]
-
-
-def signature_of(method: Method) -> Signature:
-    """Parameters of a method, its class being here or in the user's own file."""
-    return read_class(Path(inspect.getfile(type(method))), name=type(method).__name__)
-
-
-def options_of(method: Method) -> dict[str, Any]:
-    """Values of the parameters that a user can set."""
-    parameters = signature_of(method).parameters
-    return {p.name: _plain(getattr(method, p.name)) for p in parameters if p.type is not None}
-
-
-def named(data: Any) -> str:
-    """What run.yaml calls data: where it is, or what kind of object it was."""
-    return str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>"
-
-
-def _plain(value: Any) -> Any:
-    """What YAML can hold."""
-    return str(value) if isinstance(value, Path) else value
-
-
-def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
-    """All that repeats this run, as plain values: the content of run.yaml."""
+def image_of(method: Method) -> Image:
+    """The encoder of a method; UserError where it is none that can be trained."""
     encoder = method.encoder
     if not isinstance(encoder, Image):
         raise UserError(
             f"the encoder of {type(method).__name__} is a {type(encoder).__name__}; training needs "
             "one from selftaught.backbones.backbone(...), which knows its image size and colours"
         )
+    return encoder
+
+
+def method_name(method: Method) -> str:
+    """What a method is called in a sentence: the name of its file, or its class's in small."""
+    return methods.short(methods.reference(type(method)))
+
+
+def options_of(method: Method) -> dict[str, Any]:
+    """Values of the parameters that a user can set."""
+    return {
+        p.name: _plain(method, p.name)
+        for p in read_object(type(method)).parameters
+        if p.type is not None
+    }
+
+
+def _plain(module: nn.Module, name: str) -> Any:
+    """The value of a parameter as YAML can hold it."""
+    value = getattr(module, name, module)
+    value = value.item() if isinstance(value, np.generic) else value
+    value = str(value) if isinstance(value, Path) else value
+    for item in value if isinstance(value, tuple | list) else (value,):
+        if not (item is None or isinstance(item, bool | int | float | str)):
+            raise UserError(
+                f"{type(module).__name__} must keep its parameter {name} under its own name, as "
+                f"self.{name} = {name}: it is what run.yaml repeats the run by"
+            )
+    return value
+
+
+def weights_hash(method: Method) -> str:
+    """SHA-256 of all weights and buffers of a method, by their names."""
+    found = hashlib.sha256()
+    for name, x in sorted(method.state_dict().items()):
+        found.update(name.encode())
+        found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
+    """All that repeats this run, as plain values: the content of run.yaml."""
+    encoder = image_of(method)
     image = read_class(Path(image_module.__file__), name="Image")
     return {
-        "method": method_name(method),
+        "method": methods.reference(type(method)),
         "data": named(data),
-        "backbone": {p.name: _plain(getattr(encoder, p.name)) for p in image.parameters},
+        "backbone": {p.name: _plain(encoder, p.name) for p in image.parameters},
         "options": options_of(method),
         "training": training,
         "made_by": {

@@ -3,12 +3,19 @@
 import copy
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from selftaught.augment.device import normalize
+from selftaught.backbones import Image
+from selftaught.data import Samples
+from selftaught.engine.feed import Item, Views, collate
+from selftaught.engine.loop import random_state, set_random_state
+from selftaught.errors import DataError
 from selftaught.method import Batch, Method, terms_of
 
 PROBE = 8
@@ -86,6 +93,65 @@ def measure(
     making = seconds_per_view * batch / max(makers, 1)
     step = max(compute, making) if device.type != "cpu" else compute + making
     return Estimate(memory, step * steps, flops / count * batch)
+
+
+def needed(
+    method: Method,
+    views: Views,
+    fabric: Fabric,
+    *,
+    batch: int,
+    accumulate: int,
+    steps: int,
+    makers: int,
+    optimizer: str,
+) -> Estimate:
+    """What `steps` steps on `views` will need.
+
+    It is measured on a copy of `method`, and every generator is left as it was: a run draws the
+    same numbers whether or not somebody has asked.
+
+    Args:
+        batch: images a step, over all processes.
+        accumulate, steps, makers: as of `measure`.
+        optimizer: by its name.
+    """
+    before = random_state(fabric.device)
+    count = max(PROBE, method.min_batch)
+    readable(views, 0)  # the first one loads libraries and opens files
+    begun = time.perf_counter()
+    items = [readable(views, i % len(views.samples)) for i in range(count)]
+    each = (time.perf_counter() - begun) / count
+    item, image = collate(items), cast(Image, method.encoder)
+    moved, index = fabric.to_device((item.views, item.index))
+    labels = cast(Samples, views.samples).labels
+    label = torch.from_numpy(labels)[item.index] if method.supervised else None
+    small = Batch(normalize(moved, image.mean, image.std), index, fabric.to_device(label))
+    need = measure(
+        method,
+        small,
+        fabric.autocast,
+        batch=batch // fabric.world_size,
+        accumulate=accumulate,
+        steps=steps,
+        seconds_per_view=each,
+        makers=makers,
+        optimizer_states=2 if optimizer in ("adam", "adamw", "adamw_bert", "lamb") else 1,
+    )
+    set_random_state(before, fabric.device)
+    return need
+
+
+def readable(views: Views, i: int) -> Item:
+    """Sample `i` of the first epoch; DataError where neither it nor others can be read."""
+    item = views[0, i]
+    if item.views is None:
+        raise DataError(
+            f"none of {len({bad.index for bad in item.bad})} images that were looked at can be "
+            f"used, the last for this reason: {item.bad[-1].reason}; run `selftaught check` on the "
+            "data"
+        )
+    return item
 
 
 def peak_flops(device: torch.device) -> float:

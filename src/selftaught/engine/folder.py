@@ -8,7 +8,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,33 +52,52 @@ def settings_of(run: Path) -> Path:
     return run / SETTINGS
 
 
+def occupied(out: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether `out` holds a run already. Nothing is written.
+
+    Raises:
+        UserError: it holds what is in the way, holds no run to resume, or cannot be read.
+    """
+    with _in_words(out):
+        full = out.exists() and any(out.iterdir())
+        run = (out / SETTINGS).exists()
+    if resume and not run:
+        raise UserError(
+            f"{out} holds no run to resume (no {SETTINGS}); leave --resume out to start one"
+        )
+    if full and not run:
+        raise UserError(f"{out} is not empty and holds no run: name another folder with --out")
+    if full and not (resume or overwrite):
+        raise UserError(
+            f"{out} is not empty: continue that run with --resume, move it aside with "
+            "--overwrite, or name another folder with --out"
+        )
+    return full
+
+
 def prepare(out: Path, resume: bool, overwrite: bool) -> None:
     """Make `out` ready for a new run, or for one that goes on.
 
     Raises:
-        UserError: it holds another run, holds none to resume, or cannot be written.
+        UserError: as `occupied`, or it cannot be written.
     """
-    try:
-        occupied = out.exists() and any(out.iterdir())
-        if resume and not (out / SETTINGS).exists():
-            raise UserError(
-                f"{out} holds no run to resume (no {SETTINGS}); leave --resume out to start one"
-            )
-        if occupied and not (out / SETTINGS).exists():
-            raise UserError(f"{out} is not empty and holds no run: name another folder with --out")
-        if occupied and overwrite and not resume:
+    full = occupied(out, resume, overwrite)
+    with _in_words(out):
+        if full and not resume:
             aside = next(p for i in range(1, 10**6) if not (p := Path(f"{out}.old-{i}")).exists())
             shutil.move(out, aside)
             log.info("the earlier run in %s is now %s", out, aside)
-        elif occupied and not resume:
-            raise UserError(
-                f"{out} is not empty: continue that run with --resume, move it aside with "
-                "--overwrite, or name another folder with --out"
-            )
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".probe-{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()
+
+
+@contextmanager
+def _in_words(out: Path) -> Iterator[None]:
+    """A block whose troubles with the folder `out` are told with the way out."""
+    try:
+        yield
     except (NotADirectoryError, FileExistsError) as error:
         raise UserError(f"{out} is a file; name a folder with --out") from error
     except OSError as error:

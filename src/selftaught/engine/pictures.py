@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data.selection import select
-from selftaught.engine.feed import Item, collate
+from selftaught.engine.estimate import readable
+from selftaught.engine.feed import Item, Views, collate
 from selftaught.evaluate.features import one_pass
 from selftaught.method import Batch, Method
 from selftaught.report.gallery import Cell, Gallery, save
@@ -27,6 +29,34 @@ _SEARCHED = 1000
 """Images among which those nearest to a prototype are looked for."""
 _PROTOTYPES, _NEAR = 12, 8
 """Prototypes that are shown, and images of each."""
+
+
+SHOWN = 12
+"""Images whose views are kept for the report."""
+
+
+def keep_views(views: Views, out: Path) -> None:
+    """Views of a few images as the method saw them in its first epoch, for the report."""
+    items = [readable(views, i).views for i in range(min(SHOWN, len(views.samples)))]
+    columns: dict[str, np.ndarray] = {}
+    for leaves in zip(*map(_images, items), strict=True):
+        columns[f"view{len(columns)}"] = np.stack(leaves)
+    np.savez_compressed(out / "views.npz", **columns)  # type: ignore[arg-type]
+
+
+def _images(node: Any) -> list[np.ndarray]:
+    """The images [C, h, w] among nested views, in order; stacks of them one by one."""
+    if isinstance(node, Tensor):  # of declared views
+        node = node.numpy()
+    if isinstance(node, np.ndarray) and node.dtype == np.uint8 and node.ndim >= 3:
+        return list(node.reshape(-1, *node.shape[-3:]))
+    if isinstance(node, dict):
+        node = list(node.values())
+    return (
+        [leaf for child in node for leaf in _images(child)]
+        if isinstance(node, list | tuple)
+        else []
+    )
 
 
 def keep_pictures(

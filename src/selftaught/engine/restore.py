@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import settings_of
@@ -14,10 +15,8 @@ from selftaught.method import Method
 log = logging.getLogger("selftaught")
 
 
-def begin_with(method: Method, run: str | Path) -> None:
-    """Give `method` the weights of an earlier run: of all parts that are called the same in both.
-
-    Slow copies are made anew from the parts that they follow.
+def weights_of(method: Method, run: str | Path) -> dict[str, Tensor]:
+    """The weights of an earlier run that `method` can begin with: parts called the same in both.
 
     Raises:
         UserError: there is no such run, its backbone is another, or parts have other shapes.
@@ -39,12 +38,22 @@ def begin_with(method: Method, run: str | Path) -> None:
             f"{unlike[0]} has shape {list(theirs[unlike[0]].shape)} in {run} and "
             f"{list(ours[unlike[0]].shape)} here: give the head the same widths as there"
         )
+    return shared
+
+
+def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None = None) -> None:
+    """Give `method` the weights of an earlier run, as `weights_of` finds them or has found them.
+
+    Slow copies are made anew from the parts that they follow.
+    """
+    shared = weights_of(method, run) if shared is None else shared
     method.load_state_dict(shared, strict=False)
     with torch.no_grad():
         for target, online in method.anatomy.copies:
             if not any(name.startswith(target) for name in shared):
                 followed = method.get_submodule(online).state_dict()
                 method.get_submodule(target).load_state_dict(followed)
+    ours = method.state_dict()
     new = sorted({name.split(".")[0] for name in ours if name not in shared})
     log.info(
         "%d of %d tensors come from %s%s",

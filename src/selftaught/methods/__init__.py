@@ -1,38 +1,163 @@
 """The methods: one class a file, found by file name; families are folders.
 
 Nothing is registered: a file `methods/<family>/<name>.py` with one class that derives from `Method`
-is a method called `<name>`. Listing them imports none of them.
+is a method called `<name>`. Listing them imports none of them. A method from elsewhere is called
+`package.module:Class` or `file.py:Class`, or as a package calls it in its entry points
+`selftaught.methods`.
 """
 
+import sys
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from selftaught.errors import UserError
-from selftaught.signature import Signature, closest, read_class
+from selftaught.signature import Signature, closest, read_class, read_object
+
+GROUP = "selftaught.methods"
 
 
 @cache
 def files() -> dict[str, Path]:
-    """Name -> file of each method."""
+    """Name -> file of each method of the library."""
     found = sorted(Path(__file__).parent.glob("*/*.py"))
     return {f.stem: f for f in found if f.stem != "__init__"}
 
 
+@cache
+def plugins() -> dict[str, str]:
+    """Name -> `package.module:Class` of the methods that installed packages bring."""
+    found = {e.name: e.value for e in entry_points(group=GROUP)}
+    return {name: found[name] for name in sorted(found) if name not in files()}
+
+
+def file_of(name: str) -> Path:
+    """The file with the source of a method, whatever it is called by; it is not imported.
+
+    Raises:
+        UserError: there is no such method, or no such file.
+    """
+    place, _, label = _split(name)
+    if label is None:
+        return files()[place]
+    if place == "__main__":
+        raise UserError(
+            f"{label} was written in a notebook or a session, which is over; where Python had its "
+            "source, it is in method.py of the run folder: read it, then name it before --config, "
+            f"as in: selftaught pretrain RUN/method.py:{label} --config RUN/run.yaml"
+        )
+    file = Path(place) if place.endswith(".py") else _module_file(place)
+    if file is None or not file.is_file():
+        what = f"{place} does not exist" if file else f"no module is called {place} here"
+        raise UserError(f"the method {name} is not found: {what}")
+    return file
+
+
 def signature(name: str) -> Signature:
-    """Class name, summary and parameters of the method called `name`, without importing it."""
-    known = files()
-    if name not in known:
-        raise UserError(f"no method is called {name!r}{closest(name, known)}")
-    return read_class(known[name], base="Method")
+    """Class name, summary and parameters of a method, without importing it where that can be."""
+    file, (_, _, label) = file_of(name), _split(name)
+    try:
+        return read_class(file, name=label) if label else read_class(file, base="Method")
+    except LookupError as error:
+        if label is None:
+            raise UserError(f"{error}; name the class of the method, as in {name}:Class") from error
+        return read_object(find(name))  # made elsewhere, or with the constructor of another class
+    except SyntaxError as error:
+        raise UserError(f"{file}, line {error.lineno}, is not Python: {error.msg}") from error
 
 
 def find(name: str) -> Any:
-    """The class of the method called `name`."""
-    label = signature(name).name
-    file = files()[name]
-    return getattr(import_module(f"selftaught.methods.{file.parent.name}.{name}"), label)
+    """The class of a method, imported.
+
+    Raises:
+        UserError: there is none, or its file cannot be imported.
+    """
+    from selftaught.method import Method
+
+    file, (place, module, label) = file_of(name), _split(name)
+    inside = label is None
+    label = label or signature(name).name
+    # as Python itself does for a script; processes that make views take the path over
+    if place.endswith(".py"):
+        _reach(file.resolve().parent, 0)
+    elif not inside and module not in sys.modules:
+        _reach(Path.cwd(), len(sys.path))
+    try:
+        found = import_module(module)
+    except Exception as error:
+        raise UserError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    if place.endswith(".py") and not file.samefile(getattr(found, "__file__", None) or __file__):
+        raise UserError(
+            f"{file} cannot be imported: another module is called {module} ({found.__name__} of "
+            f"{getattr(found, '__file__', 'Python')}); give the file another name"
+        )
+    kind = getattr(found, label, None)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise UserError(f"{file} has no method {label}: a class that derives from Method")
+    return kind
+
+
+def _reach(folder: Path, position: int) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(position, str(folder))
+
+
+def reference(kind: type) -> str:
+    """What run.yaml calls a method: a name of the library, `file.py:Class`, `module:Class`."""
+    module, label = kind.__module__, kind.__qualname__
+    if module.startswith(f"{__name__}."):
+        return module.rpartition(".")[2]
+    known: Any = sys.modules.get(module)
+    spec, file = getattr(known, "__spec__", None), Path(getattr(known, "__file__", None) or "")
+    if module == "__main__" and spec is not None:  # python -m
+        return f"{spec.name}:{label}"
+    installed = "site-packages" in file.parts or file.stem == "__init__"
+    if file.is_file() and "." not in module and not installed:
+        file = file.resolve()
+        here = file.is_relative_to(Path.cwd())
+        return f"{file.relative_to(Path.cwd()) if here else file}:{label}"
+    return f"{module}:{label}"
+
+
+def short(name: str) -> str:
+    """A method's name in a sentence or in that of a folder: `echo` of `mine.py:Echo`."""
+    return name if name in files() else (name.rpartition(":")[2] or Path(name).stem).lower()
+
+
+def _split(name: str) -> tuple[str, str, str | None]:
+    """File or module, name to import it by, and class, which is None within the library."""
+    if name in files():
+        return name, f"{__name__}.{files()[name].parent.name}.{name}", None
+    name = plugins().get(name, name)
+    place, colon, label = name.rpartition(":")
+    if name.endswith(".py"):
+        place, colon, label = name, ":", ""
+    if not colon or not place:
+        known = [*files(), *plugins()]
+        raise UserError(f"no method is called {name!r}{closest(name, known)}")
+    return place, Path(place).stem if place.endswith(".py") else place, label
+
+
+def _module_file(module: str) -> Path | None:
+    """The file of a module, of which nothing is imported, nor the packages around it."""
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if spec and not rest:
+        return Path(spec.origin) if spec.origin else None
+    # what is not installed may lie where the user is
+    for base in (*map(Path, folders), Path.cwd() / top):
+        path = base.joinpath(*rest)
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def __getattr__(label: str) -> Any:

@@ -1,0 +1,130 @@
+"""The machine: which device and precision a run gets, and how many of its cores."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
+
+from selftaught.errors import UserError
+
+
+class _Autocast(MixedPrecision):
+    """Half precision inside the forward pass alone: images and targets stay in float32."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+def fabric_for(accelerator: str, devices: int, precision: str) -> Fabric:
+    """The engine, on the device and in the precision that were asked for or are best.
+
+    Raises:
+        UserError: this machine has no such device, or the device no such precision.
+    """
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and torch.cuda.device_count() < devices:
+        raise UserError(
+            f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}; use "
+            "--devices or --accelerator cpu"
+        )
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UserError("this machine has no Apple GPU; use --accelerator cpu")
+    if precision == "auto":
+        precision = _fastest(accelerator)
+    if precision == "fp16" and accelerator == "cpu":
+        raise UserError("fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+    plugins: list[Any] = []
+    if precision != "fp32":
+        kind: Any = {"bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+        plugins.append(_Autocast(kind, accelerator))
+    nodes = 1
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has the processes, and knows how many
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
+    many = devices * nodes > 1
+    # buffers are alike by construction; sending queues around at each step would cost more than
+    # the step
+    strategy = DDPStrategy(broadcast_buffers=False) if many else "auto"
+    return Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        plugins=plugins,
+    )
+
+
+def _fastest(accelerator: str) -> str:
+    """The precision that the processor computes natively."""
+    if accelerator == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if accelerator == "cpu":
+        # without native instructions bf16 is emulated, 2.5 to 3 times slower than fp32
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if native else "fp32"
+    return "fp32"
+
+
+def precision_of(fabric: Fabric) -> str:
+    """The precision as users call it: fp32, bf16 or fp16."""
+    name = fabric.strategy.precision.precision
+    return {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(name), "fp32")
+
+
+def device_name(fabric: Fabric) -> str:
+    """The device as users know it."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.get_device_name(fabric.device)
+    return "CPU" if fabric.device.type == "cpu" else "Apple GPU"
+
+
+def _cores(fabric: Fabric) -> int:
+    """Of this machine, for each process of the run."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size)))
+
+
+def spare_cores(fabric: Fabric) -> int:
+    """Processes that make views: all cores but one for a GPU; on a CPU the network needs them."""
+    cores = _cores(fabric)
+    return max(1, min(16, cores - 1) if fabric.device.type != "cpu" else cores // 4)
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Take values next to zero for zero: they make CPUs many times slower."""
+    least = torch.tensor(5e-324, dtype=torch.float64)
+    before = not bool(least * 1 > 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@contextmanager
+def room_to_read(fabric: Fabric) -> Iterator[None]:
+    """Leave cores to the processes that make views.
+
+    Threads of one operation wait for each other: with one thread on a core that has other work all
+    are as slow as that one, several times slower than without it. Their number depends on the
+    machine alone, not on how many processes read, because the last digits of sums depend on it.
+    """
+    before = torch.get_num_threads()
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, min(before, _cores(fabric) - spare_cores(fabric))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,466 @@
+"""What a training will do, settled before anything of it is done: a `Plan`."""
+
+import dataclasses
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from selftaught import config
+from selftaught.backbones import Image
+from selftaught.data import Samples, open_data
+from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
+from selftaught.data.paired import Paired, pair
+from selftaught.data.selection import select, without
+from selftaught.engine import optim, resolution
+from selftaught.engine.build import (
+    assemble,
+    count_classes,
+    describe,
+    image_of,
+    method_name,
+    options_of,
+    weights_hash,
+)
+from selftaught.engine.checkpoint import Checkpoints, size_of
+from selftaught.engine.colours import settled
+from selftaught.engine.folder import changes, default_out, occupied
+from selftaught.engine.machine import fabric_for, precision_of, spare_cores
+from selftaught.engine.restore import weights_of
+from selftaught.engine.settings import Settings
+from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS
+from selftaught.method import Method, Pipeline, Recipe
+
+log = logging.getLogger("selftaught")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training, decided: `Run` carries it out.
+
+    Args:
+        method: what is trained, as it is before anything is loaded into it.
+        settings: that were asked for.
+        out: run folder.
+        fabric: device, precision and processes; not launched.
+        samples: what is trained on.
+        partners: the same things in a second modality, or the masks of the images.
+        held: labelled images to be scored on.
+        recipe: the paper's, with the user's changes.
+        batch: images a step, over all devices and parts.
+        parts: that a step's batch is computed in.
+        compared: images that a loss compares at once.
+        steps, per_epoch: of the training and of an epoch.
+        phase: of the last steps with images of another size.
+        pipeline: what an image is turned into.
+        workers: processes that make views.
+        content: of run.yaml.
+        weights: of an earlier run, to begin with.
+        state: to go on from.
+    """
+
+    method: Method
+    settings: Settings
+    out: Path
+    fabric: Fabric
+    samples: Samples
+    partners: Paired | Masks | None
+    held: Samples | None
+    recipe: Recipe
+    batch: int
+    parts: int
+    compared: int
+    steps: int
+    per_epoch: int
+    phase: resolution.Phase | None
+    pipeline: Pipeline
+    workers: int
+    content: dict[str, Any]
+    weights: dict[str, Tensor] | None
+    state: dict[str, Any] | None
+
+    @property
+    def image(self) -> Image:
+        """The encoder, which knows its size and colours."""
+        return image_of(self.method)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data: a resumed run has the same."""
+        paired = isinstance(self.partners, Paired)
+        return self.partners.fingerprint if paired else self.samples.fingerprint
+
+    def seen(self, samples: Samples) -> Samples | Paired | Masked:
+        """What pipelines are handed: `samples`, with their partners where there are any."""
+        if isinstance(self.partners, Paired):
+            return Paired(samples, self.partners.second)
+        return samples if self.partners is None else Masked(samples, self.partners)
+
+
+def prepared(
+    method: str | type[Method] | Method,
+    data: Any,
+    settings: Settings,
+    image: dict[str, Any],
+    options: dict[str, Any],
+    samples: Samples | None = None,
+) -> Plan:
+    """The plan of a training, its data opened and its method built.
+
+    Args:
+        method, data, settings: as of `pretrain`.
+        image, options: parameters of the backbone and of the method, where it is to be built.
+        samples: the data, where it is open already.
+    """
+    if isinstance(method, Method):
+        if image or options:
+            raise UserError(
+                f"{method_name(method)} was built already: {next(iter(image | options))} cannot be "
+                f"changed any more; give its class, {type(method).__name__}, and its parameters"
+            )
+        samples = settings.open(data, image_of(method).channels)
+        return plan(method, samples, settings, source=data)
+    if samples is None:
+        samples = settings.open(data, image.get("channels", 3))
+    kept = without(samples, settings.quarantine) if settings.quarantine else samples
+    made = assemble(method, image, options, kept, settings.seed)
+    begun = settings.start or settings.resume or image_of(made).trained
+    if made.anatomy.frozen and not begun:
+        raise UserError(
+            f"{method_name(made)} takes its encoder as it is, and that of {image_of(made).name} "
+            "has learned nothing yet: begin with a run (--start), a file (--weights) or "
+            "timm's weights (--pretrained)"
+        )
+    return plan(made, samples, settings, source=data, given=False)
+
+
+def plan(
+    method: Method,
+    samples: Samples,
+    settings: Settings,
+    *,
+    source: Any = None,
+    given: bool = True,
+) -> Plan:
+    """Decide all of a training that can be decided without doing any of it.
+
+    Nothing is written and `method` is left as it is: whatever the user is to change is told here.
+
+    Args:
+        method: what to train.
+        samples: all images.
+        settings: of the training.
+        source: what `samples` were opened from; they themselves unless given.
+        given: whether the weights of `method` were made by the user: run.yaml then says that it
+            does not hold them. False where they follow from the settings.
+
+    Raises:
+        UserError: method, data, settings, machine or run folder do not go together.
+    """
+    source = samples if source is None else source
+    recipe = _recipe(method.recipe, settings)
+    optim.build(method, recipe)  # tells what the recipe names and the method has not
+    batch, parts = settings.batch, settings.accumulate
+    if settings.effective_batch is not None:
+        parts = _divided(method, settings, settings.effective_batch)
+        batch = settings.effective_batch
+    compared = batch // settings.accumulate
+    # partners belong to all images: first they are found, then both lose what is left out
+    paired = _paired(samples, settings, method)
+    masks = _masks(source, samples, settings, method)
+    partners = masks if paired is None else paired
+    if settings.quarantine:
+        samples = without(samples, settings.quarantine)
+        partners = partners and partners.of(samples)
+    if method.supervised:
+        everything, samples = samples, _labelled(samples, method)
+        partners = partners if samples is everything else partners and partners.of(samples)
+    weights = None
+    if settings.start is not None and not settings.resume:
+        weights = weights_of(method, settings.start)
+    held = _held_out(settings, samples, method) if settings.evaluate and settings.test else None
+    fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
+    _fits(method, len(samples), batch, parts, fabric.world_size, compared)
+    per_epoch = len(samples) // batch
+    steps = per_epoch * settings.epochs
+    phase = None
+    if settings.resolution_phase:
+        phase = resolution.phase(method, settings.resolution_phase, steps)
+    pipeline = method.views(image_of(method).size)
+    name = f"{method_name(method)}-{_stem(source)}"
+    made = Plan(
+        method=method,
+        settings=settings,
+        out=settings.out or default_out(name, settings.resume),
+        fabric=fabric,
+        samples=samples,
+        partners=partners,
+        held=held,
+        recipe=recipe,
+        batch=batch,
+        parts=parts,
+        compared=compared,
+        steps=steps,
+        per_epoch=per_epoch,
+        phase=phase,
+        pipeline=pipeline,
+        workers=spare_cores(fabric) if settings.workers is None else settings.workers,
+        content={},
+        weights=weights,
+        state=None,
+    )
+    # one process looks at the folder: it may have written there before the others get this far
+    return _with_folder(made, source, given) if fabric.global_rank == 0 else made
+
+
+def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
+    """The plan with what its run folder holds and will hold, where that goes together."""
+    settings, out = made.settings, made.out
+    occupied(out, settings.resume, settings.overwrite)
+    before = out if settings.resume else None
+    training = settings.repeated() | {"precision": precision_of(made.fabric)}
+    training["colours"] = settled(settings.colours, made.pipeline, made.fabric.device, before)
+    content = describe(made.method, source, training)
+    content["made_by"]["images"] = len(made.samples)
+    if given and made.weights is None and not settings.resume:
+        content["initial"] = {"weights": f"sha256 {weights_hash(made.method)}"}
+    state = None
+    if settings.resume:
+        state = Checkpoints(out / "checkpoints").load()
+        _compare(made, content, state)
+    size = size_of(made.method.state_dict()) * 3  # weights and what the optimizer keeps for them
+    free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
+    if free < 3 * size:
+        raise UserError(
+            f"{out} has {free / 2**20:.0f} MiB of space left; three checkpoints need about "
+            f"{3 * size / 2**20:.0f} MiB: free some, or name another folder with --out"
+        )
+    return dataclasses.replace(made, content=content, state=state)
+
+
+def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) -> None:
+    """Refuse to resume what would not be the same run, unless it is forced."""
+    out = made.out
+    before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    if "initial" in before:  # how a run began does not change as it goes on
+        content["initial"] = before["initial"]
+    if _class(before.get("method")) == _class(content["method"]):  # its file may have moved
+        before["method"] = content["method"]
+    now = yaml.safe_load(config.dump(content))
+    differences = changes(before, now)
+    finished = Checkpoints(out / "checkpoints").finished
+    length = [d for d in differences if d.startswith("training.epochs")]
+    if state is None:
+        log.warning("%s has no checkpoint yet: starting from its first step", out)
+    else:
+        if state["data"] != made.fingerprint:
+            differences.append("the dataset: files were added, removed or changed")
+        if state["step"] > made.steps or finished == made.steps:
+            raise UserError(
+                f"the run in {out} is finished ({state['step']} steps); to extend it give a "
+                "larger --epochs with --resume: its schedules are then laid over the new length, "
+                "so the learning rate jumps back up"
+            )
+        if state["step"] == made.steps:
+            log.info("the training in %s is complete; exporting, scoring and reporting", out)
+    others = [d for d in differences if d not in length]
+    if others and not made.settings.force:
+        raise UserError(
+            f"{out} was started with other settings, so it would not be the same run:\n  "
+            + "\n  ".join(others)
+            + "\nrepeat the first command, or accept the change with --force"
+        )
+    for difference in differences:
+        log.warning("resuming with a change: %s", difference)
+    if length:
+        log.warning(
+            "the schedules are laid over the new length: from the next step on the learning rate "
+            "is that of the same step in a training of %s epochs",
+            content["training"]["epochs"],
+        )
+
+
+def _class(name: Any) -> str:
+    return str(name).rpartition(":")[2]
+
+
+def _recipe(paper: Recipe, settings: Settings) -> Recipe:
+    """The paper's recipe with the user's changes; a rate that the user gives is not scaled."""
+    fields = {f.name for f in dataclasses.fields(Recipe)} - {"batch"}
+    changed = {k: v for k, v in vars(settings).items() if k in fields and v is not None}
+    if settings.lr is not None:
+        if settings.scaling not in (None, "none"):
+            raise UserError(
+                f"--lr {settings.lr:g} is the rate for this batch, whatever its size: drop it, or "
+                "--scaling"
+            )
+        changed["scaling"] = "none"
+    elif settings.optimizer not in (None, paper.optimizer):
+        raise UserError(
+            f"the paper's learning rate {paper.lr} is for {paper.optimizer}; with --optimizer "
+            f"{settings.optimizer} give --lr too"
+        )
+    return dataclasses.replace(paper, **changed)
+
+
+def _stem(source: Any) -> str:
+    if isinstance(source, str | Path):
+        return Path(source).resolve().stem or "data"
+    return type(source).__name__.lower()
+
+
+def _labelled(samples: Samples, method: Method) -> Samples:
+    """The samples that a supervised method can learn from."""
+    count = count_classes(samples, method_name(method))
+    outputs = options_of(method).get("classes")  # losses that only compare labels have none
+    if outputs is not None and count > outputs:
+        raise UserError(
+            f"the labels of this data go up to {count - 1}, and this {type(method).__name__} has "
+            f"outputs for {outputs} classes; make it with classes={count}"
+        )
+    known = np.flatnonzero(np.asarray(samples.labels) >= 0)
+    if len(known) < len(samples):
+        log.info("%s of %s images have labels", f"{len(known):,}", f"{len(samples):,}")
+    return samples if len(known) == len(samples) else select(samples, known)
+
+
+def _masks(source: Any, samples: Samples, settings: Settings, method: Method) -> Masks | None:
+    """The masks of the samples, for a method that learns from them."""
+    if method.with_masks:
+        try:
+            found = open_masks(source, samples, settings.masks)
+        except UserError as error:
+            raise UserError(f"{error}; `selftaught frames` makes both of clips") from error
+        check_degrees(found)
+        return found
+    if settings.masks is not None:
+        raise UserError(
+            f"{method_name(method)} does not learn from masks; drop --masks {settings.masks}"
+        )
+    return None
+
+
+def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
+    """The test data, opened before minutes are spent on what could not be scored."""
+    if samples.labels is None:
+        raise UserError(
+            "--test needs labels in the training data too: sort its images into one folder a class,"
+            " or name a column or a CSV of path,label with --labels"
+        )
+    held = open_data(settings.test, labels=settings.labels, channels=image_of(method).channels)
+    if held.labels is None:
+        raise UserError(
+            f"the test data {settings.test} has no labels: sort its images into one folder a "
+            "class, or name a column or a CSV of path,label with --labels"
+        )
+    return held
+
+
+def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | None:
+    """The samples beside those of a second modality, where the method compares two."""
+    if method.second is None and settings.second is None:
+        return None
+    if method.second is None:
+        raise UserError(
+            f"{type(method).__name__} sees one image a sample, and --second gives another: add "
+            "--pair modalities where the method has it (vicreg, dcca, dccae, ace), or drop --second"
+        )
+    if settings.second is None:
+        raise UserError(
+            "--pair modalities compares two pictures of the same thing: name the data of the other "
+            "modality with --second"
+        )
+    return pair(
+        samples,
+        open_data(
+            settings.second, channels=method.second.channels, value_range=settings.value_range
+        ),
+    )
+
+
+def _divided(method: Method, settings: Settings, whole: int) -> int:
+    """Parts that a batch of `whole` images is computed in, `settings.batch` at a time."""
+    batch = settings.batch
+    if whole % batch or whole < batch:
+        raise UserError(
+            f"an effective batch of {whole} is not made of whole batches of {batch}; use "
+            f"--effective-batch {max(1, round(whole / batch)) * batch}, or another --batch"
+        )
+    if settings.accumulate > 1:
+        raise UserError(
+            "--accumulate adds up losses of parts, --effective-batch makes one loss of all: give "
+            "one of them"
+        )
+    if settings.compile:
+        raise UserError("--effective-batch runs the backbone twice, not compiled; drop --compile")
+    norms = [m for m in method.backbone.modules() if isinstance(m, _BatchNorm)]
+    if norms and whole > batch:
+        log.warning(
+            "the loss is that of %d images, but the %d batch norms of the backbone see %d at a "
+            "time; a backbone without them, such as a ViT, makes it exact",
+            whole,
+            len(norms),
+            batch,
+        )
+    return whole // batch
+
+
+def _fits(
+    method: Method,
+    count: int,
+    batch: int,
+    accumulate: int,
+    processes: int,
+    compared: int | None = None,
+) -> None:
+    """Refuse a batch that the data or the method cannot serve, or too few images `compared`."""
+    parts = processes * accumulate
+    compared = compared or batch // accumulate
+    if batch % parts:
+        raise UserError(
+            f"a batch of {batch} cannot be split evenly over {processes} processes and "
+            f"{accumulate} parts each; use a multiple of {parts}"
+        )
+    if count < batch:
+        raise UserError(
+            f"{count} images are fewer than a batch of {batch}; use --batch {max(count, 1)} or "
+            "less, or add images"
+        )
+    if compared < method.min_batch:
+        raise UserError(
+            f"{method_name(method)} compares images of a batch and needs at least "
+            f"{method.min_batch} at once, got {compared}; use --batch "
+            f"{method.min_batch * (batch // compared)} or more"
+        )
+    if batch // parts % method.together:
+        raise UserError(
+            f"{method_name(method)} takes images {method.together} at a time, and a batch of "
+            f"{batch} leaves {batch // parts} to each of {parts} parts; use a multiple of "
+            f"{method.together * parts}"
+        )
+    if not method.sync_batchnorm and batch // parts < 2:
+        raise UserError(
+            f"{method_name(method)} keeps the batch norms of each process apart, which need 2 "
+            f"images at once, and a batch of {batch} leaves {batch // parts} to each of {parts} "
+            f"parts; use --batch {2 * parts} or more"
+        )
+    options = options_of(method)
+    samples, queue = options.get("samples", count), options.get("queue", 0)
+    if samples != count:
+        raise UserError(
+            f"this {method_name(method)} was made for {samples} images and got {count}; make one "
+            f"with samples={count}"
+        )
+    if isinstance(queue, int) and queue > count:
+        raise UserError(
+            f"a queue of {queue} embeddings is longer than the dataset of {count} images: an image "
+            f"would meet itself in it; use --queue {max(batch, count // 2)} or less"
+        )

@@ -1,0 +1,445 @@
+"""A `Run` carries out a `Plan`: it starts, trains and finishes, and is what comes of it."""
+
+import io
+import logging
+import time
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from selftaught import config, dist, export, report
+from selftaught import evaluate as evaluation
+from selftaught.backbones import Image
+from selftaught.data import Samples
+from selftaught.data import quarantine as quarantined
+from selftaught.data.cached import cached
+from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor, Verdict
+from selftaught.diagnose.intake import intake
+from selftaught.engine import optim
+from selftaught.engine.build import method_name, options_of
+from selftaught.engine.cache import GradientCache
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.colours import choose, fed
+from selftaught.engine.convolution import mend
+from selftaught.engine.ending import together, told
+from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
+from selftaught.engine.feed import Order, Views, Whole, loader
+from selftaught.engine.folder import Metrics, prepare, write_text
+from selftaught.engine.guard import Guard, guard
+from selftaught.engine.loop import Loop, seed_all
+from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
+from selftaught.engine.pictures import SHOWN, keep_pictures, keep_views
+from selftaught.engine.plan import Plan
+from selftaught.engine.progress import Progress, duration
+from selftaught.engine.restore import begin_with
+from selftaught.engine.signals import StopSignals
+from selftaught.engine.unmix import with_mixed
+from selftaught.errors import SelftaughtError, TrainingError, UserError
+from selftaught.evaluate import Comparison
+from selftaught.export.facts import SETTINGS
+from selftaught.method import Method
+from selftaught.parts import synchronize
+
+log = logging.getLogger("selftaught")
+
+
+class Run:
+    """A training and what came of it.
+
+    Only the first of several processes finishes a run: the others have its method alone.
+
+    Args:
+        plan: what to do.
+
+    Attributes:
+        method: what was trained.
+        folder: of the run.
+        diagnosis: what the doctor says of the training.
+        scores: of the encoder, beside their floors; None where there was nothing to score it on.
+        report: the page about all of it.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.method: Method = plan.method
+        self.folder: Path = plan.out
+        self.diagnosis: Diagnosis | None = None
+        self.scores: Comparison | None = None
+        self.report: Path | None = None
+        self.samples: Samples = plan.samples
+        self.views: list[Views] = []
+
+    @property
+    def encoder(self) -> Image:
+        """The network to use."""
+        return self.plan.image
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the doctor: healthy, doubtful or failed."""
+        return None if self.diagnosis is None else self.diagnosis.verdict
+
+    def complete(self) -> "Run":
+        """Start, train and finish.
+
+        Raises:
+            DataError: more than `max_bad` of the images cannot be read.
+            TrainingError: a loss that is not finite, or a training that failed by the doctor's
+                verdict; nothing is exported.
+            Interrupted: a signal came; the run is saved and can be resumed.
+        """
+        fabric = self.plan.fabric
+        with (
+            StopSignals() as signals,
+            told(self.folder, signals),
+            without_denormals(),
+            room_to_read(fabric),
+        ):
+            loop = self.start(signals)
+            self.train(loop)
+            # the others need not wait: that could take longer than they may wait
+            if dist.rank() == 0:
+                self.finish(loop)
+        return self
+
+    # start ------------------------------------------------------------------------------------
+
+    def start(self, signals: StopSignals) -> Loop:
+        """From a plan to a loop that stands before its first step."""
+        plan, settings, fabric = self.plan, self.plan.settings, self.plan.fabric
+        if fabric.global_rank == 0:  # whatever is wrong is told before there are other processes
+            self._prepare_folder()
+        if fabric.world_size > 1:
+            together(fabric.global_rank)
+        fabric.launch()
+        # only the first process knows the folder and, of a run that goes on, who makes colours
+        training = plan.content.get("training", {})
+        out, colours = fabric.broadcast((str(self.folder), training.get("colours", "auto")))
+        self.folder = Path(out)
+        checkpoints = Checkpoints(self.folder / "checkpoints")
+        state = checkpoints.load() if settings.resume and dist.rank() else plan.state
+
+        self._prepare_method()
+        # decoded once, in processes: before any view is made
+        if settings.cache:
+            self.samples = cached(plan.samples, max(1, plan.workers))
+        samples = self.samples
+        self.views = self._views()
+        need = self.estimate()
+        first = plan.phase.first if plan.phase else plan.steps
+        labels = torch.from_numpy(samples.labels) if plan.method.supervised else None
+        part = plan.batch // plan.parts
+        if colours == "auto":
+            colours = choose(
+                plan.method,
+                self.views[0],
+                batch=part // dist.world(),
+                makers=plan.workers,
+                device=fabric.device,
+                context=fabric.autocast,
+                channels_last=settings.channels_last,
+                labels=labels,
+            )
+            if dist.rank() == 0:
+                plan.content["training"]["colours"] = colours
+                write_text(self.folder / SETTINGS, config.dump(plan.content))
+        if dist.rank() == 0:
+            keep_views(self.views[0], self.folder)
+            self._announce(need)
+        if settings.unmix is not None:  # after the estimate, which is of the method's own loss
+            plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
+        order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
+        batches, *late = (
+            loader(fed(views, colours), order, plan.workers, fabric.device.type == "cuda")
+            for views in self.views
+        )
+        done = state["step"] if state else 0
+        loop = Loop(
+            fabric=fabric,
+            method=plan.method,
+            recipe=plan.recipe,
+            plan=optim.Plan(plan.recipe, plan.batch, plan.steps, plan.per_epoch),
+            order=order,
+            batches=batches,
+            late=(first, late[0]) if late else None,
+            accumulate=plan.parts,
+            cache=None
+            if settings.effective_batch is None
+            else GradientCache(plan.method, part // dist.world(), fabric.autocast),
+            steps=plan.steps,
+            per_epoch=plan.per_epoch,
+            corpus=Whole(samples, plan.image, part, plan.workers, fabric.device),
+            checkpoints=checkpoints,
+            metrics=Metrics(self.folder, done) if dist.rank() == 0 else None,
+            progress=Progress(
+                plan.steps, plan.per_epoch, plan.batch, (need.flops, peak_flops(fabric.device))
+            ),
+            signals=signals,
+            facts={"data": plan.fingerprint},
+            log_every=settings.log_every,
+            save_every=60 * settings.save_every,
+            channels_last=settings.channels_last,
+            max_bad=int(settings.max_bad * len(samples)),
+            names=samples.name,
+            labels=labels,
+            doctor=Doctor(plan.method, self.folder / FILE, plan.steps, plan.compared, done)
+            if dist.rank() == 0
+            else None,
+        )
+        # the last thing before the steps: what was drawn until here, measuring say, counts for
+        # nothing, and each process has a stream of its own
+        seed_all(settings.seed + dist.rank())
+        if state:
+            loop.restore(state)
+            log.info("resuming at step %d of %d", loop.step, plan.steps)
+        elif loop.doctor:
+            self._intake(loop, need)
+        if dist.rank() == 0 and settings.evaluate and not plan.method.supervised:
+            loop.guard = guard(plan.image, samples, self.folder, plan.steps, bool(state))
+        return loop
+
+    def _prepare_folder(self) -> None:
+        """Make the run folder and write down what repeats the run, before anything is computed."""
+        settings = self.plan.settings
+        prepare(self.folder, settings.resume, settings.overwrite)
+        try:
+            write_text(self.folder / SETTINGS, config.dump(self.plan.content))
+        except OSError as error:
+            raise UserError(
+                f"{self.folder} cannot be written ({error.strerror}); free some space, or name "
+                "another folder with --out"
+            ) from error
+
+    def _prepare_method(self) -> None:
+        """Put the method where it is trained, in the order that its parts depend on each other."""
+        plan, method, settings = self.plan, self.plan.method, self.plan.settings
+        if plan.weights is not None:
+            begin_with(method, str(settings.start), plan.weights)
+        torch.backends.cudnn.deterministic = True
+        # synchronized batch norms are new modules, which layout and device are to reach too
+        if dist.world() > 1 and method.sync_batchnorm:
+            synchronize(method)
+        if settings.channels_last:
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(plan.fabric.device)
+        if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
+            mend(method)
+        if (
+            settings.compile
+        ):  # of what is final: compiled code holds the modules that it was made of
+            method.backbone.compile()
+
+    def _views(self) -> list[Views]:
+        """The samples through the pipeline, and through that of the last steps where it differs."""
+        plan, settings = self.plan, self.plan.settings
+        pipelines = [plan.pipeline]
+        if plan.phase:
+            pipelines.append(plan.method.views(plan.phase.size))
+        seen = plan.seen(self.samples)
+        return [Views(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines]
+
+    def estimate(self) -> Estimate:
+        """Memory and time of the training; the method is on its device."""
+        plan = self.plan
+        first = plan.phase.first if plan.phase else plan.steps
+        parts = [
+            needed(
+                plan.method,
+                views,
+                plan.fabric,
+                batch=plan.batch,
+                accumulate=plan.parts,
+                steps=steps,
+                makers=plan.workers,
+                optimizer=plan.recipe.optimizer,
+            )
+            for views, steps in zip(self.views, (first, plan.steps - first))
+        ]
+        return Estimate(
+            max(part.memory for part in parts), sum(part.seconds for part in parts), parts[0].flops
+        )
+
+    def preview(self) -> Table:
+        """What would be done, and what it would need; nothing is written."""
+        plan, fabric = self.plan, self.plan.fabric
+        with without_denormals(), room_to_read(fabric):
+            self._prepare_method()
+            self.views = self._views()
+            need = self.estimate()
+        rates = optim.Plan(plan.recipe, plan.batch, plan.steps, plan.per_epoch)
+        size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
+        parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
+        parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
+        rows = {
+            "method": method_name(plan.method),
+            "data": f"{len(plan.samples):,} images",
+            "backbone": f"{plan.image.name} at {size} px; {trained / 1e6:.1f} million weights "
+            "with what the method adds",
+            "steps": f"{plan.steps:,} of {plan.batch} images{parts}: {plan.settings.epochs} "
+            f"epochs of {plan.per_epoch:,}",
+            "optimizer": f"{plan.recipe.optimizer}, learning rate {rates.peak:.3g} at its peak, "
+            f"weight decay {plan.recipe.weight_decay}",
+            "device": f"{device_name(fabric)} in {precision_of(fabric)}, {plan.workers} processes "
+            "that make views",
+            "memory": f"about {need.memory / 2**30:.1f} GiB",
+            "time": f"about {duration(need.seconds)}",
+            "folder": str(self.folder),
+        }
+        if plan.phase:
+            last = plan.steps - plan.phase.first
+            rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
+        if plan.state:
+            rows["steps"] += f"; goes on from step {plan.state['step']:,}"
+        table = Table.grid(padding=(0, 2))
+        for name, value in rows.items():
+            table.add_row(name, value)
+        return table
+
+    def _announce(self, need: Estimate) -> None:
+        plan, fabric = self.plan, self.plan.fabric
+        log.info(
+            "%s with %s at %d px on %s images, %d steps of %d, %s in %s",
+            type(plan.method).__name__,
+            plan.image.name,
+            plan.image.size,
+            f"{len(plan.samples):,}",
+            plan.steps,
+            plan.batch,
+            device_name(fabric),
+            precision_of(fabric),
+        )
+        if plan.samples.left.refused:
+            log.warning("left out of the data: %s", plan.samples.left.sentence())
+        if plan.phase:
+            last = plan.steps - plan.phase.first
+            log.info("the last %d steps see images of %d px", last, plan.phase.size)
+        log.info(
+            "about %s of memory and %s of time; the run is kept in %s",
+            f"{need.memory / 2**30:.1f} GiB",
+            duration(need.seconds),
+            self.folder,
+        )
+        if fabric.device.type == "cuda":
+            total = torch.cuda.get_device_properties(fabric.device).total_memory
+            if need.memory > total:
+                log.warning(
+                    "that is more than the %.0f GiB of the GPU: use a smaller --batch, or "
+                    "--accumulate",
+                    total / 2**30,
+                )
+
+    def _intake(self, loop: Loop, need: Estimate) -> None:
+        """Let the doctor see what is known before the first step."""
+        begun = time.perf_counter()
+        plan, paper = self.plan, self.plan.method.recipe
+        theirs = optim.Plan(paper, plan.batch, plan.steps, plan.per_epoch).peak
+        facts = intake(
+            plan.method,
+            self.samples,
+            options=options_of(plan.method),
+            size=plan.image.size,
+            batch=plan.compared,
+            steps=plan.steps,
+            rate=loop.plan.lr,
+            optimizer=plan.recipe.optimizer,
+            paper_lr=(paper.lr, theirs) if plan.recipe.optimizer == paper.optimizer else None,
+            seconds=max(0.2, need.seconds / 500),
+        )
+        if loop.doctor:
+            loop.doctor.begin(facts, time.perf_counter() - begun)
+
+    # train ------------------------------------------------------------------------------------
+
+    def train(self, loop: Loop) -> None:
+        """All steps; whatever ends them, metrics and unreadable files are written down."""
+        try:
+            loop.run()
+        except TrainingError as error:
+            if loop.doctor:
+                loop.doctor.save(loop.doctor.conclude(str(error)))
+            raise
+        finally:
+            if self.plan.settings.unmix is not None:
+                del self.method.loss
+            if dist.rank() == 0 and loop.bad:
+                listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
+                quarantined.append(self.folder / quarantined.FILE, listed)
+            if loop.metrics:
+                loop.metrics.close()
+
+    # finish -----------------------------------------------------------------------------------
+
+    def finish(self, loop: Loop) -> None:
+        """Give the verdict, export, score, report, in the first process."""
+        plan, settings, samples = self.plan, self.plan.settings, self.samples
+        if loop.bad:
+            log.warning(
+                "%d images could not be read: %s", len(loop.bad), self.folder / quarantined.FILE
+            )
+        shown = [readable(self.views[0], i) for i in range(min(SHOWN, len(samples)))]
+        keep_pictures(plan.method, plan.image, shown, samples, self.folder)
+        assert loop.doctor is not None
+        self.diagnosis = loop.doctor.conclude()
+        loop.doctor.save(self.diagnosis)
+        log.info("doctor: %s", self.diagnosis.sentence())
+        if self.verdict == "failed" and not settings.force:
+            report.write(self.folder)
+            raise TrainingError(
+                f"the training failed: {self.diagnosis.evidence[0]}; nothing was exported. The "
+                f"report in {self.folder} says more; repeat the command with --resume --force to "
+                "export the encoder all the same"
+            )
+        image = plan.image.float()
+        export.save(image, self.folder)
+        if settings.evaluate:
+            self._score(image, loop)
+        self.report = report.write(self.folder, samples)
+        loop.checkpoints.finish(plan.steps)
+
+    def _score(self, image: Image, loop: Loop) -> None:
+        plan, samples = self.plan, self.samples
+        if plan.method.supervised and plan.held is None:
+            log.info(
+                "the encoder is not scored: it has learned these labels; name others with --test"
+            )
+            return
+        if samples.labels is None:
+            return
+        try:
+            self.scores = evaluation.compare(image, samples, plan.held, seed=plan.settings.seed)
+        except SelftaughtError as error:  # too few labels, say: no reason to go without a report
+            log.warning("the encoder is not scored: %s", error)
+            return
+        self.scores.save(self.folder / "scores.json")
+        if isinstance(loop.guard, Guard):
+            loop.guard.compare(loop.guard.score(), "at the end")
+        log.info("%s", _rendered(self.scores))
+
+    # in a notebook ------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<Run {self.folder}: {method_name(self.method)}, {self.verdict or 'not finished'}>"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{escape(repr(self))}</p>"]
+        if self.diagnosis is not None:
+            parts.append(f"<p>{escape(self.diagnosis.sentence())}</p>")
+        if self.scores is not None:
+            text = _rendered(self.scores)
+            parts.append(f"<pre>{escape(text)}</pre>")
+        if self.report is not None:
+            page = escape(str(self.report))
+            parts.append(f'<p>All of it: <a href="{page}">{page}</a></p>')
+        return "".join(parts)
+
+
+def _rendered(table: Any) -> str:
+    """What rich would print, as text."""
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()

@@ -1,0 +1,167 @@
+"""What a training may be asked for: each setting once, with its type, default, meaning and bounds.
+
+The command line, YAML and the documentation read them here. Nothing heavy is imported.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from selftaught.data import Samples, open_data
+from selftaught.errors import UserError
+from selftaught.signature import read_class
+
+NOT_REPEATED = {"out", "resume", "overwrite", "force"}
+"""Settings that run.yaml leaves out: a repetition is a run of its own."""
+
+LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "devices", "log_every"), 1)
+LEAST |= dict.fromkeys(("seed", "weight_decay", "workers", "save_every"), 0)
+ABOVE_ZERO = ("lr", "clip", "layer_decay")
+SHARES = ("warmup", "max_bad", "unmix", "layer_decay")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train a method on unlabelled images; leave a run folder with the encoder and a report.
+
+    Args:
+        out: run folder; by default runs/METHOD-DATA, numbered where that exists.
+        epochs: passes over the data.
+        batch: images a step, over all devices and accumulated parts.
+        accumulate: parts that a step's batch is computed in, to save memory.
+        effective_batch: images a step whose loss is exactly that of one batch, computed with the
+            memory of `batch` images at a time, for a second forward pass.
+        unmix: chance of mixing whole images, in [0, 1], else regions: adds the mixtures of Un-Mix,
+            0.5 for images as small as CIFAR's and 0 for large ones; by default nothing is mixed.
+        optimizer: instead of the paper's.
+        lr: peak learning rate for this batch, instead of the paper's scaled to it.
+        scaling: how the paper's rate follows the batch, instead of as in the paper.
+        weight_decay: constant, or at the start and at the end of a cosine, instead of the paper's.
+        layer_decay: the learning rate of a layer of a ViT, as a fraction of that of the layer above
+            it, instead of the paper's; 1 for the same rate everywhere.
+        warmup: fraction of training in which the learning rate rises, instead of the paper's.
+        clip: largest gradient norm, instead of the paper's.
+        seed: of everything random; the same seed gives the same losses to the last bit.
+        workers: processes that read images and make views; by default as many as cores are free.
+        accelerator: what to train on; the best that the machine has by default.
+        devices: number of GPUs (or CPU processes).
+        precision: of the forward pass; by default the fastest that the processor has natively.
+        channels_last: memory layout that convolutions are faster with, on CPUs and GPUs.
+        compile: whether to compile the backbone, which pays on long GPU runs.
+        resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
+        column: of the images in a Parquet file or dataset.
+        second: the same things in a second modality, for methods with `pair` modalities: images of
+            the same names in another folder, or as many rows of a table or array.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        test: labelled images to evaluate on; by default a fifth of the labelled data.
+        value_range: black and white of float images, as LOW,HIGH.
+        truncated: whether images that end too early are skipped or kept as far as they go.
+        masks: for methods that learn from them: folder of masks with the names of the images, or
+            the column that holds them (mask).
+        quarantine: list of files to leave out, as `check` writes it.
+        cache: whether to keep all images in memory as pixels, decoded once.
+        reduced: whether large JPEGs are decoded at 1/2, 1/4 or 1/8 where no crop gets smaller than
+            its view by it; much faster, and almost the same views.
+        colours: who makes colours, blur and solarization of views: the processes that read images,
+            or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
+        max_bad: share of unreadable images above which training stops.
+        evaluate: whether to score the encoder against floors at the end, where labels exist.
+        log_every: steps between two rows of metrics.
+        save_every: minutes between two checkpoints.
+        start: run to begin with the weights of: all of its parts that this method has too.
+        resume: whether to continue the run in `out`, bit for bit.
+        overwrite: whether to move an earlier run in `out` aside.
+        force: whether to resume although settings or data have changed, and to export what the
+            doctor says has failed.
+
+    Raises:
+        UserError: a value of another type, or outside of its bounds.
+    """
+
+    out: Path | None = None
+    epochs: int = 100
+    batch: int = 256
+    accumulate: int = 1
+    effective_batch: int | None = None
+    unmix: float | None = None
+    optimizer: (
+        Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"] | None
+    ) = None
+    lr: float | None = None
+    scaling: Literal["linear", "sqrt", "none"] | None = None
+    weight_decay: float | tuple[float, float] | None = None
+    layer_decay: float | None = None
+    warmup: float | None = None
+    clip: float | None = None
+    seed: int = 0
+    workers: int | None = None
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    resolution_phase: str | None = None
+    column: str | None = None
+    second: str | None = None
+    labels: str | None = None
+    test: str | None = None
+    value_range: tuple[float, float] | None = None
+    truncated: Literal["skip", "keep"] = "skip"
+    masks: str | None = None
+    quarantine: Path | None = None
+    cache: bool = False
+    reduced: bool = True
+    colours: Literal["auto", "loader", "device"] = "auto"
+    max_bad: float = 0.05
+    evaluate: bool = True
+    log_every: int = 10
+    save_every: float = 10.0
+    start: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for parameter in read_class(Path(__file__), name="Settings").parameters:
+            name, value = parameter.name, getattr(self, parameter.name)
+            if name in ("second", "test") and not isinstance(value, str | Path):
+                continue  # data may be an object, in Python
+            value = parameter.parse(value)
+            object.__setattr__(self, name, value)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None:
+                    _bounds(name, number, value)
+
+    def repeated(self) -> dict[str, Any]:
+        """What run.yaml holds of them, as plain values."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given["second"] = None if self.second is None else named(self.second)
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in given.items()
+            if name not in NOT_REPEATED
+        }
+
+    def open(self, data: Any, channels: int = 3) -> Samples:
+        """The dataset as these settings say it is to be read, and as it is where it is open."""
+        if isinstance(data, Samples):
+            return data
+        names = ("column", "labels", "value_range", "truncated")
+        return open_data(data, channels=channels, **{n: getattr(self, n) for n in names})
+
+
+def _bounds(name: str, number: Any, value: Any) -> None:
+    """Refuse a number that cannot work, before anything is read."""
+    if name in LEAST and number < LEAST[name]:
+        raise UserError(f"{name} must be at least {LEAST[name]}, got {value}")
+    if name in SHARES and name in ABOVE_ZERO and not 0 < number <= 1:
+        raise UserError(f"{name} is a fraction above 0, at most 1, got {value}")
+    if name in SHARES and not 0 <= number <= 1:
+        raise UserError(f"{name} is a fraction from 0 to 1, got {value}")
+    if name in ABOVE_ZERO and not number > 0:
+        raise UserError(f"{name} must be above 0, got {value}")
+
+
+def named(data: Any) -> str:
+    """What run.yaml calls data: where it is, or what kind of object it was."""
+    return str(data) if isinstance(data, str | Path) else f"<{type(data).__name__}>"
