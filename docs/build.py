@@ -2,6 +2,7 @@
 
 python docs/build.py             # docs/methods/*.md and docs/api.md, then site/
 python docs/build.py --readme    # the table of methods in README.md, too
+python docs/build.py --stubs     # what editors and type checkers read, too
 """
 
 import ast
@@ -47,7 +48,14 @@ BESIDE = ("deepcluster", "simclr")
 """What stands beside them: clusters as a pretext, and a method of two views."""
 
 API = {
-    "selftaught": ("engine/pretrain.py", "backbones/image.py", "data/opening.py", "data/check.py"),
+    "selftaught": (
+        "engine/pretrain.py",
+        "engine/settings.py",
+        "engine/run.py",
+        "backbones/image.py",
+        "data/opening.py",
+        "data/check.py",
+    ),
     "selftaught.evaluate": (
         "evaluate/comparing.py",
         "evaluate/features.py",
@@ -107,8 +115,75 @@ def main() -> None:
     if "--readme" in sys.argv:
         readme = ROOT / "README.md"
         readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    if "--stubs" in sys.argv:
+        for path, text in stubs().items():
+            path.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     sys.exit(subprocess.run(command, cwd=ROOT).returncode)
+
+
+# stubs -------------------------------------------------------------------------------------------
+
+
+def stubs() -> dict[Path, str]:
+    """What is only known once code runs, as type checkers and editors want it: written out."""
+    made = "# Made by `python docs/build.py --stubs`.\n"
+    classes = [
+        f"from selftaught.methods.{file.parent.name}.{name} import {label} as {label}\n"
+        for name, file in sorted(methods.files().items(), key=lambda item: item[1])
+        for label in [methods.signature(name).name]
+    ]
+    path, engine = Path(methods.__file__), SOURCE / "engine"
+    functions = [
+        n for n in ast.parse(path.read_text("utf-8")).body if isinstance(n, ast.FunctionDef)
+    ]
+    heads = [_head(n) for n in functions if not n.name.startswith("_")]
+    every = "".join(
+        [
+            "from pathlib import Path\nfrom typing import Any\n\n",
+            *classes,
+            "from selftaught.signature import Signature\n\n",
+            "GROUP: str\n\n",
+            *heads,
+        ]
+    )
+    (settings,) = (
+        n
+        for n in ast.parse((engine / "settings.py").read_text("utf-8")).body
+        if isinstance(n, ast.ClassDef)
+    )
+    (pretrain,) = (
+        n
+        for n in ast.parse((engine / "pretrain.py").read_text("utf-8")).body
+        if isinstance(n, ast.FunctionDef)
+    )
+    fields = [n for n in settings.body if isinstance(n, ast.AnnAssign)][1:]  # `out` has its place
+    objects = ("second", "test")
+    for field in fields:
+        name = ast.unparse(field.target)
+        kind = "Any" if name in objects else ast.unparse(field.annotation)
+        kind = kind.replace("Path", "str | Path")
+        pretrain.args.kwonlyargs.append(ast.arg(name, ast.Name(kind)))
+        pretrain.args.kw_defaults.append(field.value)
+    imports = (
+        "from pathlib import Path\nfrom typing import Any, Literal\n\n"
+        "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n\n"
+    )
+    texts = {
+        path.with_suffix(".pyi"): made + every,
+        engine / "pretrain.pyi": made + imports + _head(pretrain),
+    }
+    return {path: _formatted(text) for path, text in texts.items()}
+
+
+def _head(node: ast.FunctionDef) -> str:
+    return f"def {node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}: ...\n"
+
+
+def _formatted(text: str) -> str:
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", "made.pyi", "-"]
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 # methods -----------------------------------------------------------------------------------------

@@ -5,7 +5,32 @@ Everything is imported on first use, so that ``import selftaught`` costs nothing
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selftaught import (
+        augment,
+        backbones,
+        data,
+        dist,
+        errors,
+        evaluate,
+        export,
+        masks,
+        method,
+        methods,
+        objectives,
+        parts,
+        report,
+        schedule,
+        search,
+    )
+    from selftaught.backbones import backbone
+    from selftaught.data import open_data
+    from selftaught.data.check import check
+    from selftaught.engine.pretrain import pretrain
+    from selftaught.evaluate import embed
+    from selftaught.export import load
 
 __version__ = version("selftaught")
 
@@ -17,14 +42,39 @@ _HOME = {
     "open_data": "selftaught.data",
     "pretrain": "selftaught.engine.pretrain",
 }
-_ROOMS = ("augment", "backbones", "data", "evaluate", "export", "methods", "report")
 
-__all__ = [*_HOME, *_ROOMS]
+__all__ = [
+    "augment",
+    "backbone",
+    "backbones",
+    "check",
+    "data",
+    "dist",
+    "embed",
+    "errors",
+    "evaluate",
+    "export",
+    "load",
+    "masks",
+    "method",
+    "methods",
+    "objectives",
+    "open_data",
+    "parts",
+    "pretrain",
+    "report",
+    "schedule",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    if name in _ROOMS:
+    if name in __all__:
         return import_module(f"selftaught.{name}")
     raise AttributeError(f"module 'selftaught' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -179,6 +179,8 @@ def request(argv: Sequence[str]) -> Request:
     content: dict[str, Any] = {}
     if path is not None:
         content = config.load(path)
+        if method is None:
+            _not_beside(path, str(content.get("method")))
         file = config.validate(content, path, method)
     method = method or file["method"]
     if method is None:
@@ -197,6 +199,17 @@ def request(argv: Sequence[str]) -> Request:
     if path is not None and not (training.get("start") or training.get("resume")):
         config.repeatable(content, path)
     return Request(method, data, backbone, own, training)
+
+
+def _not_beside(settings: str, method: str) -> None:
+    """Refuse to run code of a run folder that nobody has named, and so perhaps not looked at."""
+    code, file = Path(method.rpartition(":")[0] or method), Path(settings).resolve()
+    inside = code.suffix == ".py" and code.resolve().is_relative_to(file.parent)
+    if inside and file.name == "run.yaml":
+        raise UserError(
+            f"{settings} is to run {code}, which lies beside it: read it, then name it, as in "
+            f"selftaught pretrain {method} --config {settings}"
+        )
 
 
 def _config_path(argv: Sequence[str]) -> str | None:

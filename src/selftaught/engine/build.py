@@ -130,6 +130,13 @@ def asked_of(run: Path) -> dict[str, Any]:
     """The settings of a run folder, those included that its data gave."""
     settings = settings_of(run)
     written = config.load(settings)
+    name = written.get("method")
+    if isinstance(name, str) and ":" in name and name not in methods.plugins().values():
+        raise UserError(
+            f"{run} was trained by {name}, which is no method of the library or of an installed "
+            "package, and reading a run runs no code that it names: build the method in Python "
+            "and load the newest file of its checkpoints/"
+        )
     asked = config.validate(written, settings)
     asked["options"] |= {k: v for k, v in written["options"].items() if k in config.FILLED}
     return asked

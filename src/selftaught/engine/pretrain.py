@@ -1,5 +1,6 @@
 """`pretrain`: what Python users call, and the command of the same name."""
 
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,11 @@ def pretrain(
     settings = Settings(out=out, **asked["training"])
     plan = prepared(method, data, settings, asked["backbone"], asked["options"])
     return Run(plan).complete()
+
+
+_method, _data, _out, _options = signature(pretrain).parameters.values()
+_settings = [p.replace(kind=p.KEYWORD_ONLY) for p in signature(Settings).parameters.values()]
+# what `help` and notebooks show; for editors and type checkers it is written out in pretrain.pyi
+pretrain.__signature__ = Signature(  # type: ignore[attr-defined]
+    [_method, _data, _out, *_settings[1:], _options], return_annotation=Run
+)

@@ -19,7 +19,7 @@ from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor, Verdict
 from selftaught.diagnose.intake import intake
-from selftaught.engine import optim
+from selftaught.engine import optim, session
 from selftaught.engine.build import method_name, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
@@ -206,7 +206,12 @@ class Run:
         """Make the run folder and write down what repeats the run, before anything is computed."""
         settings = self.plan.settings
         prepare(self.folder, settings.resume, settings.overwrite)
+        kind = type(self.plan.method)
+        # what was written in a session is gone with it
+        source = session.source_of(kind) if kind.__module__ == "__main__" else None
         try:
+            if source is not None:
+                write_text(self.folder / session.FILE, source)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
         except OSError as error:
             raise UserError(

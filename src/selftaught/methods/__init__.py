@@ -160,6 +160,11 @@ def _module_file(module: str) -> Path | None:
     return None
 
 
+def __dir__() -> list[str]:
+    public = [name for name in globals() if not name.startswith("_")]
+    return sorted([*public, *(signature(name).name for name in files())])
+
+
 def __getattr__(label: str) -> Any:
     for name in files():
         if label[:1].isupper() and signature(name).name == label:
