@@ -192,7 +192,8 @@ def test_timm_resizes_as_we_do(size):
 def test_the_card_says_what_is_known(run):
     (run / "bad_files.csv").write_text("path,reason\na.jpg,truncated\n")
     scores = {
-        "verdict": "It learned.",
+        "verdict": "Learned: its score clears its floor.",
+        "margins": [{"score": "k-NN", "verdict": "above"}],
         "scores": [
             {
                 "features": f,
@@ -215,10 +216,9 @@ def test_the_card_says_what_is_known(run):
         "| left out as unreadable | 1 |",
         "| epochs | 3 |",
         "| lr | as in the method's paper |",
-        "It learned.",
+        "**Learned**: its score clears its floor.",
         "| pixels 8x8 | k-NN | 50.0 | 49.0 to 51.0 |",
-        "calls the training healthy",
-        "the loss went from 5 to 2",
+        "- The loss went from 5 to 2",
         "mean [0.4, 0.4, 0.4]",
         "mit. The weights belong to whoever trained them",
     ):
@@ -330,7 +330,7 @@ def test_a_failed_training_needs_force(run, caplog):
     assert not (run / "export-timm").exists()
     text = (export.convert(run, force=True).folder / "README.md").read_text()
     assert "exported because of force" in caplog.text
-    assert "calls the training failed" in text
+    assert "**Failed**: The features are constant." in text
 
 
 @pytest.mark.parametrize("to", ["timm", "safetensors"])

@@ -427,7 +427,7 @@ def test_a_failed_run_exports_nothing_unless_forced(tmp_path, caplog):
     assert "What to do: look at the images" in caplog.text
     assert diagnosis(out)["verdict"] == "failed"
     assert not list(out.glob("encoder*"))
-    assert "The training failed." in (out / "report.html").read_text("utf-8")
+    assert "Failed: 100% of the images" in (out / "report.html").read_text("utf-8")
     pretrain(make("simclr"), white, out, resume=True, force=True, **RUN)
     assert list(out.glob("encoder*"))
     assert diagnosis(out)["verdict"] == "failed"
@@ -519,7 +519,7 @@ def test_the_verdict_follows_from_what_stands(tmp_path):
 
 def test_the_page_shows_the_diagnosis_escaped_and_bears_nonsense(tmp_path):
     (tmp_path / "run.yaml").write_text("method: simclr\n")
-    assert "The training" not in report.write(tmp_path).read_text("utf-8")
+    assert "Unclear: there are no scores" in report.write(tmp_path).read_text("utf-8")
     for content in (
         {"verdict": "doubtful", "evidence": ["<b>low</b>"], "standing": ["x"],
          "findings": [{"name": "x<", "step": 3, "says": "s", "causes": ["c&"], "remedy": "r"}]},
@@ -527,7 +527,7 @@ def test_the_page_shows_the_diagnosis_escaped_and_bears_nonsense(tmp_path):
     ):  # fmt: skip
         (tmp_path / "diagnosis.json").write_text(json.dumps(content))
         page = report.write(tmp_path).read_text("utf-8")
-        assert "The training is doubtful." in page
+        assert "Unclear: there are no scores, and the doctor has doubts." in page
         assert "<b>low" not in page
     (tmp_path / "diagnosis.json").write_text('{"verdict": "<i>"}')
     assert "<i>" not in report.write(tmp_path).read_text("utf-8")

@@ -114,7 +114,7 @@ def test_everything_is_on_the_page(run):
     for words in (
         "simclr on photos",
         "test_resnet, 32 px",
-        scores["verdict"].split(": ")[0],
+        scores["verdict"].split(". ")[0],
         "k-NN, per cent right",
         "pixels 16x16",
         scores["scores"][0]["protocol"],
@@ -342,7 +342,7 @@ def evaluated(scores, data="labelled", test=None):
         for name, (labels, ours, _) in scores.items()
         if name != "k-NN"
     ]
-    return {"verdict": "It learned: much.", "margins": [], "scores": rows, "savings": savings}
+    return {"verdict": "Learned: much.", "margins": [], "scores": rows, "savings": savings}
 
 
 def test_evaluations_are_kept_beside_those_of_training(run):
@@ -357,7 +357,7 @@ def test_evaluations_are_kept_beside_those_of_training(run):
         "number of labels; 2 labels. Without",
         "Labels saved on labelled",
         "At best 20 labels with the encoder do what more than 80 do without: more than 60 saved.",
-        "It learned: much.",
+        "Learned: much.",
         "more than +60",
     ):
         assert words in found.text, words
@@ -414,10 +414,11 @@ def test_one_number_of_labels_bounds_nothing_but_itself(run):
 
 def test_a_run_without_labels_has_the_verdict_of_its_evaluation(run):
     (run / "scores.json").unlink()
-    assert "Not scored." in page(run).text
-    keep(run, "labelled", None, evaluated({"k-NN": (20, 70.0, 50.0)}))
-    assert "Not scored." not in page(run).text
-    assert "It learned: much." in page(run).text
+    assert "Unclear: there are no scores" in page(run).text
+    found = evaluated({"k-NN": (20, 70.0, 50.0)})
+    keep(run, "labelled", None, found | {"margins": [{"score": "k-NN", "verdict": "above"}]})
+    assert "there are no scores" not in page(run).text
+    assert "Learned: its score clears its floor." in page(run).text
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"evaluations": 3}', '{"evaluations": [3, {}]}'])
@@ -440,9 +441,7 @@ def test_the_doctor_speaks_first_with_causes_and_remedy(run):
     }
     (run / "diagnosis.json").write_text(json.dumps(diagnosis))
     words = page(run).text
-    order = [
-        words.index(w) for w in ("training failed", "rank is 1", "it fell", "mend it", "Curves")
-    ]
+    order = [words.index(w) for w in ("Failed: The rank is 1", "it fell", "mend it", "Curves")]
     assert order == sorted(order)
 
 

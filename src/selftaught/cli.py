@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, get_origin
 
-from selftaught import __version__, config, methods
+from selftaught import __version__, config, methods, timm_names
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.errors import (
     DataError,
@@ -193,6 +193,8 @@ def request(argv: Sequence[str]) -> Request:
     data = data or file["data"]
     if data is None:
         raise UserError(f"{parser.prog} needs DATA, such as: {parser.prog} photos/")
+    if name := given["backbone"].get("name") or file.get("backbone", {}).get("name"):
+        timm_names.check(name)
     backbone, own, training = (
         file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
     )

@@ -12,8 +12,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from selftaught import timm_names
 from selftaught.errors import UserError
-from selftaught.signature import closest
 
 log = logging.getLogger("selftaught")
 
@@ -36,10 +36,7 @@ def create(
             had.
     """
     if not timm.is_model(name):
-        family = [n for n in timm.list_models() if n.split("_")[0] == name.lower().split("_")[0]]
-        raise UserError(
-            f"no backbone is called {name!r}{closest(name, family or timm.list_models())[:300]}"
-        )
+        raise timm_names.unknown(name)
     if size < 1 or channels < 1:
         raise UserError(
             f"a backbone needs size and channels of at least 1, got {size} and {channels}"

@@ -4,18 +4,16 @@ import csv
 import io
 import itertools
 import logging
-import math
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[missing-module-attribute]
-from torch.utils.tensorboard import SummaryWriter
 
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
@@ -137,7 +135,8 @@ def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
 
 
 class Metrics:
-    """Rows of numbers, as CSV and for TensorBoard; a resumed run drops the rows it repeats.
+    """Rows of numbers, as CSV and, where it is installed, for TensorBoard; a resumed run drops the
+    rows it repeats.
 
     Args:
         out: run folder.
@@ -158,7 +157,11 @@ class Metrics:
             writer.writeheader()
             writer.writerows(r for r in whole if int(r["step"]) <= step)
             write_text(self.path, text.getvalue())
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1, max_queue=100)
+        self.board = None
+        if find_spec("tensorboard"):  # an extra
+            from selftaught.engine.board import Board
+
+            self.board = Board(out / "tensorboard", step)
         self.waiting: list[tuple[float, dict[str, float]]] = []
         self.flushed = 0.0
 
@@ -182,16 +185,12 @@ class Metrics:
             if not file.tell():
                 writer.writeheader()
             writer.writerows(row for _, row in rows)
-        for when, row in rows:
-            values = [
-                Summary.Value(tag=name, simple_value=value)
-                for name, value in row.items()
-                if name not in ("step", "epoch") and not math.isnan(value)
-            ]
-            self.board.file_writer.add_summary(Summary(value=values), int(row["step"]), when)
+        if self.board:
+            self.board.add(rows)
 
     def close(self) -> None:
         try:
             self.flush()
         finally:
-            self.board.close()
+            if self.board:
+                self.board.close()

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -13,6 +13,7 @@ from rich.table import Table
 from selftaught import export
 from selftaught.evaluate.few_labels import Saving, savings
 from selftaught.evaluate.scores import Score
+from selftaught.verdict import Kind, by_scores
 
 ENCODER = "this encoder"
 FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
@@ -26,8 +27,6 @@ FINE_TUNED = "fine-tuned"
 
 FEW = 3
 """Scores up to which the verdict tells of each; beyond, of those that are not above their floor."""
-
-_NUMBERS = {2: ("two", "both"), 3: ("three", "all three")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Margin:
         return self.points - half, self.points + half
 
     @property
-    def verdict(self) -> Literal["above", "unclear", "below"]:
+    def verdict(self) -> Kind:
         """`unclear` where the interval holds zero."""
         low, high = self.interval
         return "above" if low > 0 else "below" if high < 0 else "unclear"
@@ -117,21 +116,8 @@ class Comparison:
     def verdict(self) -> str:
         """What the scores say, in sentences."""
         margins = self.margins
-        kinds = {m.verdict for m in margins}
-        above = sum(m.verdict == "above" for m in margins)
-        count, all_of = _NUMBERS.get(len(margins), (str(len(margins)), f"all {len(margins)}"))
-        if kinds == {"above"}:
-            clear = "clears its floor" if len(margins) == 1 else "clear their floors"
-            scores = "its score" if len(margins) == 1 else f"{all_of} scores"
-            head = f"It learned: {scores} {clear}."
-        elif above:
-            some = "one" if above == 1 else str(above)
-            verb = "clears its floor" if above == 1 else "clear their floors"
-            head = f"It learned something: {some} of {count} scores {verb}."
-        elif kinds == {"below"}:
-            head = "It did not learn: raw pixels or an untrained network do better."
-        else:
-            head = "It cannot be said to have learned: no score clears its floor."
+        word, clause = by_scores([m.verdict for m in margins])
+        head = f"{word.capitalize()}: {clause}."
         if len(margins) <= FEW:
             return " ".join([head, *map(str, margins)])
         lost = [m for m in margins if m.verdict != "above"]

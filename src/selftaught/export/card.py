@@ -17,6 +17,7 @@ from selftaught.backbones import Image
 from selftaught.errors import TrainingError
 from selftaught.export.facts import CONFIG, DIAGNOSIS, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
+from selftaught.verdict import judge
 
 log = logging.getLogger("selftaught")
 
@@ -92,8 +93,8 @@ def text(
         f"## Use\n\n{_usage(to, encoder, written)}",
         _images(encoder),
         _training(facts, count),
+        _verdict(facts),
         _scores(facts.scores),
-        _diagnosis(facts.diagnosis),
         _limits(facts),
         f"## Check\n\n{checked}\n\nWritten by selftaught {__version__}.\n",
         "## Licence\n\n"
@@ -324,11 +325,13 @@ def _interval(node: Any) -> str:
     return f"{node[0]} to {node[1]}" if isinstance(node, list) and len(node) == 2 else ""
 
 
-def _diagnosis(diagnosis: dict[str, Any]) -> str:
-    if "verdict" not in diagnosis:
-        return "## Diagnosis\n\nNone was recorded.\n"
-    evidence = "".join(f"\n- {e}" for e in diagnosis.get("evidence") or [])
-    return f"## Diagnosis\n\nThe doctor calls the training {diagnosis['verdict']}.\n{evidence}\n"
+def _verdict(facts: Facts) -> str:
+    """The verdict on the run, with reasons."""
+    if not facts.diagnosis and not facts.scores:
+        return "## Verdict\n\nNone was recorded.\n"
+    said = judge(facts.diagnosis, facts.scores)
+    reasons = "".join(f"\n- {reason}" for reason in said.reasons)
+    return f"## Verdict\n\n**{said.word.capitalize()}**: {said.because}\n{reasons}\n"
 
 
 def _limits(facts: Facts) -> str:

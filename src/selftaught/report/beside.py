@@ -18,6 +18,7 @@ from selftaught.errors import UserError
 from selftaught.report import charts
 from selftaught.report.folder import Run, read
 from selftaught.report.html import Missing, Section, dicts, mapping, page, pair, real, table
+from selftaught.verdict import judge
 
 _LINES = 6
 """Runs that a chart can tell apart."""
@@ -115,7 +116,7 @@ def _facts(run: Run, scores: dict[str, dict[str, Any]]) -> dict[str, str]:
     facts = {
         "method": " ".join(_known(run.settings, "method")),
         "encoder": " ".join(_known(about, "name", "size")),
-        "doctor": " ".join(_known(run.diagnosis, "verdict")),
+        "verdict": judge(run.diagnosis, run.scores).word,
     }
     for name, found in scores.items():
         score = _of(found, "scores", name)[0]

@@ -71,7 +71,7 @@ def write(
         training.next_steps(found),
         training.settings(found),
     ]
-    top = [training.header(found), training.doctor(found), scored.verdict(found)]
+    top = [training.header(found), scored.verdict(found)]
     text = page(training.title(found), [*top, training.tiles(found)], parts)
     path = found.path / PAGE
     with export.atomic(path) as temporary:  # names of files may hold bytes that are no text

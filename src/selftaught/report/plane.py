@@ -85,15 +85,15 @@ def project(unit: np.ndarray) -> np.ndarray | None:
         return None
     if len(unit) < _FEW:
         return np.pad(components[:, :2], ((0, 0), (0, max(0, 2 - components.shape[1]))))
-    from openTSNE import TSNE
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     start = np.pad(components[:, :2], ((0, 0), (0, max(0, 2 - components.shape[1]))))
     rng = np.random.default_rng(0)
     start = 1e-4 * (start / components[:, 0].std() + rng.normal(scale=1e-2, size=start.shape))
-    model = TSNE(
-        perplexity=min(30, (len(unit) - 1) / 3), initialization=start, random_state=0, n_jobs=1
-    )
-    return np.asarray(model.fit(components))
+    model = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init=start.astype(np.float32))
+    with threadpool_limits(1):  # threads add up in another order each time, and the map would move
+        return np.asarray(model.fit_transform(components), np.float64)
 
 
 def principal(x: np.ndarray, count: int) -> np.ndarray:

@@ -8,24 +8,19 @@ from selftaught.evaluate.floors import FINE_TUNED
 from selftaught.report import charts
 from selftaught.report.folder import Run
 from selftaught.report.html import Missing, Section, dicts, pair, real, table
+from selftaught.report.training import findings
+from selftaught.verdict import judge
 
 
 def verdict(run: Run) -> str:
-    """Whether it learned, by its scores beside their floors."""
-    first = run.scores[0] if run.scores else {}
-    if not isinstance(first.get("verdict"), str):
-        return (
-            '<div class="verdict"><strong>Not scored.</strong><p>Whether it learned cannot be said '
-            "without labels: a falling loss alone is no evidence. A few hundred labelled images "
-            "are enough; the command is below, under “What to do next”.</p></div>"
-        )
-    head, _, rest = first["verdict"].partition(": ")
-    said, _, others = rest.partition(". ")
-    kinds = {m.get("verdict") for m in dicts(first.get("margins"))}
-    style = "above" if kinds == {"above"} else "below" if kinds == {"below"} else "unclear"
+    """Whether it learned, why, and what the doctor found with causes and remedies."""
+    said = judge(run.diagnosis, run.scores)
+    style = {"learned": "above", "unclear": "unclear"}.get(said.word, "below")
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in said.reasons)
+    head = escape(f"{said.word.capitalize()}: {said.because}")
     return (
-        f'<div class="verdict {style}"><strong>{escape(head)}: {escape(said)}.</strong>'
-        f"<p>{escape(others)}</p></div>"
+        f'<div class="verdict {style}"><strong>{head}</strong><ul>{reasons}</ul>'
+        f"{findings(run)}</div>"
     )
 
 

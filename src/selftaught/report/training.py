@@ -86,23 +86,11 @@ def tiles(run: Run) -> str:
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
 
-_SPOKEN = {
-    "healthy": ("above", "The training is healthy."),
-    "doubtful": ("unclear", "The training is doubtful."),
-    "failed": ("below", "The training failed."),
-}
-
-
-def doctor(run: Run) -> str:
-    """What the doctor says: verdict, evidence, and what was found with causes and remedies."""
-    said = run.diagnosis
-    if said.get("verdict") not in _SPOKEN:
-        return ""
-    style, words = _SPOKEN[said["verdict"]]
-    points = "".join(f"<li>{escape(e[:1].upper() + e[1:])}.</li>" for e in texts(said, "evidence"))
-    standing = texts(said, "standing")
-    found = "".join(_finding(f, f.get("name") in standing) for f in dicts(said.get("findings")))
-    return f'<div class="verdict {style}"><strong>{words}</strong><ul>{points}</ul>{found}</div>'
+def findings(run: Run) -> str:
+    """What the doctor found, with causes and remedies."""
+    standing = texts(run.diagnosis, "standing")
+    found = dicts(run.diagnosis.get("findings"))
+    return "".join(_finding(f, f.get("name") in standing) for f in found)
 
 
 def _finding(finding: dict[str, Any], stands: bool) -> str:
