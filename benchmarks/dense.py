@@ -151,7 +151,7 @@ def run(name: str, data: Data, arguments: argparse.Namespace, runs: Path) -> dic
         method["queue"] = min(method["queue"], len(data.samples) // 2)
     learn.override(name, arguments.set, method, train)
     epochs = learn.epochs_of(len(data.samples), train["batch"], arguments.samples)
-    image = {"name": net, "size": arguments.size}
+    image = {"name": net, "size": arguments.size, "drop_path": 0.0}
     model = assemble(name, image, method, data.samples, arguments.seed)
     spent = fit(model, data, runs / name, epochs, arguments, train)
     found = data.score(model.encoder, arguments)

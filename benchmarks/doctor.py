@@ -247,7 +247,7 @@ def run(patient: Patient, images: np.ndarray, epochs: int) -> dict[str, Any]:
     few = {"queue": 256} if "queue" in methods.signature(patient.method) else {}
     train = {"epochs": epochs} | COMMON | preset.train | patient.train
     torch.manual_seed(0)
-    image = {"name": preset.net, "size": SIZE}
+    image = {"name": preset.net, "size": SIZE, "drop_path": 0.0}
     method: Method = assemble(
         patient.method, image, preset.method | few | patient.options, images, 0
     )

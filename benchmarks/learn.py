@@ -108,6 +108,7 @@ PRESETS = {
     # the assignments of a fresh small network are uniform at the paper's epsilon, 0.05, and stay so
     "swav": Preset(
         {**SMALL, **FEW, "blur": 0.0, "prototypes": 128, "epsilon": 0.01, "freeze": 0.02}
+        | {"queue": 0}
     ),
     "dino": Preset({**FEW, **CLEAR, **PROTOTYPES}),
     "ibot": Preset({**FEW, **CLEAR, **PROTOTYPES, "freeze": 0.01, "temp_warmup": 0.3}, {}, VIT),
@@ -260,7 +261,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             made = frames(arguments.clips, Path(out) / "frames", every=1)
             data, count = made.out, made.written
         epochs = epochs_of(count, train["batch"], arguments.samples)
-        image = {"name": net, "size": arguments.size}
+        image = {"name": net, "size": arguments.size, "drop_path": 0.0}
         if net == VIT:
             image["patch_size"] = arguments.size // 8  # 64 patches of images of any size
         model = assemble(name, image, method, samples, arguments.seed)

@@ -70,6 +70,7 @@ class Recipe:
         patch_lr: further factor on the rate of a ViT's patch embedding.
         constant: names of submodules whose rate stays at its peak.
         momentum: of SGD and LARS.
+        nesterov: whether SGD's momentum is Nesterov's.
         eta: trust coefficient of LARS.
         betas: of Adam, AdamW and LAMB.
         clip: largest gradient norm, None for no clipping.
@@ -102,6 +103,7 @@ class Recipe:
     patch_lr: float = 1.0
     constant: tuple[str, ...] = ()
     momentum: float = 0.9
+    nesterov: bool = False
     eta: float = 0.001
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
@@ -174,7 +176,12 @@ class Method(nn.Module, ABC):
     """
 
     recipe: ClassVar[Recipe]
+    """The constructor may set another, where the paper has one for such a backbone."""
+
     default_backbone: ClassVar[str] = "resnet50"
+    default_drop_path: ClassVar[float] = 0.0
+    """Stochastic depth that the paper gives ViTs: the command line's, where the user names none."""
+
     sync_batchnorm: ClassVar[bool] = True
     """Whether batch norms see the batch of all processes; MoCo's must not."""
     min_batch: int = 2

@@ -1,4 +1,4 @@
-"""Stochastic depth: none in a teacher, and without the work for what is left out in a student."""
+"""Stochastic depth: a paper's own, none in a teacher, and without work for what is left out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -8,10 +8,26 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from selftaught.backbones.create import beit, plain_vit
+
 M = TypeVar("M", bound=nn.Module)
 
 WORTHWHILE = 0.1
 """Rates up to this one drop branches image by image, as the reference does."""
+
+
+def with_drop_path(image: Any, rate: float) -> None:
+    """Give an `Image` the stochastic depth that it was not asked to have, if it is a ViT or a BEiT.
+
+    As timm does: from none in the first block to `rate` in the last. Weights stay as they are.
+    """
+    net: Any = plain_vit(image.net) or beit(image.net)
+    if net is None or not rate:
+        return
+    for block, own in zip(net.blocks, torch.linspace(0, rate, len(net.blocks)).tolist()):
+        if own:
+            block.drop_path1, block.drop_path2 = DropPath(own), DropPath(own)
+    image.drop_path = rate
 
 
 def without_drop_path(module: M) -> M:

@@ -13,6 +13,7 @@ import selftaught
 from selftaught import config, methods
 from selftaught.backbones import Image
 from selftaught.backbones import image as image_module
+from selftaught.backbones.depth import with_drop_path
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
@@ -83,6 +84,8 @@ def assemble(
         options = {"network": restored(teacher)} | options
     torch.manual_seed(seed)
     encoder = Image(**given)
+    if "drop_path" not in given:
+        with_drop_path(encoder, kind.default_drop_path)
     return kind(encoder, **options)
 
 

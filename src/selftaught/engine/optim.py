@@ -250,7 +250,7 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     lr, momentum, betas = recipe.lr, recipe.momentum, recipe.betas
     match recipe.optimizer:
         case "sgd":
-            return torch.optim.SGD(params, lr, momentum, fused=True)
+            return torch.optim.SGD(params, lr, momentum, nesterov=recipe.nesterov, fused=True)
         case "adam":
             return torch.optim.Adam(params, lr, betas, fused=True)
         case "adamw":

@@ -20,7 +20,8 @@ class DeepClusterV2(Method):
     """Find the clusters in which the embeddings of the epoch before lay; centroids are classifiers.
 
     Where its code remembers only what an epoch showed, here each image keeps the newest embedding
-    of its two global views. Before the first epoch these are of plain views.
+    of its two global views. Before the first epoch these are of plain views. The recipe is that of
+    800 epochs, of which 10 are warm-up.
 
     Args:
         backbone: image encoder that takes several image sizes.

@@ -18,7 +18,8 @@ class SeLa(Method):
 
     Clusters are found anew ever more seldom, at fractions k^2 of training. Where the paper's code
     may do so within an epoch and from the images as augmented, it is done before an epoch and from
-    plain views here. The rate is the one that the code's help names; its default is 0.08.
+    plain views here. The rate is the one that the code's help names, its default is 0.08; it falls
+    after 150, 300 and 350 of 400 epochs.
 
     Args:
         backbone: image encoder.

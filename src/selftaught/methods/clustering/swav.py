@@ -17,9 +17,9 @@ from selftaught.parts import each_size, mlp
 class SwAV(Method):
     """Predict the balanced assignment of one view to prototypes from every other view.
 
-    Batches below some hundred images are too small to balance over thousands of prototypes: take
-    fewer prototypes, or a queue (3840 in the paper, for batches of 256, whose rate is 0.6, without
-    warm-up).
+    The defaults are those of the paper's batches of 256, of 200 and 400 epochs: these are too small
+    to balance over thousands of prototypes without a queue. Its batches of 4096 have none
+    (`--queue 0`), learning rate 4.8, and 10 epochs of warm-up: 0.1 of 100.
 
     Args:
         backbone: image encoder that takes several image sizes.
@@ -31,7 +31,8 @@ class SwAV(Method):
         iterations: of Sinkhorn's normalizations.
         freeze: fraction of training in which the prototypes stay as they are.
         queue: earlier embeddings, over all processes, that help to balance; 0 for none.
-        queue_start: fraction of training after which the queue is filled, and used once full.
+        queue_start: fraction of training after which the queue is filled, and used once full; 15
+            epochs in the paper.
         local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
@@ -40,10 +41,8 @@ class SwAV(Method):
 
     recipe = Recipe(
         "larc",
-        lr=4.8,
-        batch=4096,
+        lr=0.6,
         weight_decay=1e-6,
-        warmup=0.1,
         warmup_from=0.0625,
         warmup_full=True,
         end=0.001,
@@ -62,7 +61,7 @@ class SwAV(Method):
         epsilon: float = 0.05,
         iterations: int = 3,
         freeze: float = 0.01,
-        queue: int = 0,
+        queue: int = 3840,
         queue_start: float = 0.15,
         local_crops: int = 6,
         local_size: int | None = None,

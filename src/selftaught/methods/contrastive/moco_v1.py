@@ -17,7 +17,7 @@ class MoCoV1(Method):
     """Find the key of an image among a queue of earlier ones; one Linear layer is the projector.
 
     Beside v2, whose projector has two layers: a sharper softmax, views that are always jittered
-    and never blurred, and a rate that falls in steps.
+    and never blurred, and a rate that falls in steps, after 120 and 160 of 200 epochs.
 
     Args:
         backbone: image encoder.

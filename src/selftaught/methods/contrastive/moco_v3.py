@@ -16,25 +16,31 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.schedule import cosine
 
+OF_VITS = Recipe("adamw", lr=1.5e-4, weight_decay=0.1, warmup=40 / 300, decay_all=True)
+"""The paper's recipe for ViTs; the class has that for ResNets."""
+
 
 class MoCoV3(Method):
     """Predict a slow copy's embedding of the other view, told from those of the whole batch.
 
-    The defaults are those of a ResNet-50 and 100 epochs. The paper's ViTs take 300 epochs with
-    optimizer adamw, learning rate 1.5e-4, weight decay 0.1, warm-up 0.133, temperature 0.2 and
-    scale 0.08,1. From scratch they get the reference's fixed positions and initial weights; their
-    patch projection stays random, without which training is unstable.
+    The defaults are those of a ResNet-50 and 100 epochs (momentum 0.996, learning rate 0.3 and
+    weight decay 1.5e-6 for 1000), and of the paper's ViTs, which take 300 epochs: AdamW, learning
+    rate 1.5e-4, weight decay 0.1, warm-up 0.133 (40 epochs). From scratch ViTs get the reference's
+    fixed positions and initial weights; their patch projection stays random, without which training
+    is unstable.
 
     Args:
         backbone: image encoder.
-        temperature: of the softmax over similarities, above 0.
+        temperature: of the softmax over similarities, above 0; none for the paper's, 0.2 for ViTs
+            and 1 for others.
         momentum: of the slow copy at the start, in [0, 1); it rises to 1.
         hidden: width of the hidden layers of projector and predictor.
         dim: width of the embedding.
         layers: Linear layers of the projector; none for the paper's, 3 for ViTs and 2 for others.
         predictor_norm: whether a batch norm ends the predictor; in the paper for ViTs alone.
         freeze_patches: whether the patch projection of a ViT is never trained.
-        scale: area of the crops, as fractions of the image.
+        scale: area of the crops, as fractions of the image; none for the paper's, 0.08,1 for ViTs
+            and 0.2,1 for others.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
@@ -46,14 +52,14 @@ class MoCoV3(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         momentum: float = 0.99,
         hidden: int = 4096,
         dim: int = 256,
         layers: int | None = None,
         predictor_norm: Literal["vits", "always", "never"] = "vits",
         freeze_patches: bool = True,
-        scale: tuple[float, float] = (0.2, 1.0),
+        scale: tuple[float, float] | None = None,
         blur: tuple[float, float] = (1.0, 0.1),
         solarize: tuple[float, float] = (0.0, 0.2),
     ):
@@ -63,6 +69,11 @@ class MoCoV3(Method):
         self.predictor_norm, self.freeze_patches = predictor_norm, freeze_patches
         self.scale, self.blur, self.solarize = scale, blur, solarize
         vit = plain_vit(backbone.net)
+        if vit is not None:
+            self.recipe = OF_VITS  # type: ignore[misc]
+        own = (1.0, (0.2, 1.0)) if vit is None else (0.2, (0.08, 1.0))
+        self.softness = own[0] if temperature is None else temperature
+        self.crops = own[1] if scale is None else scale
         if vit is not None and not backbone.trained:
             backbone.arrange("timm", positions="sincos")
             initialize(vit)
@@ -81,11 +92,11 @@ class MoCoV3(Method):
         return nn.Sequential(self.backbone, self.projector)
 
     def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        guess = 4 * self.temperature * math.log(batch)
-        return (Trivial(guess, f"4 * {self.temperature} ln {batch}, guessing in the batch"),)
+        guess = 4 * self.softness * math.log(batch)
+        return (Trivial(guess, f"4 * {self.softness} ln {batch}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
-        return augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
+        return augment.byol(size, self.crops, "bilinear", self.blur, self.solarize)
 
     def loss(self, batch: Batch) -> Tensor:
         """views: two [B, C, H, W]; each goes through the batch norms alone."""
@@ -98,7 +109,7 @@ class MoCoV3(Method):
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """2 T times InfoNCE (Algorithm 1), so that the gradient's scale does not follow T."""
         q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
-        return 2 * self.temperature * match(q, k, self.temperature)
+        return 2 * self.softness * match(q, k, self.softness)
 
     def after_step(self) -> None:
         # the reference does this at the start of the next step, with that one's momentum

@@ -22,7 +22,7 @@ class PCL(Method):
     """MoCo, and each image finds the centre of its own cluster among the others.
 
     The clusters are found anew before each epoch, in several numbers of them. The defaults are
-    version 2; the paper's first version has `--layers 1`.
+    version 2, of 200 epochs; the paper's first version has `--layers 1`.
 
     Args:
         backbone: image encoder.

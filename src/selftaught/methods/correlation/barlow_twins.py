@@ -13,7 +13,9 @@ class BarlowTwins(Method):
     """Make the cross-correlation of two views' embeddings the identity.
 
     The reference code sums the correlation over processes outside the gradient, so that it trains
-    with 1 / processes of the gradient. LARS hides that for weights, not for biases and norms.
+    with 1 / processes of the gradient. LARS hides that for weights, not for biases and norms. The
+    recipe is the reference code's, whose warm-up has 10 epochs always: 0.1 of 100 epochs, 0.01 of
+    the paper's 1000.
 
     Args:
         backbone: image encoder.
@@ -26,7 +28,7 @@ class BarlowTwins(Method):
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
-    recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.01, end=0.001, bias_lr=0.024)
+    recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.1, end=0.001, bias_lr=0.024)
     anatomy = Anatomy("projector")
 
     def __init__(

@@ -27,9 +27,10 @@ class DINOv2(Method):
     Settings are those of the code's default configuration, a ViT-L trained for 100 epochs of 1250
     steps. Its configurations for the largest models have targets="sinkhorn", separate_head=True,
     prototypes=131072, bottleneck=384, patch_bottleneck=256 and momentum=0.994; they are trained
-    with lr=2e-4, weight_decay=0.04,0.2 and layer_decay=1. The paper gives the student's backbone a
-    `drop_path` of 0.3 or 0.4, and its ViTs layer scales, as timm's `..._dinov2` have. While they
-    are frozen the code trains the prototypes at rate 0; here they get no gradient.
+    with lr=2e-4, weight_decay=0.04,0.2, layer_decay=1 and a `drop_path` of 0.4. The student has the
+    paper's 0.3 if the command line makes it (it grows with depth, as timm's; in the code all blocks
+    have the same). The paper's ViTs have layer scales, as timm's `..._dinov2`. While they are
+    frozen the code trains the prototypes at rate 0; here they get no gradient.
 
     Args:
         backbone: a ViT, summed up by its class token.
@@ -76,6 +77,7 @@ class DINOv2(Method):
         clip_by="module",
     )
     default_backbone = "vit_small_patch14_dinov2"
+    default_drop_path = 0.3
     anatomy = Anatomy(
         copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
     )

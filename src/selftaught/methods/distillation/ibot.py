@@ -26,9 +26,10 @@ from selftaught.schedule import cosine, ramp
 class IBOT(Method):
     """DINO, and a student that tells what its average sees in patches that are hidden from it.
 
-    Settings are those of the paper's ViT-S; its code's own defaults differ (no small views, larger
-    global ones, one ratio of hidden patches, constant temperatures, separate heads). The paper
-    gives the student's backbone a `drop_path` of 0.1; the teacher never has any.
+    Settings are those of the paper's ViT-S and 800 epochs, of which 10 are warm-up; its code's own
+    defaults differ (no small views, larger global ones, one ratio of hidden patches, constant
+    temperatures, separate heads). The student has the paper's `drop_path` of 0.1 if the command
+    line makes it, the teacher never has any.
 
     Args:
         backbone: a ViT, summed up by its class token.
@@ -69,6 +70,7 @@ class IBOT(Method):
         clip_by="parameter",
     )
     default_backbone = "vit_small_patch16_224"
+    default_drop_path = 0.1
     anatomy = Anatomy(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",

@@ -33,7 +33,7 @@ class Selfie(Method):
         dropout: rate in the pooling transformer.
     """
 
-    recipe = Recipe("sgd", lr=0.1, batch=256, weight_decay=1e-4, warmup=0.05)
+    recipe = Recipe("sgd", lr=0.1, batch=256, weight_decay=1e-4, warmup=0.05, nesterov=True)
     default_backbone = "resnet50"
     min_batch = 1
 

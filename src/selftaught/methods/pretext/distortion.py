@@ -30,9 +30,8 @@ class Distortion(Method):
     layer over both features gives the eight coefficients, scaled to about unit variance, and the
     loss is their mean squared error.
 
-    The recipe is that of the paper's ImageNet run. (Its Nesterov momentum is plain momentum here;
-    corners move by any distance, there by whole pixels; and the centre lies half a pixel off
-    there.)
+    The recipe is that of the paper's ImageNet run. (Corners move by any distance, there by whole
+    pixels; and the centre lies half a pixel off there.)
 
     Args:
         backbone: image encoder; it sees each image twice.
@@ -50,6 +49,7 @@ class Distortion(Method):
         milestones=(0.5, 0.75),
         by_epoch=True,
         decay_all=True,
+        nesterov=True,
     )
     min_batch = 1
 

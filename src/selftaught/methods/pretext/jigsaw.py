@@ -25,8 +25,9 @@ class Jigsaw(Method):
     """Tell in which of `count` known orders the nine tiles of an image were laid.
 
     Head and recipe are those of the ResNet-50 of Goyal et al. (2019,
-    https://arxiv.org/abs/1905.01235); the paper's AlexNet had 1000 orders, tile_dim 1024 and
-    hidden 4096. Every tile is standardized alone, so that it cannot be placed by its brightness.
+    https://arxiv.org/abs/1905.01235), of 105 epochs; the paper's AlexNet had 1000 orders, tile_dim
+    1024 and hidden 4096. Every tile is standardized alone, so that it cannot be placed by its
+    brightness.
 
     Args:
         backbone: image encoder; it sees the nine tiles one by one, 64 pixels each at size 225.
