@@ -9,8 +9,7 @@ from torch import nn
 from selftaught.engine.optim import Plan, clip
 from selftaught.methods.distillation.dino import DINO
 from selftaught.parts import prototype_head
-from selftaught.schedule import cosine
-from tests.adapters import Golden, close
+from tests.adapters import Golden, close, momenta
 
 
 def model(prototypes: int, **options) -> DINO:
@@ -97,7 +96,8 @@ def check_schedules(golden: Golden) -> None:
         float, re.findall(r"\d*\.?\d+", golden.about["momentum_schedule"]["meaning"])
     )
     steps, per_epoch = int(epochs * per_epoch), int(per_epoch)
-    close([cosine(start, end, i / steps) for i in range(steps)], golden["momentum_schedule"])
+    method = model(2, momentum=(start, end))
+    close(momenta(method, [i / steps for i in range(steps)]), golden["momentum_schedule"])
 
     lr, base, batch, warmup = map(
         float, re.findall(r"\d*\.?\d+", golden.about["lr_schedule"]["meaning"])

@@ -8,8 +8,7 @@ from torch import nn
 
 from selftaught.engine.optim import Plan
 from selftaught.methods.distillation.msn import MSN, spread
-from selftaught.schedule import linear
-from tests.adapters import Golden, close
+from tests.adapters import Golden, close, momenta
 
 
 def model(golden: Golden, **options) -> MSN:
@@ -74,6 +73,6 @@ def check_schedules(golden: Golden) -> None:
     plan = Plan(recipe, recipe.batch, int(steps), 1)
     close([plan.lr(i) for i in range(int(steps))], golden["lr_schedule"])
     close([plan.weight_decay(i) for i in range(int(steps))], golden["wd_schedule"])
-    momenta = golden["momentum_schedule"]
-    ours = [linear(float(momenta[0]), 1.0, i / (stretch * steps)) for i in range(len(momenta))]
-    close(ours, momenta)
+    expected = golden["momentum_schedule"]
+    method = model(golden, momentum=(float(expected[0]), 1.0))
+    close(momenta(method, [i / steps for i in range(len(expected))]), expected)
