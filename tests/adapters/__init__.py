@@ -15,6 +15,9 @@ from torch import Tensor
 
 from selftaught.method import Method
 
+NUMBER = r"(\d*\.?\d+(?:e-?\d+)?)"
+"""Pattern of a number in the words of an index."""
+
 
 @dataclass(frozen=True)
 class Golden:
