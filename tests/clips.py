@@ -127,15 +127,10 @@ def options(given: dict[str, Any]) -> dict[str, Any]:
 
 def check_masks(golden: Golden) -> None:
     """Recorded draws, sizes of boxes, and lengths."""
-    shapes = {}  # settings by name; steps other than the first are described by it
-    for array, about in golden.about.items():
-        if (match := re.fullmatch(r"mask\.(\w+)\.step\d+\.pred", array)) and (
-            "hyperparameters" in about
-        ):
-            shapes[match[1]] = about["hyperparameters"]
     for array in golden.arrays:
-        if match := re.fullmatch(r"mask\.(\w+)\.step\d+\.u", array):
-            _replay(golden, array.removesuffix(".u"), options(shapes[match[1]]))
+        if match := re.fullmatch(r"(mask\.\w+\.)step\d+\.u", array):
+            name = array.removesuffix(".u")  # steps may be described by the first
+            _replay(golden, name, options(golden.own(match[1], f"{name}.")))
         elif (match := re.fullmatch(r"size\.(\w+)", array)) and match[1] != "u":
             _sizes(golden, array)
         elif match := re.fullmatch(r"stat\.(\w+)\.keep", array):
@@ -152,7 +147,7 @@ def _replay(golden: Golden, name: str, given: dict[str, Any]) -> None:
 
 
 def _sizes(golden: Golden, array: str) -> None:
-    given = options(golden.about[array]["hyperparameters"])
+    given = options(golden.own(array))
     scales = given["time"], given["space"], given["aspect"]
     for u, expected in zip(golden["size.u"], golden[array].tolist()):
         assert list(clip_block_size(Replay(u), given["grid"], *scales)) == expected
@@ -161,8 +156,9 @@ def _sizes(golden: Golden, array: str) -> None:
 def _lengths(golden: Golden, name: str) -> None:
     """Their mean over batches, to 6 standard errors of the difference."""
     expected = golden[f"stat.{name}.keep"].double()
-    batch = int(re.search(r"batch of (\d+)", golden.about[f"stat.{name}.keep"]["meaning"])[1])  # type: ignore[index]
-    given = options(golden.about[f"size.{name}"]["hyperparameters"])
+    given = golden.own(f"size.{name}", f"stat.{name}.")
+    batch = int(given.get("B") or golden.setting(f"stat.{name}.", "batch", r"batch of (\d+)"))
+    given = options(given)
     draws, runs = np.random.default_rng(0), len(expected)
     drawn = [multiblock_clip(draws, batch, **given) for _ in range(runs)]
     ours = torch.tensor([[b.context.shape[2], b.targets.shape[2]] for b in drawn]).double()

@@ -67,9 +67,51 @@ def test_ibot_tells_hidden_patches_alone():
     assert method.loss(Batch((views, nothing), torch.arange(4)))["patch"] > 0
 
 
+def test_ibot_hides_patches_from_a_fraction_of_training_on():
+    """As the reference's Swins do from epoch 50 of 300: before it nothing is asked of patches."""
+    torch.manual_seed(0)
+    method = IBOT(Image("test_vit", 32), **SMALL, mask_start=50 / 300)
+    batch = images(method, True)
+    views, _ = batch.views
+    nothing = Batch((views, torch.zeros(4, 2, 64, dtype=torch.bool)), batch.index)
+    for epoch, hides in ((0, False), (49, False), (50, True), (299, True)):
+        method.progress = epoch / 300
+        terms = []
+        for given in (batch, nothing):
+            method.center.zero_()  # each step moves it
+            terms.append(method.loss(given))
+        assert (terms[0]["patch"] > 0) == hides
+        assert torch.equal(terms[0]["class"], terms[1]["class"]) != hides
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (0, {0: 0.04, 15: 0.055, 30: 0.07, 299: 0.07}),
+        (50, {0: 0.04, 30: 0.04, 50: 0.04, 65: 0.055, 80: 0.07, 299: 0.07}),
+        (280, {0: 0.04, 280: 0.04, 295: 0.055, 299: 0.059}),
+    ],
+)
+def test_ibot_warms_the_temperature_of_patches_up_once_they_are_hidden(start, expected):
+    method = IBOT(Image("test_vit", 32), **SMALL, mask_start=start / 300, temp_warmup=0.1)
+    for epoch, temperature in expected.items():
+        method.progress = epoch / 300
+        assert method.patch_temperature == pytest.approx(temperature)
+        assert method.temperature == pytest.approx(0.04 + 0.03 * min(1, epoch / 30))
+
+
+def test_ibot_keeps_the_first_temperature_of_patches_where_there_is_no_warmup():
+    method = IBOT(Image("test_vit", 32), **SMALL, mask_start=0.5, temp_warmup=0.0)
+    assert [method.temperature, method.patch_temperature] == [0.07, 0.04]
+    method.progress = 0.5
+    assert method.patch_temperature == 0.07
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"mask_start": 50}, r"mask_start=50 is no fraction of training: use one in \[0, 1\]"),
+        ({"mask_start": -0.1}, "mask_start=-0.1 is no fraction"),
         ({"mask_ratio": (0.1,), "mask_spread": (0.2,)}, r"ratio - spread and ratio \+ spread in"),
         ({"mask_ratio": (0.1, 0.2)}, "each ratio needs its spread|no list of ratios"),
         ({"mask_ratio": (), "mask_spread": ()}, "no list of ratios"),

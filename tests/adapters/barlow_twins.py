@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from selftaught.engine.optim import LARS, Plan, build
 from selftaught.method import Batch, Recipe
 from selftaught.methods.correlation.barlow_twins import BarlowTwins
-from tests.adapters import Golden, close
+from tests.adapters import NUMBER, Golden, close
 
 
 class Small(nn.Sequential):
@@ -43,9 +43,8 @@ def check(golden: Golden) -> None:
     close(z1.grad, golden["grad_z1"])
     close(z2.grad, golden["grad_z2"])
     close(method.norm(z1).T @ method.norm(z2) / len(z1), golden["c"])
-    ports = re.search(r"scale_loss ([\d.]+)", golden.about["loss_scaled_paper"]["meaning"])
-    assert ports
-    close(float(ports[1]) * loss, golden["loss_scaled_paper"])
+    ports = golden.setting("loss_scaled_paper", "scale_loss", f"scale_loss {NUMBER}")
+    close(ports * loss, golden["loss_scaled_paper"])
 
     state = {n.removeprefix("net."): t for n, t in golden.starting("net.").items()}
     head = widths(state, r"projector\.")
@@ -82,8 +81,11 @@ def check_lars(
     net = nn.Module()
     net.weight = nn.Parameter(golden[f"{prefix}w0"].clone())
     net.bias = nn.Parameter(golden[f"{prefix}b0"].clone())
-    said = golden.about[f"{prefix}w1"]["meaning"]
-    decay, eta, momentum = (_number(said, word) for word in ("wd", "eta", "momentum"))
+    first = f"{prefix}w1"
+    decay, eta, momentum = (
+        golden.setting(first, key, rf"\b{word}[ =]{NUMBER}")
+        for key, word in (("weight_decay", "wd"), ("eta", "eta"), ("momentum", "momentum"))
+    )
     if form == "lars_late":  # of the goldens alone: no recipe asks for it
         groups = [
             {"params": [net.weight]},
@@ -95,7 +97,7 @@ def check_lars(
         optimizer = build(net, recipe)
         Plan(recipe, 256, 1, 1).apply(optimizer, 0)
     for i in range(len(golden.starting(f"{prefix}gw"))):
-        lr = float(rate(_number(golden.about[f"{prefix}w{i + 1}"]["meaning"], "lr")))
+        lr = float(rate(golden.setting(f"{prefix}w{i + 1}", "lr", rf"\blr[ =]{NUMBER}")))
         for group in optimizer.param_groups:
             group["lr"] = lr
         net.weight.grad, net.bias.grad = golden[f"{prefix}gw{i}"], golden[f"{prefix}gb{i}"]
@@ -104,23 +106,21 @@ def check_lars(
         close(net.bias, golden[f"{prefix}b{i + 1}"])
 
 
-def _number(said: str, word: str) -> float:
-    found = re.search(rf"\b{word}[ =]([\d.e-]+)", said)
-    assert found, f"{word} is not in {said!r}"
-    return float(found[1])
-
-
 def check_rates(golden: Golden, recipe: Recipe) -> None:
     """The rates of weights, and of biases where they have their own, at the recorded steps."""
-    said = golden.about["sched_step"]["meaning"] + " " + golden.about["lr_schedule"]["meaning"]
+    arrays = ("sched_step", "lr_schedule")
+    own, said = golden.own(*arrays), golden.said(*arrays)
 
-    def find(pattern: str, otherwise: float) -> float:
-        return float(found[1]) if (found := re.search(pattern, said)) else otherwise
+    def find(key: str, pattern: str, otherwise: float) -> float:
+        found = re.search(pattern, said)
+        return own.get(key, float(found[1]) if found else otherwise)
 
-    epoch, epochs = int(find(r"(\d+) steps/epoch", 50)), int(find(r"(\d+) epochs", 100))
-    warmup = find(r"(\d+)(?: warmup epochs|-epoch linear warmup)", 10)
-    recipe = replace(recipe, warmup=warmup / epochs, end=find(r"to ([\d.]+)\*peak", 0.001))
-    plan = Plan(recipe, int(find(r"B=(\d+)", 2048)), epoch * epochs, epoch)
+    epoch = int(find("steps_per_epoch", r"(\d+) steps/epoch", 50))
+    epochs = int(find("epochs", r"(\d+) epochs", 100))
+    warmup = find("warmup_epochs", r"(\d+)(?: warmup epochs|-epoch linear warmup)", 10)
+    end = find("end", rf"to {NUMBER}\*peak", 0.001)
+    recipe = replace(recipe, warmup=warmup / epochs, end=end)
+    plan = Plan(recipe, int(find("batch", r"B=(\d+)", 2048)), epoch * epochs, epoch)
     net = nn.Linear(2, 2)
     optimizer = build(net, recipe)
     rates = []

@@ -12,14 +12,14 @@ from selftaught.backbones.tokenizer import DallEBlock, map_pixels, unmap_pixels
 from selftaught.masks.blocks import blocks
 from selftaught.methods.masked.beit import BEiT, told
 from selftaught.methods.masked.discrete_vae import DiscreteVAE, Residual
-from tests.adapters import Golden, close
+from tests.adapters import NUMBER, Golden, close
 from tests.replay import Recorded
 from tests.vits import beit
 
 
 def check(golden: Golden) -> None:
     for name in sorted({n.split(".")[1] for n in golden.arrays if n.startswith("mask.")}):
-        given = golden.about[f"mask.{name}.masks"]["hyperparameters"]
+        given = golden.own(f"mask.{name}.", f"stat.{name}.")
         _replay(golden, name, _options(given))
         _statistics(golden, name, _options(given))
     _end_to_end(golden)
@@ -116,7 +116,7 @@ def _dvae(golden: Golden) -> None:
     image.mean, image.std = (0.0,) * 3, (1.0,) * 3
     vocabulary, dim = weights["codebook.weight"].shape
     width = weights["decoder.0.0.bias"].shape[0]
-    temperature = _number(golden, "dvae.recon", "tau=")
+    temperature = golden.setting("dvae.recon", "tau", f"tau={NUMBER}")
     method = DiscreteVAE(image, vocabulary, dim, width, (temperature,) * 2, kl="reference").double()
     renamed = {
         n.replace(f"encoder.{layers - 1}.", "tokenizer.head.").replace(
@@ -133,24 +133,17 @@ def _dvae(golden: Golden) -> None:
     painted, error, divergence = method.terms(logits, golden["dvae.gumbel"], images)
     close(painted, golden["dvae.recon"])
     close(divergence, golden["dvae.kl_term"])
-    loss = error + _number(golden, "dvae.loss", "+ ") * divergence
+    loss = error + golden.setting("dvae.loss", "kl_weight", rf"\+ {NUMBER}\*KL") * divergence
     close(loss, golden["dvae.loss"])
     loss.backward()
     close(images.grad, golden["dvae.grad_imgs"])
-
-
-def _number(golden: Golden, name: str, after: str) -> float:
-    """What the index says of an array in words: "... gumbel-softmax(tau=.9) ..."."""
-    rest = golden.about[name]["meaning"].split(after)[1]
-    digits = "".join(c if c in "0123456789." else " " for c in rest)
-    return float(digits.split()[0])
 
 
 def _dalle(golden: Golden) -> None:
     """The reference computes its convolutions in float32."""
     weights = golden.starting("dalle.block.param.")
     x, y = golden["dalle.block.x"], golden["dalle.block.y"]
-    layers = int(golden.about["dalle.block.y"]["meaning"].split("n_layers=")[1].split(")")[0])
+    layers = int(golden.setting("dalle.block.y", "n_layers", r"n_layers=(\d+)"))
     block = DallEBlock(x.shape[1], y.shape[1], layers).double()
     block.load_state_dict(weights)
     close(block(x), y, rtol=1e-4, atol=1e-6)

@@ -1,17 +1,14 @@
 """BERT: masks replayed draw by draw, their numbers, the loss, the optimizer and its rates."""
 
-import re
-
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from selftaught.engine.optim import Plan, build
 from selftaught.masks.text import count_masked, mask_tokens
 from selftaught.method import Recipe
-from selftaught.objectives.masked import hidden_mean
-from tests.adapters import Golden, close
+from selftaught.objectives.masked import token_cross_entropy
+from tests.adapters import Golden, close, warm
 from tests.replay import Recorded
 
 PAD, CLS, SEP, MASK = range(4)  # as the index says
@@ -28,9 +25,9 @@ def check(golden: Golden) -> None:
 
 
 def _replay(golden: Golden, kind: str) -> None:
-    given = golden.starting(f"{kind}.")
+    given, settings = golden.starting(f"{kind}."), golden.given(f"{kind}.")
     subword = golden["vocab_is_subword"].numpy()
-    assert golden.hyper["vocab"] == len(subword)
+    assert settings["vocab"] == len(subword)
     for i, row in enumerate(given["input_ids"].numpy()):
         ids = row[: len(row) - int((row[::-1] == PAD).cumprod().sum())]
         firsts = given["candidate_order"][slice(*given["offsets_order"][i : i + 2])].numpy()
@@ -40,11 +37,11 @@ def _replay(golden: Golden, kind: str) -> None:
             draws,
             ids,
             (ids == CLS) | (ids == SEP),
-            golden.hyper["vocab"],
+            settings["vocab"],
             mask=MASK,
             continues=subword[ids] if kind == "wwm" else None,
-            ratio=golden.hyper["prob"],
-            most=golden.hyper["maxp"],
+            ratio=settings["prob"],
+            most=settings["maxp"],
             reference=True,
         )
         count = len(masked.positions)
@@ -56,13 +53,14 @@ def _replay(golden: Golden, kind: str) -> None:
 
 
 def _numbers(golden: Golden) -> None:
+    given = golden.given("num_to_predict.")
     for length, expected in zip(golden["num_to_predict.len"], golden["num_to_predict.value"]):
-        assert count_masked(int(length), golden.hyper["prob"], golden.hyper["maxp"]) == expected
+        assert count_masked(int(length), given["prob"], given["maxp"]) == expected
 
 
 def _fractions(golden: Golden) -> None:
     """To 6 standard errors of 4,000 tokens, and of as many as the file says at most."""
-    vocabulary, draws, count = golden.hyper["vocab"], np.random.default_rng(0), 4000
+    vocabulary, draws, count = golden.given("stat.")["vocab"], np.random.default_rng(0), 4000
     ids = draws.integers(MASK + 1, vocabulary, count)
     masked = mask_tokens(draws, ids, np.zeros(count, bool), vocabulary, MASK, None, 1.0, count)
     became = masked.ids == MASK, masked.ids == ids, (masked.ids != MASK) & (masked.ids != ids)
@@ -73,8 +71,7 @@ def _fractions(golden: Golden) -> None:
 
 def _loss(golden: Golden) -> None:
     logits = golden.leaf("loss.logits")
-    each = F.cross_entropy(logits, golden["loss.labels"], reduction="none")
-    loss = hidden_mean(each, golden["loss.weights"], eps=1e-5)
+    loss = token_cross_entropy(logits, golden["loss.labels"], golden["loss.weights"])
     close(loss, golden["loss.value"])
     loss.backward()
     close(logits.grad, golden["loss.grad_logits"])
@@ -83,9 +80,8 @@ def _loss(golden: Golden) -> None:
 def _optimizer(golden: Golden) -> None:
     net = nn.Module()
     net.weight = nn.Parameter(golden["adamwd.p0"][None])  # a vector would not be decayed
-    about = golden.about["adamwd.params"]
-    decay = float(re.search(r"\+([\d.]+) p\)", about["formula"])[1])  # type: ignore[index]
-    lr = about["hyperparameters"]["lr"]
+    decay = golden.setting("adamwd.", "weight_decay", r"\+([\d.]+) p\)")
+    lr = golden.setting("adamwd.", "lr")
     recipe = Recipe("adamw_bert", lr, weight_decay=decay, schedule="constant")
     optimizer = build(net, recipe)
     Plan(recipe, recipe.batch, 1, 1).apply(optimizer, 0)
@@ -96,8 +92,8 @@ def _optimizer(golden: Golden) -> None:
 
 
 def _rates(golden: Golden) -> None:
-    given = golden.about["lr.values"]["hyperparameters"]
+    given = golden.given("lr.")
     steps = given["num_train_steps"]
-    recipe = Recipe("adamw_bert", given["lr"], schedule="linear", warmup=given["warmup"] / steps)
+    recipe = Recipe("adamw_bert", given["lr"], schedule="linear", warmup=warm(given) / steps)
     plan = Plan(recipe, recipe.batch, steps, steps)
     close([plan.lr(int(step)) for step in golden["lr.steps"]], golden["lr.values"])

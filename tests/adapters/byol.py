@@ -1,6 +1,5 @@
 """BYOL: its loss, steps of training on one and on two devices, and its schedules."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from selftaught.method import Batch, Recipe
 from selftaught.methods.distillation.byol import BYOL, regression
 from selftaught.parts import ema, frozen_copy, synchronize
 from selftaught.schedule import cosine
-from tests.adapters import Golden, close
+from tests.adapters import Golden, close, momenta
 from tests.adapters.moco_v2 import Encoder
 
 
@@ -183,11 +182,14 @@ def _check_statistics(networks: dict[str, nn.Module], state: dict[str, Tensor], 
 
 
 def _check_schedules(golden: Golden) -> None:
-    base, length = re.findall(r"[\d.]+", golden.about["tau_schedule"]["meaning"])
-    length = int(length)
+    base = golden.setting("tau_schedule", "base", r"base (\d*\.?\d+)")
+    length = int(golden.setting("tau_schedule", "max_steps", r"S=(\d+)"))
     at = golden["sched_step"].tolist()
-    close([cosine(float(base), 1.0, s / length) for s in at], golden["tau_schedule"])
-    lr, batch, warmup = re.findall(r"[\d.]+", golden.about["lr_schedule"]["meaning"])
-    recipe = replace(BYOL.recipe, lr=float(lr), warmup=int(warmup) / length)
+    method = BYOL(Encoder(1, 1), base, 2, 2).double()  # type: ignore[arg-type]
+    close(momenta(method, [s / length for s in at]), golden["tau_schedule"])
+    lr = golden.setting("lr_schedule", "base_lr", r"base (\d*\.?\d+)")
+    batch = golden.setting("lr_schedule", "batch", r"B=(\d+)")
+    warmup = golden.setting("lr_schedule", "warmup_steps", r"warmup (\d+)")
+    recipe = replace(BYOL.recipe, lr=lr, warmup=warmup / length)
     plan = Plan(recipe, int(batch), length, length)
     close([plan.lr(s) for s in at], golden["lr_schedule"])

@@ -2,7 +2,9 @@
 
 import torch
 
+from selftaught.backbones import Image
 from selftaught.methods.pretext.colorization import (
+    Colorization,
     boost,
     cross_entropy,
     encode,
@@ -21,18 +23,22 @@ def check(golden: Golden) -> None:
     close(factors, golden["prior_factor"])
 
     ab, logits = golden["ab"], golden.leaf("logits")
-    which, weights = encode(ab, centres, golden["enc_idx"].shape[1], sigma=5.0)
+    neighbours, sigma = golden["enc_idx"].shape[1], hyper.get("sigma", 5.0)
+    which, weights = encode(ab, centres, neighbours, sigma)
     assert torch.equal(which, golden["enc_idx"].long())
     close(weights, golden["enc_wts"])
     weight = boost(ab, which, factors)
     close(weight, golden["boost"])
 
-    error = cross_entropy(logits, which, weights)
-    close(error, golden["ce"])
-    pixels = hyper["H"] * hyper["W"]  # the reference's sum over the pixels of an image
-    close(pixels * error.mean(), golden["loss_unweighted"])
-    loss = pixels * (error.mean() + ((weight - 1) * error).mean())
-    close(loss, golden["loss_weighted"])
+    close(cross_entropy(logits, which, weights), golden["ce"])
+    for form, name in (("plain", "unweighted"), ("rebalanced", "weighted")):
+        method = Colorization(Image("test_resnet", 32), form, neighbours, sigma).double()  # type: ignore[arg-type]
+        method.factors.copy_(factors)
+        terms = method.compare(logits, ab)
+        pixels = ab[0, 0].numel()  # the reference's sum over the pixels of an image
+        loss = pixels * sum(terms.values())
+        close(loss, golden[f"loss_{name}"])
+        close(pixels * terms["plain"], golden["loss_unweighted"])
     expected = golden["grad_logits_slice"]
     step = -(-logits.shape[1] // expected.shape[1])
     close(torch.autograd.grad(loss, logits)[0][:, ::step], expected)

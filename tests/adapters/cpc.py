@@ -1,6 +1,5 @@
 """CPC: predictions in space as training has them, and in time, with each code's negatives."""
 
-import re
 from unittest import mock
 
 import torch
@@ -39,9 +38,8 @@ def _check_images(golden: Golden) -> None:
     """Greedy InfoMax: rows of patches, negatives of the predicted rows."""
     c, z = leaves(golden, "gimv", "c", "z")
     batch, _, grid, width = z.shape
-    given = re.search(r"skip_step\((\d+)\)", golden.about["gimv.loss"]["formula"])
-    assert given is not None
-    skip, drawn = int(given[1]), golden.starting("gimv.rand_index")
+    skip = int(golden.setting("gimv.loss", "skip_step", r"skip_step\((\d+)\)"))
+    drawn = golden.starting("gimv.rand_index")
     negatives = len(drawn["1"]) // (batch * width * (grid - 1 - skip))
     # there applied to z, here, the other way around, to c
     method = model(golden["gimv.W"].flatten(2).mT, negatives, skip)
@@ -61,15 +59,17 @@ def _check_images(golden: Golden) -> None:
 
 
 def _check_all_candidates(golden: Golden) -> None:
-    """The paper's: all of the batch at the predicted distance."""
-    method = model(golden["fair.W"], negatives=0)
+    """The paper's: all of the batch at the predicted distance; sequences are grids of a column.
+
+    The same windows at all distances, of which each is therefore a method of its own.
+    """
+    weights = golden["fair.W"]
     c, z = leaves(golden, "fair", "c", "z")
-    steps = len(method.predictors)
-    windows = c.shape[1] - steps
-    terms = [
-        method.find(predictor(c[:, :windows]).flatten(0, 1), z[:, k : k + windows].flatten(0, 1))
-        for k, predictor in enumerate(method.predictors, 1)
-    ]
+    windows = c.shape[1] - len(weights)
+    terms = []
+    for k, weight in enumerate(weights, 1):
+        known, later = (x[:, : windows + k, None] for x in (c, z))
+        terms.append(model(weight[None], 0, skip=k - 1).predict(later, known))
     loss = torch.stack(terms).mean()
     close(loss, golden["derived.loss"])
     loss.backward()

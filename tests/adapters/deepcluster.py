@@ -24,21 +24,21 @@ def check(golden: Golden) -> None:
 def check_order(golden: Golden) -> None:
     """Which images are cut off the end is random: the counts differ by at most their number."""
     expected = golden["sampler_counts"]
-    length, given = re.search(  # type: ignore[union-attr]
-        r"N=(\d+), clusters of size ([\d,]+)", golden.about["sampler_counts"]["meaning"]
-    ).groups()
-    sizes = torch.tensor([int(n) for n in given.strip(",").split(",")])
+    length = int(golden.setting("sampler_counts", "N", r"N=(\d+)"))
+    told = re.search(r"clusters of size ([\d,]+)", golden.said("sampler_counts"))
+    given = told[1].strip(",").split(",") if told else []
+    sizes = torch.tensor(golden.own("sampler_counts").get("sizes") or [int(n) for n in given])
     filled = int((sizes > 0).sum())
     assignment = torch.arange(len(sizes)).repeat_interleave(sizes)
-    each = int(length) // filled + 1
+    each = length // filled + 1
     for seed in range(20):
         order = balanced(assignment, torch.Generator().manual_seed(seed))
         counts = torch.bincount(assignment[order], minlength=len(sizes))
         for drawn in (counts, expected):
-            assert drawn.sum() == int(length)
+            assert drawn.sum() == length
             assert drawn.max() <= each
             assert (drawn[sizes == 0] == 0).all()
-        assert (counts - expected).abs().max() <= each * filled - int(length)
+        assert (counts - expected).abs().max() <= each * filled - length
         whole = sizes > each  # drawn without repetition
         for cluster in whole.nonzero()[:, 0]:
             members = order[assignment[order] == cluster]

@@ -9,8 +9,7 @@ from torch import nn
 from selftaught.engine.optim import Plan, clip
 from selftaught.methods.distillation.dino import DINO
 from selftaught.parts import prototype_head
-from selftaught.schedule import cosine
-from tests.adapters import Golden, close
+from tests.adapters import NUMBER, Golden, close, momenta
 
 
 def model(prototypes: int, **options) -> DINO:
@@ -76,7 +75,7 @@ def check_head(golden: Golden) -> None:
 
 def check_clip(golden: Golden) -> None:
     """Each parameter by its own norm."""
-    most = float(re.search(r"clip_gradients\(model, ?([\d.]+)\)", _meaning(golden, "clip_out"))[1])  # type: ignore
+    most = golden.setting("clip_out.", "clip", rf"clip_gradients\(model, ?{NUMBER}\)")
     before = golden.starting("clip_in.")
     network = nn.Module()
     for name, gradient in before.items():
@@ -88,21 +87,30 @@ def check_clip(golden: Golden) -> None:
         close(network.get_parameter(name.replace(".", "_")).grad, expected)
 
 
-def _meaning(golden: Golden, prefix: str) -> str:
-    return next(about["meaning"] for n, about in golden.about.items() if n.startswith(prefix))
-
-
 def check_schedules(golden: Golden) -> None:
-    start, end, epochs, per_epoch = map(
-        float, re.findall(r"\d*\.?\d+", golden.about["momentum_schedule"]["meaning"])
-    )
-    steps, per_epoch = int(epochs * per_epoch), int(per_epoch)
-    close([cosine(start, end, i / steps) for i in range(steps)], golden["momentum_schedule"])
+    expected = golden["momentum_schedule"]
+    steps = len(expected)
+    method = model(2, momentum=(float(expected[0]), 1.0))
+    close(momenta(method, [i / steps for i in range(steps)]), expected)
 
-    lr, base, batch, warmup = map(
-        float, re.findall(r"\d*\.?\d+", golden.about["lr_schedule"]["meaning"])
+    epochs = int(golden.setting("momentum_schedule", "epochs", r"(\d+) epochs"))
+    per_epoch = steps // epochs
+    lr, base, batch, warmup = (
+        golden.setting("lr_schedule", key, words)
+        for key, words in (
+            ("lr", rf"lr: {NUMBER}\*B"),
+            ("base_batch", r"B/(\d+)"),
+            ("batch", r"B=(\d+)"),
+            ("warmup_epochs", r"(\d+) warmup epochs"),
+        )
     )
-    decay = tuple(map(float, re.findall(r"\d*\.?\d+", golden.about["wd_schedule"]["meaning"])))
+    decay = tuple(
+        golden.setting("wd_schedule", key, words)
+        for key, words in (
+            ("weight_decay", rf"{NUMBER} ->"),
+            ("weight_decay_end", rf"-> {NUMBER}"),
+        )
+    )
     recipe = replace(DINO.recipe, lr=lr, weight_decay=decay, warmup=warmup / epochs)
     # the paper's code gives the last rate itself, whatever the batch
     recipe = replace(recipe, batch=int(base), end=1e-6 / (lr * batch / base))

@@ -41,8 +41,14 @@ def distill(
     )
 
 
+def student(golden: Golden, prefix: str = "") -> dict[str, Tensor]:
+    """Logits of class tokens by name: of the global views, and of small ones where there are."""
+    names = ("student_cls", "student_local_cls")
+    return {n: golden.leaf(prefix + n) for n in names if prefix + n in golden}
+
+
 def check(golden: Golden) -> None:
-    hyper = golden.hyper
+    hyper = golden.given("loss", "loss_")
     method = model(
         golden["center0"].shape[-1],
         golden["center2_0"].shape[-1],
@@ -55,11 +61,11 @@ def check(golden: Golden) -> None:
     method.center.copy_(golden["center0"].flatten())
     method.patch_center.copy_(golden["center2_0"].flatten())
     masks = [golden[f"mask{i}"] for i in range(hyper["ngcrops"])]
-    inputs = [golden.leaf(n) for n in ("student_cls", "student_local_cls", "student_patch")]
+    views, patches = student(golden), golden.leaf("student_patch")
     terms = distill(
         method,
-        torch.cat(inputs[:2]),
-        inputs[2],
+        torch.cat([*views.values()]),
+        patches,
         golden["teacher_cls"],
         golden["teacher_patch"],
         torch.stack(masks),
@@ -69,8 +75,8 @@ def check(golden: Golden) -> None:
     loss = terms["class"] + terms["patch"]
     close(loss, golden["loss"])
     loss.backward()
-    for x, name in zip(inputs, ("cls", "local", "patch")):
-        close(x.grad, golden[f"grad_student_{name}"])
+    for name, x in {**views, "student_patch": patches}.items():
+        close(x.grad, golden[f"grad_{name}".replace("local_cls", "local")])
     close(method.center, golden["center1"].flatten())
     close(method.patch_center, golden["center2_1"].flatten())
     check_head(golden.starting("head."), golden["head_x"], golden["head_cls"], golden["head_patch"])

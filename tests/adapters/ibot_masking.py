@@ -5,7 +5,7 @@ import torch
 
 from selftaught.masks.blocks import by_ratio
 from tests.adapters import Golden, close
-from tests.adapters.ibot import check_head, distill, model
+from tests.adapters.ibot import check_head, distill, model, student
 from tests.replay import CHOICE, Recorded
 
 
@@ -21,7 +21,7 @@ def check(golden: Golden) -> None:
 
 
 def _given(golden: Golden, name: str) -> dict:
-    return golden.about[f"mask.{name}.masks"]["hyperparameters"]
+    return golden.own(f"mask.{name}.", f"stat.{name}.")
 
 
 def _options(given: dict) -> tuple:
@@ -63,40 +63,46 @@ def _statistics(golden: Golden, name: str) -> None:
 
 
 def _loss(golden: Golden) -> None:
-    hyper = golden.hyper
-    epochs = golden["loss.temp_schedule"]
+    hyper = golden.given("loss.")
+    of_class, of_patches = golden["loss.temp_schedule"], golden["loss.temp2_schedule"]
+    epochs, first = len(of_class), hyper.get("pred_start_epoch", 0)
     method = model(
         hyper["K"],
         hyper["K2"],
         student_temp=hyper["stud"],
-        teacher_temp=(float(epochs[0]), hyper["temp"]),
-        patch_temp=(float(golden["loss.temp2_schedule"][0]), hyper["temp"]),
+        teacher_temp=(float(of_class[0]), float(of_class[-1])),
+        patch_temp=(float(of_patches[0]), float(of_patches[-1])),
         class_weight=hyper["lambda1"],
         patch_weight=hyper["lambda2"],
         # the reference's warm-up reaches its end within it, at its last epoch
-        temp_warmup=int((epochs == epochs[-1]).nonzero()[0]) / len(epochs),
+        temp_warmup=max(_reached(of_class), _reached(of_patches[first:])) / epochs,
+        mask_start=first / epochs,
     )
-    for kind in ("temp", "temp2"):
-        now = []
-        for epoch in range(len(epochs)):
-            method.progress = epoch / len(epochs)
-            now.append(method._now(method.teacher_temp if kind == "temp" else method.patch_temp))
-        close(now, golden[f"loss.{kind}_schedule"])
+    assert hyper["temp"] in (method.teacher_temp[1], method.patch_temp[1])
+    temperatures = []
+    for epoch in range(epochs):
+        method.progress = epoch / epochs
+        temperatures.append([method.temperature, method.patch_temperature])
+    close(temperatures, torch.stack([of_class, of_patches], 1))
 
-    method.progress = golden.about["loss.cls"]["hyperparameters"]["epoch"] / len(epochs)
+    method.progress = hyper["epoch"] / epochs
     given = golden.starting("loss.in.")
     method.center.copy_(given["center"].flatten())
     method.patch_center.copy_(given["center2"].flatten())
-    names = ("student_cls", "student_local_cls", "student_patch")
-    inputs = [golden.leaf(f"loss.in.{name}") for name in names]
+    views, patches = student(golden, "loss.in."), golden.leaf("loss.in.student_patch")
     teacher = given["teacher_cls"], given["teacher_patch"]
-    terms = distill(method, torch.cat(inputs[:2]), inputs[2], *teacher, given["masks"])
+    terms = distill(method, torch.cat([*views.values()]), patches, *teacher, given["masks"])
     close(terms["class"], golden["loss.cls"])
     close(terms["patch"], golden["loss.patch"])
     loss = terms["class"] + terms["patch"]
     close(loss, golden["loss.total"])
     loss.backward()
-    for x, name in zip(inputs, names):
+    for name, x in {**views, "student_patch": patches}.items():
         close(x.grad, golden[f"loss.grad.{name}"])
     close(method.center, golden["loss.center_after"].flatten())
     close(method.patch_center, golden["loss.center2_after"].flatten())
+
+
+def _reached(schedule: torch.Tensor) -> int:
+    """The epoch at which it has reached its end."""
+    return int((schedule == schedule[-1]).nonzero()[0])

@@ -12,14 +12,14 @@ from selftaught import masks
 from selftaught.engine.optim import Plan
 from selftaught.methods.predictive.ijepa import IJEPA
 from selftaught.parts import ema
-from selftaught.schedule import linear
-from tests.adapters import Golden, close
+from tests.adapters import Golden, close, momenta, warm
 from tests.replay import Replay
 from tests.vits import vit
 
 
 def check(golden: Golden) -> None:
-    _end_to_end(golden)
+    method = build(golden)
+    _end_to_end(golden, method)
     for name in sorted({n.rsplit(".", 1)[0] for n in golden.arrays if n.startswith("mask.")}):
         _replay(golden, name)
     _random(golden)
@@ -28,7 +28,7 @@ def check(golden: Golden) -> None:
             _sizes(golden, name)
     for name in sorted({n.split(".")[1] for n in golden.arrays if n.startswith("stat.")}):
         _statistics(golden, name)
-    _schedules(golden)
+    _schedules(golden, method)
 
 
 def build(golden: Golden) -> IJEPA:
@@ -63,8 +63,7 @@ def _numbered(golden: Golden, prefix: str) -> Tensor:
     return torch.stack([golden[f"{prefix}{i}"] for i in range(count)])
 
 
-def _end_to_end(golden: Golden) -> None:
-    method = build(golden)
+def _end_to_end(golden: Golden, method: IJEPA) -> None:
     images = golden.leaf("e2e.imgs")
     context, target = _numbered(golden, "e2e.enc_mask"), _numbered(golden, "e2e.pred_mask")
     repeated = images.repeat(len(context), 1, 1, 1)
@@ -83,37 +82,32 @@ def _end_to_end(golden: Golden) -> None:
     old, online = torch.nn.Module(), torch.nn.Module()
     old.x = torch.nn.Parameter(golden["ema.k"], requires_grad=False)
     online.x = torch.nn.Parameter(golden["ema.q"])
-    ema(old, online, golden.about["ema.k_after"]["hyperparameters"]["m"])
+    ema(old, online, golden.given("ema.")["m"])
     close(old.x, golden["ema.k_after"])
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `masks.multiblock`, by the reference's names."""
+    """Arguments of `masks.multiblock` by the reference's names; its shipped settings otherwise."""
     side = given["img"] // given["patch"]
     return {
         "grid": (side, side),
         "target_scale": tuple(given["pred_mask_scale"]),
         "context_scale": tuple(given["enc_mask_scale"]),
         "aspect": tuple(given["aspect_ratio"]),
+        "targets": given.get("npred", 4),
+        "contexts": given.get("nenc", 1),
+        "min_keep": given.get("min_keep", 10),
+        "overlap": given.get("allow_overlap", False),
         "reference": True,
     }
 
 
-def _more(given: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "targets": given["npred"],
-        "contexts": given["nenc"],
-        "min_keep": given["min_keep"],
-        "overlap": given["allow_overlap"],
-    }
-
-
 def _replay(golden: Golden, name: str) -> None:
-    given = golden.about[f"{name}.u"]["hyperparameters"]
+    given = golden.own(f"{name}.")
     draws = Replay(golden[f"{name}.u"], golden[f"{name}.randint"])
     context, target = _numbered(golden, f"{name}.enc"), _numbered(golden, f"{name}.pred")
     batch = context.shape[1]
-    drawn = masks.multiblock(draws, batch, **_options(given), **_more(given))
+    drawn = masks.multiblock(draws, batch, **_options(given))
     assert torch.equal(drawn.context, context)
     assert torch.equal(drawn.targets, target)
     assert draws.exhausted()
@@ -122,13 +116,15 @@ def _replay(golden: Golden, name: str) -> None:
 def _random(golden: Golden) -> None:
     orders = golden["random.perms"]
     draws = Replay([golden["random.u"]], orders=orders)
-    drawn = masks.random_split(draws, *orders.shape)
+    ratio = golden.given("random.").get("ratio", (0.4, 0.6))
+    ends = tuple(ratio) if isinstance(ratio, list | tuple) else (ratio, ratio)
+    drawn = masks.random_split(draws, *orders.shape, ends)
     assert torch.equal(drawn.context[0], golden["random.enc"])
     assert torch.equal(drawn.targets[0], golden["random.pred"])
 
 
 def _sizes(golden: Golden, name: str) -> None:
-    options = _options(golden.about[name]["hyperparameters"])
+    options = _options(golden.own(name))
     grid = options["grid"]
     for u, expected in zip(np.linspace(0, 0.999, len(golden[name])), golden[name].tolist()):
         draws = Replay([u, u])
@@ -145,8 +141,9 @@ def _statistics(golden: Golden, name: str) -> None:
     distance of sqrt(-log(1e-9 / 2) / runs), happen by chance once in 1e8 tests.
     """
     arrays = golden.starting(f"stat.{name}.")
-    options = _options(golden.about[f"size.{name}"]["hyperparameters"])
-    batch = int(re.search(r"batch of (\d+)", golden.about[f"stat.{name}.enc_keep"]["meaning"])[1])
+    given = golden.own(f"size.{name}", f"stat.{name}.")
+    options = _options(given)
+    batch = int(given.get("B") or golden.setting(f"stat.{name}.", "batch", r"batch of (\d+)"))
     runs = len(arrays["enc_keep"])
     draws = np.random.default_rng(0)
     drawn = [masks.multiblock(draws, batch, **options) for _ in range(runs)]
@@ -174,14 +171,13 @@ def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(below[0] - below[1]).max())
 
 
-def _schedules(golden: Golden) -> None:
-    given = golden.about["sched.lr"]["hyperparameters"]
+def _schedules(golden: Golden, method: IJEPA) -> None:
+    given, decay = golden.given("sched.lr"), golden.given("sched.wd")
     steps = given["T_max"]
-    decay = golden.about["sched.wd"]["hyperparameters"]
     recipe = replace(
         IJEPA.recipe,
         lr=given["ref_lr"],
-        warmup=given["warmup"] / steps,
+        warmup=warm(given) / steps,
         warmup_from=given["start_lr"] / given["ref_lr"],
         end=given["final_lr"] / given["ref_lr"],
         weight_decay=(decay["ref_wd"], decay["final_wd"]),
@@ -191,7 +187,6 @@ def _schedules(golden: Golden) -> None:
     decays = [plan.weight_decay(step) for step in range(len(golden["sched.wd"]))]
     close(torch.tensor(rates, dtype=torch.float64), golden["sched.lr"])
     close(torch.tensor(decays, dtype=torch.float64), golden["sched.wd"])
-    momenta = golden["sched.ema"]
-    ends = float(momenta[0]), float(momenta[-1])  # the index does not name them
-    ours = [linear(*ends, i / (len(momenta) - 1)) for i in range(len(momenta))]
-    close(torch.tensor(ours, dtype=torch.float64), momenta)
+    expected = golden["sched.ema"]
+    method.momentum = float(expected[0]), float(expected[-1])  # the index does not name them
+    close(momenta(method, torch.linspace(0, 1, len(expected)).tolist()), expected)

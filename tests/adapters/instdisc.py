@@ -1,6 +1,5 @@
 """Instance discrimination: steps with noise-contrastive estimation, full softmax, weighted kNN."""
 
-import re
 from unittest import mock
 
 import torch
@@ -64,11 +63,10 @@ def _check_softmax(golden: Golden) -> None:
 
 
 def _check_neighbours(golden: Golden) -> None:
-    k = re.search(r"k=(\d+)", golden.about["knn_scores"]["meaning"])
-    assert k is not None
+    k = int(golden.setting("knn_scores", "k", r"k=(\d+)"))
     train, query = golden["knn_train"], golden["knn_query"]
     labels, temperature = golden["knn_train_label"], golden.hyper["T"]
-    tally = torch.cat(list(tallies(train, labels, query, int(k[1]), temperature)))
+    tally = torch.cat(list(tallies(train, labels, query, k, temperature)))
     unit = torch.nn.functional.normalize
     nearest = (unit(query, dim=1) @ unit(train, dim=1).mT).amax(1, keepdim=True)
     close(tally * (nearest / golden.hyper["T"]).exp(), golden["knn_scores"])

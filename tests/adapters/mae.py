@@ -4,7 +4,6 @@ import math
 import re
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from selftaught.engine.optim import Plan
 from selftaught.masks import keep_lowest
 from selftaught.method import Batch
 from selftaught.methods.masked.mae import MAE
-from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
+from selftaught.objectives.masked import patchify, unpatchify
 from tests.adapters import Golden, close
 from tests.vits import vit
 
@@ -77,10 +76,8 @@ def _end_to_end(golden: Golden, kind: str, normalize: bool) -> None:
 
 
 def _loss_alone(golden: Golden, kind: str, normalize: bool) -> None:
-    target = patchify(golden["imgs"], golden.hyper["patch"])
     prediction = golden.leaf("lossonly.pred")
-    error = (prediction - (standardize(target) if normalize else target)).square().mean(2)
-    loss = hidden_mean(error, golden["lossonly.mask"])
+    loss = build(golden, normalize).compare(prediction, golden["imgs"], golden["lossonly.mask"])
     close(loss, golden[f"lossonly.loss.{kind}"])
     loss.backward()
     close(prediction.grad, golden[f"lossonly.grad_pred.{kind}"])
@@ -109,7 +106,7 @@ def _side(table: Tensor) -> tuple[int, int]:
 
 
 def _schedule(golden: Golden) -> None:
-    given: dict[str, Any] = golden.about["lr.values"]["hyperparameters"]
+    given = golden.given("lr.")
     epochs, values = golden["lr.epochs"], golden["lr.values"]
     parts = [Fraction(float(e)).limit_denominator(10_000) for e in epochs]
     per_epoch = math.lcm(*(p.denominator for p in parts))

@@ -98,7 +98,8 @@ def _logits(method: MoCoV1 | MoCoV2, x1: Tensor, x2: Tensor) -> Tensor:
 
 def _check_schedules(golden: Golden, recipe: Recipe) -> None:
     """The rate of each epoch, in v2's cosine and in v1's steps at named epochs."""
-    drops = re.findall(r"\d+", golden.about["lr_step_schedule"]["meaning"].split(" at ")[1])
+    told = re.search(r" at ([\d,]+)", golden.said("lr_step_schedule"))
+    drops = golden.own("lr_step_schedule").get("schedule") or (told[1] if told else "").split(",")
     for name, change in {
         "lr_cos_schedule": {"schedule": "cosine", "milestones": ()},
         "lr_step_schedule": {

@@ -1,6 +1,5 @@
 """MSN: terms, targets and gradients, with and without Sinkhorn; rate, decay and momentum."""
 
-import re
 from dataclasses import replace
 
 import torch
@@ -8,8 +7,7 @@ from torch import nn
 
 from selftaught.engine.optim import Plan
 from selftaught.methods.distillation.msn import MSN, spread
-from selftaught.schedule import linear
-from tests.adapters import Golden, close
+from tests.adapters import NUMBER, Golden, close, momenta
 
 
 def model(golden: Golden, **options) -> MSN:
@@ -53,27 +51,33 @@ def check(golden: Golden) -> None:
 
 
 def check_schedules(golden: Golden) -> None:
-    told = golden.about["lr_schedule"]["meaning"]
-    warmup, _, stretch, steps, start, top, end = (
-        float(n)
-        for n in re.search(  # type: ignore[union-attr]
-            r"warmup (\d+) of T_max (\d+) \(=([\d.]+)x(\d+)\), start (\S+), ref (\S+), final (\S+)",
-            told,
-        ).groups()
+    steps = len(golden["lr_schedule"])
+    warmup, longest, start, top, end = (
+        golden.setting("lr_schedule", key, f"{word} {NUMBER}")
+        for key, word in (
+            ("warmup_steps", "warmup"),
+            ("T_max", "T_max"),
+            ("start_lr", "start"),
+            ("ref_lr", "ref"),
+            ("final_lr", "final"),
+        )
     )
-    decay = tuple(map(float, re.findall(r"\d*\.\d+", golden.about["wd_schedule"]["meaning"])))
+    decay = tuple(
+        golden.setting("wd_schedule", key, words)
+        for key, words in (("ref_wd", f"{NUMBER} ->"), ("final_wd", f"-> {NUMBER}"))
+    )
     recipe = replace(
         MSN.recipe,
         lr=top,
         warmup=warmup / steps,
         warmup_from=start / top,
         end=end / top,
-        stretch=stretch,
+        stretch=longest / steps,
         weight_decay=decay,
     )
-    plan = Plan(recipe, recipe.batch, int(steps), 1)
-    close([plan.lr(i) for i in range(int(steps))], golden["lr_schedule"])
-    close([plan.weight_decay(i) for i in range(int(steps))], golden["wd_schedule"])
-    momenta = golden["momentum_schedule"]
-    ours = [linear(float(momenta[0]), 1.0, i / (stretch * steps)) for i in range(len(momenta))]
-    close(ours, momenta)
+    plan = Plan(recipe, recipe.batch, steps, 1)
+    close([plan.lr(i) for i in range(steps)], golden["lr_schedule"])
+    close([plan.weight_decay(i) for i in range(steps)], golden["wd_schedule"])
+    expected = golden["momentum_schedule"]
+    method = model(golden, momentum=(float(expected[0]), 1.0))
+    close(momenta(method, [i / steps for i in range(len(expected))]), expected)

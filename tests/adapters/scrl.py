@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from selftaught.augment import Params
-from selftaught.methods.dense.scrl import Boxes, consistency, pooled
-from selftaught.schedule import cosine
-from tests.adapters import Golden, close
+from selftaught.methods.dense.scrl import SCRL, Boxes, consistency, pooled
+from tests.adapters import Golden, close, momenta
+from tests.adapters.densecl import Maps
 from tests.replay import Replay
 
 SIZE, LEAST, JITTER = 224, 32, 0.1
@@ -40,9 +40,10 @@ def check(golden: Golden) -> None:
     close(loss, golden["loss"])
     close(torch.autograd.grad(loss, online)[0], golden["grad_p_online"])
 
-    momentum = golden["momentum"]
-    last = len(momentum) - 1
-    close([cosine(float(momentum[0]), 1.0, i / last) for i in range(last + 1)], momentum)
+    expected = golden["momentum"]
+    last = len(expected) - 1
+    method = SCRL(Maps(2), momentum=float(expected[0]), hidden=2, dim=2).double()  # type: ignore[arg-type]
+    close(momenta(method, [i / last for i in range(last + 1)]), expected)
 
 
 def crop(row: list[int]) -> Params:

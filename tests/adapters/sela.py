@@ -21,10 +21,9 @@ def check(golden: Golden) -> None:
     assert torch.equal(labels, golden["labels"])
     assert torch.equal(labels.bincount(minlength=log_p.shape[1]), golden["counts"])
 
-    told = golden.about["opt_times"]
-    epochs, count = re.search(r"E=(\d+), nopts=(\d+)", told["meaning"]).groups()  # type: ignore
-    total = (int(epochs) + 1.01) * len(log_p)
-    close(relabel_times(int(count), total).flip(0), golden["opt_times"])
+    epochs = int(golden.setting("opt_times", "epochs", r"E=(\d+)"))
+    count, total = len(golden["opt_times"]), (epochs + 1.01) * len(log_p)
+    close(relabel_times(count, total).flip(0), golden["opt_times"])
 
     logits = golden.leaf("ce_logits")
     given = golden["labels"][: len(logits)]

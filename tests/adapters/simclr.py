@@ -13,7 +13,7 @@ from selftaught.engine.optim import Plan
 from selftaught.method import Recipe
 from selftaught.objectives.contrastive import nt_xent, pair_cross_entropy
 from selftaught.parts import simclr_head
-from tests.adapters import Golden, close
+from tests.adapters import NUMBER, Golden, close
 from tests.adapters.barlow_twins import check_lars
 
 
@@ -91,15 +91,21 @@ def _biased(running: Tensor, count: int, kept: float) -> Tensor:
 
 
 def _check_rates(golden: Golden) -> None:
-    said = golden.about["lr_steps"]["meaning"]
-    images, batch, epochs, warm = (int(n) for n in re.findall(r"\d+", said))
+    images, batch, epochs, warm = (
+        int(golden.setting("lr_steps", key, words))
+        for key, words in (
+            ("images", r"(\d+) images"),
+            ("batch", r"batch (\d+)"),
+            ("epochs", r"(\d+) epochs"),
+            ("warmup_epochs", r"(\d+) warmup"),
+        )
+    )
     total, warmup = images * epochs // batch + 1, round(warm * images // batch)
     for name, scaling in (("lr_linear", "linear"), ("lr_sqrt", "sqrt")):
-        base = re.search(r"([\d.]+)\*", golden.about[name]["meaning"])
-        assert base
+        base = golden.setting(name, "base_lr", rf"{NUMBER}\*")
         recipe = Recipe(
             "lars_tf",
-            float(base[1]),
+            base,
             batch=256 if scaling == "linear" else 1,
             scaling=scaling,  # type: ignore[arg-type]
             warmup=warmup / total,

@@ -1,13 +1,14 @@
 """SimMIM: masks from recorded orders, the paper's ViT end to end with gradients, the loss alone."""
 
 import math
+import re
+from unittest import mock
 
 import torch
 
 from selftaught import masks
 from selftaught.method import Batch
 from selftaught.methods.masked.simmim import SimMIM
-from selftaught.objectives.masked import hidden_mean
 from tests.adapters import Golden, close
 from tests.replay import Replay
 from tests.vits import beit
@@ -53,8 +54,8 @@ def check(golden: Golden) -> None:
     close(table.relative_position_bias_table.grad, golden["grad.rel_pos_table"])
 
     painted = golden.leaf("lossonly.recon")
-    error = (painted - golden["imgs"]).abs().mean(1)
-    loss = hidden_mean(error, masks.enlarge(hidden, error.shape[1:]), eps=1e-5)
+    with mock.patch.object(method, "reconstruct", return_value=painted):
+        loss = method.loss(Batch([golden["imgs"], hidden], torch.arange(len(painted))))
     close(loss, golden["lossonly.loss"])
     loss.backward()
     close(painted.grad, golden["lossonly.grad_recon"])
@@ -63,21 +64,22 @@ def check(golden: Golden) -> None:
 def _masks(golden: Golden) -> None:
     orders, expected = golden["mask.permutations"], golden["mask.masks"]
     side = math.isqrt(orders.shape[1])
-    drawn = [
-        masks.hidden_units(Replay(orders=[order]), (side, side), golden.hyper["ratio"])
-        for order in orders
-    ]
+    ratio = golden.given("mask.masks")["ratio"]
+    drawn = [masks.hidden_units(Replay(orders=[o]), (side, side), ratio) for o in orders]
     hidden = torch.stack([torch.from_numpy(d) for d in drawn])
     assert torch.equal(masks.enlarge(hidden, expected.shape[1:]), expected.bool())
-    given = golden.about["mask.counts_table"]["meaning"]
-    for case, count in zip(_cases(given), golden["mask.counts_table"].tolist()):
-        size, unit, _, ratio = case
+    counts = golden["mask.counts_table"].tolist()
+    for (size, unit, _, ratio), count in zip(_cases(golden), counts, strict=True):
         cells = int(size // unit) ** 2
         drawn = masks.hidden_units(Replay(orders=[range(cells)]), (1, cells), ratio)
         assert drawn.sum() == count
 
 
-def _cases(meaning: str) -> list[tuple[float, ...]]:
-    """The cases that the index lists in words: "... = (192,32,4,.6),(224,32,16,.6)"."""
-    inside = meaning.split("=")[1].strip().strip("()").split("),(")
-    return [tuple(float(v) for v in case.split(",")) for case in inside]
+def _cases(golden: Golden) -> list[list[float]]:
+    """Image, unit and patch in pixels, and ratio: as settings, or as the index lists them in words,
+    "... = (192,32,4,.6),(224,32,16,.6)"."""
+    if "cases" in (given := golden.own("mask.counts_table")):
+        return given["cases"]
+    number = r"\s*(\d*\.?\d+)\s*"
+    cases = re.findall(rf"[(\[]{','.join([number] * 4)}[)\]]", golden.said("mask.counts_table"))
+    return [[float(v) for v in case] for case in cases]

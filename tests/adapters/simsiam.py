@@ -1,6 +1,5 @@
 """SimSiam: steps of training with the predictor's constant rate, and its distance."""
 
-import re
 from dataclasses import replace
 
 import torch
@@ -30,9 +29,8 @@ def check(golden: Golden) -> None:
         weight_decay=hyper["weight_decay"],
         constant=("predictor",) if hyper["fix_pred_lr"] else (),
     )
-    epochs = re.search(r"E=(\d+)", golden.about["lr0"]["meaning"])
-    assert epochs
-    plan = Plan(recipe, recipe.batch, int(epochs[1]), 1)
+    epochs = int(golden.setting("lr0", "epochs", r"E=(\d+)"))
+    plan = Plan(recipe, recipe.batch, epochs, 1)
     optimizer = build(method, recipe)
     steps = len(golden.starting("x1_"))
     for i in range(steps):

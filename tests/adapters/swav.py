@@ -1,6 +1,5 @@
 """SwAV: prototypes, assignments, loss and gradient, with and without the queue; learning rate."""
 
-import re
 from dataclasses import replace
 
 import torch
@@ -8,7 +7,7 @@ from torch import nn
 
 from selftaught.engine.optim import Plan
 from selftaught.methods.clustering.swav import SwAV
-from tests.adapters import Golden, close
+from tests.adapters import NUMBER, Golden, close
 
 
 def model(golden: Golden, queue: int = 0) -> SwAV:
@@ -60,9 +59,17 @@ def check(golden: Golden) -> None:
     method.earlier[:, -1] = 0
     close(method.swap(per_view), golden["loss_queue_empty"])
 
-    every, per_epoch, epochs, warmup, low, high, end = map(
-        float,
-        re.findall(r"\d*\.?\d+", golden.about["lr_schedule"]["meaning"]),
+    every, per_epoch, epochs, warmup, low, high, end = (
+        golden.setting("lr_schedule", key, words)
+        for key, words in (
+            ("every", r"every (\d+)"),
+            ("steps_per_epoch", r"(\d+) steps/epoch"),
+            ("epochs", r", (\d+) epochs"),
+            ("warmup_epochs", r"warmup (\d+)"),
+            ("start_warmup", f"from {NUMBER}"),
+            ("base_lr", rf"from \S+ to {NUMBER}"),
+            ("final_lr", f"cosine to {NUMBER}"),
+        )
     )
     recipe = replace(
         SwAV.recipe, lr=high, warmup=warmup / epochs, warmup_from=low / high, end=end / high

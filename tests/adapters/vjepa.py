@@ -1,7 +1,5 @@
 """V-JEPA: masks and tubes replayed draw by draw, positions, the whole loss with gradients."""
 
-import re
-
 import torch
 
 from selftaught.backbones import sincos, sincos_clip
@@ -19,7 +17,7 @@ def check(golden: Golden) -> None:
 
 
 def _tubes(golden: Golden) -> None:
-    given, kept = golden.about["tube.pred"]["hyperparameters"], golden["tube.shuffled"]
+    given, kept = golden.own("tube."), golden["tube.shuffled"]
     orders = kept.argsort(dim=1, descending=True, stable=True)
     grid = (given["T"], 1, given["S"])
     drawn = tubes(Replay(orders=orders.numpy()), len(kept), grid, given["ratio"])
@@ -29,11 +27,14 @@ def _tubes(golden: Golden) -> None:
 
 def _positions(golden: Golden) -> None:
     for name, expected in golden.starting("sincos").items():
-        told = golden.about[f"sincos{name}"]["meaning"]
-        side = tuple(map(int, re.search(r"grid (\d+)x(\d+)", told).groups()))  # type: ignore[union-attr]
+        array = f"sincos{name}"
+        side = (
+            int(golden.setting(array, "rows", r"grid (\d+)x")),
+            int(golden.setting(array, "cols", r"grid \d+x(\d+)")),
+        )
         dim = expected.shape[1]
         if name == "2d":
             close(sincos(side, dim, first="rows"), expected)
             continue
-        long = int(re.search(r"depth (\d+)", told)[1])  # type: ignore[index]
+        long = expected.shape[0] // (side[0] * side[1])
         close(sincos_clip((long, *side), dim, uniform=name.endswith("True")), expected)

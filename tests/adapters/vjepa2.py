@@ -1,6 +1,5 @@
 """V-JEPA 2: masks replayed draw by draw, rotary positions, the whole loss, schedules."""
 
-import re
 from dataclasses import replace
 
 import torch
@@ -10,7 +9,7 @@ from selftaught.backbones import rotary
 from selftaught.backbones.predictor import rotary_blocks
 from selftaught.engine.optim import Plan
 from selftaught.method import Recipe
-from tests.adapters import Golden, close
+from tests.adapters import Golden, close, warm
 from tests.clips import check_masks, check_whole
 
 
@@ -29,9 +28,9 @@ def _rotation(golden: Golden) -> None:
 
 
 def _attention(golden: Golden) -> None:
-    told = golden.about["ropeattn.ids"]["meaning"]
-    rows, cols = map(int, re.search(r"T x (\d+) x (\d+)", told).groups())  # type: ignore[union-attr]
-    width = int(re.search(r"head_dim (\d+)", golden.about["ropeattn.y"]["meaning"])[1])  # type: ignore[index]
+    rows = int(golden.setting("ropeattn.ids", "rows", r"T x (\d+)"))
+    cols = int(golden.setting("ropeattn.ids", "cols", r"T x \d+ x (\d+)"))
+    width = int(golden.setting("ropeattn.y", "head_dim", r"head_dim (\d+)"))
     x, ids = golden["ropeattn.x"], golden["ropeattn.ids"]
     frames = int(ids.max()) // (rows * cols) + 1
     attention = rotary_blocks(x.shape[-1], 1, x.shape[-1] // width, 1.0)[0].attn.double()
@@ -41,7 +40,7 @@ def _attention(golden: Golden) -> None:
 
 
 def _schedules(golden: Golden) -> None:
-    given = golden.about["sched.linear"]["hyperparameters"]
+    given = golden.given("sched.linear")
     recipe = Recipe(
         "adamw",
         given["ref_lr"],
@@ -50,13 +49,13 @@ def _schedules(golden: Golden) -> None:
         first=1,
     )
     _rates(recipe, given["T_max"], golden["sched.linear"])
-    given = golden.about["sched.wsd"]["hyperparameters"]
+    given = golden.given("sched.wsd")
     steps = given["T_max"]
     recipe = replace(
         recipe,
         lr=given["ref_lr"],
         schedule="constant",
-        warmup=given["warmup"] / steps,
+        warmup=warm(given) / steps,
         warmup_from=given["start_lr"] / given["ref_lr"],
         cooldown=given["anneal"] / steps,
         end=given["final_lr"] / given["ref_lr"],

@@ -38,6 +38,17 @@ def hidden_mean(values: Tensor, hidden: Tensor, eps: float = 0.0) -> Tensor:
     return (values * weight).sum() / (weight.sum() + eps)
 
 
+def token_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """BERT's loss (Devlin et al., 2019): mean cross entropy over the tokens that are asked for.
+
+    Args:
+        logits: [M, V] over the vocabulary.
+        labels: [M] the tokens.
+        weights: [M] 1, or 0 for places that only fill the batch up.
+    """
+    return hidden_mean(F.cross_entropy(logits, labels, reduction="none"), weights, eps=1e-5)
+
+
 def hidden_weight(hidden: Tensor) -> Tensor:
     """[M] for each hidden position of bool [B, N], row by row: 1 / number of them in its image."""
     each = 1 / hidden.sum(1, keepdim=True).clamp(min=1).double()

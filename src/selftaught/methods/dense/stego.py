@@ -175,7 +175,7 @@ class STEGO(Method):
         """[B, C, S, S] -> [B, clusters, S, S] log-probabilities; the mean of image and mirror."""
         codes = (self.encode(self.features(x)) + self.encode(self.features(x.flip(3))).flip(3)) / 2
         codes = F.interpolate(codes, x.shape[2:], mode="bilinear", align_corners=False)
-        return (2 * similarity(codes, self.centres)).log_softmax(1)
+        return log_shares(codes, self.centres)
 
     def membership(self, images: Tensor) -> Tensor:
         return self.segment(images).exp().mean((2, 3))
@@ -303,6 +303,11 @@ def correspondences(
 
 
 @full_precision
+def log_shares(codes: Tensor, centres: Tensor, sharpness: float = 2.0) -> Tensor:
+    """[B, K, h, w] log-probabilities that codes are of each cluster, by their similarity."""
+    return (sharpness * similarity(codes, centres)).log_softmax(1)
+
+
 def similarity(codes: Tensor, centres: Tensor) -> Tensor:
     """[B, D, H, W] codes, [K, D] centres -> [B, K, H, W] cosines."""
     return torch.einsum("bdhw,kd->bkhw", normalize(codes, dim=1), normalize(centres, dim=1))

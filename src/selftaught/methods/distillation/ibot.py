@@ -45,11 +45,14 @@ class IBOT(Method):
         mask_ratio: ratios of hidden patches in a global view, one of which is taken by chance.
         mask_spread: how far each of them may be off.
         mask_shape: what is hidden: rectangles, or single patches.
+        mask_start: fraction of training in which no patch is hidden yet and `patch_temp` stays at
+            its start; 0 in the paper's ViTs, 1/6 in its Swins (epoch 50 of 300).
         momentum: of the teacher, at the start and the end of training, along a cosine.
         student_temp: of the student's softmax, above 0.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         patch_temp: the same for patches.
-        temp_warmup: fraction of training after which both have reached their end.
+        temp_warmup: fraction of training in which each of them goes to its end, that of patches
+            from `mask_start` on.
         center_momentum: of the running means of the teacher's outputs, of class tokens and patches.
         freeze: fraction of training in which the prototypes stay as they are.
         local_crops: number of small views beside the two global ones.
@@ -92,6 +95,7 @@ class IBOT(Method):
         mask_ratio: tuple[float, ...] = (0.0, 0.3),
         mask_spread: tuple[float, ...] = (0.0, 0.2),
         mask_shape: Literal["block", "patch"] = "block",
+        mask_start: float = 0.0,
         momentum: tuple[float, float] = (0.996, 1.0),
         student_temp: float = 0.1,
         teacher_temp: tuple[float, float] = (0.04, 0.07),
@@ -112,6 +116,7 @@ class IBOT(Method):
         self.hidden, self.bottleneck, self.norm_last_layer = hidden, bottleneck, norm_last_layer
         self.class_weight, self.patch_weight = class_weight, patch_weight
         self.mask_ratio, self.mask_spread, self.mask_shape = mask_ratio, mask_spread, mask_shape
+        self.mask_start = mask_start
         self.momentum, self.student_temp = momentum, student_temp
         self.teacher_temp, self.patch_temp = teacher_temp, patch_temp
         self.temp_warmup, self.center_momentum, self.freeze = temp_warmup, center_momentum, freeze
@@ -123,6 +128,11 @@ class IBOT(Method):
             raise UserError(
                 f"mask_ratio={mask_ratio} with mask_spread={mask_spread} is no list of ratios: "
                 "each ratio needs its spread, and ratio - spread and ratio + spread in [0, 1]"
+            )
+        if not 0 <= mask_start <= 1:
+            raise UserError(
+                f"mask_start={mask_start} is no fraction of training: use one in [0, 1], such as "
+                "0 to hide patches from the first step on"
             )
         width = patch_prototypes or prototypes
         if width != prototypes and (shared_head or shared_teacher_head):
@@ -175,6 +185,8 @@ class IBOT(Method):
         of the global ones to hide, [B, 2, N]."""
         views, hidden = batch.views
         hidden = hidden.transpose(0, 1)
+        if not self._masking:  # drawn all the same: draws do not depend on the step
+            hidden = torch.zeros_like(hidden)
         both = torch.cat(views[:2])
         with torch.no_grad():
             seen = self.teacher.features(both)
@@ -211,7 +223,7 @@ class IBOT(Method):
             teacher_patches: [2, B, N, patch_prototypes], of all patches.
             hidden: bool [2, B, N], True M times.
         """
-        goals = (teacher_patches[hidden] - self.patch_center) / self._now(self.patch_temp)
+        goals = (teacher_patches[hidden] - self.patch_center) / self.patch_temperature
         patches = soft_cross_entropy(goals.softmax(-1), student_patches / self.student_temp)
         views = cross_prediction(self.distribution(teacher), student / self.student_temp)
         for center, outputs in ((self.center, teacher), (self.patch_center, teacher_patches)):
@@ -224,14 +236,27 @@ class IBOT(Method):
 
     def distribution(self, logits: Tensor) -> Tensor:
         """The teacher's of class tokens, centred and sharpened."""
-        return ((logits - self.center) / self._now(self.teacher_temp)).softmax(-1)
+        return ((logits - self.center) / self.temperature).softmax(-1)
 
     def membership(self, images: Tensor) -> Tensor:
         return self.teacher_head(self.teacher(images)) - self.center
 
-    def _now(self, temperature: tuple[float, float]) -> float:
-        """Of a teacher's softmax that is warmed up."""
-        return ramp(*temperature, self.temp_warmup, self.progress)
+    @property
+    def temperature(self) -> float:
+        """Of the teacher's softmax, now."""
+        return ramp(*self.teacher_temp, self.temp_warmup, self.progress)
+
+    @property
+    def patch_temperature(self) -> float:
+        """The same for patches."""
+        if not self._masking:
+            return self.patch_temp[0]
+        return ramp(*self.patch_temp, self.temp_warmup, self.progress - self.mask_start)
+
+    @property
+    def _masking(self) -> bool:
+        """Whether patches are hidden yet."""
+        return self.progress >= self.mask_start
 
     def before_step(self) -> None:
         if self.progress < self.freeze:

@@ -88,12 +88,15 @@ class MAE(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: images [B, C, H, W] and noise [B, N], which says what is hidden."""
         images, noise = batch.views
+        keep, hidden = keep_lowest(noise, self.ratio)
+        return self.compare(self.decode(*self.backbone.tokens(images, keep), keep), images, hidden)
+
+    def compare(self, painted: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        """Squared error of patches [B, N, p * p * C], mean over those that are hidden, [B, N]."""
         target = patchify(images, self.patch)
         if self.normalize:
             target = standardize(target)
-        keep, hidden = keep_lowest(noise, self.ratio)
-        error = (self.decode(*self.backbone.tokens(images, keep), keep) - target).square().mean(2)
-        return hidden_mean(error, hidden)
+        return hidden_mean((painted - target).square().mean(2), hidden)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], keep: Tensor) -> Tensor:
         """Pixels [B, N, p * p * C] from tokens [B, P + K, D]; keep: [B, K] places of the last K."""

@@ -101,12 +101,15 @@ class Colorization(Method):
         """
         found = self.predict(batch.views)
         truth = F.interpolate(self.colours(batch.views), found.shape[2:], mode="nearest")
-        ab = lab(truth)[:, 1:]
-        if self.form == "regression":
-            return {"squared": squared(found, ab)}
         if self.form == "hybrid":
             hue, chroma = hue_and_chroma(found, truth)
             return {"hue": HUE * hue, "chroma": chroma}
+        return self.compare(found, lab(truth)[:, 1:])
+
+    def compare(self, found: Tensor, ab: Tensor) -> dict[str, Tensor]:
+        """The terms of outputs [B, outputs, H, W] against (a, b) [B, 2, H, W], but for hybrids."""
+        if self.form == "regression":
+            return {"squared": squared(found, ab)}
         which, weights = encode(ab, self.centres, self.neighbours, self.sigma)
         error = cross_entropy(found, which, weights)
         if self.form == "plain":
