@@ -1,6 +1,7 @@
 """A method of one's own: predict the other view's features through a bottleneck.
 
 python examples/own_method.py PHOTOS [EPOCHS]
+selftaught pretrain examples/own_method.py:Echo PHOTOS
 """
 
 import sys
@@ -9,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from selftaught import augment, backbone, pretrain
+from selftaught import augment, pretrain
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import ema, frozen_copy, mlp
@@ -50,6 +51,6 @@ class Echo(Method):
 
 
 if __name__ == "__main__":
-    method = Echo(backbone("resnet18", size=32))
     epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    pretrain(method, sys.argv[1], "runs/own", epochs=epochs, batch=64, overwrite=True)
+    options = {"backbone": "resnet18", "size": 32, "epochs": epochs, "batch": 64}
+    pretrain(Echo, sys.argv[1], "runs/own", **options, overwrite=True)

@@ -5,15 +5,19 @@ python examples/pretrain.py PHOTOS [EPOCHS]
 
 import sys
 
-from selftaught import backbone, pretrain
+from selftaught import pretrain
 from selftaught.methods import SimCLR
 
 if __name__ == "__main__":  # the processes that make views import this file
-    method = SimCLR(backbone("resnet18", size=32), temperature=0.2, strength=0.5, blur=0.0)
-    pretrain(
-        method,
+    run = pretrain(
+        SimCLR,
         sys.argv[1],
-        out="runs/example",
+        "runs/example",
+        backbone="resnet18",
+        size=32,
+        temperature=0.2,
+        strength=0.5,
+        blur=0.0,
         epochs=int(sys.argv[2]) if len(sys.argv) > 2 else 100,
         batch=64,
         optimizer="adamw",
@@ -21,4 +25,4 @@ if __name__ == "__main__":  # the processes that make views import this file
         seed=0,
         overwrite=True,
     )
-    print("open runs/example/report.html")
+    print(f"{run.verdict}; open {run.report}")

@@ -101,10 +101,11 @@ def test_ibot_warms_the_temperature_of_patches_up_once_they_are_hidden(start, ex
 
 
 def test_ibot_keeps_the_first_temperature_of_patches_where_there_is_no_warmup():
-    method = IBOT(Image("test_vit", 32), **SMALL, mask_start=0.5, temp_warmup=0.0)
-    assert [method.temperature, method.patch_temperature] == [0.07, 0.04]
+    options = {"mask_start": 0.5, "temp_warmup": 0.0, "patch_temp": (0.05, 0.06)}
+    method = IBOT(Image("test_vit", 32), **SMALL, **options)
+    assert [method.temperature, method.patch_temperature] == [0.07, 0.05]
     method.progress = 0.5
-    assert method.patch_temperature == 0.07
+    assert [method.temperature, method.patch_temperature] == [0.07, 0.06]
 
 
 @pytest.mark.parametrize(

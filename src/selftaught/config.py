@@ -220,6 +220,8 @@ def dump(content: dict[str, Any]) -> str:
     except UserError:  # a method whose source is not at hand: nothing is said of its parameters
         every = signatures(None)
     lines = ["# To repeat this run: selftaught pretrain --config THIS_FILE"]
+    if content.get("initial"):
+        lines = ["# This run began with weights that no file holds: see `initial`."]
     lines += [f"{key}: {_inline(content[key])}" for key in WORDS if content.get(key) is not None]
     for section, meaning in SECTIONS.items():
         given = content.get(section)

@@ -51,8 +51,10 @@ class Parameter:
             return _convert(value, self.type)
         except (ValueError, OverflowError) as error:
             hint = ""
-            if get_origin(self.type) is Literal and isinstance(value, str):
-                near = difflib.get_close_matches(value, [str(v) for v in get_args(self.type)], 1)
+            kinds = (self.type, *get_args(self.type))
+            words = [str(v) for k in kinds if get_origin(k) is Literal for v in get_args(k)]
+            if words and isinstance(value, str):
+                near = difflib.get_close_matches(value, words, 1)
                 hint = "".join(f": did you mean {n}?" for n in near)
             raise UserError(
                 f"{self.name} must be {describe(self.type)}, got {value!r}{hint}"

@@ -18,7 +18,7 @@ def check(golden: Golden) -> None:
     hyper = golden.hyper
     centres = bins().double()
     assert torch.equal(centres, golden["pts_in_hull"].double())
-    close(prior(), golden["prior_probs"], rtol=1e-5)
+    close(prior(), golden["prior_probs"], rtol=1e-5)  # the package holds millionths
     factors = rebalancing(golden["prior_probs"], hyper["gamma"], hyper["alpha"])
     close(factors, golden["prior_factor"])
 

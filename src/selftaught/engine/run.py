@@ -281,7 +281,7 @@ class Run:
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
         rows = {
             "method": method_name(plan.method),
-            "data": f"{len(plan.samples):,} images",
+            "data": f"{len(plan.samples):,} images of {plan.content['data']}",
             "backbone": f"{plan.image.name} at {size} px; {trained / 1e6:.1f} million weights "
             "with what the method adds",
             "steps": f"{plan.steps:,} of {plan.batch} images{parts}: {plan.settings.epochs} "
@@ -427,7 +427,9 @@ class Run:
     # in a notebook ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return f"<Run {self.folder}: {method_name(self.method)}, {self.verdict or 'not finished'}>"
+        name, verdict = method_name(self.method), self.verdict or "not finished"
+        first = [str(margin) for margin in self.scores.margins[:1]] if self.scores else []
+        return f"<Run {self.folder}: {'; '.join([f'{name}, {verdict}', *first])}>"
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(repr(self))}</p>"]
