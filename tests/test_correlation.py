@@ -1,5 +1,7 @@
 """What is particular to W-MSE, DCCA, DCCAE and ACE, beyond the contract and the golden values."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -57,12 +59,15 @@ def test_w_mse_whitens_each_group_of_each_view(count):
     assert method.compare(torch.stack([same] * count)) == pytest.approx(0, abs=1e-5)
 
 
-def test_time_is_estimated_on_as_many_images_as_whitening_needs(photos, tmp_path):
+def test_time_is_estimated_on_as_many_images_as_whitening_needs(photos, tmp_path, caplog):
     """Eight images, which do for other methods, cannot be whitened in eight dimensions."""
     method = WMSE(tiny(), hidden=16, dim=8, group=None)
     data = photos * 2
+    caplog.set_level("INFO", "selftaught")
     pretrain(method, data, tmp_path / "run", epochs=1, batch=16, workers=0, evaluate=False)
-    assert (tmp_path / "run" / "encoder.safetensors").exists()
+    assert re.search(r"about \S+ GiB of memory and .+ of time", caplog.text)
+    (row,) = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]
+    assert 0 < float(row.split(",")[3]) < 4
 
 
 def test_whitening_says_what_it_needs():

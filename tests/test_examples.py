@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from selftaught import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -53,4 +56,9 @@ def test_pretrain_then_embed(run, tmp_path):
 
 def test_own_method(run, tmp_path):
     run("own_method.py", "photos", "1")
-    assert (tmp_path / "runs" / "own" / "encoder.json").is_file()
+    rows = (tmp_path / "runs" / "own" / "metrics.csv").read_text().splitlines()[1:]
+    loss = [float(row.split(",")[3]) for row in rows]
+    assert loss
+    assert all(0 < value < 2 for value in loss), "1 - cos"
+    encoder = load(tmp_path / "runs" / "own")
+    assert encoder(torch.zeros(2, 3, encoder.size, encoder.size)).shape == (2, encoder.dim)

@@ -99,7 +99,7 @@ class LARS(_ByGroup):
       m = momentum m + g; w -= lr m
     - `lars_tf` (SimCLR): the same g; m = momentum m + lr g; w -= m. Differs when lr changes.
     - `lars_late` (SimCLR without its "classic momentum"): g += decay w; m = momentum m + g;
-      w -= lr eta |w| / |m| m
+      w -= lr eta |w| / |m| m. No recipe has it: it is for loops of one's own.
     - `larc` (SwAV, by apex without clipping): g = (g + decay w) eta |w| / (|g| + decay |w|);
       m and w as in `lars`; neither decayed nor adapted where |w| or |g| is 0.
 

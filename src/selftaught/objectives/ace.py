@@ -1,7 +1,9 @@
 """Alternating conditional expectations (Breiman and Friedman, 1985), the classical algorithm.
 
 Transforms theta(y) and phi_1(x_1), ..., phi_p(x_p) whose correlation is largest. Conditional
-expectations of numbers are Friedman's supersmoother (1984); those of categories are exact.
+expectations of numbers are Friedman's supersmoother (1984); those of categories are exact. This is
+for tables of numbers, from Python; what `pretrain ace` trains on images is the loss of
+`methods/correlation/ace.py`, which replaces the smoothers by networks.
 """
 
 from typing import NamedTuple

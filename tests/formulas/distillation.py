@@ -1,0 +1,157 @@
+"""Losses by which a student follows a slow copy, or another network."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from selftaught.masks import generator
+from selftaught.masks.blocks import spread_ratios
+from selftaught.method import Batch
+from tests.formulas import balanced, cosine, find_all, numbers, softmax, swapped, told, unit
+
+
+def loss_byol(method: Any, batch: Batch) -> float:
+    p = [numbers(method.predictor(method.online(x))) for x in batch.views]
+    z = [numbers(method.target(x)) for x in batch.views]
+    far = [((unit(a) - unit(b)) ** 2).sum(1) for a, b in ((p[0], z[1]), (p[1], z[0]))]
+    return float(np.mean(far[0]) + np.mean(far[1]))
+
+
+def loss_simsiam(method: Any, batch: Batch) -> float:
+    z = [method.projector(method.backbone(x)) for x in batch.views]
+    p, z = ([numbers(x) for x in y] for y in ([method.predictor(x) for x in z], z))
+    each = [cosine(p[i][b], z[1 - i][b]) for i in range(2) for b in range(len(p[0]))]
+    return -float(np.mean(each))
+
+
+def now(ends: tuple[float, float], share: float, progress: float) -> float:
+    """A temperature that rises in a straight line."""
+    return ends[0] + (ends[1] - ends[0]) * min(1.0, progress / share)
+
+
+def seen_by_student(method: Any, views: Any, replace: Any = None) -> Any:
+    """What the student's backbone gives: [V, B, D] of all views, [2 * B, N, D] of the global."""
+    own = method.backbone.features(torch.cat(list(views[:2])), replace=replace)
+    pooled = [own.pooled]
+    if len(views) > 2:
+        pooled.append(method.backbone.features(torch.cat(list(views[2:]))).pooled)
+    return torch.cat(pooled).view(len(views), len(views[0]), -1), own.local
+
+
+def loss_dino(method: Any, batch: Batch) -> float:
+    views = batch.views
+    teacher = numbers(method.teacher_head(method.teacher(torch.cat(list(views[:2])))))
+    teacher = teacher.reshape(2, len(views[0]), -1) - numbers(method.center)
+    temperature = now(method.teacher_temp, method.temp_warmup, method.progress)
+    student = numbers(method.head(seen_by_student(method, views)[0]))
+    return swapped(softmax(teacher / temperature), student / method.student_temp)
+
+
+def image_by_image(hidden: np.ndarray, error: Any) -> float:
+    """error(image, patch) -> the mean over images, of which some hide nothing, of their means."""
+    each = [
+        np.mean([error(i, n) for n in np.flatnonzero(row)]) if row.any() else 0.0
+        for i, row in enumerate(hidden)
+    ]
+    return float(np.mean(each))
+
+
+def loss_ibot(method: Any, batch: Batch) -> dict[str, float]:
+    views, hidden = batch.views
+    hidden = hidden.transpose(0, 1).flatten(0, 1)
+    seen = method.teacher.features(torch.cat(list(views[:2])))
+    own = method.teacher_patch_last
+    of_patches = method.teacher_head(seen.local) if own is None else own(
+        method.teacher_head[:-1](seen.local)
+    )  # fmt: skip
+    class_temp, patch_temp = (
+        now(ends, method.temp_warmup, method.progress)
+        for ends in (method.teacher_temp, method.patch_temp)
+    )
+    teacher = numbers(method.teacher_head(seen.pooled)).reshape(2, len(views[0]), -1)
+    goals = softmax((teacher - numbers(method.center)) / class_temp)
+    patch_goals = softmax((numbers(of_patches) - numbers(method.patch_center)) / patch_temp)
+    pooled, local = seen_by_student(method, views, (hidden, method.mask_token))
+    student = numbers(method.head(pooled)) / method.student_temp
+    last = method.patch_last
+    tokens = method.head(local) if last is None else last(method.head[:-1](local))
+    patches = numbers(tokens) / method.student_temp
+    error = image_by_image(numbers(hidden), lambda i, n: told(patch_goals[i, n], patches[i, n]))
+    return {
+        "class": method.class_weight * swapped(goals, student),
+        "patch": method.patch_weight * error,
+    }
+
+
+def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
+    views = batch.views
+    both = torch.cat(list(views[:2]))
+    grid = (method.backbone.grid(both.shape[-1])[0],) * 2
+    hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
+    seen = method.teacher.features(both)
+    temperature = now(method.teacher_temp, method.temp_warmup, method.progress)
+
+    def goals(scores: np.ndarray, center: Any) -> np.ndarray:
+        if method.targets == "sinkhorn":
+            return balanced(scores, temperature, method.iterations)
+        return softmax((scores - numbers(center)) / temperature)
+
+    teacher = goals(numbers(method.teacher_head(seen.pooled)), method.center)
+    teacher = teacher.reshape(2, len(views[0]), -1)
+    patch_head = method.teacher_patch_head or method.teacher_head
+    known = numbers(hidden)
+    of_hidden = goals(numbers(patch_head(seen.local[hidden])), method.patch_center)
+    row = {place: k for k, place in enumerate(zip(*np.nonzero(known)))}
+    pooled, local = seen_by_student(method, views, (hidden, method.mask_token))
+    student = numbers(method.head(pooled)) / method.student_temp
+    patches = numbers((method.patch_head or method.head)(local)) / method.student_temp
+    pairs = {
+        (t, v): np.mean([told(teacher[t, b], student[v, b]) for b in range(len(views[0]))])
+        for t in range(2)
+        for v in range(len(views))
+        if v != t
+    }
+    # the mean over all pairs, by what kind of view the student saw
+    terms = {
+        "global": sum(x for (_, v), x in pairs.items() if v < 2) / len(pairs),
+        "local": sum(x for (_, v), x in pairs.items() if v >= 2) / len(pairs),
+    }
+    if len(views) == 2:
+        del terms["local"]
+    terms = {name: method.dino_weight * x for name, x in terms.items()}
+    error = image_by_image(known, lambda i, n: told(of_hidden[row[i, n]], patches[i, n]))
+    terms["patch"] = method.patch_weight * error
+    apart = 0.0
+    for view in range(2):
+        x = unit(numbers(pooled[view]))
+        for i in range(len(x)):
+            alike = [-2.0 if j == i else x[i] @ x[j] for j in range(len(x))]
+            difference = x[i] - x[int(np.argmax(alike))] + 1e-8
+            apart -= np.log(np.sqrt((difference**2).sum()) + 1e-8) / len(x)
+    return terms | {"koleo": method.koleo_weight * apart}
+
+
+def loss_distill(method: Any, batch: Batch) -> float:
+    (x,) = batch.views
+    t = method.temperature
+    goals = softmax(numbers(method.network.logits(x)) / t)
+    student = numbers(method.classifier(method.backbone(x)))
+    loss = t**2 * float(np.mean([told(g, s / t) for g, s in zip(goals, student)]))
+    if batch.label is None:
+        return loss
+    return method.alpha * loss + (1 - method.alpha) * find_all(student, batch.label)
+
+
+def loss_finetune(method: Any, batch: Batch) -> float:
+    assert batch.label is not None
+    scores = numbers(method.classifier(method.backbone(batch.views[0])))
+    share = method.smoothing / method.classes
+    goals = (1 - method.smoothing) * np.eye(method.classes)[numbers(batch.label)] + share
+    return float(np.mean([told(g, s) for g, s in zip(goals, scores)]))
+
+
+def loss_simclr_v2_finetune(method: Any, batch: Batch) -> float:
+    assert batch.label is not None
+    scores = method.classifier(method.projector(method.backbone(batch.views[0])))
+    return find_all(numbers(scores), batch.label)

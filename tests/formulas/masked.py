@@ -1,0 +1,124 @@
+"""Losses of what is hidden, and of features that are predicted."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from selftaught.method import Batch
+from tests.formulas import find, find_all, numbers, softmax
+
+
+def cut(images: np.ndarray, side: int) -> np.ndarray:
+    """[B, C, H, W] -> [B, N, side * side * C], channels varying fastest."""
+    count, _, height, width = images.shape
+    patches = [
+        images[:, :, r : r + side, c : c + side].transpose(0, 2, 3, 1).reshape(count, -1)
+        for r in range(0, height, side)
+        for c in range(0, width, side)
+    ]
+    return np.stack(patches, 1)
+
+
+def loss_mae(method: Any, batch: Batch) -> float:
+    images, noise = batch.views
+    true = cut(numbers(images), method.patch)
+    if method.normalize:
+        deviation = np.sqrt(true.var(2, ddof=1, keepdims=True) + 1e-6)
+        true = (true - true.mean(2, keepdims=True)) / deviation
+    seen = int(noise.shape[1] * (1 - method.ratio))
+    order = np.argsort(numbers(noise), 1)
+    keep = torch.from_numpy(order[:, :seen])
+    painted = numbers(method.decode(*method.backbone.tokens(images, keep), keep))
+    each = [
+        ((painted[b, n] - true[b, n]) ** 2).mean()
+        for b in range(len(true))
+        for n in order[b, seen:]
+    ]
+    return float(np.mean(each))
+
+
+def loss_simmim(method: Any, batch: Batch) -> float:
+    images, hidden = batch.views
+    side = images.shape[-1] // hidden.shape[-1]
+    error = np.abs(numbers(method.reconstruct(images, hidden)) - numbers(images)).mean(1)
+    total = pixels = 0.0
+    for b, row, column in np.argwhere(numbers(hidden)):
+        place = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
+        total, pixels = total + error[b][place].sum(), pixels + side**2
+    return total / (pixels + 1e-5)
+
+
+def loss_beit(method: Any, batch: Batch) -> float:
+    images, hidden = batch.views
+    scores, words = numbers(method.predict(images, hidden)), numbers(method.ids(images))
+    columns = hidden.shape[2]
+    each = [
+        find(scores[b, r * columns + c], words[b, r, c]) for b, r, c in np.argwhere(numbers(hidden))
+    ]
+    return float(np.mean(each))
+
+
+def loss_discrete_vae(method: Any, batch: Batch) -> dict[str, float]:
+    (images,) = batch.views
+    logits = method.tokenizer.logits(images)
+    noise = -np.log(numbers(torch.empty_like(logits).exponential_()))
+    start, end = method.temperature
+    now = end + (start - end) * (1 + np.cos(np.pi * method.progress)) / 2
+    scores = np.moveaxis(numbers(logits), 1, 3)
+    soft = softmax((scores + np.moveaxis(noise, 1, 3)) / now)
+    if method.straight_through:
+        soft = np.eye(soft.shape[-1])[soft.argmax(3)]
+    painted = numbers(method.decode(torch.from_numpy(np.moveaxis(soft, 3, 1).copy())))
+    mean, std = (np.array(x)[:, None, None] for x in (method.backbone.mean, method.backbone.std))
+    goal = 0.8 * (numbers(images) * std + mean) + 0.1
+    share = softmax(scores) + 1e-10
+    apart = (share * np.log(share * share.shape[-1])).sum(3)
+    apart = apart.sum() if method.kl == "reference" else apart.mean()
+    return {
+        "squared": float(((painted - goal) ** 2).mean()),
+        "divergence": method.kl_weight * float(apart),
+    }
+
+
+def loss_ijepa(method: Any, batch: Batch) -> float:
+    (images,) = batch.views
+    context, targets = method.masks(len(images), (method.backbone.grid(images.shape[-1])[0],) * 2)
+    features = numbers(method.target.features(images).local)
+    mean, var = features.mean(2, keepdims=True), features.var(2, keepdims=True)
+    features = (features - mean) / np.sqrt(var + 1e-5)
+    told = numbers(method.predict(images, context, targets))
+    each, row = [], 0
+    for target in targets:
+        for _ in context:
+            for b in range(len(images)):
+                for place, found in zip(target[b], told[row]):
+                    off = np.abs(found - features[b, int(place)])
+                    each.append(np.where(off < 1, off**2 / 2, off - 0.5).mean())
+                row += 1
+    return float(np.mean(each))
+
+
+def loss_selfie(method: Any, batch: Batch) -> float:
+    images, noise = batch.views
+    count, side = method.cells, images.shape[-1] // method.cells
+    pieces = [
+        images[:, :, r * side : (r + 1) * side, c * side : (c + 1) * side]
+        for r in range(count)
+        for c in range(count)
+    ]
+    z = method.backbone(torch.stack(pieces, 1).flatten(0, 1)).view(len(images), count**2, -1)
+    seen = int(count**2 * (1 - method.ratio))
+    order = noise.argsort(1)
+    each = []
+    context = torch.stack([z[b, order[b, :seen]] for b in range(len(z))])
+    start = context.new_zeros(len(z), 1, z.shape[2])
+    pooled = numbers(method.pooling(torch.cat([start, context], 1))[:, 0])
+    places = numbers(method.pos_embedding.weight)
+    for b in range(len(z)):
+        hidden = order[b, seen:].tolist()
+        own = numbers(z[b])
+        each.append(
+            find_all(np.array([[(pooled[b] + places[i]) @ own[j] for j in hidden] for i in hidden]))
+        )
+    return float(np.mean(each))
