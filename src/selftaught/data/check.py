@@ -460,7 +460,7 @@ class _Tally:
         )
         # an object's labels come from reading its items, which is not for this process to do
         lazy = isinstance(self.samples.source, ObjectSource)
-        labels, classes = (None if lazy else self.samples.labels), self.samples.classes
+        labels, classes = (None, None) if lazy else (self.samples.labels, self.samples.classes)
         counted: tuple[tuple[str, int], ...] = ()
         if labels is not None:
             values, counts = np.unique(labels[labels >= 0], return_counts=True)

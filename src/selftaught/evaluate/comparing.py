@@ -1,6 +1,7 @@
 """All scores of an encoder and of its floors, from as few looks at the images as can be."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from selftaught import augment
 from selftaught.augment.render import plain_mask
 from selftaught.data import BadSample, Samples
+from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.masks import Masks, open_masks
 from selftaught.data.selection import select
 from selftaught.errors import UserError
@@ -43,7 +45,7 @@ from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, retrieval, spread
 from selftaught.evaluate.floors import ENCODER, FLOORS, PLACES, Comparison
 from selftaught.evaluate.places import segment
-from selftaught.evaluate.scores import Score, Task, knn, probe
+from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 
 PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")
 
@@ -182,38 +184,49 @@ def labelled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
                 "class, or name a column or a CSV of path,label with labels"
             )
         kept.append(samples if len(known) == len(samples) else select(samples, known))
-    names = [_names(samples) for samples in kept]
-    if len(names[0]) < 2:
+    names = _names(kept[0])
+    if len(names) < 2:
         raise UserError(
-            f"all {len(kept[0])} labelled images are of one class ({next(iter(names[0]))}): a "
+            f"all {len(kept[0])} labelled images are of one class ({next(iter(names))}): a "
             "score tells classes apart and needs two at least"
         )
-    if len(kept) > 1 and not names[0].keys() & names[1].keys():
-        raise UserError(
-            f"none of the classes of the test images ({_few(names[1])}) is among those of the "
-            f"training images ({_few(names[0])}): are these the labels that belong together?"
-        )
-    alone = [name for name, count in names[0].items() if count == 1]
+    if len(kept) > 1:
+        _meet(*kept)
+    alone = [name for name, count in names.items() if count == 1]
     if strict and len(kept) == 1 and alone:
         raise UserError(
-            f"{len(alone)} of {len(names[0])} classes have one image alone ({_few(alone)}), which "
+            f"{len(alone)} of {len(names)} classes have one image alone ({few(alone)}), which "
             "cannot be in the training and in the test part: add images, take the class out, or "
             "give test images with --test"
         )
     return kept
 
 
-def _names(samples: Samples) -> dict[str, int]:
+def _meet(train: Samples, test: Samples) -> None:
+    """Say what becomes of classes that are not called alike. UserError where none is."""
+    ours, theirs = (names_of(np.asarray(s.labels), s.classes) for s in (test, train))
+    found, otherwise = match(ours, theirs)
+    if not found:
+        raise UserError(unlike(ours.values(), theirs.values(), "test images"))
+    if otherwise:
+        warn_once(f"classes of the test images are taken by their number: {few(otherwise)}")
+    lost = [code for code in ours if code not in found]
+    if lost:
+        count = int(np.isin(np.asarray(test.labels), lost).sum())
+        warn_once(
+            f"{count} of {len(test)} test images are of {len(lost)} classes that no training image "
+            f"is of ({few(ours[code] for code in lost)}): they count as wrong"
+        )
+
+
+def _names(samples: Samples) -> Counter[str]:
     """Number of samples of each class that there is, by its name."""
-    codes, counts = np.unique(np.asarray(samples.labels), return_counts=True)
-    classes = samples.classes
-    return {
-        str(c) if classes is None else classes[c]: int(n) for c, n in zip(codes.tolist(), counts)
-    }
-
-
-def _few(names: Sequence[str] | Mapping[str, int]) -> str:
-    return ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
+    labels = np.asarray(samples.labels)
+    names = names_of(labels, samples.classes)
+    found: Counter[str] = Counter()
+    for code, count in zip(*np.unique(labels, return_counts=True)):
+        found[names[int(code)]] += int(count)
+    return found
 
 
 def _of_classes(
