@@ -87,14 +87,20 @@ class _Folder:
         return f"{self.relative}/{name}" if self.relative else name
 
 
-def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = True) -> FileSource:
+def walk(
+    root: str,
+    extensions: frozenset[str] = IMAGE,
+    *,
+    look_inside: bool = True,
+    classes: bool = False,
+) -> FileSource:
     """Every file below `root` with one of the extensions, or that begins like an image.
 
     Real folders come before links, and each folder and each link's target is visited once by
     (device, inode): a loop of links ends, and a file is named by its real place. Hidden names,
     dangling links and folders that cannot be listed are counted; folders of runs below `root` are
     none of the data. The order is that of sorted folders, then names: the same on every file
-    system.
+    system. `classes` asks for labels from folders; see `class_folders`.
     """
     visited: dict[tuple[int, int], str] = {}
     twice: list[tuple[str, str]] = []  # a link to a folder, and where that was met before
@@ -154,8 +160,10 @@ def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = T
     if folders and folders[0].unreadable:
         raise UserError(f"{root} cannot be listed: check its permissions")
     source = FileSource(root, _names(taken), left)
-    linked = _linked(folders, fresh, again, twice)
-    source.labels, source.classes = class_folders(root, taken, linked, len(source) - len(fresh))
+    if classes:
+        linked = _linked(folders, fresh, again, twice)
+        start = len(source) - len(fresh)
+        source.labels, source.classes = class_folders(root, taken, linked, start)
     return source
 
 
@@ -279,7 +287,7 @@ def _names(taken: Sequence[tuple[str, list[str]]]) -> pa.LargeBinaryArray:
 
 def folder(path: Path) -> FileSource:
     """Images in a folder and everything below it."""
-    return walk(str(path))
+    return walk(str(path), classes=True)
 
 
 def only_arrays(source: FileSource) -> bool:

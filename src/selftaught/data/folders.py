@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,10 +14,10 @@ log = logging.getLogger("selftaught")
 _SPLIT = (
     "training|trainval|train|validation|validate|valid|val|testing|test|development|dev|evaluation"
     "|eval|holdout|heldout|held|extra|unlabell?ed|unlab|labell?ed|unsupervised|supervised|query"
-    "|gallery|probe|fold|split|shard|chunk|subset|batch"
+    "|gallery|fold|split|shard|chunk|subset|batch"
 )
 _CONTENT = (
-    "jpegimages|images|image|imgs|img|masks|mask|annotations|annotation|annos|labels|label|gt"
+    "jpegimages|images|image|imgs|img|masks|mask|annotations|annotation|annos|anns|labels|label|gt"
     "|groundtruth|segmentations|segmentation|bboxes|depth"
 )
 _BESIDE = "dataset|data|sets|set|folder|folders|full|mini|small|public|private|out|s|a|b|all"
@@ -25,9 +26,22 @@ _PART = re.compile(
 )
 
 
-def is_part(name: str) -> bool:
-    """Whether a folder is named as a part of a dataset: train2017, val_images, Test."""
-    return _PART.fullmatch(name.lower()) is not None
+_WORD = re.compile(r"(?<![a-z])(train|training|test|testing|val|valid|validation|dev)(?![a-z])")
+
+
+def parts_of(names: Sequence[str]) -> list[str]:
+    """Which folders are named as parts of a dataset: train2017, val_images, Test.
+
+    A name with more in it is one where another differs in nothing but the part: my_train, my_test.
+    """
+    split = {name: _WORD.split(name.lower(), maxsplit=1) for name in names}
+    around = {name: (s[0], s[2]) for name, s in split.items() if len(s) == 3}
+    often = Counter(around.values())
+    return [
+        name
+        for name in names
+        if _PART.fullmatch(name.lower()) or often[around.get(name, ("", ""))] > 1
+    ]
 
 
 def class_folders(
@@ -79,13 +93,14 @@ def _classes(root: str, firsts: Sequence[str], most: bool = True) -> list[str]:
     inside = sum(f != "" for f in firsts)
     if len(names) < 2 or (most and 2 * inside <= len(firsts)):
         return []
-    parts = [name for name in names if is_part(name)]
+    parts = parts_of(names)
     if 2 * len(parts) > len(names):
         others = sorted({*names} - {*parts})
+        first = next((name for name in parts if "train" in name.lower()), parts[0])
         beside = f", so {', '.join(others)} beside them is no class either" if others else ""
         warn_once(
             f"the folders {_few(parts)} in {root} are parts of a dataset, not classes{beside}: no "
-            f"labels; name one as the data, as {root}/{parts[-1]}, and the other one with --test, "
+            f"labels; name one as the data, as {root}/{first}, and the other one with --test, "
             "or labels with --labels"
         )
         return []
@@ -111,7 +126,7 @@ def _by_links(
         found[i] = next(iter(own)) if len(own) == 1 else ""
         doubtful += len(own) > 1
     if doubtful:
-        warn_once(f"{doubtful:,} images of {root} are linked from more than one class: no labels")
+        warn_once(f"{doubtful:,} of the images in {root} are linked from several classes: no label")
     return found
 
 
@@ -123,13 +138,13 @@ def _doubtful(
     kept = [i for i in other if i < fresh]
     if kept:
         warn_once(
-            f"{len(kept):,} images of {root} are linked from another folder too "
+            f"{len(kept):,} of the images in {root} are linked from another folder too "
             f"({_few(sorted(linked[kept[0]]))}): their class is the folder that they lie in"
         )
     if len(kept) < len(other):
         warn_once(
-            f"{len(other) - len(kept):,} images of {root} are linked from more than one class: no "
-            "labels"
+            f"{len(other) - len(kept):,} of the images in {root} are linked from several "
+            "classes: no label"
         )
     lost = {i for i in other if i >= fresh}
     return ["" if i in lost else f for i, f in enumerate(firsts)]

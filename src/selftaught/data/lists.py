@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -138,12 +138,15 @@ def read_list(path: Path, labels: str | None, column: str | None, places: Places
         called, named = [_index(path, head, column)], True
     named = named or bool(called)
     looked = rows[1 : _LOOKED_AT + 1] if named else rows[: _LOOKED_AT + 1]
-    where, find = _column(looked, called if column is None else called[:1], places)
+    asked = [words.index(labels.lower())] if labels and labels.lower() in words else []
+    never = [*asked, *(c for c, word in enumerate(words) if word in LABEL_COLUMNS)]
+    where, find = _column(looked, called, never, places)
     if where is None:
         where = called[0] if called else _by_ending(rows)
-    elif len(rows) > 1 and not named and not _path_like(rows[0], where, find):
-        named = True
-    _tell_twins(path, head, looked, where, find, bool(called) or not named)
+    if not named and not _path_like(rows[0], where, find):
+        named = find is not None or any(_path_like(row, where, None) for row in rows[1:])
+    if find is not None and named and not called:
+        _tell_twins(path, head, looked, where, find, never)
     what = _labels(path, head, words, labels, where, named, where in called)
     rows = rows[1:] if named else rows
     kept = [row for row in rows if len(row) > where and row[where].strip()]
@@ -171,26 +174,36 @@ def _index(path: Path, head: list[str], column: str) -> int:
 
 
 def _column(
-    rows: list[list[str]], called: list[int], places: Places
+    rows: list[list[str]], called: list[int], never: list[int], places: Places
 ) -> tuple[int | None, Find | None]:
-    """The column that names the most files, one that is called so before others; and how."""
-    for ways in (places.ways()[:-1], places.ways()[-1:]):
-        best: tuple[int, Find | None] = (0, None)
-        where = None
-        for find in ways:
-            hits = _hits(rows, find)
-            order = [c for c in called if hits[c]] or sorted(hits, key=lambda c: -hits[c])
-            if order and hits[order[0]] > best[0]:
-                best, where = (hits[order[0]], find), order[0]
-        if where is not None:
-            return where, best[1]
-    return None, None
+    """The column that names the most files, one that is called so before others; and how.
+
+    That a number is the name of a file without its ending may be chance: by bare names a column
+    counts where half of its cells are, and none has the endings of images instead.
+    """
+    *ways, alone = places.ways()
+    best: tuple[int, int | None, Find | None] = (0, None, None)
+    for find in ways:
+        hits = _hits(rows, find, never)
+        for c in [c for c in called if hits[c]] or hits:
+            best = max(best, (hits[c], c, find), key=lambda found: found[0])
+    if best[1] is not None:
+        return best[1], best[2]
+    hits = _hits(rows, alone, never)
+    ended = {c for row in rows for c, cell in enumerate(row) if extension(cell) in IMAGE}
+    likely = called or sorted(ended) or [c for c, n in hits.items() if 2 * n >= len(rows)]
+    where = max(likely, key=lambda c: hits[c], default=None)
+    return (where, alone) if where is not None and hits[where] else (None, None)
 
 
-def _hits(rows: list[list[str]], find: Find) -> Counter[int]:
-    """How many files each column names: ids, not labels that happen to be names of files too."""
+def _hits(rows: list[list[str]], find: Find, never: Sequence[int] = ()) -> Counter[int]:
+    """How many files each column names, those aside that are never of paths."""
     width = max((len(row) for row in rows), default=0)
-    found = {c: {find(row[c]) for row in rows if len(row) > c} - {None} for c in range(width)}
+    found = {
+        c: {find(row[c]) for row in rows if len(row) > c} - {None}
+        for c in range(width)
+        if c not in never
+    }
     return Counter({c: len(files) for c, files in found.items()})
 
 
@@ -207,11 +220,9 @@ def _by_ending(rows: list[list[str]]) -> int:
 
 
 def _tell_twins(
-    path: Path, head: list[str], rows: list[list[str]], where: int, find: Find | None, sure: bool
+    path: Path, head: list[str], rows: list[list[str]], where: int, find: Find, never: list[int]
 ) -> None:
-    if sure or find is None:
-        return
-    hits = _hits(rows, find)
+    hits = _hits(rows, find, never)
     twins = [head[c] for c, n in hits.items() if c < len(head) and c != where and n == hits[where]]
     if twins:
         warn_once(
@@ -390,7 +401,9 @@ def label_from(source: FileSource, path: Path, column: str | None) -> None:
             known.setdefault(name, set()).add(label)
     doubtful = sum(len(each) > 1 for each in known.values())
     if doubtful:
-        warn_once(f"{doubtful:,} images have more than one label in {path}, and count as without")
+        warn_once(
+            f"{doubtful:,} of the images have more than one label in {path} and count as without"
+        )
     if found.find == places.alone:
         warn_once(_ALONE.format(path, found.cells[0], source.name(0)))
     names = (source.name(i) for i in range(len(source)))

@@ -51,6 +51,7 @@ from selftaught.engine.restore import begin_with
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.errors import DataError, SelftaughtError, TrainingError, UserError
+from selftaught.evaluate.comparing import labelled
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
@@ -93,6 +94,7 @@ def pretrain(
     column: str | None = None,
     second: str | None = None,
     labels: str | None = None,
+    path_column: str | None = None,
     test: str | None = None,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
@@ -144,6 +146,7 @@ def pretrain(
         second: the same things in a second modality, for methods with `pair` modalities: images of
             the same names in another folder, or as many rows of a table or array.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
@@ -189,6 +192,7 @@ def pretrain(
             data,
             column=column,
             labels=labels,
+            path_column=path_column,
             channels=_image(method).channels,
             value_range=value_range,
             truncated=truncated,
@@ -202,7 +206,7 @@ def pretrain(
         samples = _labelled(samples, method)
     if start is not None and not resume:
         begin_with(method, start)
-    held = _held_out(test, labels, samples, method) if evaluate and test else None
+    held = _held_out(test, labels, path_column, samples, method) if evaluate and test else None
     fabric = _fabric(accelerator, devices, precision)
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     out = Path(out) if out else default_out(f"{method_name(method)}-{_stem(data)}", resume)
@@ -439,19 +443,22 @@ def _masks(data: Any, samples: Samples, masks: str | None, method: Method) -> Ma
     return None
 
 
-def _held_out(test: str, labels: str | None, samples: Samples, method: Method) -> Samples:
+def _held_out(
+    test: str, labels: str | None, path_column: str | None, samples: Samples, method: Method
+) -> Samples:
     """The test data, opened before minutes are spent on what could not be scored."""
     if samples.labels is None:
         raise UserError(
             "--test needs labels in the training data too: sort its images into one folder a class,"
             " or name a column or a CSV of path,label with --labels"
         )
-    held = open_data(test, labels=labels, channels=_image(method).channels)
+    held = open_data(test, labels=labels, path_column=path_column, channels=_image(method).channels)
     if held.labels is None:
         raise UserError(
             f"the test data {test} has no labels: sort its images into one folder a class, or name "
             "a column or a CSV of path,label with --labels"
         )
+    labelled([samples, held])
     return held
 
 

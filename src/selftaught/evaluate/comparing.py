@@ -18,6 +18,7 @@ from selftaught.data import BadSample, Samples
 from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.masks import Masks, open_masks
 from selftaught.data.selection import select
+from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.evaluate.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.classifiers import linear, logistic
@@ -66,6 +67,7 @@ def compare(
     *,
     probes: Sequence[str] = ("knn", "ridge"),
     labels: str | None = None,
+    path_column: str | None = None,
     masks: str | None = None,
     test_masks: str | None = None,
     ignore: Sequence[int] = (255,),
@@ -91,6 +93,7 @@ def compare(
         probes: which scores: of knn, ridge, linear, lowshot, retrieval, cluster, robustness and
             segment.
         labels: CSV of path,label or name of a column.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         masks: for segment: folder of masks with the names of the images, or name of a column; by
             default the column called mask.
         test_masks: folder of the test images' masks, where it is another one.
@@ -114,7 +117,7 @@ def compare(
     network = resolve(encoder, size)
     side = size or network.size
     sources = [d for d in (train, test) if d is not None]
-    opened = [open_samples(d, labels, network.channels) for d in sources]
+    opened = [open_samples(d, labels, network.channels, path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p != "segment"]
     sets = labelled(opened, strict) if by_class else []
     fields: tuple[Masks, Masks] | None = None
@@ -137,6 +140,8 @@ def compare(
         scores=found,
         skipped=skipped,
         seconds=time.perf_counter() - start,
+        images=fingerprints(opened),
+        size=side,
     )
 
 
@@ -200,6 +205,22 @@ def labelled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
             "give test images with --test"
         )
     return kept
+
+
+def fingerprints(sets: Sequence[Samples]) -> dict[str, str]:
+    """Which images and labels are trained and tested on: alike where both are, wherever they lie.
+
+    Two tests of as many images are not the same test.
+    """
+    return {name: _fingerprint(s) for name, s in zip(("train", "test"), (sets[0], sets[-1]))}
+
+
+def _fingerprint(samples: Samples) -> str:
+    if samples.labels is None:
+        return samples.fingerprint
+    labels = np.asarray(samples.labels)
+    names = names_of(labels, samples.classes)
+    return digest(samples.fingerprint, *names.values(), *(labels == code for code in names))
 
 
 def _meet(train: Samples, test: Samples) -> None:

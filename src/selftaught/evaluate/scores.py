@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Score:
     correct: [n] bool, of a share of samples that are right. resampled: [R] values on resampled test
     samples, of any other measure; alike for all features, so that their differences have an
     interval too. parts: what the value is the mean of. labels: number of labels it was fitted on,
-    where that is what scores are compared by.
+    where that is what scores are compared by. settings: what somebody chose, by name.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Score:
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)
     parts: Mapping[str, float] = field(default_factory=dict)
     labels: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -139,7 +140,8 @@ def knn(
     k = min(k, len(task.train_x))
     predicted = vote(task.train_x, task.train_y, task.test_x, k, temperature)
     protocol = f"{task.protocol}; cosine, k={k}, T={temperature:g}"
-    return task.score("k-NN", predicted, protocol, start)
+    settings = {"k": k, "temperature": temperature}
+    return replace(task.score("k-NN", predicted, protocol, start), settings=settings)
 
 
 def probe(
@@ -315,7 +317,7 @@ def _lookup(table: Mapping[int, int], y: np.ndarray) -> np.ndarray:
 
 def few(names: Iterable[str]) -> str:
     """Some names, for messages."""
-    first = list(islice(names, 6))
+    first = [name if len(name) <= 60 else f"{name[:60]}..." for name in islice(names, 6)]
     return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
 
 
@@ -323,8 +325,8 @@ def unlike(test: Iterable[str], train: Iterable[str], of: str) -> str:
     """What to say where no class of the test set has a name that one of the training set has."""
     return (
         f"none of the classes of the {of} ({few(test)}) is among those of the training "
-        f"{of.rpartition(' ')[2]} ({few(train)}): labels are compared by their names; are these the "
-        "ones that belong together?"
+        f"{of.rpartition(' ')[2]} ({few(train)}): labels are compared by their names; are these "
+        "the ones that belong together?"
     )
 
 
