@@ -139,6 +139,13 @@ def test_files_of_one_dataset_may_number_their_classes_otherwise(tmp_path):
     assert called(open_data(tmp_path)) == ["x", "y", "y", "x"]
 
 
+def test_a_file_without_the_column_of_labels_has_none(tmp_path, caplog):
+    pq.write_table(pa.table({"image": [png(1)], "label": [3]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": [png(1)]}), tmp_path / "b.parquet")
+    assert called(open_data(tmp_path)) == ["3", None]
+    assert "b.parquet has no labels in a column label" in caplog.text
+
+
 def test_labels_of_objects_and_arrays(tmp_path):
     assert called(open_data([(BLACK, "cat"), (BLACK, "dog"), (BLACK, None)])) == [
         "cat",

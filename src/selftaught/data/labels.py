@@ -122,6 +122,10 @@ def coded(
     texts: Iterable[str], classes: Sequence[str], where: str
 ) -> tuple[np.ndarray, list[str] | None]:
     """Numbers of labels whose names a schema lists, by position; below 0 is no label."""
+    texts = list(texts)
+    lost = sum(t.startswith("-") for t in texts)
+    if lost:
+        warn_once(f"{lost:,} of {len(texts):,} labels of {where} are -1 and count as none")
     numbers = np.array([int(t) if t else -1 for t in texts], dtype=np.int64).clip(min=-1)
     most = int(numbers.max(initial=-1))
     if most < len(classes):

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selftaught.data.decode import BadSample, read_bytes
-from selftaught.data.labels import as_text, coded, encode
+from selftaught.data.labels import as_text, coded, encode, warn_once
 from selftaught.data.lists import LABEL_COLUMNS
 from selftaught.data.source import Left, Source, digest
 from selftaught.errors import UserError
@@ -360,7 +360,12 @@ def _is_label(kind: pa.DataType) -> bool:
 
 
 def _labels_of(path: str, label: str) -> pa.Table:
+    """The column of labels of a Parquet file, nulls where it has none."""
     try:
+        found = pq.read_schema(path)
+        if label not in found.names or not _is_label(found.field(label).type):
+            warn_once(f"{path} has no labels in a column {label}, which other files have")
+            return pa.table({label: pa.nulls(pq.read_metadata(path).num_rows, pa.string())})
         return pq.read_table(path, columns=[label])
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"the column {label} of {path} cannot be read: {error}") from error
