@@ -17,6 +17,7 @@ from selftaught.backbones import Image as Backbone
 from selftaught.data import open_data
 from selftaught.data.folders import parts_of
 from selftaught.data.labels import encode, match
+from selftaught.engine.classes import agreed, keep
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import fingerprints, labelled
 
@@ -254,6 +255,26 @@ def test_what_is_scored_has_a_fingerprint_of_images_and_names(numbered):
     one = open_data([(BLACK, "a"), (BLACK, "b")])
     two = open_data([(BLACK, "b"), (BLACK, "a")])
     assert fingerprints([one])["test"] != fingerprints([two])["test"]
+
+
+def test_a_student_has_the_class_numbers_of_its_teacher(numbered, tmp_path, caplog):
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    folders, numbers = open_data(numbered / "photos"), open_data(numbered / "list.csv")
+    keep(teacher, folders)
+    assert json.loads((teacher / "classes.json").read_text()) == folders.classes
+    student = agreed(numbers, str(teacher), None)
+    assert called(student) == called(numbers)
+    assert student.labels.tolist() != numbers.labels.tolist()
+    assert student.classes == folders.classes
+    assert agreed(folders, teacher, None) is folders
+    assert agreed(numbers, None, teacher).labels.tolist() == student.labels.tolist()
+    strange = open_data([(BLACK, "3"), (BLACK, "x"), (BLACK, "10")])
+    assert called(agreed(strange, teacher, None)) == ["3", None, "10"]
+    assert f"that {teacher} does not know are left out: x" in caplog.text
+    assert agreed(strange, None, teacher) is strange
+    with pytest.raises(UserError, match=r"none of the classes of the images \(a, b\)"):
+        agreed(open_data([(BLACK, "a"), (BLACK, "b")]), teacher, None)
 
 
 # folders ---------------------------------------------------------------------------------------

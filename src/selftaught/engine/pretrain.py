@@ -33,6 +33,7 @@ from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
+from selftaught.engine import classes as classes_of
 from selftaught.engine import optim, resolution
 from selftaught.engine.build import count_classes, describe, method_name, named, options_of
 from selftaught.engine.cache import GradientCache
@@ -203,7 +204,8 @@ def pretrain(
         samples = without(samples, quarantine)
         beside, paired = beside and beside.of(samples), paired and paired.of(samples)
     if method.supervised:
-        samples = _labelled(samples, method)
+        teacher = options_of(method).get("teacher")
+        samples = _labelled(classes_of.agreed(samples, teacher, start), method)
     if start is not None and not resume:
         begin_with(method, start)
     held = _held_out(test, labels, path_column, samples, method) if evaluate and test else None
@@ -226,6 +228,8 @@ def pretrain(
             content = describe(method, data, settings | {"colours": by})
             content["made_by"]["images"] = len(samples)
             state = _begin(out, content, facts, steps, method, resume, overwrite, force)
+            if method.supervised:
+                classes_of.keep(out, samples)
         if fabric.world_size > 1:
             together(fabric.global_rank)
         fabric.launch()
