@@ -602,6 +602,29 @@ def test_scores_of_different_tests_are_not_comparable(two, tmp_path):
     assert "different tests" in report.compare(two, tmp_path / "x.html").warning
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": {"train": "a", "test": "c"}}, "different images or labels, though of as many"),
+        ({"images": {"train": "b", "test": "b"}}, "different images or labels, though of as many"),
+        ({"size": 64}, "made in different ways"),
+        ({"settings": {"k-NN": {"k": 5, "temperature": 0.07}}}, "k-NN: "),
+        ({}, ""),
+        ({"images": None, "size": None, "settings": None}, ""),
+    ],
+)
+def test_equal_numbers_of_other_images_or_settings_are_told(two, tmp_path, change, words):
+    settings = {"k-NN": {"k": 20, "temperature": 0.07}}
+    known = {"images": {"train": "a", "test": "b"}, "size": 32, "settings": settings}
+    for path, own in zip(two, (known, known | change), strict=True):
+        saved = json.loads((path / "scores.json").read_text())
+        assert {*known} <= {*saved}
+        (path / "scores.json").write_text(json.dumps(saved | own))
+    warning = report.compare(two, tmp_path / "x.html").warning
+    assert words in warning
+    assert bool(warning) == bool(words)
+
+
 def test_runs_that_left_little(two, tmp_path):
     for name in ("scores.json", "metrics.csv", "encoder.json", "views.npz"):
         (two[1] / name).unlink()

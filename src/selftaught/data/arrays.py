@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from selftaught.data.decode import BadSample, read_bytes
+from selftaught.data.labels import as_text, encode
 from selftaught.data.source import Raw, Source, digest
 from selftaught.errors import UserError
 
@@ -90,12 +91,13 @@ def array_file(path: Path, column: str | None, labels: str | None) -> ArraySourc
                 if label not in names:
                     raise UserError(f"{path} has no array {label}; it has {', '.join(names)}")
                 values = archive[label].reshape(-1)
-                if len(values) == len(source) and values.dtype.kind in "iu":
-                    source.labels = values.astype(np.int64)
+                if len(values) == len(source) and values.dtype.kind in "biufUS":
+                    texts = map(as_text, values.tolist())
+                    source.labels, source.classes = encode(texts, f"{label} in {path}")
                 elif labels is not None:
                     raise UserError(
                         f"array {label} of {path} has {len(values)} values of type {values.dtype}; "
-                        f"{len(source)} whole numbers are needed"
+                        f"{len(source)} numbers or texts are needed"
                     )
             return source
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -114,8 +116,7 @@ class ObjectSource(Source):
 
     def __init__(self, items: MapStyle, column: str | None, label: str | None):
         self.items, self.column, self.label = items, column, label
-        self._labels: np.ndarray | None = None
-        self._labelled: bool | None = None
+        self._found: tuple[np.ndarray | None, list[str] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -146,19 +147,27 @@ class ObjectSource(Source):
 
     @property
     def labels(self) -> np.ndarray | None:  # type: ignore[override]
-        if self._labelled is None:
-            values = [self._label(i) for i in range(len(self))]
-            self._labelled = any(v is not None for v in values)
-            if self._labelled:
-                self._labels = np.array([-1 if v is None else v for v in values], dtype=np.int64)
-        return self._labels
+        return self._read_labels()[0]
 
-    def _label(self, i: int) -> int | None:
+    @property
+    def classes(self) -> list[str] | None:  # type: ignore[override]
+        return self._read_labels()[1]
+
+    def _read_labels(self) -> tuple[np.ndarray | None, list[str] | None]:
+        if self._found is None:
+            texts = [self._label(i) for i in range(len(self))]
+            self._found = encode(texts, self.name(0)[:-3]) if any(texts) else (None, None)
+        return self._found
+
+    def _label(self, i: int) -> str:
+        """The label of item `i` as text: of a number, a truth value or a name; else empty."""
         try:
             _, label = self._split(self.items[i])
         except Exception:
-            return None
-        return int(label) if isinstance(label, int | np.integer) else None
+            return ""
+        if hasattr(label, "item") and getattr(label, "ndim", None) == 0:
+            label = label.item()
+        return as_text(label) if isinstance(label, bool | int | float | str) else ""
 
     def _split(self, item: Any) -> tuple[Any, Any]:
         if isinstance(item, Mapping):

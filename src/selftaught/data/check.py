@@ -148,6 +148,7 @@ def check(
     workers: int | None = None,
     column: str | None = None,
     labels: str | None = None,
+    path_column: str | None = None,
     channels: int = 3,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
@@ -166,6 +167,7 @@ def check(
         workers: processes that read; 0 reads in this one, none stands for one a processor.
         column: column of a table, array of a .npz or extension in a tar that holds the images.
         labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         channels: channels that every image must give.
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether images that end early count as unreadable, or are kept.
@@ -182,6 +184,7 @@ def check(
         data,
         column=column,
         labels=labels,
+        path_column=path_column,
         channels=channels,
         value_range=value_range,
         truncated=truncated,
@@ -460,7 +463,7 @@ class _Tally:
         )
         # an object's labels come from reading its items, which is not for this process to do
         lazy = isinstance(self.samples.source, ObjectSource)
-        labels, classes = (None if lazy else self.samples.labels), self.samples.classes
+        labels, classes = (None, None) if lazy else (self.samples.labels, self.samples.classes)
         counted: tuple[tuple[str, int], ...] = ()
         if labels is not None:
             values, counts = np.unique(labels[labels >= 0], return_counts=True)

@@ -1,11 +1,9 @@
 """Images as files: a folder walked once, or a list of paths."""
 
-import csv
-import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from selftaught.data.decode import read_bytes
+from selftaught.data.folders import class_folders
 from selftaught.data.formats import ARRAYS, IMAGE, OTHER, UNSUPPORTED, sniff
-from selftaught.data.source import Left, Source, digest, integer_labels
+from selftaught.data.source import Left, Source, digest
 from selftaught.errors import UserError
-
-log = logging.getLogger("selftaught")
 
 RUN = "run.yaml"
 """The file with its settings, which makes a folder that of a run."""
 _THREADS = 8  # folders listed at once: it is the network file systems that need them
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
-_PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "img", "name")
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "fine_label", "category", "y")
 
 
 @final
@@ -93,16 +87,23 @@ class _Folder:
         return f"{self.relative}/{name}" if self.relative else name
 
 
-def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = True) -> FileSource:
+def walk(
+    root: str,
+    extensions: frozenset[str] = IMAGE,
+    *,
+    look_inside: bool = True,
+    classes: bool = False,
+) -> FileSource:
     """Every file below `root` with one of the extensions, or that begins like an image.
 
     Real folders come before links, and each folder and each link's target is visited once by
     (device, inode): a loop of links ends, and a file is named by its real place. Hidden names,
     dangling links and folders that cannot be listed are counted; folders of runs below `root` are
     none of the data. The order is that of sorted folders, then names: the same on every file
-    system.
+    system. `classes` asks for labels from folders; see `class_folders`.
     """
-    visited: set[tuple[int, int]] = set()
+    visited: dict[tuple[int, int], str] = {}
+    twice: list[tuple[str, str]] = []  # a link to a folder, and where that was met before
     folders: list[_Folder] = []
     file_links: list[tuple[str, int, int]] = []
     dangling = repeated = 0
@@ -118,8 +119,9 @@ def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = T
             for folder in listed:
                 if (folder.device, folder.inode) in visited and not folder.unreadable:
                     repeated += 1
+                    twice.append((folder.relative, visited[folder.device, folder.inode]))
                     continue
-                visited.add((folder.device, folder.inode))
+                visited[folder.device, folder.inode] = folder.relative
                 folders.append(folder)
                 below += [folder.child(name) for name in folder.folders]
                 links += [folder.child(name) for name in folder.links]
@@ -145,10 +147,9 @@ def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = T
     folders.sort(key=lambda f: f.relative.split("/"))
     ignored = sum((f.ignored for f in folders), Counter[str]())
     taken: list[tuple[str, list[str]]] = [(f.relative, f.files) for f in folders]
-    if file_links:
-        extra, again = _new_links(root, file_links, folders, extensions, look_inside, ignored)
-        repeated += again
-        taken.append(("", extra))
+    fresh, again = _new_links(root, file_links, folders, extensions, look_inside, ignored)
+    repeated += len(again)
+    taken.append(("", list(fresh.values())))
     left = Left(
         ignored=dict(ignored),
         hidden=sum(f.hidden for f in folders),
@@ -159,7 +160,10 @@ def walk(root: str, extensions: frozenset[str] = IMAGE, *, look_inside: bool = T
     if folders and folders[0].unreadable:
         raise UserError(f"{root} cannot be listed: check its permissions")
     source = FileSource(root, _names(taken), left)
-    source.labels, source.classes = _class_folders(taken)
+    if classes:
+        linked = _linked(folders, fresh, again, twice)
+        start = len(source) - len(fresh)
+        source.labels, source.classes = class_folders(root, taken, linked, start)
     return source
 
 
@@ -222,8 +226,8 @@ def _new_links(
     extensions: frozenset[str],
     look_inside: bool,
     ignored: Counter[str],
-) -> tuple[list[str], int]:
-    """Links to files that are not among the samples yet, each target once; and how many were."""
+) -> tuple[dict[tuple[int, int], str], list[tuple[str, int, int]]]:
+    """Links to files that are not among the samples yet, by target; and those to what is."""
     known: dict[int, np.ndarray] = {}
     for device in {device for _, device, _ in links}:
         inodes = [f.inodes for f in folders if f.device == device]
@@ -234,16 +238,43 @@ def _new_links(
         )
         for device in known
     }
-    seen: set[tuple[int, int]] = set()
-    fresh: list[str] = []
-    repeated = 0
+    fresh: dict[tuple[int, int], str] = {}
+    again: list[tuple[str, int, int]] = []
     for name, device, inode in sorted(links):
-        if np.uint64(inode) in old[device] or (device, inode) in seen:
-            repeated += 1
+        if np.uint64(inode) in old[device] or (device, inode) in fresh:
+            again.append((name, device, inode))
         elif _takes(root, name, extensions, look_inside, ignored):
-            seen.add((device, inode))
-            fresh.append(name)
-    return fresh, repeated
+            fresh[device, inode] = name
+    return fresh, again
+
+
+def _linked(
+    folders: Sequence[_Folder],
+    fresh: Mapping[tuple[int, int], str],
+    again: Sequence[tuple[str, int, int]],
+    twice: Sequence[tuple[str, str]],
+) -> dict[int, set[str]]:
+    """First folders of the links that lead to a sample met elsewhere, by its position."""
+    found: dict[int, set[str]] = {}
+    starts = np.cumsum([0, *(len(f.files) for f in folders)]).tolist()
+    wanted = {(device, inode) for _, device, inode in again}
+    position = {key: starts[-1] + i for i, key in enumerate(fresh)}
+    for start, f in zip(starts, folders) if wanted else ():
+        for i, inode in enumerate(f.inodes, start):
+            if (f.device, inode) in wanted:
+                position[f.device, inode] = i
+    for name, device, inode in again:
+        first, slash, _ = name.partition("/")
+        if slash:
+            found.setdefault(position[device, inode], set()).add(first)
+    for link, real in twice:
+        if not real or f"{link}/".startswith(f"{real}/"):  # a loop, not a class
+            continue
+        for start, f in zip(starts, folders):
+            if f"{f.relative}/".startswith(f"{real}/"):
+                for i in range(start, start + len(f.files)):
+                    found.setdefault(i, set()).add(link.split("/", 1)[0])
+    return found
 
 
 def _names(taken: Sequence[tuple[str, list[str]]]) -> pa.LargeBinaryArray:
@@ -254,35 +285,9 @@ def _names(taken: Sequence[tuple[str, list[str]]]) -> pa.LargeBinaryArray:
     return pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_binary())
 
 
-def _class_folders(
-    taken: Sequence[tuple[str, list[str]]],
-) -> tuple[np.ndarray | None, list[str] | None]:
-    """Labels from the first folder below the root, where two or more hold most of the images."""
-    firsts: list[str] = []
-    counts: list[int] = []
-    for relative, names in taken:
-        if relative:
-            firsts.append(relative.split("/", 1)[0])
-            counts.append(len(names))
-        else:  # files of the root, and links, which carry their whole path
-            for name in names:
-                firsts.append(name.split("/", 1)[0] if "/" in name else "")
-                counts.append(1)
-    classes = sorted({f for f, c in zip(firsts, counts, strict=True) if f and c})
-    inside = sum(c for f, c in zip(firsts, counts, strict=True) if f)
-    if len(classes) < 2 or 2 * inside <= sum(counts):
-        return None, None
-    if all(name.lower() in _SPLITS for name in classes):
-        log.info("the folders %s are splits, not classes: no labels", ", ".join(classes))
-        return None, None
-    position = {name: i for i, name in enumerate(classes)}
-    ids = np.array([position.get(f, -1) for f in firsts], dtype=np.int64)
-    return np.repeat(ids, counts), classes
-
-
 def folder(path: Path) -> FileSource:
     """Images in a folder and everything below it."""
-    return walk(str(path))
+    return walk(str(path), classes=True)
 
 
 def only_arrays(source: FileSource) -> bool:
@@ -290,95 +295,6 @@ def only_arrays(source: FileSource) -> bool:
     return all(os.path.splitext(source.name(i))[1].lower() in ARRAYS for i in range(len(source)))
 
 
-# ------------------------------------------------------------------------------------------ lists
-
-
-def listed(path: Path, labels: str | None) -> FileSource:
-    """The files named in a .txt (one path a line), .csv or .tsv; relative to where it lies."""
-    if path.suffix.lower() == ".txt":
-        names = [line for line in _text(path).splitlines() if line.strip()]
-        values = None
-    else:
-        names, values = read_table(path, labels)
-    if not names:
-        raise UserError(f"{path} lists no files: it needs one path a line")
-    root = str(path.parent)
-    source = from_paths(names, root)
-    if not any(os.path.exists(os.path.join(root, name)) for name in names):
-        raise UserError(
-            f"none of the {len(names)} files in {path} exists; the first is {names[0]}, looked for "
-            f"in {path.parent.absolute()}: paths are taken relative to the list"
-        )
-    if values is not None:
-        source.labels, source.classes = integer_labels(values)
-    return source
-
-
 def from_paths(names: Sequence[str], root: str = "") -> FileSource:
     """The files of a list of paths."""
     return FileSource(root, pa.array([os.fsencode(n) for n in names], pa.large_binary()))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def read_table(path: Path, labels: str | None) -> tuple[list[str], list[str] | None]:
-    """Paths and label texts of a .csv or .tsv, with or without a line of column names."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    rows = [r for r in csv.reader(_text(path).splitlines(keepends=True), delimiter=delimiter) if r]
-    if not rows:
-        raise UserError(f"{path} is empty: it needs a line a file, as path,label")
-    head = [cell.strip().lower() for cell in rows[0]]
-    where = next((head.index(c) for c in _PATH_COLUMNS if c in head), None)
-    if where is None:
-        if labels is not None:
-            raise UserError(f"{path} has no column of paths: name one of them path")
-        where, what = 0, (1 if len(head) > 1 else None)
-    else:
-        names = (labels.lower(),) if labels is not None else LABEL_COLUMNS
-        what = next((head.index(c) for c in names if c in head), None)
-        if labels is not None and what is None:
-            raise UserError(f"{path} has no column {labels}; it has {', '.join(rows[0])}")
-        rows = rows[1:]
-    paths = [row[where] for row in rows if len(row) > where]
-    if what is None:
-        return paths, None
-    return paths, [row[what].strip() if len(row) > what else "" for row in rows if len(row) > where]
-
-
-def label_from_csv(source: FileSource, path: Path) -> None:
-    """Give the files of a folder the labels that a CSV of path,label lists for them."""
-    paths, values = read_table(path, None)
-    if values is None:
-        raise UserError(f"{path} has no labels: it needs two columns, path,label")
-    above = os.path.relpath(path.parent.resolve(), os.path.realpath(source.root))
-    known = dict(zip(paths, values, strict=True))
-    for name, value in zip(paths, values, strict=True):  # as seen from the folder of the images
-        known.setdefault(os.path.normpath(os.path.join(above, name)), value)
-    found = [known.get(source.name(i), "") for i in range(len(source))]
-    if not any(found):
-        found = _by_bare_names(source, paths, values)
-        if any(found):
-            log.warning(
-                "labels are found by the names of files alone: %s lists %s, the folder has %s",
-                *(path, paths[0], source.name(0)),
-            )
-    if not any(found):
-        raise UserError(
-            f"no file in {source.root} is listed in {path}: it lists {paths[0] if paths else ''}, "
-            f"the folder has {source.name(0)}"
-        )
-    source.labels, source.classes = integer_labels(found)
-
-
-def _by_bare_names(source: FileSource, paths: Sequence[str], values: Sequence[str]) -> list[str]:
-    """Labels of files whose names, without folders, occur once here and once in the list."""
-    listed = Counter(os.path.basename(p) for p in paths)
-    names = [os.path.basename(source.name(i)) for i in range(len(source))]
-    here = Counter(names)
-    bare = {os.path.basename(p): v for p, v in zip(paths, values, strict=True)}
-    return [bare[n] if listed[n] == here[n] == 1 else "" for n in names]

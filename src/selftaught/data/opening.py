@@ -9,22 +9,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from selftaught.data import arrays, files, tar
+from selftaught.data import arrays, files, lists, tar
 from selftaught.data.decode import MAX_PIXELS
 from selftaught.data.formats import IMAGE
+from selftaught.data.labels import warn_once
 from selftaught.data.source import Samples, Source, missing
 from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
 
 _KINDS = (
-    "a folder, a list (.txt, .csv, .tsv), .parquet, .arrow, .tar shards, .npy, .npz, or an image"
+    "a folder, a list (.txt, .csv, .tsv, .jsonl), .parquet, .arrow, .tar shards, .npy, .npz, or an "
+    "image"
 )
 
 
 def how_read(training: dict[str, Any]) -> dict[str, Any]:
     """Of the settings of a training, as run.yaml holds them, how its images were opened."""
-    names = ("column", "value_range", "truncated")
+    names = ("column", "path_column", "value_range", "truncated")
     options = {n: training[n] for n in names if training.get(n) is not None}
     if "value_range" in options:
         options["value_range"] = tuple(options["value_range"])
@@ -36,6 +38,7 @@ def open_data(
     *,
     column: str | None = None,
     labels: str | None = None,
+    path_column: str | None = None,
     channels: int = 3,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
@@ -50,6 +53,7 @@ def open_data(
         column: column of a table, array of a .npz or extension in a tar that holds the images,
             where it is not found by itself.
         labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         channels: channels of every sample that is read.
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether images that end early are refused, or kept with the missing part black.
@@ -58,7 +62,7 @@ def open_data(
     Raises:
         UserError: when there is nothing that can be read, saying what there was.
     """
-    found = _open(source, column, labels)
+    found = _open(source, column, labels, path_column)
     if len(found) == 0:
         raise UserError(f"{_shown(source)} holds no images{_beside(found)}")
     return Samples(
@@ -79,9 +83,9 @@ def _beside(source: Source) -> str:
     return f"; left out: {left}" if left else ""
 
 
-def _open(source: Any, column: str | None, labels: str | None) -> Source:
+def _open(source: Any, column: str | None, labels: str | None, path_column: str | None) -> Source:
     if isinstance(source, str | os.PathLike):
-        return _path(os.fspath(source), column, labels)
+        return _path(os.fspath(source), column, labels, path_column)
     if isinstance(source, np.ndarray):
         return arrays.ArraySource(source)
     if isinstance(source, list | tuple):
@@ -117,7 +121,7 @@ def _table() -> Any:
     return table
 
 
-def _path(text: str, column: str | None, labels: str | None) -> Source:
+def _path(text: str, column: str | None, labels: str | None, path_column: str | None) -> Source:
     if "://" in text or text.startswith("pipe:"):
         raise UserError(f"{text} is not a local path: fetch the data first")
     path = Path(text)
@@ -129,10 +133,10 @@ def _path(text: str, column: str | None, labels: str | None) -> Source:
     if not path.exists():
         raise missing(path)
     if path.is_dir():
-        return _folder(path, column, labels)
+        return _folder(path, column, labels, path_column)
     match path.suffix.lower():
-        case ".txt" | ".csv" | ".tsv":
-            return files.listed(path, labels)
+        case suffix if suffix in lists.LISTS:
+            return lists.listed(path, labels, path_column)
         case ".parquet":
             return _table().parquet([text], column, labels)
         case ".arrow":
@@ -152,7 +156,7 @@ def _is_pattern(text: str) -> bool:
     return "{" in text or glob.has_magic(text)
 
 
-def _folder(path: Path, column: str | None, labels: str | None) -> Source:
+def _folder(path: Path, column: str | None, labels: str | None, path_column: str | None) -> Source:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _table().saved(path, column, labels)
     source = files.folder(path)
@@ -169,7 +173,11 @@ def _folder(path: Path, column: str | None, labels: str | None) -> Source:
             return (table.parquet if reader == "parquet" else table.arrow)(paths, column, labels)
     if labels is not None and len(source):
         file = next((p for p in (path / labels, Path(labels)) if p.is_file()), None)
-        if file is None:
+        if file is None and source.labels is not None and not Path(labels).suffix:
+            # the name of a column, which the other one of training and test data has
+            warn_once(f"{path} has no columns, so {labels} is none of it: its folders are classes")
+        elif file is None:
             raise UserError(f"labels={labels} is neither a file in {path} nor one here")
-        files.label_from_csv(source, file)
+        else:
+            lists.label_from(source, file, path_column)
     return source

@@ -59,7 +59,7 @@ class Source(ABC):
     """Raw samples by position. Picklable; what is open belongs to the process that opened it."""
 
     labels: np.ndarray | None = None  # int64 [N], -1 where unknown
-    classes: list[str] | None = None
+    classes: list[str] | None = None  # names of the labels; None where they are the digits
     left: Left = Left()
     numbered: bool = False
     """Whether samples have no names but their positions, as rows of tables and arrays."""
@@ -89,7 +89,7 @@ class Samples:
 
     Attributes:
         labels: int64 [N] with -1 where unknown, or None.
-        classes: the names that labels stand for, where they have names.
+        classes: the names that labels stand for; None where a label's name is its digits.
         left: what was found and left out.
     """
 
@@ -200,15 +200,6 @@ def digest(*parts: bytes | str | int | np.ndarray) -> str:
         state.update(len(data).to_bytes(8))
         state.update(data)
     return state.hexdigest()
-
-
-def integer_labels(values: list[str]) -> tuple[np.ndarray, list[str] | None]:
-    """Labels written as text: whole numbers as they are, names by their sorted position."""
-    known = sorted({v for v in values if v != ""})
-    if all(v.removeprefix("-").isdecimal() for v in known):
-        return np.array([int(v) if v else -1 for v in values], dtype=np.int64), None
-    position = {v: i for i, v in enumerate(known)}
-    return np.array([position.get(v, -1) for v in values], dtype=np.int64), known
 
 
 def missing(path: Path) -> UserError:

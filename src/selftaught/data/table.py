@@ -5,7 +5,8 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -15,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selftaught.data.decode import BadSample, read_bytes
-from selftaught.data.files import LABEL_COLUMNS
-from selftaught.data.source import Left, Source, digest, integer_labels
+from selftaught.data.labels import as_text, coded, encode, warn_once
+from selftaught.data.lists import LABEL_COLUMNS
+from selftaught.data.source import Left, Source, digest
 from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
@@ -224,12 +226,11 @@ def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> Tab
             good.append(path)
         else:
             left[f"Parquet files without a column {name}"] += 1
-    values: list[pa.ChunkedArray] = []
+    numbers, classes = None, None
     label = _label_column(schemas[0], labels, paths[0])
     if label is not None:
-        for path in good:
-            values.append(pq.read_table(path, columns=[label]).column(label))
-    numbers, classes = _labels(values, schemas[0], label)
+        tables = (_labels_of(path, label) for path in good)
+        numbers, classes = _labels(tables, label, labels is not None, paths[0])
     return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
 
 
@@ -242,8 +243,9 @@ def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> Table
     schema = tables[0].schema
     name = _image_column(schema, column, paths[0])
     label = _label_column(schema, labels, paths[0])
-    values = [t.column(label) for t in tables] if label is not None else []
-    numbers, classes = _labels(values, schema, label)
+    numbers, classes = None, None
+    if label is not None:
+        numbers, classes = _labels(tables, label, labels is not None, paths[0])
     return TableSource(ArrowChunks(list(paths), name), numbers, classes)
 
 
@@ -285,9 +287,10 @@ class HubSource(Source):
         self.column = _image_column(schema, column, "the data set")
         label = _label_column(schema, labels, "the data set")
         if label is not None:
-            only = dataset.select_columns([label]).with_format("arrow")  # leaves the images alone
-            values = [only[:].column(label)]
-            self.labels, self.classes = _labels(values, dataset.features.arrow_schema, label)
+            only = dataset.select_columns([label]).with_format("arrow")[:]  # not the images
+            only = only.replace_schema_metadata(dataset.features.arrow_schema.metadata)
+            given = labels is not None
+            self.labels, self.classes = _labels([only], label, given, "the data set")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -341,7 +344,7 @@ def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | No
         if labels not in schema.names:
             raise UserError(f"{where} has no column {labels}; it has {', '.join(schema.names)}")
         if not _is_label(schema.field(labels).type):
-            raise UserError(f"column {labels} of {where} is neither whole numbers nor text")
+            raise UserError(f"column {labels} of {where} is neither numbers nor text")
         return labels
     found = {f.name.lower(): f.name for f in schema if _is_label(f.type)}
     return next((found[name] for name in LABEL_COLUMNS if name in found), None)
@@ -350,20 +353,69 @@ def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | No
 def _is_label(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    of = pa.types
+    numbers = (of.is_integer, of.is_floating, of.is_decimal, of.is_boolean)
+    texts = (of.is_string, of.is_large_string, of.is_string_view)
+    return any(holds(kind) for holds in (*numbers, *texts))
+
+
+def _labels_of(path: str, label: str) -> pa.Table:
+    """The column of labels of a Parquet file, nulls where it has none."""
+    try:
+        found = pq.read_schema(path)
+        if label not in found.names or not _is_label(found.field(label).type):
+            warn_once(f"{path} has no labels in a column {label}, which other files have")
+            return pa.table({label: pa.nulls(pq.read_metadata(path).num_rows, pa.string())})
+        return pq.read_table(path, columns=[label])
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"the column {label} of {path} cannot be read: {error}") from error
 
 
 def _labels(
-    values: list[pa.ChunkedArray], schema: pa.Schema, label: str | None
+    tables: Iterable[pa.Table], label: str, asked: bool, where: str
 ) -> tuple[np.ndarray | None, list[str] | None]:
-    if label is None or not values:
-        return None, None
-    column = pa.chunked_array([c for v in values for c in v.chunks], type=values[0].type)
-    if pa.types.is_integer(column.type):
-        numbers = pc.fill_null(column.cast(pa.int64()), -1).to_numpy()
-        return numbers, _class_names(schema, label)
-    texts = ["" if v is None else str(v) for v in column.to_pylist()]
-    return integer_labels(texts)
+    """Labels of all tables; each may name its classes in an order of its own.
+
+    asked: whether somebody has named the column; otherwise fractions are no labels.
+    """
+    where = f"{label} in {where}"
+    texts: list[list[str]] = []
+    names: list[list[str] | None] = []
+    for table in tables:
+        column = table.column(label)
+        names.append(_class_names(table.schema, label) if _is_whole(column.type) else None)
+        texts.append([t for chunk in column.chunks for t in _texts(chunk)])
+        if not asked and _fractions(column):
+            log.info("%s holds fractions and is not taken for labels; --labels does", where)
+            return None, None
+    if names and names[0] is not None and all(n == names[0] for n in names):
+        return coded(chain(*texts), names[0], where)
+    for each, own in zip(texts, names, strict=True):
+        if own is not None:
+            known = {str(i): name for i, name in enumerate(own)}
+            each[:] = [known.get(t, "" if t.startswith("-") else t) for t in each]
+    return encode(chain(*texts), where)
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _texts(chunk: pa.Array) -> list[str]:
+    """Labels as text, each different one made once."""
+    if not pa.types.is_dictionary(chunk.type):
+        chunk = chunk.dictionary_encode()
+    names = [*map(as_text, chunk.dictionary.to_pylist()), ""]
+    return [names[i] for i in pc.fill_null(chunk.indices.cast(pa.int64()), -1).to_pylist()]
+
+
+def _fractions(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds numbers between the whole ones."""
+    if not pa.types.is_floating(column.type):
+        return False
+    values = column.cast(pa.float64()).to_numpy()
+    values = values[np.isfinite(values)]
+    return bool((values != np.trunc(values)).any())
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from selftaught.data.decode import BadSample
 from selftaught.data.formats import IMAGE, extension
-from selftaught.data.source import Left, Source, digest, integer_labels
+from selftaught.data.labels import as_text, encode, warn_once
+from selftaught.data.source import Left, Source, digest
 from selftaught.errors import UserError
 
 MAX_MEMBER = 1 << 30
@@ -176,7 +177,9 @@ class TarSource(Source):
         chosen: list[tuple[int, str, Member, Member | None]] = []
         for shard, (members, left) in enumerate(scans):
             refused += left
-            ignored += _choose(shard, members, column, ".json" if labels else ".cls", chosen)
+            ignored += _choose(
+                shard, paths[shard], members, column, ".json" if labels else ".cls", chosen
+            )
         self.left = Left(ignored=dict(ignored), refused=dict(refused))
         self.shards = np.array([c[0] for c in chosen], dtype=np.int32)
         self.offsets = np.array([c[2].offset for c in chosen], dtype=np.int64)
@@ -186,7 +189,7 @@ class TarSource(Source):
         if any(c[3] is not None for c in chosen):
             texts = [self._label(c[0], c[3], labels) for c in chosen]
             if any(texts):
-                self.labels, self.classes = integer_labels(texts)
+                self.labels, self.classes = encode(texts, paths[0])
         if labels is not None and self.labels is None and chosen:
             raise UserError(f"no .json member of {paths[0]} has a field {labels}: no labels there")
 
@@ -224,18 +227,19 @@ class TarSource(Source):
     def _label(self, shard: int, member: Member | None, key: str | None) -> str:
         if member is None or member.size > _MAX_TEXT:
             return ""
-        text = self._read(shard, member.offset, member.size)
+        content = self._read(shard, member.offset, member.size)
         if key is None:
-            return text.decode("utf-8", "replace").strip()
+            return as_text(content)
         try:
-            found = json.loads(text)
-        except ValueError:
+            found = json.loads(content, parse_int=str)  # a label may have any number of digits
+        except (ValueError, RecursionError):
             return ""
-        return str(found[key]) if isinstance(found, dict) and key in found else ""
+        return as_text(found.get(key)) if isinstance(found, dict) else ""
 
 
 def _choose(
     shard: int,
+    path: str,
     members: list[Member],
     column: str | None,
     label: str,
@@ -245,7 +249,9 @@ def _choose(
 
     WebDataset's key is the path up to the first dot of the base name, and the rest says what the
     member is: `012.jpg`, `012.seg.png`, `012.cls`. Where the rest is not a bare image extension and
-    its key has no other image (`IMG.2024.jpg`), the whole name is the key.
+    its key has no other image (`IMG.2024.jpg`), the whole name is the key, and its label lies in
+    the member of the same name up to the last dot (`IMG.2024.cls`), or in that of WebDataset's key
+    (`IMG.cls`) where this is its only image.
     """
     wanted = f".{column.lstrip('.').lower()}" if column else None
     ignored: Counter[str] = Counter()
@@ -253,6 +259,7 @@ def _choose(
     side: list[tuple[str, Member]] = []
     label_of: dict[str, Member] = {}
     rank = {e: i for i, e in enumerate(_PREFERRED)}
+    dotted: dict[str, Member] = {}  # labels by their name up to the last dot
     for member in members:
         folder, _, base = member.name.rpartition("/")
         stem, dot, rest = base.partition(".")
@@ -261,6 +268,8 @@ def _choose(
             ignored["(hidden)"] += 1
         elif kind == label:
             label_of[key] = member
+        elif kind.endswith(label):
+            dotted[member.name[: -len(label)]] = member
         elif wanted is not None and kind == wanted:
             best[key] = member
         elif wanted is None and kind in IMAGE:
@@ -273,14 +282,30 @@ def _choose(
             side.append((key, member))
         else:
             ignored[extension(base)] += 1
+    alone = Counter(key for key, _ in side)
+    used: set[str] = set()
+    doubtful = 0
     for key, member in side:
         if key in best:
             ignored["." + member.name.rpartition("/")[2].partition(".")[2].lower()] += 1
-        else:
-            best[member.name] = member
+            continue
+        best[member.name] = member
+        own = dotted.get(os.path.splitext(member.name)[0])
+        used.add(os.path.splitext(member.name)[0])
+        if own is None and key in label_of:
+            own = label_of[key] if alone[key] == 1 else None
+            doubtful += own is None
+        if own is not None:
+            label_of[member.name] = own
+    ignored[label] += len(dotted.keys() - used)
+    if doubtful:
+        warn_once(
+            f"{doubtful:,} images of {path} have no label of their own name and share one up to "
+            f"the first dot with others: no labels; write NAME{label} beside NAME.png"
+        )
     ordered = sorted(best.items(), key=lambda item: item[1].offset)
     chosen += [(shard, key, member, label_of.get(key)) for key, member in ordered]
-    return ignored
+    return +ignored
 
 
 def expand(pattern: str) -> list[str]:

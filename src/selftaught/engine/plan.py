@@ -30,12 +30,14 @@ from selftaught.engine.build import (
     weights_hash,
 )
 from selftaught.engine.checkpoint import Checkpoints, size_of
+from selftaught.engine.classes import agreed
 from selftaught.engine.colours import settled
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.restore import weights_of
 from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
+from selftaught.evaluate.comparing import labelled
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Method, Pipeline, Recipe
 
@@ -181,7 +183,9 @@ def plan(
         samples = without(samples, settings.quarantine)
         partners = partners and partners.of(samples)
     if method.supervised:
-        everything, samples = samples, _labelled(samples, method)
+        everything = samples
+        teacher = options_of(method).get("teacher")
+        samples = _labelled(agreed(samples, teacher, settings.start), method)
         partners = partners if samples is everything else partners and partners.of(samples)
     weights = None
     if settings.start is not None and not settings.resume:
@@ -355,12 +359,18 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
             "--test needs labels in the training data too: sort its images into one folder a class,"
             " or name a column or a CSV of path,label with --labels"
         )
-    held = open_data(settings.test, labels=settings.labels, channels=image_of(method).channels)
+    held = open_data(
+        settings.test,
+        labels=settings.labels,
+        path_column=settings.path_column,
+        channels=image_of(method).channels,
+    )
     if held.labels is None:
         raise UserError(
             f"the test data {settings.test} has no labels: sort its images into one folder a "
             "class, or name a column or a CSV of path,label with --labels"
         )
+    labelled([samples, held])
     return held
 
 

@@ -34,6 +34,7 @@ def pretrain(
     column: str | None = None,
     second: Any = None,
     labels: str | None = None,
+    path_column: str | None = None,
     test: Any = None,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",

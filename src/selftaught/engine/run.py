@@ -19,7 +19,7 @@ from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor, Verdict
 from selftaught.diagnose.intake import intake
-from selftaught.engine import optim, session
+from selftaught.engine import classes, optim, session
 from selftaught.engine.build import method_name, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
@@ -213,6 +213,8 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
+            if self.plan.method.supervised:
+                classes.keep(self.folder, self.plan.samples)
         except OSError as error:
             raise UserError(
                 f"{self.folder} cannot be written ({error.strerror}); free some space, or name "

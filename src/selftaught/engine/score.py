@@ -21,7 +21,7 @@ from selftaught.data.selection import select
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
-from selftaught.evaluate.comparing import PROBES, labelled
+from selftaught.evaluate.comparing import PROBES, fingerprints, labelled
 from selftaught.evaluate.features import (
     Embeddings,
     Encoder,
@@ -67,6 +67,7 @@ def evaluate_command(
     ] = ("knn", "ridge"),
     test: str | None = None,
     labels: str | None = None,
+    path_column: str | None = None,
     masks: str | None = None,
     test_masks: str | None = None,
     ignore: tuple[int, ...] = (255,),
@@ -92,6 +93,7 @@ def evaluate_command(
             or finetune, which trains the whole network and takes longest.
         test: labelled images to score on; by default a fifth of each class of data is held out.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         masks: for segment: folder of masks with the names of the images, or a column (mask).
         test_masks: for segment: folder of the test images' masks, where it is another one.
         ignore: for segment: values of masks that count for nothing.
@@ -117,7 +119,7 @@ def evaluate_command(
     network = resolve(encoder, size)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
-        pair = _sets(network, data, test, labels)
+        pair = _sets(network, data, test, labels, path_column)
         _check_tuning(network, shares, epochs)
         if size not in (None, network.size):
             raise UserError(
@@ -134,6 +136,7 @@ def evaluate_command(
                 test,
                 probes=given,
                 labels=labels,
+                path_column=path_column,
                 masks=masks,
                 test_masks=test_masks,
                 ignore=ignore,
@@ -164,7 +167,8 @@ def evaluate_command(
         )
         seconds = time.perf_counter() - begun
         name = f"{network.name}, {size or network.size} px from {encoder}"
-        tuned = Comparison(name, scores, 0, seconds)
+        side = size or network.size
+        tuned = Comparison(name, scores, 0, seconds, fingerprints(pair), side)
         found = tuned if found is None else found.joined(tuned)
     assert found is not None
     if out is not None:
@@ -267,10 +271,14 @@ def finetune(
 
 
 def _sets(
-    network: Encoder, data: str, test: str | None, labels: str | None
+    network: Encoder, data: str, test: str | None, labels: str | None, path_column: str | None
 ) -> tuple[Samples, Samples]:
     """Labelled training and test samples; a fifth of each class is held out without `test`."""
-    given = [open_samples(d, labels, network.channels) for d in (data, test) if d is not None]
+    given = [
+        open_samples(d, labels, network.channels, path_column)
+        for d in (data, test)
+        if d is not None
+    ]
     sets = labelled(given, strict=True)
     if len(sets) == 1:
         fit, held = split(np.asarray(sets[0].labels))

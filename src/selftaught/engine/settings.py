@@ -53,6 +53,7 @@ class Settings:
         second: the same things in a second modality, for methods with `pair` modalities: images of
             the same names in another folder, or as many rows of a table or array.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
@@ -104,6 +105,7 @@ class Settings:
     column: str | None = None
     second: str | None = None
     labels: str | None = None
+    path_column: str | None = None
     test: str | None = None
     value_range: tuple[float, float] | None = None
     truncated: Literal["skip", "keep"] = "skip"
@@ -146,7 +148,7 @@ class Settings:
         """The dataset as these settings say it is to be read, and as it is where it is open."""
         if isinstance(data, Samples):
             return data
-        names = ("column", "labels", "value_range", "truncated")
+        names = ("column", "labels", "path_column", "value_range", "truncated")
         return open_data(data, channels=channels, **{n: getattr(self, n) for n in names})
 
 

@@ -71,6 +71,7 @@ def cluster(
             time.perf_counter() - start,
             measure=measure,
             resampled=100 * each,
+            settings={"clusters": k},
         )
         for name, measure, how, value, each in zip(
             ("cluster NMI", "cluster ARI", "cluster accuracy"),

@@ -17,6 +17,7 @@ def embed_command(
     *,
     out: Path = Path("features.npz"),
     labels: str | None = None,
+    path_column: str | None = None,
     size: int | None = None,
     batch: int = 256,
     workers: int | None = None,
@@ -30,6 +31,7 @@ def embed_command(
         data: folder, list file, Parquet, tar shards or array of images.
         out: file to write: .npz, .npy (features alone) or .parquet.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         size: side of the views in pixels; by default the encoder's own.
         batch: images a forward pass.
         workers: processes that read images; by default one a core, none for few images.
@@ -41,6 +43,7 @@ def embed_command(
             encoder,
             data,
             labels=labels,
+            path_column=path_column,
             size=size,
             batch=batch,
             workers=workers,

@@ -1,6 +1,7 @@
 """All scores of an encoder and of its floors, from as few looks at the images as can be."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from selftaught import augment
 from selftaught.augment.render import plain_mask
 from selftaught.data import BadSample, Samples
+from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.masks import Masks, open_masks
 from selftaught.data.selection import select
+from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.evaluate.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.classifiers import linear, logistic
@@ -43,7 +46,7 @@ from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, retrieval, spread
 from selftaught.evaluate.floors import ENCODER, FLOORS, PLACES, Comparison
 from selftaught.evaluate.places import segment
-from selftaught.evaluate.scores import Score, Task, knn, probe
+from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 
 PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")
 
@@ -64,6 +67,7 @@ def compare(
     *,
     probes: Sequence[str] = ("knn", "ridge"),
     labels: str | None = None,
+    path_column: str | None = None,
     masks: str | None = None,
     test_masks: str | None = None,
     ignore: Sequence[int] = (255,),
@@ -89,6 +93,7 @@ def compare(
         probes: which scores: of knn, ridge, linear, lowshot, retrieval, cluster, robustness and
             segment.
         labels: CSV of path,label or name of a column.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         masks: for segment: folder of masks with the names of the images, or name of a column; by
             default the column called mask.
         test_masks: folder of the test images' masks, where it is another one.
@@ -112,7 +117,7 @@ def compare(
     network = resolve(encoder, size)
     side = size or network.size
     sources = [d for d in (train, test) if d is not None]
-    opened = [open_samples(d, labels, network.channels) for d in sources]
+    opened = [open_samples(d, labels, network.channels, path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p != "segment"]
     sets = labelled(opened, strict) if by_class else []
     fields: tuple[Masks, Masks] | None = None
@@ -135,6 +140,8 @@ def compare(
         scores=found,
         skipped=skipped,
         seconds=time.perf_counter() - start,
+        images=fingerprints(opened),
+        size=side,
     )
 
 
@@ -182,38 +189,65 @@ def labelled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
                 "class, or name a column or a CSV of path,label with labels"
             )
         kept.append(samples if len(known) == len(samples) else select(samples, known))
-    names = [_names(samples) for samples in kept]
-    if len(names[0]) < 2:
+    names = _names(kept[0])
+    if len(names) < 2:
         raise UserError(
-            f"all {len(kept[0])} labelled images are of one class ({next(iter(names[0]))}): a "
+            f"all {len(kept[0])} labelled images are of one class ({next(iter(names))}): a "
             "score tells classes apart and needs two at least"
         )
-    if len(kept) > 1 and not names[0].keys() & names[1].keys():
-        raise UserError(
-            f"none of the classes of the test images ({_few(names[1])}) is among those of the "
-            f"training images ({_few(names[0])}): are these the labels that belong together?"
-        )
-    alone = [name for name, count in names[0].items() if count == 1]
+    if len(kept) > 1:
+        _meet(*kept)
+    alone = [name for name, count in names.items() if count == 1]
     if strict and len(kept) == 1 and alone:
         raise UserError(
-            f"{len(alone)} of {len(names[0])} classes have one image alone ({_few(alone)}), which "
+            f"{len(alone)} of {len(names)} classes have one image alone ({few(alone)}), which "
             "cannot be in the training and in the test part: add images, take the class out, or "
             "give test images with --test"
         )
     return kept
 
 
-def _names(samples: Samples) -> dict[str, int]:
+def fingerprints(sets: Sequence[Samples]) -> dict[str, str]:
+    """Which images and labels are trained and tested on: alike where both are, wherever they lie.
+
+    Two tests of as many images are not the same test.
+    """
+    return {name: _fingerprint(s) for name, s in zip(("train", "test"), (sets[0], sets[-1]))}
+
+
+def _fingerprint(samples: Samples) -> str:
+    if samples.labels is None:
+        return samples.fingerprint
+    labels = np.asarray(samples.labels)
+    names = names_of(labels, samples.classes)
+    return digest(samples.fingerprint, *names.values(), *(labels == code for code in names))
+
+
+def _meet(train: Samples, test: Samples) -> None:
+    """Say what becomes of classes that are not called alike. UserError where none is."""
+    ours, theirs = (names_of(np.asarray(s.labels), s.classes) for s in (test, train))
+    found, otherwise = match(ours, theirs)
+    if not found:
+        raise UserError(unlike(ours.values(), theirs.values(), "test images"))
+    if otherwise:
+        warn_once(f"classes of the test images are taken by their number: {few(otherwise)}")
+    lost = [code for code in ours if code not in found]
+    if lost:
+        count = int(np.isin(np.asarray(test.labels), lost).sum())
+        warn_once(
+            f"{count} of {len(test)} test images are of {len(lost)} classes that no training image "
+            f"is of ({few(ours[code] for code in lost)}): they count as wrong"
+        )
+
+
+def _names(samples: Samples) -> Counter[str]:
     """Number of samples of each class that there is, by its name."""
-    codes, counts = np.unique(np.asarray(samples.labels), return_counts=True)
-    classes = samples.classes
-    return {
-        str(c) if classes is None else classes[c]: int(n) for c, n in zip(codes.tolist(), counts)
-    }
-
-
-def _few(names: Sequence[str] | Mapping[str, int]) -> str:
-    return ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
+    labels = np.asarray(samples.labels)
+    names = names_of(labels, samples.classes)
+    found: Counter[str] = Counter()
+    for code, count in zip(*np.unique(labels, return_counts=True)):
+        found[names[int(code)]] += int(count)
+    return found
 
 
 def _of_classes(

@@ -76,7 +76,7 @@ def on_corrupted(
     classify, strength, _ = fit_ridge(task.train_x, task.train_y, seed)
     near, straight = vote(task.train_x, task.train_y, x, k, temperature), classify(x)
 
-    def score(name: str, how: str, predicted: Tensor) -> Score:
+    def score(name: str, how: str, predicted: Tensor, **settings: float) -> Score:
         right = (predicted.view(len(names), len(y)) == y).cpu().double().numpy()
         return mean_score(
             name,
@@ -86,9 +86,16 @@ def on_corrupted(
             start,
             "right",
             parts=dict(zip(names, (100 * right.mean(1)).tolist(), strict=True)),
+            settings=settings,
         )
 
     return (
-        score("corrupted k-NN", f"k-NN (cosine, k={k}, T={temperature:g})", near),
+        score(
+            "corrupted k-NN",
+            f"k-NN (cosine, k={k}, T={temperature:g})",
+            near,
+            k=k,
+            temperature=temperature,
+        ),
         score("corrupted probe", f"ridge classifier (strength {strength:g})", straight),
     )

@@ -60,6 +60,7 @@ def embed(
     data: Any,
     *,
     labels: str | None = None,
+    path_column: str | None = None,
     size: int | None = None,
     batch: int = 256,
     workers: int | None = None,
@@ -76,6 +77,7 @@ def embed(
             which is then used with its pretrained weights.
         data: anything that `open_data` takes, or its result.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
+        path_column: column of a list that holds the paths, where it is not found by itself.
         size: side of the views in pixels; by default the encoder's own.
         batch: images a forward pass.
         workers: processes that read images; by default one a core, none for few images.
@@ -96,7 +98,7 @@ def embed(
     if out is not None:
         _writer(out)
     network = resolve(encoder, size)
-    samples = open_samples(data, labels, network.channels)
+    samples = open_samples(data, labels, network.channels, path_column)
     with running(network, device_for(encoder, network, device), precision) as forward:
         features, rest = one_pass(
             [forward], samples, size or network.size, batch, workers, progress
@@ -192,10 +194,12 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
     return Image(str(encoder), size or 224, pretrained=True).eval()
 
 
-def open_samples(data: Any, labels: str | None, channels: int) -> Samples:
+def open_samples(
+    data: Any, labels: str | None, channels: int, path_column: str | None = None
+) -> Samples:
     """`data` as samples of `channels` channels."""
     if not isinstance(data, Samples):
-        return open_data(data, labels=labels, channels=channels)
+        return open_data(data, labels=labels, path_column=path_column, channels=channels)
     if data.channels != channels:
         raise UserError(
             f"the encoder takes images of {channels} channels, the samples have {data.channels}; "

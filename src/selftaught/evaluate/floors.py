@@ -3,7 +3,8 @@
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,17 @@ class Comparison:
     """Scores of an encoder and of its floors, on the same samples.
 
     scores: what was scored -> its scores, in one order; not every floor has all of them. skipped:
-    samples that could not be read. seconds: all in all.
+    samples that could not be read. seconds: all in all. images: fingerprints of the images and
+    labels of `train` and `test`, the same where a part of one is held out. size: side of the views
+    in pixels.
     """
 
     encoder: str
     scores: dict[str, tuple[Score, ...]]
     skipped: int
     seconds: float
+    images: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
 
     @property
     def margins(self) -> tuple[Margin, ...]:
@@ -151,6 +156,9 @@ class Comparison:
             "verdict": self.verdict,
             "skipped": self.skipped,
             "seconds": round(self.seconds, 2),
+            "images": dict(self.images),
+            "size": self.size,
+            "settings": {s.name: dict(s.settings) for s in self.scores[ENCODER] if s.settings},
             "margins": [
                 {
                     "score": m.score.name,

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftaught.data.labels import as_text, encode, match, names_of
 from selftaught.errors import TrainingError, UserError
 from selftaught.evaluate.features import Embeddings, embed
 
@@ -34,7 +36,7 @@ class Score:
     correct: [n] bool, of a share of samples that are right. resampled: [R] values on resampled test
     samples, of any other measure; alike for all features, so that their differences have an
     interval too. parts: what the value is the mean of. labels: number of labels it was fitted on,
-    where that is what scores are compared by.
+    where that is what scores are compared by. settings: what somebody chose, by name.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Score:
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)
     parts: Mapping[str, float] = field(default_factory=dict)
     labels: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -137,7 +140,8 @@ def knn(
     k = min(k, len(task.train_x))
     predicted = vote(task.train_x, task.train_y, task.test_x, k, temperature)
     protocol = f"{task.protocol}; cosine, k={k}, T={temperature:g}"
-    return task.score("k-NN", predicted, protocol, start)
+    settings = {"k": k, "temperature": temperature}
+    return replace(task.score("k-NN", predicted, protocol, start), settings=settings)
 
 
 def probe(
@@ -243,31 +247,35 @@ class Task:
                 f"train features have width {a.x.shape[1]}, test features {b.x.shape[1]}; both "
                 "must come from the same encoder"
             )
-        codes = np.unique(a.y)
-        if len(codes) < 2 or not len(b.y):
+        names = a.names
+        if len(set(names.values())) < 2 or not len(b.y):
             raise UserError(
-                f"a score needs two classes of two samples at least, but there are {len(codes)} "
-                f"classes, {len(a.y)} training and {len(b.y)} test samples with labels"
+                f"a score needs two classes of two samples at least, but there are "
+                f"{len(set(names.values()))} classes, {len(a.y)} training and {len(b.y)} test "
+                "samples with labels"
             )
-        test_y = b.codes(a)
-        if not np.isin(test_y, codes).any():
-            raise UserError(
-                f"none of the classes of the {len(test_y)} test samples ({_few(b)}) is among those "
-                f"of the training samples ({_few(a)}): are these the labels that belong together?"
-            )
-        where = np.searchsorted(codes, test_y).clip(max=len(codes) - 1)
-        known = codes[where] == test_y
+        theirs, otherwise = match(b.names, names)
+        if not theirs:
+            raise UserError(unlike(b.names.values(), names.values(), f"{len(b.y)} test samples"))
+        # two codes of one name are one class, and keep the place of the first
+        position = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
+        train_y = _lookup({c: position[name] for c, name in names.items()}, a.y)
+        test_y = _lookup({c: position[names[there]] for c, there in theirs.items()}, b.y)
         device = a.x.device
-        protocol = f"{len(a.y)} train, {len(b.y)} test, {len(codes)} classes, {how}"
-        if not known.all():
+        protocol = f"{len(a.y)} train, {len(b.y)} test, {len(position)} classes, {how}"
+        if len(theirs) < len(b.names):
+            strange = [name for code, name in b.names.items() if code not in theirs]
             protocol += (
-                f"; {int((~known).sum())} test samples of classes without training count as wrong"
+                f"; {int((test_y < 0).sum())} test samples of classes without training "
+                f"count as wrong ({few(strange)})"
             )
+        if otherwise:
+            protocol += f"; {few(otherwise)}"
         return Task(
             a.x,
-            torch.from_numpy(np.searchsorted(codes, a.y)).to(device),
+            torch.from_numpy(train_y).to(device),
             b.x.to(device),
-            torch.from_numpy(np.where(known, where, -1)).to(device),
+            torch.from_numpy(test_y).to(device),
             protocol,
             tested,
             {
@@ -295,20 +303,31 @@ class _Labelled:
         extra = {name: x[where] for name, x in self.extra.items()}
         return _Labelled(self.x[where], self.y[index], self.classes, extra)
 
-    def codes(self, other: "_Labelled") -> np.ndarray:
-        """Labels in the numbers of `other`: two folders number their classes independently."""
-        if self.classes is None or other.classes is None or self.classes == other.classes:
-            return self.y
-        position = {name: i for i, name in enumerate(other.classes)}
-        table = np.array([position.get(name, -1) for name in self.classes])
-        return table[self.y]
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the labels that occur: two datasets number their classes independently."""
+        return names_of(self.y, self.classes)
 
 
-def _few(data: _Labelled) -> str:
-    """Names of some classes, for messages."""
-    codes = [int(c) for c in np.unique(data.y)]
-    names = [str(c) if data.classes is None else data.classes[c] for c in codes[:5]]
-    return ", ".join(names) + (", ..." if len(codes) > 5 else "")
+def _lookup(table: Mapping[int, int], y: np.ndarray) -> np.ndarray:
+    """Each label as the table has it, -1 where it has not."""
+    codes, inverse = np.unique(y, return_inverse=True)
+    return np.array([table.get(int(c), -1) for c in codes], np.int64)[inverse.reshape(-1)]
+
+
+def few(names: Iterable[str]) -> str:
+    """Some names, for messages."""
+    first = [name if len(name) <= 60 else f"{name[:60]}..." for name in islice(names, 6)]
+    return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
+
+
+def unlike(test: Iterable[str], train: Iterable[str], of: str) -> str:
+    """What to say where no class of the test set has a name that one of the training set has."""
+    return (
+        f"none of the classes of the {of} ({few(test)}) is among those of the training "
+        f"{of.rpartition(' ')[2]} ({few(train)}): labels are compared by their names; are these "
+        "the ones that belong together?"
+    )
 
 
 def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
@@ -332,7 +351,9 @@ def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
     if isinstance(features, np.ndarray) and not features.flags.writeable:  # torch would warn
         features = features.copy()
     x = torch.as_tensor(features).detach().float()
-    y = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.int64)
+    y = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if not isinstance(given, Embeddings) and y.ndim == 1:
+        y, classes = encode(map(as_text, y.tolist()), "the labels given")
     if x.dim() != 2 or y.ndim != 1 or len(x) != len(y):
         raise UserError(
             f"features must be [N, D] and labels [N], got {list(x.shape)} and {list(y.shape)}"
@@ -342,6 +363,7 @@ def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
             f"{int((~x.isfinite()).any(1).sum())} of {len(x)} feature vectors are not finite; "
             "look at the run that made the encoder"
         )
+    y, classes = y.astype(np.int64), None if classes is None else tuple(classes)
     return _Labelled(x, y, classes, {name: torch.as_tensor(v) for name, v in extra.items()})
 
 

@@ -140,26 +140,45 @@ def _known(node: dict[str, Any], *names: str) -> Iterable[str]:
 
 def _chosen(runs: Iterable[Run]) -> list[dict[str, dict[str, Any]]]:
     """For each run: name of a score -> the newest evaluation of it, on what most runs share."""
-    found: list[dict[str, dict[str, dict[str, Any]]]] = []  # a run: score -> task -> evaluation
+    found: list[dict[str, dict[tuple[str, ...], dict[str, Any]]]] = []  # a run: score -> task
     for run in runs:
         found.append({})
         for scores in run.scores:
             for entry in dicts(scores.get("scores")):
                 tasks = found[-1].setdefault(str(entry.get("score")), {})
-                tasks.pop(_task(entry), None)  # the newest comes last
-                tasks[_task(entry)] = scores
-    shared = Counter((name, t) for one in found for name, tasks in one.items() for t in tasks)
+                task = (_task(entry), _images(scores), _how(scores, entry))
+                tasks.pop(task, None)  # the newest comes last
+                tasks[task] = scores
+    depths = (1, 2, 3)  # as many images, the same images, scored in the same way
+    shared = Counter(
+        key
+        for one in found
+        for key in {(name, t[:d]) for name, tasks in one.items() for t in tasks for d in depths}
+    )
 
-    def best(name: str, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def best(name: str, tasks: dict[tuple[str, ...], dict[str, Any]]) -> dict[str, Any]:
         newest_first = list(reversed(tasks))
-        return tasks[max(newest_first, key=lambda task: shared[name, task])]
+        return tasks[max(newest_first, key=lambda t: [shared[name, t[:d]] for d in depths])]
 
     return [{name: best(name, tasks) for name, tasks in one.items()} for one in found]
 
 
 def _task(entry: dict[str, Any]) -> str:
-    """Which images a score is of."""
+    """How many images and classes a score is of."""
     return str(entry.get("protocol")).partition(";")[0]
+
+
+def _images(scores: dict[str, Any]) -> str:
+    """Which images and labels they are; empty where the file is of a time that did not say."""
+    return " ".join(str(v) for _, v in sorted(mapping(scores.get("images")).items()))
+
+
+def _how(scores: dict[str, Any], entry: dict[str, Any]) -> str:
+    """What was chosen for a score, in words; empty where the file does not say."""
+    size, settings = scores.get("size"), mapping(scores.get("settings"))
+    chosen = mapping(settings.get(str(entry.get("score"))))
+    words = [f"{name} {value}" for name, value in chosen.items()]
+    return ", ".join(([f"{size} px"] if size else []) + words)
 
 
 def _of(found: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
@@ -170,12 +189,25 @@ def _of(found: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
 def _warning(runs: dict[str, Run]) -> str:
     """Scores of other images, or of other labels, say nothing about each other."""
     chosen = _chosen(runs.values())
-    for name in {name for found in chosen for name in found}:
-        tasks = {_task(_of(found[name], "scores", name)[0]) for found in chosen if name in found}
+    ways: dict[str, str] = {}
+    for name in dict.fromkeys(name for found in chosen for name in found):
+        rows = [(f[name], _of(f[name], "scores", name)[0]) for f in chosen if name in f]
+        tasks = {_task(entry) for _, entry in rows}
         if len(tasks) > 1:
             told = " / ".join(sorted(tasks))
             return f"The scores are of different tests ({told}): they cannot be compared."
-    return ""
+        if len({_images(scores) for scores, _ in rows} - {""}) > 1:
+            return (
+                f"The scores are of different images or labels, though of as many ({tasks.pop()}): "
+                "they cannot be compared."
+            )
+        how = list(dict.fromkeys(_how(scores, entry) for scores, entry in rows))
+        if len([h for h in how if h]) > 1:
+            ways.setdefault(" / ".join(h or "unknown" for h in how), name)
+    if not ways:
+        return ""
+    told = "; ".join(f"{name}: {how}" for how, name in ways.items())
+    return f"The scores are of the same images, but made in different ways ({told})."
 
 
 def _settings(runs: dict[str, Run]) -> list[list[str]]:
