@@ -197,6 +197,23 @@ def test_a_parameter_that_is_called_as_a_setting_is_for_instances(here):
     assert run.verdict == "doubtful"
 
 
+def test_what_un_mix_cannot_mix_is_told_before_anything_is_written(here):
+    with pytest.raises(UserError, match="leave out --unmix"):
+        pretrain("rotation", "photos", "run", backbone="test_resnet", size=32, unmix=0.5, **FAST)
+    assert not Path("run").exists()
+
+
+def test_weights_that_only_a_part_of_comes_from_a_run_are_recorded(here):
+    pretrain(SimCLR, "photos", "a", **SMALL, **FAST, evaluate=False)
+    for out, dim in (("b", 8), ("c", 12)):
+        method = SimCLR(backbone("test_resnet", size=32), hidden=16, dim=8)
+        if dim != 8:
+            method = methods.find("byol")(method.backbone, hidden=16, dim=dim)
+        pretrain(method, "photos", out, start="a", **FAST, evaluate=False)
+    assert "initial" not in yaml.safe_load(Path("b/run.yaml").read_text())
+    assert "initial" in yaml.safe_load(Path("c/run.yaml").read_text())
+
+
 def test_numbers_of_numpy_are_numbers():
     settings = Settings(epochs=np.int64(3), lr=np.float32(0.5), batch=np.uint8(4))
     assert (settings.epochs, settings.lr, settings.batch) == (3, 0.5, 4)
@@ -226,7 +243,7 @@ def test_a_run_tells_what_came_of_it(here):
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(here, capsys):
     before = sorted(here.rglob("*"))
     words = ["simclr", "photos", *WORDS, "--backbone", "test_resnet", "--hidden", "16"]
-    assert cli.main(["pretrain", *words, "--dry-run"]) == 0
+    assert cli.main(["pretrain", *words, "--dry_run"]) == 0
     told = capsys.readouterr().out
     for word in (
         "24 images",
@@ -287,6 +304,9 @@ def test_a_module_and_an_entry_point_name_methods_too(here, monkeypatch):
     assert "width of the embedding" in command("pretrain", "echo", "--help")
     assert "echo" in command("methods")
     assert "width of the embedding" in command("methods", "echoes.inner:Echo")
+    with (about / "entry_points.txt").open("a") as file:
+        file.write("broken = echoes.gone:Lost\n")
+    assert "warning: the method broken is not found" in command("methods")
     assert "help imports nothing" in command("pretrain", "echo", "photos", *WORDS, code=2)
     (package / "__init__.py").write_text("")
     command("pretrain", "echo", "photos", *WORDS, "--out", "a")

@@ -105,7 +105,7 @@ def _run(argv: list[str]) -> None:
     elif argv[0] in ("-V", "--version"):
         sys.stdout.write(f"selftaught {__version__}\n")
     elif argv[0] == "pretrain":
-        words = [word for word in argv[1:] if word != DRY.flag]
+        words = [word for word in argv[1:] if word.replace("_", "-") != DRY.flag]
         _pretrain(request(words), dry=len(words) < len(argv) - 1)
     elif argv[0] == "methods":
         _methods(argv[1:])
@@ -198,7 +198,7 @@ def request(argv: Sequence[str]) -> Request:
     backbone, own, training = (
         file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
     )
-    if path is not None and not (training.get("start") or training.get("resume")):
+    if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
     return Request(method, data, backbone, own, training)
 
@@ -533,7 +533,7 @@ def _methods(argv: Sequence[str]) -> None:
     )
     (name,), given = parser.read(argv)
     names = [*methods.files(), *methods.plugins()] if name is None else [name]
-    about = [_about(n) for n in names]
+    about = [_about(n) for n in names if n == name or _can_be_read(n)]
     if given[""].get("json"):
         text = json.dumps(about if name is None else about[0], indent=2, default=str)
         sys.stdout.write(text + "\n")
@@ -541,6 +541,16 @@ def _methods(argv: Sequence[str]) -> None:
         sys.stdout.write(_pretrain_parser(name, alone=True).format_help())
     else:
         _table(about)
+
+
+def _can_be_read(name: str) -> bool:
+    """Whether a method that a package has announced is there; a broken one ends no listing."""
+    try:
+        methods.signature(name)
+    except UserError as error:
+        sys.stderr.write(f"warning: {error}\n")
+        return False
+    return True
 
 
 def _about(name: str) -> dict[str, Any]:

@@ -258,13 +258,15 @@ def read_object(kind: type) -> Signature:
 
 
 def read_constant(path: Path, name: str, attribute: str) -> Any:
-    """The value that the class `name` gives an attribute in its body, None where it gives none."""
+    """The plain value that the body of the class `name` gives an attribute; None without one."""
     for node in _tree(path).body:
         for n in node.body if isinstance(node, ast.ClassDef) and node.name == name else ():
-            if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == attribute:
-                return _value(n.value)
-            if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == attribute:
-                return _value(n.value)
+            targets = n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)]
+            value = getattr(n, "value", None)
+            if isinstance(value, ast.Constant) and any(
+                t and ast.unparse(t) == attribute for t in targets
+            ):
+                return value.value
     return None
 
 

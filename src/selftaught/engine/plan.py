@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config
+from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
@@ -32,14 +33,17 @@ from selftaught.engine.build import (
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
 from selftaught.engine.colours import settled
+from selftaught.engine.estimate import readable
+from selftaught.engine.feed import Views, collate
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.restore import weights_of
 from selftaught.engine.settings import Settings
+from selftaught.engine.unmix import query
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labelled
 from selftaught.export.facts import SETTINGS
-from selftaught.method import Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pipeline, Recipe
 
 log = logging.getLogger("selftaught")
 
@@ -221,8 +225,17 @@ def plan(
         weights=weights,
         state=None,
     )
+    if settings.unmix is not None:
+        _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
     return _with_folder(made, source, given) if fabric.global_rank == 0 else made
+
+
+def _mixes(made: Plan) -> None:
+    """Refuse Un-Mix for a method whose views it cannot mix."""
+    views = Views(made.seen(made.samples), made.pipeline, made.settings.seed)
+    item = collate([readable(views, 0)] * 2)
+    query(made.method, Batch(normalize(item.views, made.image.mean, made.image.std), item.index))
 
 
 def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
@@ -234,7 +247,8 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     training["colours"] = settled(settings.colours, made.pipeline, made.fabric.device, before)
     content = describe(made.method, source, training)
     content["made_by"]["images"] = len(made.samples)
-    if given and made.weights is None and not settings.resume:
+    drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
+    if given and drawn and not settings.resume:
         content["initial"] = {"weights": f"sha256 {weights_hash(made.method)}"}
     state = None
     if settings.resume:

@@ -66,7 +66,7 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
     """
 
     def loss(method: Method, batch: Batch) -> dict[str, Tensor]:
-        mixed = mix(_query(method, batch), whole)
+        mixed = mix(query(method, batch), whole)
         before = [p._version for p in method.parameters()]
         extra = method.mixed_loss(mixed.images, mixed.share, batch)
         if before != [p._version for p in method.parameters()]:
@@ -79,7 +79,8 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
     return MethodType(loss, method)  # which is what Fabric takes for a method
 
 
-def _query(method: Method, batch: Batch) -> Tensor:
+def query(method: Method, batch: Batch) -> Tensor:
+    """The view that is mixed; UserError where the views are not two images or more."""
     views = batch.views
     if isinstance(views, list | tuple) and len(views) > 1 and all(_is_image(v) for v in views):
         return views[method.query]

@@ -62,7 +62,7 @@ def signature(name: str) -> Signature:
     try:
         return read_class(file, name=label) if label else read_class(file, base="Method")
     except LookupError as error:
-        if label is None:
+        if not label:
             raise UserError(f"{error}; name the class of the method, as in {name}:Class") from error
         return read_object(find(name))  # made elsewhere, or with the constructor of another class
     except SyntaxError as error:
@@ -124,7 +124,10 @@ def reference(kind: type) -> str:
 
 def short(name: str) -> str:
     """A method's name in a sentence or in that of a folder: `echo` of `mine.py:Echo`."""
-    return name if name in files() else (name.rpartition(":")[2] or Path(name).stem).lower()
+    if name in files():
+        return name
+    label = name.rpartition(":")[2] if ":" in name else Path(name).stem
+    return label.rpartition(".")[2].lower()
 
 
 def _split(name: str) -> tuple[str, str, str | None]:
