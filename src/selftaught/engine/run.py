@@ -3,6 +3,7 @@
 import io
 import logging
 import time
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
-from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor, Verdict
+from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import classes, optim, session
 from selftaught.engine.build import method_name, options_of
@@ -40,9 +41,10 @@ from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
-from selftaught.export.facts import SETTINGS
+from selftaught.export.facts import SETTINGS, of_folder
 from selftaught.method import Method
 from selftaught.parts import synchronize
+from selftaught.verdict import Verdict
 
 log = logging.getLogger("selftaught")
 
@@ -80,8 +82,8 @@ class Run:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of the doctor: healthy, doubtful or failed."""
-        return None if self.diagnosis is None else self.diagnosis.verdict
+        """Whether it learned, by its scores and by what the doctor found; None before the end."""
+        return None if self.diagnosis is None else of_folder(self.folder)
 
     def complete(self) -> "Run":
         """Start, train and finish.
@@ -392,8 +394,7 @@ class Run:
         assert loop.doctor is not None
         self.diagnosis = loop.doctor.conclude()
         loop.doctor.save(self.diagnosis)
-        log.info("doctor: %s", self.diagnosis.sentence())
-        if self.verdict == "failed" and not settings.force:
+        if self.diagnosis.verdict == "failed" and not settings.force:
             report.write(self.folder)
             raise TrainingError(
                 f"the training failed: {self.diagnosis.evidence[0]}; nothing was exported. The "
@@ -404,6 +405,8 @@ class Run:
         export.save(image, self.folder)
         if settings.evaluate:
             self._score(image, loop)
+        said = of_folder(self.folder)
+        log.info("%s", "\n  - ".join([f"{said.word}: {said.because}", *said.reasons]))
         self.report = report.write(self.folder, samples)
         loop.checkpoints.finish(plan.steps)
 
@@ -424,21 +427,19 @@ class Run:
         self.scores.save(self.folder / "scores.json")
         if isinstance(loop.guard, Guard):
             loop.guard.compare(loop.guard.score(), "at the end")
-        log.info("%s", _rendered(self.scores))
+        log.info("%s", _rendered(self.scores.table))
 
     # in a notebook ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        name, verdict = method_name(self.method), self.verdict or "not finished"
-        first = [str(margin) for margin in self.scores.margins[:1]] if self.scores else []
-        return f"<Run {self.folder}: {'; '.join([f'{name}, {verdict}', *first])}>"
+        return f"<Run {self.folder}: {method_name(self.method)}, {self.verdict or 'not finished'}>"
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(repr(self))}</p>"]
-        if self.diagnosis is not None:
-            parts.append(f"<p>{escape(self.diagnosis.sentence())}</p>")
+        if self.verdict is not None:
+            parts.append("".join(f"<li>{escape(reason)}</li>" for reason in self.verdict.reasons))
         if self.scores is not None:
-            text = _rendered(self.scores)
+            text = _rendered(self.scores.table)
             parts.append(f"<pre>{escape(text)}</pre>")
         if self.report is not None:
             page = escape(str(self.report))
@@ -446,9 +447,10 @@ class Run:
         return "".join(parts)
 
 
-def _rendered(table: Any) -> str:
+def _rendered(parts: Iterable[Any]) -> str:
     """What rich would print, as text."""
     console = Console(file=io.StringIO(), width=100)
     with console.capture() as capture:
-        console.print(table)
-    return capture.get()
+        for part in parts:
+            console.print(part)
+    return capture.get().rstrip()

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,12 @@ class Comparison:
             temporary.write_text(json.dumps(self.as_dict(), indent=2) + "\n", "utf-8")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.table
+        yield self.verdict
+
+    @property
+    def table(self) -> Iterator[Table | str]:
+        """Scores beside floors, and how they were made, without a verdict: parts for rich."""
         ours = self.scores[ENCODER]
         table = Table(title=self.encoder, title_justify="left")
         table.add_column("per cent")
@@ -235,4 +241,3 @@ class Comparison:
             yield f"{saving}."
         pixels = "Pixels: the mean of each image removed. " if FLOORS[1] in self.scores else ""
         yield f"{pixels}Intervals: 95 %. {self.seconds:.0f} s."
-        yield self.verdict

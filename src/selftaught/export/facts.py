@@ -9,6 +9,7 @@ import yaml
 
 from selftaught.data.files import RUN
 from selftaught.export.files import atomic
+from selftaught.verdict import Verdict, judge
 
 log = logging.getLogger("selftaught")
 
@@ -39,6 +40,11 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     Where training went on since, what was found before it is left out.
     """
     return [found for found in (content(run / SCORES), *_kept(run)) if found]
+
+
+def of_folder(run: Path) -> Verdict:
+    """The verdict on the run in a folder."""
+    return judge(content(run / DIAGNOSIS), evaluations(run))
 
 
 def keep(run: Path, data: str, test: str | None, found: dict[str, Any]) -> Path:
