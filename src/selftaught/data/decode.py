@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile
 
+from selftaught.data import jpeg
 from selftaught.data.formats import UNSUPPORTED, sniff
 from selftaught.errors import DataError
 
@@ -117,8 +118,13 @@ def decode(
             _check_png(source)
         im = _open(source, kind, max_pixels)
         depth = _depth(im, source)
+        full = im.size
         if min_side and kind == "JPEG":
             im.draft(None, (min_side, min_side))
+        if kind == "JPEG" and truncated == "skip":
+            sound = _sound_jpeg(im, source, full, channels)
+            if sound is not None:
+                return sound
         try:
             im.load()
         except OSError as error:
@@ -342,6 +348,27 @@ def _keep(im: ImageFile.ImageFile, data: bytes, kind: str, max_pixels: int) -> I
         except OSError:
             end = data.rfind(b"\xff", 0, end)
     raise BadSample("JPEG is truncated (before its first rows)")
+
+
+def _sound_jpeg(
+    im: ImageFile.ImageFile, data: bytes, full: tuple[int, int], channels: int
+) -> Pixels | None:
+    """Pixels of a JPEG that Pillow has opened and would repair; None leaves an unusual one to it.
+
+    `full` is its size before any reduction, which `im` may have drafted.
+    """
+    width, height = im.size
+    scale = next(s for s in (1, 2, 4, 8) if (-(-full[0] // s), -(-full[1] // s)) == im.size)
+    space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[im.mode]
+    try:
+        pixels = jpeg.read(data, space, height, width, scale)
+    except jpeg.Damaged as error:
+        raise BadSample(f"JPEG {error}") from error
+    if pixels is None:
+        return None
+    if space == "CMYK":  # stored inverted, as Adobe does; so Pillow takes it too
+        pixels = _bands(Image.frombytes("CMYK", im.size, (255 - pixels).tobytes()), channels)
+    return np.array(_upright(_fit(pixels, channels), _orientation(im)), order="C")
 
 
 def _check_png(data: bytes) -> None:

@@ -10,8 +10,8 @@ import threading
 from typing import Any, final
 
 import numpy as np
-import simplejpeg
 
+from selftaught.data import jpeg
 from selftaught.data.source import Raw, Samples
 
 SCALES = (8, 4, 2)
@@ -71,18 +71,11 @@ class Picture:
 
     def _fast(self, data: bytes, scale: int, memory: "Memory | None") -> np.ndarray | None:
         height, width = -(-self.height // scale), -(-self.width // scale)
+        place = None if memory is None else memory.at_least(3 * height * width)
         try:
-            pixels = simplejpeg.decode_jpeg(
-                data,
-                "RGB",
-                min_height=height,
-                min_width=width,
-                min_factor=scale,
-                buffer=None if memory is None else memory.at_least(3 * height * width),
-            )
-        except ValueError:  # damaged or cut short: `decode` says how, or keeps what there is
+            return jpeg.read(data, "RGB", height, width, scale, place)
+        except jpeg.Damaged:  # `decode` says how, or keeps what there is
             return None
-        return pixels if pixels.shape == (height, width, 3) else None
 
 
 @final
