@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile
 
-from selftaught.data import jpeg
+from selftaught.data import jpeg, tiff
 from selftaught.data.formats import UNSUPPORTED, sniff
 from selftaught.errors import DataError
 
@@ -111,7 +111,7 @@ def decode(
                 _load_array(source, kind, max_pixels), channels=channels, value_range=value_range
             )
         if kind == "TIFF":
-            special = _tiff(source, channels, value_range, max_pixels)
+            special = _tiff(source, channels, value_range, max_pixels, truncated == "keep")
             if special is not None:
                 return special
         elif kind == "PNG" and truncated == "skip":
@@ -246,6 +246,8 @@ def _refusing(data: bytes, name: str) -> Iterator[str]:
             raise
         except MemoryError as error:
             raise BadSample(f"{kind} needs more memory than there is") from error
+        except jpeg.Damaged as error:
+            raise BadSample(f"{kind} {error}") from error
         except Exception as error:  # decoders raise everything from struct.error to SystemError
             text = str(error) or type(error).__name__
             if "truncat" in text.lower():
@@ -360,10 +362,7 @@ def _sound_jpeg(
     width, height = im.size
     scale = next(s for s in (1, 2, 4, 8) if (-(-full[0] // s), -(-full[1] // s)) == im.size)
     space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[im.mode]
-    try:
-        pixels = jpeg.read(data, space, height, width, scale)
-    except jpeg.Damaged as error:
-        raise BadSample(f"JPEG {error}") from error
+    pixels = jpeg.read(data, space, height, width, scale)
     if pixels is None:
         return None
     if space == "CMYK":  # stored inverted, as Adobe does; so Pillow takes it too
@@ -551,10 +550,13 @@ def _tag(page: Any, number: int, default: int) -> int:
     return tag.value if tag is not None and isinstance(tag.value, int) else default
 
 
-def _tiff(data: bytes, channels: int, value_range: Range | None, max_pixels: int) -> Pixels | None:
+def _tiff(
+    data: bytes, channels: int, value_range: Range | None, max_pixels: int, keep: bool
+) -> Pixels | None:
     """Pixels of a TIFF that Pillow would open wrongly or not at all; None leaves it to Pillow.
 
-    That is: more than 8 bits, a sample format that is not unsigned, or bands beyond a colour model.
+    That is: more than 8 bits, a sample format that is not unsigned, bands beyond a colour model or
+    stored one after the other.
     """
     page = _tiff_page(data)
     if page is None:
@@ -565,25 +567,26 @@ def _tiff(data: bytes, channels: int, value_range: Range | None, max_pixels: int
     odd = int(page.sampleformat or 1) != 1
     extra = tuple(int(e) for e in page.extrasamples)
     bands = samples > 1 and (photometric in (0, 1) and extra[-1:] not in ((1,), (2,)))
+    apart = samples > 1 and page.planarconfig == 2  # libtiff through Pillow gives one band of it
     raw = channels not in (1, 3)
-    if not (bits > 8 or odd or bands or raw) or photometric not in (0, 1, 2):
+    if int(page.compression) == tiff.JPEG and not keep:
+        tiff.check_jpeg(page, data)
+    must = bits > 8 or odd or bands or apart or samples > 4
+    if not (must or raw) or photometric not in (0, 1, 2):
         if bits > 8:
             raise BadSample(f"TIFF is {bits}-bit with photometric {photometric}: convert it to RGB")
         return None
     if samples * page.imagewidth * page.imagelength * max(bits, 8) // 8 > MAX_BYTES:
         raise BadSample(f"TIFF has {samples} bands, more than {MAX_BYTES >> 30} GiB")
     try:
-        values = page.asarray()
-    except Exception as error:
-        if bits > 8 or odd or bands:
-            return _tiff_by_libtiff(data, page, bits, channels, value_range, max_pixels, error)
-        return None
-    if page.axes == "SYX":
-        values = np.moveaxis(values, 0, 2)
-    elif page.axes == "YX":
-        values = values[..., None]
-    elif page.axes != "YXS":
-        raise BadSample(f"TIFF has axes {page.axes}; one image [H, W, C] is needed")
+        values = _ordered(page)
+    except Exception:  # it has no codec, or the file is damaged, which this says
+        try:
+            values = tiff.read(page, data, keep=keep)
+        except tiff.Unknown as unknown:
+            if not must:
+                return None
+            return _tiff_by_pillow(data, page, bits, channels, value_range, max_pixels, unknown)
     pixels = to_uint8(values, value_range, bits)
     if photometric == 0 and values.dtype.kind in "ub":  # zero is white
         pixels = 255 - pixels
@@ -600,24 +603,34 @@ def _tiff(data: bytes, channels: int, value_range: Range | None, max_pixels: int
     return np.array(_upright(pixels, _tag(page, 274, 1)), order="C")
 
 
-def _tiff_by_libtiff(
+def _ordered(page: Any) -> Pixels:
+    """Values of a page as tifffile reads them, [H, W, samples]."""
+    values = page.asarray()
+    if page.axes == "SYX":
+        return np.moveaxis(values, 0, 2)
+    if page.axes == "YX":
+        return values[..., None]
+    if page.axes != "YXS":
+        raise BadSample(f"TIFF has axes {page.axes}; one image [H, W, C] is needed")
+    return values
+
+
+def _tiff_by_pillow(
     data: bytes,
     page: Any,
     bits: int,
     channels: int,
     value_range: Range | None,
     max_pixels: int,
-    error: Exception,
+    unknown: tiff.Unknown,
 ) -> Pixels:
-    """A compression that tifffile has no codec for (LZW, JPEG ...): Pillow where it is faithful."""
-    im = _open(data, "TIFF", max_pixels)
-    if im.mode == "F" or (im.mode.startswith("I;16") and int(page.photometric) == 1):
-        im.load()
-        return _from_pillow(im, min(bits, 16), channels, value_range)
-    if im.mode in ("RGB", "RGBA") and bits == 16 and page.samplesperpixel <= 4:
-        im.load()
-        return _from_pillow(im, 16, channels, value_range)
+    """What has no codec here: Pillow's where it has one band, of which Pillow cannot lose any."""
+    if page.samplesperpixel == 1:
+        im = _open(data, "TIFF", max_pixels)
+        if im.mode == "F" or (im.mode.startswith("I;16") and int(page.photometric) == 1):
+            im.load()
+            return _from_pillow(im, min(bits, 16), channels, value_range)
     raise BadSample(
-        f"TIFF of {page.samplesperpixel} x {bits} bit is compressed in a way that cannot be read "
-        f"({str(error).splitlines()[0]}): save it uncompressed or with deflate"
-    ) from error
+        f"TIFF of {page.samplesperpixel} x {bits} bit {unknown}, which cannot be read: save it "
+        'with LZW, deflate or ZSTD, or pip install "selftaught[tiff]"'
+    ) from unknown

@@ -72,6 +72,17 @@ def read(
     return pixels
 
 
+def check(data: bytes) -> None:
+    """Raise Damaged where `read` would, of a JPEG whose size and colours do not matter."""
+    for space in ("RGB", "CMYK"):
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        except ValueError:
+            return
+        if read(data, space, height, width) is not None:
+            return
+
+
 def _check_end(data: bytes, space: str) -> None:
     """Refuse a scan that has bytes left when all pixels are there: codes have slipped.
 
