@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from selftaught.data import jpeg
+from selftaught.data.decode import guard
 from selftaught.data.source import Raw, Samples
 
 SCALES = (8, 4, 2)
@@ -32,7 +33,9 @@ class Picture:
         self._samples, self._raw, self._name = samples, raw, name
         self.pixels: np.ndarray | None = None
         size = jpeg_size(raw) if isinstance(raw, bytes) else None
-        if size is None or size[0] * size[1] > samples.max_pixels:
+        if size is not None:
+            guard(size[1], size[0], samples.max_pixels, len(raw))
+        else:
             self.pixels = self._decoded()
             size = self.pixels.shape[:2]
         self.height, self.width = size

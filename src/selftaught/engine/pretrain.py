@@ -96,6 +96,8 @@ def pretrain(
     test: str | None = None,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
+    nodata: float | None = None,
+    max_pixels: int = 179_000_000,
     masks: str | None = None,
     quarantine: Path | None = None,
     cache: bool = False,
@@ -147,6 +149,10 @@ def pretrain(
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
+        nodata: value for missing ones (NaN, or what a GeoTIFF names), in images of more than 8
+            bits; also one that stands for missing ones itself.
+        max_pixels: width x height above which an image is refused; a file that is too small to be
+            a picture of so many is refused before, unless another number is given.
         masks: for methods that learn from them: folder of masks with the names of the images, or
             the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
@@ -192,6 +198,8 @@ def pretrain(
             channels=_image(method).channels,
             value_range=value_range,
             truncated=truncated,
+            nodata=nodata,
+            max_pixels=max_pixels,
         )
     paired = _paired(samples, second, method, value_range)
     beside = _masks(data, samples, masks, method)
