@@ -683,12 +683,12 @@ def _tiff(
     bands = samples > 1 and (photometric in (0, 1) and extra[-1:] not in ((1,), (2,)))
     apart = samples > 1 and page.planarconfig == 2  # libtiff through Pillow gives one band of it
     raw = channels not in (1, 3)
-    if int(page.compression) == tiff.JPEG and not keep:
-        tiff.check_jpeg(page, data)
     must = bits > 8 or odd or bands or apart or samples > 4
     if not (must or raw) or photometric not in (0, 1, 2):
         if bits > 8:
             raise BadSample(f"TIFF is {bits}-bit with photometric {photometric}: convert it to RGB")
+        if not keep:
+            tiff.check(page, data)
         return None
     if samples * page.imagewidth * page.imagelength * max(bits, 8) // 8 > MAX_BYTES:
         raise BadSample(f"TIFF has {samples} bands, more than {MAX_BYTES >> 30} GiB")
@@ -699,6 +699,8 @@ def _tiff(
             values = tiff.read(page, data, keep=keep)
         except tiff.Unknown as unknown:
             if not must:
+                if not keep:
+                    tiff.check(page, data)
                 return None
             options = (channels, value_range, nodata)
             return _tiff_by_pillow(data, page, bits, options, max_pixels, unknown)

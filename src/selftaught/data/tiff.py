@@ -95,11 +95,18 @@ def unpacked(page: Any, raw: bytes, rows: int, columns: int, size: int) -> bytes
     raise Unknown(f"is compressed with {getattr(page.compression, 'name', how)}")
 
 
-def check_jpeg(page: Any, data: bytes) -> None:
-    """Refuse, with ValueError, strips and tiles that libjpeg would repair inside libtiff."""
+def check(page: Any, data: bytes) -> None:
+    """Refuse, with ValueError or zlib.error, strips and tiles that libtiff would read as they come:
+    libjpeg repairs inside it, and of deflate it leaves the checksum unread."""
+    how = int(page.compression)
+    if how != JPEG and how not in DEFLATE:
+        return
     for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        if count:
-            jpeg.check(_whole(page, data[at : at + count]))
+        raw = data[at : at + count]
+        if count and how == JPEG:
+            jpeg.check(_whole(page, raw))
+        elif count:
+            zlib.decompress(raw.translate(_REVERSED) if page.fillorder == 2 else raw)
 
 
 def _whole(page: Any, raw: bytes) -> bytes:
