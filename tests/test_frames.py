@@ -17,7 +17,8 @@ from selftaught.backbones import backbone
 from selftaught.cli import main
 from selftaught.data import clips
 from selftaught.data import frames as made_frames
-from selftaught.data.clips import find_clips
+from selftaught.data.clips import Frame, Video, find_clips
+from selftaught.data.decode import BadSample
 from selftaught.data.flow import motion_mask
 from selftaught.data.frames import frames
 from selftaught.data.masks import open_masks
@@ -153,6 +154,28 @@ def test_a_video_that_ends_early_gives_the_frames_before(tmp_path):
     (tmp_path / "a.avi").write_bytes(whole[: len(whole) * 2 // 3])
     made = frames(tmp_path / "a.avi", tmp_path / "out", every=1, apart=1)
     assert 0 < made.written < 10
+
+
+@pytest.mark.parametrize("part", [3, 5, 7])
+def test_a_video_that_is_damaged_inside_repeats_no_frame(tmp_path, part):
+    """Decoders put the frame before in place of what they cannot read, and say nothing."""
+    images, _ = scene(12)
+    path = tmp_path / "a.avi"
+    video(path, images)
+    whole = [frame.pixels for frame in Video(str(path), "a").frames() if isinstance(frame, Frame)]
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    data, at = bytearray(path.read_bytes()), packets[part].pos + 8 + packets[part].size // 3
+    data[at : at + packets[part].size // 2] = bytes(packets[part].size // 2)
+    path.write_bytes(data)
+    read = []
+    with pytest.raises(BadSample, match=r"damaged inside|cannot be read as a video"):
+        read.extend(Video(str(path), "a").frames())
+    assert len(read) <= part
+    for frame, pixels in zip(read, whole, strict=False):
+        assert (frame.pixels == pixels).all()
+    made = frames(path, tmp_path / "out", every=1, apart=1)
+    assert "after" in made.bad["a.avi"]
 
 
 def test_a_stopped_command_goes_on_and_other_settings_are_refused(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ import numpy as np
 
 from selftaught.data import quarantine
 from selftaught.data.arrays import ObjectSource
-from selftaught.data.decode import BadSample, Header
+from selftaught.data.decode import BadSample, Header, guard
 from selftaught.data.opening import open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
@@ -153,6 +153,7 @@ def check(
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = 179_000_000,
+    nodata: float | None = None,
     tiny: int = 32,
     timeout: float = 60.0,
     progress: bool = True,
@@ -171,7 +172,10 @@ def check(
         channels: channels that every image must give.
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether images that end early count as unreadable, or are kept.
-        max_pixels: width x height above which an image is refused.
+        max_pixels: width x height above which an image is refused; a file that is too small to be
+            a picture of so many is refused before, unless another number is given.
+        nodata: value for missing ones (NaN, or what a GeoTIFF names), in images of more than 8
+            bits; also one that stands for missing ones itself.
         tiny: shorter side in pixels below which an image counts as tiny.
         timeout: seconds after which a sample counts as unreadable.
         progress: show a progress bar, where standard error is a terminal.
@@ -189,6 +193,7 @@ def check(
         value_range=value_range,
         truncated=truncated,
         max_pixels=max_pixels,
+        nodata=nodata,
     )
     list_path = None if out is None else Path(out) / quarantine.FILE
     known: dict[str, Bad] = {}
@@ -239,8 +244,8 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
         name = samples.name(i)
         if not full:
             about = header(raw, name)
-            if about.width * about.height > samples.max_pixels:
-                return _Found(_reason(samples, raw, name))
+            if isinstance(raw, bytes):
+                guard(about.width, about.height, samples.max_pixels, len(raw))
             return _Found(None, about, False, _digest(raw))
         pixels = samples.decode(raw, name)
         about = header(raw, name)
@@ -249,15 +254,6 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
         return _Found(None, about, constant, _digest(pixels))
     except BadSample as error:
         return _Found(error.reason)
-
-
-def _reason(samples: Samples, raw: Raw, name: str) -> str:
-    """Why a sample that its header condemns cannot be decoded."""
-    try:
-        samples.decode(raw, name)
-    except BadSample as error:
-        return error.reason
-    return "has too many pixels"
 
 
 def _digest(raw: Raw) -> bytes:
@@ -415,6 +411,7 @@ _KINDS = (  # words of a reason -> kind of reason, first match
     ("cannot be opened", "cannot be opened"),
     ("channels, ", "other number of channels"),
     ("value_range", "values without a defined white"),
+    ("--nodata", "values that are missing"),
     ("kills the process", "kills the decoder"),
     ("takes more than", "takes too long"),
     ("header cannot be read", "damaged header"),

@@ -52,7 +52,13 @@ class Video(Clip):
             with av.open(self.path) as container:
                 if not container.streams.video:
                     raise BadSample("holds no pictures")
-                for number, frame in enumerate(container.decode(video=0)):
+                stream = container.streams.video[0]
+                stream.codec_context.options = {
+                    "err_detect": "explode"
+                }  # or it repeats what it had
+                for number, frame in enumerate(container.decode(stream)):
+                    if frame.is_corrupt:
+                        raise BadSample("is damaged inside")
                     yield Frame(number, frame.to_ndarray(format="rgb24"), None)
         except (av.FFmpegError, OSError) as error:
             raise BadSample(f"cannot be read as a video: {error.strerror or error}") from error

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile
 
+from selftaught.data import jpeg, tiff
 from selftaught.data.formats import UNSUPPORTED, sniff
 from selftaught.errors import DataError
 
@@ -29,7 +30,14 @@ for _name in ("tifffile", "PIL"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 MAX_PIXELS = 179_000_000
-"""Pixels above which an image is refused before it is decoded: twice Pillow's warning level."""
+"""Pixels above which an image is refused before it is decoded: twice Pillow's warning level. With
+this value the size of the file counts too; any other is taken at its word."""
+
+SMALL = 40_000_000
+"""Pixels up to which an image is decoded however small its file is."""
+
+DENSE = 200
+"""Pixels a byte of file, above which a larger image is no picture but a bomb, of one colour."""
 
 MAX_BYTES = 4 << 30
 """Encoded bytes above which a file is not read."""
@@ -44,6 +52,17 @@ class BadSample(DataError):
     def __init__(self, reason: str):
         super().__init__(reason)
         self.reason = reason
+
+
+class NoWhite(BadSample):
+    """Values of which it is not known which are black and white; they go from `low` to `high`."""
+
+    def __init__(self, what: str, low: float, high: float, beside: str = ""):
+        super().__init__(
+            f"{what}: give the values that become black and white, such as "
+            f"value_range=({low:g}, {high:g}) or --value-range {low:g},{high:g}{beside}"
+        )
+        self.what, self.low, self.high = what, float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,7 @@ def decode(
     value_range: Range | None = None,
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = MAX_PIXELS,
+    nodata: float | None = None,
     min_side: int | None = None,
     name: str = "",
 ) -> Pixels:
@@ -98,6 +118,7 @@ def decode(
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether an image that ends early is refused, or kept with its missing part black.
         max_pixels: width x height above which an image is refused before it is decoded.
+        nodata: what missing values become, as `to_uint8` says.
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale while its shorter side stays at
             least this long; its pixels are then box means, computed from the DCT.
         name: file name, whose extension tells formats without a signature (TGA).
@@ -106,26 +127,31 @@ def decode(
         name, source = name or source, read_bytes(source)
     with _refusing(source, name) as kind:
         if kind in ("NPY", "NPZ"):
-            return from_array(
-                _load_array(source, kind, max_pixels), channels=channels, value_range=value_range
-            )
+            array = _load_array(source, kind, max_pixels)
+            return from_array(array, channels=channels, value_range=value_range, nodata=nodata)
         if kind == "TIFF":
-            special = _tiff(source, channels, value_range, max_pixels)
+            keep = truncated == "keep"
+            special = _tiff(source, channels, value_range, nodata, max_pixels, keep)
             if special is not None:
                 return special
         elif kind == "PNG" and truncated == "skip":
             _check_png(source)
         im = _open(source, kind, max_pixels)
         depth = _depth(im, source)
+        full = im.size
         if min_side and kind == "JPEG":
             im.draft(None, (min_side, min_side))
+        if kind == "JPEG" and truncated == "skip":
+            sound = _sound_jpeg(im, source, full, channels)
+            if sound is not None:
+                return sound
         try:
             im.load()
         except OSError as error:
             if truncated == "skip" or not (kind == "JPEG" or "truncat" in str(error).lower()):
                 raise
             im = _keep(im, source, kind, max_pixels)
-        return _from_pillow(im, depth, channels, value_range)
+        return _from_pillow(im, depth, channels, value_range, nodata)
 
 
 def inspect(source: bytes | str, *, name: str = "") -> Header:
@@ -134,7 +160,8 @@ def inspect(source: bytes | str, *, name: str = "") -> Header:
         name, source = name or source, read_bytes(source)
     with _refusing(source, name) as kind:
         if kind in ("NPY", "NPZ"):
-            return header_of(_load_array(source, kind, 1 << 62), kind)
+            with _array_file(source, kind) as file:
+                return _header_of(*_array_header(file), kind)
         if kind == "TIFF":
             page = _tiff_page(source)
             if page is not None and min(page.shape) > 0:
@@ -160,46 +187,85 @@ def header_of(array: Pixels, kind: str = "array") -> Header:
     """Header of an array [H, W] or [H, W, C]."""
     if array.ndim not in (2, 3):
         raise BadSample(f"is an array of shape {array.shape}; [H, W] or [H, W, C] is needed")
-    channels = 1 if array.ndim == 2 else array.shape[2]
-    depth = 1 if array.dtype == bool else array.dtype.itemsize * 8
-    return Header(array.shape[1], array.shape[0], channels, depth, kind)
+    return _header_of(array.shape, array.dtype, kind)
 
 
-def from_array(array: Pixels, *, channels: int = 3, value_range: Range | None = None) -> Pixels:
+def _header_of(shape: tuple[int, ...], dtype: np.dtype, kind: str) -> Header:
+    channels = 1 if len(shape) == 2 else shape[2]
+    return Header(
+        shape[1], shape[0], channels, 1 if dtype.kind == "b" else dtype.itemsize * 8, kind
+    )
+
+
+def from_array(
+    array: Pixels,
+    *,
+    channels: int = 3,
+    value_range: Range | None = None,
+    nodata: float | None = None,
+) -> Pixels:
     """An array [H, W] or [H, W, C] of any real dtype as uint8 [H, W, channels], never a view."""
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise BadSample(f"is an array of shape {array.shape}; [H, W] or [H, W, C] is needed")
-    pixels = to_uint8(array if array.ndim == 3 else array[..., None], value_range)
+    values = array if array.ndim == 3 else array[..., None]
+    pixels = to_uint8(values, value_range, nodata=nodata)
     return np.array(_fit(pixels, channels), order="C")
 
 
-def from_image(im: Image.Image, *, channels: int = 3, value_range: Range | None = None) -> Pixels:
+def from_image(
+    im: Image.Image,
+    *,
+    channels: int = 3,
+    value_range: Range | None = None,
+    nodata: float | None = None,
+) -> Pixels:
     """A Pillow image that somebody else opened, as uint8 [H, W, channels], upright."""
     with _QUIET:
         try:
             depth = _depth(im, b"")
             im.load()
-            return _from_pillow(im, depth, channels, value_range)
+            return _from_pillow(im, depth, channels, value_range, nodata)
         except BadSample:
             raise
         except Exception as error:
             raise BadSample(f"cannot be decoded: {error}") from error
 
 
-def to_uint8(values: Pixels, value_range: Range | None, bits: int | None = None) -> Pixels:
+def to_uint8(
+    values: Pixels,
+    value_range: Range | None,
+    bits: int | None = None,
+    nodata: float | None = None,
+    named: float | None = None,
+) -> Pixels:
     """Values of any real dtype as uint8; `bits` is the depth that is used where less than dtype's.
 
-    BadSample where white is not defined by the dtype and no `value_range` is given.
+    BadSample where white is not defined by the dtype and no `value_range` is given, or where values
+    are missing and it is not said what they are to be: those that are not finite, that equal
+    `nodata`, or that the file has `named`. They become `nodata`, or black where that is out of
+    range.
     """
     kind = values.dtype.kind
-    if values.dtype == np.uint8:
+    if values.dtype == np.uint8 and nodata is None:
         return values
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
     if kind not in "uif":
         raise BadSample(f"has values of type {values.dtype}; real numbers are needed")
-    if kind == "f" and not np.isfinite(values).all():
-        raise BadSample("has values that are not finite numbers")
+    marks = [float(m) for m in (nodata, named) if m is not None]
+    missing = ~np.isfinite(values) if kind == "f" else None
+    for mark in marks if nodata is not None or value_range is None else ():
+        missing = values == mark if missing is None else missing | (values == mark)
+    if nodata is not None and missing is not None:
+        values = _filled(values, missing, value_range, nodata)
+    elif kind == "f" and not np.isfinite(values).all():
+        share = 100 * (~np.isfinite(values)).mean()
+        raise BadSample(
+            f"has values that are not finite numbers ({share:.2g} %), as where there is no data: "
+            "--nodata 0 reads them as 0"
+        )
+    if values.dtype == np.uint8:
+        return values
     if value_range is not None:
         low, high = value_range
         scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
@@ -212,12 +278,29 @@ def to_uint8(values: Pixels, value_range: Range | None, bits: int | None = None)
     if kind == "f" and low >= 0 and high <= 1:
         wide = values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32)
         return np.rint(wide * 255).astype(np.uint8)
+    beside = ""
+    if missing is not None and missing.any() and not missing.all():
+        low, high = values[~missing].min(), values[~missing].max()
+        if nodata is None:
+            beside = f"; {named:g} stands for no data: --nodata {named:g} makes it black"
     need = "floats must lie in [0, 1]" if kind == "f" else "their white is not defined"
-    raise BadSample(
-        f"has {values.dtype} values from {low:g} to {high:g}; {need}: give the values that become "
-        f"black and white, such as value_range=({low:g}, {high:g}) or "
-        f"--value-range {low:g},{high:g}"
-    )
+    what = f"has {values.dtype} values from {low:g} to {high:g}; {need}"
+    raise NoWhite(what, low, high, beside)
+
+
+def _filled(values: Pixels, missing: Pixels, value_range: Range | None, nodata: float) -> Pixels:
+    """`nodata` where values are missing, or black where it lies out of range."""
+    if not missing.any():
+        return values
+    if value_range is None:
+        white = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+        value_range = (0, white)
+    low, high = value_range
+    fill = nodata if low <= nodata <= high else low
+    if values.dtype.kind in "ui":
+        limits = np.iinfo(values.dtype)
+        fill = min(max(round(fill), limits.min), limits.max)
+    return np.where(missing, np.asarray(fill, values.dtype), values)
 
 
 # ---------------------------------------------------------------------------------------- Pillow
@@ -240,6 +323,8 @@ def _refusing(data: bytes, name: str) -> Iterator[str]:
             raise
         except MemoryError as error:
             raise BadSample(f"{kind} needs more memory than there is") from error
+        except jpeg.Damaged as error:
+            raise BadSample(f"{kind} {error}") from error
         except Exception as error:  # decoders raise everything from struct.error to SystemError
             text = str(error) or type(error).__name__
             if "truncat" in text.lower():
@@ -309,17 +394,26 @@ def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile.ImageFile:
         im = Image.OPEN[kind][0](io.BytesIO(data), "")
     except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
         raise BadSample(f"{kind} header cannot be read: {error}") from error
-    _guard(im.width, im.height, max_pixels)
+    guard(im.width, im.height, max_pixels, len(data))
     return im
 
 
-def _guard(width: int, height: int, max_pixels: int) -> None:
+def guard(width: int, height: int, max_pixels: int, size: int) -> None:
+    """Refuse pixels that cost more memory than a picture in a file of `size` bytes is worth."""
     if width < 1 or height < 1:
         raise BadSample(f"has no pixels ({width} x {height})")
-    if width * height > max_pixels:
+    pixels = width * height
+    told = f"is {width} x {height} = {pixels / 1e6:,.0f} million pixels"
+    if pixels > max_pixels:
         raise BadSample(
-            f"is {width} x {height} = {width * height / 1e6:,.0f} million pixels, more than "
-            f"{max_pixels / 1e6:,.0f} million: make it smaller"
+            f"{told}, more than {max_pixels / 1e6:,.0f} million: make it smaller, or allow it with "
+            f"--max-pixels {pixels}"
+        )
+    if max_pixels == MAX_PIXELS and pixels > max(SMALL, DENSE * size):
+        raise BadSample(
+            f"{told} in a file of {size / 1000:,.1f} kB, too many for a picture: it would cost "
+            f"{10 * pixels / 1e9:.1f} GB of memory; if it is one, allow it with "
+            f"--max-pixels {pixels}"
         )
 
 
@@ -342,6 +436,24 @@ def _keep(im: ImageFile.ImageFile, data: bytes, kind: str, max_pixels: int) -> I
         except OSError:
             end = data.rfind(b"\xff", 0, end)
     raise BadSample("JPEG is truncated (before its first rows)")
+
+
+def _sound_jpeg(
+    im: ImageFile.ImageFile, data: bytes, full: tuple[int, int], channels: int
+) -> Pixels | None:
+    """Pixels of a JPEG that Pillow has opened and would repair; None leaves an unusual one to it.
+
+    `full` is its size before any reduction, which `im` may have drafted.
+    """
+    width, height = im.size
+    scale = next(s for s in (1, 2, 4, 8) if (-(-full[0] // s), -(-full[1] // s)) == im.size)
+    space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[im.mode]
+    pixels = jpeg.read(data, space, height, width, scale)
+    if pixels is None:
+        return None
+    if space == "CMYK":  # stored inverted, as Adobe does; so Pillow takes it too
+        pixels = _bands(Image.frombytes("CMYK", im.size, (255 - pixels).tobytes()), channels)
+    return np.array(_upright(_fit(pixels, channels), _orientation(im)), order="C")
 
 
 def _check_png(data: bytes) -> None:
@@ -395,13 +507,19 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _from_pillow(im: Image.Image, depth: int, channels: int, value_range: Range | None) -> Pixels:
+def _from_pillow(
+    im: Image.Image,
+    depth: int,
+    channels: int,
+    value_range: Range | None,
+    nodata: float | None,
+) -> Pixels:
     orientation = _orientation(im)
     if im.mode[0] in "IF":  # I;16 and its byte orders, I (32 bit), F
         values = np.asarray(im)
         if im.mode == "I" and (depth == 16 or im.format == "PPM"):
             values = values.astype(np.uint16)  # older Pillow opens 16-bit PNG and PGM as 32 bit
-        pixels = to_uint8(values, value_range, min(depth, 16))
+        pixels = to_uint8(values, value_range, min(depth, 16), nodata)
         hidden = im.info.get("transparency")
         if isinstance(hidden, int):
             pixels = np.where(values == hidden, np.uint8(255), pixels)
@@ -471,21 +589,31 @@ def _fit(pixels: Pixels, channels: int) -> Pixels:
 
 def _load_array(data: bytes, kind: str, max_pixels: int) -> Pixels:
     """The array of a .npy, or the only one of a .npz; its shape is guarded before it is read."""
-    if kind == "NPZ":
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if len(members) != 1:
-                names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5])
-                raise BadSample(f"holds {len(members)} arrays ({names}); an image is one array")
-            with archive.open(members[0]) as file:
-                _guard_array(file, max_pixels)
-            with archive.open(members[0]) as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
-    _guard_array(io.BytesIO(data), max_pixels)
-    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    with _array_file(data, kind) as file:
+        shape, dtype = _array_header(file)
+    guard(shape[1], shape[0], max_pixels, len(data))
+    if np.prod(shape, dtype=float) * dtype.itemsize > MAX_BYTES:
+        raise BadSample(f"is an array of shape {shape}, more than {MAX_BYTES >> 30} GiB")
+    with _array_file(data, kind) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _guard_array(file: Any, max_pixels: int) -> None:
+@contextmanager
+def _array_file(data: bytes, kind: str) -> Iterator[Any]:
+    if kind == "NPY":
+        yield io.BytesIO(data)
+        return
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5])
+            raise BadSample(f"holds {len(members)} arrays ({names}); an image is one array")
+        with archive.open(members[0]) as file:
+            yield file
+
+
+def _array_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an image, without its values."""
     version = np.lib.format.read_magic(file)
     read = (
         np.lib.format.read_array_header_1_0
@@ -497,9 +625,7 @@ def _guard_array(file: Any, max_pixels: int) -> None:
         raise BadSample("holds Python objects, which are never loaded")
     if len(shape) not in (2, 3):
         raise BadSample(f"is an array of shape {shape}; [H, W] or [H, W, C] is needed")
-    _guard(shape[1], shape[0], max_pixels)
-    if np.prod(shape, dtype=float) * dtype.itemsize > MAX_BYTES:
-        raise BadSample(f"is an array of shape {shape}, more than {MAX_BYTES >> 30} GiB")
+    return shape, dtype
 
 
 # ------------------------------------------------------------------------------------------ TIFF
@@ -524,40 +650,61 @@ def _tag(page: Any, number: int, default: int) -> int:
     return tag.value if tag is not None and isinstance(tag.value, int) else default
 
 
-def _tiff(data: bytes, channels: int, value_range: Range | None, max_pixels: int) -> Pixels | None:
+def _named_nodata(page: Any) -> float | None:
+    """The value that stands for no data, where GDAL's tag names one."""
+    tag = page.tags.get(42113)
+    try:
+        return None if tag is None else float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _tiff(
+    data: bytes,
+    channels: int,
+    value_range: Range | None,
+    nodata: float | None,
+    max_pixels: int,
+    keep: bool,
+) -> Pixels | None:
     """Pixels of a TIFF that Pillow would open wrongly or not at all; None leaves it to Pillow.
 
-    That is: more than 8 bits, a sample format that is not unsigned, or bands beyond a colour model.
+    That is: more than 8 bits, a sample format that is not unsigned, bands beyond a colour model or
+    stored one after the other.
     """
     page = _tiff_page(data)
     if page is None:
         return None
-    _guard(page.imagewidth, page.imagelength, max_pixels)
+    guard(page.imagewidth, page.imagelength, max_pixels, len(data))
     bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
     samples, photometric = page.samplesperpixel, int(page.photometric)
     odd = int(page.sampleformat or 1) != 1
     extra = tuple(int(e) for e in page.extrasamples)
     bands = samples > 1 and (photometric in (0, 1) and extra[-1:] not in ((1,), (2,)))
+    apart = samples > 1 and page.planarconfig == 2  # libtiff through Pillow gives one band of it
     raw = channels not in (1, 3)
-    if not (bits > 8 or odd or bands or raw) or photometric not in (0, 1, 2):
+    must = bits > 8 or odd or bands or apart or samples > 4
+    if not (must or raw) or photometric not in (0, 1, 2):
         if bits > 8:
             raise BadSample(f"TIFF is {bits}-bit with photometric {photometric}: convert it to RGB")
+        if not keep:
+            tiff.check(page, data)
         return None
     if samples * page.imagewidth * page.imagelength * max(bits, 8) // 8 > MAX_BYTES:
         raise BadSample(f"TIFF has {samples} bands, more than {MAX_BYTES >> 30} GiB")
     try:
-        values = page.asarray()
-    except Exception as error:
-        if bits > 8 or odd or bands:
-            return _tiff_by_libtiff(data, page, bits, channels, value_range, max_pixels, error)
-        return None
-    if page.axes == "SYX":
-        values = np.moveaxis(values, 0, 2)
-    elif page.axes == "YX":
-        values = values[..., None]
-    elif page.axes != "YXS":
-        raise BadSample(f"TIFF has axes {page.axes}; one image [H, W, C] is needed")
-    pixels = to_uint8(values, value_range, bits)
+        values = _ordered(page)
+    except Exception:  # it has no codec, or the file is damaged, which this says
+        try:
+            values = tiff.read(page, data, keep=keep)
+        except tiff.Unknown as unknown:
+            if not must:
+                if not keep:
+                    tiff.check(page, data)
+                return None
+            options = (channels, value_range, nodata)
+            return _tiff_by_pillow(data, page, bits, options, max_pixels, unknown)
+    pixels = to_uint8(values, value_range, bits, nodata, _named_nodata(page))
     if photometric == 0 and values.dtype.kind in "ub":  # zero is white
         pixels = 255 - pixels
     colours = 3 if photometric == 2 else 1
@@ -573,24 +720,33 @@ def _tiff(data: bytes, channels: int, value_range: Range | None, max_pixels: int
     return np.array(_upright(pixels, _tag(page, 274, 1)), order="C")
 
 
-def _tiff_by_libtiff(
+def _ordered(page: Any) -> Pixels:
+    """Values of a page as tifffile reads them, [H, W, samples]."""
+    values = page.asarray()
+    if page.axes == "SYX":
+        return np.moveaxis(values, 0, 2)
+    if page.axes == "YX":
+        return values[..., None]
+    if page.axes != "YXS":
+        raise BadSample(f"TIFF has axes {page.axes}; one image [H, W, C] is needed")
+    return values
+
+
+def _tiff_by_pillow(
     data: bytes,
     page: Any,
     bits: int,
-    channels: int,
-    value_range: Range | None,
+    options: tuple[int, Range | None, float | None],
     max_pixels: int,
-    error: Exception,
+    unknown: tiff.Unknown,
 ) -> Pixels:
-    """A compression that tifffile has no codec for (LZW, JPEG ...): Pillow where it is faithful."""
-    im = _open(data, "TIFF", max_pixels)
-    if im.mode == "F" or (im.mode.startswith("I;16") and int(page.photometric) == 1):
-        im.load()
-        return _from_pillow(im, min(bits, 16), channels, value_range)
-    if im.mode in ("RGB", "RGBA") and bits == 16 and page.samplesperpixel <= 4:
-        im.load()
-        return _from_pillow(im, 16, channels, value_range)
+    """What has no codec here: Pillow's where it has one band, of which Pillow cannot lose any."""
+    if page.samplesperpixel == 1:
+        im = _open(data, "TIFF", max_pixels)
+        if im.mode == "F" or (im.mode.startswith("I;16") and int(page.photometric) == 1):
+            im.load()
+            return _from_pillow(im, min(bits, 16), *options)
     raise BadSample(
-        f"TIFF of {page.samplesperpixel} x {bits} bit is compressed in a way that cannot be read "
-        f"({str(error).splitlines()[0]}): save it uncompressed or with deflate"
-    ) from error
+        f"TIFF of {page.samplesperpixel} x {bits} bit {unknown}, which cannot be read: save it "
+        'with LZW, deflate or ZSTD, or pip install "selftaught[tiff]"'
+    ) from unknown

@@ -24,10 +24,13 @@ _KINDS = (
 )
 
 
+HOW = ("column", "path_column", "value_range", "truncated", "nodata", "max_pixels")
+"""Parameters of `open_data` by which images are read, which whoever reads them again must give."""
+
+
 def how_read(training: dict[str, Any]) -> dict[str, Any]:
     """Of the settings of a training, as run.yaml holds them, how its images were opened."""
-    names = ("column", "path_column", "value_range", "truncated")
-    options = {n: training[n] for n in names if training.get(n) is not None}
+    options = {n: training[n] for n in HOW if training.get(n) is not None}
     if "value_range" in options:
         options["value_range"] = tuple(options["value_range"])
     return options
@@ -43,6 +46,7 @@ def open_data(
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = MAX_PIXELS,
+    nodata: float | None = None,
 ) -> Samples:
     """Samples of a folder, a list file, Parquet, Hugging Face data, tar shards, arrays or objects.
 
@@ -58,6 +62,7 @@ def open_data(
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether images that end early are refused, or kept with the missing part black.
         max_pixels: width x height above which an image is refused before it is decoded.
+        nodata: what becomes of values that are missing, in images of more than 8 bits.
 
     Raises:
         UserError: when there is nothing that can be read, saying what there was.
@@ -71,6 +76,7 @@ def open_data(
         value_range=value_range,
         truncated=truncated,
         max_pixels=max_pixels,
+        nodata=nodata,
     )
 
 

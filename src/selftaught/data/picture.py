@@ -10,8 +10,9 @@ import threading
 from typing import Any, final
 
 import numpy as np
-import simplejpeg
 
+from selftaught.data import jpeg
+from selftaught.data.decode import guard
 from selftaught.data.source import Raw, Samples
 
 SCALES = (8, 4, 2)
@@ -32,7 +33,9 @@ class Picture:
         self._samples, self._raw, self._name = samples, raw, name
         self.pixels: np.ndarray | None = None
         size = jpeg_size(raw) if isinstance(raw, bytes) else None
-        if size is None or size[0] * size[1] > samples.max_pixels:
+        if size is not None:
+            guard(size[1], size[0], samples.max_pixels, len(raw))
+        else:
             self.pixels = self._decoded()
             size = self.pixels.shape[:2]
         self.height, self.width = size
@@ -71,18 +74,11 @@ class Picture:
 
     def _fast(self, data: bytes, scale: int, memory: "Memory | None") -> np.ndarray | None:
         height, width = -(-self.height // scale), -(-self.width // scale)
+        place = None if memory is None else memory.at_least(3 * height * width)
         try:
-            pixels = simplejpeg.decode_jpeg(
-                data,
-                "RGB",
-                min_height=height,
-                min_width=width,
-                min_factor=scale,
-                buffer=None if memory is None else memory.at_least(3 * height * width),
-            )
-        except ValueError:  # damaged or cut short: `decode` says how, or keeps what there is
+            return jpeg.read(data, "RGB", height, width, scale, place)
+        except jpeg.Damaged:  # `decode` says how, or keeps what there is
             return None
-        return pixels if pixels.shape == (height, width, 3) else None
 
 
 @final

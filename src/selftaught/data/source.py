@@ -14,6 +14,7 @@ from selftaught.data.decode import (
     MAX_PIXELS,
     BadSample,
     Header,
+    NoWhite,
     decode,
     from_array,
     from_image,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from selftaught.data.picture import Picture
 
 Raw = bytes | np.ndarray | Image.Image
+
+LOOKED = 32
+"""Images whose values are looked at before a range is advised."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Samples:
         value_range: tuple[float, float] | None = None,
         truncated: Literal["skip", "keep"] = "skip",
         max_pixels: int = MAX_PIXELS,
+        nodata: float | None = None,
     ):
         if channels < 1:
             raise UserError(f"channels={channels}: an image has at least one channel")
@@ -113,6 +118,8 @@ class Samples:
         self.value_range = value_range
         self.truncated: Literal["skip", "keep"] = truncated
         self.max_pixels = max_pixels
+        self.nodata = nodata
+        self._limits: tuple[int, float, float] | None = None
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -163,6 +170,14 @@ class Samples:
 
     def decode(self, raw: Raw, name: str, min_side: int | None = None) -> np.ndarray:
         """What `source.load` gave, as uint8 [H, W, channels]."""
+        try:
+            return self._decode(raw, name, min_side)
+        except NoWhite as error:  # one image's range would clip the others
+            count, low, high = self._range(error)
+            told = "" if count == 1 else f", the range of {count} of {len(self):,} images"
+            raise BadSample(NoWhite(error.what, low, high, told).reason) from error
+
+    def _decode(self, raw: Raw, name: str, min_side: int | None = None) -> np.ndarray:
         if isinstance(raw, bytes):
             return decode(
                 raw,
@@ -170,11 +185,29 @@ class Samples:
                 value_range=self.value_range,
                 truncated=self.truncated,
                 max_pixels=self.max_pixels,
+                nodata=self.nodata,
                 min_side=min_side,
                 name=name,
             )
         turn = from_array if isinstance(raw, np.ndarray) else from_image
-        return turn(raw, channels=self.channels, value_range=self.value_range)  # type: ignore
+        options = {"value_range": self.value_range, "nodata": self.nodata}
+        return turn(raw, channels=self.channels, **options)  # type: ignore
+
+    def _range(self, one: NoWhite) -> tuple[int, float, float]:
+        """Of how many images, from all over the dataset, the values go from where to where."""
+        if self._limits is None:
+            found = []
+            for i in np.linspace(0, len(self) - 1, min(LOOKED, len(self))).astype(int):
+                try:
+                    self._decode(self.source.load(i), self.source.name(i))
+                except NoWhite as error:
+                    found.append((error.low, error.high))
+                except BadSample:
+                    continue
+            low, high = np.array(found).T if found else (np.inf, -np.inf)
+            self._limits = len(found), float(np.min(low)), float(np.max(high))
+        count, low, high = self._limits
+        return max(count, 1), min(low, one.low), max(high, one.high)
 
     def header(self, i: int) -> Header:
         """Size, bands, depth, format and frames of sample `i` without decoding it."""

@@ -38,6 +38,8 @@ def pretrain(
     test: Any = None,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
+    nodata: float | None = None,
+    max_pixels: int = 179000000,
     masks: str | None = None,
     quarantine: str | Path | None = None,
     cache: bool = False,

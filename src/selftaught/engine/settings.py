@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.data import Samples, open_data
+from selftaught.data.opening import HOW
 from selftaught.errors import UserError
 from selftaught.signature import read_class
 
 NOT_REPEATED = {"out", "resume", "overwrite", "force"}
 """Settings that run.yaml leaves out: a repetition is a run of its own."""
 
-LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "devices", "log_every"), 1)
+LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "devices", "log_every", "max_pixels"), 1)
 LEAST |= dict.fromkeys(("seed", "weight_decay", "workers", "save_every"), 0)
 ABOVE_ZERO = ("lr", "clip", "layer_decay")
 SHARES = ("warmup", "max_bad", "unmix", "layer_decay")
@@ -57,6 +58,10 @@ class Settings:
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
+        nodata: value for missing ones (NaN, or what a GeoTIFF names), in images of more than 8
+            bits; also one that stands for missing ones itself.
+        max_pixels: width x height above which an image is refused; a file that is too small to be
+            a picture of so many is refused before, unless another number is given.
         masks: for methods that learn from them: folder of masks with the names of the images, or
             the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
@@ -109,6 +114,8 @@ class Settings:
     test: str | None = None
     value_range: tuple[float, float] | None = None
     truncated: Literal["skip", "keep"] = "skip"
+    nodata: float | None = None
+    max_pixels: int = 179_000_000
     masks: str | None = None
     quarantine: Path | None = None
     cache: bool = False
@@ -148,8 +155,7 @@ class Settings:
         """The dataset as these settings say it is to be read, and as it is where it is open."""
         if isinstance(data, Samples):
             return data
-        names = ("column", "labels", "path_column", "value_range", "truncated")
-        return open_data(data, channels=channels, **{n: getattr(self, n) for n in names})
+        return open_data(data, channels=channels, **{n: getattr(self, n) for n in ("labels", *HOW)})
 
 
 def _bounds(name: str, number: Any, value: Any) -> None:

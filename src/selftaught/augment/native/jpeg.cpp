@@ -4,7 +4,8 @@
 //
 // Three things make it fast. Stuffed bytes are taken out beforehand, so that 56 bits are fetched
 // without a look at them; a code and the bits that follow it are taken in one step; and pixels are
-// computed only where a view will look, and rows below the last one not even read.
+// computed only where a view will look. Codes are read to the end all the same: only there shows
+// damage inside, such as bytes that are lost, whose traces are pixels in wrong places.
 #include "jpeg.h"
 
 #include <cstring>
@@ -131,7 +132,12 @@ class Bits {
     }
 
     bool far_over() const { return next > end + 8; }
-    bool over() const { return (next - end) * 8 > count; }
+
+    // Whether all was taken, but for the bits that fill up the last byte.
+    bool spent() const {
+        const int64_t left = (end - next) * 8 + count;
+        return 0 <= left && left < 8;
+    }
 
   private:
     int count = 0;
@@ -423,16 +429,13 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scal
     }
     if (!unstuffed(header.scan, end, segments, own, begins, ends)) return false;
 
-    int last = 0; // row of pixels that anybody needs
-    for (int i = 0; i < box_count; i++)
-        if (boxes[i].top + boxes[i].height > last) last = boxes[i].top + boxes[i].height;
     // A row of pixels smoothed in both directions is made of those of small planes above and below.
     const int context = growth.down == 2 ? 2 : 0;
     Bits bits(begins[0], ends[0]);
     int64_t left = interval;
     size_t segment = 0;
     int done = 0;
-    for (int row = 0; row < rows && done < last; row++) {
+    for (int row = 0; row < rows; row++) {
         const int top = row * unit_height, bottom = top + unit_height;
         Columns see = needed(boxes, box_count, top - context, bottom + context, out_width);
         int first = columns, beyond = 0; // units of which pixels are needed
@@ -447,7 +450,7 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scal
         for (int column = 0; column < columns; column++) {
             const bool seen = first <= column && column < beyond;
             if (!left--) {
-                if (bits.over()) return false;
+                if (!bits.spent()) return false;
                 segment++;
                 bits = Bits(begins[segment], ends[segment]);
                 left = interval - 1;
@@ -489,5 +492,5 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scal
                         own + at_scratch, out + size_t(done) * out_width * 4);
         }
     }
-    return !bits.over();
+    return bits.spent();
 }
