@@ -51,9 +51,9 @@ def file_of(name: str) -> Path:
         )
     file = Path(place) if place.endswith(".py") else _module_file(place)
     if file is None or not file.is_file():
-        what = f"{place} does not exist" if file else f"no module is called {place} here"
+        what = f"{place} does not exist" if file else f"no file holds a module {place} here"
         raise UserError(f"the method {name} is not found: {what}")
-    return file
+    return file.resolve()
 
 
 def signature(name: str) -> Signature:
@@ -82,7 +82,7 @@ def find(name: str) -> Any:
     label = label or signature(name).name
     # as Python itself does for a script; processes that make views take the path over
     if place.endswith(".py"):
-        _reach(file.resolve().parent, 0)
+        _reach(file.parent, 0)
     elif not inside and module not in sys.modules:
         _reach(Path.cwd(), len(sys.path))
     try:
@@ -153,7 +153,7 @@ def _module_file(module: str) -> Path | None:
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if spec and not rest:
-        return Path(spec.origin) if spec.origin else None
+        return Path(spec.origin) if spec.origin and spec.has_location else None
     # what is not installed may lie where the user is
     for base in (*map(Path, folders), Path.cwd() / top):
         path = base.joinpath(*rest)
