@@ -476,6 +476,7 @@ def trained(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
     synchronize(method)
     losses = [float(x) for x in train(name, method, optimizer(method))]
     state = {n: x.numpy() for n, x in method.state_dict().items()}
+    seed_all(1 + APART * dist.rank())
     if (order := method.on_epoch(Images(CASES[name].size))) is not None:
         state["order of the next epoch"] = order.numpy()
     grads = {

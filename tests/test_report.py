@@ -437,7 +437,6 @@ def test_damaged_evaluations_are_left_out(run, text):
     about = json.loads((run / "encoder.json").read_text())["sha256"]
     entry = {"encoder_sha256": about, "scores": 4, "savings": [{}], "margins": {}, "data": []}
     (run / "evaluated.json").write_text(json.dumps({"evaluations": [entry]}))
-    assert len(read(run).scores) == 1
     with_it = page(run).text
     (run / "evaluated.json").unlink()
     times = re.compile(r"\d\d:\d\d")
