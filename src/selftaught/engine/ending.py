@@ -10,6 +10,7 @@ from pathlib import Path
 import torch.distributed as torch_dist
 
 from selftaught import dist
+from selftaught.data.readers import Stuck, Unmade
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import Interrupted, Lost, TrainingError
 
@@ -32,6 +33,10 @@ def told(out: Path, signals: StopSignals) -> Iterator[None]:
             f"stopped; what is done is in {out}: repeat the command with --resume to go on",
             130 if signals.received is None else signals.exit_code,
         ) from None
+    except (Stuck, Unmade) as error:  # before the training, or after it
+        raise Interrupted(
+            f"{error}. What is done is in {out}: repeat the command with --resume", error.exit_code
+        ) from error
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError):
             raise

@@ -30,6 +30,7 @@ from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
+from selftaught.data.readers import HANG, limited, refuse_imported
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
@@ -84,6 +85,7 @@ def pretrain(
     clip: float | None = None,
     seed: int = 0,
     workers: int | None = None,
+    read_timeout: float = HANG,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     devices: int = 1,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
@@ -134,6 +136,7 @@ def pretrain(
         clip: largest gradient norm, instead of the paper's.
         seed: of everything random; the same seed gives the same losses to the last bit.
         workers: processes that read images and make views; by default as many as cores are free.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
         precision: of the forward pass; by default the fastest that the processor has natively.
@@ -176,6 +179,7 @@ def pretrain(
         Interrupted: a signal came; the run is saved and can be resumed.
     """
     settings = {k: v for k, v in locals().items() if k not in NOT_REPEATED}
+    refuse_imported()
     _check(settings)
     recipe = _recipe(method.recipe, optimizer, lr, scaling, weight_decay, layer_decay, warmup, clip)
     parts = accumulate
@@ -216,7 +220,13 @@ def pretrain(
     pipeline = method.views(_image(method).size)
     content: dict[str, Any] = {}
     by, state = colours, None
-    with StopSignals() as signals, told(out, signals), _no_denormals(), _room_to_read(fabric):
+    with (
+        StopSignals() as signals,
+        told(out, signals),
+        limited(read_timeout),
+        _no_denormals(),
+        _room_to_read(fabric),
+    ):
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
             by = settled(colours, pipeline, fabric.device, out if resume else None)
             content = describe(method, data, settings | {"colours": by})
@@ -395,7 +405,7 @@ def _check(settings: dict[str, Any]) -> None:
             f"colours must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, got "
             f"{settings['colours']!r}"
         )
-    for name in ("lr", "clip"):
+    for name in ("lr", "clip", "read_timeout"):
         if settings[name] is not None and not settings[name] > 0:
             raise UserError(f"{name} must be above 0, got {settings[name]}")
     for name in ("weight_decay", "workers", "save_every"):
