@@ -40,7 +40,7 @@ from selftaught.errors import Interrupted, SelftaughtError, TrainingError, UserE
 log = logging.getLogger("selftaught")
 
 HANG = 600.0
-"""Seconds after which a process that hands over nothing counts as hung."""
+"""Seconds after which a process that hands over nothing counts as hung; training has an option."""
 
 AHEAD = 4
 """Batches a process that are made before they are asked for."""
@@ -219,7 +219,7 @@ class _Worker:
         """Take in what it has written; False at the end."""
         with suppress(OSError):
             while found := self.words.recv(65536):
-                self.said = (self.said + found)[-4000:]
+                self.said = (self.said + found)[-20000:]
             return False
         return True
 
@@ -230,11 +230,16 @@ class _Worker:
         self.process.join(GRACE)
         self.hear()
         code = self.process.exitcode
-        how = f"exit code {code}"
-        if code is not None and code < 0:
-            how = signal.Signals(-code).name
-        last = [s for s in self.said.decode(errors="replace").splitlines() if s.strip()][-8:]
-        return "\n  ".join([f"process {self.process.pid} was ended by {how}", *last])
+        how = f"process {self.process.pid} was ended by "
+        how += signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        lines = [s.strip() for s in self.said.decode(errors="replace").splitlines() if s.strip()]
+        last = lines[-3:]
+        for i, line in enumerate(lines):
+            if line.startswith("Fatal Python error"):
+                last = [line, *[s for s in lines[i:] if s.startswith("File ")][:3]]
+        if code == -getattr(signal, "SIGKILL", 0):  # from outside: what it said before is no cause
+            return how
+        return "; ".join([how, *last])
 
 
 class _Crew:
@@ -281,7 +286,7 @@ class _Crew:
                 for position in range(count):
                     _room(SPARE)
                     self.workers.append(_Worker(context, payload, position))
-        except (OSError, RuntimeError, EOFError) as error:
+        except (OSError, RuntimeError, EOFError, MemoryError) as error:
             _fewer(len(self.workers), count, error)
         if not self.workers:
             return
@@ -439,7 +444,7 @@ def _fewer(have: int, count: int, error: BaseException) -> None:
         "(ulimit -n, ulimit -u) or more memory",
         who if have else "this process reads images itself",
         count,
-        error.strerror if isinstance(error, OSError) and error.strerror else error,
+        error.strerror if isinstance(error, OSError) and error.strerror else _line(error),
     )
 
 

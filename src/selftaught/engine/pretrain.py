@@ -30,7 +30,7 @@ from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
-from selftaught.data.readers import HANG, limited, refuse_imported
+from selftaught.data.readers import limited, refuse_imported
 from selftaught.data.selection import select, without
 from selftaught.diagnose.doctor import FILE, Doctor
 from selftaught.diagnose.intake import intake
@@ -85,7 +85,7 @@ def pretrain(
     clip: float | None = None,
     seed: int = 0,
     workers: int | None = None,
-    read_timeout: float = HANG,
+    read_timeout: float = 600.0,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     devices: int = 1,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",

@@ -18,8 +18,9 @@ if hasattr(signal, "SIGUSR1"):
     EXIT_CODES[signal.SIGUSR1] = 75  # what SLURM sends before the time is up
     EXIT_CODES[signal.SIGHUP] = 129  # the terminal is gone
 
-ECHO = 0.1
-"""Seconds in which the same signal again is the same request, passed on by another program too."""
+ECHO = 0.005
+"""Seconds in which the same signal again is the same request: `timeout` and some launchers send it
+to the process, and to the group that it is in."""
 
 
 class StopSignals:
@@ -76,10 +77,10 @@ class StopSignals:
             while numbers := end.recv(64):
                 for number in numbers:
                     if number in self._before:
-                        if not self._heard:
+                        _note(self._heard, number)
+                        if len(self._heard) == 1:
                             when = "" if self._at_once else " after this step"
                             log.info("stopping%s; once more ends at once, unsaved", when)
-                        _note(self._heard, number)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
