@@ -205,7 +205,7 @@ def method_of(name: str) -> str:
 # readers that die, hang and fail ---------------------------------------------------------------
 
 
-@scenario(root=True)
+@scenario(limit=300, root=True)
 def small_shared_memory(place: Path) -> None:
     """/dev/shm of 64 KiB: it trains, says so, and goes on with --resume."""
     if can_mount():
@@ -238,7 +238,7 @@ def can_mount() -> bool:
     return subprocess.run(probe, capture_output=True).returncode == 0
 
 
-@scenario()
+@scenario(limit=300)
 def frozen_reader(place: Path) -> None:
     """A process that reads is stopped (SIGSTOP): saved after the limit, exit 75, resumed."""
     run = Run(command(place, *LONG, "--read-timeout", "3"), place)
@@ -296,7 +296,7 @@ def reader_that_holds_the_interpreter(place: Path) -> None:
     run.ends(75, "has handed over nothing for 3 s", within=90)
 
 
-@scenario()
+@scenario(limit=300)
 def killed_reader(place: Path) -> None:
     """A process that reads is killed, as by the system when memory runs out."""
     run = Run(command(place, *LONG), place)
@@ -338,7 +338,7 @@ def exiting_reader(place: Path) -> None:
     run.ends(75, "exit code 7", "no licence")
 
 
-@scenario()
+@scenario(limit=300)
 def slow_item(place: Path) -> None:
     """An item slower than the limit: the option is named, and helps."""
     run = harm(place, "time.sleep(6)", "epochs=1, workers=2, read_timeout=2")
@@ -403,7 +403,7 @@ def no_guard_forkserver(place: Path) -> None:
     without_guard(place, "forkserver").ends(0, "trained")
 
 
-@scenario()
+@scenario(limit=300)
 def no_guard_and_own_data(place: Path) -> None:
     """A script without a main guard whose data only it defines: one sentence says what to write."""
     for start in ("spawn", "forkserver"):
@@ -412,7 +412,7 @@ def no_guard_and_own_data(place: Path) -> None:
         assert 'put what it runs under `if __name__ == "__main__":`' in run.said, run.said
 
 
-@scenario()
+@scenario(limit=300)
 def guard_and_own_data(place: Path) -> None:
     """The same with the guard."""
     for start in ("spawn", "forkserver"):
@@ -480,7 +480,7 @@ def second_signal_in_a_long_step(place: Path) -> None:
         run.ends(code, within=3)
 
 
-@scenario()
+@scenario(limit=300)
 def signal_in_evaluation(place: Path) -> None:
     """SIGTERM while the encoder is scored: exit 75, finished by --resume."""
     folder = images(place)
@@ -565,17 +565,24 @@ def few_descriptors(place: Path) -> None:
             assert "instead of 8" in run.said, run.said
 
 
-@scenario(root=True)
+@scenario(limit=300, root=True)
 def few_processes(place: Path) -> None:
-    """No more processes or threads (`ulimit -u`): it trains with those that it has."""
+    """Few processes and threads (`ulimit -u`): it trains with fewer, or says what it lacks."""
     images(place)
     os.chmod(place, 0o777)
     rights = "+dac_override,+dac_read_search"  # to read this Python, wherever it is
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]  # root has no limit
-    nobody += [f"--inh-caps={rights}", f"--ambient-caps={rights}", "prlimit", "--nproc=1"]
-    options = ["--epochs", "1", "--workers", "4"]
-    run = Run([*nobody, *command(place, *options)], place)
-    run.ends(0, "instead of 4: no more can be started", "ulimit -u")
+    nobody += [f"--inh-caps={rights}", f"--ambient-caps={rights}", "prlimit"]
+    options = ["--epochs", "1", "--workers", "12", "--overwrite"]
+    for count in (1, 12, 18):
+        run = Run([*nobody, f"--nproc={count}", *command(place, *options)], place)
+        code = run.process.wait(100)
+        assert "Traceback" not in run.said, run.said
+        if code == 0:
+            assert "instead of 12: no more can be started" in run.said, run.said
+        else:
+            assert code == 1, run.said
+            assert "raise `ulimit -u`" in run.said, run.said
 
 
 # all of them ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch.distributed as torch_dist
 from selftaught import dist
 from selftaught.data.readers import Stuck, Unmade
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import Interrupted, Lost, TrainingError
+from selftaught.errors import Interrupted, Lost, TrainingError, short_of
 
 STARTED_BY = "SELFTAUGHT_STARTED_BY"
 """Variable of the environment that tells further processes which one started them."""
@@ -38,7 +38,7 @@ def told(out: Path, signals: StopSignals) -> Iterator[None]:
             f"{error}. What is done is in {out}: repeat the command with --resume", error.exit_code
         ) from error
     except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError):
+        if error.errno is None or isinstance(error, ConnectionError) or short_of(error):
             raise
         raise TrainingError(
             f"{error.filename or out} cannot be written ({error.strerror}); mend that, such as by "
