@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -32,7 +33,11 @@ MAIN = os.getpid()
 @pytest.fixture(autouse=True)
 def _nobody_is_left():
     yield
-    assert other_children() == []
+    left = other_children()
+    for child in left:
+        child.kill()
+        child.join()
+    assert left == []
     assert not any("_run" in t.name for t in threading.enumerate())
 
 
@@ -92,13 +97,25 @@ def test_what_is_made_comes_whole_and_in_order(workers, way):
         same(found, square(key))
 
 
+def test_common_generators_give_the_same_whichever_process_draws(way):
+    def draw(_: int) -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    drawn = read(draw, workers=1)
+    assert len(set(drawn)) == 30
+    assert read(draw, workers=3) == drawn
+
+
 def test_processes_are_kept_between_iterations_even_one_that_was_left(way):
     found = Readers(lambda key: (key, os.getpid()), range(20), 2)
     first = [next(iter(found)) for _ in range(3)]
     assert [key for key, _ in first] == [0, 0, 0]
+    started = {child.pid for child in other_children()}
     whole = list(found)
     assert [key for key, _ in whole] == list(range(20))
-    assert len({pid for _, pid in [*first, *whole]}) == 2
+    assert len(started) == 2
+    assert {pid for _, pid in [*first, *whole]} <= started
+    assert {child.pid for child in other_children()} == started
     found.close()
     assert [key for key, _ in found] == list(range(20))  # it can begin again
     found.close()

@@ -191,7 +191,7 @@ class Readers:
 class _Worker:
     """A process, as the one that started it sees it."""
 
-    def __init__(self, context: Any, payload: Any, position: int):
+    def __init__(self, context: Any, payload: Any):
         self.pipe, theirs = socket.socketpair()
         self.words, loud = socket.socketpair()  # what it writes to standard error
         self.words.setblocking(False)
@@ -200,9 +200,7 @@ class _Worker:
         self.ready = False
         util.register_after_fork(self, _Worker.forget)  # or a sibling would keep it alive
         try:
-            self.process = context.Process(
-                target=_serve, args=(theirs, loud, payload, position), daemon=True
-            )
+            self.process = context.Process(target=_serve, args=(theirs, loud, payload), daemon=True)
             self.process.start()
         except BaseException:
             self.forget()
@@ -283,9 +281,9 @@ class _Crew:
             self.imports = b"__main__" in payload
         try:
             with _importing(self.imports, how):
-                for position in range(count):
+                for _ in range(count):
                     _room(SPARE)
-                    self.workers.append(_Worker(context, payload, position))
+                    self.workers.append(_Worker(context, payload))
         except (OSError, RuntimeError, EOFError, MemoryError) as error:
             _fewer(len(self.workers), count, error)
         if not self.workers:
@@ -638,7 +636,7 @@ def _fill(pipe: socket.socket, into: memoryview) -> None:
 # in the other process ------------------------------------------------------------------------
 
 
-def _serve(pipe: socket.socket, loud: socket.socket, payload: Any, position: int) -> None:
+def _serve(pipe: socket.socket, loud: socket.socket, payload: Any) -> None:
     """Make what is asked for, until nobody is there to ask.
 
     Signals that ask a run to stop are its first process's business, which saves first. What C
@@ -653,9 +651,6 @@ def _serve(pipe: socket.socket, loud: socket.socket, payload: Any, position: int
         faulthandler.enable(2)
     loud.close()
     torch.set_num_threads(1)
-    torch.manual_seed(position)
-    random.seed(position)
-    np.random.seed(position)
     with suppress(OSError, EOFError):
         try:
             make = pickle.loads(payload) if isinstance(payload, bytes) else payload
@@ -669,6 +664,10 @@ def _serve(pipe: socket.socket, loud: socket.socket, payload: Any, position: int
             task = bytearray(_LENGTH.unpack(length)[0])
             _fill(pipe, memoryview(task))
             number, key = pickle.loads(task)
+            # what draws from the common generators gets the same, whichever process it falls to
+            torch.manual_seed(number)
+            random.seed(number)
+            np.random.seed(number % 2**32)
             _send(pipe, number, *_packed_made(make, key))
 
 
