@@ -45,8 +45,6 @@ SIZE, BATCH, WARM = 16, 8, 30
 class Clock:
     """Hands out one batch again and again, and notes when it was asked."""
 
-    _iterator = None  # which the engine asks a DataLoader for, to end its processes
-
     def __init__(self, item: Item, steps: int):
         self.item, self.steps = item, steps
         self.wall: list[float] = []

@@ -23,6 +23,7 @@ from selftaught.errors import (
     SelftaughtError,
     TrainingError,
     UserError,
+    short_of,
 )
 from selftaught.signature import (
     Parameter,
@@ -96,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (OSError, RuntimeError) as error:
+        if not (what := short_of(error)):
+            raise
+        sys.stderr.write(f"error: {what}\n")
+        return 1
     return 0
 
 

@@ -3,6 +3,8 @@
 The command line turns an error into its message and `exit_code`; Python users catch the class.
 """
 
+import errno
+
 
 class SelftaughtError(Exception):
     """Base of everything that selftaught raises on purpose."""
@@ -38,3 +40,15 @@ class Interrupted(SelftaughtError):
 
 class Lost(Interrupted):
     """One of the processes of a run failed, so that the others cannot go on."""
+
+
+def short_of(error: BaseException) -> str | None:
+    """What the limits of this process refused, in words; None where it was something else."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"this process may open no more files ({error.strerror}): raise `ulimit -n`, or lower "
+            "--workers"
+        )
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return f"this process may have no more threads ({error}): raise `ulimit -u`"
+    return None

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch.distributed as torch_dist
 
 from selftaught import dist
+from selftaught.data.readers import Stuck, Unmade
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import Interrupted, Lost, TrainingError
+from selftaught.errors import Interrupted, Lost, TrainingError, short_of
 
 STARTED_BY = "SELFTAUGHT_STARTED_BY"
 """Variable of the environment that tells further processes which one started them."""
@@ -32,8 +33,12 @@ def told(out: Path, signals: StopSignals) -> Iterator[None]:
             f"stopped; what is done is in {out}: repeat the command with --resume to go on",
             130 if signals.received is None else signals.exit_code,
         ) from None
+    except (Stuck, Unmade) as error:  # before the training, or after it
+        raise Interrupted(
+            f"{error}. What is done is in {out}: repeat the command with --resume", error.exit_code
+        ) from error
     except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError):
+        if error.errno is None or isinstance(error, ConnectionError) or short_of(error):
             raise
         raise TrainingError(
             f"{error.filename or out} cannot be written ({error.strerror}); mend that, such as by "

@@ -1,14 +1,12 @@
 """From a dataset to batches: the order of samples, their views, and the corpus as a whole."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from selftaught import dist
 from selftaught.augment import Views as Declared
@@ -19,14 +17,12 @@ from selftaught.data import BadSample, Samples
 from selftaught.data.masks import Masked
 from selftaught.data.paired import Paired
 from selftaught.data.quarantine import replacement
+from selftaught.data.readers import Readers, scarce
 from selftaught.method import Pipeline
 from selftaught.parts import same_statistics
 
 ATTEMPTS = 100
 """Replacements tried for one unreadable sample before the data counts as broken."""
-
-HANG = 600.0
-"""Seconds after which a worker that hands over nothing counts as hung."""
 
 
 class Bad(NamedTuple):
@@ -107,6 +103,8 @@ class Views(Dataset[Item]):
             try:
                 return Item(make(used), used, bad)
             except BadSample as error:
+                if lack := scarce(error):
+                    raise lack from None
                 bad.append(Bad(used, str(error)))
             if len(self.samples) == 1:
                 break
@@ -121,11 +119,6 @@ def collate(items: list[Item]) -> Item:
         torch.tensor([i.index for i in items]),
         [b for i in items for b in i.bad],
     )
-
-
-def _collated(item: Item) -> Item:
-    """Batches leave the dataset whole."""
-    return item
 
 
 class Order(Sampler[list[tuple[int, int]]]):
@@ -171,39 +164,15 @@ class Order(Sampler[list[tuple[int, int]]]):
         return max(0, len(self.epochs) * self.batches - self.start)
 
 
-def _quiet(_: int) -> None:
-    """A worker leaves Ctrl-C to the main process, which saves first, and is not heard.
-
-    C libraries write about damaged files to standard error, past Python; what Python raises comes
-    back through the queue.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def loader(dataset: Views, sampler: Any, workers: int, pin: bool) -> DataLoader[Item]:
+def loader(dataset: Views, sampler: Any, workers: int, pin: bool) -> Readers:
     """Batches of views, made in `workers` processes, in order."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_collated,
-        pin_memory=pin,
-        timeout=HANG if workers else 0,
-        worker_init_fn=_quiet if workers else None,
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-        # without one of its own it draws from the global generator, at each iteration and so once
-        # more in a resumed run
-        generator=torch.Generator(),
-    )
+    return Readers(dataset.__getitems__, sampler, workers, pin)
 
 
-def close(batches: DataLoader[Item]) -> None:
-    """End the processes of a loader; left to the collector of garbage, each costs five seconds."""
-    stream, batches._iterator = batches._iterator, None
-    if stream is not None:
-        stream._shutdown_workers()  # type: ignore[attr-defined]
+def close(batches: Any) -> None:
+    """End the processes of a loader, if it has any."""
+    if isinstance(batches, Readers):
+        batches.close()
 
 
 class Whole:
@@ -217,6 +186,7 @@ class Whole:
 
     Attributes:
         watch: handed each batch; raises where the run is to stop.
+        waiting: called while a batch is waited for; raises likewise.
     """
 
     def __init__(
@@ -231,6 +201,7 @@ class Whole:
         self.size, self.mean, self.std = encoder.size, encoder.mean, encoder.std
         self.device = device
         self.watch: Callable[[Item], None] = lambda _: None
+        self.waiting: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -247,6 +218,7 @@ class Whole:
         same_statistics(encoder)
         out = []
         batches = loader(dataset, keys, self.workers, False)
+        batches.waiting = self.waiting
         try:
             for item in batches:
                 self.watch(item)

@@ -27,6 +27,7 @@ HARMLESS = {
     "devices",
     "evaluate",
     "log_every",
+    "read_timeout",
     "save_every",
     "test",
     "workers",

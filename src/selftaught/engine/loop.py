@@ -2,8 +2,6 @@
 
 import logging
 import random
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,11 +14,11 @@ import torch
 import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch._C import _error_if_any_worker_fails
 
 from selftaught import dist
 from selftaught.augment.device import normalize
 from selftaught.augment.photometric import develop
+from selftaught.data.readers import Stuck, Unmade
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.cache import GradientCache
@@ -45,7 +43,7 @@ T = TypeVar("T")
 
 
 class _StopNow(Exception):
-    """A signal came while the method looked at the whole dataset."""
+    """A signal came while a batch was waited for, or while the method looked at all of them."""
 
 
 @dataclass
@@ -113,15 +111,15 @@ class Loop:
         self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.broken_before: Tensor | None = None
-        self.waiting = False
-        self.on_child_before: Any = None
+        self.begun = False  # whether on_epoch has been called for the step to come
         self.untold: list[tuple[int, str, int]] = []
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
-            Interrupted: a signal or a dead worker ended it; it is saved.
+            Interrupted: a signal, a process that died or hung, or a batch that could not be made
+                ended it; it is saved.
             TrainingError: the loss is not finite; the last good checkpoint stays.
             DataError: too many samples cannot be read.
         """
@@ -129,6 +127,9 @@ class Loop:
             return
         saved = time.monotonic()
         self.corpus.watch = self._watch
+        for batches in (self.batches, self.late and self.late[1], self.corpus):
+            if batches:
+                batches.waiting = self._waiting
         if self.fabric.device.type == "cpu":
             keep_freed()
         self.method.train()
@@ -141,9 +142,11 @@ class Loop:
                     close(self.batches)
                 if stream is None or turn or (self.each_epoch and within == 0):
                     stream = self._open(epoch, within)
-                self._step(stream, epoch)
-                if self.guard:
-                    self.guard(self.step)
+                try:
+                    self._step(stream, epoch)
+                    self._guard()
+                except _StopNow:
+                    self._interrupt(self.state())
                 stop, due = self._agree(time.monotonic() - saved >= self.save_every)
                 if stop:
                     self._interrupt(self.state())
@@ -151,6 +154,14 @@ class Loop:
                     self.save(self.state())
                     saved = time.monotonic()
             self.save(self.state())
+
+    def _guard(self) -> None:
+        if self.guard:
+            try:
+                with self.signals.at_once():
+                    self.guard(self.step)
+            except KeyboardInterrupt:
+                raise _StopNow from None
 
     # one step -------------------------------------------------------------------------------
 
@@ -172,6 +183,7 @@ class Loop:
         if self.doctor:
             self.doctor.look(terms, self.plan.lr(self.step))
         self.step += 1
+        self.begun = False
         shown = self.progress.advance(waited) and not dist.rank()
         logged = self.step % self.log_every == 0 or self.step in (1, self.steps)
         if logged:  # each process has the loss of its part of the batch
@@ -275,7 +287,7 @@ class Loop:
 
     def _open(self, epoch: int, within: int) -> Iterator[Item]:
         """The stream of batches from a step on; on_epoch comes first where the method has one."""
-        if self.each_epoch and within == 0:
+        if self.each_epoch and within == 0 and not self.begun:
             boundary = self.state()
             self.method.progress = self.step / self.steps
             try:
@@ -287,16 +299,12 @@ class Loop:
                 for parameter in self.method.get_submodule(name).parameters():
                     for value in self.optimizer.state.get(parameter, {}).values():
                         value.zero_()  # fused optimizers want state for all parameters or none
+            self.begun = True
         last = epoch + 1 if self.each_epoch else self.steps // self.per_epoch
         self.order.epochs = range(epoch, last)
         self.order.start = within * self.accumulate
         late = self.late is not None and self.step >= self.late[0]
-        stream = iter(self.late[1] if self.late and late else self.batches)
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-            before = signal.signal(signal.SIGCHLD, self._on_child)
-            if self.on_child_before is None:
-                self.on_child_before = before
-        return stream
+        return iter(self.late[1] if self.late and late else self.batches)
 
     @contextmanager
     def _children(self) -> Iterator[None]:
@@ -307,49 +315,30 @@ class Loop:
             close(self.batches)
             if self.late:
                 close(self.late[1])
-            if self.on_child_before is not None:
-                signal.signal(signal.SIGCHLD, self.on_child_before)
-
-    def _on_child(self, *_: Any) -> None:
-        """A worker may have died: torch would raise wherever we are, we only between two steps."""
-        if self.waiting:
-            _error_if_any_worker_fails()
 
     def _next(self, stream: Iterator[Item]) -> Item:
-        self.waiting = True
-        try:
-            with self._reading():
-                _error_if_any_worker_fails()
-                item = next(stream)
-        finally:
-            self.waiting = False
+        with self._reading():
+            item = next(stream)
         self._record(item)
         return item
 
     @contextmanager
     def _reading(self, state: dict[str, Any] | None = None) -> Iterator[None]:
-        """A block in which the death of a process that reads ends the run, saved.
+        """A block in which a process that reads and fails ends the run, saved.
 
         Args:
             state: to save; that of the last whole step unless given.
         """
         try:
             yield
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if "DataLoader" not in str(error) and not isinstance(error, ConnectionError | EOFError):
-                raise
-            self.waiting = False  # torch is not to raise the same again where the run is saved
-            what = (
-                f"a process that reads images died or hung ({error}); often memory ran out: lower "
-                "--workers"
-            )
+        except (Stuck, Unmade) as error:
             if dist.world() > 1:  # the others wait in a step: they cannot be asked for their part
-                raise Lost(f"{what}. {self._saved()}") from error
+                raise Lost(f"{error}. {self._saved()}", error.exit_code) from error
             state = state or self.state()
             if self.signals.received is not None:  # the signal hit the workers too
                 self._interrupt(state)
             self.save(state)
-            raise Interrupted(f"{what}. {self._saved()}") from error
+            raise Interrupted(f"{error}. {self._saved()}", error.exit_code) from error
 
     def _record(self, item: Item) -> None:
         """Remember what could not be read, and stop where it is too much."""
@@ -396,6 +385,11 @@ class Loop:
         """Between two batches of a pass over the whole dataset, in all processes at once."""
         self._record(item)
         if self._vote(False)[0]:
+            raise _StopNow
+
+    def _waiting(self) -> None:
+        """A few times a second while a batch is waited for; several processes stop together."""
+        if self.signals.received is not None and dist.world() == 1:
             raise _StopNow
 
     # stopping and going on --------------------------------------------------------------------
@@ -463,6 +457,7 @@ class Loop:
             "precision": self.fabric.strategy.precision.state_dict(),
             "random": _all(random_state(self.fabric.device)),
             "given": self.order.given,
+            "begun": self.begun,
             "bad": [[i, r, s] for i, (r, s) in self.bad.items()],
             **self.facts,
         }
@@ -475,6 +470,7 @@ class Loop:
         if state["precision"]:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.order.given = state["given"]
+        self.begun = state.get("begun", False)  # older checkpoints do not say
         self.bad = {i: (r, s) for i, r, s in state["bad"]}
         states = state["random"]
         if dist.rank() < len(states):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import config, methods
+from selftaught.data.readers import refuse_imported
 from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
@@ -40,6 +41,7 @@ def pretrain(
             verdict; nothing is exported.
         Interrupted: a signal came; the run is saved and can be resumed.
     """
+    refuse_imported()
     built = isinstance(method, Method)
     kind = type(method) if built else methods.find(method) if isinstance(method, str) else method
     if not (isinstance(kind, type) and issubclass(kind, Method)):

@@ -25,6 +25,7 @@ def pretrain(
     clip: float | None = None,
     seed: int = 0,
     workers: int | None = None,
+    read_timeout: float = 600.0,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     devices: int = 1,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",

@@ -42,7 +42,9 @@ class Progress:
         self.ends: deque[float] = deque([time.perf_counter()], maxlen=50)
         self.waits: deque[float] = deque(maxlen=49)
         self.next = 0.0
-        console = Console(stderr=True)
+        # that of messages, if there is one: what is said appears above the live line, not in it
+        known = (getattr(handler, "console", None) for handler in log.handlers)
+        console = next((c for c in known if isinstance(c, Console)), Console(stderr=True))
         alive = console.is_terminal and dist.rank() == 0
         self.live = Live(console=console, auto_refresh=False) if alive else None
 
@@ -76,7 +78,7 @@ class Progress:
         self.next = time.perf_counter() + (LIVE if self.live else PLAIN)
         line = self.line(done, loss)
         if self.live:
-            self.live.update(Text(line), refresh=True)
+            self.live.update(Text(line, no_wrap=False, overflow="fold"), refresh=True)
         else:
             log.info(line)
 

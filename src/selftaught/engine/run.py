@@ -18,6 +18,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.readers import limited
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import classes, optim, session
@@ -98,6 +99,7 @@ class Run:
         with (
             StopSignals() as signals,
             told(self.folder, signals),
+            limited(self.plan.settings.read_timeout),
             without_denormals(),
             room_to_read(fabric),
         ):

@@ -17,7 +17,7 @@ NOT_REPEATED = {"out", "resume", "overwrite", "force"}
 
 LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "devices", "log_every", "max_pixels"), 1)
 LEAST |= dict.fromkeys(("seed", "weight_decay", "workers", "save_every"), 0)
-ABOVE_ZERO = ("lr", "clip", "layer_decay")
+ABOVE_ZERO = ("lr", "clip", "layer_decay", "read_timeout")
 SHARES = ("warmup", "max_bad", "unmix", "layer_decay")
 
 
@@ -44,6 +44,7 @@ class Settings:
         clip: largest gradient norm, instead of the paper's.
         seed: of everything random; the same seed gives the same losses to the last bit.
         workers: processes that read images and make views; by default as many as cores are free.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
         precision: of the forward pass; by default the fastest that the processor has natively.
@@ -101,6 +102,7 @@ class Settings:
     clip: float | None = None
     seed: int = 0
     workers: int | None = None
+    read_timeout: float = 600.0
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from selftaught import augment, export
 from selftaught.augment.device import normalize
 from selftaught.backbones import Foreign, Image, layers
 from selftaught.backbones import untrained as reset
 from selftaught.data import BadSample, Samples, open_data
+from selftaught.data.readers import Readers, scarce
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
 
@@ -242,32 +242,28 @@ def one_pass(
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
     if workers is None:
         workers = 0 if len(samples) < _FEW else min(8, _cores())
-    loader = DataLoader(
-        _Views(samples, size, change),
-        batch,
-        num_workers=workers,
-        collate_fn=_collate,
-        shuffle=False,
-    )
+    parts = [range(a, min(a + batch, len(samples))) for a in range(0, len(samples), batch)]
+    readers = Readers(_Views(samples, size, change), parts, min(workers, len(parts)))
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
     skipped: dict[str, str] = {}
     done = kept = 0
-    for where, images, bad in loader:
-        skipped |= {samples.name(i): reason for i, reason in bad}
-        if images is not None:
-            for n, network in enumerate(networks):
-                found = network(images.flatten(0, -4)).float().cpu().numpy()
-                found = found.reshape(*images.shape[:-3], *found.shape[1:])
-                _check_finite(found, samples, where)
-                if n == len(features):
-                    features.append(np.empty((len(samples), *found.shape[1:]), np.float32))
-                features[n][kept : kept + len(where)] = found
-            index[kept : kept + len(where)] = where
-            kept += len(where)
-        done += len(where) + len(bad)
-        if progress is not None:
-            progress(done, len(samples))
+    with closing(readers):
+        for where, images, bad in readers:
+            skipped |= {samples.name(i): reason for i, reason in bad}
+            if images is not None:
+                for n, network in enumerate(networks):
+                    found = network(images.flatten(0, -4)).float().cpu().numpy()
+                    found = found.reshape(*images.shape[:-3], *found.shape[1:])
+                    _check_finite(found, samples, where)
+                    if n == len(features):
+                        features.append(np.empty((len(samples), *found.shape[1:]), np.float32))
+                    features[n][kept : kept + len(where)] = found
+                index[kept : kept + len(where)] = where
+                kept += len(where)
+            done += len(where) + len(bad)
+            if progress is not None:
+                progress(done, len(samples))
     if not kept:
         name, reason = next(iter(skipped.items()))
         raise DataError(
@@ -282,8 +278,8 @@ def one_pass(
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
 
 
-class _Views(Dataset[tuple[int, np.ndarray | None, str]]):
-    """Plain views; None and the reason where a sample cannot be read. Picklable."""
+class _Views:
+    """Plain views of some samples, and why others cannot be read. Picklable."""
 
     def __init__(
         self,
@@ -293,25 +289,24 @@ class _Views(Dataset[tuple[int, np.ndarray | None, str]]):
     ):
         self.samples, self.pipeline, self.change = samples, augment.plain(size), change
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str]:
-        # Decoding at twice the size that is needed spares time, and no detail that could be seen.
-        try:
-            image = self.samples.read(i, min_side=2 * self.pipeline.resize)
-        except BadSample as error:
-            return i, None, str(error)
-        view = self.pipeline(image)
-        return i, view if self.change is None else self.change(view, i), ""
-
-
-def _collate(
-    items: list[tuple[int, np.ndarray | None, str]],
-) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
-    good = [(i, image) for i, image, _ in items if image is not None]
-    images = torch.from_numpy(np.stack([image for _, image in good])) if good else None
-    return [i for i, _ in good], images, [(i, why) for i, image, why in items if image is None]
+    def __call__(
+        self, some: Sequence[int]
+    ) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
+        """Which can be read, their views [N, C, S, S], the others with a reason."""
+        where, views, bad = [], [], []
+        for i in some:
+            # decoding at twice the size that is needed spares time, and no detail that can be seen
+            try:
+                image = self.samples.read(i, min_side=2 * self.pipeline.resize)
+            except BadSample as error:
+                if lack := scarce(error):
+                    raise lack from None
+                bad.append((i, str(error)))
+                continue
+            view = self.pipeline(image)
+            where.append(i)
+            views.append(view if self.change is None else self.change(view, i))
+        return where, torch.from_numpy(np.stack(views)) if views else None, bad
 
 
 def pooled(network: Encoder, x: Tensor) -> Tensor:
