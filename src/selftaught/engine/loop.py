@@ -32,6 +32,7 @@ from selftaught.engine.progress import Progress
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError
 from selftaught.method import Batch, Method, Recipe, terms_of
+from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
 
@@ -386,7 +387,8 @@ class Loop:
             raise DataError(self._unreadable("more than --max-bad allows") + ", or raise --max-bad")
 
     def _unreadable(self, why: str) -> str:
-        first = "\n".join(f"  {self.names(i)}: {r}" for i, (r, _) in list(self.bad.items())[:10])
+        some = list(self.bad.items())[:10]
+        first = "\n".join(printable(f"  {self.names(i)}: {r}") for i, (r, _) in some)
         return (
             f"{len(self.bad)} of {len(self.corpus)} images cannot be read, {why}; the first:\n"
             f"{first}\nrun `selftaught check` on the data"

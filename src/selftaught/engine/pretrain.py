@@ -17,7 +17,6 @@ import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
-from rich.console import Console
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -54,6 +53,7 @@ from selftaught.errors import DataError, SelftaughtError, TrainingError, UserErr
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
+from selftaught.terminal import Terminal
 
 log = logging.getLogger("selftaught")
 
@@ -899,13 +899,13 @@ def _finish(
             comparison.save(out / "scores.json")
             if isinstance(loop.guard, Guard):
                 loop.guard.compare(loop.guard.score(), "at the end")
-            log.info("%s", _rendered(comparison))
+            log.info(_rendered(comparison))
     report.write(out, samples)
 
 
 def _rendered(table: Any) -> str:
     """What rich would print, as text."""
-    console = Console(file=io.StringIO(), width=100)
+    console = Terminal(file=io.StringIO(), width=100)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
