@@ -198,7 +198,7 @@ def request(argv: Sequence[str]) -> Request:
     if method is not None:
         methods.signature(method)
     if "-h" in argv or "--help" in argv:
-        _pretrain_parser(method).print_help()
+        sys.stdout.write(_pretrain_parser(method).format_help())
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
@@ -622,10 +622,9 @@ class _Handler(logging.Handler):
         self.console = Lasting(soft_wrap=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                a if isinstance(a, int | float) else printable(str(a)) for a in record.args
-            )
+        text, args = str(record.msg), record.args
+        if isinstance(args, tuple) and args:
+            text %= tuple(a if isinstance(a, int | float) else printable(str(a)) for a in args)
         warns = record.levelno >= logging.WARNING
-        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        text = f"warning: {text}" if warns else text
         self.console.print(printable(text, "\n"), style="yellow" if warns else None)

@@ -16,8 +16,12 @@ import yaml
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[missing-module-attribute]
 from torch.utils.tensorboard import SummaryWriter
 
+from selftaught.data import quarantine
+from selftaught.engine.lock import FILE as LOCK
+from selftaught.engine.lock import claim, moved, release
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
+from selftaught.export.files import sweep
 
 log = logging.getLogger("selftaught")
 
@@ -52,29 +56,27 @@ def settings_of(run: Path) -> Path:
 
 
 def prepare(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make `out` ready for a new run, or for one that goes on.
+    """Make `out` ready for a new run, or for one that goes on, and keep other runs out of it.
+
+    What a run that was killed left half-written there is swept away.
 
     Raises:
-        UserError: it holds another run, holds none to resume, or cannot be written.
+        UserError: it holds another run, holds none to resume, is in use, or cannot be written.
     """
     try:
-        occupied = out.exists() and any(out.iterdir())
-        if resume and not (out / SETTINGS).exists():
-            raise UserError(
-                f"{out} holds no run to resume (no {SETTINGS}); leave --resume out to start one"
-            )
-        if occupied and not (out / SETTINGS).exists():
-            raise UserError(f"{out} is not empty and holds no run: name another folder with --out")
-        if occupied and overwrite and not resume:
+        _check(out, resume, overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        claim(out)
+        _check(out, resume, overwrite)  # which another run may have changed
+        if _occupied(out) and not resume:
             aside = next(p for i in range(1, 10**6) if not (p := Path(f"{out}.old-{i}")).exists())
             shutil.move(out, aside)
+            moved(out, aside)
+            release(aside)
             log.info("the earlier run in %s is now %s", out, aside)
-        elif occupied and not resume:
-            raise UserError(
-                f"{out} is not empty: continue that run with --resume, move it aside with "
-                "--overwrite, or name another folder with --out"
-            )
-        out.mkdir(parents=True, exist_ok=True)
+            out.mkdir()
+            claim(out)
+        _sweep(out)
         probe = out / f".probe-{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()
@@ -84,6 +86,34 @@ def prepare(out: Path, resume: bool, overwrite: bool) -> None:
         raise UserError(
             f"{out} cannot be written ({error.strerror}); name another folder with --out"
         ) from error
+
+
+def _check(out: Path, resume: bool, overwrite: bool) -> None:
+    found = (out / SETTINGS).exists()
+    if resume and not found:
+        raise UserError(
+            f"{out} holds no run to resume (no {SETTINGS}); leave --resume out to start one"
+        )
+    if _occupied(out) and not found:
+        raise UserError(f"{out} is not empty and holds no run: name another folder with --out")
+    if _occupied(out) and not (resume or overwrite):
+        raise UserError(
+            f"{out} is not empty: continue that run with --resume, move it aside with "
+            "--overwrite, or name another folder with --out"
+        )
+
+
+def _occupied(out: Path) -> bool:
+    return out.exists() and any(entry.name != LOCK for entry in out.iterdir())
+
+
+def _sweep(out: Path) -> None:
+    """Remove what earlier processes of this run left half-written; the folder is ours alone."""
+    sweep(out)
+    for pattern in (".probe-*", "*.tmp", "checkpoints/*.tmp", f".{quarantine.FILE}.????????"):
+        for left in out.glob(pattern):
+            if left.is_file() and not left.is_symlink():
+                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,6 +146,26 @@ def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
         yield prefix, yaml.safe_dump(node, default_flow_style=True).strip().removesuffix("\n...")
 
 
+def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a run's metrics and their columns; what else stands there is told and left out."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(line.replace("\0", "") for line in file)
+        try:
+            every = list(reader)
+        except csv.Error as error:
+            log.warning("%s is damaged (%s) and starts anew", path, error)
+            return [], []
+    rows = [r for r in every if _is_row(r)]
+    if len(rows) < len(every):  # a full disk cut one short, or somebody else wrote there
+        log.warning("%s: %d lines are no whole rows and go", path, len(every) - len(rows))
+    return rows, list(reader.fieldnames or []) if rows else []
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    step = row.get("step") or ""
+    return step.isascii() and step.isdigit() and len(step) < 19 and None not in row.values()
+
+
 class Metrics:
     """Rows of numbers, as CSV and for TensorBoard; a resumed run drops the rows it repeats.
 
@@ -128,15 +178,12 @@ class Metrics:
         self.path = out / "metrics.csv"
         self.columns: list[str] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                # a row that a full disk cut short is no row
-                whole = [r for r in reader if r["step"].isdigit() and None not in r.values()]
-                self.columns = list(reader.fieldnames or [])
+            rows, self.columns = _rows(self.path)
             text = io.StringIO(newline="")
             writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(r for r in whole if int(r["step"]) <= step)
+            if rows:
+                writer.writeheader()
+            writer.writerows(r for r in rows if int(r["step"]) <= step)
             write_text(self.path, text.getvalue())
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1, max_queue=100)
         self.waiting: list[tuple[float, dict[str, float]]] = []

@@ -216,7 +216,12 @@ def pretrain(
     pipeline = method.views(_image(method).size)
     content: dict[str, Any] = {}
     by, state = colours, None
-    with StopSignals() as signals, told(out, signals), _no_denormals(), _room_to_read(fabric):
+    with (
+        StopSignals() as signals,
+        told(out, signals) as course,
+        _no_denormals(),
+        _room_to_read(fabric),
+    ):
         if fabric.global_rank == 0:  # whatever is wrong is told before there are others
             by = settled(colours, pipeline, fabric.device, out if resume else None)
             content = describe(method, data, settings | {"colours": by})
@@ -228,7 +233,7 @@ def pretrain(
         out, by = Path(fabric.broadcast(str(out))), str(fabric.broadcast(by))
         checkpoints = Checkpoints(out / "checkpoints")
         if resume and dist.rank():
-            state = checkpoints.load()
+            state = checkpoints.training()
 
         torch.backends.cudnn.deterministic = True
         if dist.world() > 1 and method.sync_batchnorm:
@@ -256,7 +261,12 @@ def pretrain(
         need = _estimate(fabric, method, recipe, views, batch, parts, first, makers)
         if late:
             rest = _estimate(fabric, method, recipe, late, batch, parts, steps - first, makers)
-            need = Estimate(max(need.memory, rest.memory), need.seconds + rest.seconds, need.flops)
+            need = Estimate(
+                max(need.memory, rest.memory),
+                need.seconds + rest.seconds,
+                need.flops,
+                max(need.each, rest.each),
+            )
         classes = torch.from_numpy(samples.labels) if method.supervised else None
         if by == "auto":
             by = choose(
@@ -298,6 +308,7 @@ def pretrain(
             progress=Progress(steps, per_epoch, batch, (need.flops, peak_flops(fabric.device))),
             signals=signals,
             facts=facts,
+            need=need,
             log_every=log_every,
             save_every=60 * save_every,
             channels_last=channels_last,
@@ -316,6 +327,7 @@ def pretrain(
             _look_before(loop, samples, batch, compared, need)
         if dist.rank() == 0 and evaluate and not method.supervised:
             loop.guard = guard(_image(method), samples, out, steps, bool(state))
+        course.begun = True
         try:
             loop.run()
         except TrainingError as error:
@@ -681,7 +693,7 @@ def _begin(
     state = None
     if resume:
         checkpoints = Checkpoints(out / "checkpoints")
-        state = checkpoints.load()
+        state = checkpoints.training()
         _compare(out, content, state, facts, steps, checkpoints, force)
     size = size_of(method.state_dict()) * 3  # weights and what the optimizer keeps for them
     free = shutil.disk_usage(out).free
