@@ -298,6 +298,7 @@ def _pretrain(asked: Request) -> None:
     from selftaught.data import open_data  # wrong data is told before torch is imported
     from selftaught.data.selection import without
 
+    logging.getLogger("selftaught").info("opening %s", asked.data)
     known = inspect.signature(open_data).parameters
     how = {k: v for k, v in asked.training.items() if k in known}
     samples = open_data(asked.data, **how, channels=asked.backbone.get("channels", 3))
@@ -616,10 +617,11 @@ class _Handler(logging.Handler):
     """Lines on standard error in which nothing that came from outside passes for our own words."""
 
     def __init__(self) -> None:
-        from selftaught.terminal import Lasting
+        from selftaught.terminal import standard_error
 
         super().__init__()
-        self.console = Lasting(soft_wrap=True)
+        self.console = standard_error()
+        self.console.quiet = False  # whoever read an earlier command's messages
 
     def emit(self, record: logging.LogRecord) -> None:
         text, args = str(record.msg), record.args

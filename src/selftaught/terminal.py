@@ -1,6 +1,7 @@
 """What is shown: on a terminal, in a file, or to nobody."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -43,3 +44,10 @@ class Lasting(Terminal):
         except OSError:  # the terminal is gone, or the disk is full
             del self._buffer[:]
             self.quiet = True
+
+
+@cache
+def standard_error() -> Lasting:
+    """The one console for standard error: messages stand above a line that is being refreshed, and
+    neither is written over the other, as long as both go through it."""
+    return Lasting(soft_wrap=True)

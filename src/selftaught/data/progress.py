@@ -13,9 +13,9 @@ def bar(total: int, wanted: bool, task: str) -> Iterator[Callable[[], None]]:
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from selftaught.terminal import Lasting
+    from selftaught.terminal import standard_error
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Lasting(), transient=True) as shown:
+    with Progress(*columns, console=standard_error(), transient=True) as shown:
         done = shown.add_task(task, total=total)
         yield lambda: shown.advance(done)

@@ -258,6 +258,8 @@ def pretrain(
         order = Order(len(samples), batch // parts, per_epoch * parts, seed)
         late = phase and Views(seen, method.views(phase.size), seed, reduced)
         first = phase.first if phase else steps
+        if dist.rank() == 0:
+            log.info("measuring memory and time on a few images")
         need = _estimate(fabric, method, recipe, views, batch, parts, first, makers)
         if late:
             rest = _estimate(fabric, method, recipe, late, batch, parts, steps - first, makers)
@@ -324,7 +326,7 @@ def pretrain(
             loop.restore(state)
             log.info("resuming at step %d of %d", loop.step, steps)
         elif loop.doctor:
-            _look_before(loop, samples, batch, compared, need)
+            _look_before(loop, samples, batch, compared)
         if dist.rank() == 0 and evaluate and not method.supervised:
             loop.guard = guard(_image(method), samples, out, steps, bool(state))
         course.begun = True
@@ -847,9 +849,10 @@ def _announce(
             )
 
 
-def _look_before(loop: Loop, samples: Samples, batch: int, compared: int, need: Estimate) -> None:
+def _look_before(loop: Loop, samples: Samples, batch: int, compared: int) -> None:
     """Let the doctor see what is known before the first step."""
     begun = time.perf_counter()
+    log.info("looking at the data and the settings before the first step")
     paper, recipe = loop.method.recipe, loop.recipe
     theirs = optim.Plan(paper, batch, loop.steps, loop.per_epoch).peak
     facts = intake(
@@ -862,7 +865,6 @@ def _look_before(loop: Loop, samples: Samples, batch: int, compared: int, need: 
         rate=loop.plan.lr,
         optimizer=recipe.optimizer,
         paper_lr=(paper.lr, theirs) if recipe.optimizer == paper.optimizer else None,
-        seconds=max(0.2, need.seconds / 500),
     )
     if loop.doctor:
         loop.doctor.begin(facts, time.perf_counter() - begun)

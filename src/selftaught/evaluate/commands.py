@@ -8,7 +8,7 @@ from typing import Literal
 from rich.progress import Progress as Bar
 
 from selftaught.evaluate.features import Embeddings, Progress, embed
-from selftaught.terminal import Terminal
+from selftaught.terminal import standard_error
 
 
 def embed_command(
@@ -54,7 +54,7 @@ def embed_command(
 @contextmanager
 def bar() -> Iterator[Progress]:
     """A progress bar on the terminal, nothing where errors go elsewhere."""
-    console = Terminal(stderr=True)
+    console = standard_error()
     with Bar(console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task("reading and embedding", total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
