@@ -25,8 +25,8 @@ FILE = "diagnosis.json"
 """In the run folder, beside run.yaml."""
 
 EXAMS = 50
-"""Most looks in a training, evenly over its steps: which they are depends on no clock, so that the same
-seed gives the same diagnosis."""
+"""Most looks in a training, evenly over its steps: which they are depends on no clock, so that the
+same seed gives the same diagnosis."""
 
 IMAGES, SIGHTS = 128, 4
 """Images of a batch that are looked at; looks, of which one runs the encoder on them."""
@@ -378,7 +378,14 @@ class Doctor:
             course = [Exam(**_given(e)) for e in content["course"]]
             self.losses = [(s, v) for s, v in content["losses"] if s <= self.done and v is not None]
             self.stood = set(content["standing"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             if self.path.exists():
                 log.warning("%s cannot be used (%s); the diagnosis starts anew", self.path, error)
             return

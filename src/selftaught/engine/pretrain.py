@@ -724,6 +724,7 @@ def _compare(
     force: bool,
 ) -> None:
     """Refuse to resume what would not be the same run, unless it is forced."""
+    config.load(out / SETTINGS)  # which says what is wrong with a damaged one
     before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
     now = yaml.safe_load(config.dump(content))
     differences = changes(before, now)
