@@ -1,7 +1,7 @@
 """Faults of run folders, disks and memory, for `faults.py`, which imports this file.
 
-Each is a scenario as described there: it is handed an empty folder, starts real processes, does them
-harm, and asserts what they did.
+Each is a scenario as described there: it is handed an empty folder, starts real processes, does
+them harm, and asserts what they did.
 """
 
 import random

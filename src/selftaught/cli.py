@@ -298,6 +298,7 @@ def _pretrain(asked: Request) -> None:
     from selftaught.data import open_data  # wrong data is told before torch is imported
     from selftaught.data.selection import without
 
+    _exists(asked.data)
     logging.getLogger("selftaught").info("opening %s", asked.data)
     known = inspect.signature(open_data).parameters
     how = {k: v for k, v in asked.training.items() if k in known}
