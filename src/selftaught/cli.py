@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code.
 
     0 done, 1 failed, 2 bad arguments or input, 3 bad data, 75 stopped by a signal and resumable,
-    129 by the end of its terminal, 130 by Ctrl-C.
+    or when memory ran out, 129 by the end of its terminal, 130 by Ctrl-C, 141 when nobody reads on.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not (sys.stdout and sys.stderr):  # closed by whoever started us
