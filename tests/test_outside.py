@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rich.table import Table
 
 import selftaught
 from selftaught.cli import main
-from selftaught.data import quarantine
+from selftaught.data import opening, quarantine
 from selftaught.data.quarantine import Bad
 from selftaught.engine.progress import Progress
 from selftaught.errors import SelftaughtError
@@ -237,7 +238,7 @@ def test_metrics_of_somebody_else_do_not_end_a_run(run, images, caplog):  # noqa
     assert (run / "metrics.csv").read_bytes().startswith(whole.splitlines()[0])
 
 
-def test_a_data_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch, capsys):
+def test_a_data_folder_that_cannot_be_listed_is_told(run, tmp_path, monkeypatch, capsys):  # noqa: F811
     real = os.scandir
 
     def refuse(path="."):
@@ -250,7 +251,7 @@ def test_a_data_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch, caps
     for command in (
         ["check", str(tmp_path / "secret"), "--out", str(tmp_path / "c")],
         words(TARGET, tmp_path / "secret", tmp_path / "run"),
-        ["embed", "test_resnet", str(tmp_path / "secret")],
+        ["embed", str(run), str(tmp_path / "secret")],
     ):
         assert main(command) == 2
         said = capsys.readouterr().err.splitlines()[-1]
@@ -288,7 +289,7 @@ def test_messages_stand_above_the_line_that_moves(monkeypatch):
     text = shown.getvalue()
     at = text.index("warning: ")
     assert text[:at].endswith("\x1b[2K")  # the line that moved was wiped
-    assert text[at:].split("\x1b")[0].endswith("x\n")
+    assert text[at:].split("\n")[0] == "warning: " + "x" * 200
 
 
 def test_what_is_shown_goes_through_one_console(capsys):
@@ -306,8 +307,16 @@ def test_no_color_is_honoured(monkeypatch):
     assert "\x1b[33m" not in shown.getvalue()
 
 
-def test_a_run_says_what_it_does_before_its_first_step(images, tmp_path, caplog):  # noqa: F811
+def test_a_run_says_what_it_does_before_its_first_step(images, tmp_path, caplog, monkeypatch):  # noqa: F811
     caplog.set_level(logging.INFO, "selftaught")
+    monkeypatch.setattr("selftaught.cli.SLOW", 0.05)
+    real = opening.open_data
+
+    def slow(*given, **more):
+        time.sleep(0.5)
+        return real(*given, **more)
+
+    monkeypatch.setattr("selftaught.data.open_data", slow)
     assert main(words(TARGET, images, tmp_path / "run", "--epochs", "1", "--workers", "0")) == 0
     said = caplog.text
     told = [said.index(w) for w in ("opening", "measuring memory", "looking at the data", "step 1")]

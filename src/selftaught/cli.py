@@ -10,9 +10,10 @@ import os
 import re
 import shlex
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
@@ -55,6 +56,8 @@ NAMES = (
     "methods",
 )
 LISTING = "List the methods by family, or show what one of them takes."
+SLOW = 2.0
+"""Seconds in which nobody asks what is going on."""
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
 
@@ -298,11 +301,10 @@ def _pretrain(asked: Request) -> None:
     from selftaught.data import open_data  # wrong data is told before torch is imported
     from selftaught.data.selection import without
 
-    _exists(asked.data)
-    logging.getLogger("selftaught").info("opening %s", asked.data)
     known = inspect.signature(open_data).parameters
     how = {k: v for k, v in asked.training.items() if k in known}
-    samples = open_data(asked.data, **how, channels=asked.backbone.get("channels", 3))
+    with _told_if_slow("opening %s", asked.data):
+        samples = open_data(asked.data, **how, channels=asked.backbone.get("channels", 3))
     if asked.training.get("quarantine"):
         samples = without(samples, asked.training["quarantine"])
 
@@ -605,6 +607,18 @@ def _table(about: list[dict[str, Any]]) -> None:
 def _first() -> bool:
     """Whether this is the process that speaks, where several train together."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _told_if_slow(message: str, *about: str) -> Iterator[None]:
+    """A block that says what it does where that takes more than two seconds."""
+    timer = threading.Timer(SLOW, logging.getLogger("selftaught").info, (message, *about))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _log() -> None:
