@@ -1,12 +1,13 @@
 """The doctor: its figures, its rules, what methods tell it, and what it does to a run."""
 
 import copy
+import itertools
 import json
 import logging
 import math
 import re
 from pathlib import Path
-from types import MethodType
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.ears import listen
 from selftaught.diagnose.intake import intake, probe
 from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rule, Watch
+from selftaught.engine import pretrain as engine
 from selftaught.engine.feed import Views, collate
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import TrainingError
@@ -367,7 +369,7 @@ def test_the_probe_sees_constant_and_repeated_images():
     images = photos(40)
     images[:10] = 255
     images[10:20] = images[30]
-    side, constant, repeated = probe(open_data(images), 1.0)
+    side, constant, repeated = probe(open_data(images))
     assert (side, constant) == (40, 0.25)
     assert repeated == pytest.approx(19 / 40)
 
@@ -384,7 +386,6 @@ def test_the_intake_takes_the_highest_rate_and_where_it_is():
         rate=lambda step: float(step if step < 4000 else 0),
         optimizer="sgd",
         paper_lr=None,
-        seconds=1.0,
     )
     assert found.top == pytest.approx(0.8, abs=0.01)
     assert found.lr == pytest.approx(3999, abs=10)
@@ -479,25 +480,32 @@ def test_a_doctor_that_errs_ends_nothing(tmp_path, monkeypatch, caplog):
     assert diagnosis(tmp_path / "run")["course"] == []
 
 
-def test_looks_become_rare_where_they_cost_too_much(tmp_path, monkeypatch):
-    doctor = Doctor(make("simclr"), tmp_path / "d.json", steps=1000, batch=8)
-    clock = doctor.begun + 100.0
-    doctor.done = 100  # a second a step: 10 s may be spent
-    doctor.spent = 1.0
-    doctor._plan(clock, cost=0.5)
-    assert doctor.next == 119  # EXAMS looks
-    doctor.spent = 9.0
-    doctor._plan(clock, cost=0.5)
-    assert doctor.next > 600
-    spent = 0.0
-    doctor.done, doctor.spent = 0, 0.0
-    while doctor.done < 1000:
-        spent += 1.0
-        doctor.spent = spent
-        doctor.done += 1
-        doctor._plan(doctor.begun + doctor.done, cost=1.0)
-        doctor.done = max(doctor.done, doctor.next)
-    assert spent <= doctors.SHARE * 1000 + 1
+def test_the_same_seed_gives_the_same_diagnosis_on_a_slower_machine(tmp_path, monkeypatch):
+    def run(name: str) -> str:
+        pretrain(make("simclr"), photos(), tmp_path / name, **RUN | {"epochs": 20})
+        return json.dumps(diagnosis(tmp_path / name) | {"seconds": 0, "share": 0})
+
+    first = run("fast")
+    clock = iter(range(0, 10**9, 100))
+    for module in (doctors, engine):
+        slow = SimpleNamespace(**vars(module.time) | {"perf_counter": lambda: float(next(clock))})
+        monkeypatch.setattr(module, "time", slow)
+    assert run("slow") == first
+    assert json.loads((tmp_path / "slow" / "diagnosis.json").read_text())["seconds"] > 1000
+
+
+@pytest.mark.parametrize(("steps", "looks"), [(1, 1), (6, 6), (50, 50), (120, 41), (5000, 51)])
+def test_looks_are_spread_evenly_over_the_steps(steps, looks, tmp_path, monkeypatch):
+    doctor = Doctor(make("simclr"), tmp_path / "d.json", steps=steps, batch=8)
+    seen = []
+    monkeypatch.setattr(doctors, "listen", lambda _: seen.append(doctor.done))
+    for step in range(steps):
+        doctor.done = step
+        doctor.listen([])
+    assert len(seen) == looks
+    assert (seen[0], seen[-1]) == (0, steps - 1)
+    gaps = {b - a for a, b in itertools.pairwise(seen[:-1])}
+    assert len(gaps) <= 1
 
 
 def test_the_verdict_follows_from_what_stands(tmp_path):

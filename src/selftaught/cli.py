@@ -8,11 +8,13 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, get_origin
+from typing import Any, NamedTuple, TextIO, get_origin
 
 from selftaught import __version__, config, methods, timm_names
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
@@ -23,8 +25,10 @@ from selftaught.errors import (
     SelftaughtError,
     TrainingError,
     UserError,
-    short_of,
+    of_system,
+    out_of_memory,
 )
+from selftaught.printable import lines, printable
 from selftaught.signature import (
     Parameter,
     Signature,
@@ -63,6 +67,8 @@ DRY = Option(
     "dry_run",
 )
 LISTING = "List the methods by family, or show what one of them takes."
+SLOW = 2.0
+"""Seconds in which nobody asks what is going on."""
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 
 
@@ -70,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code.
 
     0 done, 1 failed, 2 bad arguments or input, 3 bad data, 75 stopped by a signal and resumable,
-    129 by the end of its terminal, 130 by Ctrl-C.
+    or when memory ran out, 129 by the end of its terminal, 130 by Ctrl-C, 141 when nobody reads on.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not (sys.stdout and sys.stderr):  # closed by whoever started us
@@ -80,29 +86,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no error
             stream.reconfigure(errors="backslashreplace")
     try:
-        _run(words)
-        sys.stdout.flush()
+        try:
+            _run(words)
+        finally:
+            sys.stdout.flush()
     except SelftaughtError as error:
         if "--debug" in words:
             traceback.print_exc()
         agreed = isinstance(error, DataError | Interrupted | TrainingError)
         if agreed and not isinstance(error, Lost) and not _first():
             return 0  # the first process tells what all have agreed on
-        sign = "" if isinstance(error, Interrupted) else "error: "
-        sys.stderr.write(f"{sign}{error}\n")
+        _say(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
+        _say("stopped")
         return 130
     except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
         return 141
-    except (OSError, RuntimeError) as error:
-        if not (what := short_of(error)):
+    except Exception as error:
+        said = _in_words(error)
+        if said is None:
             raise
-        sys.stderr.write(f"error: {what}\n")
+        if "--debug" in words:
+            traceback.print_exc()
+        _drop(sys.stdout)  # which may be what is full
+        _say(f"error: {said}")
         return 1
     return 0
+
+
+def _in_words(error: Exception) -> str | None:
+    """What the machine could not give; None for a fault of ours, which shows where it is."""
+    if out_of_memory(error):
+        return (
+            f"memory ran out ({error or type(error).__name__}): use a smaller --batch or --size, "
+            "fewer --workers, or a machine with more of it"
+        )
+    return of_system(error, "standard output", writing=False)
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stderr.write(f"{lines(text)}\n")
+        sys.stderr.flush()
+    except OSError:  # nobody can read it
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is left in `stream` go nowhere: Python would fail on it once more at its end."""
+    with suppress(OSError, ValueError):  # it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(argv: list[str]) -> None:
@@ -178,7 +213,7 @@ def request(argv: Sequence[str]) -> Request:
     if method is not None:
         methods.signature(method)
     if "-h" in argv or "--help" in argv:
-        _pretrain_parser(method).print_help()
+        sys.stdout.write(_pretrain_parser(method).format_help())
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
@@ -298,7 +333,8 @@ def _pretrain(asked: Request, dry: bool) -> None:
 
     settings = Settings(**asked.training)
     # wrong data is told before torch is imported
-    samples = settings.open(asked.data, asked.backbone.get("channels", 3))
+    with _told_if_slow("opening %s", asked.data):
+        samples = settings.open(asked.data, asked.backbone.get("channels", 3))
 
     from selftaught.engine.plan import prepared
     from selftaught.engine.run import Run
@@ -391,9 +427,9 @@ def _exists(data: str) -> None:
 
 
 def _show(_: dict[str, Any], result: Any) -> None:
-    from rich.console import Console
+    from selftaught.terminal import Terminal
 
-    Console().print(result)
+    Terminal().print(result)
 
 
 def _show_check(values: dict[str, Any], report: Any) -> None:
@@ -578,16 +614,18 @@ def _about(name: str) -> dict[str, Any]:
 
 def _table(about: list[dict[str, Any]]) -> None:
     """The methods by family; whole lines where a program reads them."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    from selftaught.terminal import Terminal
+
+    console = Terminal(width=None if sys.stdout.isatty() else 1000)
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     for family in sorted({m["family"] for m in about}):
-        table.add_row(f"[bold]{family}[/]")
+        table.add_row(Text(family, "bold"))
         for m in (m for m in about if m["family"] == family):
-            table.add_row(f"  {m['name']}", m["summary"], f"[dim]{m['paper']}[/]")
+            table.add_row(f"  {m['name']}", m["summary"], Text(m["paper"], "dim"))
     console.print(table)
 
 
@@ -599,6 +637,18 @@ def _first() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
+@contextmanager
+def _told_if_slow(message: str, *about: str) -> Iterator[None]:
+    """A block that says what it does where that takes more than two seconds."""
+    timer = threading.Timer(SLOW, logging.getLogger("selftaught").info, (message, *about))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _log() -> None:
     """Show what the library reports: on standard error, in step with live progress lines."""
     logger = logging.getLogger("selftaught")
@@ -607,21 +657,19 @@ def _log() -> None:
 
 
 class _Handler(logging.Handler):
-    def __init__(self) -> None:
-        from rich.console import Console
+    """Lines on standard error in which nothing that came from outside passes for our own words."""
 
-        class Lasting(Console):
-            def on_broken_pipe(self) -> None:
-                """A run goes on when nobody reads any more what it says."""
-                self.quiet = True
+    def __init__(self) -> None:
+        from selftaught.terminal import standard_error
 
         super().__init__()
-        self.console = Lasting(stderr=True, highlight=False, soft_wrap=True)
+        self.console = standard_error()
+        self.console.quiet = False  # whoever read an earlier command's messages
 
     def emit(self, record: logging.LogRecord) -> None:
+        text, args = str(record.msg), record.args
+        if isinstance(args, tuple) and args:
+            text %= tuple(a if isinstance(a, int | float) else printable(str(a)) for a in args)
         warns = record.levelno >= logging.WARNING
-        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
-        try:
-            self.console.print(text, markup=False, style="yellow" if warns else None)
-        except OSError:  # the terminal is gone, or the disk is full
-            self.console.quiet = True
+        text = f"warning: {text}" if warns else text
+        self.console.print(printable(text, "\n"), style="yellow" if warns else None)

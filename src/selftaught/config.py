@@ -129,7 +129,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the configuration {path} is not UTF-8 text") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the configuration {path} is not plain YAML: {reason}") from error
     if not isinstance(content, dict):

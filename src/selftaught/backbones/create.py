@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught import timm_names
-from selftaught.errors import UserError
+from selftaught.errors import UserError, out_of_memory
 
 log = logging.getLogger("selftaught")
 
@@ -163,6 +163,8 @@ def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
                     net.set_submodule(where, _conv3x3(old))
                     fresh.append(where)
     except Exception as error:  # models fail in many ways on sizes they were not written for
+        if out_of_memory(error):
+            raise
         raise UserError(
             f"{name} cannot take images of {size} px ({type(error).__name__}: {error}); use its "
             f"own size, {_own_size(net)} px, or a backbone such as resnet18"

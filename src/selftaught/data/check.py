@@ -29,6 +29,7 @@ from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
 from selftaught.data.source import Left, Raw, Samples, header
 from selftaught.errors import UserError
+from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
 
@@ -113,28 +114,28 @@ class Report:
         rows.append(("seconds", f"{self.seconds:.1f}"))
         if self.quarantine is not None:
             rows.append(("quarantine list", str(self.quarantine)))
-        return rows
+        return [(label, printable(value)) for label, value in rows]
 
     def text(self) -> str:
         """The report in plain lines."""
         rows = self.rows()
         width = max(len(label) for label, _ in rows)
         lines = [f"{label:<{width}}  {value}" for label, value in rows]
-        lines += [f"  {name}: {reason}" for name, reason in self.bad[:10]]
+        lines += [printable(f"  {name}: {reason}") for name, reason in self.bad[:10]]
         if len(self.bad) > 10:
             lines.append(f"  and {len(self.bad) - 10:,} more")
         return "\n".join(lines)
 
     def render(self) -> Any:
         """The report as a rich table."""
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
         for label, value in self.rows():
-            table.add_row(escape(label), escape(value))
+            table.add_row(Text(label), Text(value))
         for name, reason in self.bad[:10]:
-            table.add_row(f"[red]{escape(_printable(name))}[/]", escape(reason))
+            table.add_row(Text(printable(name), "red"), Text(printable(reason)))
         if len(self.bad) > 10:
             table.add_row("", f"and {len(self.bad) - 10:,} more")
         return table
@@ -512,7 +513,3 @@ def _spread(values: np.ndarray) -> tuple[int, int, int]:
 
 def _counts(pairs: tuple[tuple[Any, int], ...]) -> str:
     return ", ".join(f"{value}: {count:,}" for value, count in pairs)
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)

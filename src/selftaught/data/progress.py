@@ -11,10 +11,11 @@ def bar(total: int, wanted: bool, task: str) -> Iterator[Callable[[], None]]:
     if not wanted or not sys.stderr.isatty():
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from selftaught.terminal import standard_error
+
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with Progress(*columns, console=standard_error(), transient=True) as shown:
         done = shown.add_task(task, total=total)
         yield lambda: shown.advance(done)

@@ -1,8 +1,8 @@
 """The list of files that cannot be read, and which sample takes the place of one of them."""
 
 import csv
-import io
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 
 from selftaught.data.source import Samples
 from selftaught.errors import UserError
+from selftaught.printable import from_cell, row
 
 FILE = "bad_files.csv"
 _COLUMNS = ["path", "reason", "first_step"]
@@ -26,7 +27,10 @@ class Bad:
 
 
 def load(path: str | Path) -> dict[str, Bad]:
-    """The quarantine list by sample name; empty where there is no such file."""
+    """The quarantine list by sample name; empty where there is no such file.
+
+    Names are those that were saved, whatever a spreadsheet would have made of them.
+    """
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.reader(file))
@@ -34,24 +38,24 @@ def load(path: str | Path) -> dict[str, Bad]:
         return {}
     except OSError as error:
         raise UserError(f"{path} cannot be read or written: {error.strerror}") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is no quarantine list: {error}") from error
     if not rows or rows[0] != _COLUMNS:
         raise UserError(f"{path} is no quarantine list: its first line is not {','.join(_COLUMNS)}")
     return {
-        row[0]: Bad(row[1], int(row[2]) if row[2].isdecimal() else None)
-        for row in rows[1:]
-        if len(row) == 3
+        from_cell(name): Bad(
+            from_cell(reason), int(step) if re.fullmatch("[0-9]{1,18}", step) else None
+        )
+        for name, reason, step in (r for r in rows[1:] if len(r) == 3)
     }
 
 
 def save(path: str | Path, bad: Mapping[str, Bad]) -> None:
     """Write the whole list, atomically: a reader sees the old list or the new one."""
     path = Path(path)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    text = row(_COLUMNS)
     for name, entry in bad.items():
-        step = "" if entry.first_step is None else entry.first_step
-        writer.writerow([name, entry.reason, step])
+        text += row([name, entry.reason, "" if entry.first_step is None else str(entry.first_step)])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -59,7 +63,7 @@ def save(path: str | Path, bad: Mapping[str, Bad]) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     try:
         with open(handle, "wb") as file:
-            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+            file.write(text.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Watches a training at a cost of about one per cent of its time and says what is wrong with it."""
+"""Watches a training in a few of its steps and says what is wrong with it."""
 
 import json
 import logging
@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -26,14 +25,8 @@ FILE = "diagnosis.json"
 """In the run folder, beside run.yaml."""
 
 EXAMS = 50
-"""Looks in a training, where they cost little enough."""
-
-SHARE, SHORT, LEAST = 0.01, 0.03, 0.5
-"""Of the training's time that looks may take; of that of a short one, which grants up to so many
-seconds."""
-
-EARLY = 0.4
-"""Share of that time that may be spent at once, when there is most to save."""
+"""Most looks in a training, evenly over its steps: which they are depends on no clock, so that the
+same seed gives the same diagnosis."""
 
 IMAGES, SIGHTS = 128, 4
 """Images of a batch that are looked at; looks, of which one runs the encoder on them."""
@@ -120,8 +113,7 @@ class Doctor:
         self.copies = _copies(method)
         self.begun = time.perf_counter()
         self.spent, self.cost = 0.0, 0.0
-        self.costs: list[float] = []
-        self.next, self.blind = done, False
+        self.every, self.blind = max(1, -(-steps // EXAMS)), False
         self.first = done
         if done:
             self._read()
@@ -139,7 +131,7 @@ class Doctor:
 
     def listen(self, views: Any) -> None:
         """Before the forward pass of a step's last part, which is handed `views`."""
-        due = self.done >= self.next or self.done == self.steps - 1
+        due = self.done % self.every == 0 or self.done == self.steps - 1
         if due and not self.blind:
             begun = time.perf_counter()
             self.heard, self.images = listen(self.method), _images(views)
@@ -178,21 +170,7 @@ class Doctor:
         self.heard, self.before, self.images, self.memory = None, [], [], {}
         self.course.append(exam)
         self._tell(self.watch.look(exam))
-        now = time.perf_counter()
-        self.costs.append(self.cost + now - begun)
-        self.spent += self.costs[-1]
-        self._plan(now, median(self.costs))  # the first is the slowest
-
-    def _plan(self, now: float, cost: float) -> None:
-        """When to look next: EXAMS times in a training, rarer where that would take too long."""
-        self.next = self.done + max(1, self.steps // EXAMS) - 1
-        each = (now - self.begun) / max(1, self.done - self.first)
-        whole = each * self.steps
-        allowed = max(SHARE * whole, min(SHORT * whole, LEAST))
-        left = allowed * (EARLY + (1 - EARLY) * self.done / self.steps) - self.spent
-        if cost > left:
-            wait = (cost - left) / ((1 - EARLY) * allowed) * self.steps
-            self.next = max(self.next, self.done + math.ceil(wait))
+        self.spent += self.cost + time.perf_counter() - begun
 
     @torch.no_grad()
     def _examine(self, terms: Mapping[str, Tensor], lr: float) -> Exam:
@@ -400,7 +378,14 @@ class Doctor:
             course = [Exam(**_given(e)) for e in content["course"]]
             self.losses = [(s, v) for s, v in content["losses"] if s <= self.done and v is not None]
             self.stood = set(content["standing"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             if self.path.exists():
                 log.warning("%s cannot be used (%s); the diagnosis starts anew", self.path, error)
             return

@@ -1,6 +1,5 @@
 """What is known of a training before its first step."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +9,9 @@ from selftaught.data import BadSample, Samples
 from selftaught.diagnose.rules import Before
 from selftaught.method import Method
 
-PROBED = 200
-"""Images that are read, where that takes no longer than it may."""
+PROBED, FEWEST = 200, 50
+"""Images that are read: a hundredth of those that the training reads, from the second of these
+numbers to the first. It depends on no clock, so that the same data gives the same findings."""
 
 RATES = 1000
 """Steps whose learning rate is looked at."""
@@ -28,7 +28,6 @@ def intake(
     rate: Callable[[int], float],
     optimizer: str,
     paper_lr: tuple[float, float] | None,
-    seconds: float,
 ) -> Before:
     """Gather what the rules before the first step look at.
 
@@ -42,11 +41,10 @@ def intake(
         rate: learning rate of a step.
         optimizer: its name.
         paper_lr: the paper's peak rate, its own and for this batch; None for another optimizer.
-        seconds: that reading images may take.
     """
     at = np.linspace(0, steps - 1, min(steps, RATES)).astype(int)
     rates = [rate(int(step)) for step in at]
-    side, constant, repeated = probe(samples, seconds)
+    side, constant, repeated = probe(samples, min(PROBED, max(FEWEST, steps * batch // 100)))
     half = sum(p.numel() for p in method.parameters() if p.element_size() < 4)
     return Before(
         method=type(method).__name__,
@@ -68,24 +66,21 @@ def intake(
     )
 
 
-def probe(samples: Samples, seconds: float) -> tuple[int, float, float]:
+def probe(samples: Samples, most: int = PROBED) -> tuple[int, float, float]:
     """Look at images all over a dataset.
 
     Args:
         samples: the dataset.
-        seconds: after which no further image is read.
+        most: images that are read.
 
     Returns:
         The middle of their shorter sides (0 when none can be read), the share with one colour, the
         share that are exact copies of another.
     """
-    begun = time.perf_counter()
     sides, constant, seen = [], 0, set()
-    count = min(PROBED, len(samples))
+    count = min(most, len(samples))
     order = np.random.default_rng(0).permutation(count) * len(samples) // count
     for i in order:
-        if time.perf_counter() - begun > seconds and len(sides) > 8:
-            break
         try:
             image = samples.read(int(i))
         except BadSample:

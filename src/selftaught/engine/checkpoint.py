@@ -3,7 +3,10 @@
 import hashlib
 import logging
 import os
+import re
 import shutil
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ KEEP = 2
 FINISHED = "finished"
 """File beside the checkpoints that holds the number of steps once the run is complete."""
 
+_NAME = re.compile(r"step-([0-9]{9,15})\.pt")
+_PARTS = ("step", "steps", "method", "optimizer", "precision", "random", "given", "bad", "data")
+"""What the checkpoint of a training holds."""
+
 _MIB = 2**20
 
 
@@ -28,15 +35,11 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = folder
         self.failures = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("*.tmp"):  # of a process that was killed while writing
-            left.unlink()
 
     def steps(self) -> list[int]:
-        """Steps with a checkpoint, newest first."""
-        return sorted(
-            (int(f.stem.split("-")[1]) for f in self.folder.glob("step-*.pt")), reverse=True
-        )
+        """Steps with a checkpoint, newest first; files and folders of other names are strangers."""
+        found = (_NAME.fullmatch(f.name) for f in self.folder.glob("step-*.pt") if f.is_file())
+        return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
@@ -48,6 +51,7 @@ class Checkpoints:
             TrainingError: the second failure in a row, or the first without an older checkpoint.
         """
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             write(self.path(step), state)
         except OSError as error:
             self.failures += 1
@@ -74,8 +78,12 @@ class Checkpoints:
         """Note that nothing is left to do after `step`."""
         (self.folder / FINISHED).write_text(f"{step}\n")
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole; None where there is none at all.
+    def training(self) -> dict[str, Any] | None:
+        """`load`, where files that hold something else than a training count as damaged."""
+        return self.load(_PARTS)
+
+    def load(self, parts: Iterable[str] = ()) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole and has these parts; None where there is none at all.
 
         Raises:
             TrainingError: checkpoints exist, and all are damaged.
@@ -84,6 +92,11 @@ class Checkpoints:
         for step in steps:
             try:
                 state = read(self.path(step))
+                if missing := [part for part in parts if part not in state]:
+                    raise ValueError(
+                        f"{self.path(step)} is no checkpoint of a training: it holds no "
+                        f"{', '.join(missing)}"
+                    )
             except ValueError as error:
                 log.warning("%s; falling back to the one before", error)
                 continue
@@ -106,6 +119,8 @@ def checksum(path: Path) -> Path:
 def write(path: Path, state: dict[str, Any]) -> None:
     """Save `state` under `path` so that a crash at any moment leaves the old file or the new one.
 
+    The checksum follows its file: what a power cut leaves without one is whole nevertheless.
+
     Raises:
         OSError: it could not be written, in words; nothing is left behind.
     """
@@ -115,15 +130,22 @@ def write(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        checksum(path).write_text(digest)
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if checksum(path).exists():  # of the file that goes
+            checksum(path).unlink()
+            sync_folder(path.parent)
         os.replace(temporary, path)
+        sync_folder(path.parent)
+        with temporary.open("w") as file:
+            file.write(digest)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, checksum(path))
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch hides a full disk behind a RuntimeError
         written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
-        if not path.exists():
-            checksum(path).unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
         need = max(size_of(state), written)
         if free < need or isinstance(error, RuntimeError):
@@ -137,19 +159,31 @@ def write(path: Path, state: dict[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint, after its checksum was compared; never runs code from the file.
 
+    Without a checksum, such as after a power cut, the file's own ones decide, and that is said.
+
     Raises:
         ValueError: it is damaged, in words.
     """
     try:
-        expected = checksum(path).read_text()
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if expected != found:
-            raise ValueError(f"{path} is damaged: its checksum does not fit")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        expected = checksum(path).read_text("ascii", "replace") if checksum(path).is_file() else ""
+        if re.fullmatch("[0-9a-f]{64}", expected.strip()):
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if expected.strip() != found:
+                raise ValueError(f"{path} is damaged: its checksum does not fit")
+        else:
+            with zipfile.ZipFile(path) as parts:
+                if broken := parts.testzip():
+                    raise ValueError(f"{path} is damaged: {broken} in it is not as it was written")
+            log.warning("%s has no checksum in %s; its parts are whole", path, checksum(path).name)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is no checkpoint: it holds a {type(state).__name__}")
+    return state
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,53 +5,85 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as torch_dist
 
 from selftaught import dist
 from selftaught.data.readers import Stuck, Unmade
+from selftaught.engine.lock import release
+from selftaught.engine.memory import ran_out
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import Interrupted, Lost, TrainingError, short_of
+from selftaught.errors import (
+    Interrupted,
+    Lost,
+    TrainingError,
+    Unwritable,
+    UserError,
+    of_system,
+    out_of_memory,
+)
 
 STARTED_BY = "SELFTAUGHT_STARTED_BY"
 """Variable of the environment that tells further processes which one started them."""
 
 
+@dataclass
+class Course:
+    """How far a run has come: begun once minutes may have been spent on steps."""
+
+    begun: bool = False
+
+
 @contextmanager
-def told(out: Path, signals: StopSignals) -> Iterator[None]:
+def told(out: Path, signals: StopSignals) -> Iterator[Course]:
     """A block whose ends are errors that say what to do: signals, a full disk, lost processes.
+
+    After it the run folder is free for other runs.
 
     Args:
         out: run folder.
         signals: that ask for an end.
+
+    Raises:
+        Interrupted: what can be resumed: a signal, memory that ran out, lost processes.
+        TrainingError: something that the system refused, or an input that fails after the first
+            step: no fault of the arguments alone any more.
     """
+    course = Course()
+    again = "repeat the command with --resume"
     try:
-        yield
+        yield course
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped; what is done is in {out}: repeat the command with --resume to go on",
+            f"stopped; what is done is in {out}: {again} to go on",
             130 if signals.received is None else signals.exit_code,
         ) from None
     except (Stuck, Unmade) as error:  # before the training, or after it
-        raise Interrupted(
-            f"{error}. What is done is in {out}: repeat the command with --resume", error.exit_code
-        ) from error
-    except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError) or short_of(error):
+        raise Interrupted(f"{error}. What is done is in {out}: {again}", error.exit_code) from error
+    except UserError as error:
+        if not (course.begun or (isinstance(error, Unwritable) and error.exit_code == 1)):
             raise
-        raise TrainingError(
-            f"{error.filename or out} cannot be written ({error.strerror}); mend that, such as by "
-            "freeing space, and repeat the command with --resume"
-        ) from error
-    except RuntimeError as error:
-        if dist.world() == 1 or not _of_processes(error):
+        raise TrainingError(f"{error}; then {again}: what is done is in {out}") from error
+    except (OSError, MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise Interrupted(
+                f"{ran_out(error, course.begun)}; what is done is in {out}: {again}, and start a "
+                "changed training with --overwrite"
+            ) from error
+        if dist.world() > 1 and isinstance(error, RuntimeError) and _of_processes(error):
+            reason = str(error).rpartition("] ")[2].partition(". ")[0]  # without a place in C++
+            raise Lost(
+                f"another of the {dist.world()} processes of this run has ended ({reason}); see "
+                f"what it said, and {again}"
+            ) from error
+        said = None if isinstance(error, ConnectionError) else of_system(error, out, writing=True)
+        if said is None:
             raise
-        reason = str(error).rpartition("] ")[2].partition(". ")[0]  # without a place in C++
-        raise Lost(
-            f"another of the {dist.world()} processes of this run has ended ({reason}); see what "
-            "it said, and repeat the command with --resume"
-        ) from error
+        raise TrainingError(f"{said}, and {again}") from error
+    finally:
+        release(out)
 
 
 def together(rank: int) -> None:

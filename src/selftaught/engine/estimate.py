@@ -27,11 +27,13 @@ PEAK |= {"4090": 165e12, "3090": 71e12, "V100": 125e12, "T4": 65e12, "A10G": 70e
 
 
 class Estimate(NamedTuple):
-    """memory: bytes on the device; seconds: of the whole training; flops: of one step."""
+    """memory: bytes on the device; seconds: of the whole training; flops: of one step; each: bytes
+    that an image adds to those of a part of the batch."""
 
     memory: float
     seconds: float
     flops: float
+    each: float = 0.0
 
 
 def measure(
@@ -92,7 +94,7 @@ def measure(
     compute = seconds[-1] / count * batch
     making = seconds_per_view * batch / max(makers, 1)
     step = max(compute, making) if device.type != "cpu" else compute + making
-    return Estimate(memory, step * steps, flops / count * batch)
+    return Estimate(memory, step * steps, flops / count * batch, activations / count)
 
 
 def needed(

@@ -15,8 +15,12 @@ from typing import Any
 
 import yaml
 
+from selftaught.data import quarantine
+from selftaught.engine.lock import FILE as LOCK
+from selftaught.engine.lock import claim, moved, release
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
+from selftaught.export.files import sweep
 
 log = logging.getLogger("selftaught")
 
@@ -58,7 +62,7 @@ def occupied(out: Path, resume: bool, overwrite: bool) -> bool:
         UserError: it holds what is in the way, holds no run to resume, or cannot be read.
     """
     with _in_words(out):
-        full = out.exists() and any(out.iterdir())
+        full = out.exists() and any(entry.name != LOCK for entry in out.iterdir())
         run = (out / SETTINGS).exists()
     if resume and not run:
         raise UserError(
@@ -75,18 +79,27 @@ def occupied(out: Path, resume: bool, overwrite: bool) -> bool:
 
 
 def prepare(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make `out` ready for a new run, or for one that goes on.
+    """Make `out` ready for a new run, or for one that goes on, and keep other runs out of it.
+
+    What a run that was killed left half-written there is swept away.
 
     Raises:
-        UserError: as `occupied`, or it cannot be written.
+        UserError: as `occupied`, it is in use, or cannot be written.
     """
-    full = occupied(out, resume, overwrite)
+    occupied(out, resume, overwrite)
     with _in_words(out):
-        if full and not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        claim(out)
+        # which another run may have changed
+        if occupied(out, resume, overwrite) and not resume:
             aside = next(p for i in range(1, 10**6) if not (p := Path(f"{out}.old-{i}")).exists())
             shutil.move(out, aside)
+            moved(out, aside)
+            release(aside)
             log.info("the earlier run in %s is now %s", out, aside)
-        out.mkdir(parents=True, exist_ok=True)
+            out.mkdir()
+            claim(out)
+        _sweep(out)
         probe = out / f".probe-{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()
@@ -103,6 +116,15 @@ def _in_words(out: Path) -> Iterator[None]:
         raise UserError(
             f"{out} cannot be written ({error.strerror}); name another folder with --out"
         ) from error
+
+
+def _sweep(out: Path) -> None:
+    """Remove what earlier processes of this run left half-written; the folder is ours alone."""
+    sweep(out)
+    for pattern in (".probe-*", "*.tmp", "checkpoints/*.tmp", f".{quarantine.FILE}.????????"):
+        for left in out.glob(pattern):
+            if left.is_file() and not left.is_symlink():
+                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -135,6 +157,26 @@ def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
         yield prefix, yaml.safe_dump(node, default_flow_style=True).strip().removesuffix("\n...")
 
 
+def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a run's metrics and their columns; what else stands there is told and left out."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(line.replace("\0", "") for line in file)
+        try:
+            every = list(reader)
+        except csv.Error as error:
+            log.warning("%s is damaged (%s) and starts anew", path, error)
+            return [], []
+    rows = [r for r in every if _is_row(r)]
+    if len(rows) < len(every):  # a full disk cut one short, or somebody else wrote there
+        log.warning("%s: %d lines are no whole rows and go", path, len(every) - len(rows))
+    return rows, list(reader.fieldnames or []) if rows else []
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    step = row.get("step") or ""
+    return step.isascii() and step.isdigit() and len(step) < 19 and None not in row.values()
+
+
 class Metrics:
     """Rows of numbers, as CSV and, where it is installed, for TensorBoard; a resumed run drops the
     rows it repeats.
@@ -148,15 +190,12 @@ class Metrics:
         self.path = out / "metrics.csv"
         self.columns: list[str] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                # a row that a full disk cut short is no row
-                whole = [r for r in reader if r["step"].isdigit() and None not in r.values()]
-                self.columns = list(reader.fieldnames or [])
+            rows, self.columns = _rows(self.path)
             text = io.StringIO(newline="")
             writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(r for r in whole if int(r["step"]) <= step)
+            if rows:
+                writer.writeheader()
+            writer.writerows(r for r in rows if int(r["step"]) <= step)
             write_text(self.path, text.getvalue())
         self.board = None
         if find_spec("tensorboard"):  # an extra

@@ -12,6 +12,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.errors import SelftaughtError
+from selftaught.export.facts import content
 
 log = logging.getLogger("selftaught")
 
@@ -42,8 +43,9 @@ class Guard:
         self.image, self.samples = image, select(samples, np.sort(labelled[some]))
         self.at = {max(1, int(part * steps)) for part in LOOKS}
         self.steps, self.warned = steps, False
-        if resumed and (out / FILE).is_file():
-            self.start = float(json.loads((out / FILE).read_text())["knn"])
+        before = content(out / FILE).get("knn") if resumed else None
+        if isinstance(before, int | float):
+            self.start = float(before)
         else:
             self.start = self.score()
             (out / FILE).write_text(json.dumps({"knn": self.start}) + "\n")

@@ -2,7 +2,9 @@
 
 import logging
 import random
+import textwrap
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,13 +25,15 @@ from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.estimate import Estimate
 from selftaught.engine.feed import Item, Order, Whole, close
 from selftaught.engine.folder import Metrics
-from selftaught.engine.memory import keep_freed
+from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
 from selftaught.engine.progress import Progress
 from selftaught.engine.signals import StopSignals
-from selftaught.errors import DataError, Interrupted, Lost, TrainingError
+from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
 from selftaught.method import Batch, Method, Recipe, terms_of
+from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
 
@@ -71,6 +75,7 @@ class Loop:
         doctor: watches, in the first process.
         guard: called after each step, with their number, in the first process.
         late: from which step on other batches take the place of `batches`, and these.
+        need: memory that a step was measured to need, for advice where it is not there.
     """
 
     fabric: Fabric
@@ -98,6 +103,7 @@ class Loop:
     guard: Callable[[int], None] | None = None
     late: tuple[int, Any] | None = None
     cache: GradientCache | None = None
+    need: Estimate | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -113,6 +119,8 @@ class Loop:
         self.broken_before: Tensor | None = None
         self.begun = False  # whether on_epoch has been called for the step to come
         self.untold: list[tuple[int, str, int]] = []
+        self.remembered = Remembered(self.method, self.fabric.device)
+        self.whole = True
 
     def run(self) -> None:
         """Train to the end.
@@ -143,7 +151,8 @@ class Loop:
                 if stream is None or turn or (self.each_epoch and within == 0):
                     stream = self._open(epoch, within)
                 try:
-                    self._step(stream, epoch)
+                    with self._enough_memory():
+                        self._step(stream, epoch)
                     self._guard()
                 except _StopNow:
                     self._interrupt(self.state())
@@ -167,6 +176,7 @@ class Loop:
 
     def _step(self, stream: Iterator[Item], epoch: int) -> None:
         begun = time.perf_counter()
+        self.remembered.keep()
         items = [self._next(stream) for _ in range(self.accumulate)]
         waited = time.perf_counter() - begun
         method = self.method
@@ -177,6 +187,7 @@ class Loop:
         norm = self._clip()
         if self.doctor:
             self.doctor.feel()
+        self.whole = False
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
@@ -184,6 +195,7 @@ class Loop:
             self.doctor.look(terms, self.plan.lr(self.step))
         self.step += 1
         self.begun = False
+        self.whole = True
         shown = self.progress.advance(waited) and not dist.rank()
         logged = self.step % self.log_every == 0 or self.step in (1, self.steps)
         if logged:  # each process has the loss of its part of the batch
@@ -283,15 +295,66 @@ class Loop:
         names = _all(first_not_finite(self.method, batch))
         return next((n for n in names if n != LOSS), LOSS)
 
+    # memory ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        """A block in which memory that runs out ends the run, saved as the last step left it."""
+        step = self.step
+        try:
+            yield
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # which hold what was being computed
+            self.stepper.zero_grad(set_to_none=True)
+            where = self.fabric.device
+            room, part = there(where), self.order.batch // dist.world()
+            least = -(-self.method.min_batch // dist.world())
+            fits = fitting(part, self.need, room, max(1, least))
+            reason = (str(error) or type(error).__name__).partition("\n")[0].partition(". ")[0]
+            words = f"memory ran out at step {step + 1} of {self.steps} ({reason})"
+            if self.need is not None and room is not None:
+                words += (
+                    f": {part} images at a time need about {self.need.memory / 2**30:.1f} GiB, "
+                    f"{room / 2**30:.1f} GiB are there"
+                )
+            if dist.world() > 1:  # the others wait in a step: they cannot be asked for their part
+                saved = bool(self.checkpoints.steps())
+            else:
+                saved = self._rescue()
+            todo = advice(
+                self.order.batch * self.accumulate,
+                self.accumulate,
+                part,
+                fits,
+                self.method.min_batch > 1,
+                self.cache is not None,
+                saved,
+            )
+            ended = Lost if dist.world() > 1 else Interrupted
+            raise ended(f"{words}. {self._saved(then='')}: {todo}") from error
+
+    def _rescue(self) -> bool:
+        """Save the last whole step, where nothing has touched it; whether anything is saved."""
+        if self.whole and self.remembered.able and self.step:
+            self.remembered.put_back()
+            try:
+                self.save(self.state())
+            except (MemoryError, RuntimeError, OSError) as error:
+                log.warning("the run could not be saved either (%s)", error)
+        return bool(self.checkpoints.steps())
+
     # data -----------------------------------------------------------------------------------
 
     def _open(self, epoch: int, within: int) -> Iterator[Item]:
         """The stream of batches from a step on; on_epoch comes first where the method has one."""
         if self.each_epoch and within == 0 and not self.begun:
             boundary = self.state()
+            self.remembered.keep()
             self.method.progress = self.step / self.steps
             try:
-                with self._reading(boundary):
+                with self._reading(boundary), self._enough_memory():
                     self.order.given = self.method.on_epoch(self.corpus)
             except _StopNow:
                 self._interrupt(boundary)
@@ -375,7 +438,8 @@ class Loop:
             raise DataError(self._unreadable("more than --max-bad allows") + ", or raise --max-bad")
 
     def _unreadable(self, why: str) -> str:
-        first = "\n".join(f"  {self.names(i)}: {r}" for i, (r, _) in list(self.bad.items())[:10])
+        some = list(self.bad.items())[:10]
+        first = "\n".join(printable(f"  {self.names(i)}: {r}") for i, (r, _) in some)
         return (
             f"{len(self.bad)} of {len(self.corpus)} images cannot be read, {why}; the first:\n"
             f"{first}\nrun `selftaught check` on the data"
@@ -419,11 +483,9 @@ class Loop:
             self.signals.exit_code,
         )
 
-    def _saved(self) -> str:
+    def _saved(self, then: str = ": repeat the command with --resume") -> str:
         steps = self.checkpoints.steps()
-        if not steps:
-            return "Nothing was saved yet"
-        return f"The run is saved at step {steps[0]}: repeat the command with --resume"
+        return f"The run is saved at step {steps[0]}{then}" if steps else "Nothing was saved yet"
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, unless weights are no longer finite."""
@@ -463,12 +525,24 @@ class Loop:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned.
+
+        Raises:
+            TrainingError: it is that of another method, backbone or optimizer.
+        """
         self.step = state["step"]
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["precision"]:
-            self.fabric.strategy.precision.load_state_dict(state["precision"])
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["precision"]:
+                self.fabric.strategy.precision.load_state_dict(state["precision"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = textwrap.shorten(str(error), 200, placeholder=" ...")  # of thousands of names
+            raise TrainingError(
+                f"the checkpoint of step {self.step} in {self.checkpoints.folder} is of another "
+                f"training than this one ({why}); give the settings that it was made with, or "
+                "train anew with --overwrite"
+            ) from error
         self.order.given = state["given"]
         self.begun = state.get("begun", False)  # older checkpoints do not say
         self.bad = {i: (r, s) for i, r, s in state["bad"]}

@@ -1,7 +1,24 @@
-"""Memory that one step frees is there for the next."""
+"""Memory: what one step frees is there for the next, and what to do where there is too little."""
 
 import ctypes
+import os
 import platform
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from selftaught.engine.estimate import Estimate
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -17,3 +34,132 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(TRIM_THRESHOLD, 2**31 - 1)
         mallopt(MMAP_THRESHOLD, 2**25)  # the largest that it takes
+
+
+def there(device: torch.device) -> int | None:
+    """Bytes that this process may have in all, on a GPU or of the machine; None where unknown."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    if device.type != "cpu" or not Path("/proc/self/statm").exists():
+        return None
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, resident = (int(n) * page for n in Path("/proc/self/statm").read_text().split()[:2])
+    free = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable")
+    )
+    limits = [free + resident]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        with suppress(OSError, ValueError):
+            limits.append(int((Path("/sys/fs/cgroup") / file).read_text()))
+    bound = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    if bound != -1:
+        limits.append(bound - (total - resident))  # of which libraries take much and use little
+    return min(limits)
+
+
+def fitting(part: int, need: "Estimate | None", room: int | None, least: int = 1) -> int:
+    """How many images of a part would fit: half of them or fewer, by what was measured.
+
+    Args:
+        part: images that did not fit.
+        need: of memory, with all of them.
+        room: bytes that there are.
+        least: images that the method needs.
+    """
+    images = max(least, part // 2)
+    if need is not None and room is not None and need.each:
+        fixed = need.memory - need.each * part
+        while images // 2 >= least and fixed + need.each * images > room:
+            images //= 2
+    return images
+
+
+def advice(
+    batch: int, accumulate: int, part: int, fits: int, compares: bool, whole: bool, saved: bool
+) -> str:
+    """What to do about a step that did not fit.
+
+    Args:
+        batch, accumulate: images of a step, and the parts that they are computed in.
+        part, fits: images of a part on a device, and how many would fit.
+        compares: whether the loss compares images of a part.
+        whole: whether the loss is of all parts at once already.
+        saved: whether there is a checkpoint to go on from.
+    """
+    go = "--resume --force" if saved else "--overwrite"
+    if fits >= part:
+        return "no smaller part works for this method: use a smaller backbone or --size"
+    parts = accumulate * -(-part // fits)
+    smaller = batch // parts
+    if whole or compares:
+        same = f"{go} --batch {smaller} --effective-batch {batch}"
+        how = f"computes one loss of the same {batch} images, {smaller} at a time"
+    else:
+        same = f"{go} --accumulate {parts}"
+        how = f"computes the same batch of {batch} in {parts} parts"
+    other = batch // -(-part // fits)
+    return f"{same} {how}; --batch {other} would fit too, but is another run (--overwrite)"
+
+
+def ran_out(error: BaseException, begun: bool) -> str:
+    """Words for memory that ran out between two steps."""
+    reason = (str(error) or type(error).__name__).partition("\n")[0].partition(". ")[0]
+    if begun:
+        return (
+            f"memory ran out ({reason}): free some, use fewer --workers, or leave the scores out "
+            "with --no-evaluate"
+        )
+    return (
+        f"memory ran out before the first step ({reason}): use a smaller backbone or --size, fewer "
+        "--workers, or no --cache"
+    )
+
+
+class Remembered:
+    """What a step changes before its optimizer does: buffers and generators, to be put back.
+
+    Weights and their optimizer's state are untouched by then, so that this is all there is to undo.
+
+    Args:
+        method: that is trained.
+        device: whose generator is kept.
+    """
+
+    MOST = 2**26
+    """Bytes of buffers that are copied at each step; of more, nothing is remembered."""
+
+    def __init__(self, method: nn.Module, device: torch.device):
+        self.method, self.device = method, device
+        size = sum(b.numel() * b.element_size() for b in method.buffers())
+        self.able, self.kept = size <= self.MOST, dict[str, Tensor]()
+        self.random: list[Any] = []
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Before a step."""
+        if not self.able:
+            return
+        now = dict(self.method.named_buffers())
+        if {n: b.shape for n, b in now.items()} != {n: b.shape for n, b in self.kept.items()}:
+            self.kept = {name: buffer.clone() for name, buffer in now.items()}
+        elif now:
+            torch._foreach_copy_(list(self.kept.values()), list(now.values()))
+        self.random = [torch.get_rng_state(), random.getstate(), np.random.get_state()]
+        if self.device.type == "cuda":
+            self.random.append(torch.cuda.get_rng_state(self.device))
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """After a step that failed before its optimizer's turn."""
+        for name, buffer in self.kept.items():
+            owner, _, leaf = name.rpartition(".")
+            self.method.get_submodule(owner)._buffers[leaf] = buffer
+        cpu, python, arrays, *gpu = self.random
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        np.random.set_state(arrays)
+        if gpu:
+            torch.cuda.set_rng_state(gpu[0], self.device)

@@ -252,7 +252,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
         content["initial"] = {"weights": f"sha256 {weights_hash(made.method)}"}
     state = None
     if settings.resume:
-        state = Checkpoints(out / "checkpoints").load()
+        state = Checkpoints(out / "checkpoints").training()
         _compare(made, content, state)
     size = size_of(made.method.state_dict()) * 3  # weights and what the optimizer keeps for them
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
@@ -267,6 +267,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
 def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) -> None:
     """Refuse to resume what would not be the same run, unless it is forced."""
     out = made.out
+    config.load(out / SETTINGS)  # which says what is wrong with a damaged one
     before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
     if "initial" in before:  # how a run began does not change as it goes on
         content["initial"] = before["initial"]

@@ -4,11 +4,11 @@ import logging
 import time
 from collections import deque
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from selftaught import dist
+from selftaught.terminal import standard_error
 
 log = logging.getLogger("selftaught")
 
@@ -42,11 +42,10 @@ class Progress:
         self.ends: deque[float] = deque([time.perf_counter()], maxlen=50)
         self.waits: deque[float] = deque(maxlen=49)
         self.next = 0.0
-        # that of messages, if there is one: what is said appears above the live line, not in it
-        known = (getattr(handler, "console", None) for handler in log.handlers)
-        console = next((c for c in known if isinstance(c, Console)), Console(stderr=True))
-        alive = console.is_terminal and dist.rank() == 0
-        self.live = Live(console=console, auto_refresh=False) if alive else None
+        self.console = standard_error()
+        moves = self.console.is_terminal and not self.console.is_dumb_terminal
+        alive = moves and dist.rank() == 0
+        self.live = Live(console=self.console, auto_refresh=False) if alive else None
 
     def __enter__(self) -> "Progress":
         if self.live:
@@ -76,24 +75,29 @@ class Progress:
     def show(self, done: int, loss: float) -> None:
         """Show the line for `done` steps."""
         self.next = time.perf_counter() + (LIVE if self.live else PLAIN)
-        line = self.line(done, loss)
         if self.live:
-            self.live.update(Text(line, no_wrap=False, overflow="fold"), refresh=True)
+            line = Text(
+                self.line(done, loss, self.console.width), no_wrap=True, overflow="ellipsis"
+            )
+            self.live.update(line, refresh=True)
         else:
-            log.info(line)
+            log.info(self.line(done, loss))
 
-    def line(self, done: int, loss: float) -> str:
+    def line(self, done: int, loss: float, width: int = 1000) -> str:
+        """What there is to say after `done` steps, as much of it as has room in `width` columns."""
         speed = self.images_per_second
         epoch = min(done // self.per_epoch + 1, self.total // self.per_epoch)
-        parts = [
-            f"epoch {epoch}/{self.total // self.per_epoch}",
-            f"step {done}/{self.total}",
-            f"loss {loss:.4f}",
-            f"{speed:.0f} images/s" if speed >= 10 else f"{speed:.2f} images/s",
-            f"{self.data_wait:.0%} waiting for data",
-            f"{duration((self.total - done) * self.batch / speed)} left",
-        ]
         needed, peak = self.flops
+        parts = {  # with what goes first where there is little room
+            f"epoch {epoch}/{self.total // self.per_epoch}": 2,
+            f"step {done}/{self.total}": 5,
+            f"loss {loss:.4f}": 6,
+            f"{speed:.0f} images/s" if speed >= 10 else f"{speed:.2f} images/s": 3,
+            f"{self.data_wait:.0%} waiting for data": 1,
+            f"{duration((self.total - done) * self.batch / speed)} left": 4,
+        }
         if peak:
-            parts.append(f"{needed * speed / self.batch / peak:.0%} of the device's FLOP/s")
+            parts[f"{needed * speed / self.batch / peak:.0%} of the device's FLOP/s"] = 0
+        while len(" · ".join(parts)) > width and len(parts) > 1:
+            del parts[min(parts, key=lambda part: parts[part])]
         return " · ".join(parts)

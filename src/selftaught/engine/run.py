@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from selftaught import config, dist, export, report
@@ -45,6 +44,7 @@ from selftaught.evaluate import Comparison
 from selftaught.export.facts import SETTINGS, of_folder
 from selftaught.method import Method
 from selftaught.parts import synchronize
+from selftaught.terminal import Terminal
 from selftaught.verdict import Verdict
 
 log = logging.getLogger("selftaught")
@@ -98,12 +98,13 @@ class Run:
         fabric = self.plan.fabric
         with (
             StopSignals() as signals,
-            told(self.folder, signals),
+            told(self.folder, signals) as course,
             limited(self.plan.settings.read_timeout),
             without_denormals(),
             room_to_read(fabric),
         ):
             loop = self.start(signals)
+            course.begun = True  # from here on no error is the arguments' alone
             self.train(loop)
             # the others need not wait: that could take longer than they may wait
             if dist.rank() == 0:
@@ -125,7 +126,7 @@ class Run:
         out, colours = fabric.broadcast((str(self.folder), training.get("colours", "auto")))
         self.folder = Path(out)
         checkpoints = Checkpoints(self.folder / "checkpoints")
-        state = checkpoints.load() if settings.resume and dist.rank() else plan.state
+        state = checkpoints.training() if settings.resume and dist.rank() else plan.state
 
         self._prepare_method()
         # decoded once, in processes: before any view is made
@@ -133,6 +134,8 @@ class Run:
             self.samples = cached(plan.samples, max(1, plan.workers))
         samples = self.samples
         self.views = self._views()
+        if dist.rank() == 0:
+            log.info("measuring memory and time on a few images")
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
         labels = torch.from_numpy(samples.labels) if plan.method.supervised else None
@@ -184,6 +187,7 @@ class Run:
             ),
             signals=signals,
             facts={"data": plan.fingerprint},
+            need=need,
             log_every=settings.log_every,
             save_every=60 * settings.save_every,
             channels_last=settings.channels_last,
@@ -201,7 +205,7 @@ class Run:
             loop.restore(state)
             log.info("resuming at step %d of %d", loop.step, plan.steps)
         elif loop.doctor:
-            self._intake(loop, need)
+            self._intake(loop)
         if dist.rank() == 0 and settings.evaluate and not plan.method.supervised:
             loop.guard = guard(plan.image, samples, self.folder, plan.steps, bool(state))
         return loop
@@ -271,7 +275,10 @@ class Run:
             for views, steps in zip(self.views, (first, plan.steps - first))
         ]
         return Estimate(
-            max(part.memory for part in parts), sum(part.seconds for part in parts), parts[0].flops
+            max(part.memory for part in parts),
+            sum(part.seconds for part in parts),
+            parts[0].flops,
+            max(part.each for part in parts),
         )
 
     def preview(self) -> Table:
@@ -343,9 +350,10 @@ class Run:
                     total / 2**30,
                 )
 
-    def _intake(self, loop: Loop, need: Estimate) -> None:
+    def _intake(self, loop: Loop) -> None:
         """Let the doctor see what is known before the first step."""
         begun = time.perf_counter()
+        log.info("looking at the data and the settings before the first step")
         plan, paper = self.plan, self.plan.method.recipe
         theirs = optim.Plan(paper, plan.batch, plan.steps, plan.per_epoch).peak
         facts = intake(
@@ -358,7 +366,6 @@ class Run:
             rate=loop.plan.lr,
             optimizer=plan.recipe.optimizer,
             paper_lr=(paper.lr, theirs) if plan.recipe.optimizer == paper.optimizer else None,
-            seconds=max(0.2, need.seconds / 500),
         )
         if loop.doctor:
             loop.doctor.begin(facts, time.perf_counter() - begun)
@@ -408,7 +415,7 @@ class Run:
         if settings.evaluate:
             self._score(image, loop)
         said = of_folder(self.folder)
-        log.info("%s", "\n  - ".join([f"{said.word}: {said.because}", *said.reasons]))
+        log.info("\n  - ".join([str(said), *said.reasons]))
         self.report = report.write(self.folder, samples)
         loop.checkpoints.finish(plan.steps)
 
@@ -429,7 +436,7 @@ class Run:
         self.scores.save(self.folder / "scores.json")
         if isinstance(loop.guard, Guard):
             loop.guard.compare(loop.guard.score(), "at the end")
-        log.info("%s", _rendered(self.scores.table))
+        log.info(_rendered(self.scores.table))
 
     # in a notebook ------------------------------------------------------------------------------
 
@@ -451,7 +458,7 @@ class Run:
 
 def _rendered(parts: Iterable[Any]) -> str:
     """What rich would print, as text."""
-    console = Console(file=io.StringIO(), width=100)
+    console = Terminal(file=io.StringIO(), width=100)
     with console.capture() as capture:
         for part in parts:
             console.print(part)

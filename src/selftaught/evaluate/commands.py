@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import Progress as Bar
 
 from selftaught.evaluate.features import Embeddings, Progress, embed
+from selftaught.terminal import standard_error
 
 
 def embed_command(
@@ -57,7 +57,7 @@ def embed_command(
 @contextmanager
 def bar() -> Iterator[Progress]:
     """A progress bar on the terminal, nothing where errors go elsewhere."""
-    console = Console(stderr=True)
+    console = standard_error()
     with Bar(console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task("reading and embedding", total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -102,7 +102,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text("utf-8"))
         version, _ = about["format"], about["sha256"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again from its run") from error
     if version != FORMAT:
         raise UserError(

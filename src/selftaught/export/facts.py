@@ -27,7 +27,7 @@ def content(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8", errors="backslashreplace")
         found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         log.warning("%s is damaged (%s) and is left out", path, error)
         return {}
     return found if isinstance(found, dict) else {}

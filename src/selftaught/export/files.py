@@ -1,12 +1,18 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent; what a killed process left half-written is swept away."""
 
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selftaught.errors import UserError
+from selftaught.errors import Unwritable, UserError, full
+from selftaught.export.lock import lock, unlock
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""Name of a folder, made here, in which a file or folder of the name in brackets is written."""
 
 
 @contextmanager
@@ -14,12 +20,12 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends without an error.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full; `path` is as it was.
+        Unwritable: the folder cannot be written to, or the disk is full; `path` is as it was.
     """
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name  # the suffix stays: NumPy and others look at it
+        with _temporary(path.name, path.parent) as folder:
+            temporary = folder / path.name  # the suffix stays: NumPy and others look at it
             temporary.touch()
             mode = temporary.stat().st_mode  # as the umask has it; safetensors writes 0600
             yield temporary
@@ -27,8 +33,74 @@ def atomic(path: Path) -> Iterator[Path]:
             flush(temporary)
             os.replace(temporary, path)
         flush(path.parent)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise Unwritable.of(path, error) from error
+    except Exception as error:
+        if not isinstance(error, UserError) and full(error):  # other libraries' own classes
+            raise Unwritable.of(path, error) from error
+        raise
+
+
+@contextmanager
+def _temporary(name: str, folder: Path) -> Iterator[Path]:
+    """A folder in `folder` for a file `name`, locked, so that nobody sweeps it; gone afterwards."""
+    sweep(folder, name)
+    handle = None
+    while handle is None:
+        made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
+        try:
+            handle = _claimed(made)
+        except BlockingIOError:  # by one who sweeps
+            continue
+        except OSError:  # there are no locks here, so nobody sweeps
+            break
+        if not made.exists():
+            unlock(handle)
+            handle = None
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if handle is not None:
+            unlock(handle)
+
+
+def _claimed(folder: Path) -> int:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that were killed left in `folder` of files `name`, or of any.
+
+    Only folders that this module made are touched, and of those only such whose maker has ended.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:  # whoever writes there will say it
+        return
+    for entry in entries:
+        match = _TEMPORARY.fullmatch(entry.name)
+        if not match or (name or match[1]) != match[1] or entry.is_symlink():
+            continue
+        try:
+            if {child.name for child in entry.iterdir()} <= {match[1]}:
+                handle = _claimed(entry)
+                shutil.rmtree(entry, ignore_errors=True)
+                unlock(handle)
+        except OSError:  # a file of that name, another's, or still in use
+            continue
 
 
 def flush(path: Path) -> None:
@@ -49,11 +121,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: `path` is taken or cannot be written; nothing was left there.
     """
-    try:
+    with _told(path):
         check_free(path)
         near = next(p for p in path.absolute().parents if p.is_dir())
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=near) as beside:
-            folder = Path(beside) / path.name
+        with _temporary(path.name, near) as beside:
+            folder = beside / path.name
             folder.mkdir()
             yield folder
             for file in folder.iterdir():
@@ -62,8 +134,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder, path)
         flush(path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def check_free(path: Path) -> None:
@@ -72,10 +142,3 @@ def check_free(path: Path) -> None:
         return
     if path.exists():
         raise UserError(f"{path} exists already; move it away, or name another folder with --out")
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    reason = error.strerror or error
-    return UserError(
-        f"{path} cannot be written ({reason}); choose another place or make room there"
-    )

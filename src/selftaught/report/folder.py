@@ -3,6 +3,8 @@
 import csv
 import logging
 import math
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from selftaught.export.facts import CONFIG, DIAGNOSIS, SCORES, SETTINGS, content
 from selftaught.report.charts import Point
 
 log = logging.getLogger("selftaught")
+
+_ZIP = (zipfile.BadZipFile, zlib.error, KeyError)
+"""What a damaged archive raises, beside errors of reading."""
 
 
 TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
@@ -70,7 +75,11 @@ def _text(path: Path) -> str:
 
 
 def _curves(path: Path) -> dict[str, list[Point]]:
-    rows = list(csv.DictReader(_text(path).splitlines())) if path.is_file() else []
+    try:
+        rows = list(csv.DictReader(_text(path).splitlines()))
+    except csv.Error as error:
+        log.warning("%s is damaged (%s); the report leaves it out", path, error)
+        return {}
     columns = list(rows[0]) if rows else []
     curves: dict[str, list[Point]] = {c: [] for c in columns if isinstance(c, str) and c != "step"}
     for row in rows:
@@ -99,7 +108,7 @@ def _views(path: Path) -> dict[str, np.ndarray]:
             }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, *_ZIP) as error:
         log.warning("%s is damaged (%s); the report leaves it out", path, error)
         return {}
 

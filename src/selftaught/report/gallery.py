@@ -76,7 +76,7 @@ def load(run: Path) -> list[Gallery]:
             )
             for g in content
         ]
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         log.warning("%s is damaged (%s); the report leaves it out", folder, error)
         return []
 
