@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from selftaught import augment, dist, methods
 from selftaught.backbones import backbone
 from selftaught.config import FILLED
-from selftaught.engine.loop import seed_all
+from selftaught.engine.randomness import seed_all
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize

@@ -19,7 +19,7 @@ from selftaught import augment, config, dist
 from selftaught.augment import Raw, develop, normalize
 from selftaught.engine.estimate import summed, wait
 from selftaught.engine.feed import Views, close, loader
-from selftaught.engine.loop import random_state, set_random_state
+from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Batch, Method, Pipeline
 

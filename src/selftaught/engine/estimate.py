@@ -14,7 +14,7 @@ from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.engine.feed import Item, Views, collate
-from selftaught.engine.loop import random_state, set_random_state
+from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
 from selftaught.method import Batch, Method, terms_of
 

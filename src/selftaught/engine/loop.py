@@ -1,7 +1,6 @@
 """The training loop: steps, metrics, checkpoints, stops; it knows methods by their contract."""
 
 import logging
-import random
 import textwrap
 import time
 import traceback
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as torch_dist
 from lightning_fabric import Fabric
@@ -30,6 +28,7 @@ from selftaught.engine.feed import Item, Order, Whole, close
 from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
 from selftaught.engine.progress import Progress
+from selftaught.engine.randomness import random_state, seed_all, set_random_state
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
 from selftaught.method import Batch, Method, Recipe, terms_of
@@ -570,36 +569,6 @@ def _cat(nodes: list[Any]) -> Any:
     if isinstance(first, list | tuple):
         return [_cat(list(column)) for column in zip(*nodes, strict=True)]
     return torch.cat(nodes)
-
-
-def seed_all(seed: int) -> None:
-    """Start every generator that a method may draw from."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Of every generator that a method may draw from, as tensors and plain values."""
-    version, keys, gauss = random.getstate()
-    name, words, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "python": [version, list(keys), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(words).astype(np.int64)), *rest],
-    }
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put every generator where `random_state` found it."""
-    torch.set_rng_state(state["torch"])
-    if state["device"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["device"], device)
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    name, words, *rest = state["numpy"]
-    np.random.set_state((name, words.numpy().astype(np.uint32), *rest))
 
 
 def _all(own: T) -> list[T]:

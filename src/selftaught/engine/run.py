@@ -31,11 +31,12 @@ from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
 from selftaught.engine.feed import Order, Views, Whole, loader
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.guard import Guard, guard
-from selftaught.engine.loop import Loop, seed_all
+from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
 from selftaught.engine.pictures import SHOWN, keep_pictures, keep_views
 from selftaught.engine.plan import Plan
 from selftaught.engine.progress import Progress, duration
+from selftaught.engine.randomness import seed_all
 from selftaught.engine.restore import begin_with
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
