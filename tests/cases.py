@@ -149,7 +149,7 @@ CASES = {
     "dcca": Case({"dim": 3}),
     "dccae": Case({"dim": 3, "hidden": 16, "side": 8, "weight": 0.1}),
     "ace": Case({"dim": 3}),
-    "w_mse": Case({"hidden": 32, "dim": 2, "group": 4}),
+    "w_mse": Case({"hidden": 32, "dim": 2, "group": 4}, any_order=False),  # groups are of places
     # each process draws the masks of its own batch
     "dinov2": Case(
         {"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2},
