@@ -120,7 +120,10 @@ def two_writers(place: Path) -> None:
         second.ends(2, f"is in use: process {first.process.pid} on ")
     first.send(signal.SIGKILL)
     first.process.wait()
-    Run(command(place, *LONG, "--epochs", "4", "--resume", "--force"), place).ends(0)
+    third = Run(command(place, *LONG, "--resume"), place)
+    third.until("resuming at step")
+    third.send(signal.SIGTERM)
+    third.ends(75)
     rows = (place / "run" / "metrics.csv").read_text().splitlines()[1:]
     steps = [int(row.split(",")[0]) for row in rows]
     assert steps == list(range(1, len(steps) + 1)), steps
