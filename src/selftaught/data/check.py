@@ -27,7 +27,7 @@ from selftaught.data.decode import BadSample, Header
 from selftaught.data.opening import open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
-from selftaught.data.source import Left, Raw, Samples, header
+from selftaught.data.source import Left, Raw, Samples
 from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
@@ -152,6 +152,7 @@ def check(
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = 179_000_000,
+    layout: Literal["HWC", "CHW"] | None = None,
     tiny: int = 32,
     timeout: float = 60.0,
     progress: bool = True,
@@ -170,6 +171,7 @@ def check(
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether images that end early count as unreadable, or are kept.
         max_pixels: width x height above which an image is refused.
+        layout: order of an array's axes; HWC unless given, refused where it looks like CHW.
         tiny: shorter side in pixels below which an image counts as tiny.
         timeout: seconds after which a sample counts as unreadable.
         progress: show a progress bar, where standard error is a terminal.
@@ -186,6 +188,7 @@ def check(
         value_range=value_range,
         truncated=truncated,
         max_pixels=max_pixels,
+        layout=layout,
     )
     list_path = None if out is None else Path(out) / quarantine.FILE
     known: dict[str, Bad] = {}
@@ -235,12 +238,12 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
         raw = samples.source.load(i)
         name = samples.name(i)
         if not full:
-            about = header(raw, name)
+            about = samples.header_of(raw, name)
             if about.width * about.height > samples.max_pixels:
                 return _Found(_reason(samples, raw, name))
             return _Found(None, about, False, _digest(raw))
         pixels = samples.decode(raw, name)
-        about = header(raw, name)
+        about = samples.header_of(raw, name)
         first = pixels[:1, :1]
         constant = bool((pixels[0] == first).all() and (pixels == first).all())
         return _Found(None, about, constant, _digest(pixels))

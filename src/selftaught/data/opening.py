@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from selftaught.data import arrays, files, tar
-from selftaught.data.decode import MAX_PIXELS
-from selftaught.data.formats import IMAGE
+from selftaught.data.decode import MAX_PIXELS, Layout
+from selftaught.data.formats import IMAGE, way
 from selftaught.data.source import Samples, Source, missing
 from selftaught.errors import UserError
 
@@ -24,7 +24,7 @@ _KINDS = (
 
 def how_read(training: dict[str, Any]) -> dict[str, Any]:
     """Of the settings of a training, as run.yaml holds them, how its images were opened."""
-    names = ("column", "value_range", "truncated")
+    names = ("column", "value_range", "truncated", "layout")
     options = {n: training[n] for n in names if training.get(n) is not None}
     if "value_range" in options:
         options["value_range"] = tuple(options["value_range"])
@@ -40,6 +40,7 @@ def open_data(
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = MAX_PIXELS,
+    layout: Layout | None = None,
 ) -> Samples:
     """Samples of a folder, a list file, Parquet, Hugging Face data, tar shards, arrays or objects.
 
@@ -54,6 +55,8 @@ def open_data(
         value_range: values that become 0 and 255, for images of more than 8 bits.
         truncated: whether images that end early are refused, or kept with the missing part black.
         max_pixels: width x height above which an image is refused before it is decoded.
+        layout: order of the axes of arrays, CHW where channels come first; HWC unless given, and
+            refused where an array looks like CHW or may be either.
 
     Raises:
         UserError: when there is nothing that can be read, saying what there was.
@@ -61,12 +64,15 @@ def open_data(
     found = _open(source, column, labels)
     if len(found) == 0:
         raise UserError(f"{_shown(source)} holds no images{_beside(found)}")
+    if isinstance(found, arrays.ArraySource):
+        found.check_layout(channels, layout)
     return Samples(
         found,
         channels=channels,
         value_range=value_range,
         truncated=truncated,
         max_pixels=max_pixels,
+        layout=layout,
     )
 
 
@@ -75,7 +81,7 @@ def _shown(source: Any) -> str:
 
 
 def _beside(source: Source) -> str:
-    left = source.left.sentence()
+    left = source.left.advice()
     return f"; left out: {left}" if left else ""
 
 
@@ -145,7 +151,8 @@ def _path(text: str, column: str | None, labels: str | None) -> Source:
             raise UserError(f"{path} is compressed: unpack it, random access needs plain files")
         case suffix if suffix in IMAGE:
             return files.from_paths([path.name], str(path.parent))
-    raise UserError(f"{path} holds no images that can be read: needed is {_KINDS}")
+    how = f" ({way(path.suffix.lower())})" if way(path.suffix.lower()) else ""
+    raise UserError(f"{path} holds no images that can be read{how}: needed is {_KINDS}")
 
 
 def _is_pattern(text: str) -> bool:

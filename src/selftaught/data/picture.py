@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 import simplejpeg
 
+from selftaught.data.decode import layout_of
 from selftaught.data.source import Raw, Samples
 
 SCALES = (8, 4, 2)
@@ -65,6 +66,7 @@ class Picture:
             and raw.ndim == 3
             and raw.shape[2] == samples.channels
             and raw.size
+            and layout_of(raw.shape, samples.channels, samples.layout) == "HWC"
         ):
             return raw
         return samples.decode(raw, self._name)

@@ -42,6 +42,7 @@ def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:
         value_range=samples.value_range,
         truncated=samples.truncated,
         max_pixels=samples.max_pixels,
+        layout=samples.layout,
     )
 
 

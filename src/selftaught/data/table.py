@@ -268,7 +268,7 @@ def saved(folder: Path, column: str | None, labels: str | None) -> TableSource:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}
 
@@ -371,6 +371,6 @@ def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     try:
         info = json.loads((schema.metadata or {})[b"huggingface"])
         names = info["info"]["features"][label]["names"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
     return [str(n) for n in names]

@@ -229,7 +229,7 @@ class TarSource(Source):
             return text.decode("utf-8", "replace").strip()
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
         return str(found[key]) if isinstance(found, dict) and key in found else ""
 

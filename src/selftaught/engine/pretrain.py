@@ -28,6 +28,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples, open_data
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.left import tell
 from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
@@ -96,6 +97,7 @@ def pretrain(
     test: str | None = None,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
+    layout: Literal["HWC", "CHW"] | None = None,
     masks: str | None = None,
     quarantine: Path | None = None,
     cache: bool = False,
@@ -147,6 +149,7 @@ def pretrain(
         test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
+        layout: order of an array's axes; HWC unless given, refused where it looks like CHW.
         masks: for methods that learn from them: folder of masks with the names of the images, or
             the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
@@ -192,6 +195,7 @@ def pretrain(
             channels=_image(method).channels,
             value_range=value_range,
             truncated=truncated,
+            layout=layout,
         )
     paired = _paired(samples, second, method, value_range)
     beside = _masks(data, samples, masks, method)
@@ -816,8 +820,7 @@ def _announce(
         where,
         _words(fabric),
     )
-    if samples.left.refused:
-        log.warning("left out of the data: %s", samples.left.sentence())
+    tell(samples)
     if phase:
         log.info("the last %d steps see images of %d px", steps - phase.first, phase.size)
     log.info(

@@ -20,6 +20,7 @@ from selftaught.augment.device import normalize
 from selftaught.backbones import Foreign, Image, layers
 from selftaught.backbones import untrained as reset
 from selftaught.data import BadSample, Samples, open_data
+from selftaught.data.left import tell
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
 
@@ -195,7 +196,9 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
 def open_samples(data: Any, labels: str | None, channels: int) -> Samples:
     """`data` as samples of `channels` channels."""
     if not isinstance(data, Samples):
-        return open_data(data, labels=labels, channels=channels)
+        found = open_data(data, labels=labels, channels=channels)
+        tell(found)
+        return found
     if data.channels != channels:
         raise UserError(
             f"the encoder takes images of {channels} channels, the samples have {data.channels}; "
