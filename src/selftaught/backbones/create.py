@@ -172,7 +172,8 @@ def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
             f"own size, {_own_size(net)} px, or a backbone such as resnet18"
         ) from error
     if unseen:
-        sizes = (size - unseen, strides.step and size - unseen + strides.step)
+        more = strides.step if unseen < strides.step else 0  # where that stride alone is to blame
+        sizes = dict.fromkeys((size - unseen, size - unseen + more))
         raise UserError(
             f"the last {unseen} of {size} rows and columns never reach the features of {name}, "
             f"which cuts off what is no multiple of its patches or strides; use size "

@@ -5,7 +5,8 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -208,14 +209,28 @@ def _arrow_table(path: str) -> pa.Table:
         return pa.ipc.open_file(mapped).read_all()
 
 
+@contextmanager
+def _reading(path: str, kind: str) -> Iterator[None]:
+    """Whatever a damaged file makes of its reader becomes UserError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, OverflowError, MemoryError, UnicodeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is not {kind} file that can be read: {reason}") from error
+
+
+def _legible(schema: pa.Schema) -> pa.Schema:
+    """The schema, whose names are only decoded, or fail, when they are asked for."""
+    "".join(schema.names)
+    return schema
+
+
 def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
     """The image column of one or more Parquet files of the same shape."""
     schemas: list[pa.Schema] = []
     for path in paths:
-        try:
-            schemas.append(pq.read_schema(path))
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
+        with _reading(path, "a Parquet"):
+            schemas.append(_legible(pq.read_schema(path)))
     name = _image_column(schemas[0], column, paths[0])
     left: Counter[str] = Counter()
     good: list[str] = []
@@ -228,23 +243,31 @@ def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> Tab
     label = _label_column(schemas[0], labels, paths[0])
     if label is not None:
         for path in good:
-            values.append(pq.read_table(path, columns=[label]).column(label))
-    numbers, classes = _labels(values, schemas[0], label)
-    return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
+            with _reading(path, "a Parquet"):
+                values.append(pq.read_table(path, columns=[label]).column(label))
+    with _reading(paths[0], "a Parquet"):
+        numbers, classes = _labels(values, schemas[0], label)
+        return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
 
 
 def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
     """The image column of Arrow files, memory-mapped."""
-    try:
-        tables = [_arrow_table(path) for path in paths]
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{paths[0]} is not an Arrow file that can be read: {error}") from error
+    tables = []
+    for path in paths:
+        with _reading(path, "an Arrow"):
+            tables.append(_arrow_table(path))
+            _legible(tables[-1].schema)
     schema = tables[0].schema
     name = _image_column(schema, column, paths[0])
     label = _label_column(schema, labels, paths[0])
     values = [t.column(label) for t in tables] if label is not None else []
-    numbers, classes = _labels(values, schema, label)
-    return TableSource(ArrowChunks(list(paths), name), numbers, classes)
+    for path, table in zip(paths, tables, strict=True):
+        with _reading(path, "an Arrow"):
+            for used in filter(None, {name, label}):  # offsets are followed blindly later on
+                table.column(used).validate(full=True)
+    with _reading(paths[0], "an Arrow"):
+        numbers, classes = _labels(values, schema, label)
+        return TableSource(ArrowChunks(list(paths), name), numbers, classes)
 
 
 def saved(folder: Path, column: str | None, labels: str | None) -> TableSource:
