@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -318,10 +319,8 @@ def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile.ImageFile:
     """
     if kind not in Image.OPEN:
         Image.init()
-    if kind == "HEIC":  # the extra is asked alone, without being registered for everybody
-        from pillow_heif import HeifImageFile as opener
-    else:
-        opener = Image.OPEN[kind][0]
+    heif = kind == "HEIC"  # the extra is asked alone, without being registered for everybody
+    opener = import_module("pillow_heif").HeifImageFile if heif else Image.OPEN[kind][0]
     try:
         im = opener(io.BytesIO(data), "")
     except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
