@@ -139,26 +139,24 @@ def in_python(name: str, seconds: float, seed: int) -> Path | None:
     rng = np.random.default_rng(seed)
     runs = read = 0
     ends = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, f"x{suffix}")
-        while time.monotonic() < ends:
-            content = changed(seeds[int(rng.integers(len(seeds)))], rng) if runs else seeds[0]
-            path.write_bytes(content)
-            runs += 1
-            try:
-                samples = open_data(path)
-                for i in range(min(len(samples), 4)):
-                    samples.open(i).read()
-                read += 1
-            except SelftaughtError:
-                continue
-            except Exception as error:
-                print(f"{type(error).__name__}: {error}")
-                kept = HERE / "found" / f"{name}-{seed}{suffix}"
-                kept.parent.mkdir(exist_ok=True)
-                kept.write_bytes(content)
-                return kept
-    print(f"{runs} inputs in {seconds:g} s, {read} of them read")
+    path = HERE / "found" / f"{name}-{seed}{suffix}"  # stays there if the process is ended by it
+    path.parent.mkdir(exist_ok=True)
+    while time.monotonic() < ends:
+        content = changed(seeds[int(rng.integers(len(seeds)))], rng) if runs else seeds[0]
+        path.write_bytes(content)
+        runs += 1
+        try:
+            samples = open_data(path)
+            for i in range(min(len(samples), 4)):
+                samples.open(i).read()
+            read += 1
+        except SelftaughtError:
+            continue
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+            return path
+    path.unlink()
+    print(f"{runs} inputs in {seconds:g} s, {read} of them read", flush=True)
     return None
 
 

@@ -36,7 +36,7 @@ class Chunks(ABC):
     column: str
     files: list[int]  # position in `paths` of each piece's file, ascending
     rows: list[int]  # of each piece
-    sizes: list[int]  # of each piece, in bytes
+    sizes: list[int]  # of each piece, in bytes, at most
 
     @abstractmethod
     def read(self, k: int) -> pa.Array:
@@ -55,12 +55,9 @@ class ParquetChunks(Chunks):
             metadata = pq.read_metadata(path)
             for g in range(metadata.num_row_groups):
                 group = metadata.row_group(g)
-                size = 0
-                for c in range(group.num_columns):
-                    if group.column(c).path_in_schema.split(".")[0] == column:
-                        size += group.column(c).total_uncompressed_size
                 self.rows.append(group.num_rows)
-                self.sizes.append(size)
+                # of all its columns: pyarrow ends the process where a damaged one is asked alone
+                self.sizes.append(group.total_byte_size)
                 self.files.append(n)
                 self._group.append(g)
 
@@ -72,7 +69,7 @@ class ParquetChunks(Chunks):
                     self._group[k], columns=[self.column], use_threads=False
                 )
         except (OSError, pa.ArrowException) as error:
-            raise BadSample(f"cannot be read from {path}: {error}") from error
+            raise BadSample(f"cannot be read from {path}: {_reason(error)}") from error
         return _one(table.column(self.column))
 
 
@@ -215,8 +212,12 @@ def _reading(path: str, kind: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, OverflowError, MemoryError, UnicodeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is not {kind} file that can be read: {reason}") from error
+        raise UserError(f"{path} is not {kind} file that can be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line: Arrow's have several."""
+    return " ".join((str(error) or type(error).__name__).split())
 
 
 def _legible(schema: pa.Schema) -> pa.Schema:
