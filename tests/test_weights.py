@@ -185,6 +185,158 @@ def test_checkpoints_that_do_not_fit_are_refused(state, message, tmp_path):
         vit(weights=tmp_path / "x.pth")
 
 
+PREFIXED = [
+    "_orig_mod.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model.",
+    "base_encoder.",
+    "backbone.vit.",
+    "net.",
+    "module.encoder.trunk.",
+]
+
+
+def nested(state: dict, zeros: dict):
+    """Several networks in one file, of which `state` is the encoder."""
+
+    def named(prefix: str, weights: dict = state) -> dict:
+        return {prefix + k: v for k, v in weights.items()}
+
+    yield {"teacher": named("backbone."), "student": named("module.backbone.", zeros)}
+    yield named("teacher.") | named("student.", zeros)
+    yield {"state_dict": named("teacher_backbone.vit.") | named("student_backbone.vit.", zeros)}
+    yield {"state_dict": named("module.base_encoder.") | named("module.momentum_encoder.", zeros)}
+    yield {"state_dict": named("module.encoder_q.") | named("module.encoder_k.", zeros)}
+    yield {"model": zeros, "model_ema": state, "epoch": 3}
+    yield {"state_dict": zeros, "state_dict_ema": state}
+    yield {"target_encoder": named("module."), "encoder": named("module.", zeros)}
+    yield {"state_dict": named("backbone.") | named("momentum_backbone.", zeros)}
+    yield {"model": {"model": {"state_dict": named("_orig_mod.")}}, "optimizer": {"state": {0: 1}}}
+    yield named("model.") | {
+        "optimizer": {"state": named("", {k: {"a": v} for k, v in zeros.items()})}
+    }
+
+
+def of_vit() -> tuple[dict, dict]:
+    state = published(vit())
+    return state, {k: torch.zeros_like(v) for k, v in state.items()}
+
+
+@pytest.mark.parametrize("prefix", PREFIXED)
+def test_prefixes_are_taken_off(prefix, tmp_path):
+    state, _ = of_vit()
+    torch.save({prefix + k: v for k, v in state.items()}, tmp_path / "x.pth")
+    loaded = vit(weights=tmp_path / "x.pth").net.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in loaded.items())
+
+
+@pytest.mark.parametrize("case", range(11))
+def test_the_encoder_is_found_among_networks(case, tmp_path):
+    state, zeros = of_vit()
+    torch.save(list(nested(state, zeros))[case], tmp_path / "x.pth")
+    loaded = vit(weights=tmp_path / "x.pth").net.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in loaded.items())
+
+
+def test_several_networks_are_not_guessed_between(tmp_path):
+    state, zeros = of_vit()
+    torch.save({"a": state, "b": zeros}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"several networks \(a, b\)"):
+        vit(weights=tmp_path / "x.pth")
+    torch.save({"a": state, "b": state}, tmp_path / "x.pth")
+    assert vit(weights=tmp_path / "x.pth").trained
+
+
+def test_heads_are_left_out_and_named(tmp_path, caplog):
+    state, _ = of_vit()
+    heads = {f"{h}.weight": torch.zeros(3, 64) for h in ("fc", "head", "projector.0", "queue")}
+    torch.save(state | heads, tmp_path / "x.pth")
+    with caplog.at_level(logging.INFO, "selftaught"):
+        vit(weights=tmp_path / "x.pth")
+    assert "4 weights of fc, head, projector, queue" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 4, 12])
+def test_weights_of_three_channels_are_spread(channels, tmp_path, caplog):
+    state, _ = of_vit()
+    torch.save(state, tmp_path / "x.pth")
+    image = vit(weights=tmp_path / "x.pth", channels=channels)
+    own, first = image.net.patch_embed.proj.weight, state["patch_embed.proj.weight"]
+    spread = first.sum(1, keepdim=True)
+    if channels > 1:  # the colours in turns, of the same sum for an image of one value
+        spread = first[:, [c % 3 for c in range(channels)]] * 3 / channels
+    torch.testing.assert_close(own, spread)
+    assert f"spread over {channels}" in caplog.text
+    torch.save(image.net.state_dict(), tmp_path / "y.pth")
+    with pytest.raises(UserError, match=f"{channels} channels, this test_vit of 3; use --channels"):
+        vit(weights=tmp_path / "y.pth")
+
+
+def test_weights_that_are_no_numbers(tmp_path):
+    state, _ = of_vit()
+    state["blocks.0.norm1.weight"][3] = float("nan")
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(
+        UserError, match=r"1 of \d+ weights .* no numbers \(blocks.0.norm1.weight\)"
+    ):
+        vit(weights=tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "head"),
+    [
+        ("resnet18", "", "fc"),
+        ("resnet18", "module.encoder_q.", "fc"),
+        ("resnet18", "module.backbone.", "projector"),
+        ("test_convnext", "model.", "head.fc"),
+        ("mobilenetv3_small_050", "_orig_mod.", "classifier"),
+        ("swin_tiny_patch4_window7_224", "encoder.", "head"),
+    ],
+)
+def test_other_networks_by_timms_names(name, prefix, head, tmp_path):
+    size = 224 if "swin" in name else 64
+    theirs = Image(name, size).eval()
+    with torch.no_grad():
+        for x in theirs.net.parameters():
+            x.add_(torch.randn_like(x) * 0.05)
+    state = {prefix + k: v for k, v in theirs.net.state_dict().items()}
+    state |= {f"{prefix}{head}.weight": torch.zeros(9, 8)}
+    torch.save({"state_dict": state}, tmp_path / "x.pth")
+    ours = Image(name, size, weights=tmp_path / "x.pth").eval()
+    x = torch.randn(2, 3, size, size)
+    assert torch.equal(ours(x), theirs(x))
+    assert ours.trained
+
+
+def test_torchvisions_resnet(tmp_path):
+    import torchvision
+
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    ours = Image("resnet18", 96, weights=tmp_path / "x.pth").eval()
+    x = torch.randn(2, 3, 96, 96)
+    pooled = torch.nn.Sequential(*list(theirs.children())[:-1], torch.nn.Flatten())
+    torch.testing.assert_close(ours(x), pooled(x))
+
+
+def test_other_networks_that_do_not_fit(tmp_path):
+    state = Image("resnet18", 64).net.state_dict()
+    torch.save(dict(list(state.items())[: len(state) // 2]), tmp_path / "half.pth")
+    with pytest.raises(UserError, match=r"weights are missing .*resnet18 is a ResNet"):
+        Image("resnet18", 64, weights=tmp_path / "half.pth")
+    torch.save(state, tmp_path / "whole.pth")
+    with pytest.raises(UserError, match=r"another shape .* below 64 px its first layers"):
+        Image("resnet18", 32, weights=tmp_path / "whole.pth")
+    with pytest.raises(UserError, match=r"does not fit resnet34|weights are missing"):
+        Image("resnet34", 64, weights=tmp_path / "whole.pth")
+    with pytest.raises(UserError, match="holds no ViT"):
+        vit(weights=tmp_path / "whole.pth")
+    torch.save(published(vit()), tmp_path / "vit.pth")
+    with pytest.raises(UserError, match=r"resnet18 of timm|does not fit"):
+        Image("resnet18", 64, weights=tmp_path / "vit.pth")
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("ran",))

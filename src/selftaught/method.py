@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from torch import Tensor, nn
 
+from selftaught.errors import UserError
 from selftaught.parts import unchanged
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
@@ -209,6 +210,17 @@ class Method(nn.Module, ABC):
     backbone: nn.Module
     progress: float = 0.0
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        given = args[0] if args else named.get("backbone")
+        if isinstance(given, nn.Module) and not hasattr(given, "dim"):
+            raise UserError(
+                f"a {type(given).__name__} has no `dim`, the width of its features, as a backbone "
+                f"of {cls.__name__} must: one of selftaught.backbones.backbone(name, size=...) has "
+                "it, and knows its images' size, channels and normalization; other modules can be "
+                "scored and embed images, but not be trained"
+            )
+        return super().__new__(cls)
 
     @abstractmethod
     def views(self, size: int) -> Pipeline:

@@ -285,4 +285,4 @@ def _samples(images: Any, channels: int | None) -> Samples:
         first = images[0] if len(images) else None
         array = isinstance(first, np.ndarray) and first.ndim == 3
         channels = first.shape[2] if array else 3
-    return open_data(images, channels=channels)
+    return open_data(images, channels=channels, layout="HWC")

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -152,8 +152,8 @@ def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
     image = torch.zeros(1, channels, size, size)
     least = min(4, size) if size < SMALL else 1
     try:
-        while layers := _early_strides(net, image, least):
-            for where in layers:
+        while (strides := _strides(net, image, least)).shrinking:
+            for where in strides.shrinking:
                 old = net.get_submodule(where)
                 if not isinstance(old, nn.Conv2d):
                     net.set_submodule(where, nn.Identity())
@@ -162,6 +162,7 @@ def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
                 else:
                     net.set_submodule(where, _conv3x3(old))
                     fresh.append(where)
+        unseen = _unseen(net, size, channels) if strides.step or size % 32 else 0
     except Exception as error:  # models fail in many ways on sizes they were not written for
         if out_of_memory(error):
             raise
@@ -169,6 +170,14 @@ def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
             f"{name} cannot take images of {size} px ({type(error).__name__}: {error}); use its "
             f"own size, {_own_size(net)} px, or a backbone such as resnet18"
         ) from error
+    if unseen:
+        more = strides.step if unseen < strides.step else 0  # where that stride alone is to blame
+        sizes = dict.fromkeys((size - unseen, size - unseen + more))
+        raise UserError(
+            f"the last {unseen} of {size} rows and columns never reach the features of {name}, "
+            f"which cuts off what is no multiple of its patches or strides; use size "
+            f"{' or '.join(str(s) for s in sizes if s)}"
+        )
     return fresh
 
 
@@ -183,9 +192,20 @@ def _conv3x3(old: nn.Conv2d) -> nn.Conv2d:
     return new
 
 
+class _Strides(NamedTuple):
+    """What the strided layers do to an image.
+
+    shrinking: names of the first of them that are to go; none if the last map has enough rows.
+    step: pixels of the image to a stride of the first that leaves out rows; 0 if none does.
+    """
+
+    shrinking: list[str]
+    step: int
+
+
 @torch.no_grad()
-def _early_strides(net: Any, image: Tensor, least: int) -> list[str]:
-    """Names of the first layers that shrink `image`; none if the last map has `least` rows.
+def _strides(net: Any, image: Tensor, least: int) -> _Strides:
+    """Strided layers of `net` where the last map of `image` is to have `least` rows.
 
     Layers with inputs of one size are branches of one block, and must change together.
     """
@@ -211,10 +231,56 @@ def _early_strides(net: Any, image: Tensor, least: int) -> list[str]:
         for hook in hooks:
             hook.remove()
     if rows >= least:
-        return []
+        steps = (_leaves_out(net.get_submodule(where), side) for where, side in seen)
+        found = ((image.shape[-1] // side) * step for (_, side), step in zip(seen, steps) if step)
+        return _Strides([], next(found, 0))
     if not seen:
         raise ValueError(f"{rows:.0f} x {rows:.0f} features are left")
-    return [where for where, side in seen if side == seen[0][1]]
+    return _Strides([where for where, side in seen if side == seen[0][1]], 0)
+
+
+def _leaves_out(layer: Any, side: int) -> int:
+    """The stride of a layer that may not look at the last of `side` rows; else 0."""
+    kernel, stride, padding = (
+        value[0] if isinstance(value, tuple) else value
+        for value in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    if kernel < stride:  # leaves out rows everywhere, as shortcuts do, beside which others look
+        return 0
+    over = 0 if isinstance(padding, str) else (side + padding - kernel) % stride
+    return stride if over else 0
+
+
+def _unseen(net: Any, size: int, channels: int) -> int:
+    """How many of the last rows or columns of an image no feature depends on.
+
+    Not what its layers say counts, but the gradient. Weights that are all zeros, by which blocks
+    begin as their shortcuts, are ones meanwhile: they will have learned to look.
+    """
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(1, channels, size, size, generator=random).requires_grad_()
+    silent = [p for p in net.parameters() if not bool(p.any())]
+    training = net.training
+    try:
+        with torch.enable_grad():
+            for p in silent:
+                p.data.fill_(1)
+            found = net.eval().forward_features(image)
+            weights = torch.randn(found.shape, generator=random)
+            (gradient,) = torch.autograd.grad((found * weights).sum(), image)
+    finally:
+        net.train(training)
+        for p in silent:
+            p.data.zero_()
+    reached = [gradient.abs().sum((0, 1, axis)).nonzero() for axis in (2, 3)]
+    return size - 1 - min(int(r.max()) if len(r) else -1 for r in reached)
+
+
+def whole(net: nn.Module) -> int:
+    """Pixels that sides of images are to be a multiple of: the first layer's patches, or 1."""
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    patches = first is not None and first.kernel_size == first.stride and first.padding == (0, 0)
+    return first.stride[0] if first is not None and patches else 1
 
 
 def _rows(net: Any, maps: Any) -> float:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
-from .create import beit, cells, channels_first, create, patch_layer, plain_vit
+from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit, whole
 from .edges import sobel
 from .lightness import halve, halves, lightness
 from .packed import packable, together
 from .positions import Grid, Resample, resampled, sincos
 from .rotary import through
-from .weights import has_class_token, read_weights, vit_weights
+from .weights import exact_weights, network, vit_weights
 
 
 class Features(NamedTuple):
@@ -57,7 +57,8 @@ class Image(nn.Module):
         resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
             DINOv2 with registers); as the weights or the method have it unless given, else plain.
-        weights: file of a public MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT to start from.
+        weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
+            that has the weights of this network under timm's names.
     """
 
     net: nn.Module
@@ -110,14 +111,17 @@ class Image(nn.Module):
         return self.pretrained or self.weights is not None
 
     def _load(self, path: Path) -> None:
-        net = self._vit()
-        state = read_weights(path)
-        if not has_class_token(state):
+        net = plain_vit(self.net)
+        if net is None:
+            self.net.load_state_dict(self._others(path))
+            return
+        state = network(path, net, self.name)
+        if "cls_token" not in state:
             self.arrange("mean", class_token=False)
         elif isinstance(net.norm, nn.Identity) or isinstance(net, Eva):
             # the papers' models normalize every token; timm averages the patches of rotary ones
             self.arrange("class")
-        carried, how = vit_weights(path, net, self.name)
+        carried, how = vit_weights(state, path, net, self.name)
         self.resample = self.resample or how
         net.load_state_dict(carried)
         if isinstance(net, Eva):  # which has the epsilon that goes with its name
@@ -125,6 +129,15 @@ class Image(nn.Module):
         for layer in net.modules():
             if isinstance(layer, nn.LayerNorm):
                 layer.eps = 1e-6
+
+    def _others(self, path: Path) -> dict[str, Tensor]:
+        try:
+            return exact_weights(network(path, self.net, self.name), self.net, path, self.name)
+        except UserError as error:
+            small = ", and below 64 px its first layers are others" if self.size < SMALL else ""
+            raise UserError(
+                f"{error}; {self.name} is a {type(self.net).__name__}{small}"
+            ) from error
 
     @property
     def config(self) -> dict[str, Any]:
@@ -287,8 +300,8 @@ class Image(nn.Module):
         return size // patch, size // patch
 
     def fit(self, size: float) -> int:
-        """The side of images nearest to `size` that is whole: for transformers, in patches."""
-        step = self.patch if plain_vit(self.net) is not None else 1
+        """The side of images nearest to `size` that is whole in the patches of the first layer."""
+        step = whole(self.net)
         return max(1, round(size / step)) * step
 
     def features(
@@ -436,8 +449,7 @@ class Image(nn.Module):
         if net is None:
             raise UserError(
                 f"{self.name} is a {type(self.net).__name__}, which cannot skip patches; masking "
-                "needs a plain ViT backbone such as vit_small_patch16_224, and so do pool and "
-                "weights"
+                "needs a plain ViT backbone such as vit_small_patch16_224, and so does pool"
             )
         return net
 

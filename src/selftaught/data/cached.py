@@ -1,13 +1,13 @@
 """Samples decoded once and kept as pixels, for data sets that fit into memory."""
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
 import numpy as np
 
 from selftaught.data.decode import BadSample
+from selftaught.data.memory import SHARE, free_memory
 from selftaught.data.source import Samples, Source
 from selftaught.errors import UserError
 
@@ -15,9 +15,6 @@ log = logging.getLogger("selftaught")
 
 PROBED = 200
 """Samples from whose sizes the memory is estimated."""
-
-SHARE = 0.8
-"""Of the free memory that a cache may take."""
 
 BLOCK = 64 << 20
 """Bytes allocated at a time."""
@@ -81,7 +78,7 @@ def cached(samples: Samples, threads: int = 1) -> Samples:
                 place[...] = pixels
                 used += pixels.size
                 kept.append(place)
-    return Samples(CachedSource(samples.source, kept), channels=samples.channels)
+    return Samples(CachedSource(samples.source, kept), channels=samples.channels, layout="HWC")
 
 
 def _decoded(samples: Samples, i: int) -> np.ndarray | BadSample:
@@ -102,17 +99,3 @@ def estimate(samples: Samples) -> float:
         except BadSample:
             continue
     return float(np.mean(sizes)) * len(samples) if sizes else 0.0
-
-
-def free_memory() -> int | None:
-    """Bytes that can be allocated without swapping; None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

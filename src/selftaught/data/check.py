@@ -27,7 +27,7 @@ from selftaught.data.decode import BadSample, Header, guard
 from selftaught.data.opening import open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
-from selftaught.data.source import Left, Raw, Samples, header
+from selftaught.data.source import Left, Raw, Samples
 from selftaught.errors import UserError
 from selftaught.printable import printable
 
@@ -155,6 +155,7 @@ def check(
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = 179_000_000,
     nodata: float | None = None,
+    layout: Literal["HWC", "CHW"] | None = None,
     tiny: int = 32,
     timeout: float = 60.0,
     progress: bool = True,
@@ -177,6 +178,7 @@ def check(
             a picture of so many is refused before, unless another number is given.
         nodata: value for missing ones (NaN, or what a GeoTIFF names), in images of more than 8
             bits; also one that stands for missing ones itself.
+        layout: order of an array's axes; HWC unless given, refused where it looks like CHW.
         tiny: shorter side in pixels below which an image counts as tiny.
         timeout: seconds after which a sample counts as unreadable.
         progress: show a progress bar, where standard error is a terminal.
@@ -195,6 +197,7 @@ def check(
         truncated=truncated,
         max_pixels=max_pixels,
         nodata=nodata,
+        layout=layout,
     )
     list_path = None if out is None else Path(out) / quarantine.FILE
     known: dict[str, Bad] = {}
@@ -244,12 +247,12 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
         raw = samples.source.load(i)
         name = samples.name(i)
         if not full:
-            about = header(raw, name)
+            about = samples.header_of(raw, name)
             if isinstance(raw, bytes):
                 guard(about.width, about.height, samples.max_pixels, len(raw))
             return _Found(None, about, False, _digest(raw))
         pixels = samples.decode(raw, name)
-        about = header(raw, name)
+        about = samples.header_of(raw, name)
         first = pixels[:1, :1]
         constant = bool((pixels[0] == first).all() and (pixels == first).all())
         return _Found(None, about, constant, _digest(pixels))

@@ -6,6 +6,7 @@ global is touched: neither Pillow's truncation flag nor its pixel limit.
 
 import io
 import logging
+import math
 import os
 import stat
 import struct
@@ -16,13 +17,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib import import_module
+from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from selftaught.data import jpeg, tiff
-from selftaught.data.formats import UNSUPPORTED, sniff
+from selftaught.data.formats import UNSUPPORTED, sniff, way
 from selftaught.errors import DataError
 
 # a damaged TIFF makes them log; the reason is raised here, so their lines need no other listener
@@ -44,6 +46,8 @@ MAX_BYTES = 4 << 30
 
 Pixels = np.ndarray
 Range = tuple[float, float]
+Layout = Literal["HWC", "CHW"]
+"""Order of the axes of an array: rows, columns, channels; or channels first, as torch has it."""
 
 
 class BadSample(DataError):
@@ -104,6 +108,7 @@ def decode(
     nodata: float | None = None,
     min_side: int | None = None,
     name: str = "",
+    layout: Layout | None = None,
 ) -> Pixels:
     """The first frame of an image as uint8 [H, W, channels], upright; BadSample with the reason.
 
@@ -122,13 +127,16 @@ def decode(
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale while its shorter side stays at
             least this long; its pixels are then box means, computed from the DCT.
         name: file name, whose extension tells formats without a signature (TGA).
+        layout: see `layout_of`; of arrays alone.
     """
     if isinstance(source, str):
         name, source = name or source, read_bytes(source)
     with _refusing(source, name) as kind:
         if kind in ("NPY", "NPZ"):
             array = _load_array(source, kind, max_pixels)
-            return from_array(array, channels=channels, value_range=value_range, nodata=nodata)
+            return from_array(
+                array, channels=channels, value_range=value_range, nodata=nodata, layout=layout
+            )
         if kind == "TIFF":
             keep = truncated == "keep"
             special = _tiff(source, channels, value_range, nodata, max_pixels, keep)
@@ -154,14 +162,19 @@ def decode(
         return _from_pillow(im, depth, channels, value_range, nodata)
 
 
-def inspect(source: bytes | str, *, name: str = "") -> Header:
-    """Size, bands, depth, format and frames, from the header alone; BadSample with the reason."""
+def inspect(
+    source: bytes | str, *, name: str = "", channels: int = 3, layout: Layout | None = None
+) -> Header:
+    """Size, bands, depth, format and frames, from the header alone; BadSample with the reason.
+
+    `channels` and `layout` are those of `layout_of`.
+    """
     if isinstance(source, str):
         name, source = name or source, read_bytes(source)
     with _refusing(source, name) as kind:
         if kind in ("NPY", "NPZ"):
             with _array_file(source, kind) as file:
-                return _header_of(*_array_header(file), kind)
+                return _header_of(*_array_header(file), kind, channels, layout)
         if kind == "TIFF":
             page = _tiff_page(source)
             if page is not None and min(page.shape) > 0:
@@ -183,18 +196,21 @@ def inspect(source: bytes | str, *, name: str = "") -> Header:
         return Header(width, height, len(im.getbands()), _depth(im, source), kind, frames)
 
 
-def header_of(array: Pixels, kind: str = "array") -> Header:
-    """Header of an array [H, W] or [H, W, C]."""
-    if array.ndim not in (2, 3):
-        raise BadSample(f"is an array of shape {array.shape}; [H, W] or [H, W, C] is needed")
-    return _header_of(array.shape, array.dtype, kind)
+def header_of(
+    array: Pixels, kind: str = "array", channels: int = 3, layout: Layout | None = None
+) -> Header:
+    """Header of an array of an image; `channels` and `layout` are those of `layout_of`."""
+    return _header_of(array.shape, array.dtype, kind, channels, layout)
 
 
-def _header_of(shape: tuple[int, ...], dtype: np.dtype, kind: str) -> Header:
-    channels = 1 if len(shape) == 2 else shape[2]
-    return Header(
-        shape[1], shape[0], channels, 1 if dtype.kind == "b" else dtype.itemsize * 8, kind
-    )
+def _header_of(
+    shape: tuple[int, ...], dtype: np.dtype, kind: str, channels: int, layout: Layout | None
+) -> Header:
+    _check_axes(shape)
+    if layout_of(shape, channels, layout) == "CHW":
+        shape = (*shape[1:], shape[0])
+    depth = 1 if dtype.kind == "b" else dtype.itemsize * 8
+    return Header(shape[1], shape[0], shape[2] if len(shape) == 3 else 1, depth, kind)
 
 
 def from_array(
@@ -203,12 +219,10 @@ def from_array(
     channels: int = 3,
     value_range: Range | None = None,
     nodata: float | None = None,
+    layout: Layout | None = None,
 ) -> Pixels:
-    """An array [H, W] or [H, W, C] of any real dtype as uint8 [H, W, channels], never a view."""
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise BadSample(f"is an array of shape {array.shape}; [H, W] or [H, W, C] is needed")
-    values = array if array.ndim == 3 else array[..., None]
-    pixels = to_uint8(values, value_range, nodata=nodata)
+    """An array of any real dtype as uint8 [H, W, channels], never a view; see `layout_of`."""
+    pixels = to_uint8(upright_axes(array, channels, layout), value_range, nodata=nodata)
     return np.array(_fit(pixels, channels), order="C")
 
 
@@ -315,7 +329,7 @@ def _refusing(data: bytes, name: str) -> Iterator[str]:
     if kind is None:
         raise BadSample(f"is not an image that can be read (it begins with {data[:8]!r})")
     if kind in UNSUPPORTED:
-        raise BadSample(f"is {kind}, which cannot be read: convert it to PNG or JPEG")
+        raise BadSample(f"is {kind}, which cannot be read ({way(kind) or 'convert it to PNG'})")
     with _QUIET, _MUTE if kind == "TIFF" else nullcontext():
         try:
             yield kind
@@ -390,8 +404,10 @@ def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile.ImageFile:
     """
     if kind not in Image.OPEN:
         Image.init()
+    heif = kind == "HEIC"  # the extra is asked alone, without being registered for everybody
+    opener = import_module("pillow_heif").HeifImageFile if heif else Image.OPEN[kind][0]
     try:
-        im = Image.OPEN[kind][0](io.BytesIO(data), "")
+        im = opener(io.BytesIO(data), "")
     except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
         raise BadSample(f"{kind} header cannot be read: {error}") from error
     guard(im.width, im.height, max_pixels, len(data))
@@ -587,6 +603,57 @@ def _fit(pixels: Pixels, channels: int) -> Pixels:
 # ---------------------------------------------------------------------------------------- arrays
 
 
+def layout_of(shape: tuple[int, ...], channels: int, asked: Layout | None = None) -> Layout:
+    """The order of the axes of an image's array; BadSample where that would be a guess.
+
+    Args:
+        shape: of the array, [H, W, C] or [C, H, W]; other numbers of axes have nothing to tell.
+        channels: that are wanted.
+        asked: the order that somebody vouches for. Without it arrays are [H, W, C], and refused
+            where they look like [C, H, W], or may be either.
+    """
+    if asked is not None or len(shape) != 3:
+        return asked or "HWC"
+    first, middle, last = shape
+    fits, turned = (channels in (n, *_MADE_OF.get(n, ())) for n in (last, first))
+    # square with its last axes, or of a few rows: as no image of so many channels is
+    odd = last > _MANY and (middle == last != first or first <= _FEW < middle)
+    if fits and not turned and not odd:
+        return "HWC"
+    if not fits and not turned and (last <= _MANY or first == middle != last):
+        return "HWC"  # whose channels are the wrong ones
+    sizes = ((first, middle, last), (middle, last, first))
+    readings = " and ".join(
+        f"as [{', '.join(order)}] {height} x {width} pixels of {count} channels"
+        + (f" (--layout {order})" if fit else f", {channels} are needed")
+        + ("" if fit else f" (--layout {order} --channels {count})")
+        for order, fit, (height, width, count) in zip(("HWC", "CHW"), (fits, turned), sizes)
+    )
+    which = (
+        "looks like [C, H, W]" if odd or (turned and not fits) else "may be [H, W, C] or [C, H, W]"
+    )
+    raise BadSample(
+        f'is an array of shape {shape} that {which}: it is {readings}; in Python layout="CHW"'
+    )
+
+
+_MADE_OF = {1: (3,), 3: (1,)}  # channels -> those that they can become
+_FEW, _MANY = 4, 8  # channels that images of colours have at most, and those that say nothing
+
+
+def _check_axes(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise BadSample(f"is an array of shape {shape}; [H, W] or [H, W, C] is needed")
+
+
+def upright_axes(array: Pixels, channels: int, layout: Layout | None = None) -> Pixels:
+    """A view [H, W, C] of an array [H, W], or of three axes; see `layout_of`."""
+    _check_axes(array.shape)
+    if array.ndim == 2:
+        return array[..., None]
+    return array if layout_of(array.shape, channels, layout) == "HWC" else np.moveaxis(array, 0, 2)
+
+
 def _load_array(data: bytes, kind: str, max_pixels: int) -> Pixels:
     """The array of a .npy, or the only one of a .npz; its shape is guarded before it is read."""
     with _array_file(data, kind) as file:
@@ -612,19 +679,39 @@ def _array_file(data: bytes, kind: str) -> Iterator[Any]:
             yield file
 
 
-def _array_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an image, without its values."""
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of a .npy; ValueError for what is no array.
+
+    Python objects are refused here, and so is a shape that no array has.
+    """
     version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its version of the format, {version}, is not known")
     read = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, _, dtype = read(file)
+    try:
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # it is parsed as Python, which fails in all of Python's ways
+        raise ValueError(
+            f"its header is damaged ({(str(error) or 'empty').splitlines()[0][:200]})"
+        ) from error
     if dtype.hasobject:
-        raise BadSample("holds Python objects, which are never loaded")
-    if len(shape) not in (2, 3):
-        raise BadSample(f"is an array of shape {shape}; [H, W] or [H, W, C] is needed")
+        raise ValueError("it holds Python objects, which are never loaded")
+    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) > 1 << 60:
+        raise ValueError(f"it says that its shape is {shape}, which no array has")
+    return shape, fortran, dtype
+
+
+def _array_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an image, without its values."""
+    try:
+        shape, _, dtype = npy_header(file)
+    except ValueError as error:
+        raise BadSample(f"cannot be read as an array: {error}") from error
+    _check_axes(shape)
     return shape, dtype
 
 

@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from selftaught.data.decode import read_bytes
 from selftaught.data.folders import class_folders
-from selftaught.data.formats import ARRAYS, IMAGE, OTHER, UNSUPPORTED, sniff
+from selftaught.data.formats import (
+    ARRAYS,
+    IMAGE,
+    OTHER,
+    UNSUPPORTED,
+    endings,
+    is_dicom,
+    sniff,
+)
 from selftaught.data.source import Left, Source, digest
 from selftaught.errors import UserError
 
@@ -210,12 +218,15 @@ def _takes(
     if look_inside and extension not in OTHER:
         try:
             with open(os.path.join(path, name), "rb") as file:
-                kind = sniff(file.read(32), strict=True)
+                head = file.read(132)
         except OSError:
-            kind = None
+            head = b""
+        kind = sniff(head[:32], strict=True)
         if kind is not None and kind not in UNSUPPORTED:
             return True
-    ignored[extension] += 1
+        ignored[".dcm" if is_dicom(head) else extension] += 1
+    else:
+        ignored[endings(name) if extension in OTHER else extension] += 1
     return False
 
 

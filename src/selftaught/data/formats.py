@@ -1,6 +1,10 @@
 """Which files hold images: by extension where it is known, by their first bytes where it is not."""
 
+from importlib.util import find_spec
 from pathlib import PurePath
+
+HEIF = find_spec("pillow_heif") is not None
+"""Whether the extra `heif` is installed."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -14,15 +18,38 @@ IMAGE = _words(
 )
 """Extensions of files that are taken as images without a look inside."""
 
-OTHER = _words(
-    ".7z .arrow .avi .bak .bin .bz2 .c .cfg .ckpt .cls .cpp .csv .db .dbf .dcm .doc .docx .eps .exe"
-    " .exr .flac .geojson .gz .h .h5 .hdf5 .hdr .heic .heif .htm .html .ini .ipynb .jl .js .json"
-    " .jsonl .jxl .lock .log .m4a .m4v .mat .md .md5 .mkv .mov .mp3 .mp4 .mpg .nii .ogg .onnx"
-    " .parquet .pbtxt .pdf .pickle .pkl .pt .pth .py .pyc .pyd .rar .raw .rst .safetensors .sha256"
-    " .shp .so .sqlite .svg .tar .tgz .toml .tsv .txt .wav .webm .wmf .xls .xlsx .xml .xz .yaml"
-    " .yml .zip .zst"
+_HEIF = _words(".heic .heics .heif .heifs .hif")
+if HEIF:
+    IMAGE |= _HEIF
+
+FRAMES = _words(".apng .avif .avifs .fli .flc .gif .mpo .tif .tiff .webp")
+"""Extensions of images that may have several pages or frames."""
+
+_CAMERA = _words(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mrw .nef .nrw .orf .pef .raf .rw2 .rwl"
+    " .sr2 .srf .srw .x3f"
 )
-"""Extensions of files that are counted as ignored without a look inside."""
+_SLIDES = _words(".bif .mrxs .ndpi .scn .svs .vms .vmu")
+_MICROSCOPES = _words(".czi .ims .lif .nd2 .oib .oif .vsi")
+_VOLUMES = _words(".mgh .mgz .mha .mhd .nii .nii.gz .nrrd")
+_PACKED = _words(".7z .bz2 .gz .rar .tar.bz2 .tar.gz .tar.xz .tar.zst .tgz .xz .zip .zst")
+
+OTHER = _words(
+    ".7z .arrow .avi .bak .bin .bz2 .c .cfg .ckpt .cls .cpp .csv .db .dbf .dcm .dic .dicom .doc"
+    " .docx .eps .exe .exr .fits .flac .fts .geojson .gz .h .h5 .hdf5 .hdr .htm .html .ima .ini"
+    " .ipynb .jl .js .json .jsonl .jxl .lock .log .m4a .m4v .mat .md .md5 .mkv .mov .mp3 .mp4 .mpg"
+    " .ogg .onnx .parquet .pbtxt .pdf .pickle .pkl .pt .pth .py .pyc .pyd .rar .raw .rst"
+    " .safetensors .sha256 .shp .so .sqlite .svg .tar .tgz .toml .tsv .txt .wav .webm .wmf .xls"
+    " .xlsx .xml .xz .yaml .yml .zip .zst"
+).union(_HEIF, _CAMERA, _SLIDES, _MICROSCOPES, _VOLUMES, _PACKED)
+"""Extensions of files that are counted as ignored without a look inside. Those of cameras and slide
+scanners may begin like a TIFF, whose first page is a thumbnail."""
+
+BESIDE = _words(
+    ".bak .cfg .cls .csv .db .doc .docx .geojson .htm .html .ini .ipynb .json .jsonl .lock .log .md"
+    " .md5 .pbtxt .pdf .py .rst .sha256 .toml .tsv .txt .xls .xlsx .xml .yaml .yml"
+).union({"", "(hidden)", "(run)"})
+"""Extensions of what usually lies beside images and is none."""
 
 VIDEO = _words(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv")
 """Extensions of files that are taken as clips where clips are asked for."""
@@ -86,13 +113,54 @@ _WEAK: tuple[tuple[bytes, str], ...] = (
 )
 _TGA = frozenset({".tga", ".vda", ".icb", ".vst"})
 
-UNSUPPORTED = frozenset({"JPEG XL", "OpenEXR", "Radiance HDR", "PostScript", "PDF", "HEIC"})
+UNSUPPORTED = frozenset({"JPEG XL", "OpenEXR", "Radiance HDR", "PostScript", "PDF"})
 """Formats that are recognised only to be refused by name."""
+if not HEIF:
+    UNSUPPORTED |= {"HEIC"}
+
+_WAYS: tuple[tuple[frozenset[str], str], ...] = (
+    (_HEIF | {"HEIC"}, "pip install 'selftaught[heif]' reads them"),
+    (_words(".jxl") | {"JPEG XL"}, "JPEG XL: convert them to PNG with djxl"),
+    (
+        _words(".dcm .dic .dicom .ima"),
+        "DICOM: save pydicom's pixel_array of each as .npy, and give its window as --value-range",
+    ),
+    (_VOLUMES, "volumes: save their slices as .npy, with nibabel or SimpleITK"),
+    (_CAMERA, "raw photos: develop them to TIFF or JPEG"),
+    (_SLIDES, "whole slides: cut them into tiles"),
+    (_MICROSCOPES, "microscopy: export TIFF, a file a plane"),
+    (_words(".exr .hdr") | {"OpenEXR", "Radiance HDR"}, "save them as float TIFF"),
+    (_words(".fits .fts .h5 .hdf5 .mat"), "save the arrays as .npy"),
+    (_words(".pdf .eps .svg") | {"PDF", "PostScript"}, "no pixels: convert them to PNG"),
+    (
+        VIDEO - IMAGE,
+        "video: `selftaught frames` makes images of it, with pip install 'selftaught[video]'",
+    ),
+    (_PACKED, "unpack them: random access needs plain files"),
+    (_words(".arrow .parquet .tar"), "read where they are named, or alone in a folder"),
+)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of DICOM, whose names often say nothing."""
+    return head[128:132] == b"DICM"
+
+
+def way(kind: str) -> str | None:
+    """What makes files of an extension, or a format of `UNSUPPORTED`, readable; None: unknown."""
+    return next((how for kinds, how in _WAYS if kind in kinds and kind not in IMAGE), None)
 
 
 def extension(name: str) -> str:
     """Lower-case extension with its dot, or the empty string."""
     return PurePath(name).suffix.lower()
+
+
+def endings(name: str) -> str:
+    """`extension`, with the one before it where that says what is packed (`.nii.gz`)."""
+    last = extension(name)
+    both = extension(name[: -len(last)]) + last if last else ""
+    return both if both in OTHER else last
 
 
 def sniff(head: bytes, name: str = "", *, strict: bool = False) -> str | None:

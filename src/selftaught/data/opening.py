@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from selftaught.data import arrays, files, lists, tar
-from selftaught.data.decode import MAX_PIXELS
-from selftaught.data.formats import IMAGE
+from selftaught.data.decode import MAX_PIXELS, Layout
+from selftaught.data.formats import IMAGE, way
 from selftaught.data.labels import warn_once
 from selftaught.data.source import Samples, Source, missing
 from selftaught.errors import UserError
@@ -24,7 +24,7 @@ _KINDS = (
 )
 
 
-HOW = ("column", "path_column", "value_range", "truncated", "nodata", "max_pixels")
+HOW = ("column", "path_column", "value_range", "truncated", "nodata", "max_pixels", "layout")
 """Parameters of `open_data` by which images are read, which whoever reads them again must give."""
 
 
@@ -47,6 +47,7 @@ def open_data(
     truncated: Literal["skip", "keep"] = "skip",
     max_pixels: int = MAX_PIXELS,
     nodata: float | None = None,
+    layout: Layout | None = None,
 ) -> Samples:
     """Samples of a folder, a list file, Parquet, Hugging Face data, tar shards, arrays or objects.
 
@@ -63,6 +64,8 @@ def open_data(
         truncated: whether images that end early are refused, or kept with the missing part black.
         max_pixels: width x height above which an image is refused before it is decoded.
         nodata: what becomes of values that are missing, in images of more than 8 bits.
+        layout: order of the axes of arrays, CHW where channels come first; HWC unless given, and
+            refused where an array looks like CHW or may be either.
 
     Raises:
         UserError: when there is nothing that can be read, saying what there was.
@@ -70,6 +73,8 @@ def open_data(
     found = _open(source, column, labels, path_column)
     if len(found) == 0:
         raise UserError(f"{_shown(source)} holds no images{_beside(found)}")
+    if isinstance(found, arrays.ArraySource):
+        found.check_layout(channels, layout)
     return Samples(
         found,
         channels=channels,
@@ -77,6 +82,7 @@ def open_data(
         truncated=truncated,
         max_pixels=max_pixels,
         nodata=nodata,
+        layout=layout,
     )
 
 
@@ -85,7 +91,7 @@ def _shown(source: Any) -> str:
 
 
 def _beside(source: Source) -> str:
-    left = source.left.sentence()
+    left = source.left.advice()
     return f"; left out: {left}" if left else ""
 
 
@@ -155,7 +161,8 @@ def _path(text: str, column: str | None, labels: str | None, path_column: str | 
             raise UserError(f"{path} is compressed: unpack it, random access needs plain files")
         case suffix if suffix in IMAGE:
             return files.from_paths([path.name], str(path.parent))
-    raise UserError(f"{path} holds no images that can be read: needed is {_KINDS}")
+    how = f" ({way(path.suffix.lower())})" if way(path.suffix.lower()) else ""
+    raise UserError(f"{path} holds no images that can be read{how}: needed is {_KINDS}")
 
 
 def _is_pattern(text: str) -> bool:

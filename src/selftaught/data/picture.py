@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from selftaught.data import jpeg
-from selftaught.data.decode import guard
+from selftaught.data.decode import guard, layout_of
 from selftaught.data.source import Raw, Samples
 
 SCALES = (8, 4, 2)
@@ -68,6 +68,7 @@ class Picture:
             and raw.ndim == 3
             and raw.shape[2] == samples.channels
             and raw.size
+            and layout_of(raw.shape, samples.channels, samples.layout) == "HWC"
         ):
             return raw
         return samples.decode(raw, self._name)

@@ -43,6 +43,7 @@ def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:
         truncated=samples.truncated,
         max_pixels=samples.max_pixels,
         nodata=samples.nodata,
+        layout=samples.layout,
     )
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final
 
@@ -14,6 +12,7 @@ from selftaught.data.decode import (
     MAX_PIXELS,
     BadSample,
     Header,
+    Layout,
     NoWhite,
     decode,
     from_array,
@@ -21,6 +20,7 @@ from selftaught.data.decode import (
     header_of,
     inspect,
 )
+from selftaught.data.left import Left
 from selftaught.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,33 +30,6 @@ Raw = bytes | np.ndarray | Image.Image
 
 LOOKED = 32
 """Images whose values are looked at before a range is advised."""
-
-
-@dataclass(frozen=True)
-class Left:
-    """What was found beside the samples and left out, as counts."""
-
-    ignored: Mapping[str, int] = field(default_factory=dict)  # by extension
-    hidden: int = 0
-    dangling: int = 0  # links that lead nowhere
-    repeated: int = 0  # links to what is visited already
-    unreadable: int = 0  # folders
-    refused: Mapping[str, int] = field(default_factory=dict)  # by reason: links in archives ...
-
-    def sentence(self) -> str:
-        """The counts in words, empty where nothing was left out."""
-        kinds = sorted(self.ignored.items(), key=lambda item: (-item[1], item[0]))
-        parts = [f"{count} {extension or 'without extension'}" for extension, count in kinds[:8]]
-        parts += ["more kinds"] if len(kinds) > 8 else []
-        for count, word in (
-            (self.hidden, "hidden"),
-            (self.dangling, "dangling links"),
-            (self.repeated, "repeated links"),
-            (self.unreadable, "unreadable folders"),
-        ):
-            parts += [f"{count} {word}"] if count else []
-        parts += [f"{count} {reason}" for reason, count in sorted(self.refused.items())]
-        return ", ".join(parts)
 
 
 class Source(ABC):
@@ -106,6 +79,7 @@ class Samples:
         truncated: Literal["skip", "keep"] = "skip",
         max_pixels: int = MAX_PIXELS,
         nodata: float | None = None,
+        layout: Layout | None = None,
     ):
         if channels < 1:
             raise UserError(f"channels={channels}: an image has at least one channel")
@@ -113,12 +87,15 @@ class Samples:
             raise UserError(f"value_range={value_range}: the first value must be below the second")
         if truncated not in ("skip", "keep"):
             raise UserError(f"truncated={truncated!r} must be one of skip, keep")
+        if layout not in (None, "HWC", "CHW"):
+            raise UserError(f"layout={layout!r} must be HWC or CHW: the order of an array's axes")
         self.source = source
         self.channels = channels
         self.value_range = value_range
         self.truncated: Literal["skip", "keep"] = truncated
         self.max_pixels = max_pixels
         self.nodata = nodata
+        self.layout: Layout | None = layout
         self._limits: tuple[int, float, float] | None = None
         self._fingerprint: str | None = None
 
@@ -188,10 +165,12 @@ class Samples:
                 nodata=self.nodata,
                 min_side=min_side,
                 name=name,
+                layout=self.layout,
             )
-        turn = from_array if isinstance(raw, np.ndarray) else from_image
         options = {"value_range": self.value_range, "nodata": self.nodata}
-        return turn(raw, channels=self.channels, **options)  # type: ignore
+        if isinstance(raw, np.ndarray):
+            return from_array(raw, channels=self.channels, layout=self.layout, **options)  # type: ignore
+        return from_image(raw, channels=self.channels, **options)  # type: ignore
 
     def _range(self, one: NoWhite) -> tuple[int, float, float]:
         """Of how many images, from all over the dataset, the values go from where to where."""
@@ -211,16 +190,15 @@ class Samples:
 
     def header(self, i: int) -> Header:
         """Size, bands, depth, format and frames of sample `i` without decoding it."""
-        return header(self.source.load(i), self.source.name(i))
+        return self.header_of(self.source.load(i), self.source.name(i))
 
-
-def header(raw: Raw, name: str) -> Header:
-    """Header of what `source.load` gave."""
-    if isinstance(raw, bytes):
-        return inspect(raw, name=name)
-    if isinstance(raw, np.ndarray):
-        return header_of(raw)
-    return Header(raw.width, raw.height, len(raw.getbands()), 8, raw.format or "Pillow image")
+    def header_of(self, raw: Raw, name: str) -> Header:
+        """Header of what `source.load` gave."""
+        if isinstance(raw, bytes):
+            return inspect(raw, name=name, channels=self.channels, layout=self.layout)
+        if isinstance(raw, np.ndarray):
+            return header_of(raw, channels=self.channels, layout=self.layout)
+        return Header(raw.width, raw.height, len(raw.getbands()), 8, raw.format or "Pillow image")
 
 
 def digest(*parts: bytes | str | int | np.ndarray) -> str:

@@ -5,7 +5,8 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, final
@@ -37,7 +38,7 @@ class Chunks(ABC):
     column: str
     files: list[int]  # position in `paths` of each piece's file, ascending
     rows: list[int]  # of each piece
-    sizes: list[int]  # of each piece, in bytes
+    sizes: list[int]  # of each piece, in bytes, at most
 
     @abstractmethod
     def read(self, k: int) -> pa.Array:
@@ -56,12 +57,9 @@ class ParquetChunks(Chunks):
             metadata = pq.read_metadata(path)
             for g in range(metadata.num_row_groups):
                 group = metadata.row_group(g)
-                size = 0
-                for c in range(group.num_columns):
-                    if group.column(c).path_in_schema.split(".")[0] == column:
-                        size += group.column(c).total_uncompressed_size
                 self.rows.append(group.num_rows)
-                self.sizes.append(size)
+                # of all its columns: pyarrow ends the process where a damaged one is asked alone
+                self.sizes.append(group.total_byte_size)
                 self.files.append(n)
                 self._group.append(g)
 
@@ -73,7 +71,7 @@ class ParquetChunks(Chunks):
                     self._group[k], columns=[self.column], use_threads=False
                 )
         except (OSError, pa.ArrowException) as error:
-            raise BadSample(f"cannot be read from {path}: {error}") from error
+            raise BadSample(f"cannot be read from {path}: {_reason(error)}") from error
         return _one(table.column(self.column))
 
 
@@ -210,14 +208,32 @@ def _arrow_table(path: str) -> pa.Table:
         return pa.ipc.open_file(mapped).read_all()
 
 
+@contextmanager
+def _reading(path: str, kind: str) -> Iterator[None]:
+    """Whatever a damaged file makes of its reader becomes UserError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, OverflowError, MemoryError, UnicodeError) as error:
+        raise UserError(f"{path} is not {kind} file that can be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line: Arrow's have several."""
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _legible(schema: pa.Schema) -> pa.Schema:
+    """The schema, whose names are only decoded, or fail, when they are asked for."""
+    "".join(schema.names)
+    return schema
+
+
 def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
     """The image column of one or more Parquet files of the same shape."""
     schemas: list[pa.Schema] = []
     for path in paths:
-        try:
-            schemas.append(pq.read_schema(path))
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
+        with _reading(path, "a Parquet"):
+            schemas.append(_legible(pq.read_schema(path)))
     name = _image_column(schemas[0], column, paths[0])
     left: Counter[str] = Counter()
     good: list[str] = []
@@ -228,25 +244,32 @@ def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> Tab
             left[f"Parquet files without a column {name}"] += 1
     numbers, classes = None, None
     label = _label_column(schemas[0], labels, paths[0])
-    if label is not None:
-        tables = (_labels_of(path, label) for path in good)
-        numbers, classes = _labels(tables, label, labels is not None, paths[0])
-    return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
+    with _reading(paths[0], "a Parquet"):
+        if label is not None:
+            tables = (_labels_of(path, label) for path in good)
+            numbers, classes = _labels(tables, label, labels is not None, paths[0])
+        return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
 
 
 def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
     """The image column of Arrow files, memory-mapped."""
-    try:
-        tables = [_arrow_table(path) for path in paths]
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{paths[0]} is not an Arrow file that can be read: {error}") from error
+    tables = []
+    for path in paths:
+        with _reading(path, "an Arrow"):
+            tables.append(_arrow_table(path))
+            _legible(tables[-1].schema)
     schema = tables[0].schema
     name = _image_column(schema, column, paths[0])
     label = _label_column(schema, labels, paths[0])
+    for path, table in zip(paths, tables, strict=True):
+        with _reading(path, "an Arrow"):
+            for used in filter(None, {name, label}):  # offsets are followed blindly later on
+                table.column(used).validate(full=True)
     numbers, classes = None, None
-    if label is not None:
-        numbers, classes = _labels(tables, label, labels is not None, paths[0])
-    return TableSource(ArrowChunks(list(paths), name), numbers, classes)
+    with _reading(paths[0], "an Arrow"):
+        if label is not None:
+            numbers, classes = _labels(tables, label, labels is not None, paths[0])
+        return TableSource(ArrowChunks(list(paths), name), numbers, classes)
 
 
 def saved(folder: Path, column: str | None, labels: str | None) -> TableSource:
@@ -270,7 +293,7 @@ def saved(folder: Path, column: str | None, labels: str | None) -> TableSource:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}
 
@@ -423,6 +446,6 @@ def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     try:
         info = json.loads((schema.metadata or {})[b"huggingface"])
         names = info["info"]["features"][label]["names"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
     return [str(n) for n in names]

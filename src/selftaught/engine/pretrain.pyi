@@ -41,6 +41,7 @@ def pretrain(
     truncated: Literal["skip", "keep"] = "skip",
     nodata: float | None = None,
     max_pixels: int = 179000000,
+    layout: Literal["HWC", "CHW"] | None = None,
     masks: str | None = None,
     quarantine: str | Path | None = None,
     cache: bool = False,

@@ -17,6 +17,7 @@ from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.left import tell
 from selftaught.data.readers import limited
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.intake import intake
@@ -331,8 +332,7 @@ class Run:
             device_name(fabric),
             precision_of(fabric),
         )
-        if plan.samples.left.refused:
-            log.warning("left out of the data: %s", plan.samples.left.sentence())
+        tell(plan.samples)
         if plan.phase:
             last = plan.steps - plan.phase.first
             log.info("the last %d steps see images of %d px", last, plan.phase.size)

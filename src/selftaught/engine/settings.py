@@ -63,6 +63,7 @@ class Settings:
             bits; also one that stands for missing ones itself.
         max_pixels: width x height above which an image is refused; a file that is too small to be
             a picture of so many is refused before, unless another number is given.
+        layout: order of an array's axes; HWC unless given, refused where it looks like CHW.
         masks: for methods that learn from them: folder of masks with the names of the images, or
             the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
@@ -118,6 +119,7 @@ class Settings:
     truncated: Literal["skip", "keep"] = "skip"
     nodata: float | None = None
     max_pixels: int = 179_000_000
+    layout: Literal["HWC", "CHW"] | None = None
     masks: str | None = None
     quarantine: Path | None = None
     cache: bool = False

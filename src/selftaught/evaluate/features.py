@@ -19,6 +19,7 @@ from selftaught.augment.device import normalize
 from selftaught.backbones import Foreign, Image, layers
 from selftaught.backbones import untrained as reset
 from selftaught.data import BadSample, Samples, open_data
+from selftaught.data.left import tell
 from selftaught.data.readers import Readers, scarce
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
@@ -199,7 +200,9 @@ def open_samples(
 ) -> Samples:
     """`data` as samples of `channels` channels."""
     if not isinstance(data, Samples):
-        return open_data(data, labels=labels, path_column=path_column, channels=channels)
+        found = open_data(data, labels=labels, path_column=path_column, channels=channels)
+        tell(found)
+        return found
     if data.channels != channels:
         raise UserError(
             f"the encoder takes images of {channels} channels, the samples have {data.channels}; "

@@ -40,7 +40,7 @@ class SCRL(Method):
         boxes: number of boxes of each image.
         least: smallest side of a box, at views of 224 px; in proportion at others.
         overlap: intersection over union, in (0, 1], that two boxes of an image stay below.
-        layout: whether the place of a box is drawn in a cell of a `grid`, itself drawn, or
+        placement: whether the place of a box is drawn in a cell of a `grid`, itself drawn, or
             `anywhere`.
         jitter: shift and stretch of a box in the second view, as a fraction of its sides; the
             paper's code can 0.1.
@@ -63,7 +63,7 @@ class SCRL(Method):
         boxes: int = 10,
         least: int = 32,
         overlap: float = 0.5,
-        layout: Literal["grid", "anywhere"] = "grid",
+        placement: Literal["grid", "anywhere"] = "grid",
         jitter: float = 0.0,
         momentum: float = 0.97,
         hidden: int = 4096,
@@ -79,7 +79,7 @@ class SCRL(Method):
                 "from 1 on, least from 1 to 223 px, overlap in (0, 1], jitter in [0, 1)"
             )
         self.backbone, self.boxes, self.least, self.overlap = backbone, boxes, least, overlap
-        self.layout, self.jitter, self.momentum = layout, jitter, momentum
+        self.placement, self.jitter, self.momentum = placement, jitter, momentum
         self.hidden, self.dim, self.scale = hidden, dim, scale
         self.strength, self.blur = strength, blur
         self.projector = mlp(backbone.local_dim, hidden, dim)
@@ -99,7 +99,7 @@ class SCRL(Method):
 
     def views(self, size: int) -> Pipeline:
         least = min(size - 1, max(1, round(self.least * size / 224)))
-        rule = Boxes(self.boxes, size, least, self.overlap, self.layout == "grid", self.jitter)
+        rule = Boxes(self.boxes, size, least, self.overlap, self.placement == "grid", self.jitter)
         return Boxed(augment.simclr(size, self.strength, self.blur, self.scale), rule)
 
     def loss(self, batch: Batch) -> Tensor:
