@@ -29,6 +29,7 @@ from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rul
 from selftaught.engine import pretrain as engine
 from selftaught.engine.feed import Views, collate
 from selftaught.engine.pretrain import pretrain
+from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
 from selftaught.method import Batch
 from tests.cases import CASES, fitting
@@ -400,8 +401,8 @@ def diagnosis(out: Path) -> dict:
     return json.loads((out / "diagnosis.json").read_text())
 
 
-def weights(method) -> list[torch.Tensor]:
-    return list(method.state_dict().values())
+def weights(run: Run) -> list[torch.Tensor]:
+    return list(run.method.state_dict().values())
 
 
 @pytest.mark.parametrize("name", CASES)
