@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from selftaught.parts import unchanged
+from selftaught.signature import Checked
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
 """(image uint8 [H, W, C], generator of this sample) -> nested arrays that collate; picklable."""
@@ -167,11 +168,12 @@ def terms_of(loss: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return loss if isinstance(loss, dict) else {"loss": loss}
 
 
-class Method(nn.Module, ABC):
+class Method(Checked, nn.Module, ABC):
     """A self-supervised objective: sample -> views -> loss. Nothing else.
 
     A concrete method is final (never subclass one) and alone in `methods/<family>/<name>.py`. Each
-    constructor parameter is stored under its own name. What is remembered between steps is a
+    constructor parameter is stored under its own name, and is of its type and within the bounds of
+    its role before the constructor begins. What is remembered between steps is a
     parameter or a persistent buffer, alike in all processes, of a shape known at construction.
     """
 

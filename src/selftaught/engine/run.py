@@ -21,7 +21,7 @@ from selftaught.data.cached import cached
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import classes, optim, session
-from selftaught.engine.build import method_name, options_of
+from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colours import choose, fed
@@ -349,7 +349,6 @@ class Run:
         facts = intake(
             plan.method,
             self.samples,
-            options=options_of(plan.method),
             size=plan.image.size,
             batch=plan.compared,
             steps=plan.steps,
