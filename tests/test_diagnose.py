@@ -387,7 +387,7 @@ def test_the_intake_takes_the_highest_rate_and_where_it_is():
     )
     assert found.top == pytest.approx(0.8, abs=0.01)
     assert found.lr == pytest.approx(3999, abs=10)
-    assert found.half_life == pytest.approx(math.log(0.5) / math.log(0.99) / 5000)
+    assert found.half_life == pytest.approx(math.log(0.5) / math.log(0.999) / 5000)
     assert found.half == 0
 
 
