@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from selftaught import config, methods
+from selftaught import config, methods, roles
 from selftaught.cli import default_backbone
 from selftaught.signature import describe, module_doc
 
@@ -99,6 +99,7 @@ API = {
     "selftaught.search": ("search.py",),
     "selftaught.dist": ("dist.py",),
     "selftaught.errors": ("errors.py",),
+    "selftaught.roles": ("roles.py",),
 }
 """Module -> files whose public names are shown under it."""
 
@@ -165,9 +166,12 @@ def stubs() -> dict[Path, str]:
         kind = kind.replace("Path", "str | Path")
         pretrain.args.kwonlyargs.append(ast.arg(name, ast.Name(kind)))
         pretrain.args.kw_defaults.append(field.value)
+    words = {n.id for f in fields for n in ast.walk(f) if isinstance(n, ast.Name)}
+    known = ", ".join(sorted(word for word in words if hasattr(roles, word)))
     imports = (
         "from pathlib import Path\nfrom typing import Any, Literal\n\n"
-        "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n\n"
+        "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n"
+        f"from selftaught.roles import {known}\n\n"
     )
     texts = {
         path.with_suffix(".pyi"): made + every,
@@ -255,7 +259,9 @@ def family_page(family: str) -> str:
         ]
         for p in config.settable(methods.signature(name)):
             option = "--" + p.name.replace("_", "-")
-            lines.append(f"| `{option}` | {value(p.default)} | {p.doc} | {describe(p.type)} |")
+            lines.append(
+                f"| `{option}` | {value(p.default)} | {p.doc} | {describe(p.kind or p.type)} |"
+            )
         lines.append("")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from selftaught import augment, pretrain
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.roles import Count, Momentum
 
 
 class Echo(Method):
@@ -27,7 +28,7 @@ class Echo(Method):
 
     recipe: ClassVar[Recipe] = Recipe("adamw", lr=1e-3, weight_decay=0.01, warmup=0.1)
 
-    def __init__(self, backbone: Image, hidden: int = 512, momentum: float = 0.99):
+    def __init__(self, backbone: Image, hidden: Count = 512, momentum: Momentum = 0.99):
         super().__init__()
         self.backbone, self.hidden, self.momentum = backbone, hidden, momentum
         self.predictor: nn.Module = mlp(backbone.dim, hidden, backbone.dim)

@@ -89,9 +89,9 @@ def test_negatives_are_drawn_from_all_of_the_batch():
 def test_what_cannot_work_is_said_in_words():
     with pytest.raises(UserError, match="rows 3 to 7 below, of 7 rows"):
         method(steps=5, skip=2)
-    with pytest.raises(UserError, match="steps must be at least 1"):
+    with pytest.raises(UserError, match="steps must be at least 1, got 0"):
         method(steps=0)
-    with pytest.raises(UserError, match="negatives=-1: use 0 for all"):
+    with pytest.raises(UserError, match="negatives must be at least 0, got -1"):
         method(negatives=-1)
     with pytest.raises(UserError, match="images of 4 px have no 7 x 7 patches; use 8 or more"):
         method().views(4)

@@ -272,7 +272,7 @@ def test_a_gradient_past_the_predictor_is_seen(stopped):
 
 def before(**changes) -> Before:
     healthy = {
-        "method": "SimCLR", "options": {"temperature": 0.1}, "images": 1000, "batch": 64,
+        "method": "SimCLR", "values": {"temperature": [0.1]}, "images": 1000, "batch": 64,
         "compares": True, "steps": 1000, "optimizer": "sgd", "lr": 0.1, "paper_lr": (0.1, 0.1),
         "top": 0.1, "copy": False, "size": 32, "side": 40, "half": 0.0, "constant": 0.0,
         "repeated": 0.0,
@@ -282,8 +282,8 @@ def before(**changes) -> Before:
 
 def test_names_are_unique_and_every_rule_can_be_said():
     assert len({r.name for r in (*BEFORE, *DURING)}) == len(BEFORE) + len(DURING)
-    facts = before(options={"momentum": 0.99, "prototypes": 10, "ratio": 0.1, "temperature": 1.0},
-                   copy=True)  # fmt: skip
+    values = {"momentum": [0.99], "prototypes": [10], "hidden share": [0.1], "temperature": [1.0]}
+    facts = before(values=values, copy=True)
     exam = Exam(5, 0.1, 1.0, silent=("variance",), still=("center",))
     for rules, known in ((BEFORE, facts), (DURING, exam)):
         for rule in rules:
@@ -305,14 +305,14 @@ def test_names_are_unique_and_every_rule_can_be_said():
         ({"lr": 1e-4}, "low learning rate"),
         ({"lr": 1.0, "paper_lr": None, "optimizer": "adamw"}, "rate for optimizer"),
         ({"batch": 2}, "small batch"),
-        ({"options": {"momentum": 1.0}, "copy": True}, "fixed target"),
-        ({"options": {"momentum": (1.0, 1.0)}, "copy": True}, "fixed target"),
-        ({"options": {"momentum": 0.99999}, "copy": True}, "slow target"),
-        ({"options": {"momentum": 0.0}, "copy": True}, "fast target"),
-        ({"options": {"temperature": 1e-3}}, "temperature"),
-        ({"options": {"teacher_temp": (0.04, 7.0)}}, "high temperature"),
-        ({"options": {"ratio": 0.0}}, "nothing hidden"),
-        ({"options": {"clusters": 5000}}, "more prototypes than images"),
+        ({"values": {"momentum": [1.0]}, "copy": True}, "fixed target"),
+        ({"values": {"momentum": [1.0, 1.0]}, "copy": True}, "fixed target"),
+        ({"values": {"momentum": [0.99999]}, "copy": True}, "slow target"),
+        ({"values": {"momentum": [0.0]}, "copy": True}, "fast target"),
+        ({"values": {"temperature": [1e-3]}}, "temperature"),
+        ({"values": {"temperature": [0.1, 0.04, 7.0]}}, "high temperature"),
+        ({"values": {"hidden share": [0.0]}}, "nothing hidden"),
+        ({"values": {"prototypes": [10, 5000]}}, "more prototypes than images"),
         ({"half": 1.0}, "half-precision weights"),
     ],
 )
@@ -380,7 +380,6 @@ def test_the_intake_takes_the_highest_rate_and_where_it_is():
     found = intake(
         method,
         open_data(photos()),
-        options={"momentum": 0.99},
         size=32,
         batch=8,
         steps=5000,
@@ -390,7 +389,7 @@ def test_the_intake_takes_the_highest_rate_and_where_it_is():
     )
     assert found.top == pytest.approx(0.8, abs=0.01)
     assert found.lr == pytest.approx(3999, abs=10)
-    assert found.half_life == pytest.approx(math.log(0.5) / math.log(0.99) / 5000)
+    assert found.half_life == pytest.approx(math.log(0.5) / math.log(0.999) / 5000)
     assert found.half == 0
 
 

@@ -111,8 +111,8 @@ def test_ibot_keeps_the_first_temperature_of_patches_where_there_is_no_warmup():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mask_start": 50}, r"mask_start=50 is no fraction of training: use one in \[0, 1\]"),
-        ({"mask_start": -0.1}, "mask_start=-0.1 is no fraction"),
+        ({"mask_start": 50}, "mask_start must be from 0 to 1, got 50"),
+        ({"mask_start": -0.1}, "mask_start must be from 0 to 1, got -0.1"),
         ({"mask_ratio": (0.1,), "mask_spread": (0.2,)}, r"ratio - spread and ratio \+ spread in"),
         ({"mask_ratio": (0.1, 0.2)}, "each ratio needs its spread|no list of ratios"),
         ({"mask_ratio": (), "mask_spread": ()}, "no list of ratios"),
@@ -162,7 +162,7 @@ def test_dinov2_blurs_as_written_and_by_name_as_released():
     ("options", "words"),
     [
         ({"mask_ratio": (0.5, 0.1)}, "from the smallest to the largest"),
-        ({"mask_share": 1.5}, "must be shares in"),
+        ({"mask_share": 1.5}, "mask_share must be from 0 to 1, got 1.5"),
         ({"patch_prototypes": 5}, "5 prototypes of width 6 in a head that is shared"),
         ({"patch_bottleneck": 5}, "set separate_head to true"),
     ],

@@ -403,7 +403,7 @@ def test_momenta_and_queues_are_checked_too():
     image = {"name": "test_resnet", "size": 32}
     with pytest.raises(UserError, match=r"momentum must be from 0 to 1, got \(0.9, 1.5\)"):
         assemble("dino", image, {"momentum": (0.9, 1.5)}, None, 0)
-    with pytest.raises(UserError, match="a queue of 0 holds nothing"):
+    with pytest.raises(UserError, match="queue must be at least 1, got 0"):
         assemble("moco_v2", image, {"queue": 0}, None, 0)
 
 
@@ -422,7 +422,7 @@ def test_decay_by_layer_and_over_time_are_those_of_a_recipe(tmp_path):
     ("options", "message"),
     [
         ({"weight_decay": (0.1, -0.1)}, r"weight_decay must be at least 0, got \(0.1, -0.1\)"),
-        ({"layer_decay": 0.0}, "layer_decay is a fraction above 0, at most 1, got 0.0"),
+        ({"layer_decay": 0.0}, "layer_decay must be above 0 and at most 1, got 0.0"),
         ({"layer_decay": 0.9}, "rates that decay by layer need a plain ViT"),
     ],
 )

@@ -16,7 +16,6 @@ from torch.utils.data import default_collate
 
 from selftaught import augment, dist, methods
 from selftaught.backbones import backbone
-from selftaught.config import FILLED
 from selftaught.engine.randomness import seed_all
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
@@ -187,7 +186,7 @@ def test_documented_and_typed(name):
             assert parameter.default == given[parameter.name].default
             assert parameter.parse(parameter.default) == parameter.default
         else:
-            assert parameter.name in FILLED, f"{parameter.name} needs the paper's default"
+            assert parameter.from_data, f"{parameter.name} needs the paper's default"
 
 
 @each

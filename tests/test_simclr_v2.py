@@ -82,7 +82,7 @@ def test_slow_copies_begin_where_what_they_follow_does(tmp_path):
         (["distill"], "name its folder with --teacher"),
         (["distill", "--teacher", "nowhere"], "nowhere holds no run"),
         (["simclr_v2_finetune", "--start", "nowhere"], "nowhere holds no run"),
-        (["simclr_v2_finetune", "--kept", "-1"], "from 0 on, got -1"),
+        (["simclr_v2_finetune", "--kept", "-1"], "--kept must be at least 0, got -1"),
     ],
 )
 def test_what_is_missing_is_told(words, message, folder, tmp_path, capsys):

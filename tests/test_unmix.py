@@ -106,5 +106,5 @@ def test_training_with_mixtures_resumes_bit_for_bit(tmp_path):
 def test_what_cannot_be_mixed_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"the views of Rotation are not two or more images"):
         train(tmp_path / "run", "rotation", method=make("rotation"), unmix=0.5)
-    with pytest.raises(UserError, match=r"unmix is a fraction from 0 to 1, got 2"):
+    with pytest.raises(UserError, match=r"unmix must be from 0 to 1, got 2"):
         train(tmp_path / "other", unmix=2.0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         objectives,
         parts,
         report,
+        roles,
         schedule,
         search,
     )
@@ -63,6 +64,7 @@ __all__ = [
     "parts",
     "pretrain",
     "report",
+    "roles",
     "schedule",
     "search",
 ]

@@ -47,6 +47,8 @@ class Option(NamedTuple):
     def help(self) -> str:
         shown = self.default or _shown(self.parameter.default)
         text = self.parameter.doc.rstrip(".")
+        if self.parameter.bounds and self.parameter.bounds not in text:
+            text += f"; {self.parameter.bounds}"
         return (f"{text} (default: {shown})" if shown else text).replace("%", "%%")
 
 

@@ -32,8 +32,6 @@ SECTIONS = {
 }
 RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
 """Words of the command line that are no parameters."""
-FILLED = ("samples", "classes")
-"""Parameters of methods that only the data can give."""
 
 
 def signatures(method: str | None) -> dict[str, Signature]:
@@ -114,7 +112,7 @@ def repeatable(content: dict[str, Any], where: str | Path) -> None:
 
 def settable(signature: Signature) -> list[Parameter]:
     """The parameters that a file or a command line can give."""
-    return [p for p in signature.parameters if p.type is not None and p.name not in FILLED]
+    return [p for p in signature.parameters if p.type is not None and not p.from_data]
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -186,7 +184,7 @@ def validate(
         known = {p.name: p for p in settable(every[section])}
         found[section] = {}
         for key, value in given.items():
-            if key in FILLED:
+            if key in every[section] and every[section][key].from_data:
                 continue
             if key not in known:
                 of = method if section == "options" else section

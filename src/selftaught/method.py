@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.parts import unchanged
+from selftaught.signature import Checked
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
 """(image uint8 [H, W, C], generator of this sample) -> nested arrays that collate; picklable."""
@@ -168,11 +169,12 @@ def terms_of(loss: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return loss if isinstance(loss, dict) else {"loss": loss}
 
 
-class Method(nn.Module, ABC):
+class Method(Checked, nn.Module, ABC):
     """A self-supervised objective: sample -> views -> loss. Nothing else.
 
     A concrete method is final (never subclass one) and alone in `methods/<family>/<name>.py`. Each
-    constructor parameter is stored under its own name. What is remembered between steps is a
+    constructor parameter is stored under its own name, and is of its type and within the bounds of
+    its role before the constructor begins. What is remembered between steps is a
     parameter or a persistent buffer, alike in all processes, of a shape known at construction.
     """
 
@@ -220,7 +222,7 @@ class Method(nn.Module, ABC):
                 "it, and knows its images' size, channels and normalization; other modules can be "
                 "scored and embed images, but not be trained"
             )
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **named)
 
     @abstractmethod
     def views(self, size: int) -> Pipeline:

@@ -7,16 +7,20 @@ importing torch takes seconds.
 import ast
 import difflib
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from math import isfinite
 from numbers import Integral, Real
+from operator import or_
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
+from . import roles
 from .errors import UserError
+from .roles import Role
 
 _TYPES: dict[str, Any] = {
     "int": int,
@@ -26,29 +30,60 @@ _TYPES: dict[str, Any] = {
     "Path": Path,
     "tuple": tuple,
     "Literal": Literal,
+    "Annotated": Annotated,
+    "Role": Role,
 }
+_TYPES |= {name: kind for name, kind in vars(roles).items() if get_origin(kind) is Annotated}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `type` is None where a command line cannot give it (a backbone, a dataset)."""
+    """One parameter.
+
+    Args:
+        name: of it.
+        type: plain; None where a command line cannot give it (a backbone, a dataset).
+        required: whether there is no default.
+        default: its value unless given.
+        doc: what it means.
+        kind: the type with the roles of its parts; None where it has none.
+    """
 
     name: str
     type: Any
     required: bool
     default: Any
     doc: str
+    kind: Any = None
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Of the value, or of its items, each once."""
+        return tuple(dict.fromkeys(_roles(self.kind)))
+
+    @property
+    def bounds(self) -> str:
+        """What numbers may be, in words: `above 0`; nothing where any number may be."""
+        return " or ".join(dict.fromkeys(str(role) for role in self.roles if str(role)))
+
+    @property
+    def from_data(self) -> Role | None:
+        """The role by which the data gives the value, where it does."""
+        return next((role for role in self.roles if role.from_data), None)
 
     def parse(self, value: Any) -> Any:
         """`value`, from YAML or as text from a command line, as this parameter's type.
 
         Raises:
-            UserError: It is of another type, or this parameter has none that text could give.
+            UserError: It is of another type, out of the bounds of its role, or this parameter has
+                no type that text could give.
         """
         if self.type is None:
             raise UserError(f"{self.name} can be given in Python alone, not as {value!r}")
         try:
-            return _convert(value, self.type)
+            return _convert(value, self.type if self.kind is None else self.kind)
+        except _OutOfBounds as error:
+            raise UserError(f"{self.name} must be {error}, got {value}") from error
         except (ValueError, OverflowError) as error:
             hint = ""
             kinds = (self.type, *get_args(self.type))
@@ -81,6 +116,10 @@ class Signature:
         return any(p.name == name for p in self.parameters)
 
 
+class _OutOfBounds(ValueError):
+    """A number that its role does not allow; the message is what it does."""
+
+
 _UNIONS = (UnionType, Union)
 """`int | None` is a UnionType, `Literal["a"] | None` a Union: the same to whoever reads it."""
 
@@ -97,6 +136,8 @@ _WORDS = {
 def describe(kind: Any) -> str:
     """A type in words: `a number`, `one of sgd, adamw`, `2 values as A,B, each a number`."""
     items = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return ", ".join([describe(items[0]), *(str(role) for role in _roles(kind) if str(role))])
     if get_origin(kind) in _UNIONS:
         return " or ".join(describe(item) for item in items)
     if get_origin(kind) is Literal:
@@ -114,6 +155,12 @@ def describe(kind: Any) -> str:
 
 def _convert(value: Any, kind: Any) -> Any:
     """Raise ValueError where `value` is not of `kind`."""
+    if get_origin(kind) is Annotated:
+        number = _convert(value, get_args(kind)[0])
+        for role in _roles(kind):
+            if not role.allows(number):
+                raise _OutOfBounds(str(role))
+        return number
     if get_origin(kind) in _UNIONS:
         return _first(value, get_args(kind))
     if get_origin(kind) is Literal:
@@ -147,12 +194,15 @@ def _scalar(value: Any, kind: Any) -> Any:
 
 def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
     """As the first of `kinds` that fits; none before text, which fits everything."""
+    out: ValueError = ValueError(value)
     for kind in sorted(kinds, key=lambda k: (k is not NoneType, k is str)):
         try:
             return _convert(value, kind)
+        except _OutOfBounds as error:  # of the right type: this is what is to be told
+            out = error
         except ValueError:
             continue
-    raise ValueError(value)
+    raise out
 
 
 def _choice(value: Any, options: tuple[Any, ...]) -> Any:
@@ -186,6 +236,65 @@ def _boolean(value: Any) -> bool:
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
     raise ValueError(value)
+
+
+def _roles(kind: Any) -> Iterator[Role]:
+    """Every role in a type."""
+    for item in get_args(kind):
+        if isinstance(item, Role):
+            yield item
+        else:
+            yield from _roles(item)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without the roles in it."""
+    items = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return _plain(items[0])
+    if get_origin(kind) is tuple:
+        return tuple[tuple(_plain(item) for item in items)]  # type: ignore[misc]
+    if get_origin(kind) in _UNIONS:
+        return reduce(or_, map(_plain, items))
+    return kind
+
+
+def values_by_role(thing: object) -> dict[str, list[Any]]:
+    """What an object was made with, by the names of the roles, items of tuples one by one."""
+    found: dict[str, list[Any]] = {}
+    for parameter in read_object(type(thing)).parameters:
+        for role, value in _valued(parameter.kind, getattr(thing, parameter.name, None)):
+            found.setdefault(role.name, []).append(value)
+    return found
+
+
+def _valued(kind: Any, value: Any) -> Iterator[tuple[Role, Any]]:
+    if get_origin(kind) is Annotated:
+        yield from ((role, value) for role in _roles(kind) if value is not None)
+    elif get_origin(kind) in _UNIONS:
+        fits = (k for k in get_args(kind) if isinstance(value, tuple) == (get_origin(k) is tuple))
+        yield from _valued(next(fits, None), value)
+    elif get_origin(kind) is tuple and isinstance(value, tuple):
+        items = get_args(kind)
+        items = items[:1] * len(value) if items[-1] is Ellipsis else items
+        for item, one in zip(items, value):
+            yield from _valued(item, one)
+
+
+class Checked:
+    """A class whose constructor refuses what is not of its parameters' types, or out of bounds.
+
+    The command line and Python are alike in this; nothing is converted, and what has no type that
+    text could give is left alone.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        signature = read_object(cls)
+        given = dict(zip([p.name for p in signature.parameters], args)) | kwargs
+        for parameter in signature.parameters:
+            if parameter.type is not None and parameter.name in given:
+                parameter.parse(given[parameter.name])
+        return super().__new__(cls)
 
 
 def closest(word: str, known: Collection[str]) -> str:
@@ -236,13 +345,14 @@ def read_function(path: Path, name: str) -> Signature:
     raise LookupError(f"{path} has no function {name}")
 
 
+@cache
 def read_object(kind: type) -> Signature:
     """The class `kind` as `read_class` reads it, from the class itself, wherever it was made."""
     args = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
     documentation = inspect.cleandoc(kind.__doc__ or "").split("\n")
     docs = _arguments(documentation)
     parameters = [
-        Parameter(
+        _parameter(
             a.name,
             _type(ast.parse(a.annotation, mode="eval").body)
             if isinstance(a.annotation, str)
@@ -273,6 +383,8 @@ def read_constant(path: Path, name: str, attribute: str) -> Any:
 def _known(kind: Any) -> Any:
     """A type, or None where it is none that text can give."""
     items = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return kind if _known(items[0]) else None
     if get_origin(kind) is Literal:
         return kind
     if get_origin(kind) is tuple or get_origin(kind) in _UNIONS:
@@ -295,18 +407,33 @@ def _signature(name: str, doc: str | None, args: ast.arguments) -> Signature:
     pairs = list(zip(given, [*defaults, *args.defaults], strict=True))
     pairs += list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
     parameters = [
-        Parameter(a.arg, _type(a.annotation), default is None, _value(default), docs.get(a.arg, ""))
+        _parameter(
+            a.arg, _type(a.annotation), default is None, _value(default), docs.get(a.arg, "")
+        )
         for a, default in pairs
         if a.arg != "self"
     ]
     return Signature(name, lines[0], tuple(parameters))
 
 
+def _parameter(name: str, kind: Any, required: bool, default: Any, doc: str) -> Parameter:
+    bounded = any(_roles(kind))
+    return Parameter(name, _plain(kind), required, default, doc, kind if bounded else None)
+
+
+class _Unqualified(ast.NodeTransformer):
+    """`roles.Share` as `Share`."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return ast.Name(node.attr)
+
+
 def _type(node: ast.expr | None) -> Any:
     if node is None:
         return None
-    try:  # our own annotations, in a namespace that holds the plain types alone
-        return eval(ast.unparse(node), {"__builtins__": {}}, _TYPES)
+    text = ast.unparse(_Unqualified().visit(deepcopy(node)))
+    try:  # our own annotations, in a namespace that holds plain types and roles alone
+        return eval(text, {"__builtins__": {}}, _TYPES)
     except NameError:
         return None
 

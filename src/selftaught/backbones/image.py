@@ -14,6 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.roles import Count, PartialShare
+from selftaught.signature import Checked
 
 from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit, whole
 from .edges import sobel
@@ -32,7 +34,7 @@ class Features(NamedTuple):
     grid: Grid
 
 
-class Image(nn.Module):
+class Image(Checked, nn.Module):
     """A timm model without its classifier. Images: [B, channels, H, W], normalized floats.
 
     dim: width of pooled features. local_dim: width of local ones, the same unless layers follow
@@ -66,11 +68,11 @@ class Image(nn.Module):
     def __init__(
         self,
         name: str = "resnet50",
-        size: int = 224,
-        channels: int = 3,
+        size: Count = 224,
+        channels: Count = 3,
         pretrained: bool = False,
-        drop_path: float = 0.0,
-        patch_size: int | None = None,
+        drop_path: PartialShare = 0.0,
+        patch_size: Count | None = None,
         pool: Literal["timm", "class", "mean"] = "timm",
         class_token: bool = True,
         positions: Literal["timm", "sincos", "shared"] = "timm",

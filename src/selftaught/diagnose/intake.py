@@ -1,13 +1,13 @@
 """What is known of a training before its first step."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from selftaught.data import BadSample, Samples
 from selftaught.diagnose.rules import Before
 from selftaught.method import Method
+from selftaught.signature import values_by_role
 
 PROBED, FEWEST = 200, 50
 """Images that are read: a hundredth of those that the training reads, from the second of these
@@ -21,7 +21,6 @@ def intake(
     method: Method,
     samples: Samples,
     *,
-    options: Mapping[str, Any],
     size: int,
     batch: int,
     steps: int,
@@ -34,7 +33,6 @@ def intake(
     Args:
         method: that will be trained.
         samples: the dataset; at most `PROBED` images are read.
-        options: parameters of the method, by name.
         size: of the views in pixels.
         batch: samples that are compared at once.
         steps: of the training.
@@ -48,7 +46,7 @@ def intake(
     half = sum(p.numel() for p in method.parameters() if p.element_size() < 4)
     return Before(
         method=type(method).__name__,
-        options=options,
+        values=values_by_role(method),
         images=len(samples),
         batch=batch,
         compares=method.min_batch > 1,

@@ -4,9 +4,9 @@ A rule is a row; to add one, add a row and, where its figure is new, a field of 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 F = TypeVar("F", "Before", "Exam")
 
@@ -20,7 +20,7 @@ class Before:
 
     Args:
         method: its class.
-        options: parameters of the method, by name.
+        values: of the method's parameters, by their roles.
         images: samples in the dataset.
         batch: samples that are compared at once.
         compares: whether the loss compares samples of a batch.
@@ -37,7 +37,7 @@ class Before:
     """
 
     method: str
-    options: Mapping[str, Any]
+    values: Mapping[str, Sequence[float]]
     images: int
     batch: int
     compares: bool
@@ -59,14 +59,12 @@ class Before:
     @property
     def prototypes(self) -> int | None:
         """Groups that images are sorted into."""
-        found = self.options.get("prototypes", self.options.get("clusters"))
-        return max(found) if isinstance(found, tuple) else found
+        return max(map(int, self.values.get("prototypes", ())), default=None)
 
     @property
     def momentum(self) -> float | None:
         """Of the slow copy, at the start."""
-        found = self.options.get("momentum") if self.copy else None
-        return found[0] if isinstance(found, tuple) else found
+        return next(iter(self.values.get("momentum", ())), None) if self.copy else None
 
     @property
     def half_life(self) -> float | None:
@@ -76,11 +74,14 @@ class Before:
         return math.log(0.5) / math.log(self.momentum) / self.steps
 
     @property
-    def temperatures(self) -> list[float]:
+    def temperatures(self) -> Sequence[float]:
         """Of every softmax of the method."""
-        values = [self.options.get(n) for n in ("temperature", "student_temp", "teacher_temp")]
-        flat = [v for x in values for v in (x if isinstance(x, tuple) else (x,))]
-        return [v for v in flat if v is not None]
+        return self.values.get("temperature", ())
+
+    @property
+    def hidden(self) -> float | None:
+        """Smallest share of an image that is hidden."""
+        return min(self.values.get("hidden share", ()), default=None)
 
 
 @dataclass(frozen=True)
@@ -394,7 +395,7 @@ BEFORE: tuple[Rule[Before], ...] = (
     ),
     Rule(
         "nothing hidden",
-        lambda f: f.options.get("ratio"),
+        lambda f: f.hidden,
         0.2,
         "{figure:.0%} of each image is hidden (at least {limit:.0%}): what is seen need only be "
         "copied",

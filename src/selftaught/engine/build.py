@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,16 @@ def assemble(
             `options` have all that it would tell.
         seed: of the initial weights.
     """
-    _check(options)
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
     given = dict(image)
     given.setdefault("name", kind.default_backbone)
     if given.get("size") is None:
         given["size"] = fitting_size(samples)
-    if "samples" in signature and "samples" not in options:
-        options = {"samples": len(samples)} | options
-    if "classes" in signature and "classes" not in options:
-        options = {"classes": count_classes(samples, name)} | options
+    count = {"samples": len, "classes": partial(count_classes, name=name)}
+    for parameter in signature.parameters:
+        if parameter.from_data and parameter.name not in options:
+            options = {parameter.name: count[parameter.from_data.name](samples)} | options
     if "network" in signature:
         teacher = Path(options.get("teacher") or "")
         if teacher == Path():
@@ -87,24 +87,6 @@ def assemble(
     if "drop_path" not in given:
         with_drop_path(encoder, kind.default_drop_path)
     return kind(encoder, **options)
-
-
-COUNTS = {"dim", "hidden", "layers", "prototypes", "clusters", "bottleneck", "width"}
-TEMPERATURES = {"temperature", "student_temp", "teacher_temp"}
-SHARES = {"momentum", "memory_momentum", "center_momentum", "cluster_start"}
-
-
-def _check(options: dict[str, Any]) -> None:
-    """Refuse values that no method can work with, whatever else it says of them."""
-    for key, value in options.items():
-        each = value if isinstance(value, tuple | list) else (value,)
-        for v in each if value is not None else ():
-            if key in COUNTS and v < 1:
-                raise UserError(f"{key} must be at least 1, got {value}")
-            if key in TEMPERATURES and not v > 0:
-                raise UserError(f"{key} must be above 0, got {value}")
-            if key in SHARES and not 0 <= v <= 1:
-                raise UserError(f"{key} must be from 0 to 1, got {value}")
 
 
 def restored(run: str | Path) -> Method:
@@ -141,7 +123,8 @@ def asked_of(run: Path) -> dict[str, Any]:
             "and load the newest file of its checkpoints/"
         )
     asked = config.validate(written, settings)
-    asked["options"] |= {k: v for k, v in written["options"].items() if k in config.FILLED}
+    given = {p.name for p in methods.signature(asked["method"]).parameters if p.from_data}
+    asked["options"] |= {k: v for k, v in written["options"].items() if k in given}
     return asked
 
 

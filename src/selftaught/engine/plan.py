@@ -44,6 +44,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labelled
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.signature import values_by_role
 
 log = logging.getLogger("selftaught")
 
@@ -339,8 +340,9 @@ def _stem(source: Any) -> str:
 def _labelled(samples: Samples, method: Method) -> Samples:
     """The samples that a supervised method can learn from."""
     count = count_classes(samples, method_name(method))
-    outputs = options_of(method).get("classes")  # losses that only compare labels have none
-    if outputs is not None and count > outputs:
+    # losses that only compare labels have no outputs for them
+    outputs = min(values_by_role(method).get("classes", ()), default=count)
+    if count > outputs:
         raise UserError(
             f"the labels of this data go up to {count - 1}, and this {type(method).__name__} has "
             f"outputs for {outputs} classes; make it with classes={count}"

@@ -22,7 +22,7 @@ from selftaught.data.readers import limited
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import classes, optim, session
-from selftaught.engine.build import method_name, options_of
+from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colours import choose, fed
@@ -360,7 +360,6 @@ class Run:
         facts = intake(
             plan.method,
             self.samples,
-            options=options_of(plan.method),
             size=plan.image.size,
             batch=plan.compared,
             steps=plan.steps,

@@ -9,16 +9,11 @@ from typing import Any, Literal
 
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import HOW
-from selftaught.errors import UserError
+from selftaught.roles import Count, Fraction, Number, Positive, Rate, Share, Weight
 from selftaught.signature import read_class
 
 NOT_REPEATED = {"out", "resume", "overwrite", "force"}
 """Settings that run.yaml leaves out: a repetition is a run of its own."""
-
-LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "devices", "log_every", "max_pixels"), 1)
-LEAST |= dict.fromkeys(("seed", "weight_decay", "workers", "save_every"), 0)
-ABOVE_ZERO = ("lr", "clip", "layer_decay", "read_timeout")
-SHARES = ("warmup", "max_bad", "unmix", "layer_decay")
 
 
 @dataclass(frozen=True)
@@ -87,25 +82,25 @@ class Settings:
     """
 
     out: Path | None = None
-    epochs: int = 100
-    batch: int = 256
-    accumulate: int = 1
-    effective_batch: int | None = None
-    unmix: float | None = None
+    epochs: Count = 100
+    batch: Count = 256
+    accumulate: Count = 1
+    effective_batch: Count | None = None
+    unmix: Share | None = None
     optimizer: (
         Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"] | None
     ) = None
-    lr: float | None = None
+    lr: Rate | None = None
     scaling: Literal["linear", "sqrt", "none"] | None = None
-    weight_decay: float | tuple[float, float] | None = None
-    layer_decay: float | None = None
-    warmup: float | None = None
-    clip: float | None = None
-    seed: int = 0
-    workers: int | None = None
-    read_timeout: float = 600.0
+    weight_decay: Weight | tuple[Weight, Weight] | None = None
+    layer_decay: Fraction | None = None
+    warmup: Share | None = None
+    clip: Rate | None = None
+    seed: Number = 0
+    workers: Number | None = None
+    read_timeout: Positive = 600.0
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int = 1
+    devices: Count = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False
@@ -118,17 +113,17 @@ class Settings:
     value_range: tuple[float, float] | None = None
     truncated: Literal["skip", "keep"] = "skip"
     nodata: float | None = None
-    max_pixels: int = 179_000_000
+    max_pixels: Count = 179_000_000
     layout: Literal["HWC", "CHW"] | None = None
     masks: str | None = None
     quarantine: Path | None = None
     cache: bool = False
     reduced: bool = True
     colours: Literal["auto", "loader", "device"] = "auto"
-    max_bad: float = 0.05
+    max_bad: Share = 0.05
     evaluate: bool = True
-    log_every: int = 10
-    save_every: float = 10.0
+    log_every: Count = 10
+    save_every: Weight = 10.0
     start: Path | None = None
     resume: bool = False
     overwrite: bool = False
@@ -139,11 +134,7 @@ class Settings:
             name, value = parameter.name, getattr(self, parameter.name)
             if name in ("second", "test") and not isinstance(value, str | Path):
                 continue  # data may be an object, in Python
-            value = parameter.parse(value)
-            object.__setattr__(self, name, value)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None:
-                    _bounds(name, number, value)
+            object.__setattr__(self, name, parameter.parse(value))
 
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""
@@ -160,18 +151,6 @@ class Settings:
         if isinstance(data, Samples):
             return data
         return open_data(data, channels=channels, **{n: getattr(self, n) for n in ("labels", *HOW)})
-
-
-def _bounds(name: str, number: Any, value: Any) -> None:
-    """Refuse a number that cannot work, before anything is read."""
-    if name in LEAST and number < LEAST[name]:
-        raise UserError(f"{name} must be at least {LEAST[name]}, got {value}")
-    if name in SHARES and name in ABOVE_ZERO and not 0 < number <= 1:
-        raise UserError(f"{name} is a fraction above 0, at most 1, got {value}")
-    if name in SHARES and not 0 <= number <= 1:
-        raise UserError(f"{name} is a fraction from 0 to 1, got {value}")
-    if name in ABOVE_ZERO and not number > 0:
-        raise UserError(f"{name} must be above 0, got {value}")
 
 
 def named(data: Any) -> str:

@@ -11,6 +11,7 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cluster_cross_entropy
+from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
 from selftaught.search import kmeans, whiten
 
 
@@ -42,13 +43,13 @@ class DeepCluster(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        clusters: int = 10000,
-        whitened: int = 256,
-        iterations: int = 20,
-        reassign: int = 1,
+        samples: SampleCount,
+        clusters: PrototypeCount = 10000,
+        whitened: Count = 256,
+        iterations: Count = 20,
+        reassign: Count = 1,
         sobel: bool = False,
-        scale: tuple[float, float] = (0.08, 1.0),
+        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
     ):
         super().__init__()
         if not 2 <= clusters <= samples:
@@ -56,8 +57,6 @@ class DeepCluster(Method):
                 f"deepcluster cannot sort {samples} images into {clusters} clusters; ask for fewer "
                 f"clusters than images, such as clusters={max(2, samples // 100)}"
             )
-        if reassign < 1:
-            raise UserError(f"clusters live for 1 epoch at least, got reassign={reassign}")
         self.backbone, self.samples, self.clusters = backbone, samples, clusters
         self.whitened, self.iterations, self.reassign = whitened, iterations, reassign
         self.sobel, self.scale = sobel, scale

@@ -13,6 +13,15 @@ from selftaught.method import Anatomy, Batch, Corpus, Method, Pipeline, Recipe, 
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
+from selftaught.roles import (
+    Count,
+    Fraction,
+    Number,
+    PrototypeCount,
+    SampleCount,
+    Share,
+    Temperature,
+)
 from selftaught.search import nearest, spherical_kmeans
 
 
@@ -53,17 +62,17 @@ class DeepClusterV2(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        prototypes: tuple[int, ...] = (3000, 3000, 3000),
-        hidden: int = 2048,
-        dim: int = 128,
-        temperature: float = 0.1,
-        iterations: int = 10,
-        local_crops: int = 6,
-        local_size: int | None = None,
-        global_scale: tuple[float, float] = (0.14, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.14),
-        blur: float = 0.5,
+        samples: SampleCount,
+        prototypes: tuple[PrototypeCount, ...] = (3000, 3000, 3000),
+        hidden: Count = 2048,
+        dim: Count = 128,
+        temperature: Temperature = 0.1,
+        iterations: Count = 10,
+        local_crops: Number = 6,
+        local_size: Count | None = None,
+        global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
+        local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
+        blur: Share = 0.5,
     ):
         super().__init__()
         if not prototypes or not 2 <= min(prototypes) <= max(prototypes) <= samples:

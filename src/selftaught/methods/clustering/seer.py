@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
+from selftaught.roles import Count, Fraction, Number, Positive, PrototypeCount, Share, Temperature
 
 
 class SEER(Method):
@@ -57,26 +57,21 @@ class SEER(Method):
     def __init__(
         self,
         backbone: Image,
-        prototypes: int = 16000,
-        hidden: tuple[int, ...] = (8192, 8192),
-        dim: int = 256,
-        temperature: float = 0.1,
-        epsilon: float = 0.03,
-        iterations: int = 10,
-        hard: float = 0.0,
-        freeze: float = 0.0,
-        local_crops: int = 4,
-        local_size: int | None = None,
-        global_scale: tuple[float, float] = (0.14, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.14),
-        blur: float = 0.5,
+        prototypes: PrototypeCount = 16000,
+        hidden: tuple[Count, ...] = (8192, 8192),
+        dim: Count = 256,
+        temperature: Temperature = 0.1,
+        epsilon: Positive = 0.03,
+        iterations: Count = 10,
+        hard: Share = 0.0,
+        freeze: Share = 0.0,
+        local_crops: Number = 4,
+        local_size: Count | None = None,
+        global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
+        local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
+        blur: Share = 0.5,
     ):
         super().__init__()
-        if min(temperature, epsilon) <= 0 or iterations < 1:
-            raise UserError(
-                f"temperature={temperature}, epsilon={epsilon} and iterations={iterations}: seer "
-                "balances with the first two above 0 and at least one iteration"
-            )
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.hard, self.freeze, self.blur = hard, freeze, blur

@@ -11,6 +11,7 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import balanced_plan, cluster_cross_entropy
+from selftaught.roles import Count, Fraction, Positive, PrototypeCount, SampleCount, Share, Weight
 
 
 class SeLa(Method):
@@ -47,14 +48,14 @@ class SeLa(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        prototypes: int = 3000,
-        heads: int = 1,
-        power: float = 25.0,
-        relabelings: int = 100,
-        jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.4),
-        gray: float = 0.2,
-        scale: tuple[float, float] = (0.08, 1.0),
+        samples: SampleCount,
+        prototypes: PrototypeCount = 3000,
+        heads: Count = 1,
+        power: Positive = 25.0,
+        relabelings: Count = 100,
+        jitter: tuple[Weight, Weight, Weight, Weight] = (0.4, 0.4, 0.4, 0.4),
+        gray: Share = 0.2,
+        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
     ):
         super().__init__()
         if not 2 <= prototypes <= samples:
@@ -62,8 +63,6 @@ class SeLa(Method):
                 f"sela cannot sort {samples} images into prototypes={prototypes} clusters of equal "
                 f"size; ask for fewer than images, such as prototypes={max(2, samples // 400)}"
             )
-        if heads < 1 or relabelings < 1:
-            raise UserError(f"heads={heads} and relabelings={relabelings} must be 1 or more")
         self.backbone, self.samples, self.prototypes = backbone, samples, prototypes
         self.heads, self.power, self.relabelings = heads, power, relabelings
         self.jitter, self.gray, self.scale = jitter, gray, scale

@@ -12,6 +12,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
+from selftaught.roles import Count, Fraction, Number, Positive, PrototypeCount, Share, Temperature
 
 
 class SwAV(Method):
@@ -54,20 +55,20 @@ class SwAV(Method):
     def __init__(
         self,
         backbone: Image,
-        prototypes: int = 3000,
-        hidden: int = 2048,
-        dim: int = 128,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
-        freeze: float = 0.01,
-        queue: int = 3840,
-        queue_start: float = 0.15,
-        local_crops: int = 6,
-        local_size: int | None = None,
-        global_scale: tuple[float, float] = (0.14, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.14),
-        blur: float = 0.5,
+        prototypes: PrototypeCount = 3000,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        temperature: Temperature = 0.1,
+        epsilon: Positive = 0.05,
+        iterations: Count = 3,
+        freeze: Share = 0.01,
+        queue: Number = 3840,
+        queue_start: Share = 0.15,
+        local_crops: Number = 6,
+        local_size: Count | None = None,
+        global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
+        local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim

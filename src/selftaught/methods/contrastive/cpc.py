@@ -15,6 +15,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import find_first, products
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
+from selftaught.roles import Count, Fraction, Number, Share
 
 GRID = 7
 """Patches along a side: each a quarter of the image, overlapping its neighbour by half."""
@@ -52,23 +53,19 @@ class CPC(Method):
     def __init__(
         self,
         backbone: Image,
-        steps: int = 5,
-        skip: int = 1,
-        negatives: int = 16,
-        context: int = 256,
-        blocks: int = 5,
-        scale: tuple[float, float] = (0.6, 1.0),
-        gray: float = 1.0,
+        steps: Count = 5,
+        skip: Number = 1,
+        negatives: Number = 16,
+        context: Count = 256,
+        blocks: Number = 5,
+        scale: tuple[Fraction, Fraction] = (0.6, 1.0),
+        gray: Share = 1.0,
     ):
         super().__init__()
-        if steps < 1 or skip < 0 or steps + skip >= GRID:
+        if steps + skip >= GRID:
             raise UserError(
                 f"cpc predicts rows {skip + 1} to {skip + steps} below, of {GRID} rows of patches "
-                f"in all; steps must be at least 1, skip at least 0, and their sum below {GRID}"
-            )
-        if negatives < 0:
-            raise UserError(
-                f"negatives={negatives}: use 0 for all of the batch, or a number of them"
+                f"in all; the sum of steps and skip must be below {GRID}"
             )
         self.backbone, self.steps, self.skip, self.negatives = backbone, steps, skip, negatives
         self.context, self.blocks, self.scale, self.gray = context, blocks, scale, gray

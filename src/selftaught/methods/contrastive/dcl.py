@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.negatives import decoupled
 from selftaught.parts import simclr_head
+from selftaught.roles import Count, Share, Temperature, Weight
 
 
 class DCL(Method):
@@ -37,15 +38,15 @@ class DCL(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.1,
+        temperature: Temperature = 0.1,
         weighted: bool = False,
-        sigma: float = 0.5,
+        sigma: Temperature = 0.5,
         through_weights: bool = False,
-        hidden: int = 2048,
-        dim: int = 128,
-        layers: int = 2,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        layers: Count = 2,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

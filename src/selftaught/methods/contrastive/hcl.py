@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.negatives import hard_negatives, similarities
 from selftaught.parts import mlp
+from selftaught.roles import Count, PartialShare, Share, Temperature, Weight
 
 
 class HCL(Method):
@@ -37,13 +38,13 @@ class HCL(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.5,
-        hardness: float = 1.0,
-        prior: float = 0.1,
-        hidden: int = 512,
-        dim: int = 128,
-        strength: float = 0.5,
-        blur: float = 0.0,
+        temperature: Temperature = 0.5,
+        hardness: Weight = 1.0,
+        prior: PartialShare = 0.1,
+        hidden: Count = 512,
+        dim: Count = 128,
+        strength: Weight = 0.5,
+        blur: Share = 0.0,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -13,6 +13,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
+from selftaught.roles import Count, Momentum, Share, Temperature, Weight
 
 TILES = 9
 
@@ -46,13 +47,13 @@ class InfoMin(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.15,
-        beta: float = 0.5,
-        dim: int = 128,
-        queue: int = 65536,
-        momentum: float = 0.999,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        temperature: Temperature = 0.15,
+        beta: Share = 0.5,
+        dim: Count = 128,
+        queue: Count = 65536,
+        momentum: Momentum = 0.999,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature, self.beta = backbone, temperature, beta

@@ -11,6 +11,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import match
 from selftaught.parts import mlp
+from selftaught.roles import Count, Share, Temperature, Weight
 
 
 class InfoNCE(Method):
@@ -35,12 +36,12 @@ class InfoNCE(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.1,
+        temperature: Temperature = 0.1,
         symmetric: bool = True,
-        hidden: int = 2048,
-        dim: int = 128,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature, self.symmetric = backbone, temperature, symmetric

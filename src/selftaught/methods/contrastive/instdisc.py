@@ -13,6 +13,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Memory
+from selftaught.roles import Count, Number, SampleCount, Share, Temperature
 
 
 class InstDisc(Method):
@@ -46,11 +47,11 @@ class InstDisc(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        negatives: int = 4096,
-        temperature: float = 0.07,
-        dim: int = 128,
-        memory_momentum: float = 0.5,
+        samples: SampleCount,
+        negatives: Number = 4096,
+        temperature: Temperature = 0.07,
+        dim: Count = 128,
+        memory_momentum: Share = 0.5,
     ):
         super().__init__()
         if not 0 <= negatives <= samples:

@@ -14,6 +14,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
+from selftaught.roles import Count, Momentum, Share
 
 
 class MeanShift(Method):
@@ -49,13 +50,13 @@ class MeanShift(Method):
     def __init__(
         self,
         backbone: Image,
-        neighbours: int = 5,
-        queue: int = 128000,
-        momentum: float = 0.99,
-        hidden: int | None = None,
-        dim: int | None = None,
+        neighbours: Count = 5,
+        queue: Count = 128000,
+        momentum: Momentum = 0.99,
+        hidden: Count | None = None,
+        dim: Count | None = None,
         views_of: Literal["strong_weak", "strong_strong", "weak_weak"] = "strong_weak",
-        blur: float = 0.5,
+        blur: Share = 0.5,
     ):
         super().__init__()
         if not 1 <= neighbours <= queue:

@@ -11,6 +11,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy
 from selftaught.parts.shuffle import shuffled
+from selftaught.roles import Count, Momentum, Temperature
 
 
 class MoCoV1(Method):
@@ -47,10 +48,10 @@ class MoCoV1(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.07,
-        dim: int = 128,
-        queue: int = 65536,
-        momentum: float = 0.999,
+        temperature: Temperature = 0.07,
+        dim: Count = 128,
+        queue: Count = 65536,
+        momentum: Momentum = 0.999,
     ):
         super().__init__()
         self.backbone, self.temperature, self.dim = backbone, temperature, dim

@@ -14,6 +14,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.negatives import hard_negatives
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
+from selftaught.roles import Count, Momentum, Share, Temperature, Weight
 
 
 class MoCoV2(Method):
@@ -42,13 +43,13 @@ class MoCoV2(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.2,
-        dim: int = 128,
-        queue: int = 65536,
-        momentum: float = 0.999,
-        blur: float = 0.5,
+        temperature: Temperature = 0.2,
+        dim: Count = 128,
+        queue: Count = 65536,
+        momentum: Momentum = 0.999,
+        blur: Share = 0.5,
         symmetric: bool = False,
-        hardness: float = 0.0,
+        hardness: Weight = 0.0,
     ):
         super().__init__()
         self.backbone, self.temperature, self.dim = backbone, temperature, dim

@@ -14,6 +14,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.roles import Count, Fraction, Momentum, Share, Temperature
 from selftaught.schedule import cosine
 
 OF_VITS = Recipe("adamw", lr=1.5e-4, weight_decay=0.1, warmup=40 / 300, decay_all=True)
@@ -52,16 +53,16 @@ class MoCoV3(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float | None = None,
-        momentum: float = 0.99,
-        hidden: int = 4096,
-        dim: int = 256,
-        layers: int | None = None,
+        temperature: Temperature | None = None,
+        momentum: Momentum = 0.99,
+        hidden: Count = 4096,
+        dim: Count = 256,
+        layers: Count | None = None,
         predictor_norm: Literal["vits", "always", "never"] = "vits",
         freeze_patches: bool = True,
-        scale: tuple[float, float] | None = None,
-        blur: tuple[float, float] = (1.0, 0.1),
-        solarize: tuple[float, float] = (0.0, 0.2),
+        scale: tuple[Fraction, Fraction] | None = None,
+        blur: tuple[Share, Share] = (1.0, 0.1),
+        solarize: tuple[Share, Share] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.temperature, self.momentum = backbone, temperature, momentum

@@ -12,6 +12,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
+from selftaught.roles import Count, Share, Temperature, Weight
 
 
 class NNCLR(Method):
@@ -40,14 +41,14 @@ class NNCLR(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.1,
-        hidden: int = 2048,
-        dim: int = 256,
-        predictor_hidden: int = 4096,
-        queue: int = 98304,
+        temperature: Temperature = 0.1,
+        hidden: Count = 2048,
+        dim: Count = 256,
+        predictor_hidden: Count = 4096,
+        queue: Count = 98304,
         both_ways: bool = False,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import n_pair
 from selftaught.parts import mlp
+from selftaught.roles import Count, Share, Weight
 
 
 class NPair(Method):
@@ -35,12 +36,12 @@ class NPair(Method):
     def __init__(
         self,
         backbone: Image,
-        decay: float = 0.02,
+        decay: Weight = 0.02,
         symmetric: bool = False,
-        hidden: int = 2048,
-        dim: int = 128,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.decay, self.symmetric = backbone, decay, symmetric

@@ -15,6 +15,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
+from selftaught.roles import Count, Momentum, PrototypeCount, SampleCount, Share, Temperature
 from selftaught.search import kmeans
 
 
@@ -54,18 +55,18 @@ class PCL(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        prototypes: tuple[int, ...] = (25000, 50000, 100000),
-        temperature: float = 0.2,
-        dim: int = 128,
-        layers: int = 2,
-        queue: int = 16384,
-        negatives: int = 16384,
-        momentum: float = 0.999,
-        cluster_start: float = 0.1,
-        iterations: int = 20,
-        restarts: int = 5,
-        blur: float = 0.5,
+        samples: SampleCount,
+        prototypes: tuple[PrototypeCount, ...] = (25000, 50000, 100000),
+        temperature: Temperature = 0.2,
+        dim: Count = 128,
+        layers: Count = 2,
+        queue: Count = 16384,
+        negatives: Count = 16384,
+        momentum: Momentum = 0.999,
+        cluster_start: Share = 0.1,
+        iterations: Count = 20,
+        restarts: Count = 5,
+        blur: Share = 0.5,
     ):
         super().__init__()
         if not prototypes or not all(2 <= k <= samples for k in prototypes):

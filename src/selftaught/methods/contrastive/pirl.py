@@ -17,6 +17,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Memory
+from selftaught.roles import Count, SampleCount, Share, Temperature, Weight
 
 TILES = 9
 
@@ -48,15 +49,15 @@ class PIRL(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        negatives: int = 32000,
-        temperature: float = 0.07,
-        dim: int = 128,
-        memory_momentum: float = 0.5,
-        weights: tuple[float, float] = (0.5, 0.5),
+        samples: SampleCount,
+        negatives: Count = 32000,
+        temperature: Temperature = 0.07,
+        dim: Count = 128,
+        memory_momentum: Share = 0.5,
+        weights: tuple[Weight, Weight] = (0.5, 0.5),
         objective: Literal["nce", "cross_entropy"] = "nce",
         head: Literal["linear", "mlp"] = "linear",
-        gray: float = 0.2,
+        gray: Share = 0.2,
     ):
         super().__init__()
         if not 1 <= negatives <= samples:

@@ -8,6 +8,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import pair_loss, squared_distances
 from selftaught.parts import mlp
+from selftaught.roles import Count, Margin, Share, Weight
 
 
 class Siamese(Method):
@@ -32,11 +33,11 @@ class Siamese(Method):
     def __init__(
         self,
         backbone: Image,
-        margin: float = 1.0,
-        hidden: int = 2048,
-        dim: int = 128,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        margin: Margin = 1.0,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.margin = backbone, margin

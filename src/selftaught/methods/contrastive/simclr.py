@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
+from selftaught.roles import Count, Share, Temperature, Weight
 
 
 class SimCLR(Method):
@@ -31,12 +32,12 @@ class SimCLR(Method):
     def __init__(
         self,
         backbone: Image,
-        temperature: float = 0.1,
-        hidden: int = 2048,
-        dim: int = 128,
-        layers: int = 3,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        temperature: Temperature = 0.1,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        layers: Count = 3,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -8,6 +8,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
+from selftaught.roles import Count, Positive, Share
 
 
 class Spectral(Method):
@@ -30,10 +31,10 @@ class Spectral(Method):
     def __init__(
         self,
         backbone: Image,
-        radius: float = 10.0,
-        hidden: int = 8192,
-        dim: int = 8192,
-        blur: float = 0.5,
+        radius: Positive = 10.0,
+        hidden: Count = 8192,
+        dim: Count = 8192,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.radius = backbone, radius

@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.negatives import supervised
 from selftaught.parts import mlp
+from selftaught.roles import Count, Share, Temperature
 
 
 class SupCon(Method):
@@ -37,7 +38,7 @@ class SupCon(Method):
     anatomy = Anatomy("projector", pairs="half")
 
     def __init__(
-        self, backbone: Image, temperature: float = 0.07, dim: int = 128, blur: float = 0.0
+        self, backbone: Image, temperature: Temperature = 0.07, dim: Count = 128, blur: Share = 0.0
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -11,6 +11,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
+from selftaught.roles import Count, Margin, Share, Weight
 
 
 class Triplet(Method):
@@ -36,12 +37,12 @@ class Triplet(Method):
     def __init__(
         self,
         backbone: Image,
-        margin: float | None = None,
+        margin: Margin | None = None,
         distance: Literal["euclidean", "squared"] = "euclidean",
-        hidden: int = 1024,
-        dim: int = 128,
-        strength: float = 1.0,
-        blur: float = 0.5,
+        hidden: Count = 1024,
+        dim: Count = 128,
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.margin, self.distance = backbone, margin, distance

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.twofold import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
+from selftaught.roles import Count, Fraction, Number, Share
 
 
 class ACE(Method):
@@ -42,18 +42,16 @@ class ACE(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: int = 16,
+        dim: Count = 16,
         pair: Literal["halves", "crops", "modalities"] = "crops",
         shared: bool = True,
-        eps: float = 1e-3,
+        eps: Fraction = 1e-3,
         second_net: str = "",
-        second_channels: int = 0,
-        scale: tuple[float, float] = (0.2, 1.0),
-        blur: float = 0.5,
+        second_channels: Number = 0,
+        scale: tuple[Fraction, Fraction] = (0.2, 1.0),
+        blur: Share = 0.5,
     ):
         super().__init__()
-        if not 0 < eps <= 1:
-            raise UserError(f"eps={eps} must be above 0 and at most 1, so that all can be whitened")
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared
         self.eps, self.scale, self.blur = eps, scale, blur
         self.min_batch = 2 * dim + 1

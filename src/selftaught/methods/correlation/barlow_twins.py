@@ -7,6 +7,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.roles import Count, Share, Weight
 
 
 class BarlowTwins(Method):
@@ -34,13 +35,13 @@ class BarlowTwins(Method):
     def __init__(
         self,
         backbone: Image,
-        redundancy: float = 0.0051,
-        hidden: int = 8192,
-        dim: int = 8192,
-        layers: int = 3,
+        redundancy: Weight = 0.0051,
+        hidden: Count = 8192,
+        dim: Count = 8192,
+        layers: Count = 3,
         reference_gradient: bool = False,
-        blur: tuple[float, float] = (1.0, 0.1),
-        solarize: tuple[float, float] = (0.0, 0.2),
+        blur: tuple[Share, Share] = (1.0, 0.1),
+        solarize: tuple[Share, Share] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.redundancy = backbone, redundancy

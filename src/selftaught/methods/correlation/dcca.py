@@ -9,6 +9,7 @@ from selftaught.augment.twofold import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
+from selftaught.roles import Count, Fraction, Number, Positive, Share
 
 
 class DCCA(Method):
@@ -38,15 +39,15 @@ class DCCA(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: int = 50,
+        dim: Count = 50,
         pair: Literal["halves", "crops", "modalities"] = "halves",
         shared: bool = False,
         form: Literal["sum", "frobenius", "squares", "largest"] = "sum",
-        regularize: float = 1e-3,
+        regularize: Positive = 1e-3,
         second_net: str = "",
-        second_channels: int = 0,
-        scale: tuple[float, float] = (0.8, 1.0),
-        blur: float = 0.5,
+        second_channels: Number = 0,
+        scale: tuple[Fraction, Fraction] = (0.8, 1.0),
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared

@@ -17,6 +17,7 @@ from selftaught.objectives.canonical import (
     total_correlation,
 )
 from selftaught.parts import mlp
+from selftaught.roles import Count, Fraction, Number, Positive, Share, Weight
 
 
 class DCCAE(Method):
@@ -47,21 +48,21 @@ class DCCAE(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: int = 50,
-        weight: float = 0.001,
+        dim: Count = 50,
+        weight: Weight = 0.001,
         element_mean: bool = False,
-        hidden: int = 1024,
-        side: int = 16,
+        hidden: Count = 1024,
+        side: Count = 16,
         pair: Literal["halves", "crops", "modalities"] = "halves",
-        regularize: float = 1e-3,
+        regularize: Positive = 1e-3,
         second_net: str = "",
-        second_channels: int = 0,
-        scale: tuple[float, float] = (0.8, 1.0),
-        blur: float = 0.5,
+        second_channels: Number = 0,
+        scale: tuple[Fraction, Fraction] = (0.8, 1.0),
+        blur: Share = 0.5,
     ):
         super().__init__()
-        if weight < 0 or side < 2:
-            raise UserError(f"weight={weight} and side={side}: at least 0 and 2 pixels are needed")
+        if side < 2:
+            raise UserError(f"side={side}: at least 2 pixels are needed")
         self.backbone, self.dim, self.hidden, self.side = backbone, dim, hidden, side
         self.weight, self.element_mean, self.pair = weight, element_mean, pair
         self.regularize, self.scale, self.blur = regularize, scale, blur

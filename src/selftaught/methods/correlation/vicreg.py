@@ -12,6 +12,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.roles import Count, Number, Share, Weight
 
 
 class VICReg(Method):
@@ -41,17 +42,17 @@ class VICReg(Method):
     def __init__(
         self,
         backbone: Image,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
-        hidden: int = 8192,
-        dim: int = 8192,
-        layers: int = 3,
-        blur: tuple[float, float] = (1.0, 0.1),
-        solarize: tuple[float, float] = (0.0, 0.2),
+        invariance: Weight = 25.0,
+        variance: Weight = 25.0,
+        covariance: Weight = 1.0,
+        hidden: Count = 8192,
+        dim: Count = 8192,
+        layers: Count = 3,
+        blur: tuple[Share, Share] = (1.0, 0.1),
+        solarize: tuple[Share, Share] = (0.0, 0.2),
         pair: Literal["views", "modalities"] = "views",
         second_net: str = "",
-        second_channels: int = 0,
+        second_channels: Number = 0,
     ):
         super().__init__()
         self.backbone, self.hidden, self.dim, self.layers = backbone, hidden, dim, layers

@@ -12,6 +12,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
+from selftaught.roles import Count, Fraction, Share, Weight
 
 
 class WMSE(Method):
@@ -56,17 +57,17 @@ class WMSE(Method):
     def __init__(
         self,
         backbone: Image,
-        hidden: int = 1024,
-        dim: int = 64,
-        group: int | None = 128,
-        draws: int = 1,
-        count: int = 2,
-        eps: float = 0.0,
+        hidden: Count = 1024,
+        dim: Count = 64,
+        group: Count | None = 128,
+        draws: Count = 1,
+        count: Count = 2,
+        eps: Share = 0.0,
         normalize: bool = True,
         one_sided: bool = False,
-        jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
-        gray: float = 0.1,
-        scale: tuple[float, float] = (0.2, 1.0),
+        jitter: tuple[Weight, Weight, Weight, Weight] = (0.4, 0.4, 0.4, 0.1),
+        gray: Share = 0.1,
+        scale: tuple[Fraction, Fraction] = (0.2, 1.0),
     ):
         super().__init__()
         if group is not None and group < 2 * dim:
@@ -75,8 +76,8 @@ class WMSE(Method):
                 f"at least twice as many, so set group to {2 * dim} or more, or dim to "
                 f"{max(group // 2, 1)} or less"
             )
-        if count < 2 or draws < 1:
-            raise UserError(f"w_mse compares count={count} views in draws={draws}: at least 2 in 1")
+        if count < 2:
+            raise UserError(f"w_mse compares count={count} views: at least 2")
         self.backbone, self.hidden, self.dim = backbone, hidden, dim
         self.group, self.draws, self.count, self.eps = group, draws, count, eps
         self.normalize, self.one_sided = normalize, one_sided

@@ -16,6 +16,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
 from selftaught.parts.shuffle import shuffled
+from selftaught.roles import Count, Momentum, Share, Temperature
 
 BLOCK = 2**25
 """Similarities that exist at a time."""
@@ -53,13 +54,13 @@ class DenseCL(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: int = 128,
-        hidden: int = 2048,
-        queue: int = 65536,
-        weight: float = 0.5,
-        momentum: float = 0.999,
-        temperature: float = 0.2,
-        blur: float = 0.5,
+        dim: Count = 128,
+        hidden: Count = 2048,
+        queue: Count = 65536,
+        weight: Share = 0.5,
+        momentum: Momentum = 0.999,
+        temperature: Temperature = 0.2,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.hidden, self.queue = backbone, dim, hidden, queue

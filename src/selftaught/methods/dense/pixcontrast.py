@@ -13,6 +13,7 @@ from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
+from selftaught.roles import Count, Fraction, Momentum, Positive, Share, Temperature
 from selftaught.schedule import cosine
 
 
@@ -41,14 +42,14 @@ class PixContrast(Method):
     def __init__(
         self,
         backbone: Image,
-        ratio: float = 0.7,
-        temperature: float = 0.3,
-        momentum: float = 0.99,
-        hidden: int = 4096,
-        dim: int = 256,
-        scale: tuple[float, float] = (0.08, 1.0),
-        blur: tuple[float, float] = (1.0, 0.1),
-        solarize: tuple[float, float] = (0.0, 0.2),
+        ratio: Positive = 0.7,
+        temperature: Temperature = 0.3,
+        momentum: Momentum = 0.99,
+        hidden: Count = 4096,
+        dim: Count = 256,
+        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
+        blur: tuple[Share, Share] = (1.0, 0.1),
+        solarize: tuple[Share, Share] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.ratio, self.temperature = backbone, ratio, temperature

@@ -12,6 +12,7 @@ from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_cell, ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
+from selftaught.roles import Count, Fraction, Momentum, Number, Positive, Share
 from selftaught.schedule import cosine
 
 
@@ -42,22 +43,20 @@ class PixPro(Method):
     def __init__(
         self,
         backbone: Image,
-        ratio: float = 0.7,
-        power: float = 2.0,
+        ratio: Positive = 0.7,
+        power: Positive = 2.0,
         clamp: float = 0.0,
-        layers: int = 1,
-        momentum: float = 0.99,
-        hidden: int = 4096,
-        dim: int = 256,
-        scale: tuple[float, float] = (0.08, 1.0),
-        blur: tuple[float, float] = (1.0, 0.1),
-        solarize: tuple[float, float] = (0.0, 0.2),
+        layers: Number = 1,
+        momentum: Momentum = 0.99,
+        hidden: Count = 4096,
+        dim: Count = 256,
+        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
+        blur: tuple[Share, Share] = (1.0, 0.1),
+        solarize: tuple[Share, Share] = (0.0, 0.2),
     ):
         super().__init__()
         if layers not in (0, 1, 2):
             raise UserError(f"layers={layers}: what is gathered goes through 0, 1 or 2 layers")
-        if power <= 0 or ratio <= 0:
-            raise UserError(f"power={power} and ratio={ratio} must be above 0; the paper's: 2, 0.7")
         self.backbone, self.ratio, self.power, self.clamp = backbone, ratio, power, clamp
         self.layers, self.momentum, self.hidden, self.dim = layers, momentum, hidden, dim
         self.scale, self.blur, self.solarize = scale, blur, solarize

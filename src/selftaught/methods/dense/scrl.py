@@ -18,6 +18,7 @@ from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
+from selftaught.roles import Count, Fraction, Momentum, PartialShare, Share, Weight
 from selftaught.schedule import cosine
 
 TRIES = 50
@@ -60,24 +61,21 @@ class SCRL(Method):
     def __init__(
         self,
         backbone: Image,
-        boxes: int = 10,
-        least: int = 32,
-        overlap: float = 0.5,
+        boxes: Count = 10,
+        least: Count = 32,
+        overlap: Fraction = 0.5,
         placement: Literal["grid", "anywhere"] = "grid",
-        jitter: float = 0.0,
-        momentum: float = 0.97,
-        hidden: int = 4096,
-        dim: int = 256,
-        scale: tuple[float, float] = (0.2, 1.0),
-        strength: float = 1.0,
-        blur: float = 0.5,
+        jitter: PartialShare = 0.0,
+        momentum: Momentum = 0.97,
+        hidden: Count = 4096,
+        dim: Count = 256,
+        scale: tuple[Fraction, Fraction] = (0.2, 1.0),
+        strength: Weight = 1.0,
+        blur: Share = 0.5,
     ):
         super().__init__()
-        if boxes < 1 or not 1 <= least < 224 or not 0 < overlap <= 1 or not 0 <= jitter < 1:
-            raise UserError(
-                f"boxes={boxes}, least={least}, overlap={overlap}, jitter={jitter}: need boxes "
-                "from 1 on, least from 1 to 223 px, overlap in (0, 1], jitter in [0, 1)"
-            )
+        if least >= 224:
+            raise UserError(f"least={least} must be below 224, the side of the paper's views in px")
         self.backbone, self.boxes, self.least, self.overlap = backbone, boxes, least, overlap
         self.placement, self.jitter, self.momentum = placement, jitter, momentum
         self.hidden, self.dim, self.scale = hidden, dim, scale

@@ -15,6 +15,7 @@ from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
 from selftaught.parts.drawing import COLOURS
+from selftaught.roles import Count, Fraction, PartialShare, PrototypeCount, SampleCount, Weight
 
 CRF_SIDE, CRF_PLACES = 56, 1000
 """To what side images and codes are brought, and at how many places, for the loss `crf`."""
@@ -79,20 +80,20 @@ class STEGO(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
+        samples: SampleCount,
         preset: Literal["default", "coco_small", "coco_base", "cityscapes", "potsdam"] = "default",
-        balance: tuple[float, float, float] | None = None,
+        balance: tuple[Weight, Weight, Weight] | None = None,
         shifts: tuple[float, float, float] | None = None,
-        dim: int = 70,
-        clusters: int = 27,
-        places: int = 11,
-        neighbours: int = 7,
-        negatives: int = 5,
-        dropout: float = 0.1,
-        crf: float = 0.0,
+        dim: Count = 70,
+        clusters: PrototypeCount = 27,
+        places: Count = 11,
+        neighbours: Count = 7,
+        negatives: Count = 5,
+        dropout: PartialShare = 0.1,
+        crf: Weight = 0.0,
         pointwise: bool = True,
         stabilize: bool = False,
-        scale: tuple[float, float] = (0.25, 1.0),
+        scale: tuple[Fraction, Fraction] = (0.25, 1.0),
     ):
         super().__init__()
         if not 1 <= neighbours < samples:

@@ -9,6 +9,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.roles import Count, Momentum, Share
 from selftaught.schedule import cosine
 
 
@@ -36,11 +37,11 @@ class BYOL(Method):
     def __init__(
         self,
         backbone: Image,
-        momentum: float = 0.99,
-        hidden: int = 4096,
-        dim: int = 256,
-        blur: tuple[float, float] = (1.0, 0.1),
-        solarize: tuple[float, float] = (0.0, 0.2),
+        momentum: Momentum = 0.99,
+        hidden: Count = 4096,
+        dim: Count = 256,
+        blur: tuple[Share, Share] = (1.0, 0.1),
+        solarize: tuple[Share, Share] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.momentum = backbone, momentum

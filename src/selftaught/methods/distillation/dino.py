@@ -12,6 +12,7 @@ from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
+from selftaught.roles import Count, Fraction, Momentum, Number, PrototypeCount, Share, Temperature
 from selftaught.schedule import cosine, ramp
 
 
@@ -65,22 +66,22 @@ class DINO(Method):
     def __init__(
         self,
         backbone: Image,
-        prototypes: int = 65536,
-        hidden: int = 2048,
-        bottleneck: int = 256,
+        prototypes: PrototypeCount = 65536,
+        hidden: Count = 2048,
+        bottleneck: Count = 256,
         norm_last_layer: bool = True,
-        momentum: tuple[float, float] = (0.996, 1.0),
-        student_temp: float = 0.1,
-        teacher_temp: tuple[float, float] = (0.04, 0.04),
-        temp_warmup: float = 0.3,
-        center_momentum: float = 0.9,
-        freeze: float = 0.01,
-        local_crops: int = 8,
-        local_size: int | None = None,
-        global_scale: tuple[float, float] = (0.4, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.4),
-        blur: tuple[float, float, float] = (1.0, 0.1, 0.5),
-        solarize: float = 0.2,
+        momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
+        student_temp: Temperature = 0.1,
+        teacher_temp: tuple[Temperature, Temperature] = (0.04, 0.04),
+        temp_warmup: Share = 0.3,
+        center_momentum: Share = 0.9,
+        freeze: Share = 0.01,
+        local_crops: Number = 8,
+        local_size: Count | None = None,
+        global_scale: tuple[Fraction, Fraction] = (0.4, 1.0),
+        local_scale: tuple[Fraction, Fraction] = (0.05, 0.4),
+        blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5),
+        solarize: Share = 0.2,
     ):
         super().__init__()
         backbone.resample = backbone.resample or "offset"

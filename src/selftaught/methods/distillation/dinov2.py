@@ -18,6 +18,16 @@ from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.spread import koleo
 from selftaught.parts import ema, frozen_copy, prototype_head
+from selftaught.roles import (
+    Count,
+    Fraction,
+    Momentum,
+    Number,
+    PrototypeCount,
+    Share,
+    Temperature,
+    Weight,
+)
 from selftaught.schedule import cosine, ramp
 
 
@@ -85,31 +95,31 @@ class DINOv2(Method):
     def __init__(
         self,
         backbone: Image,
-        prototypes: int = 65536,
-        patch_prototypes: int | None = None,
+        prototypes: PrototypeCount = 65536,
+        patch_prototypes: Count | None = None,
         separate_head: bool = False,
-        hidden: int = 2048,
-        bottleneck: int = 256,
-        patch_bottleneck: int | None = None,
+        hidden: Count = 2048,
+        bottleneck: Count = 256,
+        patch_bottleneck: Count | None = None,
         targets: Literal["center", "sinkhorn"] = "center",
-        iterations: int = 3,
-        dino_weight: float = 1.0,
-        patch_weight: float = 1.0,
-        koleo_weight: float = 0.1,
-        mask_share: float = 0.5,
-        mask_ratio: tuple[float, float] = (0.1, 0.5),
-        momentum: tuple[float, float] = (0.992, 1.0),
-        student_temp: float = 0.1,
-        teacher_temp: tuple[float, float] = (0.04, 0.07),
-        temp_warmup: float = 0.3,
-        center_momentum: float = 0.9,
-        freeze: float = 0.01,
-        local_crops: int = 8,
-        local_size: int | None = None,
-        global_scale: tuple[float, float] = (0.32, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.32),
-        blur: tuple[float, float, float] = (1.0, 0.1, 0.5),
-        solarize: float = 0.2,
+        iterations: Count = 3,
+        dino_weight: Weight = 1.0,
+        patch_weight: Weight = 1.0,
+        koleo_weight: Weight = 0.1,
+        mask_share: Share = 0.5,
+        mask_ratio: tuple[Share, Share] = (0.1, 0.5),
+        momentum: tuple[Momentum, Momentum] = (0.992, 1.0),
+        student_temp: Temperature = 0.1,
+        teacher_temp: tuple[Temperature, Temperature] = (0.04, 0.07),
+        temp_warmup: Share = 0.3,
+        center_momentum: Share = 0.9,
+        freeze: Share = 0.01,
+        local_crops: Number = 8,
+        local_size: Count | None = None,
+        global_scale: tuple[Fraction, Fraction] = (0.32, 1.0),
+        local_scale: tuple[Fraction, Fraction] = (0.05, 0.32),
+        blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5),
+        solarize: Share = 0.2,
         reference_blur: bool = False,
         reference_center: bool = False,
     ):
@@ -127,11 +137,8 @@ class DINOv2(Method):
         self.global_scale, self.local_scale = global_scale, local_scale
         self.blur, self.solarize = blur, solarize
         self.reference_blur, self.reference_center = reference_blur, reference_center
-        if not (0 <= mask_share <= 1 and 0 <= mask_ratio[0] <= mask_ratio[1] <= 1):
-            raise UserError(
-                f"mask_share={mask_share} and mask_ratio={mask_ratio} must be shares in [0, 1], "
-                "the second from the smallest to the largest"
-            )
+        if mask_ratio[0] > mask_ratio[1]:
+            raise UserError(f"mask_ratio={mask_ratio} must be the smallest and the largest")
         width = patch_prototypes or prototypes
         depth = patch_bottleneck or bottleneck
         if not separate_head and (width, depth) != (prototypes, bottleneck):

@@ -20,6 +20,16 @@ from selftaught.objectives.assignment import cross_prediction, soft_cross_entrop
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, ema, frozen_copy, prototype_head
+from selftaught.roles import (
+    Count,
+    Fraction,
+    Momentum,
+    Number,
+    PrototypeCount,
+    Share,
+    Temperature,
+    Weight,
+)
 from selftaught.schedule import cosine, ramp
 
 
@@ -83,32 +93,32 @@ class IBOT(Method):
     def __init__(
         self,
         backbone: Image,
-        prototypes: int = 8192,
-        patch_prototypes: int | None = None,
+        prototypes: PrototypeCount = 8192,
+        patch_prototypes: Count | None = None,
         shared_head: bool = True,
         shared_teacher_head: bool = True,
-        hidden: int = 2048,
-        bottleneck: int = 256,
+        hidden: Count = 2048,
+        bottleneck: Count = 256,
         norm_last_layer: bool = False,
-        class_weight: float = 1.0,
-        patch_weight: float = 1.0,
-        mask_ratio: tuple[float, ...] = (0.0, 0.3),
-        mask_spread: tuple[float, ...] = (0.0, 0.2),
+        class_weight: Weight = 1.0,
+        patch_weight: Weight = 1.0,
+        mask_ratio: tuple[Share, ...] = (0.0, 0.3),
+        mask_spread: tuple[Share, ...] = (0.0, 0.2),
         mask_shape: Literal["block", "patch"] = "block",
-        mask_start: float = 0.0,
-        momentum: tuple[float, float] = (0.996, 1.0),
-        student_temp: float = 0.1,
-        teacher_temp: tuple[float, float] = (0.04, 0.07),
-        patch_temp: tuple[float, float] = (0.04, 0.07),
-        temp_warmup: float = 0.0375,
-        center_momentum: float = 0.9,
-        freeze: float = 0.00125,
-        local_crops: int = 10,
-        local_size: int | None = None,
-        global_scale: tuple[float, float] = (0.25, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.25),
-        blur: tuple[float, float, float] = (1.0, 0.1, 0.5),
-        solarize: float = 0.2,
+        mask_start: Share = 0.0,
+        momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
+        student_temp: Temperature = 0.1,
+        teacher_temp: tuple[Temperature, Temperature] = (0.04, 0.07),
+        patch_temp: tuple[Temperature, Temperature] = (0.04, 0.07),
+        temp_warmup: Share = 0.0375,
+        center_momentum: Share = 0.9,
+        freeze: Share = 0.00125,
+        local_crops: Number = 10,
+        local_size: Count | None = None,
+        global_scale: tuple[Fraction, Fraction] = (0.25, 1.0),
+        local_scale: tuple[Fraction, Fraction] = (0.05, 0.25),
+        blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5),
+        solarize: Share = 0.2,
     ):
         super().__init__()
         self.prototypes, self.patch_prototypes = prototypes, patch_prototypes
@@ -128,11 +138,6 @@ class IBOT(Method):
             raise UserError(
                 f"mask_ratio={mask_ratio} with mask_spread={mask_spread} is no list of ratios: "
                 "each ratio needs its spread, and ratio - spread and ratio + spread in [0, 1]"
-            )
-        if not 0 <= mask_start <= 1:
-            raise UserError(
-                f"mask_start={mask_start} is no fraction of training: use one in [0, 1], such as "
-                "0 to hide patches from the first step on"
             )
         width = patch_prototypes or prototypes
         if width != prototypes and (shared_head or shared_teacher_head):

@@ -9,12 +9,23 @@ from torch import Tensor, nn
 from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
-from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
+from selftaught.roles import (
+    Count,
+    Fraction,
+    Momentum,
+    Number,
+    PartialShare,
+    Positive,
+    PrototypeCount,
+    Share,
+    Temperature,
+    Weight,
+)
 from selftaught.schedule import linear
 
 
@@ -71,23 +82,23 @@ class MSN(Method):
     def __init__(
         self,
         backbone: Image,
-        prototypes: int = 1024,
-        hidden: int = 2048,
-        dim: int = 256,
-        temperature: float = 0.1,
-        sharpen: float = 0.25,
-        iterations: int = 3,
-        me_max: float = 1.0,
-        entropy: float = 0.0,
-        momentum: tuple[float, float] = (0.996, 1.0),
-        drop: float = 0.15,
-        random_views: int = 1,
-        focal_views: int = 10,
-        focal_size: int | None = None,
-        random_scale: tuple[float, float] = (0.3, 1.0),
-        focal_scale: tuple[float, float] = (0.05, 0.3),
-        strength: float = 0.5,
-        blur: float = 0.5,
+        prototypes: PrototypeCount = 1024,
+        hidden: Count = 2048,
+        dim: Count = 256,
+        temperature: Temperature = 0.1,
+        sharpen: Positive = 0.25,
+        iterations: Number = 3,
+        me_max: Weight = 1.0,
+        entropy: Weight = 0.0,
+        momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
+        drop: PartialShare = 0.15,
+        random_views: Count = 1,
+        focal_views: Number = 10,
+        focal_size: Count | None = None,
+        random_scale: tuple[Fraction, Fraction] = (0.3, 1.0),
+        focal_scale: tuple[Fraction, Fraction] = (0.05, 0.3),
+        strength: Weight = 0.5,
+        blur: Share = 0.5,
     ):
         super().__init__()
         self.prototypes, self.hidden, self.dim = prototypes, hidden, dim
@@ -96,11 +107,6 @@ class MSN(Method):
         self.drop, self.random_views, self.focal_views = drop, random_views, focal_views
         self.focal_size, self.random_scale, self.focal_scale = focal_size, random_scale, focal_scale
         self.strength, self.blur = strength, blur
-        if random_views < 1 or not 0 <= drop < 1:
-            raise UserError(
-                f"random_views={random_views} and drop={drop}: msn needs at least one large view, "
-                "and leaves a share of its patches in [0, 1) out"
-            )
         backbone.arrange("class")
         self.backbone = backbone
         self.projector = head(backbone.dim, hidden, dim)

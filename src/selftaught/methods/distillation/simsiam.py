@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.roles import Count, Share
 
 
 class SimSiam(Method):
@@ -27,7 +28,9 @@ class SimSiam(Method):
     )
     anatomy = Anatomy("projector", "predictor", pairs="other")
 
-    def __init__(self, backbone: Image, dim: int = 2048, bottleneck: int = 512, blur: float = 0.5):
+    def __init__(
+        self, backbone: Image, dim: Count = 2048, bottleneck: Count = 512, blur: Share = 0.5
+    ):
         super().__init__()
         self.backbone, self.dim, self.bottleneck, self.blur = backbone, dim, bottleneck, blur
         wide = backbone.dim

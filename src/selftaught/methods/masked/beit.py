@@ -19,6 +19,7 @@ from selftaught.masks.blocks import blocks
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
+from selftaught.roles import Count
 
 
 class BEiT(Method):
@@ -58,9 +59,9 @@ class BEiT(Method):
         self,
         backbone: Image,
         tokenizer: Path | None = None,
-        vocabulary: int | None = None,
-        hidden: int | None = None,
-        smallest: int | None = None,
+        vocabulary: Count | None = None,
+        hidden: Count | None = None,
+        smallest: Count | None = None,
     ):
         super().__init__()
         self.backbone, self.tokenizer, self.vocabulary = backbone, tokenizer, vocabulary

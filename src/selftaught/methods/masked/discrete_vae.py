@@ -13,6 +13,7 @@ from selftaught.backbones.tokenizer import Tokenizer, map_pixels, unmap_pixels
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
+from selftaught.roles import Count, Temperature, Weight
 from selftaught.schedule import cosine
 
 
@@ -42,19 +43,17 @@ class DiscreteVAE(Method):
     def __init__(
         self,
         backbone: Image,
-        vocabulary: int = 8192,
-        dim: int = 512,
-        width: int = 256,
-        temperature: tuple[float, float] = (1.0, 0.0625),
+        vocabulary: Count = 8192,
+        dim: Count = 512,
+        width: Count = 256,
+        temperature: tuple[Temperature, Temperature] = (1.0, 0.0625),
         straight_through: bool = False,
-        kl_weight: float = 0.01,
+        kl_weight: Weight = 0.01,
         kl: Literal["mean", "reference"] = "mean",
     ):
         super().__init__()
         if vocabulary < 2:
             raise UserError(f"vocabulary={vocabulary} must be at least 2")
-        if min(temperature) <= 0:
-            raise UserError(f"temperature={temperature} must be above 0")
         self.vocabulary, self.dim, self.width = vocabulary, dim, width
         self.temperature, self.straight_through = temperature, straight_through
         self.kl_weight, self.kl = kl_weight, kl

@@ -13,6 +13,7 @@ from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
+from selftaught.roles import Count, HiddenShare, Number, Positive
 
 
 class MAE(Method):
@@ -43,11 +44,11 @@ class MAE(Method):
     def __init__(
         self,
         backbone: Image,
-        ratio: float = 0.75,
-        dim: int = 512,
-        depth: int = 8,
-        heads: int = 16,
-        mlp_ratio: float = 4.0,
+        ratio: HiddenShare = 0.75,
+        dim: Count = 512,
+        depth: Number = 8,
+        heads: Count = 16,
+        mlp_ratio: Positive = 4.0,
         normalize: bool = True,
         pool: Literal["class", "mean"] = "mean",
     ):

@@ -14,6 +14,7 @@ from selftaught.errors import UserError
 from selftaught.masks import enlarge, hidden_units
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
+from selftaught.roles import Count, HiddenShare
 
 
 class SimMIM(Method):
@@ -48,7 +49,7 @@ class SimMIM(Method):
     default_drop_path = 0.1
     min_batch = 1
 
-    def __init__(self, backbone: Image, ratio: float = 0.6, unit: int | None = None):
+    def __init__(self, backbone: Image, ratio: HiddenShare = 0.6, unit: Count | None = None):
         super().__init__()
         self.backbone, self.ratio, self.unit = backbone, ratio, unit
         self.stem, self.reduction = backbone.stem, backbone.reduction

@@ -15,6 +15,7 @@ from selftaught.errors import UserError
 from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
+from selftaught.roles import Count, Fraction, Momentum, Number, Positive
 from selftaught.schedule import linear
 
 
@@ -61,17 +62,17 @@ class IJEPA(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: int = 384,
-        depth: int = 12,
-        heads: int | None = None,
-        mlp_ratio: float = 4.0,
-        momentum: tuple[float, float] = (0.996, 1.0),
-        targets: int = 4,
-        contexts: int = 1,
-        target_scale: tuple[float, float] = (0.15, 0.2),
-        context_scale: tuple[float, float] = (0.85, 1.0),
-        aspect: tuple[float, float] = (0.75, 1.5),
-        min_keep: int = 10,
+        dim: Count = 384,
+        depth: Number = 12,
+        heads: Count | None = None,
+        mlp_ratio: Positive = 4.0,
+        momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
+        targets: Count = 4,
+        contexts: Count = 1,
+        target_scale: tuple[Fraction, Fraction] = (0.15, 0.2),
+        context_scale: tuple[Fraction, Fraction] = (0.85, 1.0),
+        aspect: tuple[Positive, Positive] = (0.75, 1.5),
+        min_keep: Number = 10,
         overlap: bool = False,
         masking: Literal["multiblock", "reference", "random"] = "multiblock",
     ):
@@ -81,8 +82,6 @@ class IJEPA(Method):
         self.targets, self.contexts, self.aspect = targets, contexts, aspect
         self.target_scale, self.context_scale = target_scale, context_scale
         self.min_keep, self.overlap = min_keep, overlap
-        if targets < 1 or contexts < 1:
-            raise UserError(f"targets={targets} and contexts={contexts} must be at least 1")
         for name, (low, high), most in (
             ("target_scale", target_scale, 1.0),
             ("context_scale", context_scale, 1.0),

@@ -13,6 +13,7 @@ from selftaught.masks import keep_lowest
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
+from selftaught.roles import Count, HiddenShare, PartialShare
 
 
 class Selfie(Method):
@@ -40,12 +41,12 @@ class Selfie(Method):
     def __init__(
         self,
         backbone: Image,
-        grid: int | None = None,
-        ratio: float = 0.25,
-        depth: int = 3,
-        heads: int = 32,
-        hidden: int = 640,
-        dropout: float = 0.1,
+        grid: Count | None = None,
+        ratio: HiddenShare = 0.25,
+        depth: Count = 3,
+        heads: Count = 32,
+        hidden: Count = 640,
+        dropout: PartialShare = 0.1,
     ):
         super().__init__()
         self.backbone, self.grid, self.ratio = backbone, grid, ratio

@@ -16,6 +16,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts.colours import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest, prior
+from selftaught.roles import Count, Positive, Share, Temperature
 
 HUES = 32
 """Bins of hue and of chroma (Larsson et al., 2016)."""
@@ -62,19 +63,15 @@ class Colorization(Method):
         self,
         backbone: Image,
         form: Literal["rebalanced", "plain", "regression", "hybrid"] = "rebalanced",
-        neighbours: int = 10,
-        sigma: float = 5.0,
-        gamma: float = 0.5,
-        temperature: float = 0.38,
-        width: int = 256,
+        neighbours: Count = 10,
+        sigma: Positive = 5.0,
+        gamma: Share = 0.5,
+        temperature: Temperature = 0.38,
+        width: Count = 256,
     ):
         super().__init__()
-        if not 1 <= neighbours <= 313 or sigma <= 0 or not 0 <= gamma <= 1 or temperature <= 0:
-            raise UserError(
-                f"neighbours={neighbours}, sigma={sigma}, gamma={gamma}, "
-                f"temperature={temperature}: need 1 to 313 neighbours, gamma in [0, 1], and the "
-                "others above 0"
-            )
+        if neighbours > 313:
+            raise UserError(f"neighbours={neighbours}: there are 313 bins in all")
         backbone.see("lightness")
         self.backbone, self.form, self.neighbours, self.sigma = backbone, form, neighbours, sigma
         self.gamma, self.temperature, self.width = gamma, temperature, width

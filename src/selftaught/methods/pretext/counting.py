@@ -14,6 +14,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.roles import Count, Margin, Share
 
 QUARTERS = ("upper left", "lower left", "upper right", "lower right")
 
@@ -41,15 +42,13 @@ class Counting(Method):
     def __init__(
         self,
         backbone: Image,
-        counts: int = 1000,
-        hidden: tuple[int, ...] = (4096, 4096),
-        margin: float = 10.0,
+        counts: Count = 1000,
+        hidden: tuple[Count, ...] = (4096, 4096),
+        margin: Margin = 10.0,
         form: Literal["paper", "port"] = "paper",
-        gray: float = 0.66,
+        gray: Share = 0.66,
     ):
         super().__init__()
-        if margin <= 0:
-            raise UserError(f"margin={margin} must be above 0, or counting nothing is best; 10")
         self.backbone, self.counts, self.hidden = backbone, counts, hidden
         self.margin, self.form, self.gray = margin, form, gray
         last = nn.ReLU(inplace=True) if form == "paper" else nn.Identity()

@@ -12,6 +12,7 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
+from selftaught.roles import Fraction, Positive, Weight
 
 CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
 """(x, y) of an image's corners, in units of its side, clockwise."""
@@ -56,9 +57,9 @@ class Distortion(Method):
     def __init__(
         self,
         backbone: Image,
-        shift: float = 0.125,
-        scale: tuple[float, float] = (0.8, 1.2),
-        crop: tuple[float, float] = (0.6, 1.0),
+        shift: Weight = 0.125,
+        scale: tuple[Positive, Positive] = (0.8, 1.2),
+        crop: tuple[Fraction, Fraction] = (0.6, 1.0),
     ):
         super().__init__()
         if not 0 < scale[0] <= scale[1] or not 0 <= shift < scale[0] / 4:

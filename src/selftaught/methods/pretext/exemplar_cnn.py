@@ -16,6 +16,7 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.metric import semi_hard
+from selftaught.roles import Count, Fraction, Margin, SampleCount
 
 COLOURS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -55,13 +56,13 @@ class ExemplarCNN(Method):
     def __init__(
         self,
         backbone: Image,
-        samples: int,
-        surrogates: int = 8000,
+        samples: SampleCount,
+        surrogates: Count = 8000,
         objective: Literal["classes", "triplet", "triplet_reference"] = "classes",
-        copies: int = 1,
-        dim: int = 1000,
-        margin: float = 0.5,
-        patch: float = 0.333,
+        copies: Count = 1,
+        dim: Count = 1000,
+        margin: Margin = 0.5,
+        patch: Fraction = 0.333,
     ):
         super().__init__()
         if objective == "classes" and not 2 <= surrogates <= samples:
@@ -74,8 +75,6 @@ class ExemplarCNN(Method):
                 f"a triplet needs 2 copies of an image at least, got copies={copies}; the paper's "
                 "code has 8"
             )
-        if not 0 < patch <= 1:
-            raise UserError(f"patch is a fraction of the image, above 0 and up to 1, got {patch}")
         self.backbone, self.samples, self.surrogates = backbone, samples, surrogates
         self.objective, self.copies, self.dim = objective, copies, dim
         self.margin, self.patch = margin, patch

@@ -17,6 +17,7 @@ from selftaught.errors import UserError
 from selftaught.masks import Draws, Range
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
+from selftaught.roles import Count, Number, PartialShare, Weight
 
 MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's colours, with which hidden pixels are filled."""
@@ -53,10 +54,10 @@ class ContextEncoder(Method):
         self,
         backbone: Image,
         region: Literal["center", "random"] = "center",
-        overlap: int = 4,
-        border: float = 10.0,
-        adversarial: float = 0.0,
-        width: int = 512,
+        overlap: Number = 4,
+        border: Weight = 10.0,
+        adversarial: PartialShare = 0.0,
+        width: Count = 512,
         fill: Literal["mean", "reference"] = "mean",
     ):
         super().__init__()
@@ -68,8 +69,6 @@ class ContextEncoder(Method):
                 f"overlap={overlap} leaves nothing of the missing {size // 2} px of images of "
                 f"{size} px; it must be in [0, {math.ceil(size / 4 - 0.5)})"
             )
-        if not 0 <= adversarial < 1:
-            raise UserError(f"adversarial={adversarial} must be in [0, 1); 0.001 in the paper")
         painted = size // 2 if region == "center" else size
         steps = max(0, math.floor(math.log2(painted / 4)))
         cells = math.ceil(painted / 2**steps)

@@ -17,6 +17,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.parts import mlp
 from selftaught.parts.drawing import answered
+from selftaught.roles import Count, Number, Share
 
 TILES = 9
 
@@ -57,13 +58,13 @@ class Jigsaw(Method):
     def __init__(
         self,
         backbone: Image,
-        count: int = 2000,
+        count: Count = 2000,
         rule: Literal["max_avg", "max_min"] = "max_avg",
-        tile_dim: int = 1000,
-        hidden: tuple[int, ...] = (),
-        puzzles: int = 1,
-        gray: float = 0.66,
-        channel_shift: int = 2,
+        tile_dim: Count = 1000,
+        hidden: tuple[Count, ...] = (),
+        puzzles: Count = 1,
+        gray: Share = 0.66,
+        channel_shift: Number = 2,
     ):
         super().__init__()
         self.backbone, self.count, self.rule = backbone, count, rule

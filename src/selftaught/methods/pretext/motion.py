@@ -14,6 +14,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
+from selftaught.roles import Count, Fraction, Share
 
 
 class Motion(Method):
@@ -43,10 +44,10 @@ class Motion(Method):
     def __init__(
         self,
         backbone: Image,
-        low: float = 0.4,
-        high: float = 0.7,
-        scale: tuple[float, float] = (0.2, 1.0),
-        width: int = 256,
+        low: Share = 0.4,
+        high: Share = 0.7,
+        scale: tuple[Fraction, Fraction] = (0.2, 1.0),
+        width: Count = 256,
     ):
         super().__init__()
         if not 0 < low <= high < 1:

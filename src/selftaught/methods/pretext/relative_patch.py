@@ -16,6 +16,7 @@ from selftaught.errors import UserError
 from selftaught.masks import Draws
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
 from selftaught.parts import each_cell
+from selftaught.roles import Count, Share, Weight
 
 PLACES = (
     (-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1),
@@ -55,11 +56,11 @@ class RelativePatch(Method):
     def __init__(
         self,
         backbone: Image,
-        grid: int = 3,
-        gap: float = 0.5,
-        jitter: float = 0.073,
-        blurred: float = 0.33,
-        hidden: int = 4096,
+        grid: Count = 3,
+        gap: Weight = 0.5,
+        jitter: Weight = 0.073,
+        blurred: Share = 0.33,
+        hidden: Count = 4096,
     ):
         super().__init__()
         if grid < 2 or gap < 0 or not 0 <= jitter <= max(gap, 0):

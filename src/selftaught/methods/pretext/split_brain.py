@@ -13,6 +13,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts.colours import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest
+from selftaught.roles import Count
 
 
 class SplitBrain(Method):
@@ -44,7 +45,7 @@ class SplitBrain(Method):
     min_batch = 1
     centres: Tensor
 
-    def __init__(self, backbone: Image, steps: int = 100, width: int = 256):
+    def __init__(self, backbone: Image, steps: Count = 100, width: Count = 256):
         super().__init__()
         backbone.see("halves")
         self.backbone, self.steps, self.width = backbone, steps, width

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.objectives.distillation import soft_cross_entropy, with_labels
 from selftaught.parts import frozen_copy
+from selftaught.roles import Fraction, Share, Temperature
 
 
 class Distill(Method):
@@ -36,13 +36,11 @@ class Distill(Method):
         backbone: Image,
         network: Any,
         teacher: Path = Path("."),
-        temperature: float = 1.0,
-        alpha: float = 1.0,
-        scale: tuple[float, float] = (0.08, 1.0),
+        temperature: Temperature = 1.0,
+        alpha: Share = 1.0,
+        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
     ):
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise UserError(f"alpha is the teacher's share of the loss, from 0 to 1, got {alpha}")
         self.backbone, self.teacher = backbone, teacher
         self.temperature, self.alpha, self.scale = temperature, alpha, scale
         self.network = frozen_copy(network)

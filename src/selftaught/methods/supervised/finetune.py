@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.roles import ClassCount, Fraction, Share
 
 
 class Finetune(Method):
@@ -37,9 +38,9 @@ class Finetune(Method):
     def __init__(
         self,
         backbone: Image,
-        classes: int,
-        smoothing: float = 0.1,
-        scale: tuple[float, float] = (0.2, 1.0),
+        classes: ClassCount,
+        smoothing: Share = 0.1,
+        scale: tuple[Fraction, Fraction] = (0.2, 1.0),
     ):
         super().__init__()
         self.classes, self.smoothing, self.scale = classes, smoothing, scale

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
 from selftaught.parts import simclr_head
+from selftaught.roles import ClassCount, Fraction, Number
 
 
 class SimCLRv2Finetune(Method):
@@ -31,13 +31,11 @@ class SimCLRv2Finetune(Method):
     def __init__(
         self,
         backbone: Image,
-        classes: int,
-        kept: int = 1,
-        scale: tuple[float, float] = (0.08, 1.0),
+        classes: ClassCount,
+        kept: Number = 1,
+        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
     ):
         super().__init__()
-        if kept < 0:
-            raise UserError(f"kept is a number of layers of the head, from 0 on, got {kept}")
         self.backbone, self.classes = backbone, classes
         self.kept, self.scale = kept, scale
         # the last layer of a head has another norm and no ReLU: make one more, and leave it out

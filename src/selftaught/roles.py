@@ -1,0 +1,93 @@
+"""Roles: what a parameter is for, as a type with the bounds that its values keep.
+
+A signature says `temperature: Temperature = 0.1`. To Python and to type checkers that is a float;
+the command line, YAML and the constructor itself refuse what is out of bounds, `--help` tells them,
+and whoever wants the temperatures of a method asks for the role, whatever its parameters are
+called. Values of a tuple are checked one by one. A role of one's own is written in place, as in
+`sharpness: Annotated[float, Role("sharpness", above=0)] = 2.0`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a number is for, and what it may be.
+
+    Args:
+        name: by which it is asked for.
+        above, least, most, below: bounds; `above` and `below` are themselves out.
+        from_data: whether the data gives the value, where the user gives none.
+    """
+
+    name: str
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    from_data: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether `value` is within the bounds."""
+        return not (
+            (self.above is not None and not value > self.above)
+            or (self.least is not None and not value >= self.least)
+            or (self.most is not None and not value <= self.most)
+            or (self.below is not None and not value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """The bounds in words: `above 0`, `from 0 to 1`; nothing where there are none."""
+        if self.least is not None and self.most is not None:
+            return f"from {self.least:g} to {self.most:g}"
+        bounds = {
+            "above": self.above,
+            "at least": self.least,
+            "at most": self.most,
+            "below": self.below,
+        }
+        return " and ".join(f"{word} {x:g}" for word, x in bounds.items() if x is not None)
+
+
+Count = Annotated[int, Role("count", least=1)]
+"""Of things that there must be: widths, layers, neighbours, steps."""
+
+Number = Annotated[int, Role("number", least=0)]
+"""Of things that there need not be: small views, workers."""
+
+PrototypeCount = Annotated[int, Role("prototypes", least=1)]
+"""Groups that images are sorted into."""
+
+SampleCount = Annotated[int, Role("samples", least=1, from_data=True)]
+ClassCount = Annotated[int, Role("classes", least=1, from_data=True)]
+
+Temperature = Annotated[float, Role("temperature", above=0)]
+"""Of a softmax."""
+
+Momentum = Annotated[float, Role("momentum", least=0, most=1)]
+"""Of a momentum encoder (EMA): what stays of it in a step."""
+
+HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
+"""Of an image, which is to be filled in."""
+
+Share = Annotated[float, Role("share", least=0, most=1)]
+"""A probability, a fraction of training, a weight whose rest goes elsewhere."""
+
+PartialShare = Annotated[float, Role("partial share", least=0, below=1)]
+"""A share that leaves something: dropout, stochastic depth."""
+
+Fraction = Annotated[float, Role("fraction", above=0, most=1)]
+"""Of what is there, some of which must be left: the area of a crop."""
+
+Weight = Annotated[float, Role("weight", least=0)]
+"""Of a term of the loss; the strength of a distortion; 0 for none."""
+
+Positive = Annotated[float, Role("positive", above=0)]
+"""A scale without which nothing is defined: a power, a radius, a ratio of sides."""
+
+Margin = Annotated[float, Role("margin", above=0)]
+"""A distance that the loss asks for."""
+
+Rate = Annotated[float, Role("rate", above=0)]
+"""Of learning, and what gradients are clipped to."""
