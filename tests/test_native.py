@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 from selftaught import augment
 from selftaught.augment import View, Views, native, render, sample_rng
 from selftaught.augment.batch import Canvas, Rngs
-from selftaught.augment.views import DRAWS
+from selftaught.augment.view import DRAWS
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached, estimate
 from selftaught.data.picture import jpeg_size
