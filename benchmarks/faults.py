@@ -269,7 +269,7 @@ def frozen_reader_of_features(place: Path) -> None:
         textwrap.dedent(f"""
             import sys
             from selftaught import backbone, embed
-            from selftaught.data.readers import limited
+            from selftaught.feed.readers import limited
             from selftaught.errors import Interrupted
             def shown(done, count):
                 print("done", done, flush=True)
@@ -368,7 +368,7 @@ def unpicklable_views(place: Path) -> None:
 def broken_view(place: Path, act: str) -> Run:
     """Start a training whose second epoch does `act`."""
     body = f"""
-        import selftaught.engine.feed as feed
+        import selftaught.feed.views as feed
         real = feed.Views.__getitems__
         def views(self, keys):
             if keys[0][0] == 1:

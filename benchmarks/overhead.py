@@ -33,8 +33,8 @@ from selftaught import augment, backbone
 from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.engine import run as engine
-from selftaught.engine.feed import Item, collate
 from selftaught.engine.pretrain import pretrain
+from selftaught.feed.views import Item, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import mlp
 
@@ -58,6 +58,9 @@ class Clock:
             self.wall.append(time.perf_counter())
             self.cpu.append(time.process_time())
             yield self.item
+
+    def close(self) -> None:
+        """As readers have it."""
 
     @property
     def step(self) -> tuple[float, float]:
@@ -113,7 +116,7 @@ def bare(clock: Clock) -> None:
 
 def ours(clock: Clock) -> None:
     images = np.zeros((BATCH * clock.steps, SIZE, SIZE, 3), np.uint8)
-    before, engine.loader = engine.loader, lambda *_, **__: clock
+    before, engine.Readers = engine.Readers, lambda *_, **__: clock
     try:
         with tempfile.TemporaryDirectory() as folder:
             pretrain(
@@ -130,7 +133,7 @@ def ours(clock: Clock) -> None:
                 force=True,  # black images fail by the verdict of the doctor
             )
     finally:
-        engine.loader = before
+        engine.Readers = before
 
 
 def fabric(clock: Clock) -> None:

@@ -71,6 +71,7 @@ API = {
     "selftaught.export": ("export/conversion.py", "export/encoder.py", "export/timm.py"),
     "selftaught.augment": (
         "augment/presets.py",
+        "augment/view.py",
         "augment/views.py",
         "augment/cells.py",
         "augment/coloured.py",

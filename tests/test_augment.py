@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from selftaught import augment
 from selftaught.augment import Params, View, Views, cells, device, native, render, sample_rng
-from selftaught.augment.views import DRAWS
+from selftaught.augment.view import DRAWS
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.methods.correlation.barlow_twins import BarlowTwins

@@ -31,6 +31,7 @@ from selftaught.data.files import walk
 from selftaught.data.formats import sniff
 from selftaught.data.tar import expand, scan
 from selftaught.errors import UserError
+from selftaught.feed.order import replacement
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.asarray(
@@ -1062,10 +1063,10 @@ def test_a_failed_write_leaves_the_old_list(tmp_path, monkeypatch):
 
 
 def test_replacements_are_a_function_and_never_the_sample_itself():
-    found = [bad_list.replacement(1, 2, 3, k, 5) for k in range(400)]
-    assert found == [bad_list.replacement(1, 2, 3, k, 5) for k in range(400)]
+    found = [replacement(1, 2, 3, k, 5) for k in range(400)]
+    assert found == [replacement(1, 2, 3, k, 5) for k in range(400)]
     assert set(found) == {0, 1, 2, 4}
     assert min(Counter(found).values()) > 70
-    assert bad_list.replacement(1, 2, 0, 0, 2) == 1
+    assert replacement(1, 2, 0, 0, 2) == 1
     with pytest.raises(ValueError, match="no replacement"):
-        bad_list.replacement(0, 0, 0, 0, 1)
+        replacement(0, 0, 0, 0, 1)

@@ -27,10 +27,10 @@ from selftaught.diagnose.ears import listen
 from selftaught.diagnose.intake import intake, probe
 from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rule, Watch
 from selftaught.engine import pretrain as engine
-from selftaught.engine.feed import Views, collate
 from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
+from selftaught.feed.views import Views, collate
 from selftaught.method import Batch
 from tests.cases import CASES, fitting
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import dist, open_data
 from selftaught.backbones import Image
-from selftaught.engine.feed import Whole
+from selftaught.feed.passes import Whole
 from selftaught.parts import Queue, SyncBatchNorm, ema, frozen_copy, synchronize
 from selftaught.parts.shuffle import shuffled
 from tests.pool import WORLD, Pool

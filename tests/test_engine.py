@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from selftaught.engine import checkpoint
 from selftaught.engine.build import assemble
 from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.feed import Order
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import DataError, Interrupted, TrainingError, UserError
+from selftaught.feed.order import Order
 from selftaught.method import Batch
 from tests.cases import CASES, fitting
 

@@ -20,7 +20,7 @@ from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.engine import score
 from selftaught.errors import DataError, TrainingError, UserError
-from selftaught.evaluate import commands, features, scores
+from selftaught.evaluate import changes, commands, features, scores
 from selftaught.signature import read_function
 
 
@@ -92,10 +92,10 @@ def test_workers_and_batches_change_nothing(encoder, photos, found):
 
 
 def test_the_dataset_travels_to_spawned_workers(photos):
-    views = features._Views(open_data(photos), 32)
-    index, image, _ = pickle.loads(pickle.dumps(views))[3]
-    assert index == 3
-    assert image.shape == (3, 32, 32)
+    views = features._Views(open_data(photos), 32, {"flipped": changes.flip}, seed=0)
+    item = pickle.loads(pickle.dumps(views))[0, 3]
+    assert item.index == 3
+    assert item.views.shape == (1, 3, 32, 32)
 
 
 def test_modes_and_place_are_restored(photos):

@@ -55,6 +55,85 @@ def test_what_is_public_is_documented(file):
     assert not bare
 
 
+def imports(node: ast.AST, package: list[str]) -> set[str]:
+    """Names that a module imports anywhere, but for those that a type checker alone needs."""
+    found: set[str] = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            found |= imports(ast.Module(child.orelse, []), package)
+        elif isinstance(child, ast.Import):
+            found |= {alias.name for alias in child.names}
+        elif isinstance(child, ast.ImportFrom):
+            base = package[: len(package) + 1 - child.level] if child.level else []
+            base = ".".join([*base, *filter(None, [child.module])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in child.names)}
+        else:
+            found |= imports(child, package)
+    return found
+
+
+def circles(texts: dict[str, str]) -> list[list[str]]:
+    """Modules that import each other, directly or by others: one list a circle.
+
+    Args:
+        texts: name of a module, `__init__` written out -> its source.
+    """
+    plain = {name.removesuffix(".__init__"): name for name in texts}
+    needs = {
+        name: {plain[n] for n in imports(ast.parse(text), name.split(".")[:-1]) if n in plain}
+        for name, text in texts.items()
+    }
+    reached = {}
+    for name in needs:
+        seen, todo = set(), [name]
+        while todo:
+            new = needs[todo.pop()] - seen
+            seen |= new
+            todo += new
+        reached[name] = seen
+    found = {
+        tuple(sorted(m for m in reached[name] if name in reached[m]))
+        for name in needs
+        if name in reached[name]
+    }
+    return sorted(map(list, found))
+
+
+def test_modules_do_not_import_in_circles():
+    texts = {}
+    for file in SOURCE:
+        name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
+        texts[name] = file.read_text("utf-8")
+    assert not circles(texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        ({"a.b": "from a import c", "a.c": "from a.d import x", "a.d": "import a.b"}, ["bcd"]),
+        ({"a.b": "def f():\n    from a.c import x", "a.c": "import a.b as y"}, ["bc"]),
+        ({"a.b": "from .c import x", "a.c": "from . import b"}, ["bc"]),
+        ({"a.__init__": "from a.b import x", "a.b": "from a import x"}, [["__init__", "b"]]),
+        (
+            {
+                "a.b": "if TYPE_CHECKING:\n    import a.c\nelse:\n    import a.d",
+                "a.c": "import a.b",
+                "a.d": "import a.b",
+            },
+            ["bd"],
+        ),
+        ({"a.b": "if TYPE_CHECKING:\n    import a.c", "a.c": "import a.b"}, []),
+        ({"a.b": "import a.c\nimport a.d", "a.c": "import a.d", "a.d": "import numpy"}, []),
+        (
+            {"a.b": "import a.c", "a.c": "import a.b", "a.d": "import a.e", "a.e": "import a.d"},
+            ["bc", "de"],
+        ),
+    ],
+)
+def test_circles_are_found_and_nothing_else(texts, found):
+    assert circles(texts) == [[f"a.{m}" for m in circle] for circle in found]
+
+
 def test_families_are_folders():
     assert set(BUILD["FAMILIES"]) == {file.parent.name for file in methods.files().values()}
 

@@ -20,13 +20,14 @@ from torch.utils.data import default_collate
 from selftaught import augment
 from selftaught.augment import View, Views, native, render, sample_rng
 from selftaught.augment.batch import Canvas, Rngs
-from selftaught.augment.views import DRAWS
+from selftaught.augment.view import DRAWS
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached, estimate
 from selftaught.data.picture import jpeg_size
-from selftaught.engine.feed import Views as Feed
-from selftaught.engine.feed import collate, loader
 from selftaught.errors import UserError
+from selftaught.feed.readers import Readers
+from selftaught.feed.views import Views as Feed
+from selftaught.feed.views import collate
 from tests.photos import by_reference
 
 
@@ -446,7 +447,7 @@ def test_training_gets_batches_that_equal_samples_one_by_one(files):
         assert [b.index for b in at_once.bad][:1] == [5]
         a, b = (x.views[0] if pipeline.boxes else x.views for x in (singles, at_once))
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    (item,) = loader(pickle.loads(pickle.dumps(feed)), [keys], 1, False)
+    (item,) = Readers(pickle.loads(pickle.dumps(feed)).__getitems__, [keys], 1)
     assert torch.equal(item.views[1], at_once.views[1])
     hopeless = Feed(open_data([b"\xff\xd8nothing"] * 2), augment.simclr(8), 0)
     assert hopeless.__getitems__([(0, 0)]).views is None

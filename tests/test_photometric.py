@@ -14,9 +14,10 @@ from selftaught.augment.batch import Rngs
 from selftaught.data import open_data
 from selftaught.engine import colours
 from selftaught.engine.colours import Costs
-from selftaught.engine.feed import Views as Feed
-from selftaught.engine.feed import collate, loader
 from selftaught.errors import UserError
+from selftaught.feed.readers import Readers
+from selftaught.feed.views import Views as Feed
+from selftaught.feed.views import collate
 from tests.cases import CASES
 from tests.photos import by_reference
 from tests.test_engine import Killed, curve, killed_after, make, train
@@ -171,7 +172,7 @@ def test_samples_are_rows_of_the_batch_and_broken_ones_replaced(engine, files):
                 assert torch.equal(got[1], expected[1])
                 got, expected = got[0], expected[0]
             assert all(off(a, b).mean() <= 0.3 for a, b in zip(got, expected, strict=True))
-    (item,) = loader(pickle.loads(pickle.dumps(feed)), [keys], 1, False)
+    (item,) = Readers(pickle.loads(pickle.dumps(feed)).__getitems__, [keys], 1)
     assert isinstance(item.views[0], Raw)
     assert torch.equal(item.views[0].settings, at_once.views[0].settings)
 

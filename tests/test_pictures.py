@@ -12,8 +12,8 @@ from selftaught import augment
 from selftaught.backbones import backbone
 from selftaught.data import open_data
 from selftaught.engine import pictures
-from selftaught.engine.feed import Views
 from selftaught.engine.pictures import SHOWN, keep_views
+from selftaught.feed.views import Views
 from selftaught.method import Batch, Method, Pictures
 from selftaught.methods.clustering.swav import SwAV
 from selftaught.methods.dense import scrl

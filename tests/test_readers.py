@@ -20,11 +20,11 @@ import pytest
 import torch
 
 from benchmarks import faults
-from selftaught.data import readers
-from selftaught.data.readers import Readers, Stuck, Unmade, limited
 from selftaught.engine import signals
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import embed
+from selftaught.feed import readers
+from selftaught.feed.readers import Readers, Stuck, Unmade, limited
 from tests.pool import other_children
 
 MAIN = os.getpid()
@@ -240,7 +240,7 @@ def test_what_cannot_be_handed_over_is_told():
 def test_they_leave_when_the_one_that_started_them_is_killed(tmp_path):
     script = """
 import os, sys, time
-from selftaught.data.readers import Readers
+from selftaught.feed.readers import Readers
 found = Readers(lambda key: (time.sleep(0.01), os.getpid())[1], range(10**6), 3)
 seen = set()
 for pid in found:

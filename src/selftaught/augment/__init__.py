@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from selftaught.augment.presets import simclr as simclr
     from selftaught.augment.presets import simsiam as simsiam
     from selftaught.augment.presets import tiles as tiles
+    from selftaught.augment.view import Params as Params
+    from selftaught.augment.view import View as View
     from selftaught.augment.views import Cornered as Cornered
-    from selftaught.augment.views import Params as Params
     from selftaught.augment.views import Plain as Plain
-    from selftaught.augment.views import View as View
     from selftaught.augment.views import Views as Views
 
 _MODULE = {
@@ -48,7 +48,8 @@ _MODULE = {
     **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
     **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),
     **dict.fromkeys(("Tiles", "cut_tiles"), "cells"),
-    **dict.fromkeys(("Cornered", "Params", "Plain", "View", "Views"), "views"),
+    **dict.fromkeys(("Params", "View"), "view"),
+    **dict.fromkeys(("Cornered", "Plain", "Views"), "views"),
 }
 
 __all__ = sorted(_MODULE)

@@ -6,7 +6,7 @@ to collate. Where the native library is missing, `render.py` does the same, imag
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from selftaught.augment import native
 from selftaught.augment.photometric import SETTINGS, Raw, take
 from selftaught.augment.pipeline import check_image, sample_rng
 from selftaught.augment.render import render_view, tell_of_colours
-from selftaught.augment.views import DRAWS, Params, View, Views
+from selftaught.augment.view import DRAWS, Params, View
 from selftaught.data import Samples, open_data
 from selftaught.data.picture import SCALES, Memory, Picture
 from selftaught.errors import UserError
+
+if TYPE_CHECKING:
+    from selftaught.augment.views import Views
 
 HELD = 32 << 20
 """Bytes of decoded images that wait for each other, to be rendered in one pass."""
@@ -74,7 +77,7 @@ class Canvas:
 
     def __init__(
         self,
-        pipeline: Views,
+        pipeline: "Views",
         rngs: Sequence[np.random.Generator],
         channels: int,
         reduced: bool = True,
@@ -239,7 +242,7 @@ def _drawn(
 
 
 def make(
-    pipeline: Views,
+    pipeline: "Views",
     images: Any,
     rngs: Sequence[np.random.Generator] | None,
     threads: int,

@@ -10,7 +10,7 @@ import numpy as np
 
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.augment.render import render_view
-from selftaught.augment.views import DRAWS, View
+from selftaught.augment.view import DRAWS, View
 from selftaught.errors import UserError
 
 

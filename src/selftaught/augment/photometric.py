@@ -6,14 +6,13 @@ with their drawn parameters. `develop` carries these out where the model lives, 
 CPU, so that nobody waits for the device.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from selftaught.augment.views import View
+from selftaught.augment.view import View
 
 ORDER, FACTOR, REST, GRAY, SIGMA, REACH, SOLARIZE = 0, 4, 8, 12, 13, 14, 15
 SETTINGS = 16
@@ -35,7 +34,7 @@ class Raw(NamedTuple):
     settings: Any
 
 
-def take(params: np.ndarray, views: "tuple[View, ...]") -> np.ndarray:
+def take(params: np.ndarray, views: tuple[View, ...]) -> np.ndarray:
     """Take what `develop` can do out of drawn parameters; geometry is left in them.
 
     Args:

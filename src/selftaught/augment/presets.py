@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 from selftaught.augment.cells import Tiles
-from selftaught.augment.views import Plain, View, Views
+from selftaught.augment.view import View
+from selftaught.augment.views import Plain, Views
 
 Range = tuple[float, float]
 

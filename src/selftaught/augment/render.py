@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-if TYPE_CHECKING:
-    from selftaught.augment.views import Params, View
+from selftaught.augment.view import Params, View
 
 _log = logging.getLogger("selftaught")
 
@@ -28,7 +26,7 @@ LONGEST = 4
 
 
 @torch.inference_mode()
-def render_view(image: np.ndarray, view: "View", params: "Params") -> np.ndarray:
+def render_view(image: np.ndarray, view: View, params: Params) -> np.ndarray:
     """Render one view of `image`, uint8 [H, W, C], as uint8 [C, size, size]."""
     p = params
     cut = image[p.top : p.top + p.height, p.left : p.left + p.width]
@@ -101,7 +99,7 @@ def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> 
     return x[0].permute(1, 2, 0).numpy()
 
 
-def tell_of_colours(views: "Iterable[View]", channels: int) -> None:
+def tell_of_colours(views: Iterable[View], channels: int) -> None:
     """Say once which operations images of `channels` channels go without."""
     if channels != 3 and any(any(view.jitter[2:]) or view.gray for view in views):
         _warn_colour(channels)

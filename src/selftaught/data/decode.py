@@ -46,6 +46,9 @@ MAX_BYTES = 4 << 30
 
 Pixels = np.ndarray
 Range = tuple[float, float]
+Raw = bytes | np.ndarray | Image.Image
+"""What a source holds of a sample: a file's bytes, an array [H, W] or [H, W, C], an image."""
+
 Layout = Literal["HWC", "CHW"]
 """Order of the axes of an array: rows, columns, channels; or channels first, as torch has it."""
 

@@ -7,13 +7,13 @@ refuses, is `decode`'s business.
 
 import struct
 import threading
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 
 from selftaught.data import jpeg
-from selftaught.data.decode import guard, layout_of
-from selftaught.data.source import Raw, Samples
+from selftaught.data.decode import Layout, Raw, guard, layout_of
 
 SCALES = (8, 4, 2)
 """Reductions at which a JPEG can be decoded: each pixel is then the mean of a square."""
@@ -23,23 +23,35 @@ SCALES = (8, 4, 2)
 class Picture:
     """One sample, opened.
 
+    Args:
+        raw: what its source holds.
+        decode: all of it, uint8 [H, W, channels]; raises BadSample.
+        channels, max_pixels, layout: as of `open_data`.
+
     Attributes:
         height, width: in pixels, upright, before any reduction.
         pixels: uint8 [H, W, C] where they are known already (arrays, formats other than JPEG).
         jpeg: the file, where it is an ordinary JPEG that becomes three channels.
     """
 
-    def __init__(self, samples: Samples, raw: Raw, name: str):
-        self._samples, self._raw, self._name = samples, raw, name
+    def __init__(
+        self,
+        raw: Raw,
+        decode: Callable[[], np.ndarray],
+        channels: int,
+        max_pixels: int,
+        layout: Layout | None,
+    ):
+        self._raw, self._decode, self._channels, self._layout = raw, decode, channels, layout
         self.pixels: np.ndarray | None = None
         size = jpeg_size(raw) if isinstance(raw, bytes) else None
         if size is not None:
-            guard(size[1], size[0], samples.max_pixels, len(raw))
+            guard(size[1], size[0], max_pixels, len(raw))
         else:
             self.pixels = self._decoded()
             size = self.pixels.shape[:2]
         self.height, self.width = size
-        whole = isinstance(raw, bytes) and self.pixels is None and samples.channels == 3
+        whole = isinstance(raw, bytes) and self.pixels is None and channels == 3
         self.jpeg: bytes | None = raw if whole else None
 
     def read(self, scale: int = 1, memory: "Memory | None" = None) -> tuple[np.ndarray, int]:
@@ -61,17 +73,17 @@ class Picture:
         return self._decoded(), 1
 
     def _decoded(self) -> np.ndarray:
-        raw, samples = self._raw, self._samples
+        raw = self._raw
         if (
             isinstance(raw, np.ndarray)
             and raw.dtype == np.uint8
             and raw.ndim == 3
-            and raw.shape[2] == samples.channels
+            and raw.shape[2] == self._channels
             and raw.size
-            and layout_of(raw.shape, samples.channels, samples.layout) == "HWC"
+            and layout_of(raw.shape, self._channels, self._layout) == "HWC"
         ):
             return raw
-        return samples.decode(raw, self._name)
+        return self._decode()
 
     def _fast(self, data: bytes, scale: int, memory: "Memory | None") -> np.ndarray | None:
         height, width = -(-self.height // scale), -(-self.width // scale)

@@ -1,4 +1,4 @@
-"""The list of files that cannot be read, and which sample takes the place of one of them."""
+"""The list of files that cannot be read."""
 
 import csv
 import os
@@ -85,16 +85,3 @@ def positions(samples: Samples, bad: Mapping[str, Bad]) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     found = [i for i in range(len(samples)) if samples.name(i) in bad]
     return np.array(found, dtype=np.int64)
-
-
-def replacement(seed: int, epoch: int, index: int, attempt: int, n: int) -> int:
-    """Which of `n` samples takes the place of sample `index`, at the `attempt`-th try.
-
-    Uniform over the others, and the same in every process, so that skipped files change neither
-    the order of the rest nor the reproducibility of a run.
-    """
-    if n < 2:
-        raise ValueError(f"a sample out of {n} has no replacement")
-    word = np.random.SeedSequence([seed, epoch, index, attempt]).generate_state(1, np.uint64)[0]
-    other = int(word % np.uint64(n - 1))
-    return other + (other >= index)

@@ -2,11 +2,11 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import Literal, final
 
 import numpy as np
-from PIL import Image
 
 from selftaught.data.decode import (
     MAX_PIXELS,
@@ -14,6 +14,7 @@ from selftaught.data.decode import (
     Header,
     Layout,
     NoWhite,
+    Raw,
     decode,
     from_array,
     from_image,
@@ -21,12 +22,8 @@ from selftaught.data.decode import (
     inspect,
 )
 from selftaught.data.left import Left
+from selftaught.data.picture import Picture
 from selftaught.errors import UserError
-
-if TYPE_CHECKING:
-    from selftaught.data.picture import Picture
-
-Raw = bytes | np.ndarray | Image.Image
 
 LOOKED = 32
 """Images whose values are looked at before a range is advised."""
@@ -136,14 +133,14 @@ class Samples:
         """
         return self.decode(self.source.load(i), self.source.name(i), min_side)
 
-    def open(self, i: int) -> "Picture":
+    def open(self, i: int) -> Picture:
         """Sample `i`, of which only the size is known yet where that suffices; BadSample if not.
 
         Its pixels may be those of the dataset itself, without a copy.
         """
-        from selftaught.data.picture import Picture
-
-        return Picture(self, self.source.load(i), self.source.name(i))
+        raw = self.source.load(i)
+        whole = partial(self.decode, raw, self.source.name(i))
+        return Picture(raw, whole, self.channels, self.max_pixels, self.layout)
 
     def decode(self, raw: Raw, name: str, min_side: int | None = None) -> np.ndarray:
         """What `source.load` gave, as uint8 [H, W, channels]."""

@@ -7,20 +7,21 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from selftaught import augment, config, dist
 from selftaught.augment import Raw, develop, normalize
 from selftaught.engine.estimate import summed, wait
-from selftaught.engine.feed import Views, close, loader
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.export.facts import SETTINGS
+from selftaught.feed.readers import Readers
+from selftaught.feed.views import Views
 from selftaught.method import Batch, Method, Pipeline
 
 log = logging.getLogger("selftaught")
@@ -170,13 +171,13 @@ def choose(
     return costs.best
 
 
-class _Timed(Dataset[Tensor]):
+class _Timed:
     """Seconds an image, whole and raw, for batches of keys; read once before, for the disk."""
 
     def __init__(self, *kinds: Views):
         self.kinds = kinds
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Tensor:
+    def __call__(self, keys: list[tuple[int, int]]) -> Tensor:
         spent = []
         for views in self.kinds * 2:
             begun = time.perf_counter()
@@ -190,11 +191,8 @@ def _making(whole: Views, raw: Views, makers: int) -> tuple[float, float]:
     each = max(1, makers)
     count = len(whole.samples)
     keys = [[(0, (b * SOME + i) % count) for i in range(SOME)] for b in range(TURNS * each)]
-    batches: Any = loader(_Timed(whole, raw), keys, makers, False)  # type: ignore[arg-type]
-    try:
+    with closing(Readers(_Timed(whole, raw), keys, makers)) as batches:
         spent = torch.stack(list(batches)[each:]).median(0).values / each
-    finally:
-        close(batches)
     return float(spent[0]), float(spent[1])
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch.distributed as torch_dist
 
 from selftaught import dist
-from selftaught.data.readers import Stuck, Unmade
 from selftaught.engine.lock import release
 from selftaught.engine.memory import ran_out
 from selftaught.engine.signals import StopSignals
@@ -24,6 +23,7 @@ from selftaught.errors import (
     of_system,
     out_of_memory,
 )
+from selftaught.feed.readers import Stuck, Unmade
 
 STARTED_BY = "SELFTAUGHT_STARTED_BY"
 """Variable of the environment that tells further processes which one started them."""

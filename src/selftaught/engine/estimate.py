@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.data import Samples
-from selftaught.engine.feed import Item, Views, collate
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
+from selftaught.feed.views import Item, Views, collate
 from selftaught.method import Batch, Method, terms_of
 
 PROBE = 8

@@ -18,19 +18,21 @@ from torch import Tensor, nn
 from selftaught import dist
 from selftaught.augment.device import normalize
 from selftaught.augment.photometric import develop
-from selftaught.data.readers import Stuck, Unmade
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.estimate import Estimate
-from selftaught.engine.feed import Item, Order, Whole, close
 from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
 from selftaught.engine.progress import Progress
 from selftaught.engine.randomness import random_state, seed_all, set_random_state
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
+from selftaught.feed.order import Order
+from selftaught.feed.passes import Whole
+from selftaught.feed.readers import Stuck, Unmade
+from selftaught.feed.views import Item
 from selftaught.method import Batch, Method, Recipe, terms_of
 from selftaught.printable import printable
 
@@ -146,7 +148,7 @@ class Loop:
                 epoch, within = divmod(self.step, self.per_epoch)
                 turn = self.late is not None and self.step == self.late[0]
                 if turn:
-                    close(self.batches)
+                    self.batches.close()
                 if stream is None or turn or (self.each_epoch and within == 0):
                     stream = self._open(epoch, within)
                 try:
@@ -374,9 +376,9 @@ class Loop:
         try:
             yield
         finally:
-            close(self.batches)
+            self.batches.close()
             if self.late:
-                close(self.late[1])
+                self.late[1].close()
 
     def _next(self, stream: Iterator[Item]) -> Item:
         with self._reading():

@@ -17,8 +17,8 @@ from selftaught.backbones import Image
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine.estimate import readable
-from selftaught.engine.feed import Item, Views, collate
 from selftaught.evaluate.features import one_pass
+from selftaught.feed.views import Item, Views, collate
 from selftaught.method import Batch, Method
 from selftaught.report.gallery import Cell, Gallery, save
 from selftaught.report.pictures import THUMB, encode

@@ -34,7 +34,6 @@ from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
 from selftaught.engine.colours import settled
 from selftaught.engine.estimate import readable
-from selftaught.engine.feed import Views, collate
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.restore import weights_of
@@ -43,6 +42,7 @@ from selftaught.engine.unmix import query
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labelled
 from selftaught.export.facts import SETTINGS
+from selftaught.feed.views import Views, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.signature import values_by_role
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import config, methods
-from selftaught.data.readers import refuse_imported
 from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
+from selftaught.feed.readers import refuse_imported
 from selftaught.method import Method
 from selftaught.signature import read_object
 

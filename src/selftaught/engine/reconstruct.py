@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import default_collate
 
 from selftaught.augment import normalize, plain, sample_rng
-from selftaught.augment.views import View
+from selftaught.augment.view import View
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.engine.build import asked_of, restored
 from selftaught.engine.pictures import as_bytes

@@ -18,7 +18,6 @@ from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.data.left import tell
-from selftaught.data.readers import limited
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.intake import intake
 from selftaught.engine import classes, optim, session
@@ -29,7 +28,6 @@ from selftaught.engine.colours import choose, fed
 from selftaught.engine.convolution import mend
 from selftaught.engine.ending import together, told
 from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
-from selftaught.engine.feed import Order, Views, Whole, loader
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.guard import Guard, guard
 from selftaught.engine.loop import Loop
@@ -44,6 +42,10 @@ from selftaught.engine.unmix import with_mixed
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.export.facts import SETTINGS, of_folder
+from selftaught.feed.order import Order
+from selftaught.feed.passes import Whole
+from selftaught.feed.readers import Readers, limited
+from selftaught.feed.views import Views
 from selftaught.method import Method
 from selftaught.parts import synchronize
 from selftaught.terminal import Terminal
@@ -163,8 +165,8 @@ class Run:
             plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
         order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
         batches, *late = (
-            loader(fed(views, colours), order, plan.workers, fabric.device.type == "cuda")
-            for views in self.views
+            Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
+            for made in (fed(views, colours) for views in self.views)
         )
         done = state["step"] if state else 0
         loop = Loop(

@@ -36,6 +36,7 @@ from selftaught.evaluate.few_labels import choose
 from selftaught.evaluate.floors import ENCODER, FINE_TUNED, FLOORS, Comparison
 from selftaught.evaluate.scores import Score, Task, split
 from selftaught.export.facts import CONFIG, keep
+from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
 
 log = logging.getLogger("selftaught")
@@ -81,6 +82,7 @@ def evaluate_command(
     workers: int | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
+    read_timeout: float = 600.0,
     seed: int = 0,
     out: Path | None = None,
 ) -> Comparison:
@@ -107,6 +109,7 @@ def evaluate_command(
         workers: processes that read images; by default one a core, none for few images.
         device: such as cpu or cuda; by default the best that the machine has.
         precision: of the forward pass; bf16 is used only on processors that have it natively.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
         seed: of the untrained network and of the probes.
         out: JSON file for the scores.
     """
@@ -129,7 +132,7 @@ def evaluate_command(
     given = [p for p in probes if p != "finetune"]
     found = None
     if given:
-        with bar() as progress:
+        with bar() as progress, limited(read_timeout):
             found = evaluate.compare(
                 encoder,
                 data,
@@ -164,6 +167,7 @@ def evaluate_command(
             workers=workers,
             device=device,
             precision=precision,
+            read_timeout=read_timeout,
         )
         seconds = time.perf_counter() - begun
         name = f"{network.name}, {size or network.size} px from {encoder}"
@@ -201,6 +205,7 @@ def finetune(
     workers: int | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
+    read_timeout: float = 600.0,
 ) -> dict[str, tuple[Score, ...]]:
     """Accuracy after fine-tuning, from the encoder's weights and from fresh ones.
 
@@ -215,6 +220,7 @@ def finetune(
         seed: of fresh weights, of the choice of labels and of the trainings.
         batch: images a forward pass on the test images; trainings take up to 128 a step.
         workers, device, precision: as of `embed`.
+        read_timeout: seconds for a batch, as of trainings.
 
     Returns:
         Scores of "this encoder" and "untrained".
@@ -254,10 +260,12 @@ def finetune(
                     workers=workers,
                     accelerator=_accelerator(device),
                     precision=precision,
+                    read_timeout=read_timeout,
                     evaluate=False,
                     force=True,  # the score tells whether it failed
                 )
-            task, predicted = _predictions(method, train, test, codes, batch, workers)
+            with limited(read_timeout):
+                task, predicted = _predictions(method, train, test, codes, batch, workers)
             score = task.score(
                 f"{FINE_TUNED}, {100 * share:g} % of labels",
                 predicted,

@@ -8,6 +8,7 @@ from typing import Literal
 from rich.progress import Progress as Bar
 
 from selftaught.evaluate.features import Embeddings, Progress, embed
+from selftaught.feed.readers import limited
 from selftaught.terminal import standard_error
 
 
@@ -23,6 +24,7 @@ def embed_command(
     workers: int | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
+    read_timeout: float = 600.0,
 ) -> Embeddings:
     """Write the features of images to a file: one row an image, in dataset order.
 
@@ -37,8 +39,9 @@ def embed_command(
         workers: processes that read images; by default one a core, none for few images.
         device: such as cpu or cuda; by default the best that the machine has.
         precision: of the forward pass; bf16 is used only on processors that have it natively.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
     """
-    with bar() as progress:
+    with bar() as progress, limited(read_timeout):
         return embed(
             encoder,
             data,

@@ -3,9 +3,8 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +17,12 @@ from selftaught import augment, export
 from selftaught.augment.device import normalize
 from selftaught.backbones import Foreign, Image, layers
 from selftaught.backbones import untrained as reset
-from selftaught.data import BadSample, Samples, open_data
+from selftaught.data import Samples, open_data
 from selftaught.data.left import tell
-from selftaught.data.readers import Readers, scarce
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
+from selftaught.feed.passes import reading
+from selftaught.feed.views import Views
 
 log = logging.getLogger("selftaught")
 
@@ -145,9 +145,8 @@ def changed_features(
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
     """For each network [N, V, D]: the features of V changes of each image; `one_pass` says more."""
-    change = partial(changed, changes=changes, seed=seed)
     each = max(1, batch // len(changes))
-    return one_pass(networks, samples, size, each, workers, progress, change)[0]
+    return one_pass(networks, samples, size, each, workers, progress, changes, seed)[0]
 
 
 def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
@@ -227,7 +226,8 @@ def one_pass(
     batch: int = 256,
     workers: int | None = None,
     progress: Progress | None = None,
-    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    changes: Mapping[str, Change] | None = None,
+    seed: int = 0,
 ) -> tuple[list[np.ndarray], Rest]:
     """Features of plain views under several networks: each image is read and decoded once.
 
@@ -235,24 +235,23 @@ def one_pass(
         networks: uint8 [B, C, size, size] on the CPU -> [B, D] or more axes.
         samples: to look at.
         size, batch, workers, progress: as of `embed`.
-        change: makes [V, C, size, size] of a view and its position, to be looked at instead of it.
+        changes: V of them, of each view, are looked at instead of it; seed: of what they draw.
 
     Returns:
-        For each network [N, D] float32 of the readable samples, [N, V, D] with `change`; labels
+        For each network [N, D] float32 of the readable samples, [N, V, D] with `changes`; labels
         and the like.
     """
     if batch < 1 or size < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
     if workers is None:
         workers = 0 if len(samples) < _FEW else min(8, _cores())
-    parts = [range(a, min(a + batch, len(samples))) for a in range(0, len(samples), batch)]
-    readers = Readers(_Views(samples, size, change), parts, min(workers, len(parts)))
+    views = _Views(samples, size, changes, seed)
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
     skipped: dict[str, str] = {}
     done = kept = 0
-    with closing(readers):
-        for where, images, bad in readers:
+    with reading(views, range(len(samples)), batch, workers) as items:
+        for images, where, bad in items:
             skipped |= {samples.name(i): reason for i, reason in bad}
             if images is not None:
                 for n, network in enumerate(networks):
@@ -281,35 +280,18 @@ def one_pass(
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
 
 
-class _Views:
-    """Plain views of some samples, and why others cannot be read. Picklable."""
+class _Views(Views):
+    """Plain views [C, S, S], or changes of them [V, C, S, S], of the samples that can be read."""
 
     def __init__(
-        self,
-        samples: Samples,
-        size: int,
-        change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        self, samples: Samples, size: int, changes: Mapping[str, Change] | None, seed: int
     ):
-        self.samples, self.pipeline, self.change = samples, augment.plain(size), change
+        super().__init__(samples, augment.plain(size), seed, replaced=False)
+        self.changes = changes
 
-    def __call__(
-        self, some: Sequence[int]
-    ) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
-        """Which can be read, their views [N, C, S, S], the others with a reason."""
-        where, views, bad = [], [], []
-        for i in some:
-            # decoding at twice the size that is needed spares time, and no detail that can be seen
-            try:
-                image = self.samples.read(i, min_side=2 * self.pipeline.resize)
-            except BadSample as error:
-                if lack := scarce(error):
-                    raise lack from None
-                bad.append((i, str(error)))
-                continue
-            view = self.pipeline(image)
-            where.append(i)
-            views.append(view if self.change is None else self.change(view, i))
-        return where, torch.from_numpy(np.stack(views)) if views else None, bad
+    def see(self, index: int, key: tuple[int, int]) -> np.ndarray:
+        view = super().see(index, key)
+        return view if self.changes is None else changed(view, index, self.changes, self.seed)
 
 
 def pooled(network: Encoder, x: Tensor) -> Tensor:
@@ -443,12 +425,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_finite(found: np.ndarray, samples: Samples, where: list[int]) -> None:
+def _check_finite(found: np.ndarray, samples: Samples, where: Tensor) -> None:
     bad = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(1))
     if len(bad):
         raise TrainingError(
             f"the encoder gives features that are not finite, first for "
-            f"{samples.name(where[bad[0]])}: its weights are broken, or the range of bf16 is "
+            f"{samples.name(int(where[bad[0]]))}: its weights are broken, or the range of bf16 is "
             "exceeded; look at the run that made it"
         )
 

@@ -13,14 +13,12 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from selftaught.augment.view import Params, View
 from selftaught.errors import UserError
-
-if TYPE_CHECKING:
-    from selftaught.augment.views import Params, View
 
 _log = logging.getLogger("selftaught")
 
@@ -46,7 +44,7 @@ VIEW = _record(
     solarize="f8",
     **dict.fromkeys(("size", "bicubic", "radius", "unused"), "i4"),
 )
-"""Declared views; the fields of `views.View`, and the logarithms of its ratios."""
+"""Declared views; the fields of `view.View`, and the logarithms of its ratios."""
 
 PARAMS = _record(
     factors="4f8",
@@ -59,7 +57,7 @@ PARAMS = _record(
     shown="2i4",
     unused="i4",
 )
-"""Drawn views; the fields of `views.Params`, `order` filled up with -1, and for `Plain` the size
+"""Drawn views; the fields of `view.Params`, `order` filled up with -1, and for `Plain` the size
 of the whole resized image and where what is shown of it begins."""
 
 _REFUSALS = {
@@ -113,7 +111,7 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 
 @lru_cache(maxsize=64)
-def declared(views: "tuple[View, ...]") -> np.ndarray:
+def declared(views: tuple[View, ...]) -> np.ndarray:
     """Views as the library wants them, `VIEW` [V]; kept, and read-only for that reason."""
     out = np.zeros(len(views), VIEW)
     for row, view in zip(out, views):
@@ -138,7 +136,7 @@ def uniforms(seed: int, epochs: np.ndarray, indices: np.ndarray, draws: int) -> 
 
 
 def draw(
-    views: "tuple[View, ...]", uniform: np.ndarray, heights: np.ndarray, widths: np.ndarray
+    views: tuple[View, ...], uniform: np.ndarray, heights: np.ndarray, widths: np.ndarray
 ) -> np.ndarray:
     """`View.params` for all views of all images.
 
@@ -168,7 +166,7 @@ def draw(
 def render(
     images: np.ndarray,
     channels: int,
-    views: "tuple[View, ...]",
+    views: tuple[View, ...],
     params: np.ndarray,
     outs: Sequence[int],
     threads: int = 1,
@@ -278,7 +276,7 @@ def _steps(image: np.ndarray) -> np.ndarray:
     return image if good else np.ascontiguousarray(image)
 
 
-def pack(params: "Params", size: int, row: Any) -> None:
+def pack(params: Params, size: int, row: Any) -> None:
     """Write drawn parameters of a view of `size` pixels into a row of a `PARAMS` table."""
     for name in ("top", "left", "height", "width", "flip", "factors", "gray", "sigma", "solarize"):
         row[name] = getattr(params, name)
@@ -286,10 +284,8 @@ def pack(params: "Params", size: int, row: Any) -> None:
     row["whole"], row["shown"], row["unused"] = size, 0, 0
 
 
-def unpacked(row: Any) -> "Params":
+def unpacked(row: Any) -> Params:
     """A row of a `PARAMS` table as `Params`."""
-    from selftaught.augment.views import Params
-
     top, left, height, width = (int(row[k]) for k in ("top", "left", "height", "width"))
     return Params(
         *(top, left, height, width),

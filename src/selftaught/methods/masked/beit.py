@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught.augment.views import View, Views
+from selftaught.augment.view import View
+from selftaught.augment.views import Views
 from selftaught.backbones import Image
 from selftaught.backbones.tokenizer import RandomTokenizer, load_tokenizer
 from selftaught.errors import UserError

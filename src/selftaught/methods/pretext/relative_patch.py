@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.augment.pipeline import check_image
-from selftaught.augment.views import DRAWS
+from selftaught.augment.view import DRAWS
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws

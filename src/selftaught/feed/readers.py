@@ -67,7 +67,13 @@ class Unmade(TrainingError):
 
 @contextmanager
 def limited(seconds: float | None) -> Iterator[None]:
-    """A block in which processes that read may take so many seconds for a batch; None for HANG."""
+    """A block in which processes that read may take so many seconds for a batch; None for HANG.
+
+    Raises:
+        UserError: it is not above 0.
+    """
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"read_timeout={seconds} must be above 0: seconds that a batch may take")
     token = _limit.set(seconds)
     try:
         yield

@@ -1,0 +1,1 @@
+"""From a dataset to batches: which sample comes when, its views, the processes that make them."""

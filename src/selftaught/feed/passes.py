@@ -1,0 +1,88 @@
+"""One pass over a dataset, in order: what evaluation, and the `Corpus` of methods, are made of."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import dist
+from selftaught.augment import normalize, plain
+from selftaught.data import Samples
+from selftaught.feed.readers import Readers
+from selftaught.feed.views import Item, Views
+from selftaught.parts import same_statistics
+
+
+@contextmanager
+def reading(
+    views: Views,
+    rows: Sequence[int],
+    batch: int,
+    workers: int,
+    waiting: Callable[[], None] | None = None,
+) -> Iterator[Readers]:
+    """Batches of some rows, in their order; the processes that make them end with the block.
+
+    Args:
+        views: of what.
+        rows: positions of samples.
+        batch: rows at a time.
+        workers: processes that read; 0 for this one.
+        waiting: called a few times a second while a batch is waited for; it may raise.
+    """
+    keys = [[(0, i) for i in rows[a : a + batch]] for a in range(0, len(rows), batch)]
+    with closing(Readers(views.__getitems__, keys, min(workers, len(keys)))) as items:
+        items.waiting = waiting or items.waiting
+        yield items
+
+
+class Whole:
+    """The dataset as a whole: the `Corpus` that methods are handed.
+
+    Args:
+        samples: all of them.
+        encoder: gives size and normalization.
+        batch, workers: of the pass over the data.
+        device: where the encoder runs.
+
+    Attributes:
+        watch: handed each batch; raises where the run is to stop.
+        waiting: called while a batch is waited for; raises likewise.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        encoder: Any,
+        batch: int,
+        workers: int,
+        device: torch.device,
+    ):
+        self.samples, self.batch, self.workers = samples, batch, workers
+        self.size, self.mean, self.std = encoder.size, encoder.mean, encoder.std
+        self.device = device
+        self.watch: Callable[[Item], None] = lambda _: None
+        self.waiting: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @torch.no_grad()
+    def embed(self, encoder: nn.Module) -> Tensor:
+        """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
+        each = -(-len(self) // dist.world())
+        mine = [min(dist.rank() * each + i, len(self) - 1) for i in range(each)]
+        views = Views(self.samples, plain(self.size), seed=0, reduced=False)
+        training = encoder.training
+        encoder.eval()
+        same_statistics(encoder)
+        out = []
+        with reading(views, mine, self.batch, self.workers, self.waiting) as items:
+            for item in items:
+                self.watch(item)
+                images = item.views.to(self.device, non_blocking=True)
+                out.append(encoder(normalize(images, self.mean, self.std)).float())
+        encoder.train(training)
+        return dist.gather(torch.cat(out))[: len(self)].cpu()
