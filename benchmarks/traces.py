@@ -26,7 +26,7 @@ from selftaught.engine.pretrain import pretrain
 
 OUT = Path(__file__).parent / "results" / "traces.md"
 
-VIT = {"name": "test_vit", "size": 32}
+VIT = {"name": "test_vit", "size": 32, "drop_path": 0.0}
 RESNET = {"name": "test_resnet", "size": 32}
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "simclr": (RESNET, {"temperature": 0.2, "hidden": 32, "dim": 16}),
