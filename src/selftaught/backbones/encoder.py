@@ -11,7 +11,7 @@ from selftaught.errors import UserError
 
 from .create import whole
 from .edges import sobel
-from .lightness import halve, halves, lightness
+from .lightness import halves, lightness
 from .positions import Grid
 
 
@@ -161,8 +161,15 @@ class Shown(nn.Module):
                 f"{shown}; grey images have no colour to learn from"
             )
         if what == "halves" and self.sees != "halves":
-            halve(self.net, self.name)
+            self._halve()
         self.sees = what
+
+    def _halve(self) -> None:
+        """Cut the network into two of half the width."""
+        raise UserError(
+            f"{self.name} is a module of one's own, which is not cut into halves; use a ResNet, "
+            "such as resnet50"
+        )
 
     def fit(self, size: float) -> int:
         """The side of images nearest to `size` that is whole in the patches of the first layer."""

@@ -66,6 +66,7 @@ class Foreign(Shown):
         self.own(net)
         self.name, self.trained = type(net).__name__, trained
         self.made_by, self.asked = made_by, dim
+        self.resample: str | None = None  # it has no positions that anybody here knows of
         self.from_timm = type(net).__module__.startswith("timm.models.")
         given: dict[str, Any] = {}
         if self.from_timm:

@@ -16,6 +16,7 @@ from selftaught.errors import UserError
 
 from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit
 from .encoder import Features, Shown
+from .lightness import halve
 from .packed import packable, together
 from .positions import Grid, Resample, resampled, sincos
 from .rotary import through
@@ -218,6 +219,9 @@ class Image(Shown):
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> pooled [B, dim]."""
         return self._run(self.net, x) if plain_vit(self.net) is None else self.features(x).pooled
+
+    def _halve(self) -> None:
+        halve(self.net, self.name)
 
     @property
     def patch(self) -> int:
