@@ -6,6 +6,7 @@ import logging
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -82,7 +83,7 @@ class Named(UNetEncoder):
 
 
 def resnet18() -> nn.Module:
-    net = torchvision.models.resnet18()
+    net: Any = torchvision.models.resnet18()
     net.fc = nn.Identity()
     return net
 
