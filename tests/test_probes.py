@@ -439,7 +439,7 @@ def test_a_torch_module_is_pooled_and_reset():
     assert not fresh(x).allclose(foreign(x))
     with pytest.raises(UserError, match="no features of places"):
         Foreign(nn.Flatten(), 32).features(x)
-    with pytest.raises(UserError, match="gives tuple for images"):
+    with pytest.raises(UserError, match="gives a tuple of"):
         Foreign(nn.LSTM(32, 4), 32)(x[:, 0])
     with pytest.raises(UserError, match=r"gives \[2\] for images"):
         Foreign(nn.Sequential(nn.Flatten(), nn.Linear(3072, 1), nn.Flatten(0)), 32)(x)

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
 
-from selftaught import __version__, config, methods, timm_names
+from selftaught import __version__, code, config, methods, timm_names
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.errors import (
     DataError,
@@ -221,7 +221,7 @@ def request(argv: Sequence[str]) -> Request:
     if path is not None:
         content = config.load(path)
         if method is None:
-            _not_beside(path, str(content.get("method")))
+            _not_beside(path, str(content.get("method")), str(content.get("method")))
         file = config.validate(content, path, method)
     method = method or file["method"]
     if method is None:
@@ -235,7 +235,10 @@ def request(argv: Sequence[str]) -> Request:
     if data is None:
         raise UserError(f"{parser.prog} needs DATA, such as: {parser.prog} photos/")
     if name := given["backbone"].get("name") or file.get("backbone", {}).get("name"):
-        timm_names.check(name)
+        if not code.names(name):
+            timm_names.check(name)
+        elif path is not None and not given["backbone"].get("name"):
+            _not_beside(path, name, f"--backbone {name}")
     backbone, own, training = (
         file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
     )
@@ -244,14 +247,14 @@ def request(argv: Sequence[str]) -> Request:
     return Request(method, data, backbone, own, training)
 
 
-def _not_beside(settings: str, method: str) -> None:
+def _not_beside(settings: str, name: str, word: str) -> None:
     """Refuse to run code of a run folder that nobody has named, and so perhaps not looked at."""
-    code, file = Path(method.rpartition(":")[0] or method), Path(settings).resolve()
-    inside = code.suffix == ".py" and code.resolve().is_relative_to(file.parent)
+    place, file = Path(code.split(name)[0]), Path(settings).resolve()
+    inside = place.suffix == ".py" and place.resolve().is_relative_to(file.parent)
     if inside and file.name == "run.yaml":
         raise UserError(
-            f"{settings} is to run {code}, which lies beside it: read it, then name it, as in "
-            f"selftaught pretrain {method} --config {settings}"
+            f"{settings} is to run {place}, which lies beside it: read it, then name it, as in "
+            f"selftaught pretrain {word} --config {settings}"
         )
 
 

@@ -1,14 +1,15 @@
 """The contract that every self-supervised method fulfils, and what it is handed."""
 
-from abc import ABC, abstractmethod
+import inspect
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
-from selftaught.errors import UserError
+from selftaught.backbones import encoder_of
 from selftaught.parts import unchanged
 from selftaught.signature import Checked
 
@@ -169,7 +170,25 @@ def terms_of(loss: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return loss if isinstance(loss, dict) else {"loss": loss}
 
 
-class Method(Checked, nn.Module, ABC):
+class Around(ABCMeta):
+    """Makes an encoder of the module that a method is built around, where it is none."""
+
+    if not TYPE_CHECKING:  # to whom a class takes what its constructor takes
+
+        def __call__(cls, *args, **kwargs):
+            if args:
+                args = (encoder_of(args[0]), *args[1:])
+            elif "backbone" in kwargs:
+                kwargs["backbone"] = encoder_of(kwargs["backbone"])
+            return super().__call__(*args, **kwargs)
+
+        @property
+        def __signature__(cls):  # which `help` would otherwise take from `__call__`
+            constructor = inspect.signature(cls.__init__)
+            return constructor.replace(parameters=list(constructor.parameters.values())[1:])
+
+
+class Method(Checked, nn.Module, ABC, metaclass=Around):
     """A self-supervised objective: sample -> views -> loss. Nothing else.
 
     A concrete method is final (never subclass one) and alone in `methods/<family>/<name>.py`. Each
@@ -212,17 +231,6 @@ class Method(Checked, nn.Module, ABC):
     backbone: nn.Module
     progress: float = 0.0
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
-
-    def __new__(cls, *args: Any, **named: Any) -> Self:
-        given = args[0] if args else named.get("backbone")
-        if isinstance(given, nn.Module) and not hasattr(given, "dim"):
-            raise UserError(
-                f"a {type(given).__name__} has no `dim`, the width of its features, as a backbone "
-                f"of {cls.__name__} must: one of selftaught.backbones.backbone(name, size=...) has "
-                "it, and knows its images' size, channels and normalization; other modules can be "
-                "scored and embed images, but not be trained"
-            )
-        return super().__new__(cls, *args, **named)
 
     @abstractmethod
     def views(self, size: int) -> Pipeline:

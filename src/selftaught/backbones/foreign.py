@@ -1,19 +1,39 @@
 """Encoders that were made elsewhere: any timm or torch module, as it is."""
 
 import copy
-from typing import Any
+import inspect
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from selftaught.errors import UserError
+from selftaught import code
+from selftaught.errors import UserError, out_of_memory
 
 from .create import cells, channels_first
-from .image import Features
+from .encoder import Encoder, Features, Shown, is_encoder
+from .image import Image
+from .positions import Grid
+
+log = logging.getLogger("selftaught")
+
+_OF_PATCHES = {"arrange", "attention", "features_together", "grid", "heads", "is_beit"}
+_OF_PATCHES |= {"is_hierarchical", "patch", "prefix", "stem", "stem_dim", "tokens"}
+"""What `Image` knows of networks that begin with patches."""
 
 
-class Foreign(nn.Module):
+class _Found(NamedTuple):
+    """What a blank image becomes: widths of pooled and local features, and the local ones' grid."""
+
+    dim: int
+    local_dim: int | None
+    grid: Grid | None
+
+
+class Foreign(Shown):
     """A module that turns images into features, with what its images are to be like.
 
     A timm model is asked for what comes before its classifier. Of any other module the output
@@ -22,77 +42,317 @@ class Foreign(nn.Module):
     Args:
         net: the module, which is used and not copied.
         size: side of the images in pixels; by default timm's for the model, or 224.
-        channels: of the images.
+        channels: of the images; by default what its first convolution takes, or 3.
         mean, std: what each channel is normalized with; by default timm's for the model, or
             ImageNet's.
+        dim: width of its pooled features; by default what a blank image shows.
+        trained: whether its weights are worth keeping, so that a training that unlearns them is
+            told of. No method draws them anew either way.
+        made_by: the function that builds it, as `file.py:function` or `package.module:function`.
     """
 
     def __init__(
         self,
         net: nn.Module,
         size: int | None = None,
-        channels: int = 3,
+        channels: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        dim: int | None = None,
+        trained: bool = False,
+        made_by: str | None = None,
     ):
         super().__init__()
-        self.net, self.channels, self.name = net, channels, type(net).__name__
+        self.own(net)
+        self.name, self.trained = type(net).__name__, trained
+        self.made_by, self.asked = made_by, dim
+        self.resample: str | None = None  # it has no positions that anybody here knows of
         self.from_timm = type(net).__module__.startswith("timm.models.")
         given: dict[str, Any] = {}
         if self.from_timm:
             about: Any = net
             given = about.pretrained_cfg
             self.name = given.get("architecture", self.name)
+        self.sized = size is not None or "input_size" in given
         self.size = size or given.get("input_size", (3, 224))[-1]
-        self.mean = mean or _repeated(given.get("mean", IMAGENET_DEFAULT_MEAN), channels)
-        self.std = std or _repeated(given.get("std", IMAGENET_DEFAULT_STD), channels)
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != channels:
-                raise UserError(f"{name} has {len(values)} values for {channels} channels")
+        first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+        self.channels = channels or (3 if first is None else first.in_channels)
+        self.normalized(mean, std, given)
+
+    @property
+    def dim(self) -> int:
+        """Width of pooled features."""
+        return self._found.dim
+
+    @property
+    def has_local(self) -> bool:
+        """Whether it gives features of places."""
+        return self._found.grid is not None
+
+    @property
+    def local_dim(self) -> int:
+        """Width of local features; UserError where there are none."""
+        return self._local()[0]
+
+    @property
+    def reduction(self) -> int:
+        """Pixels of the image to one local feature, along a side."""
+        return round(self.size / self._local()[1][0])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `build` makes it again by, where it says which function made it."""
+        kept = ("size", "channels", "mean", "std", "edges", "sees")
+        return {"name": self.made_by or self.name} | {k: getattr(self, k) for k in kept}
+
+    def like(self, net: nn.Module) -> "Foreign":
+        """Another module in the place of this one's."""
+        found = Foreign(
+            net, self.size, self.channels, self.mean, self.std, self.asked, made_by=self.made_by
+        )
+        found.edges, found.sees = self.edges, self.sees
+        return found
+
+    def partner(self, name: str = "", channels: int = 0) -> Encoder:
+        """An untrained network for other views: like this one, or timm's of another name."""
+        if name:
+            return Image(name, self.size, channels or self.channels)
+        if channels not in (0, self.channels):
+            raise UserError(
+                f"{self.name} takes images of {self.channels} channels, and the other images have "
+                f"{channels}: name a network for them with second_net, such as resnet18"
+            )
+        return self.like(untrained(self.net, int(torch.randint(2**31, ()))))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, H, W] -> pooled [B, D]."""
+        """[B, channels, H, W] -> pooled [B, dim]."""
         return self._pooled(self._output(x))
 
     def features(self, x: Tensor) -> Features:
         """Pooled and local features; UserError where the module gives pooled ones alone."""
         found = self._output(x)
         pooled = self._pooled(found)
+        local, grid = self._places(found, x)
+        if local is None or grid is None:
+            raise UserError(
+                f"{self.name} gives {list(found.shape)} for images {list(x.shape)}, which are no "
+                "features of places; give a module that returns maps [B, D, H, W]"
+            )
+        return Features(pooled, local, grid)
+
+    def _places(self, found: Tensor, x: Tensor) -> tuple[Tensor | None, Grid | None]:
         if found.dim() == 4:
             width: int = found.shape[1]
             if self.from_timm:
                 net: Any = self.net
                 width = net.num_features
             maps = channels_first(found, width)
-            return Features(pooled, maps.flatten(2).mT, (maps.shape[2], maps.shape[3]))
+            return maps.flatten(2).mT, (maps.shape[2], maps.shape[3])
         if found.dim() == 3:
             count = cells(self.net, found)
             rows = round((count * x.shape[-2] / x.shape[-1]) ** 0.5)
             if rows and count % rows == 0:
-                return Features(pooled, found[:, -count:], (rows, count // rows))
-        raise UserError(
-            f"{self.name} gives {list(found.shape)} for images {list(x.shape)}, which are no "
-            "features of places; give a module that returns maps [B, D, H, W]"
-        )
+                return found[:, -count:], (rows, count // rows)
+        return None, None
 
     def _pooled(self, found: Tensor) -> Tensor:
         if self.from_timm:
             net: Any = self.net
-            return net.forward_head(found, pre_logits=True).flatten(1)
-        if found.dim() == 2:
-            return found
-        return found.mean(1) if found.dim() == 3 else found.mean((2, 3))
+            pooled = net.forward_head(found, pre_logits=True).flatten(1)
+        else:
+            mean = {2: (), 3: (1,), 4: (2, 3)}[found.dim()]
+            pooled = found.mean(mean) if mean else found
+        if self.asked not in (None, pooled.shape[1]):
+            raise UserError(
+                f"{self.name} has features of {pooled.shape[1]} numbers, not dim={self.asked}; "
+                "leave dim out"
+            )
+        return pooled
 
     def _output(self, x: Tensor) -> Tensor:
         net: Any = self.net
-        found = net.forward_features(x) if self.from_timm else net(x)
-        if not isinstance(found, Tensor) or found.dim() not in (2, 3, 4) or len(found) != len(x):
-            what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        found = self._run(net.forward_features if self.from_timm else net, x)
+        if (
+            not isinstance(found, Tensor)
+            or found.dim() not in (2, 3, 4)
+            or found.shape[0] != x.shape[0]
+        ):
             raise UserError(
-                f"{self.name} gives {what} for images {list(x.shape)}; an encoder gives a tensor "
-                "[B, D], [B, N, D] or [B, D, H, W]: wrap it in a module that returns one"
+                f"{self.name} gives {_told(found)} for images {list(x.shape)}; an encoder gives a "
+                "tensor [B, D], [B, N, D] or [B, D, H, W]: wrap it in a module that returns one"
             )
         return found
+
+    def _local(self) -> tuple[int, Grid]:
+        found = self._found
+        if found.local_dim is None or found.grid is None:
+            raise UserError(
+                f"{self.name} gives pooled features [B, {found.dim}] alone, and features of places "
+                "are needed here; give a module that returns maps [B, D, H, W]"
+            )
+        return found.local_dim, found.grid
+
+    @cached_property
+    def _found(self) -> _Found:
+        """Seen on two blank images, in evaluation mode; weights and generators are left alone."""
+        modes = {module: module.training for module in self.modules()}
+        some = next((p for p in self.parameters() if p.is_floating_point()), torch.zeros(()))
+        x = torch.zeros(2, self.channels, self.size, self.size).to(some.device, some.dtype)
+        devices = [some.device] if some.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices), torch.no_grad():
+                found = self.eval()._output(x)
+                pooled, (local, grid) = self._pooled(found), self._places(found, x)
+        except UserError:
+            raise
+        except Exception as error:  # any code may run here
+            if out_of_memory(error):
+                raise
+            raise UserError(
+                f"{self.name} cannot take images {list(x.shape)} ({type(error).__name__}: "
+                f"{error}); say what it takes with Foreign(module, size=, channels=), or with "
+                "--size and --channels"
+            ) from error
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        return _Found(pooled.shape[1], None if local is None else local.shape[2], grid)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_PATCHES:
+            raise UserError(
+                f"{self.name} is a module of one's own, of whose patches nothing is known "
+                f"({name}); methods that hide or arrange patches need a backbone of timm's by its "
+                "name, such as vit_small_patch16_224"
+            )
+        return super().__getattr__(name)
+
+
+def _told(found: Any) -> str:
+    """What a module gave, in words."""
+    if isinstance(found, Tensor):
+        return str(list(found.shape))
+    if isinstance(found, Mapping):
+        return f"a {type(found).__name__} of {', '.join(map(str, found))}"
+    if isinstance(found, tuple | list):
+        return f"a {type(found).__name__} of {', '.join(map(_told, found))}"
+    return type(found).__name__
+
+
+def encoder_of(module: Any) -> Any:
+    """A module as an encoder: itself where it is one, else wrapped, with a word on what is assumed.
+
+    What is no module is handed back as it is.
+    """
+    if not isinstance(module, nn.Module) or is_encoder(module):
+        return module
+    found = Foreign(module)
+    log.info(
+        "%s is taken as the backbone: images of %d px and %d channels, normalized with mean %s and "
+        "std %s, become %d numbers; say otherwise with Foreign(module, size=, channels=, mean=, "
+        "std=)",
+        found.name,
+        found.size,
+        found.channels,
+        *([round(v, 3) for v in values] for values in (found.mean, found.std)),
+        found.dim,
+    )
+    return found
+
+
+def maker(name: str) -> Any:
+    """The function `file.py:function` or `package.module:function`, imported.
+
+    Raises:
+        UserError: there is none, or its file cannot be imported.
+    """
+    place, module, label = code.split(name)
+    if not label or not place:
+        raise UserError(f"{name} names no function; name it too, as in {name}:make_encoder")
+    file = code.file_of(place)
+    if file is None or not file.is_file():
+        what = f"{place} does not exist" if file else f"no file holds a module {place} here"
+        raise UserError(f"the backbone {name} is not found: {what}")
+    found = getattr(code.module_of(file.resolve(), place, module), label, None)
+    if found is None or isinstance(found, nn.Module) or not callable(found):
+        raise UserError(
+            f"{file} has no function {label} that builds a module; `def {label}():` returns one"
+        )
+    return found
+
+
+def build(name: str = "resnet50", **given: Any) -> Image | Foreign:
+    """The encoder of a name: one of timm's, or of the function that the name stands for."""
+    if code.names(name):
+        return made(name, **given)
+    given.pop("usual", None)
+    return Image(name, **given)
+
+
+def made(
+    name: str,
+    size: int | None = None,
+    channels: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    edges: bool = False,
+    sees: str = "colours",
+    usual: int | None = None,
+    **others: Any,
+) -> Foreign:
+    """The encoder that the function called `name` makes, and what its images are to be like.
+
+    Args:
+        name: see `maker`. It is called without arguments, or with `size` and `channels` where it
+            has parameters of these names and they are given.
+        size, channels, mean, std: as of `Foreign`; they come before those that it says itself.
+        edges, sees: as of `Image`.
+        usual: size, where nobody gives one.
+        others: parameters of timm's networks, which are refused unless they say nothing.
+    """
+    make = maker(name)
+    asked = next((k for k, v in others.items() if v not in _NOTHING.get(k, (None,))), None)
+    if asked:
+        raise UserError(
+            f"{asked} is a parameter of timm's networks, and {name} builds one of your own: leave "
+            "it out, and let the function see to it"
+        )
+    given = {"size": size, "channels": channels}
+    taken = inspect.signature(make).parameters
+    try:
+        net = make(**{k: v for k, v in given.items() if k in taken and v is not None})
+    except Exception as error:  # any code may run here
+        if out_of_memory(error):
+            raise
+        raise UserError(f"{name} fails ({type(error).__name__}: {error})") from error
+    if not isinstance(net, nn.Module):
+        raise UserError(f"{name} gives a {type(net).__name__}; it must return a torch module")
+    found = net if isinstance(net, Foreign) else Foreign(net)
+    found = Foreign(
+        found.net,
+        size or (found.size if found.sized else usual),
+        channels or found.channels,
+        mean or (found.mean if channels in (None, found.channels) else None),
+        std or (found.std if channels in (None, found.channels) else None),
+        found.asked,
+        found.trained,
+        code.settled(name),
+    )
+    if edges:
+        found.see_edges()
+    if sees != "colours":
+        found.see(sees)
+    return found
+
+
+_NOTHING: dict[str, tuple[Any, ...]] = {
+    "pretrained": (False,),
+    "drop_path": (0.0,),
+    "pool": ("timm",),
+    "class_token": (True,),
+    "positions": ("timm",),
+}
+"""Values of parameters of `Image` that ask for nothing; None, for those that are not here."""
 
 
 @torch.no_grad()
@@ -114,7 +374,3 @@ def untrained(net: nn.Module, seed: int = 0) -> nn.Module:
                 order = torch.randperm(parameter.numel()).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return fresh
-
-
-def _repeated(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels

@@ -1,12 +1,11 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import PatchEmbed
 from timm.models.beit import RelativePositionBias
 from timm.models.eva import Eva
@@ -17,31 +16,24 @@ from selftaught.errors import UserError
 from selftaught.roles import Count, PartialShare
 from selftaught.signature import Checked
 
-from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit, whole
-from .edges import sobel
-from .lightness import halve, halves, lightness
+from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit
+from .encoder import Features, Shown
+from .lightness import halve
 from .packed import packable, together
 from .positions import Grid, Resample, resampled, sincos
 from .rotary import through
 from .weights import exact_weights, network, vit_weights
 
 
-class Features(NamedTuple):
-    """pooled: [B, D]; local: [B, N, L] with N = prod(grid), or K where `keep` was given."""
-
-    pooled: Tensor
-    local: Tensor
-    grid: Grid
-
-
-class Image(Checked, nn.Module):
+class Image(Checked, Shown):
     """A timm model without its classifier. Images: [B, channels, H, W], normalized floats.
 
     dim: width of pooled features. local_dim: width of local ones, the same unless layers follow
     the pooling (MobileNetV3, VGG). mean, std: of each channel, what images are normalized with.
 
     Args:
-        name: of a timm model, convolutional or transformer.
+        name: of a timm model, convolutional or transformer; for `pretrain` also the function that
+            builds a module of one's own, as my_module.py:make_encoder.
         size: side of the images in pixels; below 64 the stem is adapted.
         channels: of the images.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
@@ -59,11 +51,11 @@ class Image(Checked, nn.Module):
         resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
             DINOv2 with registers); as the weights or the method have it unless given, else plain.
+        mean, std: of each channel, or one value for all: what images are normalized with, as the
+            weights were trained; by default that of pretrained weights, else ImageNet's.
         weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
             that has the weights of this network under timm's names.
     """
-
-    net: nn.Module
 
     def __init__(
         self,
@@ -79,23 +71,24 @@ class Image(Checked, nn.Module):
         edges: bool = False,
         sees: Literal["colours", "lightness", "halves"] = "colours",
         resample: Literal["plain", "offset", "smooth"] | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
         weights: Path | None = None,
     ):
         super().__init__()
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
-        self.edges, self.sees, self.weights = False, "colours", weights
+        self.weights, self.trained = weights, pretrained or weights is not None
         self.resample: Resample | None = resample
         self.patch_size = patch_size
         loaded = pretrained and weights is None
-        self.net = create(name, size, channels, loaded, drop_path, patch_size)
+        self.own(create(name, size, channels, loaded, drop_path, patch_size))
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
         self.local_dim: int = net.num_features
         given = net.pretrained_cfg if pretrained else {}
-        self.mean = _channelwise(given.get("mean", IMAGENET_DEFAULT_MEAN), channels)
-        self.std = _channelwise(given.get("std", IMAGENET_DEFAULT_STD), channels)
+        self.normalized(mean, std, given)
         if plain_vit(self.net) is not None:
             self.grid(size)
         if weights is not None:
@@ -108,9 +101,9 @@ class Image(Checked, nn.Module):
             self.see(sees)
 
     @property
-    def trained(self) -> bool:
-        """Whether it starts from weights that a method must not draw anew."""
-        return self.pretrained or self.weights is not None
+    def has_local(self) -> bool:
+        """Every network of timm's makes features of places."""
+        return True
 
     def _load(self, path: Path) -> None:
         net = plain_vit(self.net)
@@ -147,6 +140,7 @@ class Image(Checked, nn.Module):
         sizes = {"name": self.name, "size": self.size, "channels": self.channels}
         training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
         arranged = ("patch_size", "pool", "class_token", "positions", "edges", "sees", "resample")
+        arranged += ("mean", "std")
         return sizes | training | {k: getattr(self, k) for k in arranged}
 
     def partner(self, name: str = "", channels: int = 0) -> "Image":
@@ -154,7 +148,9 @@ class Image(Checked, nn.Module):
         given: dict[str, Any] = {"pretrained": False, "name": name or self.name}
         if given["name"] != self.name:  # which may have no patches
             given["patch_size"] = None
-        return Image(**{**self.config, **given, "channels": channels or self.channels})
+        if channels not in (0, self.channels):
+            given |= {"channels": channels, "mean": None, "std": None}
+        return Image(**{**self.config, **given})
 
     def arrange(
         self,
@@ -226,25 +222,8 @@ class Image(Checked, nn.Module):
         """[B, channels, H, W] -> pooled [B, dim]."""
         return self._run(self.net, x) if plain_vit(self.net) is None else self.features(x).pooled
 
-    def see_edges(self) -> None:
-        """Show the network Sobel edges in place of colours, as DeepCluster does."""
-        if self.channels < 2:
-            raise UserError(
-                f"edges need 2 channels and this {self.name} takes {self.channels}; leave edges out"
-            )
-        self.edges = True
-
-    def see(self, what: Literal["lightness", "halves"]) -> None:
-        """Show the network a part of the colours, or its halves a part each; see `sees`."""
-        if self.channels != 3 or self.edges:
-            shown = "edges" if self.edges else f"images of {self.channels} channels"
-            raise UserError(
-                f"lightness is told from colour in images of 3 channels, and this {self.name} sees "
-                f"{shown}; grey images have no colour to learn from"
-            )
-        if what == "halves" and self.sees != "halves":
-            halve(self.net, self.name)
-        self.sees = what
+    def _halve(self) -> None:
+        halve(self.net, self.name)
 
     @property
     def patch(self) -> int:
@@ -300,11 +279,6 @@ class Image(Checked, nn.Module):
                 f"multiple of; use size {round(size / patch) * patch}"
             )
         return size // patch, size // patch
-
-    def fit(self, size: float) -> int:
-        """The side of images nearest to `size` that is whole in the patches of the first layer."""
-        step = whole(self.net)
-        return max(1, round(size / step)) * step
 
     def features(
         self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
@@ -413,29 +387,6 @@ class Image(Checked, nn.Module):
         asking = slice(0, 1) if self._vit().cls_token is not None else slice(self.prefix, None)
         return seen[0][:, :, asking, self.prefix :].mean(2)
 
-    def _seen(self, x: Tensor) -> Tensor:
-        """What the first layer is shown of images x."""
-        if self.sees == "lightness":
-            return lightness(x, self.mean, self.std)
-        if self.sees == "halves":
-            return halves(x, self.mean, self.std)
-        return sobel(x) if self.edges else x
-
-    def _run(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """What timm's network makes of images x; UserError where it cannot take their size."""
-        try:
-            return network(self._seen(x))
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, AssertionError) as error:
-            height, width = x.shape[-2:]
-            if height == width == self.size:
-                raise
-            raise UserError(
-                f"{self.name}, made for images of {self.size} px, cannot take parts of {height} x "
-                f"{width} px ({error}): use another --size, or a backbone such as resnet18"
-            ) from error
-
     def _patches(self) -> PatchEmbed:
         layer = patch_layer(self.net)
         if layer is None:
@@ -479,11 +430,8 @@ def backbone(
     pretrained: bool = False,
     drop_path: float = 0.0,
     patch_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Image:
     """An image encoder by its timm name; see `Image`."""
-    return Image(name, size, channels, pretrained, drop_path, patch_size)
-
-
-def _channelwise(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """timm adapts weights of 3 channels to any number; their statistics become the mean ones."""
-    return tuple(values) if channels == 3 else (sum(values) / len(values),) * channels
+    return Image(name, size, channels, pretrained, drop_path, patch_size, mean=mean, std=std)

@@ -3,22 +3,22 @@
 from torch import Tensor, nn
 
 from .create import plain_vit
-from .foreign import Foreign
+from .encoder import Encoder
 from .image import Image
 
 LAST = 4
 """Layers that are looked at, as in DINO's and DINOv2's evaluations."""
 
 
-def layers(encoder: Image | Foreign, x: Tensor) -> dict[str, Tensor]:
+def layers(encoder: Encoder, x: Tensor) -> dict[str, Tensor]:
     """Pooled features, [B, D] each, in the order in which they are put together.
 
     "patches": mean of the patches after the last layer. "last": what the encoder gives. "layer -2"
     to "layer -4": the class tokens (means of patches, where there are none) after earlier layers,
     through the final norm. Only "last" for networks that are no plain ViTs.
     """
-    net = plain_vit(encoder.net)
-    if net is None or isinstance(encoder, Foreign):
+    net = plain_vit(encoder.net) if isinstance(encoder, Image) else None
+    if net is None:
         return {"last": encoder(x)}
     seen: list[Tensor] = []
 

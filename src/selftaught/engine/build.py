@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 import selftaught
-from selftaught import config, methods
-from selftaught.backbones import Image
+from selftaught import code, config, methods
+from selftaught.backbones import Encoder, Image, build, is_encoder
 from selftaught.backbones import image as image_module
 from selftaught.backbones.depth import with_drop_path
+from selftaught.backbones.foreign import maker
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
@@ -71,8 +72,11 @@ def assemble(
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
     given = dict(image)
     given.setdefault("name", kind.default_backbone)
+    own = code.names(given["name"])
+    if own:
+        maker(given["name"])  # what its file does when it is imported comes before the seed
     if given.get("size") is None:
-        given["size"] = fitting_size(samples)
+        given["usual" if own else "size"] = fitting_size(samples)  # the function may say its own
     count = {"samples": len, "classes": partial(count_classes, name=name)}
     for parameter in signature.parameters:
         if parameter.from_data and parameter.name not in options:
@@ -83,8 +87,8 @@ def assemble(
             raise UserError(f"{name} learns from another run: name its folder with --teacher")
         options = {"network": restored(teacher)} | options
     torch.manual_seed(seed)
-    encoder = Image(**given)
-    if "drop_path" not in given:
+    encoder = build(**given)
+    if "drop_path" not in given and isinstance(encoder, Image):
         with_drop_path(encoder, kind.default_drop_path)
     return kind(encoder, **options)
 
@@ -123,6 +127,12 @@ def asked_of(run: Path) -> dict[str, Any]:
             "and load the newest file of its checkpoints/"
         )
     asked = config.validate(written, settings)
+    own = asked["backbone"].get("name", "")
+    if code.names(own) and not code.at_hand(own, run):
+        raise UserError(
+            f"the backbone of {run} is built by {own}, whose file is not in the folder where you "
+            "are, apart from the run: go there, or bring it"
+        )
     given = {p.name for p in methods.signature(asked["method"]).parameters if p.from_data}
     asked["options"] |= {k: v for k, v in written["options"].items() if k in given}
     return asked
@@ -146,13 +156,14 @@ def count_classes(samples: Any, name: str) -> int:
     return count
 
 
-def image_of(method: Method) -> Image:
+def image_of(method: Method) -> Encoder:
     """The encoder of a method; UserError where it is none that can be trained."""
     encoder = method.encoder
-    if not isinstance(encoder, Image):
+    if not is_encoder(encoder):
         raise UserError(
             f"the encoder of {type(method).__name__} is a {type(encoder).__name__}; training needs "
-            "one from selftaught.backbones.backbone(...), which knows its image size and colours"
+            "one that knows its image size and colours: selftaught.backbones.backbone(...), or a "
+            "module in Foreign(module, size=...)"
         )
     return encoder
 
@@ -194,14 +205,19 @@ def weights_hash(method: Method) -> str:
     return found.hexdigest()
 
 
+def _backbone(encoder: Encoder) -> dict[str, Any]:
+    if not isinstance(encoder, Image):
+        return encoder.config
+    image = read_class(Path(image_module.__file__), name="Image")
+    return {p.name: _plain(encoder, p.name) for p in image.parameters}
+
+
 def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
     """All that repeats this run, as plain values: the content of run.yaml."""
-    encoder = image_of(method)
-    image = read_class(Path(image_module.__file__), name="Image")
     return {
         "method": methods.reference(type(method)),
         "data": named(data),
-        "backbone": {p.name: _plain(encoder, p.name) for p in image.parameters},
+        "backbone": _backbone(image_of(method)),
         "options": options_of(method),
         "training": training,
         "made_by": {

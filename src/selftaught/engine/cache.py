@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.backbones import Image
+from selftaught.backbones import is_encoder
 from selftaught.errors import UserError
 from selftaught.method import Method
 
@@ -48,7 +48,7 @@ class GradientCache:
     def recording(self) -> Iterator[None]:
         """A block in which the backbone, and slow copies of it, run in parts."""
         self.calls = []
-        nets = [m for m in self.method.modules() if isinstance(m, Image)]
+        nets = [m for m in self.method.modules() if is_encoder(m)]
         for net in nets:
             trained = net is self.method.backbone
             net.forward = self._recorded(net) if trained else self._divided(net)  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught.augment.device import normalize
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
@@ -124,7 +124,7 @@ def needed(
     begun = time.perf_counter()
     items = [readable(views, i % len(views.samples)) for i in range(count)]
     each = (time.perf_counter() - begun) / count
-    item, image = collate(items), cast(Image, method.encoder)
+    item, image = collate(items), cast(Encoder, method.encoder)
     moved, index = fabric.to_device((item.views, item.index))
     labels = cast(Samples, views.samples).labels
     label = torch.from_numpy(labels)[item.index] if method.supervised else None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from selftaught import evaluate as evaluation
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.errors import SelftaughtError
@@ -37,7 +37,7 @@ class Guard:
         resumed: whether the start's score lies in `out`.
     """
 
-    def __init__(self, image: Image, samples: Samples, out: Path, steps: int, resumed: bool):
+    def __init__(self, image: Encoder, samples: Samples, out: Path, steps: int, resumed: bool):
         labelled = np.flatnonzero(np.asarray(samples.labels) >= 0)
         some = np.random.default_rng(0).permutation(len(labelled))[:MOST]
         self.image, self.samples = image, select(samples, np.sort(labelled[some]))
@@ -74,9 +74,10 @@ class Guard:
             return evaluation.knn(evaluation.embed(self.image, self.samples, workers=0)).value
 
 
-def guard(image: Image, samples: Samples, out: Path, steps: int, resumed: bool) -> Guard | None:
+def guard(image: Encoder, samples: Samples, out: Path, steps: int, resumed: bool) -> Guard | None:
     """A guard, where training starts from weights and labels are there to score them by."""
-    if not image.trained:
+    # weights of a checkpoint are no start
+    if not ((out / FILE).exists() if resumed else image.trained):
         return None
     if samples.labels is None:
         log.info("without labels nobody can tell whether training on unlearns the weights given")

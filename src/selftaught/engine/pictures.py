@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selftaught.augment import plain
 from selftaught.augment.device import normalize
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine.estimate import readable
@@ -60,7 +60,7 @@ def _images(node: Any) -> list[np.ndarray]:
 
 
 def keep_pictures(
-    method: Method, image: Image, items: list[Item], data: Samples, out: Path
+    method: Method, image: Encoder, items: list[Item], data: Samples, out: Path
 ) -> None:
     """Let `method` show what it did, and what its prototypes stand for.
 
@@ -100,7 +100,7 @@ def _resting(method: Method) -> Iterator[None]:
             module.training = training
 
 
-def _shown(method: Method, image: Image, items: list[Item]) -> Gallery | None:
+def _shown(method: Method, image: Encoder, items: list[Item]) -> Gallery | None:
     item, device = collate(items), next(method.parameters()).device
     views = normalize(move_data_to_device(item.views, device), image.mean, image.std)
     found = method.pictures(Batch(views, item.index.to(device)))
@@ -120,7 +120,7 @@ def _shown(method: Method, image: Image, items: list[Item]) -> Gallery | None:
     return Gallery(found.title, found.note, tuple(rows))
 
 
-def _prototypes(method: Method, image: Image, data: Samples) -> Gallery | None:
+def _prototypes(method: Method, image: Encoder, data: Samples) -> Gallery | None:
     """The prototypes that most images belong to, each with the images that belong to it most."""
     if type(method).membership is Method.membership:
         return None
@@ -161,7 +161,7 @@ def _cell(x: np.ndarray, name: str, caption: str) -> Cell:
     return Cell(data, kind, name, caption)
 
 
-def as_bytes(x: Tensor, image: Image) -> np.ndarray:
+def as_bytes(x: Tensor, image: Encoder) -> np.ndarray:
     """Normalized images as uint8."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (image.mean, image.std))
     return ((x.float().cpu() * std + mean).nan_to_num() * 255).clamp(0, 255).round().byte().numpy()

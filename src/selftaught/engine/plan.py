@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config
 from selftaught.augment.device import normalize
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.data import Samples, open_data
 from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
@@ -95,7 +95,7 @@ class Plan:
     state: dict[str, Any] | None
 
     @property
-    def image(self) -> Image:
+    def image(self) -> Encoder:
         """The encoder, which knows its size and colours."""
         return image_of(self.method)
 
@@ -139,6 +139,9 @@ def prepared(
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     made = assemble(method, image, options, kept, settings.seed)
+    channels = image_of(made).channels
+    if channels != samples.channels and "channels" not in image:  # a module of one's own says it
+        samples = settings.open(data, channels)
     begun = settings.start or settings.resume or image_of(made).trained
     if made.anatomy.frozen and not begun:
         raise UserError(

@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 import torch
 
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.errors import SelftaughtError, UserError
 from selftaught.method import Method
 
@@ -30,7 +30,7 @@ def phase(method: Method, asked: str, steps: int) -> Phase:
             f"resolution_phase={asked!r} must be SIZE@SHARE with a share of training between 0 and "
             "1, such as 518@0.02"
         )
-    size, image = int(found[1]), cast(Image, method.encoder)
+    size, image = int(found[1]), cast(Encoder, method.encoder)
     first = steps - round(share * steps)
     if first >= steps:
         raise UserError(
@@ -49,7 +49,7 @@ def phase(method: Method, asked: str, steps: int) -> Phase:
 
 
 @torch.no_grad()
-def _try(image: Image, size: int) -> None:
+def _try(image: Encoder, size: int) -> None:
     modes = {module: module.training for module in image.modules()}
     weight = next(image.parameters())
     try:

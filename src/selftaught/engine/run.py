@@ -1,5 +1,6 @@
 """A `Run` carries out a `Plan`: it starts, trains and finishes, and is what comes of it."""
 
+import copy
 import io
 import logging
 import time
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from selftaught import config, dist, export, report
 from selftaught import evaluate as evaluation
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder, Foreign
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
@@ -81,7 +82,7 @@ class Run:
         self.views: list[Views] = []
 
     @property
-    def encoder(self) -> Image:
+    def encoder(self) -> Encoder:
         """The network to use."""
         return self.plan.image
 
@@ -413,15 +414,17 @@ class Run:
                 "export the encoder all the same"
             )
         image = plan.image.float()
+        image.trained = True
         export.save(image, self.folder)
         if settings.evaluate:
             self._score(image, loop)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
-        self.report = report.write(self.folder, samples)
+        module = copy.deepcopy(image.net) if isinstance(image, Foreign) else None
+        self.report = report.write(self.folder, samples, module=module)
         loop.checkpoints.finish(plan.steps)
 
-    def _score(self, image: Image, loop: Loop) -> None:
+    def _score(self, image: Encoder, loop: Loop) -> None:
         plan, samples = self.plan, self.samples
         if plan.method.supervised and plan.held is None:
             log.info(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluate
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine.pretrain import pretrain
@@ -24,7 +24,6 @@ from selftaught.evaluate.commands import bar
 from selftaught.evaluate.comparing import PROBES, fingerprints, labelled
 from selftaught.evaluate.features import (
     Embeddings,
-    Encoder,
     device_for,
     one_pass,
     open_samples,
@@ -123,7 +122,7 @@ def evaluate_command(
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, test, labels, path_column)
-        _check_tuning(network, shares, epochs)
+        _check_tuning(shares, epochs)
         if size not in (None, network.size):
             raise UserError(
                 f"--size {size}: finetune trains {encoder} at its own {network.size} px; leave "
@@ -194,7 +193,7 @@ def _keep(run: Path, data: str, test: str | None, found: Comparison) -> None:
 
 
 def finetune(
-    encoder: Image,
+    encoder: Encoder,
     train: Samples,
     test: Samples,
     *,
@@ -228,7 +227,7 @@ def finetune(
     Raises:
         UserError: a share or a number of epochs that cannot be.
     """
-    _check_tuning(encoder, shares, epochs)
+    _check_tuning(shares, epochs)
     starts = {ENCODER: encoder, FLOORS[0]: untrained(encoder, seed)}
     y = np.asarray(train.labels)
     codes, each = np.unique(y, return_counts=True)
@@ -306,12 +305,7 @@ def _not_kept() -> Iterator[None]:
         ) from error
 
 
-def _check_tuning(network: Encoder, shares: Sequence[float], epochs: int) -> None:
-    if not isinstance(network, Image):
-        raise UserError(
-            f"{network.name} is a module of another kind; fine-tuning takes backbones of ours: a "
-            "run folder, an encoder.safetensors, or a timm model by its name"
-        )
+def _check_tuning(shares: Sequence[float], epochs: int) -> None:
     if epochs < 1 or not shares or not all(0 < share <= 1 for share in shares):
         raise UserError(
             f"epochs={epochs} must be at least 1 and shares={list(shares)} above 0 and at most 1"

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from selftaught import augment, export
 from selftaught.augment.device import normalize
-from selftaught.backbones import Foreign, Image, layers
+from selftaught.backbones import Encoder, Foreign, Image, is_encoder, layers
 from selftaught.backbones import untrained as reset
 from selftaught.data import Samples, open_data
 from selftaught.data.left import tell
@@ -25,8 +25,6 @@ from selftaught.feed.passes import reading
 from selftaught.feed.views import Views
 
 log = logging.getLogger("selftaught")
-
-Encoder = Image | Foreign
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples that are done, and of all."""
@@ -162,13 +160,10 @@ def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same network with fresh weights from `seed`; the global generator is left alone."""
     if isinstance(encoder, Foreign):
-        net = reset(encoder.net, seed)
-        return Foreign(net, encoder.size, encoder.channels, encoder.mean, encoder.std)
+        return encoder.like(reset(encoder.net, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = Image(**{**encoder.config, "pretrained": False})
-    fresh.mean, fresh.std = encoder.mean, encoder.std
-    return fresh
+        return Image(**{**encoder.config, "pretrained": False})
 
 
 def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder:
@@ -179,7 +174,7 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
     """
     if size is not None and size < 1:
         raise UserError(f"size={size} is a side of images in pixels, at least 1")
-    if isinstance(encoder, Image | Foreign):
+    if is_encoder(encoder):
         return encoder
     if isinstance(encoder, nn.Module):
         return Foreign(encoder, size)

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from selftaught import __version__, augment
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder, Image
 from selftaught.errors import TrainingError
 from selftaught.export.facts import CONFIG, DIAGNOSIS, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
@@ -63,7 +63,7 @@ def read(folder: Path) -> Facts:
 
 def text(
     facts: Facts,
-    encoder: Image,
+    encoder: Encoder,
     to: str,
     written: Path,
     features: dict[str, Tensor],
@@ -114,11 +114,11 @@ def _front(to: str, method: Any, licence: str | None) -> str:
 
 
 def _shapes(features: dict[str, Tensor]) -> str:
-    pooled, local = features["pooled"], features["local"]
-    return (
-        f"pooled features [{pooled.shape[1]}] and local features [{local.shape[1]}, "
-        f"{local.shape[2]}], one row a cell, row by row"
-    )
+    pooled = f"pooled features [{features['pooled'].shape[1]}]"
+    if "local" not in features:
+        return pooled
+    _, cells, width = features["local"].shape
+    return f"{pooled} and local features [{cells}, {width}], one row a cell, row by row"
 
 
 # use ---------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ import onnxruntime
 {imports}
 session = onnxruntime.InferenceSession("encoder.onnx")
 {prepare}
-pooled, local = session.run(["pooled", "local"], {{"image": image}})
+{outputs} = session.run([{names}], {{"image": image}})
 """
 
 _PT2 = """import json
@@ -178,7 +178,7 @@ import torch
 model = torch.export.load("encoder.pt2").module()
 {prepare}
 found = model(torch.from_numpy(image))
-pooled, local = found["pooled"], found["local"]
+{found}
 """
 
 _SELFTAUGHT = """import json
@@ -188,11 +188,25 @@ import numpy as np
 import selftaught
 import torch
 {imports}
-encoder = selftaught.load(".")
+encoder = selftaught.load("."{module})
 {prepare}
 with torch.inference_mode():
-    pooled, local, grid = encoder.features(torch.from_numpy(image))
+    {features}
 """
+
+_WITH_LOCAL = {
+    "outputs": "pooled, local",
+    "names": '"pooled", "local"',
+    "found": 'pooled, local = found["pooled"], found["local"]',
+    "features": "pooled, local, grid = encoder.features(torch.from_numpy(image))",
+}
+_POOLED = {
+    "outputs": "(pooled,)",
+    "names": '"pooled"',
+    "found": 'pooled = found["pooled"]',
+    "features": "pooled = encoder(torch.from_numpy(image))",
+}
+"""What differs where there are no features of places."""
 
 _PREPARE = """about = json.loads(Path("preprocessing.json").read_text())
 size, resize = about["size"], about["resize_short_side"]
@@ -211,7 +225,7 @@ pixels = (pixels - about["mean"]) / about["std"]
 image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, size, size]; any B"""
 
 
-def _usage(to: str, encoder: Image, written: Path) -> str:
+def _usage(to: str, encoder: Encoder, written: Path) -> str:
     """Lines that run in the folder of the export; tested by running them."""
     mode = {1: "L", 3: "RGB"}.get(encoder.channels)
     imports = "from PIL import Image\n" if mode else ""
@@ -222,12 +236,18 @@ def _usage(to: str, encoder: Image, written: Path) -> str:
     else:
         code = {"onnx": _ONNX, "torch-export": _PT2, "safetensors": _SELFTAUGHT}[to]
         prepare = _PREPARE if mode else _ARRAY
-    block = _python(code.format(imports=imports, prepare=prepare.format(**fields)))
+    words = _WITH_LOCAL if encoder.has_local else _POOLED
+    # a module of one's own is built by its function, or, where nobody named one, by the reader
+    by = encoder.config["name"]
+    module = "" if isinstance(encoder, Image) else f", {by!r}" if ":" in by else f", {by}(...)"
+    prepared = prepare.format(**fields)
+    block = _python(code.format(imports=imports, prepare=prepared, module=module, **words))
     if to != "safetensors":
         return block
     alone = json.loads((written / CONFIG).read_text("utf-8"))["timm"]
     if alone is None:
-        return f"{block}\nPlain timm has no such network; `{WEIGHTS}` fits selftaught alone.\n"
+        fits = "selftaught" if isinstance(encoder, Image) else f"the module {encoder.name}"
+        return f"{block}\nPlain timm has no such network; `{WEIGHTS}` fits {fits} alone.\n"
     return f"{block}\nWithout selftaught:\n\n{_python(alone)}"
 
 
@@ -235,7 +255,7 @@ def _python(code: str) -> str:
     return f"```python\n{code.strip()}\n```\n"
 
 
-def _images(encoder: Image) -> str:
+def _images(encoder: Encoder) -> str:
     view = augment.plain(encoder.size)
     mean, std = ([round(v, 6) for v in values] for values in (encoder.mean, encoder.std))
     return (

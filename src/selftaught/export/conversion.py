@@ -80,7 +80,7 @@ def convert(
 
     facts, encoder = card.read(folder), load(run)
     facts.check_verdict(force)
-    check_finite(encoder.net.state_dict(), force)
+    check_finite(encoder.get_submodule("net").state_dict(), force)
     target = TARGETS[to]
     x, source, count = trial.images(facts.settings, encoder)
     wanted = trial.features(encoder, x)

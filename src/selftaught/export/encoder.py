@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from selftaught import __version__
-from selftaught.backbones import Image
+from selftaught import __version__, code
+from selftaught.backbones import Encoder, Foreign, Image, untrained
+from selftaught.backbones.foreign import made
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.export.facts import CONFIG, SETTINGS
 from selftaught.export.files import atomic
@@ -27,11 +28,11 @@ FORMAT = 1
 _PREFIXES = ("module.", "_orig_mod.", "net.", "backbone.net.", "backbone.", "encoder.", "model.")
 
 
-def save(encoder: Image, folder: str | Path, *, force: bool = False) -> Path:
+def save(encoder: Encoder, folder: str | Path, *, force: bool = False) -> Path:
     """Write `encoder.safetensors` and `encoder.json` into `folder`; both whole or as they were.
 
-    The weights have timm's own names. Before they take their place they are loaded again, and the
-    features of one random image compared bit by bit.
+    The weights have timm's own names, or those of the module that is one's own. Before they take
+    their place they are loaded again, and the features of one random image compared bit by bit.
 
     Args:
         encoder: network to save, on any device, in any mode; it is left as it is.
@@ -46,7 +47,8 @@ def save(encoder: Image, folder: str | Path, *, force: bool = False) -> Path:
         UserError: the folder cannot be written to.
     """
     folder = Path(folder)
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.net.state_dict().items()}
+    network = encoder.get_submodule("net").state_dict()
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in network.items()}
     check_finite(state, force)
     with (
         torch.random.fork_rng(devices=[]),
@@ -60,15 +62,22 @@ def save(encoder: Image, folder: str | Path, *, force: bool = False) -> Path:
     return folder
 
 
-def load(path: str | Path) -> Image:
+def load(path: str | Path, module: nn.Module | str | None = None) -> Encoder:
     """The encoder in a run folder, in a folder of `save`, or in its `.safetensors`; on the CPU.
+
+    Args:
+        path: of the folder or the file.
+        module: where the encoder is a module of one's own: that module, which gets the weights, or
+            the function that builds it, as `file.py:function`. Without it the function that
+            `encoder.json` names is called, where its file lies in the user's folder: code that came
+            with a run is not.
 
     Raises:
         UserError: a file is missing, damaged, changed, of another kind or of another network.
     """
     config, weights = _find(Path(path))
     about = _read_config(config)
-    return _fill(_build(about, config), weights, about["sha256"], config)
+    return _fill(_build(about, config, module), weights, about["sha256"], config)
 
 
 def _find(path: Path) -> tuple[Path, Path]:
@@ -111,9 +120,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return about
 
 
-def _build(about: dict[str, Any], config: Path) -> Image:
+def _build(
+    about: dict[str, Any], config: Path, module: nn.Module | str | None = None
+) -> Image | Foreign:
     """The network that `encoder.json` describes, with new weights."""
     try:
+        if about.get("module"):
+            return _own(about, config, module)
         encoder = Image(**about["encoder"])
         encoder.mean, encoder.std = tuple(about["mean"]), tuple(about["std"])
     except (TypeError, KeyError) as error:
@@ -123,7 +136,29 @@ def _build(about: dict[str, Any], config: Path) -> Image:
     return encoder
 
 
-def _fill(encoder: Image, weights: Path, sha256: str, config: Path) -> Image:
+def _own(about: dict[str, Any], config: Path, module: nn.Module | str | None) -> Foreign:
+    """A module of one's own, as `encoder.json` describes it."""
+    described = dict(about["encoder"])
+    name = str(described.pop("name"))
+    if isinstance(module, nn.Module):
+        kept = {k: described[k] for k in ("size", "channels", "mean", "std")}
+        encoder = Foreign(module, **kept)
+        encoder.edges, encoder.sees = bool(described["edges"]), str(described["sees"])
+        return encoder
+    if module is None and code.names(name) and code.at_hand(name, config.parent):
+        module = name
+    if module is None:
+        by = "was built in Python"
+        if code.names(name):
+            by = f"{name} builds, whose file is not in the folder where you are, apart from the run"
+        raise UserError(
+            f"the encoder in {config.parent} is a {about['module']} that {by}: build it, and give "
+            f"it as in selftaught.load({str(config.parent)!r}, module)"
+        )
+    return made(module, **described)
+
+
+def _fill(encoder: Image | Foreign, weights: Path, sha256: str, config: Path) -> Encoder:
     try:
         state = load_file(weights)
     except SafetensorError as error:
@@ -190,15 +225,17 @@ def _write(state: dict[str, Tensor], path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def _describe(encoder: Image, weights: Path) -> dict[str, Any]:
+def _describe(encoder: Encoder, weights: Path) -> dict[str, Any]:
+    timms = isinstance(encoder, Image)
     return {
         "format": FORMAT,
         "selftaught": __version__,
-        "encoder": {**encoder.config, "pretrained": False},
+        "encoder": encoder.config | ({"pretrained": False} if timms else {}),
+        **({} if timms else {"module": encoder.name}),
         "dim": encoder.dim,
         "mean": list(encoder.mean),
         "std": list(encoder.std),
-        "timm": _timm_code(encoder, weights),
+        "timm": _timm_code(encoder, weights) if isinstance(encoder, Image) else None,
         "sha256": _sha256(weights),
     }
 
@@ -219,7 +256,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_same(encoder: Image, other: nn.Module) -> None:
+def _check_same(encoder: Encoder, other: nn.Module) -> None:
     """Raise TrainingError unless `other` has the features of `encoder`, bit by bit."""
     # channels last, as training may have it, adds up in another order
     layout = torch.contiguous_format
@@ -232,9 +269,13 @@ def _check_same(encoder: Image, other: nn.Module) -> None:
         raise TrainingError("its features differ after saving and loading")
 
 
-def _verify(encoder: Image, about: dict[str, Any], config: Path, weights: Path) -> None:
+def _verify(encoder: Encoder, about: dict[str, Any], config: Path, weights: Path) -> None:
     try:
-        _check_same(encoder, _fill(_build(about, config), weights, about["sha256"], config))
+        module = None
+        if isinstance(encoder, Foreign):  # whose function is asked again, where it has one
+            module = encoder.made_by or untrained(encoder.net)
+        built = _build(about, config, module)
+        _check_same(encoder, _fill(built, weights, about["sha256"], config))
     except SelftaughtError as error:
         raise TrainingError(
             f"the encoder {encoder.name} was written, but {error}; nothing was kept. Was its "

@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selftaught import augment
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder, Foreign, Image, outputs, untrained
 from selftaught.backbones.create import channels_first
 from selftaught.errors import UserError
 from selftaught.export import encoder as plain
 from selftaught.export.timm import plain_timm
 
 Features = dict[str, Tensor]
-"""pooled: [B, D]; local: [B, N, L]."""
+"""pooled: [B, D]; local: [B, N, L], where there are features of places."""
 
 PREPROCESSING = "preprocessing.json"
 ONNX, PT2, HUB = "encoder.onnx", "encoder.pt2", "model.safetensors"
@@ -43,8 +43,8 @@ class Target:
     """
 
     library: str
-    write: Callable[[Image, Path, bool], None]
-    read: Callable[[Path, Image], Callable[[Tensor], Features]]
+    write: Callable[[Encoder, Path, bool], None]
+    read: Callable[[Path, Encoder], Callable[[Tensor], Features]]
 
 
 def first_words(error: BaseException) -> str:
@@ -53,7 +53,11 @@ def first_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def preprocessing(encoder: Image) -> dict[str, Any]:
+def _weights(encoder: Encoder) -> dict[str, Tensor]:
+    return encoder.get_submodule("net").state_dict()
+
+
+def preprocessing(encoder: Encoder) -> dict[str, Any]:
     """What is done to an image before the network sees it, and what comes out."""
     view = augment.plain(encoder.size)
     return {
@@ -66,18 +70,20 @@ def preprocessing(encoder: Image) -> dict[str, Any]:
         "mean": list(encoder.mean),
         "std": list(encoder.std),
         "pooled": encoder.dim,
-        "local": encoder.local_dim,
+        "local": encoder.local_dim if encoder.has_local else None,
     }
 
 
 # timm and transformers ---------------------------------------------------------------------------
 
 
-def _write_hub(encoder: Image, folder: Path, fp16: bool) -> None:
+def _write_hub(encoder: Encoder, folder: Path, fp16: bool) -> None:
     """One folder for timm and transformers: their config.json, and weights of timm's names."""
+    if not isinstance(encoder, Image):
+        raise _no_such(encoder, f"{encoder.name} is a module of one's own")
     config = _hub_config(encoder)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    state = {k: v.contiguous() for k, v in encoder.net.state_dict().items()}
+    state = {k: v.contiguous() for k, v in _weights(encoder).items()}
     save_file(state, folder / HUB, metadata={"format": "pt"})
 
 
@@ -92,7 +98,7 @@ def _hub_config(encoder: Image) -> dict[str, Any]:
     try:
         with torch.device("meta"):
             timm.create_model(found.name, **found.options).load_state_dict(
-                encoder.net.state_dict(), assign=True
+                _weights(encoder), assign=True
             )
     except (RuntimeError, TypeError) as error:
         raise _no_such(encoder, first_words(error)) from error
@@ -122,7 +128,7 @@ def _hub_config(encoder: Image) -> dict[str, Any]:
     }
 
 
-def _no_such(encoder: Image, why: str) -> UserError:
+def _no_such(encoder: Encoder, why: str) -> UserError:
     return UserError(
         f"timm has no such network ({why}), nor has transformers, which builds it with timm; "
         "export it --to onnx, torch-export or safetensors"
@@ -137,14 +143,14 @@ def _crop_share(size: int, resize: int) -> float:
     return share
 
 
-def _read_timm(folder: Path, encoder: Image) -> Callable[[Tensor], Features]:
+def _read_timm(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
     net: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     data = timm.data.resolve_model_data_config(net)
     _check_processing(data, encoder)
     return lambda x: {"pooled": net(x), "local": _cells(net.forward_features(x), encoder)}
 
 
-def _read_hf(folder: Path, encoder: Image) -> Callable[[Tensor], Features]:
+def _read_hf(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
     import transformers
 
     with _quiet():
@@ -175,7 +181,7 @@ def _quiet() -> Iterator[None]:
             told.enable_progress_bar()
 
 
-def _check_processing(found: dict[str, Any], encoder: Image) -> None:
+def _check_processing(found: dict[str, Any], encoder: Encoder) -> None:
     """Raise ValueError unless timm's description of the images is the encoder's."""
     view = augment.plain(encoder.size)
     wanted = {
@@ -192,7 +198,7 @@ def _check_processing(found: dict[str, Any], encoder: Image) -> None:
             raise ValueError(f"{name} of images is {other} instead of {value}")
 
 
-def _cells(maps: Tensor, encoder: Image) -> Tensor:
+def _cells(maps: Tensor, encoder: Encoder) -> Tensor:
     """[B, N, L] from feature maps, or from tokens of which the first are no cells."""
     if maps.dim() == 4:
         return channels_first(maps, encoder.local_dim).flatten(2).mT
@@ -205,21 +211,20 @@ def _cells(maps: Tensor, encoder: Image) -> Tensor:
 class _Outputs(nn.Module):
     """The encoder as a graph: both kinds of features, by name."""
 
-    def __init__(self, encoder: Image):
+    def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Features:
-        pooled, local, _ = self.encoder.features(image)
-        return {"pooled": pooled, "local": local}
+        return outputs(self.encoder, image)
 
 
-def _example(encoder: Image) -> tuple[Tensor]:
+def _example(encoder: Encoder) -> tuple[Tensor]:
     return (torch.zeros(2, encoder.channels, encoder.size, encoder.size),)
 
 
 @contextmanager
-def _told(encoder: Image, library: str) -> Iterator[None]:
+def _told(encoder: Encoder, library: str) -> Iterator[None]:
     """A block whose errors say that the network is not one for graphs."""
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -232,7 +237,7 @@ def _told(encoder: Image, library: str) -> Iterator[None]:
         ) from error
 
 
-def _write_onnx(encoder: Image, folder: Path, fp16: bool) -> None:
+def _write_onnx(encoder: Encoder, folder: Path, fp16: bool) -> None:
     batch = {"image": {0: torch.export.Dim("batch")}}
     with _told(encoder, "ONNX"):
         program = torch.onnx.export(
@@ -240,7 +245,7 @@ def _write_onnx(encoder: Image, folder: Path, fp16: bool) -> None:
             _example(encoder),
             dynamo=True,
             input_names=["image"],
-            output_names=["pooled", "local"],
+            output_names=["pooled", "local"][: 1 + encoder.has_local],
             dynamic_shapes=batch,
             verbose=False,
         )
@@ -248,7 +253,7 @@ def _write_onnx(encoder: Image, folder: Path, fp16: bool) -> None:
     if fp16:
         _halve(program.model)
     program.model.metadata_props["selftaught"] = json.dumps(preprocessing(encoder))
-    size = sum(p.numel() * p.element_size() for p in encoder.net.state_dict().values())
+    size = sum(p.numel() * p.element_size() for p in _weights(encoder).values())
     program.save(folder / ONNX, external_data=size > _PROTOBUF)
     _write_preprocessing(encoder, folder)
 
@@ -280,7 +285,7 @@ def _halve(model: Any) -> None:
             model.graph.insert_before(model.graph[0], widen)
 
 
-def _read_onnx(folder: Path, encoder: Image) -> Callable[[Tensor], Features]:
+def _read_onnx(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
@@ -293,7 +298,7 @@ def _read_onnx(folder: Path, encoder: Image) -> Callable[[Tensor], Features]:
     return read
 
 
-def _write_pt2(encoder: Image, folder: Path, fp16: bool) -> None:
+def _write_pt2(encoder: Encoder, folder: Path, fp16: bool) -> None:
     batch = {"image": {0: torch.export.Dim("batch")}}
     with _told(encoder, "torch.export"):
         program = torch.export.export(_Outputs(encoder), _example(encoder), dynamic_shapes=batch)
@@ -302,13 +307,13 @@ def _write_pt2(encoder: Image, folder: Path, fp16: bool) -> None:
     _write_preprocessing(encoder, folder)
 
 
-def _read_pt2(folder: Path, encoder: Image) -> Callable[[Tensor], Features]:
+def _read_pt2(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.load(folder / PT2).module()
 
 
-def _write_preprocessing(encoder: Image, folder: Path) -> None:
+def _write_preprocessing(encoder: Encoder, folder: Path) -> None:
     text = json.dumps(preprocessing(encoder), indent=2) + "\n"
     (folder / PREPROCESSING).write_text(text, "utf-8")
 
@@ -316,22 +321,19 @@ def _write_preprocessing(encoder: Image, folder: Path) -> None:
 # our own files -----------------------------------------------------------------------------------
 
 
-def _write_safetensors(encoder: Image, folder: Path, fp16: bool) -> None:
+def _write_safetensors(encoder: Encoder, folder: Path, fp16: bool) -> None:
     plain.save(encoder, folder, force=True)  # whether it is finite was asked before
     _write_preprocessing(encoder, folder)
 
 
-def _read_safetensors(folder: Path, encoder: Image) -> Callable[[Tensor], Features]:
-    found = plain.load(folder)
+def _read_safetensors(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
+    module = encoder.made_by or untrained(encoder.net) if isinstance(encoder, Foreign) else None
+    found = plain.load(folder, module)
     weights = load_file(folder / plain.WEIGHTS)
-    if not all(v.equal(weights[k]) or v.isnan().any() for k, v in encoder.net.state_dict().items()):
+    if not all(v.equal(weights[k]) or v.isnan().any() for k, v in _weights(encoder).items()):
         raise ValueError("other weights")
 
-    def read(x: Tensor) -> Features:
-        pooled, local, _ = found.features(x)
-        return {"pooled": pooled, "local": local}
-
-    return read
+    return lambda x: outputs(found, x)
 
 
 TARGETS = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.augment.device import normalize
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder, outputs
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.data.opening import how_read
 from selftaught.errors import SelftaughtError, TrainingError
@@ -28,7 +28,7 @@ _SPARE = 4
 """As many times more are tried, should some be broken."""
 
 
-def images(settings: dict[str, Any], encoder: Image) -> tuple[Tensor, str, int | None]:
+def images(settings: dict[str, Any], encoder: Encoder) -> tuple[Tensor, str, int | None]:
     """Images of the data that a run was trained on, filled up with photos of this package.
 
     Args:
@@ -61,15 +61,14 @@ def images(settings: dict[str, Any], encoder: Image) -> tuple[Tensor, str, int |
 
 
 @torch.inference_mode()
-def features(encoder: Image, x: Tensor) -> Features:
+def features(encoder: Encoder, x: Tensor) -> Features:
     """What the encoder makes of normalized images x, on the CPU; it is left as it is."""
     ours = copy.deepcopy(encoder).to("cpu", memory_format=torch.contiguous_format).eval()
-    pooled, local, _ = ours.features(x)
-    return {"pooled": pooled, "local": local}
+    return outputs(ours, x)
 
 
 def compare(
-    encoder: Image, target: Target, folder: Path, x: Tensor, wanted: Features, tolerance: float
+    encoder: Encoder, target: Target, folder: Path, x: Tensor, wanted: Features, tolerance: float
 ) -> dict[str, float]:
     """Difference of each output of the export in `folder` from what is wanted of images x.
 

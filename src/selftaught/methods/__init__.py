@@ -6,14 +6,13 @@ is a method called `<name>`. Listing them imports none of them. A method from el
 `selftaught.methods`.
 """
 
-import sys
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from selftaught import code
 from selftaught.errors import UserError
 from selftaught.signature import Signature, closest, read_class, read_object
 
@@ -49,7 +48,7 @@ def file_of(name: str) -> Path:
             "source, it is in method.py of the run folder: read it, then name it before --config, "
             f"as in: selftaught pretrain RUN/method.py:{label} --config RUN/run.yaml"
         )
-    file = Path(place) if place.endswith(".py") else _module_file(place)
+    file = code.file_of(place)
     if file is None or not file.is_file():
         what = f"{place} does not exist" if file else f"no file holds a module {place} here"
         raise UserError(f"the method {name} is not found: {what}")
@@ -80,46 +79,18 @@ def find(name: str) -> Any:
     file, (place, module, label) = file_of(name), _split(name)
     inside = label is None
     label = label or signature(name).name
-    # as Python itself does for a script; processes that make views take the path over
-    if place.endswith(".py"):
-        _reach(file.parent, 0)
-    elif not inside and module not in sys.modules:
-        _reach(Path.cwd(), len(sys.path))
-    try:
-        found = import_module(module)
-    except Exception as error:
-        raise UserError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    if place.endswith(".py") and not file.samefile(getattr(found, "__file__", None) or __file__):
-        raise UserError(
-            f"{file} cannot be imported: another module is called {module} ({found.__name__} of "
-            f"{getattr(found, '__file__', 'Python')}); give the file another name"
-        )
+    found = import_module(module) if inside else code.module_of(file, place, module)
     kind = getattr(found, label, None)
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise UserError(f"{file} has no method {label}: a class that derives from Method")
     return kind
 
 
-def _reach(folder: Path, position: int) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(position, str(folder))
-
-
 def reference(kind: type) -> str:
     """What run.yaml calls a method: a name of the library, `file.py:Class`, `module:Class`."""
-    module, label = kind.__module__, kind.__qualname__
-    if module.startswith(f"{__name__}."):
-        return module.rpartition(".")[2]
-    known: Any = sys.modules.get(module)
-    spec, file = getattr(known, "__spec__", None), Path(getattr(known, "__file__", None) or "")
-    if module == "__main__" and spec is not None:  # python -m
-        return f"{spec.name}:{label}"
-    installed = "site-packages" in file.parts or file.stem == "__init__"
-    if file.is_file() and "." not in module and not installed:
-        file = file.resolve()
-        here = file.is_relative_to(Path.cwd())
-        return f"{file.relative_to(Path.cwd()) if here else file}:{label}"
-    return f"{module}:{label}"
+    if kind.__module__.startswith(f"{__name__}."):
+        return kind.__module__.rpartition(".")[2]
+    return code.reference(kind)
 
 
 def short(name: str) -> str:
@@ -142,25 +113,6 @@ def _split(name: str) -> tuple[str, str, str | None]:
         known = [*files(), *plugins()]
         raise UserError(f"no method is called {name!r}{closest(name, known)}")
     return place, Path(place).stem if place.endswith(".py") else place, label
-
-
-def _module_file(module: str) -> Path | None:
-    """The file of a module, of which nothing is imported, nor the packages around it."""
-    top, *rest = module.split(".")
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):
-        spec = None
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    if spec and not rest:
-        return Path(spec.origin) if spec.origin and spec.has_location else None
-    # what is not installed may lie where the user is
-    for base in (*map(Path, folders), Path.cwd() / top):
-        path = base.joinpath(*rest)
-        for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
 
 
 def __dir__() -> list[str]:

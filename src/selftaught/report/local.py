@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.augment.device import normalize
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.errors import UserError
 from selftaught.report.html import Missing, Section, figure, strip
 from selftaught.report.pictures import THUMB, data_url
@@ -26,6 +26,8 @@ _LEAST = 4
 def section(seen: Seen) -> Section | Missing:
     """For a few images the three strongest directions of local features, and attention."""
     network = seen.network.cpu().eval()
+    if not network.has_local:
+        return Missing(TITLE, f"{network.name} gives no features of places")
     size = _size(network)
     if size is None:
         cells = _grid(network, network.size)[0]
@@ -80,11 +82,11 @@ def coloured(local: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return (255 * rgb).round().astype(np.uint8).transpose(0, 3, 1, 2)
 
 
-def _grid(network: Image, size: int) -> tuple[int, int]:
+def _grid(network: Encoder, size: int) -> tuple[int, int]:
     return network.features(torch.zeros(1, network.channels, size, size)).grid
 
 
-def _size(network: Image) -> int | None:
+def _size(network: Encoder) -> int | None:
     """Side of images that give enough cells: its own, or up to four times that."""
     own = _grid(network, network.size)[0]
     factor = min(4, -(-_CELLS // own))
@@ -99,7 +101,7 @@ def _size(network: Image) -> int | None:
     return network.size if own >= _LEAST else None
 
 
-def _attention(network: Image, x: Tensor) -> Tensor | None:
+def _attention(network: Encoder, x: Tensor) -> Tensor | None:
     try:
         return torch.cat([network.attention(one[None]) for one in x])
     except UserError:  # no plain ViT

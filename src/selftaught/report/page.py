@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from selftaught import export
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate.features import usable
@@ -25,6 +27,7 @@ def write(
     labels: str | None = None,
     images: int | None = None,
     device: str = "auto",
+    module: nn.Module | None = None,
 ) -> Path:
     """Write `report.html` into a run folder: one file that opens from disk, without a network.
 
@@ -36,6 +39,7 @@ def write(
         labels: CSV of path,label or name of a column; by default as the run has them.
         images: how many to look at; by default as many of 2,000 as take a quarter of a minute.
         device: such as `cuda`; by default the best that the machine has.
+        module: of an encoder that is a module of one's own, which gets the weights; see `load`.
 
     Returns:
         The path of the page.
@@ -55,7 +59,7 @@ def write(
     seen, why = None, "no encoder was saved: the run is not finished"
     if found.encoder:
         try:
-            seen = look(found, data, labels, images, device)
+            seen = look(found, data, labels, images, device, module)
         except (SelftaughtError, OSError) as error:
             if isinstance(data, str | Path) and not isinstance(error, TrainingError):
                 raise  # what was asked for cannot be had

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment
-from selftaught.backbones import Image
+from selftaught.backbones import Encoder
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import how_read
 from selftaught.data.selection import select, without
@@ -41,7 +41,7 @@ class Seen:
     skipped: name of each sample that could not be read -> why.
     """
 
-    network: Image
+    network: Encoder
     samples: Samples
     total: int
     unit: np.ndarray
@@ -76,6 +76,7 @@ def look(
     labels: str | None = None,
     images: int | None = None,
     device: str = "auto",
+    module: nn.Module | None = None,
 ) -> Seen:
     """Embed a part of the data, drawn from a fixed seed.
 
@@ -85,11 +86,12 @@ def look(
         labels: as for `open_data`; by default as the run has them.
         images: how many; by default as many of 2,000 as take a quarter of a minute.
         device: such as `cuda`; by default the best that the machine has.
+        module: of an encoder that is a module of one's own; see `load`.
 
     Raises:
         SelftaughtError: the encoder or the data cannot be read.
     """
-    network = load(run.path)
+    network = load(run.path, module)
     samples = data if isinstance(data, Samples) else _open(run, data, labels, network.channels)
     where = device_for(run.path, network, device)
     count = min(len(samples), images or _affordable(network, where))
@@ -138,7 +140,7 @@ def _open(run: Run, data: Any, labels: str | None, channels: int) -> Samples:
     return without(samples, listed) if listed and Path(listed).exists() else samples
 
 
-def _affordable(network: Image, device: torch.device) -> int:
+def _affordable(network: Encoder, device: torch.device) -> int:
     """Images that are embedded in a quarter of a minute; halved until they do."""
     size, count = network.size, _USUAL
     some = torch.zeros(8, network.channels, size, size, dtype=torch.uint8)
