@@ -326,7 +326,7 @@ def test_parts_of_a_dataset_are_no_classes_and_that_is_told(tmp_path, names, cap
         ("train_station", "bus_station"),
         ("test_tube", "train_track"),
         ("testimony", "validity"),
-        ("set", "table", "part"),
+        ("set", "table", "chair"),
         ("s1", "s2"),
         ("with_mask", "without_mask"),
         ("1", "2", "10"),
