@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from selftaught import evaluate
@@ -188,6 +189,7 @@ def numbered(tmp_path_factory):
 
 
 def scored(folder: Path, train: str, test: str) -> dict[str, float]:
+    torch.manual_seed(0)
     encoder = Backbone("test_resnet", 32)
     probes = ["knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness"]
     found = evaluate.compare(
