@@ -1,10 +1,11 @@
 """Faults from outside, staged for real: what must a run survive, and does it?
 
-    python benchmarks/faults.py [NAME ...] [--list]
+    python benchmarks/faults.py [NAME ...] [--list] [--jobs N] [--out FILE]
 
 Each scenario is a function that is handed an empty folder, starts real processes, does them harm,
 and asserts what they did. It runs in a process group of its own under a time limit; nothing of it
-may be left afterwards. Those that need root are told where there is none.
+may be left afterwards. Those that need root are told where there is none. Here are the readers,
+signals and limits; `faults_folder.py` has run folders, disks and memory.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -631,6 +633,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--list", action="store_true", help="name them, stage none")
+    parser.add_argument("--jobs", type=int, default=2, help="how many are staged at a time")
+    parser.add_argument("--out", type=Path, help="Markdown file for the result")
     parser.add_argument("--stage", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     known = {s.name: s for s in SCENARIOS}
@@ -641,25 +645,53 @@ def main() -> int:
         parser.error(f"no scenario {unknown[0]}; --list names them")
     chosen = [known[n] for n in asked.names] if asked.names else SCENARIOS
     width = max(len(s.name) for s in chosen)
-    survived = possible = 0
-    for one in chosen:
-        row = f"{one.name:<{width}}  "
-        if asked.list:
-            print(row + one.about)
-        elif one.root and os.geteuid():
-            print(f"{row}not staged: it needs root")
-        else:
-            possible += 1
-            good, seconds, why = staged(one)
+    if asked.list:
+        for one in chosen:
+            print(f"{one.name:<{width}}  {one.about}")
+        return 0
+    able = [one for one in chosen if not (one.root and os.geteuid())]
+    begun, rows, survived = time.monotonic(), [], 0
+    with ThreadPoolExecutor(asked.jobs) as jobs:
+        for one, (good, seconds, why) in zip(able, jobs.map(staged, able)):
             survived += good
-            print(f"{row}{'survived' if good else 'FAILED':<8}  {seconds:6.1f} s  {one.about}")
+            word = "survived" if good else "FAILED"
+            rows.append(f"| `{one.name}` | {one.about} | {seconds:.0f} | {word} |")
+            print(f"{one.name:<{width}}  {word:<8}  {seconds:6.1f} s  {one.about}")
             if why:
                 print(textwrap.indent(why.strip()[-3000:], "    "))
             sys.stdout.flush()
-    if not asked.list:
-        print(f"{survived} of {possible} survived")
-    return int(survived < possible)
+    for one in chosen:
+        if one not in able:
+            rows.append(f"| `{one.name}` | {one.about} | | not staged: it needs root |")
+            print(f"{one.name:<{width}}  not staged: it needs root")
+    said = f"{survived} of {len(able)} survived"
+    print(f"{said}, in {time.monotonic() - begun:.0f} s")
+    if asked.out:
+        asked.out.write_text(_page(said, time.monotonic() - begun, rows), encoding="utf-8")
+    return int(survived < len(able))
+
+
+def _page(said: str, seconds: float, rows: list[str]) -> str:
+    from machine import describe, sentence
+
+    words = " ".join(sys.argv[1:])
+    return f"""# Faults
+
+    python benchmarks/faults.py {words}
+
+{sentence(describe())}
+
+**{said}**, in {seconds:.0f} s. Seconds are of the whole scenario, of which several processes may be
+part; every process begins with seconds of imports.
+
+| scenario | what is staged, and must come of it | s | |
+| --- | --- | ---: | --- |
+{chr(10).join(rows)}
+"""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import faults  # the one module that both files add their scenarios to; this one is __main__
+    import faults_folder  # noqa: F401
+
+    sys.exit(faults.main())

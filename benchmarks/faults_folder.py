@@ -62,18 +62,31 @@ def no_room_for_an_export(place: Path) -> None:
 
 @scenario(limit=400, root=True)
 def small_disk(place: Path) -> None:
-    """A run folder on a disk of 3 MiB that fills up while it trains; with room it goes on."""
+    """A disk that fills up while it trains: exit 1, and with room again it goes on."""
     if not can_mount():
         return no_room_for_a_checkpoint(place)
-    inside = (
-        "mkdir disk && mount -t tmpfs -o size=3m tmpfs disk && "
-        '"$@" --out disk/run; echo "code $?"; '
-        'cp -r disk/run saved; echo "copied"'
-    )
-    words = command(place, *LONG, "--epochs", "4")[:-6]
-    run = Run(["unshare", "-m", "sh", "-c", inside, "sh", *words, "--epochs", "4"], place)
-    run.ends(0, "code [012]", "copied")
+    inside = """
+        mkdir disk && mount -t tmpfs -o size=64m tmpfs disk || exit 9
+        "$@" --out disk/run &
+        until ls disk/run/checkpoints/step-*.pt; do sleep 0.1; kill -0 $! || exit 8; done
+        cat /dev/zero > disk/ballast
+        wait $!; echo "full: $?"
+        rm disk/ballast
+        "$@" --out disk/run --resume --epochs 4 --force; echo "resumed: $?"
+        cp disk/run/metrics.csv .
+    """
+    words = command(place, *LONG)
+    at = words.index("--out")
+    del words[at : at + 2]
+    run = Run(["unshare", "-m", "sh", "-c", inside, "sh", *words], place)
+    run.ends(0, "No space left on device", "full: 1\n", "resumed: 0\n", within=300)
+    assert _steps(place) == list(range(1, len(_steps(place)) + 1))
     return None
+
+
+def _steps(folder: Path) -> list[int]:
+    rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+    return [int(row.split(",")[0]) for row in rows]
 
 
 # memory -----------------------------------------------------------------------------------------
@@ -124,8 +137,7 @@ def two_writers(place: Path) -> None:
     third.until("resuming at step")
     third.send(signal.SIGTERM)
     third.ends(75)
-    rows = (place / "run" / "metrics.csv").read_text().splitlines()[1:]
-    steps = [int(row.split(",")[0]) for row in rows]
+    steps = _steps(place / "run")
     assert steps == list(range(1, len(steps) + 1)), steps
 
 
@@ -170,20 +182,36 @@ def _columns(path: Path, but: tuple[str, ...]) -> list[list[str]]:
     return [[v for name, v in zip(head, row) if name not in but] for row in rows]
 
 
-@scenario(limit=300)
+@scenario(limit=600)
 def stopped_in_every_phase(place: Path) -> None:
-    """SIGTERM while it opens, measures, looks, trains and finishes: exit 75, resumable."""
-    for sign in ("measuring memory", "looking at the data", "step 1/", "doctor: "):
+    """SIGTERM while it opens, looks, trains, exports and reports: exit 75, and --resume ends it."""
+    (place / "program.py").write_text(
+        f"""
+import sys, time
+from selftaught import export, report
+from selftaught.cli import main
+def held(module, name, phase):
+    real = getattr(module, name)
+    def act(*given, **more):
+        if sys.argv[1] == phase:
+            print("in " + phase, flush=True)
+            time.sleep(60)
+        return real(*given, **more)
+    setattr(module, name, act)
+held(export, "save", "export")
+held(report, "write", "report")
+sys.exit(main({command(place, *SHORT)[3:]!r} + sys.argv[2:]))
+"""
+    )
+    program = [sys.executable, place / "program.py"]
+    for sign in ("measuring memory", "looking at the data", "step 1/", "in export", "in report"):
         shutil.rmtree(place / "run", ignore_errors=True)
-        run = Run(command(place, *SHORT), place)
+        run = Run([*program, sign.removeprefix("in ")], place)
         run.until(sign)
         run.send(signal.SIGTERM)
-        code = run.process.wait(100)
-        assert code in (0, 75), (sign, code, run.said)
-        assert "Traceback" not in run.said, run.said
-        if code == 75:
-            assert "--resume" in run.said, run.said
-            Run(command(place, *SHORT, "--resume"), place).ends(0)
+        run.ends(75, "--resume", within=30)
+        Run([*program, "none", "--resume"], place).ends(0)
+        assert _steps(place / "run") == list(range(1, 11))
 
 
 # damaged ----------------------------------------------------------------------------------------

@@ -101,6 +101,20 @@ def test_a_jpeg_that_is_damaged_inside_is_refused_by_all_who_read_it(kind, damag
     assert (kept.open(0).read()[0] == whole).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("lost", [1, 2, 4])
+def test_scans_that_a_progressive_jpeg_lacks_are_missed(mode, lost):
+    """Cut between two scans and ended by a marker, it is a sound JPEG of a blurred picture."""
+    whole = saved(PHOTO.convert(mode), progressive=True)
+    begins = [i for i in range(len(whole)) if whole[i : i + 2] == b"\xff\xda"]
+    between = whole.rfind(b"\xff\xc4", 0, begins[-lost])  # its codes stand before a scan
+    cut = whole[: between if between > begins[-lost - 1] else begins[-lost]] + b"\xff\xd9"
+    assert decode(whole).shape == (240, 320, 3)
+    assert "JPEG is truncated (its last scans are missing)" in reason(cut)
+    assert "last scans are missing" in reason(cut, min_side=60)
+    assert decode(cut, truncated="keep").shape == (240, 320, 3)
+
+
 @pytest.mark.skipif(native.library() is None, reason="was built without a compiler")
 @pytest.mark.parametrize("kind", ["ordinary", "444", "grey", "restarts"])
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from selftaught import evaluate
@@ -97,9 +98,15 @@ def test_what_counts_as_none_is_told_with_its_count_and_the_way_out(caplog):
         ({1: "1"}, {0: "01", 1: "001"}, {}, []),
         ({0: "cat"}, {0: "dog"}, {}, []),
         ({3: "a"}, {0: "a", 1: "a"}, {3: 0}, []),
+        ({0: "Red_cup", 1: "b"}, {0: "b", 1: "red cup"}, {0: 1, 1: 0}, ["Red_cup as red cup"]),
+        ({0: "cat "}, {0: "cat"}, {0: 0}, ["cat  as cat"]),
+        ({0: "U\u0308bung"}, {0: "\u00dcBUNG"}, {0: 0}, ["U\u0308bung as \u00dcBUNG"]),
+        ({0: "CAT"}, {0: "Cat", 1: "cat"}, {}, []),
+        ({0: "Cat", 1: "cat"}, {0: "cat"}, {1: 0}, []),
+        ({0: "-0.5", 1: "A-"}, {0: "0.5", 1: "A", 2: "A+"}, {}, []),
     ],
 )
-def test_labels_meet_by_name_and_else_by_number_where_one_alone_can_be_meant(
+def test_labels_meet_by_name_and_else_by_number_or_spelling_where_one_alone_can_be_meant(
     ours, theirs, pairs, otherwise
 ):
     assert match(ours, theirs) == (pairs, otherwise)
@@ -182,6 +189,7 @@ def numbered(tmp_path_factory):
 
 
 def scored(folder: Path, train: str, test: str) -> dict[str, float]:
+    torch.manual_seed(0)
     encoder = Backbone("test_resnet", 32)
     probes = ["knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness"]
     found = evaluate.compare(
@@ -224,7 +232,7 @@ def test_padded_numbers_are_the_same_numbers_and_that_is_told(tmp_path, caplog):
     (tmp_path / "l.csv").write_text("\n".join(["path,label", *rows]))
     folders, numbers = open_data(tmp_path), open_data(tmp_path / "l.csv")
     labelled([folders, numbers])
-    assert "taken by their number: 1 as 01, 2 as 02" in caplog.text
+    assert "taken by their number or spelling: 1 as 01, 2 as 02" in caplog.text
     x = np.repeat(np.eye(3, 4, dtype=np.float32), 2, 0)
     a = evaluate.Embeddings(x, folders.labels, classes=tuple(folders.classes))
     score = evaluate.knn(a, evaluate.Embeddings(x, numbers.labels), k=1)
@@ -294,6 +302,13 @@ def test_a_student_has_the_class_numbers_of_its_teacher(numbered, tmp_path, capl
         ("DIV2K_train_HR", "DIV2K_valid_HR"),
         ("images", "masks"),
         ("train", "test", "misc"),
+        ("part1", "part2"),
+        ("Set1", "Set2", "Set3"),
+        ("seg_train", "seg_pred"),
+        ("rgb", "masks"),
+        ("Images", "Ground_Truth"),
+        ("leftImg8bit", "gtFine"),
+        ("imagesTr", "labelsTr", "imagesTs"),
         ("train/cat", "train/dog", "val/cat", "val/dog"),
     ],
 )
@@ -313,12 +328,24 @@ def test_parts_of_a_dataset_are_no_classes_and_that_is_told(tmp_path, names, cap
         ("train_station", "bus_station"),
         ("test_tube", "train_track"),
         ("testimony", "validity"),
+        ("set", "table", "chair"),
+        ("s1", "s2"),
+        ("with_mask", "without_mask"),
         ("1", "2", "10"),
     ],
 )
 def test_classes_may_have_any_name(tmp_path, names):
     samples = open_data(draw(tmp_path, *(f"{n}/{i}.png" for n in names for i in range(2))))
     assert samples.classes == sorted(names)
+
+
+def test_classes_that_differ_in_spelling_alone_are_told(tmp_path, caplog):
+    draw(tmp_path, "Cat/1.png", "cat/2.png", "dog/3.png")
+    assert open_data(tmp_path).classes == ["Cat", "cat", "dog"]
+    assert "'Cat' and 'cat'" in caplog.text
+    encode(["red cup", "red_cup", "A-", "A+", "0.5", "-0.5"], "some.csv")
+    assert "'red cup' and 'red_cup' of some.csv are 2 classes" in caplog.text
+    assert caplog.text.count("differ in spelling alone") == 2
 
 
 def test_a_name_is_a_part_by_all_of_it():

@@ -7,20 +7,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from selftaught.data.labels import warn_once
+from selftaught.data.labels import warn_of_spellings, warn_once
 
 log = logging.getLogger("selftaught")
 
 _SPLIT = (
     "training|trainval|train|validation|validate|valid|val|testing|test|development|dev|evaluation"
     "|eval|holdout|heldout|held|extra|unlabell?ed|unlab|labell?ed|unsupervised|supervised|query"
-    "|gallery|fold|split|shard|chunk|subset|batch"
+    "|gallery|folds?|splits?|shards?|chunks?|subsets?|batch(?:es)?|parts?|sets?|predictions?|pred"
 )
 _CONTENT = (
-    "jpegimages|images|image|imgs|img|masks|mask|annotations|annotation|annos|anns|labels|label|gt"
-    "|groundtruth|segmentations|segmentation|bboxes|depth"
+    "jpegimages|leftimg8bit|images|image|imgs|img|photos|pictures|pics|rgb|masks|mask|annotations"
+    r"|annotation|annos|anns|labels|label|gt|gtfine|ground[\W_]?truth|segmentations|segmentation"
+    "|bboxes|depth|inputs|targets"
 )
-_BESIDE = "dataset|data|sets|set|folder|folders|full|mini|small|public|private|out|s|a|b|all"
+_BESIDE = (
+    "dataset|data|folder|folders|full|mini|small|public|private|original|raw|aug|augmented|seg|out"
+    "|tr|ts|hr|lr|s|a|b|all"
+)
 _PART = re.compile(
     rf"(?:[\W\d_]|{_BESIDE})*(?:{_SPLIT}|{_CONTENT})(?:[\W\d_]|{_BESIDE}|{_SPLIT}|{_CONTENT})*"
 )
@@ -83,6 +87,7 @@ def class_folders(
         firsts = _doubtful(root, firsts, linked, fresh)
     if not real:
         return None, None
+    warn_of_spellings(real, root)
     position = {name: i for i, name in enumerate(real)}
     return np.array([position.get(f, -1) for f in firsts], dtype=np.int64), real
 

@@ -87,9 +87,13 @@ def _check_end(data: bytes, space: str) -> None:
     """Refuse a scan that has bytes left when all pixels are there: codes have slipped.
 
     libjpeg has taken up to seven of them by then, and says nothing. Hence the question whether it
-    could do without the last one, asked at 1/8 of the size, which is cheap.
+    could do without the last one, asked at 1/8 of the size, which is cheap. Nor does it mind where
+    the last scans of a progressive file are missing, whole.
     """
-    begin = _Header(data).scans
+    header = _Header(data)
+    begin = header.scans
+    if header.progressive and not _complete(data, header):
+        raise Damaged("is truncated (its last scans are missing)")
     end = data.find(END, begin)
     while data[end - 1] == 0xFF:  # fills up
         end -= 1
@@ -101,6 +105,21 @@ def _check_end(data: bytes, space: str) -> None:
     except ValueError:
         return
     raise Damaged("is damaged inside (bytes are left when all pixels are there)")
+
+
+def _complete(data: bytes, header: "_Header") -> bool:
+    """Whether the scans of a progressive file tell each coefficient to its last bit."""
+    components = {c for kind, s in header.segments if kind == 0xC2 for c in s[10::3]}
+    missing = {(c, k) for c in components for k in range(64)}
+    scan = data.find(b"\xff\xda", header.scans - len(header.segments[-1][1]))
+    while scan >= 0:
+        count = data[scan + 4]
+        first, last, bits = data[scan + 5 + 2 * count : scan + 8 + 2 * count]
+        if bits & 15 == 0:
+            told = data[scan + 5 : scan + 5 + 2 * count : 2]
+            missing -= {(c, k) for c in told for k in range(first, last + 1)}
+        scan = data.find(b"\xff\xda", scan + 2)
+    return not missing
 
 
 def _words(warning: str) -> str:
@@ -153,3 +172,7 @@ class _Header:
     @property
     def sequential(self) -> bool:
         return any(kind in (0xC0, 0xC1) for kind, _ in self.segments)
+
+    @property
+    def progressive(self) -> bool:
+        return any(kind == 0xC2 for kind, _ in self.segments)

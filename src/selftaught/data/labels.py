@@ -7,6 +7,7 @@ classes otherwise, so labels of one are found in another by name alone (`match`)
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
@@ -18,6 +19,7 @@ MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
 """What stands for no label, in small letters: what spreadsheets and pandas write."""
 
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+?)(?:\.0*)?")
+_BETWEEN = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _LARGEST = 2**16
 """Numbers from here on are names: nobody numbers so many classes one by one."""
 
@@ -68,6 +70,7 @@ def encode(texts: Iterable[str], where: str = "the labels") -> tuple[np.ndarray,
     if all(number.values()):
         return _numbers(texts, {t: d for t, d in number.items() if d is not None}, where)
     names = sorted(known)
+    warn_of_spellings(names, where)
     position = {name: i for i, name in enumerate(names)}
     return np.array([position.get(t, -1) for t in texts], dtype=np.int64), names
 
@@ -150,12 +153,12 @@ def names_of(labels: np.ndarray, classes: Sequence[str] | None) -> dict[int, str
 def match(ours: Mapping[int, str], theirs: Mapping[int, str]) -> tuple[dict[int, int], list[str]]:
     """Which label of another dataset each of ours is, by name.
 
-    Where a name is not there but the same number in other digits is (01 and 1), it is taken, unless
-    more than one could be meant.
+    Where a name is not there but the same number in other digits (01 and 1), or the same word in
+    another spelling is (Red_cup and red cup), it is taken, unless more than one could be meant.
 
     Returns:
-        Our numbers -> theirs, those alone that both have; ours that were found by their number, as
-        `01 as 1`.
+        Our numbers -> theirs, those alone that both have; ours that were found otherwise than by
+        name, as `01 as 1`.
     """
     position: dict[str, int] = {}
     for code, name in theirs.items():
@@ -163,16 +166,37 @@ def match(ours: Mapping[int, str], theirs: Mapping[int, str]) -> tuple[dict[int,
     found = {code: position[name] for code, name in ours.items() if name in position}
     left: dict[str, list[int]] = {}
     for code, name in ours.items():
-        if code not in found and (digits := _digits(name)) is not None:
-            left.setdefault(digits, []).append(code)
+        if code not in found:
+            left.setdefault(_spelled(name), []).append(code)
     taken: dict[str, list[int]] = {}
     for name, code in position.items():
-        if (digits := _digits(name)) is not None:
-            taken.setdefault(digits, []).append(code)
+        taken.setdefault(_spelled(name), []).append(code)
     used, otherwise = set(found.values()), []
-    for digits, codes in left.items():
-        there = taken.get(digits, [])
+    for spelled, codes in left.items():
+        there = taken.get(spelled, [])
         if len(codes) == len(there) == 1 and there[0] not in used:
             found[codes[0]] = there[0]
             otherwise.append(f"{ours[codes[0]]} as {theirs[there[0]]}")
     return found, otherwise
+
+
+def _spelled(name: str) -> str:
+    """A name without what people and file systems write differently; a number's digits.
+
+    That is the case, how a letter and its accent are coded, and spaces, `_` or `-` between words.
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+    return _digits(name) or _BETWEEN.sub(" ", text)
+
+
+def warn_of_spellings(names: Iterable[str], where: str) -> None:
+    """Warn of classes of one dataset whose names are one word, as cat and Cat."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_spelled(name), []).append(name)
+    for twice in alike.values():
+        if len(twice) > 1:
+            warn_once(
+                f"{' and '.join(map(repr, twice))} of {where} are {len(twice)} classes, and differ "
+                "in spelling alone; if they are one, call them alike"
+            )

@@ -230,7 +230,9 @@ def _meet(train: Samples, test: Samples) -> None:
     if not found:
         raise UserError(unlike(ours.values(), theirs.values(), "test images"))
     if otherwise:
-        warn_once(f"classes of the test images are taken by their number: {few(otherwise)}")
+        warn_once(
+            f"classes of the test images are taken by their number or spelling: {few(otherwise)}"
+        )
     lost = [code for code in ours if code not in found]
     if lost:
         count = int(np.isin(np.asarray(test.labels), lost).sum())
