@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,9 @@ def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
         ("methods --json", 0, '"simclr"'),
         ("pretrain --help", 0, "--epochs N"),
         ("pretrain simclr --help", 0, "--temperature X"),
-        ("evaluate --help", 0, "--temperature X"),
+        ("pretrain simclr --help-all", 0, "--layers N"),
+        ("evaluate --help-all", 0, "--temperature X"),
+        ("--help-all", 0, "examples:"),
         ("export --help", 0, "--to {timm,hf,onnx,safetensors,torch-export}"),
         ("pretran", 2, "no command 'pretran': did you mean pretrain?"),
         ("methods simcrl", 2, "no method is called 'simcrl': did you mean simclr?"),
@@ -172,7 +175,7 @@ def test_a_method_that_arranges_its_backbone_is_asked_alone():
 @pytest.mark.parametrize("name", METHODS)
 def test_help_shows_every_parameter(name: str, capsys):
     with pytest.raises(SystemExit):
-        main(["pretrain", name, "--help"])
+        main(["pretrain", name, "--help-all"])
     text = " ".join(capsys.readouterr().out.split())
     assert (f"{name}, by default as its paper:" in text) == bool(
         config.settable(methods.signature(name))
@@ -186,6 +189,59 @@ def test_help_shows_every_parameter(name: str, capsys):
             if section != "backbone" or p.name not in every["options"]:
                 assert p.doc.rstrip(".") in text
     assert f"(default: {cli.default_backbone(name)})" in text
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    assert not end.value.code
+    return capsys.readouterr().out
+
+
+def flags(text: str) -> list[str]:
+    return re.findall(r"^  (--\S+)", text, re.M)
+
+
+@pytest.mark.parametrize(
+    "words", [*(("pretrain", m) for m in METHODS), *((n,) for n in NAMES)], ids="-".join
+)
+def test_help_shows_what_matters_and_how_many_more_there_are(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    short, long = (shown(capsys, *words, word) for word in ("--help", "--help-all"))
+    assert max(map(len, (short + long).split("\n"))) <= 80
+    few, every = flags(short), flags(long)
+    assert [flag for flag in every if flag in few] == few
+    assert len(few) <= 28
+    last = short.splitlines()[-1]
+    more = len(every) - len(few)
+    assert last == f"{more} more options: selftaught {' '.join(words)} --help-all" or not more
+    assert "more options:" not in long
+    if words[0] == "pretrain" and len(words) == 2:
+        own = config.settable(methods.signature(words[1]))
+        main = "out epochs batch lr seed workers labels test backbone size weights"
+        wanted = set(main.split())
+        wanted -= {p.name for p in own}  # PIRL's are of its losses
+        assert {f"--{name}" for name in wanted} | {"--[no-]resume", "--[no-]dry-run"} < set(few)
+        assert more > 30
+        assert {p.name for p in own if not p.main} <= {
+            flag.removeprefix("--").removeprefix("[no-]").replace("-", "_")
+            for flag in set(every) - set(few)
+        }
+
+
+def test_rare_options_are_read_as_ever():
+    words = "simclr photos --layers 2 --max-bad 0.1 --patch-size 8"
+    asked = request(words.split())
+    assert (asked.options, asked.training) == ({"layers": 2}, {"max_bad": 0.1})
+    assert asked.backbone == {"patch_size": 8}
+
+
+def test_examples_are_commands_on_lines_of_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = shown(capsys, "pretrain", "dino", "--help")
+    whole = text.replace(" \\\n    ", " ")
+    backbone = cli.default_backbone("dino")
+    assert f"\n  selftaught pretrain dino photos/ --backbone {backbone} --size 96 --epo" in whole
 
 
 def test_default_backbones_are_those_of_the_classes():
@@ -237,6 +293,7 @@ def test_tuples_choices_and_none():
         ("simclr a --optimizer adan", "--optimizer must be one of sgd, adam, "),
         ("simclr a --epochs", "--epochs: expected one argument"),
         ("simclr a --epochs 1.5", "--epochs must be a whole number, got '1.5'"),
+        ("simclr a --help-al", "no option --help-al: did you mean --help-all?"),
         ("simclr a --no-evaluat", "--no-evaluat: did you mean --no-evaluate?"),
         ("dino a --teacher-temp 1", "--teacher-temp must be 2 values as A,B"),
         ("deepcluster a --samples 3", "no option --samples"),

@@ -141,7 +141,7 @@ def _drop(stream: TextIO) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in ("-h", "--help", "--help-all", "help"):
         sys.stdout.write(overview())
     elif argv[0] in ("-V", "--version"):
         sys.stdout.write(f"selftaught {__version__}\n")
@@ -212,8 +212,9 @@ def request(argv: Sequence[str]) -> Request:
     method = argv[0] if by_word else None
     if method is not None:
         methods.signature(method)
-    if "-h" in argv or "--help" in argv:
-        sys.stdout.write(_pretrain_parser(method).format_help())
+    if helps := {"-h", "--help", "--help-all", "--help_all"}.intersection(argv):
+        everything = not helps <= {"-h", "--help"}
+        sys.stdout.write(_pretrain_parser(method).format_help(everything))
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
@@ -580,7 +581,7 @@ def _methods(argv: Sequence[str]) -> None:
         text = json.dumps(about if name is None else about[0], indent=2, default=str)
         sys.stdout.write(text + "\n")
     elif name is not None:
-        sys.stdout.write(_pretrain_parser(name, alone=True).format_help())
+        sys.stdout.write(_pretrain_parser(name, alone=True).format_help(everything=True))
     else:
         _table(about)
 

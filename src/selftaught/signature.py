@@ -31,13 +31,17 @@ _TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `type` is None where a command line cannot give it (a backbone, a dataset)."""
+    """One parameter. `type` is None where a command line cannot give it (a backbone, a dataset).
+
+    `main` is whether `--help` shows it: all do that are not under `Other Args:`.
+    """
 
     name: str
     type: Any
     required: bool
     default: Any
     doc: str
+    main: bool = True
 
     def parse(self, value: Any) -> Any:
         """`value`, from YAML or as text from a command line, as this parameter's type.
@@ -80,6 +84,9 @@ class Signature:
     def __contains__(self, name: str) -> bool:
         return any(p.name == name for p in self.parameters)
 
+
+OTHERS = "Other Args:"
+"""Part of a docstring with what is rarely needed, which `--help-all` shows."""
 
 _UNIONS = (UnionType, Union)
 """`int | None` is a UnionType, `Literal["a"] | None` a Union: the same to whoever reads it."""
@@ -240,7 +247,7 @@ def read_object(kind: type) -> Signature:
     """The class `kind` as `read_class` reads it, from the class itself, wherever it was made."""
     args = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
     documentation = inspect.cleandoc(kind.__doc__ or "").split("\n")
-    docs = _arguments(documentation)
+    docs, others = _arguments(documentation), _arguments(documentation, OTHERS)
     parameters = [
         Parameter(
             a.name,
@@ -249,7 +256,8 @@ def read_object(kind: type) -> Signature:
             else _known(a.annotation),
             a.default is a.empty,
             None if a.default is a.empty else a.default,
-            docs.get(a.name, ""),
+            (docs | others).get(a.name, ""),
+            a.name not in others,
         )
         for a in args
         if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)
@@ -289,13 +297,20 @@ def _fields(node: ast.ClassDef) -> ast.arguments:
 
 def _signature(name: str, doc: str | None, args: ast.arguments) -> Signature:
     lines = (doc or "").split("\n")
-    docs = _arguments(lines)
+    docs, others = _arguments(lines), _arguments(lines, OTHERS)
     given = args.posonlyargs + args.args
     defaults: list[ast.expr | None] = [None] * (len(given) - len(args.defaults))
     pairs = list(zip(given, [*defaults, *args.defaults], strict=True))
     pairs += list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
     parameters = [
-        Parameter(a.arg, _type(a.annotation), default is None, _value(default), docs.get(a.arg, ""))
+        Parameter(
+            a.arg,
+            _type(a.annotation),
+            default is None,
+            _value(default),
+            (docs | others).get(a.arg, ""),
+            a.arg not in others,
+        )
         for a, default in pairs
         if a.arg != "self"
     ]
@@ -322,13 +337,13 @@ def _value(node: ast.expr | None) -> Any:
         raise LookupError(f"the default {ast.unparse(node)} is not written as a value") from error
 
 
-def _arguments(lines: list[str]) -> dict[str, str]:
-    """The `Args:` part of a docstring: parameter -> its text; `a, b: text` documents both."""
+def _arguments(lines: list[str], part: str = "Args:") -> dict[str, str]:
+    """One part of a docstring: parameter -> its text; `a, b: text` documents both."""
     docs: dict[str, str] = {}
     names: list[str] = []
     inside = False
     for line in lines:
-        if line.strip() == "Args:":
+        if line.strip() == part:
             inside = True
         elif inside and line.strip() and not line.startswith("    "):
             break

@@ -41,8 +41,12 @@ class Image(nn.Module):
     Args:
         name: of a timm model, convolutional or transformer.
         size: side of the images in pixels; below 64 the stem is adapted.
-        channels: of the images.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
+        weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
+            that has the weights of this network under timm's names.
+
+    Other Args:
+        channels: of the images.
         drop_path: rate of stochastic depth.
         patch_size: side in pixels of the patches that a transformer cuts images into; as its name
             says unless given, below 64 px about an eighth of the image.
@@ -57,8 +61,6 @@ class Image(nn.Module):
         resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
             DINOv2 with registers); as the weights or the method have it unless given, else plain.
-        weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
-            that has the weights of this network under timm's names.
     """
 
     net: nn.Module
