@@ -34,7 +34,8 @@ try:
 except SystemExit as end:
     code = end.code or 0
 heavy = sorted({"torch", "timm", "torchvision", "lightning_fabric", "lightning"} & set(sys.modules))
-json.dump({"code": code, "heavy": heavy, "modules": len(sys.modules)}, sys.__stderr__)
+found = {"code": code, "heavy": heavy, "numpy": "numpy" in sys.modules}
+json.dump(found | {"modules": len(sys.modules)}, sys.__stderr__)
 """
 
 
@@ -94,6 +95,85 @@ def test_answers_at_once_without_torch(words: str, code: int, says: str):
         assert err.count("\n") == 1
     else:
         assert err == ""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, a folder without any, one that is no run, a run of SimCLR, files of other kinds."""
+    root = tmp_path_factory.mktemp("places")
+    for name in ("images", "empty", "none", "run"):
+        (root / name).mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(root / "images" / f"{i}.png")
+    (root / "run" / "run.yaml").write_text("method: simclr\n")
+    (root / "notes.docx").write_text("no images")
+    return root
+
+
+WRONG = [
+    ("evaluate resnet81 images", "no backbone is called 'resnet81': did you mean resnet18"),
+    ("evaluate vit_smal_patch16_224 images", "did you mean vit_small_patch16_224"),
+    ("evaluate nowhere/run images", "nowhere/run does not exist"),
+    ("evaluate none images", "encoder.safetensors is missing"),
+    ("evaluate notes.docx images", "notes.docx is no file of weights"),
+    ("evaluate resnet18 images --out x.txt", "x.txt must end in .json"),
+    ("evaluate resnet18 images --k 0", "--k must be at least 1, got 0"),
+    ("evaluate resnet18 images --temperature 0", "--temperature must be above 0"),
+    ("evaluate resnet18 images --shares 0.1,2", "--shares must be above 0 and at most 1"),
+    ("evaluate resnet18 images --device 3", "--device is such as cpu"),
+    ("evaluate resnet18 images --probes knnn", "did you mean knn?"),
+    ("evaluate resnet18 notes.docx", "notes.docx holds no images that can be read"),
+    ("evaluate resnet18 images --test empty", "empty holds no images"),
+    ("evaluate resnet18 images --test nowhere", "nowhere does not exist"),
+    ("embed resnet81 images", "no backbone is called 'resnet81'"),
+    ("embed run images", "this run has not ended with them"),
+    ("embed weights.pth images", "is a pickle"),
+    ("embed resnet18 images --out x.csv", "x.csv must end in .npz or .npy or .parquet"),
+    ("embed resnet18 images --batch 0", "--batch must be at least 1"),
+    ("embed resnet18 notes.docx", "notes.docx holds no images that can be read"),
+    ("report none", "none holds no run"),
+    ("report notes.docx", "notes.docx is not a folder"),
+    ("report run --images 1", "--images must be at least 2"),
+    ("compare run", "two runs or more"),
+    ("compare run ./run", "names a run twice"),
+    ("compare run none", "none holds no run"),
+    ("compare run none --out x.txt", "x.txt must end in .html"),
+    ("export none", "encoder.safetensors is missing"),
+    ("export run --to onnx", "this run has not ended with them"),
+    ("reconstruct none a.png", "none holds no run"),
+    ("reconstruct run a.png", "a.png does not exist"),
+    ("segment run images/0.png", "run was trained by simclr; stego segments images"),
+    ("demo --epochs 0", "--epochs must be at least 1"),
+    ("demo --out notes.docx", "notes.docx is a file"),
+    ("check images --tiny x", "--tiny must be a whole number"),
+    ("check notes.docx", "notes.docx holds no images that can be read"),
+    ("frames notes.docx out", "notes.docx holds no clips"),
+    ("pretrain simclr notes.docx", "notes.docx holds no images that can be read"),
+    ("pretrain simclr images --backbone resnet81", "no backbone is called 'resnet81'"),
+    ("pretrain simclr images --epochs 0", "epochs must be at least 1, got 0"),
+    ("pretrain simclr images --size 0", "--size must be at least 1"),
+    ("pretrain simclr images --patch-size 0", "--patch-size must be at least 1"),
+    ("pretrain simclr images --weights w.pth", "w.pth does not exist"),
+    ("pretrain simclr images --start nowhere", "nowhere does not exist"),
+    ("pretrain simclr images --test nowhere", "nowhere does not exist"),
+    ("pretrain simclr images --out notes.docx", "notes.docx is a file"),
+    ("pretrain simclr images --out images", "images is not empty and holds no run"),
+    ("pretrain simclr images --out empty --resume", "empty holds no run to resume"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG, ids=[words for words, _ in WRONG])
+def test_what_cannot_work_is_told_without_torch(words, says, places, monkeypatch):
+    monkeypatch.chdir(places)
+    before = sorted(places.rglob("*"))
+    found, out, err = probe(*words.split())
+    assert (found["code"], out) == (2, "")
+    assert says in err
+    assert err.startswith("error: ")
+    assert found["heavy"] == []
+    reads = "no images" in says or "no clips" in says or words.startswith(("pretrain", "demo"))
+    assert reads or not found["numpy"] or words.startswith(("reconstruct", "segment"))
+    assert sorted(places.rglob("*")) == before
 
 
 def test_works_in_a_poor_environment():

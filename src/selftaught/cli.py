@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TextIO, get_origin
 
 from selftaught import __version__, config, methods, timm_names
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
+from selftaught.asked import check, training
 from selftaught.errors import (
     DataError,
     Interrupted,
@@ -333,6 +334,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
     from selftaught.engine.settings import Settings
 
     settings = Settings(**asked.training)
+    training(settings, asked.backbone)
     # wrong data is told before torch is imported
     with _told_if_slow("opening %s", asked.data):
         samples = settings.open(asked.data, asked.backbone.get("channels", 3))
@@ -410,21 +412,8 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
         if not word:
             raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
     values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
-    for key in ("data", "test", "run"):
-        if values.get(key):
-            _exists(values[key])
-    for run in values.get("runs", ()):
-        _exists(run)
+    check(name, values)
     return values
-
-
-def _exists(data: str) -> None:
-    """Refuse a path that leads nowhere before anything slow is imported."""
-    if os.path.exists(data) or any(c in data for c in "{*?[") or "://" in data:
-        return
-    from selftaught.data.source import missing
-
-    raise missing(Path(data))
 
 
 def _show(_: dict[str, Any], result: Any) -> None:

@@ -23,6 +23,7 @@ from selftaught.data.left import tell
 from selftaught.data.readers import Readers, scarce
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
+from selftaught.export.facts import is_path
 
 log = logging.getLogger("selftaught")
 
@@ -190,7 +191,7 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
             f"{type(encoder).__name__}; for features of your own use knn((x, y), (x_test, y_test))"
         )
     path = Path(encoder)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if is_path(str(encoder)):
         return export.load(path)
     return Image(str(encoder), size or 224, pretrained=True).eval()
 
