@@ -277,5 +277,5 @@ def test_names_of_timm_models_are_no_places(name):
 
 @pytest.mark.parametrize("name", ["runs/a", "encoder.safetensors", "resnet81.pth", "tests"])
 def test_places_are_no_names(name, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.chdir(os.path.dirname(os.path.dirname(__file__)))
     assert is_path(name)
