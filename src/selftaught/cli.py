@@ -154,6 +154,7 @@ def _run(argv: list[str]) -> None:
     elif argv[0] in COMMANDS:
         command = COMMANDS[argv[0]]
         values = arguments(argv[0], argv[1:])
+        check(argv[0], values)
         if argv[0] == "check":  # from Python nothing is written unasked
             stem = Path(values["data"]).resolve().stem or "data"
             values.setdefault("out", Path("runs") / f"check-{stem}")
@@ -395,7 +396,7 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
     """What the function of a command is to be called with.
 
     Raises:
-        UserError: what does not fit its signature, or data that is not there.
+        UserError: what does not fit its signature.
     """
     command = COMMANDS[name]
     needed = [p for p in command.signature.parameters if p.required]
@@ -412,7 +413,6 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
         if not word:
             raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
     values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
-    check(name, values)
     return values
 
 
