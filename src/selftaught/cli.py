@@ -412,8 +412,7 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
     for parameter, word in zip(needed, words, strict=True):
         if not word:
             raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
-    values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
-    return values
+    return dict(zip([p.name for p in needed], words, strict=True)) | given[""]
 
 
 def _show(_: dict[str, Any], result: Any) -> None:
