@@ -435,9 +435,10 @@ def prose(doc: str) -> Iterator[str]:
         if example and line.strip() and not line.startswith("    "):
             yield from ("```", "")
             example = False
-        if re.fullmatch(r"(Args|Returns|Raises|Attributes|Yields):", line):
+        if re.fullmatch(r"((Other )?Args|Returns|Raises|Attributes|Yields):", line):
             inside = line[:-1]
-            yield from (f"**{'Parameters' if inside == 'Args' else inside}**", "")
+            names = {"Args": "Parameters", "Other Args": "Other parameters"}
+            yield from (f"**{names.get(inside, inside)}**", "")
         elif inside and line.startswith("    ") and not line.startswith("     "):
             head, colon, text = line.strip().partition(": ")
             listed = colon and inside != "Returns" and re.fullmatch(r"[\w*, ]+", head)

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ try:
 except SystemExit as end:
     code = end.code or 0
 heavy = sorted({"torch", "timm", "torchvision", "lightning_fabric", "lightning"} & set(sys.modules))
-json.dump({"code": code, "heavy": heavy, "modules": len(sys.modules)}, sys.__stderr__)
+found = {"code": code, "heavy": heavy, "numpy": "numpy" in sys.modules}
+json.dump(found | {"modules": len(sys.modules)}, sys.__stderr__)
 """
 
 
@@ -63,7 +65,9 @@ def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
         ("methods --json", 0, '"simclr"'),
         ("pretrain --help", 0, "--epochs N"),
         ("pretrain simclr --help", 0, "--temperature X"),
-        ("evaluate --help", 0, "--temperature X"),
+        ("pretrain simclr --help-all", 0, "--layers N"),
+        ("evaluate --help-all", 0, "--temperature X"),
+        ("--help-all", 0, "examples:"),
         ("export --help", 0, "--to {timm,hf,onnx,safetensors,torch-export}"),
         ("pretran", 2, "no command 'pretran': did you mean pretrain?"),
         ("methods simcrl", 2, "no method is called 'simcrl': did you mean simclr?"),
@@ -91,6 +95,85 @@ def test_answers_at_once_without_torch(words: str, code: int, says: str):
         assert err.count("\n") == 1
     else:
         assert err == ""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, a folder without any, one that is no run, a run of SimCLR, files of other kinds."""
+    root = tmp_path_factory.mktemp("places")
+    for name in ("images", "empty", "none", "run"):
+        (root / name).mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(root / "images" / f"{i}.png")
+    (root / "run" / "run.yaml").write_text("method: simclr\n")
+    (root / "notes.docx").write_text("no images")
+    return root
+
+
+WRONG = [
+    ("evaluate resnet81 images", "no backbone is called 'resnet81': did you mean resnet18"),
+    ("evaluate vit_smal_patch16_224 images", "did you mean vit_small_patch16_224"),
+    ("evaluate nowhere/run images", "nowhere/run does not exist"),
+    ("evaluate none images", "encoder.safetensors is missing"),
+    ("evaluate notes.docx images", "notes.docx is no file of weights"),
+    ("evaluate resnet18 images --out x.txt", "x.txt must end in .json"),
+    ("evaluate resnet18 images --k 0", "--k must be at least 1, got 0"),
+    ("evaluate resnet18 images --temperature 0", "--temperature must be above 0"),
+    ("evaluate resnet18 images --shares 0.1,2", "--shares must be above 0 and at most 1"),
+    ("evaluate resnet18 images --device 3", "--device is such as cpu"),
+    ("evaluate resnet18 images --probes knnn", "did you mean knn?"),
+    ("evaluate resnet18 notes.docx", "notes.docx holds no images that can be read"),
+    ("evaluate resnet18 images --test empty", "empty holds no images"),
+    ("evaluate resnet18 images --test nowhere", "nowhere does not exist"),
+    ("embed resnet81 images", "no backbone is called 'resnet81'"),
+    ("embed run images", "this run has not ended with them"),
+    ("embed weights.pth images", "is a pickle"),
+    ("embed resnet18 images --out x.csv", "x.csv must end in .npz or .npy or .parquet"),
+    ("embed resnet18 images --batch 0", "--batch must be at least 1"),
+    ("embed resnet18 notes.docx", "notes.docx holds no images that can be read"),
+    ("report none", "none holds no run"),
+    ("report notes.docx", "notes.docx is not a folder"),
+    ("report run --images 1", "--images must be at least 2"),
+    ("compare run", "two runs or more"),
+    ("compare run ./run", "names a run twice"),
+    ("compare run none", "none holds no run"),
+    ("compare run none --out x.txt", "x.txt must end in .html"),
+    ("export none", "encoder.safetensors is missing"),
+    ("export run --to onnx", "this run has not ended with them"),
+    ("reconstruct none a.png", "none holds no run"),
+    ("reconstruct run a.png", "a.png does not exist"),
+    ("segment run images/0.png", "run was trained by simclr; stego segments images"),
+    ("demo --epochs 0", "--epochs must be at least 1"),
+    ("demo --out notes.docx", "notes.docx is a file"),
+    ("check images --tiny x", "--tiny must be a whole number"),
+    ("check notes.docx", "notes.docx holds no images that can be read"),
+    ("frames notes.docx out", "notes.docx holds no clips"),
+    ("pretrain simclr notes.docx", "notes.docx holds no images that can be read"),
+    ("pretrain simclr images --backbone resnet81", "no backbone is called 'resnet81'"),
+    ("pretrain simclr images --epochs 0", "epochs must be at least 1, got 0"),
+    ("pretrain simclr images --size 0", "--size must be at least 1"),
+    ("pretrain simclr images --patch-size 0", "--patch-size must be at least 1"),
+    ("pretrain simclr images --weights w.pth", "w.pth does not exist"),
+    ("pretrain simclr images --start nowhere", "nowhere does not exist"),
+    ("pretrain simclr images --test nowhere", "nowhere does not exist"),
+    ("pretrain simclr images --out notes.docx", "notes.docx is a file"),
+    ("pretrain simclr images --out images", "images is not empty and holds no run"),
+    ("pretrain simclr images --out empty --resume", "empty holds no run to resume"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG, ids=[words for words, _ in WRONG])
+def test_what_cannot_work_is_told_without_torch(words, says, places, monkeypatch):
+    monkeypatch.chdir(places)
+    before = sorted(places.rglob("*"))
+    found, out, err = probe(*words.split())
+    assert (found["code"], out) == (2, "")
+    assert says in err
+    assert err.startswith("error: ")
+    assert found["heavy"] == []
+    reads = "no images" in says or "no clips" in says or words.startswith(("pretrain", "demo"))
+    assert reads or not found["numpy"] or words.startswith(("reconstruct", "segment"))
+    assert sorted(places.rglob("*")) == before
 
 
 def test_works_in_a_poor_environment():
@@ -172,7 +255,7 @@ def test_a_method_that_arranges_its_backbone_is_asked_alone():
 @pytest.mark.parametrize("name", METHODS)
 def test_help_shows_every_parameter(name: str, capsys):
     with pytest.raises(SystemExit):
-        main(["pretrain", name, "--help"])
+        main(["pretrain", name, "--help-all"])
     text = " ".join(capsys.readouterr().out.split())
     assert (f"{name}, by default as its paper:" in text) == bool(
         config.settable(methods.signature(name))
@@ -186,6 +269,59 @@ def test_help_shows_every_parameter(name: str, capsys):
             if section != "backbone" or p.name not in every["options"]:
                 assert p.doc.rstrip(".") in text
     assert f"(default: {cli.default_backbone(name)})" in text
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    assert not end.value.code
+    return capsys.readouterr().out
+
+
+def flags(text: str) -> list[str]:
+    return re.findall(r"^  (--\S+)", text, re.M)
+
+
+@pytest.mark.parametrize(
+    "words", [*(("pretrain", m) for m in METHODS), *((n,) for n in NAMES)], ids="-".join
+)
+def test_help_shows_what_matters_and_how_many_more_there_are(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    short, long = (shown(capsys, *words, word) for word in ("--help", "--help-all"))
+    assert max(map(len, (short + long).split("\n"))) <= 80
+    few, every = flags(short), flags(long)
+    assert [flag for flag in every if flag in few] == few
+    assert len(few) <= 28
+    last = short.splitlines()[-1]
+    more = len(every) - len(few)
+    assert last == f"{more} more options: selftaught {' '.join(words)} --help-all" or not more
+    assert "more options:" not in long
+    if words[0] == "pretrain" and len(words) == 2:
+        own = config.settable(methods.signature(words[1]))
+        main = "out epochs batch lr seed workers labels test backbone size weights"
+        wanted = set(main.split())
+        wanted -= {p.name for p in own}  # PIRL's are of its losses
+        assert {f"--{name}" for name in wanted} | {"--[no-]resume", "--[no-]dry-run"} < set(few)
+        assert more > 30
+        assert {p.name for p in own if not p.main} <= {
+            flag.removeprefix("--").removeprefix("[no-]").replace("-", "_")
+            for flag in set(every) - set(few)
+        }
+
+
+def test_rare_options_are_read_as_ever():
+    words = "simclr photos --layers 2 --max-bad 0.1 --patch-size 8"
+    asked = request(words.split())
+    assert (asked.options, asked.training) == ({"layers": 2}, {"max_bad": 0.1})
+    assert asked.backbone == {"patch_size": 8}
+
+
+def test_examples_are_commands_on_lines_of_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = shown(capsys, "pretrain", "dino", "--help")
+    whole = text.replace(" \\\n    ", " ")
+    backbone = cli.default_backbone("dino")
+    assert f"\n  selftaught pretrain dino photos/ --backbone {backbone} --size 96 --epo" in whole
 
 
 def test_default_backbones_are_those_of_the_classes():
@@ -237,6 +373,7 @@ def test_tuples_choices_and_none():
         ("simclr a --optimizer adan", "--optimizer must be one of sgd, adam, "),
         ("simclr a --epochs", "--epochs: expected one argument"),
         ("simclr a --epochs 1.5", "--epochs must be a whole number, got '1.5'"),
+        ("simclr a --help-al", "no option --help-al: did you mean --help-all?"),
         ("simclr a --no-evaluat", "--no-evaluat: did you mean --no-evaluate?"),
         ("dino a --teacher-temp 1", "--teacher-temp must be 2 values as A,B"),
         ("deepcluster a --samples 3", "no option --samples"),

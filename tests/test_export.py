@@ -14,6 +14,7 @@ from selftaught import export
 from selftaught.backbones import Image
 from selftaught.errors import TrainingError, UserError
 from selftaught.export.encoder import CONFIG
+from selftaught.export.facts import is_path
 from selftaught.export.timm import WEIGHTS, plain_timm
 from selftaught.parts import synchronize
 from tests.vits import without_class_tokens
@@ -267,3 +268,14 @@ def test_a_copied_encoder_loads(small, tmp_path):
 def test_channels_last_as_in_training_is_no_difference(small, tmp_path):
     export.save(small.to(memory_format=torch.channels_last), tmp_path)
     assert json.loads((tmp_path / "encoder.json").read_text())["timm"] is not None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k", "vit_small_patch16_224.dino"])
+def test_names_of_timm_models_are_no_places(name):
+    assert not is_path(name)
+
+
+@pytest.mark.parametrize("name", ["runs/a", "encoder.safetensors", "resnet81.pth", "tests"])
+def test_places_are_no_names(name, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(os.path.dirname(__file__)))
+    assert is_path(name)

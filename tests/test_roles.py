@@ -27,6 +27,7 @@ ANY_NUMBER = {
     ("stego", "shifts"): "taken from similarities: above 0 to repel, below to attract",
     ("Settings", "value_range"): "levels of the data, whatever its unit",
     ("Settings", "nodata"): "a level of the data, whatever its unit",
+    ("Image", "mean"): "images may be normalized about any value",
 }
 """Numbers without a role, and why."""
 

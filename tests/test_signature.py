@@ -48,6 +48,9 @@ class Thing(other.Base):
         rates: of two parts.
         kind: which.
 
+    Other Args:
+        where, out: of files.
+
     Raises:
         UserError: not a parameter.
     """
@@ -134,8 +137,15 @@ def test_documentation(file):
     both = "of the net, in units; a second line: with a colon. A second paragraph."
     assert docs["width"] == docs["depth"] == both
     assert docs["kind"] == "which."
-    assert docs["where"] == ""
+    assert docs["where"] == docs["out"] == "of files."
+    assert docs["bare"] == ""
     assert module_doc(file) == "A file."
+
+
+def test_what_is_rarely_needed_is_said_where_it_is_documented(file):
+    rare = {p.name for p in read_class(file, base="Base").parameters if not p.main}
+    assert rare == {"where", "out"}
+    assert all(p.main for p in read_function(file, "run").parameters)
 
 
 def test_functions(file):

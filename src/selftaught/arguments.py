@@ -7,9 +7,11 @@ every typo would wait for.
 import argparse
 import re
 import shutil
+import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
@@ -87,17 +89,17 @@ class Parser(argparse.ArgumentParser):
     ):
         words = (f"{p.name.upper()} ..." if p.many else p.name.upper() for p in positionals)
         usage = " ".join([command, *words, "[options]"])
-        shown = ["examples:", *(f"  {e}" for e in examples)] if examples else []
+        shown = ["examples:", *map(_example, examples)] if examples else []
         super().__init__(
             prog=command,
             usage=usage.replace("%", "%%"),
             description=wrap(about).replace("%", "%%"),
             epilog="\n".join([notes, *shown]).strip("\n").replace("%", "%%"),
-            formatter_class=_Formatter,
             allow_abbrev=False,
             add_help=False,
         )
         self.options = [o for group in groups for o in group.options]
+        self.rare = {_key(o) for o in self.options if not o.parameter.main}
         self.names = [p.name for p in positionals]
         arguments = self.add_argument_group("arguments")
         for p in positionals:
@@ -118,7 +120,17 @@ class Parser(argparse.ArgumentParser):
                 )
         others = self.add_argument_group("other options")
         others.add_argument("-h", "--help", action="help", help="show this help")
+        everything = "show every option" if self.rare else "the same"
+        others.add_argument("--help-all", action=_HelpAll, nargs=0, help=everything)
         others.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+    def format_help(self, everything: bool = False) -> str:
+        """The help; `everything` for options that are rarely needed, too."""
+        hidden = set() if everything else self.rare
+        self.formatter_class = partial(_Formatter, hidden=hidden)
+        count = f"{len(hidden)} more option{'s' * (len(hidden) > 1)}"
+        more = f"\n{count}: {self.prog} --help-all\n" if hidden else ""
+        return super().format_help() + more
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message.removeprefix('argument ')}")
@@ -135,6 +147,7 @@ class Parser(argparse.ArgumentParser):
                 word = word.partition("=")[0]
                 flags = [o.flag for o in self.options]
                 flags += ["--no-" + o.word for o in self.options if o.parameter.type is bool]
+                flags += ["--help", "--help-all"]
                 hint = near(word, flags, f"; see {self.prog} --help")
                 raise UserError(f"{self.prog} has no option {word}{hint}")
         if extra:
@@ -196,11 +209,38 @@ def wrap(text: str, first: str = "", rest: str = "") -> str:
     )
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Metavars in their own column, texts aligned, as wide as the terminal."""
+def _example(command: str) -> str:
+    """A command on lines of the terminal's width that a shell takes for one."""
+    width = shutil.get_terminal_size().columns - 4
+    whole = re.sub(" (?!--)", "\xa0", command)  # an option and its value stay together
+    parts = textwrap.wrap(
+        whole, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "  " + " \\\n  ".join(parts).replace("\xa0", " ")
 
-    def __init__(self, prog: str):
+
+class _HelpAll(argparse.Action):
+    """`--help-all`: print all there is, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        assert isinstance(parser, Parser)
+        sys.stdout.write(parser.format_help(everything=True))
+        raise SystemExit(0)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Metavars in their own column, texts aligned, as wide as the terminal.
+
+    hidden: keys of options that are left out.
+    """
+
+    def __init__(self, prog: str, hidden: Collection[str] = ()):
         super().__init__(prog, max_help_position=32)
+        self.hidden = hidden
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if action.dest not in self.hidden:
+            super().add_argument(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, argparse.BooleanOptionalAction):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TextIO, get_origin
 
 from selftaught import __version__, code, config, methods, timm_names
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
+from selftaught.asked import check, training
 from selftaught.errors import (
     DataError,
     Interrupted,
@@ -141,7 +142,7 @@ def _drop(stream: TextIO) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in ("-h", "--help", "--help-all", "help"):
         sys.stdout.write(overview())
     elif argv[0] in ("-V", "--version"):
         sys.stdout.write(f"selftaught {__version__}\n")
@@ -153,6 +154,7 @@ def _run(argv: list[str]) -> None:
     elif argv[0] in COMMANDS:
         command = COMMANDS[argv[0]]
         values = arguments(argv[0], argv[1:])
+        check(argv[0], values)
         if argv[0] == "check":  # from Python nothing is written unasked
             stem = Path(values["data"]).resolve().stem or "data"
             values.setdefault("out", Path("runs") / f"check-{stem}")
@@ -212,8 +214,9 @@ def request(argv: Sequence[str]) -> Request:
     method = argv[0] if by_word else None
     if method is not None:
         methods.signature(method)
-    if "-h" in argv or "--help" in argv:
-        sys.stdout.write(_pretrain_parser(method).format_help())
+    if helps := {"-h", "--help", "--help-all", "--help_all"}.intersection(argv):
+        everything = not helps <= {"-h", "--help"}
+        sys.stdout.write(_pretrain_parser(method).format_help(everything))
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
@@ -335,6 +338,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
     from selftaught.engine.settings import Settings
 
     settings = Settings(**asked.training)
+    training(settings, asked.backbone)
     # wrong data is told before torch is imported
     with _told_if_slow("opening %s", asked.data):
         samples = settings.open(asked.data, asked.backbone.get("channels", 3))
@@ -395,7 +399,7 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
     """What the function of a command is to be called with.
 
     Raises:
-        UserError: what does not fit its signature, or data that is not there.
+        UserError: what does not fit its signature.
     """
     command = COMMANDS[name]
     needed = [p for p in command.signature.parameters if p.required]
@@ -411,22 +415,7 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
     for parameter, word in zip(needed, words, strict=True):
         if not word:
             raise UserError(f"{parser.prog} needs {parameter.name.upper()}: {parameter.doc}")
-    values = dict(zip([p.name for p in needed], words, strict=True)) | given[""]
-    for key in ("data", "test", "run"):
-        if values.get(key):
-            _exists(values[key])
-    for run in values.get("runs", ()):
-        _exists(run)
-    return values
-
-
-def _exists(data: str) -> None:
-    """Refuse a path that leads nowhere before anything slow is imported."""
-    if os.path.exists(data) or any(c in data for c in "{*?[") or "://" in data:
-        return
-    from selftaught.data.source import missing
-
-    raise missing(Path(data))
+    return dict(zip([p.name for p in needed], words, strict=True)) | given[""]
 
 
 def _show(_: dict[str, Any], result: Any) -> None:
@@ -583,7 +572,7 @@ def _methods(argv: Sequence[str]) -> None:
         text = json.dumps(about if name is None else about[0], indent=2, default=str)
         sys.stdout.write(text + "\n")
     elif name is not None:
-        sys.stdout.write(_pretrain_parser(name, alone=True).format_help())
+        sys.stdout.write(_pretrain_parser(name, alone=True).format_help(everything=True))
     else:
         _table(about)
 

@@ -46,6 +46,7 @@ class Parameter:
         required: whether there is no default.
         default: its value unless given.
         doc: what it means.
+        main: whether `--help` shows it: all do that are not under `Other Args:`.
         kind: the type with the roles of its parts; None where it has none.
     """
 
@@ -54,6 +55,7 @@ class Parameter:
     required: bool
     default: Any
     doc: str
+    main: bool = True
     kind: Any = None
 
     @property
@@ -114,6 +116,10 @@ class Signature:
 
     def __contains__(self, name: str) -> bool:
         return any(p.name == name for p in self.parameters)
+
+
+OTHERS = "Other Args:"
+"""Part of a docstring with what is rarely needed, which `--help-all` shows."""
 
 
 class _OutOfBounds(ValueError):
@@ -350,7 +356,7 @@ def read_object(kind: type) -> Signature:
     """The class `kind` as `read_class` reads it, from the class itself, wherever it was made."""
     args = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
     documentation = inspect.cleandoc(kind.__doc__ or "").split("\n")
-    docs = _arguments(documentation)
+    docs, others = _arguments(documentation), _arguments(documentation, OTHERS)
     parameters = [
         _parameter(
             a.name,
@@ -359,7 +365,8 @@ def read_object(kind: type) -> Signature:
             else _known(a.annotation),
             a.default is a.empty,
             None if a.default is a.empty else a.default,
-            docs.get(a.name, ""),
+            (docs | others).get(a.name, ""),
+            a.name not in others,
         )
         for a in args
         if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)
@@ -401,14 +408,19 @@ def _fields(node: ast.ClassDef) -> ast.arguments:
 
 def _signature(name: str, doc: str | None, args: ast.arguments) -> Signature:
     lines = (doc or "").split("\n")
-    docs = _arguments(lines)
+    docs, others = _arguments(lines), _arguments(lines, OTHERS)
     given = args.posonlyargs + args.args
     defaults: list[ast.expr | None] = [None] * (len(given) - len(args.defaults))
     pairs = list(zip(given, [*defaults, *args.defaults], strict=True))
     pairs += list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
     parameters = [
         _parameter(
-            a.arg, _type(a.annotation), default is None, _value(default), docs.get(a.arg, "")
+            a.arg,
+            _type(a.annotation),
+            default is None,
+            _value(default),
+            (docs | others).get(a.arg, ""),
+            a.arg not in others,
         )
         for a, default in pairs
         if a.arg != "self"
@@ -416,9 +428,11 @@ def _signature(name: str, doc: str | None, args: ast.arguments) -> Signature:
     return Signature(name, lines[0], tuple(parameters))
 
 
-def _parameter(name: str, kind: Any, required: bool, default: Any, doc: str) -> Parameter:
-    bounded = any(_roles(kind))
-    return Parameter(name, _plain(kind), required, default, doc, kind if bounded else None)
+def _parameter(
+    name: str, kind: Any, required: bool, default: Any, doc: str, main: bool
+) -> Parameter:
+    bounded = kind if any(_roles(kind)) else None
+    return Parameter(name, _plain(kind), required, default, doc, main, bounded)
 
 
 class _Unqualified(ast.NodeTransformer):
@@ -449,13 +463,13 @@ def _value(node: ast.expr | None) -> Any:
         raise LookupError(f"the default {ast.unparse(node)} is not written as a value") from error
 
 
-def _arguments(lines: list[str]) -> dict[str, str]:
-    """The `Args:` part of a docstring: parameter -> its text; `a, b: text` documents both."""
+def _arguments(lines: list[str], part: str = "Args:") -> dict[str, str]:
+    """One part of a docstring: parameter -> its text; `a, b: text` documents both."""
     docs: dict[str, str] = {}
     names: list[str] = []
     inside = False
     for line in lines:
-        if line.strip() == "Args:":
+        if line.strip() == part:
             inside = True
         elif inside and line.strip() and not line.startswith("    "):
             break

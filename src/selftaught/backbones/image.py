@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.roles import Count, PartialShare
+from selftaught.roles import Count, PartialShare, Positive
 from selftaught.signature import Checked
 
 from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit
@@ -35,8 +35,12 @@ class Image(Checked, Shown):
         name: of a timm model, convolutional or transformer; for `pretrain` also the function that
             builds a module of one's own, as my_module.py:make_encoder.
         size: side of the images in pixels; below 64 the stem is adapted.
-        channels: of the images.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
+        weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
+            that has the weights of this network under timm's names.
+
+    Other Args:
+        channels: of the images.
         drop_path: rate of stochastic depth.
         patch_size: side in pixels of the patches that a transformer cuts images into; as its name
             says unless given, below 64 px about an eighth of the image.
@@ -53,8 +57,6 @@ class Image(Checked, Shown):
             DINOv2 with registers); as the weights or the method have it unless given, else plain.
         mean, std: of each channel, or one value for all: what images are normalized with, as the
             weights were trained; by default that of pretrained weights, else ImageNet's.
-        weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
-            that has the weights of this network under timm's names.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Image(Checked, Shown):
         sees: Literal["colours", "lightness", "halves"] = "colours",
         resample: Literal["plain", "offset", "smooth"] | None = None,
         mean: tuple[float, ...] | None = None,
-        std: tuple[float, ...] | None = None,
+        std: tuple[Positive, ...] | None = None,
         weights: Path | None = None,
     ):
         super().__init__()

@@ -168,8 +168,10 @@ def check(
             has runs/check-DATA by default.
         full: decode every image, and compare pixels; otherwise read headers, and compare files.
         workers: processes that read; 0 reads in this one, none stands for one a processor.
-        column: column of a table, array of a .npz or extension in a tar that holds the images.
         labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
+
+    Other Args:
+        column: column of a table, array of a .npz or extension in a tar that holds the images.
         path_column: column of a list that holds the paths, where it is not found by itself.
         channels: channels that every image must give.
         value_range: values that become 0 and 255, for images of more than 8 bits.

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from selftaught.data import files
+from selftaught.data.absent import missing
 from selftaught.data.decode import BadSample, decode, read_bytes
 from selftaught.data.formats import IMAGE, VIDEO
-from selftaught.data.source import missing
 from selftaught.errors import UserError
 
 

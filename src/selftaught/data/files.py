@@ -18,6 +18,7 @@ from selftaught.data.formats import (
     ARRAYS,
     IMAGE,
     OTHER,
+    RUN,
     UNSUPPORTED,
     endings,
     is_dicom,
@@ -26,8 +27,6 @@ from selftaught.data.formats import (
 from selftaught.data.source import Left, Source, digest
 from selftaught.errors import UserError
 
-RUN = "run.yaml"
-"""The file with its settings, which makes a folder that of a run."""
 _THREADS = 8  # folders listed at once: it is the network file systems that need them
 
 

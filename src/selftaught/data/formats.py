@@ -3,6 +3,8 @@
 from importlib.util import find_spec
 from pathlib import PurePath
 
+RUN = "run.yaml"
+"""The file with its settings, which makes a folder that of a run."""
 HEIF = find_spec("pillow_heif") is not None
 """Whether the extra `heif` is installed."""
 

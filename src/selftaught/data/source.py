@@ -3,7 +3,6 @@
 import hashlib
 from abc import ABC, abstractmethod
 from functools import partial
-from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
@@ -208,24 +207,6 @@ def digest(*parts: bytes | str | int | np.ndarray) -> str:
         state.update(len(data).to_bytes(8))
         state.update(data)
     return state.hexdigest()
-
-
-def missing(path: Path) -> UserError:
-    """The error for a path that does not exist, with the nearest one that does."""
-    parent = path.parent
-    while not parent.is_dir() and parent != parent.parent:
-        parent = parent.parent
-    import difflib
-
-    child = path.parts[len(parent.parts)] if len(path.parts) > len(parent.parts) else path.name
-    try:
-        near = difflib.get_close_matches(child, [p.name for p in parent.iterdir()], 1, 0.6)
-    except OSError:
-        near = []
-    hint = f": did you mean {parent / near[0]}?" if near else ""
-    return UserError(
-        f"{path} does not exist{hint or f'; there is nothing of that name in {parent}'}"
-    )
 
 
 __all__ = ["BadSample", "Header", "Left", "Raw", "Samples", "Source"]

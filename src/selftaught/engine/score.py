@@ -94,23 +94,25 @@ def evaluate_command(
             or finetune, which trains the whole network and takes longest.
         test: labelled images to score on; by default a fifth of each class of data is held out.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
-        path_column: column of a list that holds the paths, where it is not found by itself.
-        masks: for segment: folder of masks with the names of the images, or a column (mask).
-        test_masks: for segment: folder of the test images' masks, where it is another one.
-        ignore: for segment: values of masks that count for nothing.
         k: neighbours that vote.
-        temperature: of their votes.
-        altered: for robustness and retrieval: test images that are corrupted and copied, at most.
-        shares: for finetune: of the labels that are used, one training each.
-        epochs: for finetune: of a training with all labels; more where they are under 200 steps.
         size: side of the views in pixels; by default the encoder's own.
         batch: images a forward pass.
         workers: processes that read images; by default one a core, none for few images.
         device: such as cpu or cuda; by default the best that the machine has.
+        out: JSON file for the scores.
+
+    Other Args:
+        path_column: column of a list that holds the paths, where it is not found by itself.
+        masks: for segment: folder of masks with the names of the images, or a column (mask).
+        test_masks: for segment: folder of the test images' masks, where it is another one.
+        ignore: for segment: values of masks that count for nothing.
+        temperature: of their votes.
+        altered: for robustness and retrieval: test images that are corrupted and copied, at most.
+        shares: for finetune: of the labels that are used, one training each.
+        epochs: for finetune: of a training with all labels; more where they are under 200 steps.
         precision: of the forward pass; bf16 is used only on processors that have it natively.
         read_timeout: seconds for a batch after which a process that reads counts as hung.
         seed: of the untrained network and of the probes.
-        out: JSON file for the scores.
     """
     if out is not None and out.suffix != ".json":
         raise UserError(f"{out} must end in .json")

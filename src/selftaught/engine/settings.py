@@ -24,21 +24,27 @@ class Settings:
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         epochs: passes over the data.
         batch: images a step, over all devices and accumulated parts.
+        lr: peak learning rate for this batch, instead of the paper's scaled to it.
+        seed: of everything random; the same seed gives the same losses to the last bit.
+        workers: processes that read images and make views; by default as many as cores are free.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        test: labelled images to evaluate on; by default a fifth of the labelled data.
+        start: run to begin with the weights of: all of its parts that this method has too.
+        resume: whether to continue the run in `out`, bit for bit.
+
+    Other Args:
         accumulate: parts that a step's batch is computed in, to save memory.
         effective_batch: images a step whose loss is exactly that of one batch, computed with the
             memory of `batch` images at a time, for a second forward pass.
         unmix: chance of mixing whole images, in [0, 1], else regions: adds the mixtures of Un-Mix,
             0.5 for images as small as CIFAR's and 0 for large ones; by default nothing is mixed.
         optimizer: instead of the paper's.
-        lr: peak learning rate for this batch, instead of the paper's scaled to it.
         scaling: how the paper's rate follows the batch, instead of as in the paper.
         weight_decay: constant, or at the start and at the end of a cosine, instead of the paper's.
         layer_decay: the learning rate of a layer of a ViT, as a fraction of that of the layer above
             it, instead of the paper's; 1 for the same rate everywhere.
         warmup: fraction of training in which the learning rate rises, instead of the paper's.
         clip: largest gradient norm, instead of the paper's.
-        seed: of everything random; the same seed gives the same losses to the last bit.
-        workers: processes that read images and make views; by default as many as cores are free.
         read_timeout: seconds for a batch after which a process that reads counts as hung.
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
@@ -49,9 +55,7 @@ class Settings:
         column: of the images in a Parquet file or dataset.
         second: the same things in a second modality, for methods with `pair` modalities: images of
             the same names in another folder, or as many rows of a table or array.
-        labels: CSV of path,label or name of a column; class folders are found by themselves.
         path_column: column of a list that holds the paths, where it is not found by itself.
-        test: labelled images to evaluate on; by default a fifth of the labelled data.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
         nodata: value for missing ones (NaN, or what a GeoTIFF names), in images of more than 8
@@ -71,8 +75,6 @@ class Settings:
         evaluate: whether to score the encoder against floors at the end, where labels exist.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
-        start: run to begin with the weights of: all of its parts that this method has too.
-        resume: whether to continue the run in `out`, bit for bit.
         overwrite: whether to move an earlier run in `out` aside.
         force: whether to resume although settings or data have changed, and to export what the
             doctor says has failed.

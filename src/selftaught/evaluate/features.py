@@ -21,6 +21,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.left import tell
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
+from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import Views
 
@@ -184,7 +185,7 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
             f"{type(encoder).__name__}; for features of your own use knn((x, y), (x_test, y_test))"
         )
     path = Path(encoder)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if is_path(str(encoder)):
         return export.load(path)
     return Image(str(encoder), size or 224, pretrained=True).eval()
 

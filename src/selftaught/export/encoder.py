@@ -16,9 +16,9 @@ from selftaught import __version__, code
 from selftaught.backbones import Encoder, Foreign, Image, untrained
 from selftaught.backbones.foreign import made
 from selftaught.errors import SelftaughtError, TrainingError, UserError
-from selftaught.export.facts import CONFIG, SETTINGS
+from selftaught.export.facts import CONFIG, WEIGHTS, encoder_files
 from selftaught.export.files import atomic
-from selftaught.export.timm import WEIGHTS, plain_timm, timm_code
+from selftaught.export.timm import plain_timm, timm_code
 
 log = logging.getLogger("selftaught")
 
@@ -75,36 +75,9 @@ def load(path: str | Path, module: nn.Module | str | None = None) -> Encoder:
     Raises:
         UserError: a file is missing, damaged, changed, of another kind or of another network.
     """
-    config, weights = _find(Path(path))
+    config, weights = encoder_files(Path(path))
     about = _read_config(config)
     return _fill(_build(about, config, module), weights, about["sha256"], config)
-
-
-def _find(path: Path) -> tuple[Path, Path]:
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
-        raise UserError(
-            f"{path} is a pickle, which can run code when it is read; give a run folder or an "
-            f"{WEIGHTS}. To bring weights from elsewhere, read them with torch.load(FILE, "
-            "weights_only=True), load them into selftaught.backbone(NAME).net and give that "
-            "backbone to selftaught.export.save"
-        )
-    folder = path if path.is_dir() else path.parent
-    weights = folder / WEIGHTS if path.is_dir() else path
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a run folder or an {WEIGHTS}")
-    for file in (weights, folder / CONFIG):
-        if not file.is_file():
-            way = "pretrain writes them at the end of a run, and selftaught.export.save any time"
-            if (folder / SETTINGS).is_file():
-                way = (
-                    "this run has not ended with them: go on with selftaught pretrain --config "
-                    f"{folder}/{SETTINGS} --out {folder} --resume, and --force if the doctor says "
-                    "that it failed"
-                )
-            raise UserError(
-                f"{file} is missing: an encoder is {WEIGHTS} and {CONFIG} side by side; {way}"
-            )
-    return folder / CONFIG, weights
 
 
 def _read_config(path: Path) -> dict[str, Any]:

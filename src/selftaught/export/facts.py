@@ -7,17 +7,70 @@ from typing import Any
 
 import yaml
 
-from selftaught.data.files import RUN
+from selftaught import timm_names
+from selftaught.data.formats import RUN
+from selftaught.errors import UserError
 from selftaught.export.files import atomic
 from selftaught.verdict import Verdict, judge
 
 log = logging.getLogger("selftaught")
 
 SETTINGS, DIAGNOSIS, CONFIG = RUN, "diagnosis.json", "encoder.json"
+WEIGHTS = "encoder.safetensors"
 SCORES = "scores.json"
 """What training itself found at its end."""
 EVALUATED = "evaluated.json"
 """What `selftaught evaluate` found later, the newest last."""
+TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
+"""Files that a training leaves, the first one being there from its start."""
+
+
+def is_path(encoder: str) -> bool:
+    """Whether a word for an encoder is a place, rather than the name of a timm model.
+
+    Such a name may end in the tag of its weights, resnet18.a1_in1k, which is no file's ending.
+    """
+    path = Path(encoder)
+    named = encoder.partition(".")[0] in timm_names.known()[1]
+    return path.exists() or len(path.parts) > 1 or (bool(path.suffix) and not named)
+
+
+def encoder_files(path: Path) -> tuple[Path, Path]:
+    """encoder.json and weights of a run folder or beside a file; UserError where one is not."""
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
+        raise UserError(
+            f"{path} is a pickle, which can run code when it is read; give a run folder or an "
+            f"{WEIGHTS}. To bring weights from elsewhere, read them with torch.load(FILE, "
+            "weights_only=True), load them into selftaught.backbone(NAME).net and give that "
+            "backbone to selftaught.export.save"
+        )
+    folder = path if path.is_dir() else path.parent
+    weights = folder / WEIGHTS if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run folder or an {WEIGHTS}")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise UserError(f"{path} is no file of weights; give a run folder or an {WEIGHTS}")
+    for file in (weights, folder / CONFIG):
+        if not file.is_file():
+            way = "pretrain writes them at the end of a run, and selftaught.export.save any time"
+            if (folder / SETTINGS).is_file():
+                way = (
+                    "this run has not ended with them: go on with selftaught pretrain --config "
+                    f"{folder}/{SETTINGS} --out {folder} --resume, and --force if the doctor says "
+                    "that it failed"
+                )
+            raise UserError(
+                f"{file} is missing: an encoder is {WEIGHTS} and {CONFIG} side by side; {way}"
+            )
+    return folder / CONFIG, weights
+
+
+def trained(run: Path) -> None:
+    """Refuse what is no run folder: UserError."""
+    if not run.is_dir():
+        raise UserError(f"{run} is not a folder; a report is made of a run folder of pretrain")
+    if not any((run / name).is_file() for name in TRAINED):
+        raise UserError(f"{run} holds no run: none of {', '.join(TRAINED)} is there")
 
 
 def content(path: Path) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from selftaught.backbones import Image
 from selftaught.backbones.create import patch_layer
-
-WEIGHTS = "encoder.safetensors"
+from selftaught.export.facts import WEIGHTS
 
 
 @dataclass(frozen=True)

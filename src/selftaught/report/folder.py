@@ -13,17 +13,13 @@ import numpy as np
 
 from selftaught.data import quarantine
 from selftaught.errors import UserError
-from selftaught.export.facts import CONFIG, DIAGNOSIS, SCORES, SETTINGS, content, evaluations
+from selftaught.export.facts import CONFIG, DIAGNOSIS, SETTINGS, content, evaluations, trained
 from selftaught.report.charts import Point
 
 log = logging.getLogger("selftaught")
 
 _ZIP = (zipfile.BadZipFile, zlib.error, KeyError)
 """What a damaged archive raises, beside errors of reading."""
-
-
-TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
-"""Files that a training leaves, the first one being there from its start."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,7 @@ def read(path: Path) -> Run:
     Raises:
         UserError: there is no such folder, or nothing of a run in it.
     """
-    if not path.is_dir():
-        raise UserError(f"{path} is not a folder; a report is made of a run folder of pretrain")
-    if not any((path / name).is_file() for name in TRAINED):
-        raise UserError(f"{path} holds no run: none of {', '.join(TRAINED)} is there")
+    trained(path)
     return Run(
         path=path,
         text=_text(path / SETTINGS),

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from selftaught.export.facts import TRAINED
 from selftaught.report import charts
-from selftaught.report.folder import TRAINED, Run
+from selftaught.report.folder import Run
 from selftaught.report.gallery import load
 from selftaught.report.html import (
     Missing,

@@ -25,12 +25,14 @@ class DeepCluster(Method):
 
     Args:
         backbone: image encoder.
-        samples: images in the dataset.
         clusters: number of pseudo-classes; the paper has 130 images a cluster.
-        whitened: width that the features are reduced to before k-means.
-        iterations: of k-means.
         reassign: epochs that clusters live.
         sobel: whether the network sees edges instead of colours, as the paper's AlexNet does.
+
+    Other Args:
+        samples: images in the dataset.
+        whitened: width that the features are reduced to before k-means.
+        iterations: of k-means.
         scale: area of the crops, as fractions of the image.
     """
 

@@ -34,16 +34,18 @@ class DeepClusterV2(Method):
 
     Args:
         backbone: image encoder that takes several image sizes.
-        samples: images in the dataset.
         prototypes: number of clusters of each clustering, at most as many as images.
-        hidden: width of the projector's hidden layer.
-        dim: width of the embedding.
         temperature: of the predictions' softmax, above 0.
-        iterations: of k-means.
         local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
-        global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probability; 0 for small images.
+
+    Other Args:
+        samples: images in the dataset.
+        hidden: width of the projector's hidden layer.
+        dim: width of the embedding.
+        iterations: of k-means.
+        global_scale, local_scale: area of the crops, as fractions of the image.
     """
 
     recipe = Recipe(

@@ -27,17 +27,19 @@ class SEER(Method):
     Args:
         backbone: image encoder that takes several image sizes.
         prototypes: number of clusters, over which the batch of all processes is balanced.
+        temperature: of the predictions' softmax, above 0.
+        local_crops: number of small views beside the two global ones.
+        local_size: side of small views in pixels, in whole patches; none for 3/5 of the global.
+        blur: probability; 0 for small images.
+
+    Other Args:
         hidden: widths of the projector's hidden layers.
         dim: width of the embedding.
-        temperature: of the predictions' softmax, above 0.
         epsilon: weight of the entropy of the assignments, above 0.
         iterations: of Sinkhorn's normalizations.
         hard: fraction of training in which an image is assigned to its likeliest prototype alone.
         freeze: fraction of training in which the prototypes stay as they are.
-        local_crops: number of small views beside the two global ones.
-        local_size: side of small views in pixels, in whole patches; none for 3/5 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
-        blur: probability; 0 for small images.
     """
 
     recipe = Recipe(

@@ -24,14 +24,16 @@ class SeLa(Method):
 
     Args:
         backbone: image encoder.
-        samples: images in the dataset.
         prototypes: number of clusters, at most as many as images.
         heads: number of clusterings; 10 in the paper's best results.
+        scale: area of the crops, as fractions of the image.
+
+    Other Args:
+        samples: images in the dataset.
         power: lambda, to which the predictions are taken; larger is harder.
         relabelings: how often clusters are found in a training.
         jitter: strengths of brightness, contrast, saturation and hue.
         gray: probability of dropping the colours.
-        scale: area of the crops, as fractions of the image.
     """
 
     recipe = Recipe(

@@ -25,19 +25,21 @@ class SwAV(Method):
     Args:
         backbone: image encoder that takes several image sizes.
         prototypes: number of clusters.
+        temperature: of the predictions' softmax, above 0.
+        queue: earlier embeddings, over all processes, that help to balance; 0 for none.
+        local_crops: number of small views beside the two global ones.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
         hidden: width of the projector's hidden layer.
         dim: width of the embedding.
-        temperature: of the predictions' softmax, above 0.
         epsilon: weight of the entropy of the assignments, above 0.
         iterations: of Sinkhorn's normalizations.
         freeze: fraction of training in which the prototypes stay as they are.
-        queue: earlier embeddings, over all processes, that help to balance; 0 for none.
         queue_start: fraction of training after which the queue is filled, and used once full; 15
             epochs in the paper.
-        local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
-        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe(

@@ -36,12 +36,14 @@ class CPC(Method):
     Args:
         backbone: image encoder; it sees patches a quarter as high and wide as the images.
         steps: number of distances that are predicted.
-        skip: rows next to the context that are not predicted, for they share pixels with it.
         negatives: patches that each is told from, drawn from all of the batch, with replacement; 0
             for all in the predicted rows of the batch.
+        scale: area of the crop that is cut into patches, as fractions of the image.
+
+    Other Args:
+        skip: rows next to the context that are not predicted, for they share pixels with it.
         context: width of the context network's hidden layers.
         blocks: residual blocks of the context network, each of which sees one more row.
-        scale: area of the crop that is cut into patches, as fractions of the image.
         gray: probability that an image is grey, as all of the paper's are: colours that a lens
             bends apart would give places away.
     """

@@ -21,15 +21,17 @@ class DCL(Method):
     Args:
         backbone: image encoder.
         temperature: of similarities, above 0; 0.07 on CIFAR.
+        dim: width of the embedding.
+        strength: of the colour jitter; 0.5 for CIFAR.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
         weighted: whether positives are weighted.
         sigma: temperature of these weights, above 0.
         through_weights: whether gradient flows through the weights, as in one reimplementation;
             the paper does not say.
         hidden: width of the projector's hidden layers.
-        dim: width of the embedding.
         layers: Linear layers of the projector.
-        strength: of the colour jitter; 0.5 for CIFAR.
-        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)

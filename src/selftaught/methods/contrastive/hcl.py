@@ -23,11 +23,13 @@ class HCL(Method):
         backbone: image encoder.
         temperature: of similarities, above 0.
         hardness: beta, how much nearer negatives weigh more; 0 for alike.
-        prior: tau+, the chance that another image is of the same class, in [0, 1).
-        hidden: width of the projector's hidden layer.
         dim: width of the embedding.
         strength: of the colour jitter; 1 for large images.
         blur: probability of Gaussian blur; 0.5 for large images.
+
+    Other Args:
+        prior: tau+, the chance that another image is of the same class, in [0, 1).
+        hidden: width of the projector's hidden layer.
     """
 
     recipe = Recipe(

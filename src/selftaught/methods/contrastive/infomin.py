@@ -28,10 +28,12 @@ class InfoMin(Method):
         backbone: image encoder; it sees the nine tiles one by one, 64 pixels each at size 224.
         temperature: of the softmax over similarities, above 0.
         beta: weight of the jigsaw's term, from 0 to 1; the view's has the rest.
-        dim: width of the embedding.
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
-        momentum: of the slow copy, in [0, 1); lower for short trainings.
         strength: of the colour jitter; 0.5 for CIFAR.
+
+    Other Args:
+        dim: width of the embedding.
+        momentum: of the slow copy, in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 

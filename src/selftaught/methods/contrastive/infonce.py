@@ -24,10 +24,12 @@ class InfoNCE(Method):
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0.
         symmetric: whether second views look for the first ones, too; the mean of both is taken.
-        hidden: width of the projector's hidden layer.
         dim: width of the embedding.
         strength: of the colour jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        hidden: width of the projector's hidden layer.
     """
 
     recipe = Recipe("adam", lr=2e-4, scaling="none", schedule="constant")

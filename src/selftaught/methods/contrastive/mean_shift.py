@@ -29,12 +29,14 @@ class MeanShift(Method):
         neighbours: number of them that each image comes near to; the paper's longer runs take 10.
         queue: number of earlier targets to be neighbours; the paper has 1024000 for ImageNet.
         momentum: of the slow copy, in [0, 1).
+        blur: probability of Gaussian blur in strong views; 0 for images as small as CIFAR's.
+
+    Other Args:
         hidden: width of the hidden layers of projector and predictor; none for twice the
             representation's.
         dim: width of the embedding; none for a quarter of the representation's.
         views_of: what query and target see, in this order: crops and flips ("weak") or colour
             changes and blur too ("strong").
-        blur: probability of Gaussian blur in strong views; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_all=True, by_epoch=True)

@@ -23,10 +23,12 @@ class MoCoV2(Method):
     Args:
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0.
-        dim: width of the embedding.
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
         momentum: of the slow copy, in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        dim: width of the embedding.
         symmetric: whether each view is a query, too, for twice the passes.
         hardness: how much nearer negatives weigh more (Robinson et al., 2021); 0 for alike.
     """

@@ -35,14 +35,16 @@ class MoCoV3(Method):
         temperature: of the softmax over similarities, above 0; none for the paper's, 0.2 for ViTs
             and 1 for others.
         momentum: of the slow copy at the start, in [0, 1); it rises to 1.
-        hidden: width of the hidden layers of projector and predictor.
         dim: width of the embedding.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+
+    Other Args:
+        hidden: width of the hidden layers of projector and predictor.
         layers: Linear layers of the projector; none for the paper's, 3 for ViTs and 2 for others.
         predictor_norm: whether a batch norm ends the predictor; in the paper for ViTs alone.
         freeze_patches: whether the patch projection of a ViT is never trained.
         scale: area of the crops, as fractions of the image; none for the paper's, 0.08,1 for ViTs
             and 0.2,1 for others.
-        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
     recipe = Recipe("lars", lr=0.6, weight_decay=1e-6, warmup=0.1)

@@ -24,15 +24,17 @@ class NNCLR(Method):
     Args:
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0.
+        queue: number of earlier embeddings to be nearest, the paper's support set; at most as many
+            as there are images.
+        strength: of the colour jitter; 0.5 for CIFAR.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
         hidden: width of the projector's two hidden layers.
         dim: width of the embedding.
         predictor_hidden: width of the predictor's hidden layer.
-        queue: number of earlier embeddings to be nearest, the paper's support set; at most as many
-            as there are images.
         both_ways: whether each prediction must find its neighbour too, beside each neighbour its
             prediction; the loss is then the mean of the two.
-        strength: of the colour jitter; 0.5 for CIFAR.
-        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1)

@@ -23,11 +23,13 @@ class NPair(Method):
     Args:
         backbone: image encoder.
         decay: of the embeddings' squared lengths, from 0.
-        symmetric: whether second views look for the first ones, too.
-        hidden: width of the projector's hidden layer.
         dim: width of the embedding.
         strength: of the colour jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        symmetric: whether second views look for the first ones, too.
+        hidden: width of the projector's hidden layer.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)

@@ -27,20 +27,22 @@ class PCL(Method):
 
     Args:
         backbone: image encoder.
-        samples: images in the dataset.
         prototypes: number of clusters of each clustering, coarse to fine; the paper has 13 to 50
             images a cluster.
         temperature: of the softmax over similarities, and the mean of the clusters' own; above 0.
+        queue: number of earlier keys; fewer than there are images, or a key is its own negative.
+        momentum: of the slow copy, in [0, 1); lower for short trainings.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        samples: images in the dataset.
         dim: width of the embedding.
         layers: Linear layers of the projector, 1 or 2.
-        queue: number of earlier keys; fewer than there are images, or a key is its own negative.
         negatives: number of prototypes that no image of the batch belongs to, drawn at each step
             to be told from; as many as there are where they are fewer.
-        momentum: of the slow copy, in [0, 1); lower for short trainings.
         cluster_start: fraction of training before the first clustering.
         iterations: of k-means.
         restarts: of k-means, of which the best is taken.
-        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)

@@ -30,10 +30,12 @@ class PIRL(Method):
 
     Args:
         backbone: image encoder; it sees the tiles one by one, 64 pixels each at size 225.
-        samples: images in the dataset.
         negatives: rows of the memory that each embedding is compared with, drawn anew for each.
         temperature: of the similarities, above 0.
         dim: width of the embedding.
+
+    Other Args:
+        samples: images in the dataset.
         memory_momentum: weight of what is remembered of an image, in [0, 1).
         weights: of the two terms, the tiles' and the image's.
         objective: noise-contrastive estimation ("nce"), or the cross entropy of finding the

@@ -19,11 +19,13 @@ class SimCLR(Method):
     Args:
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0.
-        hidden: width of the projector's hidden layers.
         dim: width of the embedding.
-        layers: Linear layers of the projector; the paper has 2, its code and SimCLRv2 3.
         strength: of the colour jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        hidden: width of the projector's hidden layers.
+        layers: Linear layers of the projector; the paper has 2, its code and SimCLRv2 3.
     """
 
     recipe = Recipe("lars_tf", lr=0.3, weight_decay=1e-6, warmup=0.1)

@@ -28,9 +28,11 @@ class ACE(Method):
         dim: number of transforms; a batch has more than twice as many images.
         pair: what the two views are: halves of a picture, two random crops with other colours, or
             crops of two pictures, the other one from the data of --second.
+        shared: whether one network serves both views, which modalities never do.
+
+    Other Args:
         second_net: timm name of the second network; by default as the first.
         second_channels: of a second modality; by default as many as the first has.
-        shared: whether one network serves both views, which modalities never do.
         eps: weight of the identity in the covariance that is whitened, in (0, 1].
         scale: area of the crops, as fractions of the image.
         blur: probability, of random crops; 0 for small images.

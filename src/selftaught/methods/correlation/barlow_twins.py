@@ -21,12 +21,14 @@ class BarlowTwins(Method):
     Args:
         backbone: image encoder.
         redundancy: weight of the elements off the diagonal.
-        hidden: width of the projector's hidden layers.
         dim: width of the embedding.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+
+    Other Args:
+        hidden: width of the projector's hidden layers.
         layers: Linear layers of the projector.
         reference_gradient: whether to divide the gradient by the number of processes, as the
             reference code does.
-        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.1, end=0.001, bias_lr=0.024)

@@ -24,10 +24,12 @@ class DCCA(Method):
         dim: width of both outputs; a batch has more than twice as many images.
         pair: what the two views are: halves of a picture, two random crops with other colours, or
             crops of two pictures, the other one from the data of --second.
-        second_net: timm name of the second network; by default as the first.
-        second_channels: of a second modality; by default as many as the first has.
         shared: whether one network serves both views, which modalities never do.
         form: of the correlations: their sum, or what other libraries maximize.
+
+    Other Args:
+        second_net: timm name of the second network; by default as the first.
+        second_channels: of a second modality; by default as many as the first has.
         regularize: added to the diagonals of both covariances, above 0.
         scale: area of the crops, as fractions of the image.
         blur: probability, of random crops; 0 for small images.

@@ -30,12 +30,14 @@ class DCCAE(Method):
         backbone: image encoder of the first view, which is evaluated.
         dim: width of both outputs; a batch has more than twice as many images.
         weight: of the reconstruction, at least 0.
-        element_mean: whether the error is the mean over pixels, not their sum.
-        hidden: width of the decoders' hidden layer.
-        side: height in pixels of what is reconstructed, to which views are shrunk.
         pair: what the two views are: halves of a picture, two random crops with other colours, or
             crops of two pictures, the other one from the data of --second.
         second_net: timm name of the second network; by default as the first.
+
+    Other Args:
+        element_mean: whether the error is the mean over pixels, not their sum.
+        hidden: width of the decoders' hidden layer.
+        side: height in pixels of what is reconstructed, to which views are shrunk.
         second_channels: of a second modality; by default as many as the first has.
         regularize: added to the diagonals of both covariances, above 0.
         scale: area of the crops, as fractions of the image.

@@ -27,10 +27,12 @@ class VICReg(Method):
     Args:
         backbone: image encoder.
         invariance, variance, covariance: weights of the three terms.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+
+    Other Args:
         hidden: width of the expander's hidden layers.
         dim: width of the embedding.
         layers: Linear layers of the expander.
-        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
         pair: two views of an image, or crops of two, the other one from the data of --second.
         second_net: timm name of a second modality's network; by default as the first.
         second_channels: of a second modality; by default as many as the first has.

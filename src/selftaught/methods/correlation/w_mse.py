@@ -26,9 +26,12 @@ class WMSE(Method):
 
     Args:
         backbone: image encoder.
-        hidden: width of the projector's hidden layer.
         dim: width of the embedding.
         group: embeddings that are whitened together, at least 2 * dim; the whole batch if none.
+        scale: area of the crops, as fractions of the image.
+
+    Other Args:
+        hidden: width of the projector's hidden layer.
         draws: how often the batch is divided anew for the mean of the losses; 4 in the paper for
             STL-10 and Tiny ImageNet.
         count: number of views, of which all pairs are compared; 2 or 4 in the paper.
@@ -37,7 +40,6 @@ class WMSE(Method):
         one_sided: whether the second view of a pair is a constant, as in that port.
         jitter: strengths of brightness, contrast, saturation and hue.
         gray: probability of dropping the colours.
-        scale: area of the crops, as fractions of the image.
     """
 
     recipe = Recipe(

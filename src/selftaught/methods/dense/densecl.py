@@ -29,13 +29,15 @@ class DenseCL(Method):
 
     Args:
         backbone: image encoder with local features.
-        dim: width of both contrastive spaces.
-        hidden: width of the hidden layer of both projectors.
         queue: number of negatives kept for each of the two losses.
         weight: of the dense loss, in [0, 1]; the loss of the whole image has the rest.
         momentum: of the target, in [0, 1).
         temperature: of the softmax over similarities, above 0.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        dim: width of both contrastive spaces.
+        hidden: width of the hidden layer of both projectors.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True)

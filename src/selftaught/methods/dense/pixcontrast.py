@@ -28,10 +28,12 @@ class PixContrast(Method):
         ratio: distance below which two cells show the same place, in diagonals of a cell.
         temperature: of the softmax over similarities, above 0.
         momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+
+    Other Args:
         hidden: width of the projector's hidden layer.
         dim: width of the embedding.
         scale: area of the crops, as fractions of the image.
-        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)

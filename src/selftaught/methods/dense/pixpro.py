@@ -26,13 +26,15 @@ class PixPro(Method):
         backbone: image encoder with local features.
         ratio: distance below which two cells show the same place, in diagonals of a cell.
         power: of the similarity by which cells are gathered; larger is sharper.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
+
+    Other Args:
         clamp: least similarity.
         layers: of the transformation of what is gathered: 0, 1 or 2.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
         hidden: width of the projector's hidden layer.
         dim: width of the embedding.
         scale: area of the crops, as fractions of the image.
-        blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)

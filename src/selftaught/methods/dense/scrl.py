@@ -39,18 +39,20 @@ class SCRL(Method):
     Args:
         backbone: image encoder with local features.
         boxes: number of boxes of each image.
+        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        strength: of the colour jitter; 0.5 for small images.
+        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
         least: smallest side of a box, at views of 224 px; in proportion at others.
         overlap: intersection over union, in (0, 1], that two boxes of an image stay below.
         placement: whether the place of a box is drawn in a cell of a `grid`, itself drawn, or
             `anywhere`.
         jitter: shift and stretch of a box in the second view, as a fraction of its sides; the
             paper's code can 0.1.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
         hidden: width of the hidden layers of projector and predictor.
         dim: width of the embedding.
         scale: area of the crops, as fractions of the image.
-        strength: of the colour jitter; 0.5 for small images.
-        blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.05)

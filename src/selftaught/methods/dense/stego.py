@@ -51,19 +51,21 @@ class STEGO(Method):
 
     Args:
         backbone: trained image encoder with local features.
-        samples: number of images.
         preset: whose weights and shifts; the paper's code ships `default` and, as comments, others.
+        dim: width of the codes.
+        clusters: number of clusters.
+        crf: weight of a loss by which codes agree where pixels are near and of like colour.
+
+    Other Args:
+        samples: number of images.
         balance: weights of the losses of an image with itself, its neighbours, and others; none for
             the preset's.
         shifts: similarity of features from which codes agree, in the same order; none for the
             preset's.
-        dim: width of the codes.
-        clusters: number of clusters.
         places: places along a side at which an image is sampled.
         neighbours: nearest images of which one is drawn.
         negatives: how often an image is told from another.
         dropout: share of the features' channels that are dropped.
-        crf: weight of a loss by which codes agree where pixels are near and of like colour.
         pointwise: whether each place's similarities are centred.
         stabilize: whether codes that agree by 0.8 need not agree more.
         scale: area of the crops, as fractions of the image.

@@ -26,18 +26,20 @@ class DINO(Method):
     Args:
         backbone: image encoder that takes several image sizes.
         prototypes: width of the output softmax.
-        hidden: width of the head's two hidden layers.
-        bottleneck: width of the prototypes.
         norm_last_layer: whether prototypes are unit vectors; the paper learns their length for
             ViT-S, which scores a little higher and is less stable.
         momentum: of the teacher, at the start and the end of training, along a cosine.
-        student_temp: of the student's softmax, above 0.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up; the paper's long
             trainings end at 0.07.
+        local_crops: number of small views beside the two global ones.
+
+    Other Args:
+        hidden: width of the head's two hidden layers.
+        bottleneck: width of the prototypes.
+        student_temp: of the student's softmax, above 0.
         temp_warmup: fraction of training after which `teacher_temp` has reached its end.
         center_momentum: of the running mean of the teacher's outputs.
         freeze: fraction of training in which the prototypes stay as they are.
-        local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.

@@ -45,6 +45,13 @@ class DINOv2(Method):
     Args:
         backbone: a ViT, summed up by its class token.
         prototypes: width of the output softmax.
+        dino_weight, patch_weight, koleo_weight: of the terms.
+        mask_ratio: smallest and largest ratio of hidden patches in these.
+        momentum: of the teacher, at the start and the end of training, along a cosine.
+        teacher_temp: of the teacher's softmax, at the start and after its warm-up.
+        local_crops: number of small views beside the two global ones.
+
+    Other Args:
         patch_prototypes: width of that of patches, where heads are separate; as many if none.
         separate_head: whether patches have a head of their own.
         hidden: width of the heads' two hidden layers.
@@ -52,16 +59,11 @@ class DINOv2(Method):
         patch_bottleneck: width of those of patches, where heads are separate; the same if none.
         targets: how the teacher's outputs become targets: centred, or balanced by Sinkhorn.
         iterations: of Sinkhorn's normalizations.
-        dino_weight, patch_weight, koleo_weight: of the terms.
         mask_share: share of the global views that hide patches, in [0, 1].
-        mask_ratio: smallest and largest ratio of hidden patches in these.
-        momentum: of the teacher, at the start and the end of training, along a cosine.
         student_temp: of the student's softmax, above 0.
-        teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         temp_warmup: fraction of training after which `teacher_temp` has reached its end.
         center_momentum: of the running means of the teacher's outputs.
         freeze: fraction of training in which the prototypes stay as they are.
-        local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.

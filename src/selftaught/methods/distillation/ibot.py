@@ -44,6 +44,12 @@ class IBOT(Method):
     Args:
         backbone: a ViT, summed up by its class token.
         prototypes: width of the output softmax.
+        mask_ratio: ratios of hidden patches in a global view, one of which is taken by chance.
+        momentum: of the teacher, at the start and the end of training, along a cosine.
+        teacher_temp: of the teacher's softmax, at the start and after its warm-up.
+        local_crops: number of small views beside the two global ones.
+
+    Other Args:
         patch_prototypes: width of that of patches, where heads are not shared; as many if none.
         shared_head: whether class tokens and patches have the same prototypes.
         shared_teacher_head: whether the teacher tells patches by the class tokens' prototypes,
@@ -52,20 +58,16 @@ class IBOT(Method):
         bottleneck: width of the prototypes.
         norm_last_layer: whether prototypes are unit vectors.
         class_weight, patch_weight: of the two terms.
-        mask_ratio: ratios of hidden patches in a global view, one of which is taken by chance.
         mask_spread: how far each of them may be off.
         mask_shape: what is hidden: rectangles, or single patches.
         mask_start: fraction of training in which no patch is hidden yet and `patch_temp` stays at
             its start; 0 in the paper's ViTs, 1/6 in its Swins (epoch 50 of 300).
-        momentum: of the teacher, at the start and the end of training, along a cosine.
         student_temp: of the student's softmax, above 0.
-        teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         patch_temp: the same for patches.
         temp_warmup: fraction of training in which each of them goes to its end, that of patches
             from `mask_start` on.
         center_momentum: of the running means of the teacher's outputs, of class tokens and patches.
         freeze: fraction of training in which the prototypes stay as they are.
-        local_crops: number of small views beside the two global ones.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.

@@ -41,6 +41,12 @@ class MSN(Method):
     Args:
         backbone: a ViT, summed up by its class token.
         prototypes: number of clusters.
+        momentum: of the target, at the start and, in a straight line, at 1.25 times the end.
+        drop: share of the patches that is left out of large views.
+        focal_views: number of small views.
+        focal_size: side of small views in pixels, in whole patches; none for 3/7 of the large.
+
+    Other Args:
         hidden: width of the head's two hidden layers.
         dim: width of the embedding.
         temperature: of the softmax over prototypes, above 0.
@@ -48,11 +54,7 @@ class MSN(Method):
         iterations: of Sinkhorn's normalizations of the targets; 0 for none.
         me_max: weight of the term that keeps prototypes in use.
         entropy: weight of the entropy of the predictions.
-        momentum: of the target, at the start and, in a straight line, at 1.25 times the end.
-        drop: share of the patches that is left out of large views.
         random_views: number of large views beside the target's.
-        focal_views: number of small views.
-        focal_size: side of small views in pixels, in whole patches; none for 3/7 of the large.
         random_scale, focal_scale: area of the crops, as fractions of the image.
         strength: of the colour jitter.
         blur: probability; 0 for small images.

@@ -27,11 +27,13 @@ class DiscreteVAE(Method):
     Args:
         backbone: any that shrinks images by a power of 2.
         vocabulary: number of words.
+        temperature: of the relaxed choice of words, at the start and at the end.
+        kl_weight: of the divergence of the words' probabilities from uniform ones.
+
+    Other Args:
         dim: width of the words' vectors.
         width: channels of the decoder.
-        temperature: of the relaxed choice of words, at the start and at the end.
         straight_through: whether one word is chosen at each place, and only the gradient relaxed.
-        kl_weight: of the divergence of the words' probabilities from uniform ones.
         kl: its `mean` over places, or the sum over places and batch, as the paper's `reference` has
             it, whose weight then depends on both.
     """

@@ -25,14 +25,16 @@ class MAE(Method):
     Args:
         backbone: a ViT; from scratch it gets the reference's fixed positions and initial weights.
         ratio: fraction of the patches that is hidden, in (0, 1).
-        dim: width of the decoder, a multiple of 4 and of `heads`.
         depth: number of the decoder's blocks.
-        heads: of the decoder's attention.
-        mlp_ratio: width of the decoder's MLPs, as a multiple of `dim`.
         normalize: whether each patch of the target is standardized; off in the reference's parser,
             on in the recipe that its README recommends.
         pool: how the encoder sums an image up: by the class token, as in the paper's linear probe,
             or by the mean of the patches, as in its fine-tuning.
+
+    Other Args:
+        dim: width of the decoder, a multiple of 4 and of `heads`.
+        heads: of the decoder's attention.
+        mlp_ratio: width of the decoder's MLPs, as a multiple of `dim`.
     """
 
     recipe = Recipe("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95))

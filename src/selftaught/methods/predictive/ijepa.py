@@ -31,12 +31,14 @@ class IJEPA(Method):
             reference's fixed positions and initial weights.
         dim: width of the predictor, a multiple of 4 and of `heads`.
         depth: number of the predictor's blocks.
-        heads: of the predictor's attention; as many as the backbone's if none.
-        mlp_ratio: width of the predictor's MLPs, as a multiple of `dim`.
         momentum: of the target encoder, at the start and at the end.
         targets: number of blocks to predict.
-        contexts: number of blocks to predict them from.
         target_scale, context_scale: smallest and largest area of a block, as fractions of 1.
+
+    Other Args:
+        heads: of the predictor's attention; as many as the backbone's if none.
+        mlp_ratio: width of the predictor's MLPs, as a multiple of `dim`.
+        contexts: number of blocks to predict them from.
         aspect: smallest and largest height / width of a block to predict.
         min_keep: a context has more patches than this, where the grid of patches allows.
         overlap: whether contexts may see what is to be predicted.

@@ -29,6 +29,8 @@ class Selfie(Method):
             and near 4 below 128 px.
         ratio: fraction of the patches that is hidden; at least 2 must be, and 1 not.
         depth: number of the pooling transformer's layers.
+
+    Other Args:
         heads: of its attention; they divide the backbone's width.
         hidden: width of its MLPs.
         dropout: rate in the pooling transformer.

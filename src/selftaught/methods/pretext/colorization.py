@@ -36,11 +36,13 @@ class Colorization(Method):
     Args:
         backbone: image encoder of 3 channels with local features.
         form: `rebalanced` bins, `plain` bins, `regression`, or the `hybrid` of hue and chroma.
+        temperature: of the softmax whose mean colour is shown, in (0, 1].
+        width: channels of the decoder.
+
+    Other Args:
         neighbours: bins among which a colour is divided.
         sigma: of the Gaussian by which it is.
         gamma: share of the uniform distribution in the prior that colours are rebalanced by.
-        temperature: of the softmax whose mean colour is shown, in (0, 1].
-        width: channels of the decoder.
     """
 
     recipe = Recipe(

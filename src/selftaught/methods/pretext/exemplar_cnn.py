@@ -36,13 +36,15 @@ class ExemplarCNN(Method):
 
     Args:
         backbone: image encoder.
-        samples: images in the dataset.
         surrogates: number of classes, images that a seed is taken from; for `classes` alone.
         objective: softmax over the classes, or triplets.
         copies: distorted patches of each image in a step; 8 for triplets, which need 2.
+        patch: side of a seed as a fraction of the image's short side; 1 for images like CIFAR's.
+
+    Other Args:
+        samples: images in the dataset.
         dim: width of the embedding that triplets compare.
         margin: of the triplets, above 0.
-        patch: side of a seed as a fraction of the image's short side; 1 for images like CIFAR's.
     """
 
     recipe = Recipe(

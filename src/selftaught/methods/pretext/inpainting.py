@@ -36,12 +36,14 @@ class ContextEncoder(Method):
         backbone: any.
         region: what is missing: the `center`, half of each side, or `random` blobs that cover
             between 20 and 30 % of the image.
-        overlap: pixels at the border of the missing centre that are seen all the same, to be
-            continued; below a quarter of the image.
-        border: weight of the error in that border.
         adversarial: weight of fooling a discriminator, in [0, 1), 0 for none; 0.001 where the paper
             paints. Its features for other tasks were learned without.
         width: channels of the coarse features that are decoded.
+
+    Other Args:
+        overlap: pixels at the border of the missing centre that are seen all the same, to be
+            continued; below a quarter of the image.
+        border: weight of the error in that border.
         fill: of missing pixels: the mean colour, or the one of the paper's code.
     """
 

@@ -33,12 +33,14 @@ class Jigsaw(Method):
     Args:
         backbone: image encoder; it sees the nine tiles one by one, 64 pixels each at size 225.
         count: number of orders, at most 9! = 362880.
-        rule: how the orders are chosen, see `permutations`.
-        tile_dim: width to which the features of each tile are reduced.
-        hidden: widths of the hidden layers of the classifier over all nine tiles.
         puzzles: orders to solve for each image and step; more cost almost nothing, since an image
             is encoded once. Kolesnikov et al. (2019) take 8.
         gray: probability that a whole puzzle is grey.
+
+    Other Args:
+        rule: how the orders are chosen, see `permutations`.
+        tile_dim: width to which the features of each tile are reduced.
+        hidden: widths of the hidden layers of the classifier over all nine tiles.
         channel_shift: largest shift of single colour channels against each other, in pixels; it
             hides chromatic aberration, which would give a tile's place away.
     """

@@ -1,0 +1,156 @@
+"""What can be told of a command's values before torch is imported, which takes seconds: names that
+nothing has, folders that are no runs, files that cannot be written or read, numbers out of bounds.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftaught import timm_names
+from selftaught.data.absent import missing
+from selftaught.errors import UserError
+from selftaught.export.facts import encoder_files, is_path, trained
+
+if TYPE_CHECKING:
+    from selftaught.engine.settings import Settings
+
+ENDINGS = {
+    "embed": (".npz", ".npy", ".parquet"),
+    "evaluate": (".json",),
+    "compare": (".html",),
+}
+"""Command -> what the name of the file may end in that it writes to `out`."""
+
+LEAST = dict.fromkeys(("k", "batch", "epochs", "size"), 1)
+LEAST |= dict.fromkeys(("altered", "images"), 2) | dict.fromkeys(("workers", "seed"), 0)
+
+CHEAP = 1 << 20
+"""Bytes of a file that is opened twice without anybody waiting for it."""
+
+
+def check(command: str, values: dict[str, Any]) -> None:
+    """Refuse what the function of a command would refuse, too, but only seconds later.
+
+    Args:
+        command: name of it.
+        values: what was given, each of its type.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    for key in ("data", "test", "run"):
+        if values.get(key):
+            exists(values[key])
+    for run in values.get("runs", ()):
+        exists(run)
+    for name, value in values.items():
+        if isinstance(value, int | float) and value < LEAST.get(name, value):
+            raise UserError(f"--{name} must be at least {LEAST[name]}, got {value}")
+    if not values.get("temperature", 1) > 0:
+        raise UserError(f"--temperature must be above 0, got {values['temperature']}")
+    if not all(0 < share <= 1 for share in values.get("shares", ())):
+        raise UserError(f"--shares must be above 0 and at most 1, got {values['shares']}")
+    if not re.fullmatch(r"auto|[a-z]{3,}(:\d+)?", values.get("device", "auto")):
+        raise UserError(f"--device is such as cpu, cuda or cuda:1, got {values['device']!r}")
+    out, endings = values.get("out"), ENDINGS.get(command)
+    if out is not None and endings and out.suffix not in endings:
+        raise UserError(f"{out} must end in {' or '.join(endings)}: name another file with --out")
+    if command == "compare":
+        _runs(values["runs"])
+    elif command == "report":
+        trained(Path(values["run"]))
+    elif command == "demo" and out is not None:
+        from selftaught.engine.folder import occupied
+
+        occupied(out, resume=False, overwrite=False)
+    elif command == "export":
+        encoder_files(Path(values["run"]))
+    elif command in ("reconstruct", "segment"):
+        _painting(command, Path(values["run"]), values["images"])
+    elif "encoder" in values:
+        encoder(values["encoder"])
+        for key in ("data", "test"):
+            if values.get(key):
+                _readable(values[key], values.get("labels"), values.get("path_column"))
+
+
+def training(settings: "Settings", backbone: dict[str, Any]) -> None:
+    """Refuse a training whose places are not there, or taken.
+
+    Args:
+        settings: of it.
+        backbone: what was given of the encoder's parameters.
+
+    Raises:
+        UserError: a place, or a number of the backbone, that cannot work.
+    """
+    from selftaught.engine.folder import occupied
+
+    for name in ("size", "channels", "patch_size"):
+        if backbone.get(name) is not None and backbone[name] < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {backbone[name]}")
+    weights = backbone.get("weights")
+    for place in (weights, settings.start, settings.test):
+        if isinstance(place, str | Path):
+            exists(str(place))
+    if settings.out is not None:
+        occupied(settings.out, settings.resume, settings.overwrite)
+
+
+def exists(place: str) -> None:
+    """Refuse a path that leads nowhere; patterns and addresses are looked at by whoever opens."""
+    if not (os.path.exists(place) or any(c in place for c in "{*?[") or "://" in place):
+        raise missing(Path(place))
+
+
+def encoder(name: str) -> None:
+    """Refuse what stands for no encoder: neither a run, nor weights, nor a model of timm."""
+    if is_path(name):
+        encoder_files(Path(name))
+    else:
+        timm_names.check(name)
+
+
+def _runs(runs: tuple[str, ...]) -> None:
+    if len(runs) < 2:
+        raise UserError(
+            f"a comparison needs two runs or more, got {len(runs)}, such as: "
+            "selftaught compare runs/first runs/second"
+        )
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise UserError(f"{', '.join(runs)} names a run twice; name each once")
+    for run in runs:
+        trained(Path(run))
+
+
+def _painting(command: str, run: Path, images: tuple[str, ...]) -> None:
+    from selftaught.engine.folder import settings_of
+
+    settings = settings_of(run)
+    if command == "segment":
+        from selftaught import config
+
+        method = config.load(settings).get("method")
+        if method != "stego":
+            raise UserError(f"{run} was trained by {method}; stego segments images")
+    for name in images:
+        if not Path(name).exists():
+            raise UserError(f"{name} does not exist; give files of images")
+
+
+def _readable(data: str, labels: str | None, path_column: str | None) -> None:
+    """Refuse data of which nothing can be read, where looking takes no time."""
+    from selftaught.data.formats import IMAGE
+
+    path = Path(data)
+    known = {*IMAGE, ".parquet", ".arrow", ".tar", ".npy", ".npz"}
+    if path.is_dir():
+        files = (file for _, _, names in os.walk(path) for file in names)
+        if any(os.path.splitext(file)[1].lower() in known for file in files):
+            return
+    elif path.suffix.lower() in known or not path.is_file() or path.stat().st_size > CHEAP:
+        return
+    from selftaught.data import open_data
+
+    open_data(data, labels=labels, path_column=path_column)
