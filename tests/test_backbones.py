@@ -399,8 +399,8 @@ def test_pretrained_without_a_network(monkeypatch):
         (("resnet81",), r"no backbone is called 'resnet81': did you mean resnet"),
         (("ResNet18",), r"did you mean resnet18\?"),
         (("no such thing",), "no backbone is called"),
-        (("resnet18", 0), "at least 1, got 0 and 3"),
-        (("resnet18", 64, 0), "at least 1, got 64 and 0"),
+        (("resnet18", 0), "size must be at least 1, got 0"),
+        (("resnet18", 64, 0), "channels must be at least 1, got 0"),
         (
             ("vit_tiny_patch16_224", 100),
             "which 100 px is no multiple of; use size 96",
@@ -408,7 +408,7 @@ def test_pretrained_without_a_network(monkeypatch):
         (("vit_tiny_patch16_224", 31), r"use size 30"),
         (("vit_small_patch32_384", 72), "use size 64"),
         (("gcvit_xxtiny", 32), r"cannot take images of 32 px .* its own size, 224 px"),
-        (("resnet18", 64, 3, False, 1.0), r"in \[0, 1\), got 1.0"),
+        (("resnet18", 64, 3, False, 1.0), "drop_path must be at least 0 and below 1, got 1"),
         (
             ("resnet18", 64, 3, False, 0.0, 8),
             "does not begin with patches.* leave out patch_size",

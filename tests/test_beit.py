@@ -94,8 +94,8 @@ def test_any_module_may_be_the_tokenizer_of_the_right_resolution():
     ("options", "message"),
     [
         ({"hidden": 64}, "hidden=64 of 64 patches: at least 1 must be hidden and 1 seen"),
-        ({"hidden": -1}, "hidden=-1 of 64"),
-        ({"hidden": 0}, "hidden=0 of 64"),
+        ({"hidden": -1}, "hidden must be .*, got -1"),
+        ({"hidden": 0}, "hidden must be .*, got 0"),
         ({"smallest": 60}, "smallest=60 must be from 1 to the 24 hidden patches"),
     ],
 )

@@ -15,6 +15,7 @@ from selftaught.data import check as check_module
 from selftaught.data import quarantine as bad_list
 from selftaught.data.check import check, scan
 from selftaught.errors import UserError
+from selftaught.terminal import standard_error
 from tests.pool import other_children
 
 RNG = np.random.default_rng(0)
@@ -246,12 +247,14 @@ def test_the_bar_shows_on_a_terminal_only(folder, monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(check_module.sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
+    standard_error.cache_clear()  # it looks once what it writes to
     check(folder, workers=0)
     assert "reading" in terminal.getvalue()
     terminal = Terminal()
     monkeypatch.setattr(check_module.sys, "stderr", terminal)
     check(folder, workers=0, progress=False)
     assert terminal.getvalue() == ""
+    standard_error.cache_clear()
 
 
 def test_the_command_line_can_read_the_signature():

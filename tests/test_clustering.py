@@ -96,7 +96,7 @@ def test_clusters_and_classifier_live_for_as_many_epochs_as_asked():
 
 
 def test_deepcluster_says_what_it_needs():
-    with pytest.raises(UserError, match="reassign=0"):
+    with pytest.raises(UserError, match="reassign must be at least 1, got 0"):
         DeepCluster(flat(), samples=30, clusters=3, reassign=0)
     with pytest.raises(UserError, match=r"500 images into 10000 clusters.*clusters=5$"):
         DeepCluster(flat(), samples=500)
@@ -203,7 +203,7 @@ def test_deepcluster_v2_finds_the_kinds_and_remembers_by_image():
         (DeepClusterV2, {}, r"30 images into prototypes=\(3000, 3000, 3000\)"),
         (DeepClusterV2, {"prototypes": ()}, "30 images into"),
         (SeLa, {}, "30 images into prototypes=3000"),
-        (SeLa, {"prototypes": 3, "heads": 0}, "heads=0"),
+        (SeLa, {"prototypes": 3, "heads": 0}, "heads must be at least 1, got 0"),
     ],
 )
 def test_more_prototypes_than_samples_are_refused(kind, options, words):
@@ -246,5 +246,5 @@ def test_seer_assigns_hard_at_first_if_asked_to_and_says_what_it_needs():
     method.progress = 0.6
     assert method.assign(scores).unique().numel() > 2
     assert [m for m in method.projector if isinstance(m, nn.BatchNorm1d)] == []
-    with pytest.raises(UserError, match="epsilon=0"):
+    with pytest.raises(UserError, match="epsilon must be above 0, got 0"):
         SEER(flat(), epsilon=0.0)

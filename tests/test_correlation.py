@@ -135,7 +135,7 @@ def test_dccae_decodes_what_it_saw():
     assert terms["reconstruction"] > 0
     torch.stack(list(terms.values())).sum().backward()
     assert all(p.grad is not None for p in method.parameters())
-    with pytest.raises(UserError, match="weight=-1"):
+    with pytest.raises(UserError, match="weight must be at least 0, got -1"):
         DCCAE(tiny(), weight=-1.0)
 
 

@@ -358,7 +358,8 @@ def test_damaged_png_data_is_refused():
 def test_what_is_no_image_says_so():
     assert reason(b"") == "is empty (0 bytes)"
     assert "not an image" in reason(b"hello, I am a text file named .jpg", name="x.jpg")
-    assert "is HEIC, which cannot be read" in reason(b"\0\0\0\x18ftypheic" + bytes(20))
+    assert "is JPEG XL, which cannot be read" in reason(b"\xff\x0a" + bytes(20))
+    assert "HEIC" in reason(b"\0\0\0\x18ftypheic" + bytes(20))
     assert "is PostScript" in reason(b"%!PS-Adobe-3.0 EPSF-3.0")  # Pillow would run Ghostscript
     assert sniff(b"\0" * 40) is None
 
@@ -1004,10 +1005,10 @@ def test_errors_name_the_way_out(tmp_path):
     empty.mkdir()
     with pytest.raises(UserError, match=r"holds no images$"):
         open_data(empty)
-    (empty / "a.heic").write_bytes(b"")
-    (empty / "b.heic").write_bytes(b"")
+    (empty / "a.jxl").write_bytes(b"")
+    (empty / "b.jxl").write_bytes(b"")
     (empty / "c").write_bytes(b"")
-    with pytest.raises(UserError, match=r"left out: 2 \.heic, 1 without extension"):
+    with pytest.raises(UserError, match=r"left out: 2 \.jxl, 1 without extension"):
         open_data(empty)
     (tmp_path / "x.csv").write_text("")
     with pytest.raises(UserError, match=r"x\.csv is empty"):

@@ -26,7 +26,7 @@ from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.ears import listen
 from selftaught.diagnose.intake import intake, probe
 from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rule, Watch
-from selftaught.engine import pretrain as engine
+from selftaught.engine import run as runs
 from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
@@ -487,7 +487,7 @@ def test_the_same_seed_gives_the_same_diagnosis_on_a_slower_machine(tmp_path, mo
 
     first = run("fast")
     clock = iter(range(0, 10**9, 100))
-    for module in (doctors, engine):
+    for module in (doctors, runs):
         slow = SimpleNamespace(**vars(module.time) | {"perf_counter": lambda: float(next(clock))})
         monkeypatch.setattr(module, "time", slow)
     assert run("slow") == first

@@ -161,7 +161,7 @@ def test_dinov2_blurs_as_written_and_by_name_as_released():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mask_ratio": (0.5, 0.1)}, "from the smallest to the largest"),
+        ({"mask_ratio": (0.5, 0.1)}, "must be the smallest and the largest"),
         ({"mask_share": 1.5}, "mask_share must be from 0 to 1, got 1.5"),
         ({"patch_prototypes": 5}, "5 prototypes of width 6 in a head that is shared"),
         ({"patch_bottleneck": 5}, "set separate_head to true"),

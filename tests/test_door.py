@@ -194,7 +194,8 @@ def test_a_parameter_that_is_called_as_a_setting_is_for_instances(here):
     )
     content = yaml.safe_load(Path("run/run.yaml").read_text())
     assert (content["options"]["clip"], content["training"]["clip"]) == (0.3, 5.0)
-    assert run.verdict == "doubtful"
+    assert run.verdict is not None
+    assert run.verdict.word == "unclear"
 
 
 def test_what_un_mix_cannot_mix_is_told_before_anything_is_written(here):
@@ -229,12 +230,15 @@ def test_a_run_tells_what_came_of_it(here):
     run = pretrain(SimCLR, "photos", **SMALL, **FAST)
     assert run.folder == Path("runs/simclr-photos")
     assert run.encoder is run.method.backbone
-    assert run.verdict == "doubtful"
+    assert run.verdict is not None
+    assert run.verdict.word == "unclear"
+    assert any("too few to say more" in reason for reason in run.verdict.reasons)
     assert run.diagnosis is not None
+    assert run.diagnosis.verdict == "doubtful"
     assert run.scores is not None
     assert run.scores.margins
     assert run.report == run.folder / "report.html"
-    assert repr(run).startswith("<Run runs/simclr-photos: simclr, doubtful; By k-NN: ")
+    assert repr(run) == "<Run runs/simclr-photos: simclr, unclear: no score clears its floor.>"
     page = run._repr_html_()
     assert "report.html" in page
     assert "k-NN" in page

@@ -75,22 +75,18 @@ def check(command: str, values: dict[str, Any]) -> None:
                 _readable(values[key], values.get("labels"), values.get("path_column"))
 
 
-def training(settings: "Settings", backbone: dict[str, Any]) -> None:
+def training(settings: "Settings", weights: str | Path | None) -> None:
     """Refuse a training whose places are not there, or taken.
 
     Args:
         settings: of it.
-        backbone: what was given of the encoder's parameters.
+        weights: file that the encoder is to start from.
 
     Raises:
-        UserError: a place, or a number of the backbone, that cannot work.
+        UserError: a place that cannot work.
     """
     from selftaught.engine.folder import occupied
 
-    for name in ("size", "channels", "patch_size"):
-        if backbone.get(name) is not None and backbone[name] < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {backbone[name]}")
-    weights = backbone.get("weights")
     for place in (weights, settings.start, settings.test):
         if isinstance(place, str | Path):
             exists(str(place))

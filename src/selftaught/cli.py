@@ -338,7 +338,8 @@ def _pretrain(asked: Request, dry: bool) -> None:
     from selftaught.engine.settings import Settings
 
     settings = Settings(**asked.training)
-    training(settings, asked.backbone)
+    if _first():  # it may have begun to write when the others get here
+        training(settings, asked.backbone.get("weights"))
     # wrong data is told before torch is imported
     with _told_if_slow("opening %s", asked.data):
         samples = settings.open(asked.data, asked.backbone.get("channels", 3))

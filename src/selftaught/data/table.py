@@ -391,7 +391,7 @@ def _labels_of(path: str, label: str) -> pa.Table:
             return pa.table({label: pa.nulls(pq.read_metadata(path).num_rows, pa.string())})
         return pq.read_table(path, columns=[label])
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"the column {label} of {path} cannot be read: {error}") from error
+        raise UserError(f"the column {label} of {path} cannot be read: {_reason(error)}") from error
 
 
 def _labels(

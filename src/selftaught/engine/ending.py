@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,9 @@ STARTED_BY = "SELFTAUGHT_STARTED_BY"
 
 @dataclass
 class Course:
-    """How far a run has come: begun once minutes may have been spent on steps."""
+    """How far a run has come: begun once there are steps behind it, and minutes spent on them."""
 
-    begun: bool = False
+    begun: Callable[[], bool] = lambda: False
 
 
 @contextmanager
@@ -63,13 +63,13 @@ def told(out: Path, signals: StopSignals) -> Iterator[Course]:
     except (Stuck, Unmade) as error:  # before the training, or after it
         raise Interrupted(f"{error}. What is done is in {out}: {again}", error.exit_code) from error
     except UserError as error:
-        if not (course.begun or (isinstance(error, Unwritable) and error.exit_code == 1)):
+        if not (course.begun() or (isinstance(error, Unwritable) and error.exit_code == 1)):
             raise
         raise TrainingError(f"{error}; then {again}: what is done is in {out}") from error
     except (OSError, MemoryError, RuntimeError) as error:
         if out_of_memory(error):
             raise Interrupted(
-                f"{ran_out(error, course.begun)}; what is done is in {out}: {again}, and start a "
+                f"{ran_out(error, course.begun())}; what is done is in {out}: {again}, and start a "
                 "changed training with --overwrite"
             ) from error
         if dist.world() > 1 and isinstance(error, RuntimeError) and _of_processes(error):

@@ -109,7 +109,9 @@ class Run:
             room_to_read(fabric),
         ):
             loop = self.start(signals)
-            course.begun = True  # from here on no error is the arguments' alone
+            first = loop.step
+            # until a step is done all is told at once; nothing later is the arguments' alone
+            course.begun = lambda: loop.step > first or loop.step == loop.steps
             self.train(loop)
             # the others need not wait: that could take longer than they may wait
             if dist.rank() == 0:
