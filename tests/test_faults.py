@@ -26,6 +26,7 @@ from selftaught.cli import main
 from selftaught.data import quarantine
 from selftaught.engine import plan as engine
 from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.run import Run
 from selftaught.errors import Interrupted, TrainingError
 from tests.pool import other_children
 from tests.test_engine import Killed, curve, killed_after, make, photos, train
@@ -284,7 +285,7 @@ def test_a_signal_before_the_first_step_is_told(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_estimate", stopped)
+        patch.setattr(Run, "estimate", stopped)
         with pytest.raises(Interrupted, match="with --resume to go on") as caught:
             train(tmp_path / "run")
     assert caught.value.exit_code == 75
@@ -346,7 +347,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_last_checkpoint(tmp_pat
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_else_cannot_be_written_ends_the_run_in_words(folder, tmp_path, disk, capsys):
     command = words(TARGET, folder, tmp_path / "run", "--workers", "0", "--log-every", "1")
-    for size, code in ((200, 2), (6000, 1)):  # no room for the settings, none for the views
+    for size, code in ((200, 2), (20_000, 1)):  # no room for the settings, none for the views
         disk(size)
         assert main(command) == code
         errors = capsys.readouterr().err
@@ -476,7 +477,7 @@ def test_what_cannot_work_is_one_sentence_before_anything_is_done(folder, tmp_pa
         (["byol", data, "--epohcs", "3"], "did you mean --epochs"),
         (["byol", data, "--config", str(tmp_path / "typed.yaml")], "training.epochs must be"),
         (["byol", data, "--config", str(tmp_path / "keyed.yaml")], "did you mean epochs"),
-        (["byol", data, *SMALL, "--out", "/proc/none/run"], "cannot be written"),
+        (["byol", data, *SMALL, "--out", "/proc/none/run"], "another folder with --out"),
         (["byol", data, *SMALL, "--out", str(file)], "is a file; name a folder with --out"),
         (["byol", data, *SMALL, "--out", str(file / "run")], "is a file"),
         (["byol", data, *SMALL, "--out", str(other)], "is not empty: continue that run with"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from selftaught.cli import main
 from selftaught.engine import checkpoint, lock
-from selftaught.engine import pretrain as engine
+from selftaught.engine import run as engine
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.memory import Remembered, advice, fitting
 from selftaught.errors import Interrupted, TrainingError, UserError
@@ -132,13 +132,13 @@ def test_what_is_advised_works(tmp_path):
         assert len(curve(out)) == 6
 
 
-@pytest.mark.parametrize("phase", ["_estimate", "_finish"])
+@pytest.mark.parametrize("phase", ["estimate", "finish"])
 def test_memory_that_runs_out_elsewhere_is_told(phase, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError(TORCH)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, phase, fail)
+        patch.setattr(engine.Run, phase, fail)
         with pytest.raises(Interrupted, match=r"memory ran out.*--resume") as caught:
             train(tmp_path / "run")
     assert caught.value.exit_code == 75
@@ -355,17 +355,6 @@ def test_what_the_system_refuses_is_blamed_on_what_it_is_about(error, message, t
 
 # torch's loader is half made
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_shared_memory_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    from multiprocessing import synchronize
-
-    def refuse(*_):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(synchronize._multiprocessing, "SemLock", refuse)
-    with pytest.raises(TrainingError, match=r"/dev/shm.*Read-only file system"):
-        train(tmp_path / "run", workers=1)
-
-
 # killed -------------------------------------------------------------------------------------------
 
 

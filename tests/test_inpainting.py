@@ -89,8 +89,8 @@ def test_random_holes_cover_a_fifth_to_three_tenths_and_follow_the_samples_gener
     ("options", "message"),
     [
         ({"overlap": 8}, r"overlap=8 leaves nothing of the missing 16 px .* in \[0, 8\)"),
-        ({"overlap": -1}, "overlap=-1 leaves"),
-        ({"adversarial": 1.0}, "adversarial=1.0 must be in"),
+        ({"overlap": -1}, "overlap must be .*, got -1"),
+        ({"adversarial": 1.0}, "adversarial must be .*, got 1.0"),
     ],
 )
 def test_inpainting_refuses(options, message):

@@ -15,7 +15,7 @@ from tests.adapters import Golden, close
 class Seeing(nn.Module):
     """Stands for the backbone, and keeps what it is shown; its colours are in [-1, 1] already."""
 
-    local_dim = 1
+    dim = local_dim = 1
 
     def __init__(self, images: Tensor):
         super().__init__()

@@ -242,9 +242,10 @@ def _told(found: Any) -> str:
 def encoder_of(module: Any) -> Any:
     """A module as an encoder: itself where it is one, else wrapped, with a word on what is assumed.
 
-    What is no module is handed back as it is.
+    What is no module is handed back as it is, and so is one that says its width itself (`dim`): a
+    loss can be computed around it, whatever it takes; the engine asks for more.
     """
-    if not isinstance(module, nn.Module) or is_encoder(module):
+    if not isinstance(module, nn.Module) or is_encoder(module) or hasattr(module, "dim"):
         return module
     found = Foreign(module)
     log.info(
