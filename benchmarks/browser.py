@@ -257,10 +257,11 @@ def tiny(folder: Path) -> list[Path]:
     """Pages of three short runs, which together have every section, and of their comparison."""
     photos = Path(__file__).parents[1] / "src" / "selftaught" / "demo" / "train.parquet"
     common = ["--epochs", "1", "--batch", "64", "--size", "64", "--force"]
+    few = ["--prototypes", "20", "--queue", "0"]  # as a thousand photos allow
     runs = {
         "simclr": ["--backbone", "test_resnet"],
         "mae": ["--backbone", "test_vit", "--dim", "64", "--depth", "1", "--heads", "2"],
-        "swav": ["--backbone", "test_resnet", "--prototypes", "20", "--local-crops", "2"],
+        "swav": ["--backbone", "test_resnet", "--local-crops", "2", *few],
     }
     command = [sys.executable, "-m", "selftaught"]
     for name, options in runs.items():

@@ -316,7 +316,7 @@ def test_a_run_says_what_it_does_before_its_first_step(images, tmp_path, caplog,
         time.sleep(0.5)
         return real(*given, **more)
 
-    monkeypatch.setattr("selftaught.data.open_data", slow)
+    monkeypatch.setattr("selftaught.engine.settings.open_data", slow)
     assert main(words(TARGET, images, tmp_path / "run", "--epochs", "1", "--workers", "0")) == 0
     said = caplog.text
     told = [said.index(w) for w in ("opening", "measuring memory", "looking at the data", "step 1")]

@@ -305,6 +305,6 @@ def test_a_gpu_is_measured_and_a_choice_is_kept(tmp_path):
 
 
 def test_no_such_choice_is_told_before_anything_is_read(tmp_path):
-    with pytest.raises(UserError, match="auto, loader or device, got 'gpu'"):
+    with pytest.raises(UserError, match="one of auto, loader, device, got 'gpu'"):
         train(tmp_path / "run", data="nowhere", colours="gpu")
     assert not (tmp_path / "run").exists()

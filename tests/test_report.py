@@ -202,7 +202,7 @@ def test_names_that_are_no_text(run):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("scores.json", "Not scored."),
+        ("scores.json", "Unclear: there are no scores"),
         ("scores.json", "the data had no labels, or evaluation was switched off"),
         ("metrics.csv", "no step was recorded"),
         ("views.npz", "the views were not kept"),
@@ -225,7 +225,7 @@ def test_what_is_damaged_is_left_out(run, name, content):
     (run / name).write_bytes(content)
     text = page(run).text
     said = {
-        "scores.json": "Not scored.",
+        "scores.json": "Unclear: there are no scores",
         "metrics.csv": "no step was recorded",
         "views.npz": "the views were not kept",
         "run.yaml": "[1, 2]" if content == b"[1, 2]" else "{{{" if content else "no run.yaml",

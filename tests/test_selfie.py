@@ -40,8 +40,8 @@ def test_images_of_most_sizes_have_a_grid():
     ("options", "message"),
     [
         ({"grid": 5}, "grid=5 does not divide images of 32 px; use one of 2, 4, 8"),
-        ({"grid": 0}, "grid=0 does not divide"),
-        ({"heads": 0}, "heads=0 must divide"),
+        ({"grid": 0}, "grid must be at least 1, got 0"),
+        ({"heads": 0}, "heads must be at least 1, got 0"),
         ({"ratio": 1.0}, "ratio=1.0 of 16 patches leaves 0 to see"),
         ({"ratio": 0.0}, "leaves 16 to see; at least 1 must be seen and 2 hidden"),
         ({"heads": 7}, "heads=7 must divide the width of test_resnet"),

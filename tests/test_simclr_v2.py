@@ -81,7 +81,7 @@ def test_slow_copies_begin_where_what_they_follow_does(tmp_path):
     [
         (["distill"], "name its folder with --teacher"),
         (["distill", "--teacher", "nowhere"], "nowhere holds no run"),
-        (["simclr_v2_finetune", "--start", "nowhere"], "nowhere holds no run"),
+        (["simclr_v2_finetune", "--start", "nowhere"], "nowhere does not exist"),
         (["simclr_v2_finetune", "--kept", "-1"], "--kept must be at least 0, got -1"),
     ],
 )

@@ -62,11 +62,11 @@ def test_squares_are_the_papers_where_images_are(name, size, units):
     ("options", "message"),
     [
         ({"unit": 6}, "unit=6 must be a multiple of the 4-px patches .* one of 4, 8, 16, 32, or"),
-        ({"unit": 0}, "unit=0 must be a multiple"),
+        ({"unit": 0}, "unit must be at least 1, got 0"),
         ({"unit": 12}, "unit=12 must .* divide 32 px"),
         ({"ratio": 0.0}, "ratio=0.0 hides 0 of 64 squares of 4 px"),
         ({"ratio": 1.0}, "ratio=1.0 hides 64 of 64"),
-        ({"ratio": -0.5}, "ratio=-0.5 hides"),
+        ({"ratio": -0.5}, "ratio must be from 0 to 1, got -0.5"),
         ({"unit": 32}, "ratio=0.6 hides 1 of 1 squares of 32 px; .* smaller unit"),
     ],
 )
