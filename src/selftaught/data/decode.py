@@ -783,11 +783,11 @@ def _tiff(
     if samples * page.imagewidth * page.imagelength * max(bits, 8) // 8 > MAX_BYTES:
         raise BadSample(f"TIFF has {samples} bands, more than {MAX_BYTES >> 30} GiB")
     try:
-        values = _ordered(page)
-    except Exception:  # it has no codec, or the file is damaged, which this says
+        values = tiff.read(page, data, keep=keep)  # first: it sees damage that codecs mend silently
+    except tiff.Unknown as unknown:
         try:
-            values = tiff.read(page, data, keep=keep)
-        except tiff.Unknown as unknown:
+            values = _ordered(page)
+        except Exception:  # it has no codec
             if not must:
                 if not keep:
                     tiff.check(page, data)
