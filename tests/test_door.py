@@ -472,7 +472,7 @@ def test_a_type_checker_sees_classes_and_settings(tmp_path):
     words = "check asks.py --preset default --min-severity info --python-interpreter-path"
     pyrefly = [sys.executable, "-m", "pyrefly", *words.split(), sys.executable]
     told = subprocess.run(pyrefly, cwd=tmp_path, capture_output=True, text=True).stdout
-    for kind in ("type[SimCLR]", "-> Image", "type: Image", "type: Comparison | None"):
+    for kind in ("type[SimCLR]", "-> Encoder", "type: Encoder", "type: Comparison | None"):
         assert kind in told
     assert "to parameter `epochs` with type `int`" in told
 
