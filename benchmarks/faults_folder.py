@@ -236,6 +236,7 @@ def damaged_checkpoints(place: Path) -> None:
         file.write_text("")
     resumed = Run(command(place, *LONG, "--resume"), place)
     resumed.until("has no checksum")
+    resumed.until("resuming at step")  # what it finds is told before there is a run to stop
     resumed.send(signal.SIGTERM)
     resumed.ends(75)
     for file in store.glob("step-*.pt"):
