@@ -1,6 +1,7 @@
 """Fixtures: the two-process pool, photos, one thread a process, no network."""
 
 import io
+import resource
 import socket
 
 import numpy as np
@@ -59,3 +60,15 @@ def _one_thread_no_network():
     socket.socket.connect = connect  # type: ignore[method-assign]
     yield
     socket.socket.connect = real  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def disk():
+    """`disk(n)`: from now on no file can grow beyond n bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

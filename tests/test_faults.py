@@ -304,18 +304,6 @@ def test_an_extension_that_is_killed_before_its_first_checkpoint_resumes(tmp_pat
 # disks --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def disk():
-    """`disk(n)`: from now on no file can grow beyond n bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def filled_after(method, steps: int, act):
     def after_step(self):
         type(self).after_step(self)

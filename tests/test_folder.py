@@ -1,11 +1,13 @@
 """A run folder and what surrounds it: one writer, memory and disks that run out, odd files."""
 
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from multiprocessing import synchronize
 from pathlib import Path
 from types import MethodType
 
@@ -284,17 +286,6 @@ def test_a_lock_of_a_dead_process_is_none(tmp_path):
 # disks --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def disk():
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("module", ["export.save", "report.write"])
 def test_a_disk_that_is_full_after_training_exits_1_and_is_resumed(
@@ -355,6 +346,17 @@ def test_what_the_system_refuses_is_blamed_on_what_it_is_about(error, message, t
 
 # torch's loader is half made
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_shared_memory_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    method = make()
+    monkeypatch.setattr(synchronize._multiprocessing, "SemLock", refuse)
+    monkeypatch.setattr(method, "after_step", multiprocessing.Lock)
+    with pytest.raises(TrainingError, match=r"/dev/shm.*Read-only file system"):
+        train(tmp_path / "run", method=method)
+
+
 # killed -------------------------------------------------------------------------------------------
 
 

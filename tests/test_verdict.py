@@ -12,6 +12,7 @@ FAILED = {"verdict": "failed", "evidence": ["the features are constant", "the lo
 def scored(*kinds: str, n: int = 40, **more: str) -> dict:
     return {
         "verdict": "Word: clause. By k-NN: 50.0 %, and more.",
+        "details": ["By k-NN: 50.0 %, and more."],
         "margins": [{"score": str(i), "verdict": kind} for i, kind in enumerate(kinds)],
         "scores": [{"score": str(i), "n": n} for i, _ in enumerate(kinds)],
         **more,

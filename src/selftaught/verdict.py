@@ -84,8 +84,7 @@ def judge(diagnosis: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]
         for e, k in scored
         if e is not chosen and by_scores(k)[0] != word
     ]
-    details = str(chosen.get("verdict", "")).partition(". ")[2]
-    return Verdict(word, f"{clause}.", (*filter(None, [details]), *others, *found))
+    return Verdict(word, f"{clause}.", (*_texts(chosen, "details"), *others, *found))
 
 
 def _kinds(evaluation: Mapping[str, Any]) -> list[Kind]:

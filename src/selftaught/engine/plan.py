@@ -271,8 +271,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
 def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) -> None:
     """Refuse to resume what would not be the same run, unless it is forced."""
     out = made.out
-    config.load(out / SETTINGS)  # which says what is wrong with a damaged one
-    before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    before = config.load(out / SETTINGS)  # which says what is wrong with a damaged one
     if "initial" in before:  # how a run began does not change as it goes on
         content["initial"] = before["initial"]
     if _class(before.get("method")) == _class(content["method"]):  # its file may have moved

@@ -250,9 +250,8 @@ class Run:
         method.to(plan.fabric.device)
         if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
             mend(method)
-        if (
-            settings.compile
-        ):  # of what is final: compiled code holds the modules that it was made of
+        # of what is final: compiled code holds the modules that it was made of
+        if settings.compile:
             method.backbone.compile()
 
     def _views(self) -> list[Views]:

@@ -120,15 +120,19 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What the scores say, in sentences."""
+        word, clause = by_scores([m.verdict for m in self.margins])
+        return " ".join([f"{word.capitalize()}: {clause}.", *self.details])
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """How far scores are from their floors: of each, or of those that are not above theirs."""
         margins = self.margins
-        word, clause = by_scores([m.verdict for m in margins])
-        head = f"{word.capitalize()}: {clause}."
         if len(margins) <= FEW:
-            return " ".join([head, *map(str, margins)])
+            return tuple(map(str, margins))
         lost = [m for m in margins if m.verdict != "above"]
         others = ", ".join(m.score.name for m in lost[FEW:])
         rest = [f"Nor do these clear theirs: {others}."] if others else []
-        return " ".join([head, *map(str, lost[:FEW]), *rest])
+        return (*map(str, lost[:FEW]), *rest)
 
     def joined(self, other: "Comparison") -> "Comparison":
         """The scores of both, of the same encoder."""
@@ -154,6 +158,7 @@ class Comparison:
         return {
             "encoder": self.encoder,
             "verdict": self.verdict,
+            "details": self.details,
             "skipped": self.skipped,
             "seconds": round(self.seconds, 2),
             "images": dict(self.images),
