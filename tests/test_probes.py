@@ -570,7 +570,7 @@ def test_bad_input_is_told_in_words_before_anything_is_read(
     assert "got 'liner' besides: did you mean linear?" in words
     words = ["evaluate", run, str(images), "--probes", "finetune", "--shares", "1", "2"]
     words = refuse(words, capsys)
-    assert "--shares must be above 0 and at most 1, got (1.0, 2.0)" in words
+    assert "--shares must be above 0 and at most 1, got 1,2" in words
     words = ["evaluate", run, str(images), "--probes", "knn", "finetune", "--size", "48"]
     assert "--size 48: finetune trains" in refuse(words, capsys)
 

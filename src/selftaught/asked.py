@@ -1,5 +1,6 @@
 """What can be told of a command's values before torch is imported, which takes seconds: names that
-nothing has, folders that are no runs, files that cannot be written or read, numbers out of bounds.
+nothing has, folders that are no runs, files that cannot be written or read. Numbers out of bounds
+are told before, by their roles.
 """
 
 import os
@@ -22,9 +23,6 @@ ENDINGS = {
 }
 """Command -> what the name of the file may end in that it writes to `out`."""
 
-LEAST = dict.fromkeys(("k", "batch", "epochs", "size"), 1)
-LEAST |= dict.fromkeys(("altered", "images"), 2) | dict.fromkeys(("workers", "seed"), 0)
-
 CHEAP = 1 << 20
 """Bytes of a file that is opened twice without anybody waiting for it."""
 
@@ -44,13 +42,6 @@ def check(command: str, values: dict[str, Any]) -> None:
             exists(values[key])
     for run in values.get("runs", ()):
         exists(run)
-    for name, value in values.items():
-        if isinstance(value, int | float) and value < LEAST.get(name, value):
-            raise UserError(f"--{name} must be at least {LEAST[name]}, got {value}")
-    if not values.get("temperature", 1) > 0:
-        raise UserError(f"--temperature must be above 0, got {values['temperature']}")
-    if not all(0 < share <= 1 for share in values.get("shares", ())):
-        raise UserError(f"--shares must be above 0 and at most 1, got {values['shares']}")
     if not re.fullmatch(r"auto|[a-z]{3,}(:\d+)?", values.get("device", "auto")):
         raise UserError(f"--device is such as cpu, cuda or cuda:1, got {values['device']!r}")
     out, endings = values.get("out"), ENDINGS.get(command)

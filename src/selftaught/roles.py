@@ -56,6 +56,9 @@ Count = Annotated[int, Role("count", least=1)]
 Number = Annotated[int, Role("number", least=0)]
 """Of things that there need not be: small views, workers."""
 
+Several = Annotated[int, Role("several", least=2)]
+"""Of things that are compared with each other."""
+
 PrototypeCount = Annotated[int, Role("prototypes", least=1)]
 """Groups that images are sorted into."""
 

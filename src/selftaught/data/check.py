@@ -30,6 +30,7 @@ from selftaught.data.quarantine import Bad
 from selftaught.data.source import Left, Raw, Samples
 from selftaught.errors import UserError
 from selftaught.printable import printable
+from selftaught.roles import Count, Number, Positive
 
 log = logging.getLogger("selftaught")
 
@@ -146,18 +147,18 @@ def check(
     out: Path | None = None,
     *,
     full: bool = True,
-    workers: int | None = None,
+    workers: Number | None = None,
     column: str | None = None,
     labels: str | None = None,
     path_column: str | None = None,
-    channels: int = 3,
+    channels: Count = 3,
     value_range: tuple[float, float] | None = None,
     truncated: Literal["skip", "keep"] = "skip",
-    max_pixels: int = 179_000_000,
+    max_pixels: Count = 179_000_000,
     nodata: float | None = None,
     layout: Literal["HWC", "CHW"] | None = None,
-    tiny: int = 32,
-    timeout: float = 60.0,
+    tiny: Number = 32,
+    timeout: Positive = 60.0,
     progress: bool = True,
 ) -> Report:
     """Read every sample and count what is readable, broken, constant, tiny, duplicate.

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from selftaught.roles import Count, Number
+
 PHOTOS = Path(__file__).parent
 """train.parquet and test.parquet: 1,403 photos of clothes in ten classes, CC0; see README.md."""
 
 
-def demo(out: Path | None = None, *, epochs: int = 200, seed: int = 0) -> Path:
+def demo(out: Path | None = None, *, epochs: Count = 200, seed: Number = 0) -> Path:
     """Pretrain on about 1,000 shipped photos, a few minutes on two cores, and say what it learned.
 
     Args:

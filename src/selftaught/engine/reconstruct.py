@@ -16,13 +16,14 @@ from selftaught.engine.pictures import as_bytes
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.report.pictures import write_png
+from selftaught.roles import Number
 
 GAP = 4
 """Pixels between two pictures of a row."""
 
 
 def reconstruct(
-    run: Path, images: tuple[str, ...], *, out: Path = Path("reconstructions"), seed: int = 0
+    run: Path, images: tuple[str, ...], *, out: Path = Path("reconstructions"), seed: Number = 0
 ) -> list[Path]:
     """Write what a masked method paints: for each image a row of masked | painted | original.
 

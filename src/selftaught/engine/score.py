@@ -37,6 +37,7 @@ from selftaught.evaluate.scores import Score, Task, split
 from selftaught.export.facts import CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
+from selftaught.roles import Count, Fraction, Number, Positive, Several, Temperature
 
 log = logging.getLogger("selftaught")
 
@@ -71,18 +72,18 @@ def evaluate_command(
     masks: str | None = None,
     test_masks: str | None = None,
     ignore: tuple[int, ...] = (255,),
-    k: int = 20,
-    temperature: float = 0.07,
-    altered: int = 1000,
-    shares: tuple[float, ...] = (0.1, 1.0),
-    epochs: int = 30,
-    size: int | None = None,
-    batch: int = 256,
-    workers: int | None = None,
+    k: Count = 20,
+    temperature: Temperature = 0.07,
+    altered: Several = 1000,
+    shares: tuple[Fraction, ...] = (0.1, 1.0),
+    epochs: Count = 30,
+    size: Count | None = None,
+    batch: Count = 256,
+    workers: Number | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
-    read_timeout: float = 600.0,
-    seed: int = 0,
+    read_timeout: Positive = 600.0,
+    seed: Number = 0,
     out: Path | None = None,
 ) -> Comparison:
     """Score an encoder on labelled images beside honest floors: raw pixels, the untrained network.

@@ -9,6 +9,7 @@ from rich.progress import Progress as Bar
 
 from selftaught.evaluate.features import Embeddings, Progress, embed
 from selftaught.feed.readers import limited
+from selftaught.roles import Count, Number, Positive
 from selftaught.terminal import standard_error
 
 
@@ -19,12 +20,12 @@ def embed_command(
     out: Path = Path("features.npz"),
     labels: str | None = None,
     path_column: str | None = None,
-    size: int | None = None,
-    batch: int = 256,
-    workers: int | None = None,
+    size: Count | None = None,
+    batch: Count = 256,
+    workers: Number | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
-    read_timeout: float = 600.0,
+    read_timeout: Positive = 600.0,
 ) -> Embeddings:
     """Write the features of images to a file: one row an image, in dataset order.
 

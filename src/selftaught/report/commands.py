@@ -4,6 +4,7 @@ from pathlib import Path
 
 from selftaught.report.beside import Compared, compare
 from selftaught.report.page import write
+from selftaught.roles import Several
 
 
 def report_command(
@@ -11,7 +12,7 @@ def report_command(
     *,
     data: str | None = None,
     labels: str | None = None,
-    images: int | None = None,
+    images: Several | None = None,
     device: str = "auto",
 ) -> Path:
     """Write a run as one page, report.html: verdict, curves, scores, and what the encoder sees.
