@@ -89,6 +89,23 @@ def test_bands_of_jpegs():
     assert "damaged inside" in reason(bytes(damaged), channels=4)
 
 
+def test_jpegs_of_interleaved_bands_are_read_whole_or_refused():
+    pytest.importorskip("imagecodecs")
+    values = np.broadcast_to(scene("uint8", 4)[:16, :1], (16, 48, 4)).copy()
+    file = io.BytesIO()
+    options = {"photometric": "minisblack", "planarconfig": "contig", "rowsperstrip": 8}
+    tifffile.imwrite(file, values, compression="jpeg", **options)
+    data = file.getvalue()
+    assert np.abs(decode(data, channels=4).astype(int) - values).max() < 48
+    (at, *_), (size, *_) = (
+        getattr(tifffile.TiffFile(io.BytesIO(data)).pages[0], name)
+        for name in ("dataoffsets", "databytecounts")
+    )
+    damaged = bytearray(data)
+    damaged[at + size - size // 8 : at + size - size // 8 + 2] = b"\xff\xd9"
+    assert "damaged inside" in reason(bytes(damaged), channels=4)
+
+
 def test_a_compression_without_a_codec_is_named():
     data = bytearray(written(scene("uint16", 12), "lzw"))
     for code, name in ((34887, "LERC"), (34712, "JPEG2000"), (50002, "JPEGXL"), (7, "JPEG")):

@@ -785,12 +785,12 @@ def _tiff(
     try:
         values = tiff.read(page, data, keep=keep)  # first: it sees damage that codecs mend silently
     except tiff.Unknown as unknown:
+        if not keep:
+            tiff.check(page, data)  # who reads it now mends it silently, too
         try:
             values = _ordered(page)
         except Exception:  # it has no codec
             if not must:
-                if not keep:
-                    tiff.check(page, data)
                 return None
             options = (channels, value_range, nodata)
             return _tiff_by_pillow(data, page, bits, options, max_pixels, unknown)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from selftaught.data.decode import BadSample
 from selftaught.data.formats import BESIDE, FRAMES, extension, way
+from selftaught.printable import printable
 
 if TYPE_CHECKING:
     from selftaught.data.source import Samples
@@ -109,5 +110,4 @@ def _may_have_frames(name: str) -> bool:
 
 def _shown(text: str) -> str:
     """A kind, whose letters come from names of files and may be any."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return shown or "without extension"
+    return printable(text) or "without extension"
