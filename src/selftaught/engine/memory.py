@@ -3,14 +3,14 @@
 import ctypes
 import os
 import platform
-import random
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from selftaught.engine.randomness import Generators
 
 if TYPE_CHECKING:
     from selftaught.engine.estimate import Estimate
@@ -132,34 +132,38 @@ class Remembered:
     """Bytes of buffers that are copied at each step; of more, nothing is remembered."""
 
     def __init__(self, method: nn.Module, device: torch.device):
-        self.method, self.device = method, device
+        self.device = device
         size = sum(b.numel() * b.element_size() for b in method.buffers())
-        self.able, self.kept = size <= self.MOST, dict[str, Tensor]()
-        self.random: list[Any] = []
+        self.able = size <= self.MOST
+        # walked through at each step, so only those that have any
+        self.owners = [m for m in method.modules() if m._buffers]
+        self.kept: list[Tensor] = []
+        self.generators = Generators.now(device)
+
+    def _buffers(self) -> list[tuple[dict[str, Tensor | None], str, Tensor]]:
+        """Where each buffer stands, and what it is; a step may have put another in its place."""
+        return [
+            (m._buffers, name, b)
+            for m in self.owners
+            for name, b in m._buffers.items()
+            if b is not None
+        ]
 
     @torch.no_grad()
     def keep(self) -> None:
         """Before a step."""
         if not self.able:
             return
-        now = dict(self.method.named_buffers())
-        if {n: b.shape for n, b in now.items()} != {n: b.shape for n, b in self.kept.items()}:
-            self.kept = {name: buffer.clone() for name, buffer in now.items()}
+        now = [buffer for _, _, buffer in self._buffers()]
+        if [b.shape for b in now] != [b.shape for b in self.kept]:
+            self.kept = [buffer.clone() for buffer in now]
         elif now:
-            torch._foreach_copy_(list(self.kept.values()), list(now.values()))
-        self.random = [torch.get_rng_state(), random.getstate(), np.random.get_state()]
-        if self.device.type == "cuda":
-            self.random.append(torch.cuda.get_rng_state(self.device))
+            torch._foreach_copy_(self.kept, now)
+        self.generators = Generators.now(self.device)
 
     @torch.no_grad()
     def put_back(self) -> None:
         """After a step that failed before its optimizer's turn."""
-        for name, buffer in self.kept.items():
-            owner, _, leaf = name.rpartition(".")
-            self.method.get_submodule(owner)._buffers[leaf] = buffer
-        cpu, python, arrays, *gpu = self.random
-        torch.set_rng_state(cpu)
-        random.setstate(python)
-        np.random.set_state(arrays)
-        if gpu:
-            torch.cuda.set_rng_state(gpu[0], self.device)
+        for (place, name, _), buffer in zip(self._buffers(), self.kept, strict=True):
+            place[name] = buffer
+        self.generators.put_back(self.device)
