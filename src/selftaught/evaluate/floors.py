@@ -158,7 +158,7 @@ class Comparison:
         return {
             "encoder": self.encoder,
             "verdict": self.verdict,
-            "details": self.details,
+            "details": list(self.details),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 2),
             "images": dict(self.images),
