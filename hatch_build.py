@@ -88,7 +88,7 @@ def flags(microsoft: bool) -> tuple[list[str], list[str], dict[str, list[str]]]:
     """Options for all sources, for the pixel work, and for each kind of processor.
 
     Pixels are finite numbers, and compilers must know it: otherwise minimum and maximum are not
-    vectorised. Products and sums are only fused where the source says so, for equal results on
+    vectorized. Products and sums are only fused where the source says so, for equal results on
     every processor.
     """
     x86 = platform.machine().lower() in ("x86_64", "amd64")

@@ -70,7 +70,7 @@ TIP = """(() => {
   const tip = document.querySelector(".tip"), picture = tip.querySelector("canvas");
   const data = picture.getContext("2d").getImageData(0, 0, picture.width, picture.height).data;
   return {hidden: tip.hidden, words: tip.querySelector("span").textContent,
-    colours: new Set(data).size};
+    colors: new Set(data).size};
 })()"""
 
 OTHER = """(() => {
@@ -243,7 +243,7 @@ def _map(opened: Browser) -> list[str]:
     opened.call("Input.dispatchMouseEvent", **move)
     tip = opened.run(TIP)
     wrong = []
-    if tip["hidden"] or not tip["words"] or tip["colours"] < 4:
+    if tip["hidden"] or not tip["words"] or tip["colors"] < 4:
         wrong.append(f"the map does not show what is pointed at: {tip}")
     if opened.run(OTHER) == place["print"]:
         wrong.append("the map's buttons change nothing")

@@ -6,7 +6,7 @@ OMP_NUM_THREADS=1 python benchmarks/dense.py --train TRAIN --test TEST --name ca
 TRAIN and TEST are Parquet files of images with masks (columns `image`, `mask`). Every method trains
 on all images of TRAIN, on the same number of images seen, with the preset of `learn.py`; then a
 linear layer and k-means on its local features segment TEST, beside the same network untrained and
-the colours and places of cells. `stego` is trained on top of another run in KEPT (`--under`), whose
+the colors and places of cells. `stego` is trained on top of another run in KEPT (`--under`), whose
 encoder stays as it is, and is to beat k-means on the features of that encoder. Rows are added to
 results/dense-NAME.json and the table is written anew.
 """
@@ -39,11 +39,11 @@ HEAD = [
     "",
     "Mean intersection over union in per cent: of a linear layer on frozen local features, and of "
     "k-means on them, whose clusters are matched to classes. Beside it the same network untrained, "
-    "and the colours and places of cells; the margin is over the higher of these, with its 95 % "
+    "and the colors and places of cells; the margin is over the higher of these, with its 95 % "
     "interval. Frames of one video are not independent: intervals are too narrow there. CPU "
     "seconds of the training, elapsed ones in brackets.",
     "",
-    "| method | backbone | linear | untrained | colours | margin | k-means | untrained | colours | "
+    "| method | backbone | linear | untrained | colors | margin | k-means | untrained | colors | "
     "margin | seconds |",
     "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | --- | ---: |",
 ]
@@ -267,13 +267,13 @@ def markdown(rows: dict[str, Any], data: str) -> str:
     ]
     lines += HEAD if ordered else []
     for name, row in ordered:
-        own, fresh, colours = (
-            row["scores"][k] for k in ("this encoder", "untrained", "colour and place")
+        own, fresh, colors = (
+            row["scores"][k] for k in ("this encoder", "untrained", "color and place")
         )
         cells = [name, row["backbone"]]
         for score in (LINEAR, KMEANS):
             points, low, high = row["margins"][score]
-            cells += [f"**{own[score]:.1f}**", f"{fresh[score]:.1f}", f"{colours[score]:.1f}"]
+            cells += [f"**{own[score]:.1f}**", f"{fresh[score]:.1f}", f"{colors[score]:.1f}"]
             cells += [f"{points:+.1f} ({low:+.1f} to {high:+.1f})"]
         lines.append(f"| {' | '.join(cells)} | {row['cpu_seconds']} ({row['seconds']}) |")
     for _, row in ordered[:1]:

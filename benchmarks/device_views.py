@@ -1,12 +1,12 @@
-"""Colours and blur of views on a GPU, beside the same in the loader.
+"""Colors and blur of views on a GPU, beside the same in the loader.
 
     python benchmarks/device_views.py PHOTOS [--batch 256] [--rounds 5] [--images 96]
                                       [--out RESULTS.md]
 
 PHOTOS is a folder or a Parquet file of JPEGs of at least 300 pixels, encoded anew as by `views.py`.
-The loader's share is CPU time of one thread, with colours and without; the device's is elapsed time
-of a batch that lies there, from bytes to normalized floats, with colours and without. The best of
-the rounds counts, both kinds in turns. The last column says how many cores make colours and blur in
+The loader's share is CPU time of one thread, with colors and without; the device's is elapsed time
+of a batch that lies there, from bytes to normalized floats, with colors and without. The best of
+the rounds counts, both kinds in turns. The last column says how many cores make colors and blur in
 the time of the GPU; which of the two a training waits for depends on its network too, and is what
 `pretrain` measures. Without a GPU it says so, writes nothing, and exits with code 2.
 """
@@ -23,7 +23,7 @@ import torch
 from views import MEAN, STD, photos
 
 from selftaught import augment
-from selftaught.augment import Raw, native
+from selftaught.augment import Deferred, native
 from selftaught.augment.batch import Rngs
 from selftaught.engine.estimate import wait
 from selftaught.engine.memory import keep_freed
@@ -43,9 +43,9 @@ def cpu(work: Callable[[], Any]) -> float:
     return time.process_time() - begun
 
 
-def developing(raw: Raw, device: torch.device, rounds: int) -> list[float]:
+def developing(raw: Deferred, device: torch.device, rounds: int) -> list[float]:
     """Seconds a batch on the device to normalize it, and to develop it first."""
-    there = Raw([x.to(device) for x in raw.images], raw.settings)
+    there = Deferred([x.to(device) for x in raw.images], raw.settings)
 
     def normalized(images: Any) -> Any:
         return augment.normalize(images, MEAN, STD, channels_last=True)
@@ -57,7 +57,10 @@ def developing(raw: Raw, device: torch.device, rounds: int) -> list[float]:
         wait(device)
         return time.perf_counter() - begun
 
-    kinds = [lambda: normalized(there.images), lambda: normalized(augment.develop(there, device))]
+    kinds = [
+        lambda: normalized(there.images),
+        lambda: normalized(augment.finish_on_device(there, device)),
+    ]
     return best(kinds, rounds, elapsed)
 
 
@@ -69,8 +72,8 @@ def best(works: list[Callable[[], Any]], rounds: int, clock: Callable[[Any], flo
 
 def rows(files: list[bytes], batch: int, rounds: int, device: torch.device) -> list[str]:
     out = [
-        "| views | loader, ms of CPU an image: with colours | without "
-        "| device, ms a batch: without colours | with | cores as fast as the device |",
+        "| views | loader, ms of CPU an image: with colors | without "
+        "| device, ms a batch: without colors | with | cores as fast as the device |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, pipeline in CASES.items():
@@ -79,11 +82,11 @@ def rows(files: list[bytes], batch: int, rounds: int, device: torch.device) -> l
         whole, raw = (s / len(files) for s in loading([pipeline, split], files, rounds))
         some = (files * -(-batch // len(files)))[:batch]
         made = split.batch(some, Rngs(0, [(1, i) for i in range(batch)]))
-        without, with_colours = developing(made, device, rounds)
-        cores = (whole - raw) * batch / (with_colours - without)
+        without, with_colors = developing(made, device, rounds)
+        cores = (whole - raw) * batch / (with_colors - without)
         out.append(
             f"| {name} | {1000 * whole:.3g} | {1000 * raw:.3g} | {1000 * without:.3g} | "
-            f"{1000 * with_colours:.3g} | {cores:.3g} |"
+            f"{1000 * with_colors:.3g} | {cores:.3g} |"
         )
     return out
 
@@ -110,7 +113,7 @@ def main() -> None:
     device = torch.device("cuda")
     files, _ = photos(args.photos, args.images)
     lines = [
-        "# Colours and blur on a GPU",
+        "# Colors and blur on a GPU",
         "",
         f"Command: `python benchmarks/device_views.py {args.photos.name} --batch {args.batch} "
         f"--rounds {args.rounds} --images {args.images}`",

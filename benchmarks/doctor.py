@@ -192,7 +192,7 @@ PATIENTS = {
     "momentum 1.0": Patient("moco_v2", ("fixed target",), {"momentum": 1.0}),
     "momentum 0": Patient("moco_v2", ("fast target",), {"momentum": 0.0}),
     "copy that is the network": Patient("byol", ("target is the network",), change=copy_shared),
-    "slow copy is never updated": Patient("byol", ("target stands still",), change=copy_stays),
+    "EMA teacher is never updated": Patient("byol", ("target stands still",), change=copy_stays),
     "momentum of a long training": Patient("moco_v2", ("slow target",), {"momentum": 0.9999}),
     "white images": Patient(
         "simclr", ("constant images",), images=lambda x: np.full_like(x, 255)

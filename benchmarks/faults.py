@@ -336,8 +336,8 @@ def raising_view(place: Path) -> None:
 @scenario()
 def exiting_reader(place: Path) -> None:
     """An item that ends its process."""
-    run = harm(place, "print('no licence', file=__import__('sys').stderr, flush=True); os._exit(7)")
-    run.ends(75, "exit code 7", "no licence")
+    run = harm(place, "print('no license', file=__import__('sys').stderr, flush=True); os._exit(7)")
+    run.ends(75, "exit code 7", "no license")
 
 
 @scenario(limit=300)
@@ -371,12 +371,12 @@ def broken_view(place: Path, act: str) -> Run:
     """Start a training whose second epoch does `act`."""
     body = f"""
         import selftaught.feed.views as feed
-        real = feed.Views.__getitems__
+        real = feed.ViewDataset.__getitems__
         def views(self, keys):
             if keys[0][0] == 1:
                 {act}
             return real(self, keys)
-        feed.Views.__getitems__ = views
+        feed.ViewDataset.__getitems__ = views
         def data():
             return {str(images(place))!r}
     """

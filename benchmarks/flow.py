@@ -2,7 +2,7 @@
 
 python benchmarks/flow.py $DATA/video_frames/frames.parquet --seq davis_car-shadow [--apart 2]
 
-Of each frame that has a mask and neighbours: how well the pixels that surely move (above 0.7) and
+Of each frame that has a mask and neighbors: how well the pixels that surely move (above 0.7) and
 surely do not (below 0.4), as the method `motion` takes them, agree with the mask, and the
 intersection over union of everything above the middle of the two.
 """
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("frames", type=Path, help="Parquet with image, mask, seq and frame")
     parser.add_argument("--seq", required=True, help="the clip, in which the masked object moves")
-    parser.add_argument("--apart", type=int, default=2, help="frames to a neighbour")
+    parser.add_argument("--apart", type=int, default=2, help="frames to a neighbor")
     arguments = parser.parse_args()
     rows = pq.read_table(arguments.frames).to_pylist()
     rows = sorted((r for r in rows if r["seq"] == arguments.seq), key=lambda r: r["frame"])

@@ -64,8 +64,8 @@ WEAK: dict[str, Any] = {"strength": 0.5, "blur": 0.0}
 ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
 CLEAR: dict[str, Any] = {"blur": (0.0, 0.0, 0.0), "solarize": 0.0}
 
-COLOURS = ("strength", "blur", "solarize")
-"""What the presets change for 32 pixels alone: weak views of photos are told apart by colours."""
+COLORS = ("strength", "blur", "solarize")
+"""What the presets change for 32 pixels alone: weak views of photos are told apart by colors."""
 
 PRESETS = {
     "simclr": Preset({**SMALL, "temperature": 0.2, "strength": 0.5, "blur": 0.0}),
@@ -155,7 +155,7 @@ PRESETS = {
     "pixpro": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "pixcontrast": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
     "scrl": Preset({"hidden": 512, "dim": 128, "momentum": 0.98, **WEAK}),
-    "stego": Preset({"clusters": 10, "places": 4, "dim": 32, "neighbours": 3}),
+    "stego": Preset({"clusters": 10, "places": 4, "dim": 32, "neighbors": 3}),
     "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),
     "discrete_vae": Preset({"vocabulary": 512, "dim": 64, "width": 32}, {"lr": 1e-3}, VIT),
     "beit": Preset({"vocabulary": 512}, {"weight_decay": 0.05}, VIT),
@@ -183,11 +183,11 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", required=True, help="labelled images to train on")
-    parser.add_argument("--test", required=True, help="labelled images to score on")
+    parser.add_argument("--train", required=True, help="labeled images to train on")
+    parser.add_argument("--test", required=True, help="labeled images to score on")
     parser.add_argument("--rows", metavar="NPZ:NAME", help="positions of the images to train on")
     parser.add_argument("--clips", help="folder of clips that motion trains on, instead of TRAIN")
-    parser.add_argument("--bank", help="labelled images that probes learn from, instead of TRAIN")
+    parser.add_argument("--bank", help="labeled images that probes learn from, instead of TRAIN")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument("--samples", type=int, default=60_000, help="images seen in training")
     parser.add_argument("--name", required=True, help="of the data, in the results' file names")
@@ -225,7 +225,7 @@ def command(name: str, arguments: argparse.Namespace) -> str:
 def settings(name: str, size: int) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Of the method, of `pretrain`, and the backbone, for images of `size` pixels."""
     preset = PRESETS[name]
-    kept = {k: v for k, v in preset.method.items() if size < 64 or k not in COLOURS}
+    kept = {k: v for k, v in preset.method.items() if size < 64 or k not in COLORS}
     return kept, COMMON | preset.train, preset.net
 
 
@@ -303,7 +303,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def nothing_learned(model: Any, batch: int) -> str:
     """Values that the loss has where nothing is learned, and why."""
-    values = (t for t in model.trivial(batch) if t.term == "loss")
+    values = (t for t in model.reference_losses(batch) if t.term == "loss")
     return "; ".join(f"{t.value:.2f} ({t.formula})" for t in values)
 
 

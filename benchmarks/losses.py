@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from selftaught.methods.correlation.barlow_twins import decorrelation
-from selftaught.methods.correlation.vicreg import correlation, narrowness
+from selftaught.methods.correlation.vicreg import covariance, variance_hinge
 from selftaught.objectives.contrastive import nt_xent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -29,8 +29,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def vicreg(z1: Tensor, z2: Tensor) -> Tensor:
     """As VICReg.compare, in one process."""
-    spread = (narrowness(z1) + narrowness(z2)) / 2
-    return 25 * (z1 - z2).square().mean() + 25 * spread + correlation(z1) + correlation(z2)
+    spread = (variance_hinge(z1) + variance_hinge(z2)) / 2
+    return 25 * (z1 - z2).square().mean() + 25 * spread + covariance(z1) + covariance(z2)
 
 
 def barlow(z1: Tensor, z2: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from selftaught.augment.device import normalize
 from selftaught.backbones import Image
 from selftaught.engine import run as engine
 from selftaught.engine.pretrain import pretrain
-from selftaught.feed.views import Item, collate
+from selftaught.feed.views import Fetched, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import mlp
 
@@ -45,7 +45,7 @@ SIZE, BATCH, WARM = 16, 8, 30
 class Clock:
     """Hands out one batch again and again, and notes when it was asked."""
 
-    def __init__(self, item: Item, steps: int):
+    def __init__(self, item: Fetched, steps: int):
         self.item, self.steps = item, steps
         self.wall: list[float] = []
         self.cpu: list[float] = []
@@ -53,7 +53,7 @@ class Clock:
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Fetched]:
         for _ in range(self.steps):
             self.wall.append(time.perf_counter())
             self.cpu.append(time.process_time())
@@ -96,7 +96,7 @@ def make() -> Small:
     return Small(backbone("test_resnet", size=SIZE))
 
 
-def inputs(method: Small, item: Item) -> Batch:
+def inputs(method: Small, item: Fetched) -> Batch:
     mean, std = method.encoder.mean, method.encoder.std
     return Batch(normalize(item.views, mean, std, True), item.index)
 
@@ -227,11 +227,11 @@ class Sink(io.StringIO):
         return True
 
 
-def example() -> Item:
+def example() -> Fetched:
     views = make().views(SIZE)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
-    return collate([Item(views(image, rng), i, []) for i, image in enumerate(images)])
+    return collate([Fetched(views(image, rng), i, []) for i, image in enumerate(images)])
 
 
 def write(times: dict[str, list[tuple[float, float]]], arguments: argparse.Namespace) -> None:

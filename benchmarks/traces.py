@@ -51,7 +51,7 @@ TRAINING: dict[str, Any] = {
     "workers": 0,
     "accelerator": "cpu",
     "precision": "fp32",
-    "colours": "loader",
+    "colors": "loader",
     "evaluate": False,
     "log_every": 1,
     "force": True,

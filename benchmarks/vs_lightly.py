@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from selftaught import backbone, evaluate, methods, open_data, pretrain
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 
 HIDDEN, DIM, TEMPERATURE, MOMENTUM, LR, DECAY = 256, 64, 0.2, 0.98, 2e-3, 1e-4
 
@@ -114,7 +114,7 @@ def lightlys(name: str, seed: int, arguments: argparse.Namespace) -> tuple[Any, 
     )
     steps = arguments.epochs * len(data)
     recipe = replace(methods.find(name).recipe, lr=LR, scaling="none", warmup=0.1)
-    plan = Plan(recipe, arguments.batch, steps, len(data))
+    plan = Rates(recipe, arguments.batch, steps, len(data))
     stamps, step = Stamps(), 0
     for _ in range(arguments.epochs):
         for x1, x2 in data:
@@ -183,7 +183,7 @@ def vicreg(net: Any, size: int) -> Parts:
     criterion = VICRegLoss()
     views = VICRegTransform(
         input_size=size,
-        cj_strength=1.0,  # the paper's colours, which are BYOL's; lightly's own are stronger
+        cj_strength=1.0,  # the paper's colors, which are BYOL's; lightly's own are stronger
         cj_bright=0.4,
         cj_contrast=0.4,
         cj_sat=0.2,
@@ -196,8 +196,8 @@ def vicreg(net: Any, size: int) -> Parts:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", required=True, help="labelled images to train on")
-    parser.add_argument("--test", required=True, help="labelled images to score on")
+    parser.add_argument("--train", required=True, help="labeled images to train on")
+    parser.add_argument("--test", required=True, help="labeled images to score on")
     parser.add_argument("--samples", type=int, default=20_000, help="images seen in a training")
     parser.add_argument("--rounds", type=int, default=1, help="trainings of each, of other seeds")
     parser.add_argument("--size", type=int, default=32)

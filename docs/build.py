@@ -24,7 +24,7 @@ START, END = "<!-- methods: made by `python docs/build.py --readme` -->", "<!-- 
 
 FAMILIES = {
     "contrastive": "Two views of an image are alike, and unlike views of other images.",
-    "distillation": "A student predicts what a slow copy of it sees in another view.",
+    "distillation": "A student predicts what its slow copy, an EMA teacher, sees in another view.",
     "correlation": "Views agree, dimensions do not repeat each other; no negatives, no teacher.",
     "clustering": "Images are sorted into groups, and the groups are the labels.",
     "masked": "Most of the image is hidden and reconstructed.",
@@ -74,7 +74,7 @@ API = {
         "augment/view.py",
         "augment/views.py",
         "augment/cells.py",
-        "augment/coloured.py",
+        "augment/colored.py",
         "augment/pipeline.py",
         "augment/photometric.py",
         "augment/device.py",
@@ -321,7 +321,7 @@ def densely() -> str:
         "# Dense methods, judged densely",
         "",
         "Methods that compare cells are for tasks that need places, so they are judged by "
-        "segmentation, beside the same network untrained and beside colours and places alone. "
+        "segmentation, beside the same network untrained and beside colors and places alone. "
         "Made from the results of `benchmarks/dense.py`.",
         "",
     ]

@@ -18,12 +18,12 @@ from selftaught.roles import Count, Momentum
 
 
 class Echo(Method):
-    """Predict, from one view, what a slow copy of the encoder sees in the other.
+    """Predict, from one view, what an EMA teacher, a slow copy of the encoder, sees in the other.
 
     Args:
         backbone: image encoder.
         hidden: width of the predictor's hidden layer.
-        momentum: of the slow copy, in [0, 1).
+        momentum: of the EMA teacher, in [0, 1).
     """
 
     recipe: ClassVar[Recipe] = Recipe("adamw", lr=1e-3, weight_decay=0.01, warmup=0.1)

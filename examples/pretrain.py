@@ -1,4 +1,4 @@
-"""The main job in Python: unlabelled photos in, a run folder with an encoder and a report out.
+"""The main job in Python: unlabeled photos in, a run folder with an encoder and a report out.
 
 python examples/pretrain.py PHOTOS [EPOCHS]
 """

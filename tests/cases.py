@@ -28,7 +28,7 @@ class Case:
         exact_ranks: whether two processes give one's loss to the last digits; False where
             the method itself draws masks or negatives in each process (say why in a comment).
         any_order: whether the loss is the same in any order of the batch; False where samples get
-            draws, or neighbours, by their place.
+            draws, or neighbors, by their place.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +94,7 @@ CASES = {
     "split_brain": Case({"width": 16}),
     # each process draws the places of its own batch
     "stego": Case(
-        {"dim": 8, "clusters": 5, "places": 3, "neighbours": 2, "negatives": 2},
+        {"dim": 8, "clusters": 5, "places": 3, "neighbors": 2, "negatives": 2},
         "test_vit",
         unused=("backbone",),
         exact_ranks=False,
@@ -126,7 +126,7 @@ CASES = {
     "moco_v2": Case({"dim": 16, "queue": 12}),
     "moco_v3": Case({"hidden": 32, "dim": 16}),
     "nnclr": Case({"hidden": 32, "dim": 16, "predictor_hidden": 32, "queue": 12}),
-    "mean_shift": Case({"hidden": 32, "dim": 16, "queue": 12, "neighbours": 3}),
+    "mean_shift": Case({"hidden": 32, "dim": 16, "queue": 12, "neighbors": 3}),
     # each process draws the negatives of its own batch
     "instdisc": Case({"negatives": 6, "dim": 16}, exact_ranks=False, any_order=False),
     "pirl": Case({"negatives": 6, "dim": 16}, exact_ranks=False, any_order=False),  # as instdisc

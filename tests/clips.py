@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught.backbones import Clip, Predictor
+from selftaught.backbones import ClipEncoder, Predictor
 from selftaught.masks.clips import clip_block_size, multiblock_clip
 from selftaught.objectives.masked import latent_distance, latent_narrowness, latent_targets
 from tests.adapters import Golden, close
@@ -29,9 +29,11 @@ def depth(weights: dict[str, Tensor], blocks: str) -> int:
     return len({n.split(".")[1] for n in weights if n.startswith(f"{blocks}.")})
 
 
-def encoder(golden: Golden, prefix: str, positions: Literal["sincos", "rotary", "tiled"]) -> Clip:
+def encoder(
+    golden: Golden, prefix: str, positions: Literal["sincos", "rotary", "tiled"]
+) -> ClipEncoder:
     hyper, weights = golden.hyper, golden.starting(prefix)
-    clip = Clip(
+    clip = ClipEncoder(
         (hyper["frames"], hyper["img"], hyper["img"]),
         (hyper["tub"], hyper["patch"], hyper["patch"]),
         golden["e2e.video"].shape[1],
@@ -47,7 +49,7 @@ def encoder(golden: Golden, prefix: str, positions: Literal["sincos", "rotary", 
     return clip
 
 
-def predictor(golden: Golden, clip: Clip) -> Predictor:
+def predictor(golden: Golden, clip: ClipEncoder) -> Predictor:
     weights, heads = golden.starting("e2e.pred."), golden.hyper["pheads"]
     count = sum(n.startswith("mask_tokens.") for n in weights)
     tokens = torch.cat([weights.pop(f"mask_tokens.{i}") for i in range(count)])

@@ -1,4 +1,4 @@
-"""The native library under address and undefined-behaviour sanitizers, fuzzed.
+"""The native library under address and undefined-behavior sanitizers, fuzzed.
 
     python tests/sanitize.py [--rounds 3]
 

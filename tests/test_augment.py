@@ -37,7 +37,7 @@ def reference(monkeypatch):
 
 
 def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """Smooth colours, noise, black, white and grey areas: [H, W, C]."""
+    """Smooth colors, noise, black, white and gray areas: [H, W, C]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [
@@ -89,7 +89,7 @@ EXACT: list[tuple[str, Callable, Callable, list[float]]] = [
 
 
 @pytest.mark.parametrize("case", EXACT, ids=lambda case: case[0])
-def test_operation_equals_torchvision_on_photo_and_on_random_colours(case):
+def test_operation_equals_torchvision_on_photo_and_on_random_colors(case):
     _, ours, theirs, values = case
     noise = np.random.default_rng(1).integers(0, 256, (97, 111, 3), dtype=np.uint8)
     for image in (photo(64, 80), noise, noise[:1, :1], noise // 64 * 85):
@@ -107,7 +107,7 @@ def test_brightness_and_contrast_of_one_channel_equal_torchvision(case):
         assert torch.equal(ours(x.float(), value).to(torch.uint8), theirs(x, value))
 
 
-def test_every_colour_survives_solarize_and_gray_as_in_torchvision():
+def test_every_color_survives_solarize_and_gray_as_in_torchvision():
     levels = torch.arange(0, 256, 5, dtype=torch.uint8)
     x = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 52, -1).contiguous()
     assert torch.equal(render.grayscale(x.float()).to(torch.uint8), tv.rgb_to_grayscale(x, 3))
@@ -223,7 +223,7 @@ def test_crops_are_distributed_as_torchvision_draws_them():
     assert area.max() <= 1.0
 
 
-def test_crops_of_strips_fall_back_to_the_centre_as_torchvision():
+def test_crops_of_strips_fall_back_to_the_center_as_torchvision():
     for height, width in ((400, 3), (3, 400), (1, 50), (100, 7)):
         view = View(8, scale=(0.9, 1.0))
         want = v2.RandomResizedCrop(8, scale=(0.9, 1.0)).make_params(
@@ -420,7 +420,7 @@ def test_a_view_never_shares_memory_with_its_image(channels):
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
 def test_other_channel_counts_get_what_makes_sense_and_one_warning(channels, caplog):
-    render._warn_colour.cache_clear()
+    render._warn_color.cache_clear()
     image = photo(40, 40, channels)
     view = View(40, (1, 1), (1, 1), flip=0, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=1, gray=1)
     with caplog.at_level(logging.WARNING, "selftaught"):
@@ -440,8 +440,8 @@ def test_other_channel_counts_get_what_makes_sense_and_one_warning(channels, cap
     ]
 
 
-def test_no_warning_where_no_colour_is_asked_for(caplog):
-    render._warn_colour.cache_clear()
+def test_no_warning_where_no_color_is_asked_for(caplog):
+    render._warn_color.cache_clear()
     augment.crop(16)(photo(20, 20, 4), sample_rng(0, 0, 0))
     assert not caplog.records
 
@@ -491,7 +491,7 @@ def test_impossible_views_are_worded_errors(bad):
 
 
 def test_boxes_say_where_a_view_came_from():
-    """Colour is position: red counts columns, green rows; so pixels tell their crop."""
+    """Color is position: red counts columns, green rows; so pixels tell their crop."""
     height, width, size = 200, 250, 64
     y, x = np.mgrid[:height, :width]
     image = np.stack((x, y, x * 0), axis=-1).astype(np.uint8)
@@ -504,9 +504,9 @@ def test_boxes_say_where_a_view_came_from():
         assert boxes.shape == (4, 5)
         assert boxes.dtype == np.float32
         for view, (left, top, right, bottom, flip) in zip(views, boxes):
-            centre = (np.arange(size) + 0.5) / size
-            columns = (left + (right - left) * centre) * width - 0.5
-            rows = (top + (bottom - top) * centre) * height - 0.5
+            center = (np.arange(size) + 0.5) / size
+            columns = (left + (right - left) * center) * width - 0.5
+            rows = (top + (bottom - top) * center) * height - 0.5
             flips.add(bool(flip))
             seen = view[0, size // 2, ::-1] if flip else view[0, size // 2]
             inner = slice(3, -3)  # the filter is one-sided at the border

@@ -240,7 +240,7 @@ def test_arranged_tokens(name, pool, class_token):
     net = Image(name, 64, pool=pool, class_token=class_token, positions="sincos").eval()
     x = torch.randn(2, 3, 64, 64)
     pooled, local, _ = without_layer_scale(net).features(x)
-    if name != "test_vit4":  # whose norms do not centre
+    if name != "test_vit4":  # whose norms do not center
         torch.testing.assert_close(local.mean(2), torch.zeros(2, 16), atol=1e-5, rtol=0)
     torch.testing.assert_close(local.square().mean(2), torch.ones(2, 16), atol=1e-3, rtol=0)
     has_class = class_token and name in CLASSY

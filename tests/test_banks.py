@@ -19,7 +19,7 @@ from selftaught.methods.contrastive.moco_v3 import MoCoV3
 from selftaught.methods.contrastive.nnclr import NNCLR
 from selftaught.methods.contrastive.pcl import PCL, concentration
 from selftaught.methods.contrastive.pirl import PIRL
-from selftaught.parts import Memory
+from selftaught.parts import MemoryBank
 from tests.cases import CASES
 from tests.pool import WORLD, Pool
 
@@ -40,7 +40,7 @@ def net(name: str = "test_resnet") -> Any:
 
 def test_a_memory_begins_with_rows_about_as_long_as_units():
     for unit, spread in ((True, 1e-6), (False, 0.5)):
-        lengths = Memory(200, 64, unit=unit).items.norm(dim=1)
+        lengths = MemoryBank(200, 64, unit=unit).items.norm(dim=1)
         assert (lengths - 1).abs().max() < spread
         assert lengths.mean() == pytest.approx(1, abs=0.05)
 
@@ -48,7 +48,7 @@ def test_a_memory_begins_with_rows_about_as_long_as_units():
 @pytest.mark.parametrize("samples", [20, 2000])
 def test_similarities_are_the_same_whichever_way_and_spare_the_memory_gradient(samples: int):
     """With few rows all products are made, with many those that are asked for."""
-    memory = Memory(samples, 8).double()
+    memory = MemoryBank(samples, 8).double()
     x = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
     rows = memory.draw(torch.arange(5), 6)
     assert torch.equal(rows[:, 0], torch.arange(5))
@@ -61,7 +61,7 @@ def test_similarities_are_the_same_whichever_way_and_spare_the_memory_gradient(s
 
 
 def test_a_memory_mixes_in_what_it_sees_and_keeps_its_first_partition():
-    memory = Memory(4, 2, momentum=0.25)
+    memory = MemoryBank(4, 2, momentum=0.25)
     memory.items.copy_(torch.tensor([[1.0, 0.0]] * 4))
     memory.update(torch.tensor([2, 2]), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
     expected = torch.tensor([0.25, 0.75]) / (0.25**2 + 0.75**2) ** 0.5
@@ -73,7 +73,7 @@ def test_a_memory_mixes_in_what_it_sees_and_keeps_its_first_partition():
 
 def remembered(rank: int) -> tuple[np.ndarray, float]:
     torch.manual_seed(0)
-    memory = Memory(9, 3)
+    memory = MemoryBank(9, 3)
     index = torch.tensor([[4, 1], [1, 7]])[rank]  # one image in both processes
     x = nn.functional.normalize(torch.arange(12.0).view(4, 3) + 1, dim=1).chunk(WORLD)[rank]
     memory.update(index, x)
@@ -127,7 +127,7 @@ def test_pirl_shuffles_the_tiles():
     assert len(orders) > 15
 
 
-def test_one_neighbour_is_the_other_view_itself():
+def test_one_neighbor_is_the_other_view_itself():
     torch.manual_seed(0)
     unit = nn.functional.normalize
     query, target = torch.randn(4, 8), unit(torch.randn(4, 8), dim=1)
@@ -205,7 +205,7 @@ def test_pcl_clusters_after_its_warmup_and_finds_what_is_there():
     query, index = nn.functional.normalize(torch.randn(4, 8), dim=1), torch.arange(4)
     method.on_epoch(Corpus())
     assert float(method.find_prototypes(query, index)) == 0
-    assert method.membership(torch.zeros(2, 3, 32, 32)) is None
+    assert method.assign(torch.zeros(2, 3, 32, 32)) is None
     method.progress = 0.5
     method.on_epoch(Corpus())
     first = method.clusterings[0]
@@ -217,7 +217,7 @@ def test_pcl_clusters_after_its_warmup_and_finds_what_is_there():
         lengths = clustering.centroids.norm(dim=1)
         torch.testing.assert_close(lengths, torch.ones_like(lengths))
     assert float(method.find_prototypes(query, index)) > 0
-    assert method.eval().membership(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    assert method.eval().assign(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
 
 
 def test_prototypes_of_the_batch_are_no_further_negatives():
@@ -297,5 +297,5 @@ def test_what_cannot_work_is_said_in_words():
         InstDisc(net(), 1, negatives=0)
     with pytest.raises(UserError, match=r"momentum of 1\.0 is not in \[0, 1\)"):
         InstDisc(net(), 10, negatives=0, memory_momentum=1.0)
-    with pytest.raises(UserError, match="5 neighbours among a queue of 4"):
+    with pytest.raises(UserError, match="5 neighbors among a queue of 4"):
         MeanShift(net(), queue=4)

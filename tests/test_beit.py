@@ -26,8 +26,8 @@ def test_both_stages_from_run_folders(tmp_path):
     options = {"batch": 8, "workers": 0, "evaluate": False, "accelerator": "cpu"}
     pretrain(first, data, tmp_path / "words", epochs=1, **options)
     words = load_tokenizer(tmp_path / "words")
-    colours = torch.rand(2, 3, 32, 32)
-    assert torch.equal(words(colours), first.tokenizer.eval()(colours))
+    colors = torch.rand(2, 3, 32, 32)
+    assert torch.equal(words(colors), first.tokenizer.eval()(colors))
     second = BEiT(backbone("test_vit", 32), tmp_path / "words")
     assert second.lm_head.out_features == 8
     assert not any(p.requires_grad for p in second.words.parameters())
@@ -53,9 +53,9 @@ def test_dalles_weights_make_a_tokenizer_of_8_px(tmp_path):
     assert method.patch == 4
     images = torch.randn(2, 3, 32, 32)
     assert method.ids(images).shape == (2, 8, 8)  # of images enlarged to 64 px
-    colours = torch.rand(2, 3, 16, 24)
-    assert torch.equal(load_tokenizer(tmp_path / "encoder.pt")(colours), theirs(colours))
-    assert theirs(colours).shape == (2, 2, 3)
+    colors = torch.rand(2, 3, 16, 24)
+    assert torch.equal(load_tokenizer(tmp_path / "encoder.pt")(colors), theirs(colors))
+    assert theirs(colors).shape == (2, 2, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", None])
@@ -77,8 +77,8 @@ class Words(nn.Module):
         super().__init__()
         self.rows, self.word = rows, word
 
-    def forward(self, colours: torch.Tensor) -> torch.Tensor:
-        return torch.full((len(colours), self.rows, self.rows), self.word)
+    def forward(self, colors: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(colors), self.rows, self.rows), self.word)
 
 
 def test_any_module_may_be_the_tokenizer_of_the_right_resolution():

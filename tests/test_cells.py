@@ -17,10 +17,10 @@ from selftaught.methods.pretext.relative_patch import (
     Patches,
     RelativePatch,
     lay_grid,
-    neighbours,
+    neighbors,
     one_channel,
 )
-from selftaught.objectives.cells import centres, near
+from selftaught.objectives.cells import centers, near
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_an_image_without_room_has_no_patches():
     assert lay_grid(np.random.default_rng(0), 5, 5, 10, 5, 0).size == 0
 
 
-def test_a_neighbour_of_a_neighbour_lies_on_the_opposite_side():
-    pairs, places = neighbours(3, 4)
+def test_a_neighbor_of_a_neighbor_lies_on_the_opposite_side():
+    pairs, places = neighbors(3, 4)
     found = {tuple(p): k for p, k in zip(pairs.tolist(), places.tolist())}
     assert len(found) == 2 * (3 * 3 + 4 * 2 + 2 * 3 * 2), "across, down, and both diagonals"
     for (one, other), place in found.items():
@@ -68,10 +68,10 @@ def test_one_channel_stays_and_plain_patches_give_no_noise_that_is_not_small():
     dropped = seen[0, 1:].abs().max()
     assert dropped < 0.05, "what replaces the others is noise of half a byte"
     assert not torch.allclose(one_channel(x + 9, kept, torch.zeros_like(x), 1.0), seen)
-    grey = one_channel(
+    gray = one_channel(
         torch.full((1, 1, 4, 4), 7.0), torch.tensor([0]), torch.rand(1, 1, 4, 4), 1.0
     )
-    assert grey.abs().max() == 0
+    assert gray.abs().max() == 0
 
 
 def test_patches_of_an_image_of_one_pixel_are_plain():
@@ -85,7 +85,7 @@ def test_patches_of_an_image_of_one_pixel_are_plain():
 
 def test_patches_are_refused_in_words(net):
     for wrong in ({"grid": 1}, {"gap": -0.5}, {"gap": 0.1, "jitter": 0.2}):
-        with pytest.raises(UserError, match=r"neighbour|gap must be at least 0, got -0\.5"):
+        with pytest.raises(UserError, match=r"neighbor|gap must be at least 0, got -0\.5"):
             RelativePatch(net, hidden=8, **wrong)
 
 
@@ -125,7 +125,7 @@ def test_cells_of_the_same_view_are_near_themselves_alone():
         for column in range(4):
             assert same[row, column, row, 3 - column]
     assert same.sum() == 12
-    assert torch.equal(centres(corners, (1, 1)), torch.tensor([[[0.4, 0.5]]], dtype=torch.float64))
+    assert torch.equal(centers(corners, (1, 1)), torch.tensor([[[0.4, 0.5]]], dtype=torch.float64))
 
 
 def test_views_without_anything_in_common_cost_nothing():

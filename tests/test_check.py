@@ -42,7 +42,7 @@ def folder(tmp_path):
         "cat/one.png": saved(one),
         "cat/again.bmp": saved(one, "BMP"),  # the same pixels, other bytes
         "cat/copy.png": saved(one),
-        "cat/grey.jpg": saved(photo((64, 64)).convert("L"), "JPEG"),
+        "cat/gray.jpg": saved(photo((64, 64)).convert("L"), "JPEG"),
         "cat/flat.png": saved(Image.new("RGB", (33, 34), "red")),
         "dog/small.png": saved(photo((20, 90))),
         "dog/moving.gif": saved(
@@ -80,8 +80,8 @@ def test_every_fault_is_counted(folder, tmp_path, workers):
     assert report.depths == ((8, 7), (16, 1))
     assert dict(report.formats) == {"PNG": 5, "BMP": 1, "JPEG": 1, "GIF": 1}
     assert report.classes == (("cat", 5), ("dog", 7))
-    assert report.left.ignored == {".txt": 1}
-    assert report.left.hidden == 1
+    assert report.skipped.ignored == {".txt": 1}
+    assert report.skipped.hidden == 1
     listed = bad_list.load(tmp_path / "out" / "bad_files.csv")
     assert sorted(listed) == ["dog/empty.jpg", "dog/half.jpg", "dog/huge.png", "dog/text.jpg"]
     assert "3000 x 3000" in listed["dog/huge.png"].reason

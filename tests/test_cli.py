@@ -644,7 +644,7 @@ def _quiet_afterwards():
     [
         ("stego", "selftaught pretrain stego photos/ --start runs/simclr-photos"),
         ("distill", "selftaught pretrain distill photos/ --teacher runs/finetune-photos"),
-        ("supcon", "selftaught pretrain supcon labelled/"),
+        ("supcon", "selftaught pretrain supcon labeled/"),
     ],
 )
 def test_examples_name_what_a_method_needs(method, words, capsys):

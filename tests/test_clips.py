@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.layers import apply_rot_embed_cat
 
-from selftaught.backbones import Clip, Predictor, rotary, sincos, sincos_clip
+from selftaught.backbones import ClipEncoder, Predictor, rotary, sincos, sincos_clip
 from selftaught.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_rotary_positions_tell_distances_alone():
 @pytest.mark.parametrize("positions", ["sincos", "rotary", "tiled"])
 def test_a_clip_is_seen_in_parts_whatever_their_order(positions):
     torch.manual_seed(0)
-    clip = Clip((4, 8, 12), (2, 4, 4), 2, 24, 2, 2, 2.0, positions).eval()
+    clip = ClipEncoder((4, 8, 12), (2, 4, 4), 2, 24, 2, 2, 2.0, positions).eval()
     assert clip.grid == (2, 2, 3)
     video = torch.randn(2, 2, 4, 8, 12)
     everything = torch.arange(12).expand(2, -1)
@@ -70,6 +70,6 @@ def test_a_clip_is_seen_in_parts_whatever_their_order(positions):
 
 def test_clips_that_are_no_whole_tubelets_are_refused():
     with pytest.raises(UserError, match=r"clips of 3 x 8 x 8 .* tubelets of 2 x 4 x 4; use mult"):
-        Clip((3, 8, 8), (2, 4, 4))
+        ClipEncoder((3, 8, 8), (2, 4, 4))
     with pytest.raises(UserError, match="dim=24 must be a multiple of heads=5"):
-        Clip((4, 8, 8), (2, 4, 4), dim=24, heads=5)
+        ClipEncoder((4, 8, 8), (2, 4, 4), dim=24, heads=5)

@@ -102,11 +102,11 @@ def test_deepcluster_says_what_it_needs():
         DeepCluster(flat(), samples=500)
     with pytest.raises(UserError, match=r"made for 20 images and got 30.*samples=30"):
         DeepCluster(flat(), samples=20, clusters=3).on_epoch(Corpus())
-    with pytest.raises(UserError, match="leave edges out"):
+    with pytest.raises(UserError, match="leave sobel out"):
         DeepCluster(Image("test_resnet", 32, channels=1), samples=30, clusters=3, sobel=True)
 
 
-def test_sobel_shows_edges_in_place_of_colours():
+def test_sobel_shows_edges_in_place_of_colors():
     x = torch.zeros(1, 3, 6, 6)
     x[..., 3:] = 3.0  # an upright edge, 3 high in each channel
     across, down, rest = sobel(x)[0, :, 1:-1, 1:-1]
@@ -164,7 +164,7 @@ def test_dino_teacher_has_no_drop_path_and_the_last_layer_waits():
         assert [p.grad is None for p in last] == [progress < 0.01] * 2
 
 
-def test_dino_loss_uses_the_centre_of_before():
+def test_dino_loss_uses_the_center_of_before():
     method = DINO(flat(), 12, 8, 6)
     student, teacher = torch.randn(3, 4, 12), torch.randn(2, 4, 12)
     first = method.distill(student, teacher)
@@ -242,9 +242,9 @@ def test_balanced_plan_is_balanced_where_powers_would_vanish():
 def test_seer_assigns_hard_at_first_if_asked_to_and_says_what_it_needs():
     method = SEER(flat(), prototypes=4, hidden=(8,), dim=5, hard=0.5, freeze=0.5)
     scores = torch.randn(6, 4)
-    assert set(method.assign(scores).unique().tolist()) == {0.0, 1.0}
+    assert set(method.goals(scores).unique().tolist()) == {0.0, 1.0}
     method.progress = 0.6
-    assert method.assign(scores).unique().numel() > 2
+    assert method.goals(scores).unique().numel() > 2
     assert [m for m in method.projector if isinstance(m, nn.BatchNorm1d)] == []
     with pytest.raises(UserError, match="epsilon must be above 0, got 0"):
         SEER(flat(), epsilon=0.0)

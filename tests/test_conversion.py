@@ -81,7 +81,7 @@ FILES = {
 
 @pytest.mark.parametrize("to", FILES)
 def test_the_lines_of_the_card_give_the_features_of_a_photo(to, run, photo, tmp_path, monkeypatch):
-    done = export.convert(run, to=to, licence="cc0-1.0")
+    done = export.convert(run, to=to, license="cc0-1.0")
     assert done.folder == run / f"export-{to}"
     assert {f.name for f in done.folder.iterdir()} == FILES[to] | {"README.md"}
     assert done.images == "16 images of the training data"
@@ -139,7 +139,7 @@ def test_onnx_takes_any_batch_and_says_how_images_are_prepared(tmp_path):
 
 def test_onnx_in_16_bits(tmp_path):
     """A small-image stem, edges and four channels on the way."""
-    run = run_of(tmp_path, size=32, channels=4, edges=True)
+    run = run_of(tmp_path, size=32, channels=4, sobel=True)
     whole = export.convert(run, to="onnx")
     half = export.convert(run, to="onnx", out=tmp_path / "half", fp16=True)
     sizes = [(d.folder / "encoder.onnx").stat().st_size for d in (half, whole)]
@@ -206,7 +206,7 @@ def test_the_card_says_what_is_known(run):
         ],
     }
     (run / "scores.json").write_text(json.dumps(scores))
-    text = (export.convert(run, to="safetensors", licence="mit").folder / "README.md").read_text()
+    text = (export.convert(run, to="safetensors", license="mit").folder / "README.md").read_text()
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["license"] == "mit"
     assert "simclr" in front["tags"]
@@ -228,7 +228,7 @@ def test_the_card_says_what_is_known(run):
 
 def test_the_card_says_what_is_not_known(tmp_path):
     """An encoder of `save`, without a run; its photos are those of the package."""
-    export.save(Image("test_resnet", 32, 4, edges=True), tmp_path)
+    export.save(Image("test_resnet", 32, 4, sobel=True), tmp_path)
     done = export.convert(tmp_path / "encoder.safetensors", to="safetensors")
     assert done.images == "16 demo photos"
     text = (done.folder / "README.md").read_text()
@@ -243,7 +243,7 @@ def test_weights_of_others_at_the_start_are_named(run):
     settings["backbone"]["pretrained"] = True
     (run / "run.yaml").write_text(yaml.safe_dump(settings))
     text = (export.convert(run, to="safetensors").folder / "README.md").read_text()
-    assert "started from timm's weights of test_resnet: their licence" in text
+    assert "started from timm's weights of test_resnet: their license" in text
 
 
 def test_few_images_are_filled_up_and_broken_ones_replaced(tmp_path):
@@ -268,7 +268,7 @@ def test_few_images_are_filled_up_and_broken_ones_replaced(tmp_path):
 # bad input ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "options"), [(32, {}), (64, {"edges": True})])
+@pytest.mark.parametrize(("size", "options"), [(32, {}), (64, {"sobel": True})])
 @pytest.mark.parametrize("to", ["timm", "hf"])
 def test_what_timm_cannot_build_is_refused(to, size, options, tmp_path):
     run = run_of(tmp_path, size=size, **options)
@@ -410,7 +410,7 @@ def test_unknown_targets(run, capsys):
 
 
 def test_the_command(run, capsys):
-    assert main(["export", str(run), "--to", "safetensors", "--licence", "mit"]) == 0
+    assert main(["export", str(run), "--to", "safetensors", "--license", "mit"]) == 0
     out = capsys.readouterr().out
     assert "Read back by safetensors: on 16 images of the training data" in out
     assert "export-safetensors/README.md says how to load it" in out

@@ -9,7 +9,7 @@ from torch import nn
 
 from selftaught import pretrain
 from selftaught.augment import View, Views, sample_rng
-from selftaught.augment.twofold import Halves
+from selftaught.augment.pairs import Halves
 from selftaught.backbones import Image
 from selftaught.errors import TrainingError, UserError
 from selftaught.method import Batch

@@ -71,7 +71,7 @@ JPEGS = {
     "ordinary": saved(PHOTO),
     "444": saved(PHOTO, subsampling=0),
     "progressive": saved(PHOTO, progressive=True),
-    "grey": saved(PHOTO.convert("L")),
+    "gray": saved(PHOTO.convert("L")),
     "cmyk": saved(PHOTO.convert("CMYK")),
     "restarts": saved(PHOTO, restart_marker_rows=2),
     "turned": saved(PHOTO, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"),
@@ -116,7 +116,7 @@ def test_scans_that_a_progressive_jpeg_lacks_are_missed(mode, lost):
 
 
 @pytest.mark.skipif(native.library() is None, reason="was built without a compiler")
-@pytest.mark.parametrize("kind", ["ordinary", "444", "grey", "restarts"])
+@pytest.mark.parametrize("kind", ["ordinary", "444", "gray", "restarts"])
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("scale", [1, 4])
 def test_damage_below_all_crops_is_seen_too(kind, damage, scale):
@@ -176,8 +176,8 @@ def test_harmless_and_damaged_is_damaged():
 def test_strictness_changes_no_pixel_of_a_good_jpeg(kind):
     as_pillow = decode(JPEGS[kind], truncated="keep")
     assert (decode(JPEGS[kind]) == as_pillow).all()
-    grey = decode(JPEGS[kind], channels=1, truncated="keep")
-    assert (decode(JPEGS[kind], channels=1) == grey).all()
+    gray = decode(JPEGS[kind], channels=1, truncated="keep")
+    assert (decode(JPEGS[kind], channels=1) == gray).all()
     for side in (60, 120):
         small = decode(JPEGS[kind], min_side=side)
         assert (small == decode(JPEGS[kind], min_side=side, truncated="keep")).all()

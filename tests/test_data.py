@@ -52,10 +52,10 @@ def tiff(array, **options) -> bytes:
     return out.getvalue()
 
 
-def png(rows: np.ndarray, colour: int, *, extra: bytes = b"") -> bytes:
-    """A 16-bit PNG, which Pillow writes for grey only."""
+def png(rows: np.ndarray, color: int, *, extra: bytes = b"") -> bytes:
+    """A 16-bit PNG, which Pillow writes for gray only."""
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
-    head = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], 16, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], 16, color, 0, 0, 0)
     parts = [(b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
     if extra:
         parts.insert(1, (b"tRNS", extra))
@@ -80,14 +80,14 @@ def images(folder, names, size=(12, 9)):
 # -------------------------------------------------------------------------------------- decoding
 
 
-def test_grey_and_palette_and_one_bit_become_rgb():
-    grey = SMOOTH[..., 0]
-    assert (decode(encoded(grey)) == grey[..., None]).all()
-    assert decode(encoded(grey)).shape == (48, 64, 3)
+def test_gray_and_palette_and_one_bit_become_rgb():
+    gray = SMOOTH[..., 0]
+    assert (decode(encoded(gray)) == gray[..., None]).all()
+    assert decode(encoded(gray)).shape == (48, 64, 3)
     palette = Image.fromarray(SMOOTH).quantize(16)
     assert (decode(encoded(palette)) == np.asarray(palette.convert("RGB"))).all()
-    bits = Image.fromarray(grey > 100)
-    assert (decode(encoded(bits))[..., 1] == np.where(grey > 100, 255, 0)).all()
+    bits = Image.fromarray(gray > 100)
+    assert (decode(encoded(bits))[..., 1] == np.where(gray > 100, 255, 0)).all()
 
 
 def test_what_is_read_can_be_written_to():
@@ -105,7 +105,7 @@ def test_transparent_is_white(mode):
     if mode in ("LA", "RGBA"):
         data = encoded(image.convert(mode))
     else:
-        # one colour (or index) stands for transparent
+        # one color (or index) stands for transparent
         plain = Image.new("RGB", (4, 2), (10, 20, 30))
         plain.putpixel((0, 0), (1, 2, 3))
         plain = plain.quantize(4) if mode == "P" else plain.convert(mode)
@@ -122,29 +122,29 @@ def test_alpha_is_blended_with_rounding():
     assert np.abs(decode(encoded(rgba)).astype(float) - expected).max() <= 1
 
 
-def test_16_bit_grey_is_scaled_not_saturated():
-    grey = RNG.integers(0, 65536, (7, 9), dtype=np.uint16)
-    expected = np.rint(grey / 257).astype(np.uint8)
-    for data in (png(grey, 0), tiff(grey), tiff(grey, byteorder=">"), tiff(grey, compression=8)):
+def test_16_bit_gray_is_scaled_not_saturated():
+    gray = RNG.integers(0, 65536, (7, 9), dtype=np.uint16)
+    expected = np.rint(gray / 257).astype(np.uint8)
+    for data in (png(gray, 0), tiff(gray), tiff(gray, byteorder=">"), tiff(gray, compression=8)):
         assert (decode(data)[..., 0] == expected).all()
-    assert inspect(png(grey, 0)).depth == 16
+    assert inspect(png(gray, 0)).depth == 16
 
 
 def test_16_bit_transparent_value_is_white():
-    grey = np.full((2, 3), 1000, dtype=np.uint16)
-    grey[0, 0] = 1001
-    pixels = decode(png(grey, 0, extra=struct.pack(">H", 1001)))
+    gray = np.full((2, 3), 1000, dtype=np.uint16)
+    gray[0, 0] = 1001
+    pixels = decode(png(gray, 0, extra=struct.pack(">H", 1001)))
     assert pixels[0, 0, 0] == 255
     assert pixels[1, 1, 0] == 4
 
 
-def test_16_bit_colour_is_within_one_level():
-    colour = RNG.integers(0, 65536, (7, 9, 3), dtype=np.uint16)
-    expected = np.rint(colour / 257)
-    assert np.abs(decode(png(colour, 2)).astype(int) - expected).max() <= 1
-    assert (decode(tiff(colour, photometric="rgb")) == expected).all()
+def test_16_bit_color_is_within_one_level():
+    color = RNG.integers(0, 65536, (7, 9, 3), dtype=np.uint16)
+    expected = np.rint(color / 257)
+    assert np.abs(decode(png(color, 2)).astype(int) - expected).max() <= 1
+    assert (decode(tiff(color, photometric="rgb")) == expected).all()
     assert (
-        decode(tiff(np.moveaxis(colour, 2, 0), planarconfig=2, photometric="rgb")) == expected
+        decode(tiff(np.moveaxis(color, 2, 0), planarconfig=2, photometric="rgb")) == expected
     ).all()
 
 
@@ -155,8 +155,8 @@ def test_12_bits_in_16_use_their_own_range():
 
 
 def test_white_is_zero():
-    grey = RNG.integers(0, 65536, (4, 5), dtype=np.uint16)
-    assert (decode(tiff(grey, photometric="miniswhite"))[..., 0] == 255 - np.rint(grey / 257)).all()
+    gray = RNG.integers(0, 65536, (4, 5), dtype=np.uint16)
+    assert (decode(tiff(gray, photometric="miniswhite"))[..., 0] == 255 - np.rint(gray / 257)).all()
     eight = RNG.integers(0, 256, (4, 5), dtype=np.uint8)
     assert (decode(tiff(eight, photometric="miniswhite"))[..., 0] == 255 - eight).all()
 
@@ -218,9 +218,9 @@ def test_exif_orientation_is_undone(kind, orientation):
 
 
 def test_16_bit_tiff_is_turned_too():
-    grey = RNG.integers(0, 65536, (4, 6), dtype=np.uint16)
-    data = tiff(np.rot90(grey), extratags=[(274, 3, 1, 6, True)])
-    assert (decode(data)[..., 0] == np.rint(grey / 257)).all()
+    gray = RNG.integers(0, 65536, (4, 6), dtype=np.uint16)
+    data = tiff(np.rot90(gray), extratags=[(274, 3, 1, 6, True)])
+    assert (decode(data)[..., 0] == np.rint(gray / 257)).all()
     assert (inspect(data).width, inspect(data).height) == (6, 4)
 
 
@@ -453,8 +453,8 @@ def test_a_folder_is_read_whole_and_in_order(tmp_path):
     assert sorted(found) == sorted([*names, "b/noext", "b/strange.dat"])
     assert found == [samples.name(i) for i in range(len(open_data(str(tmp_path))))]
     assert all(samples.read(i).ndim == 3 for i in range(len(samples)))
-    assert samples.left.ignored == {".txt": 1, "": 1}
-    assert samples.left.hidden == 2
+    assert samples.skipped.ignored == {".txt": 1, "": 1}
+    assert samples.skipped.hidden == 2
 
 
 def test_names_that_are_not_utf8(tmp_path):
@@ -485,8 +485,8 @@ def test_links_are_visited_once(tmp_path):
     samples = open_data(root)
     names = [samples.name(i) for i in range(len(samples))]
     assert sorted(names) == ["far/c.png", "four.png", "real/a.png", "real/b.png"]
-    assert samples.left.dangling == 2
-    assert samples.left.repeated == 6
+    assert samples.skipped.dangling == 2
+    assert samples.skipped.repeated == 6
     assert all(samples.read(i).shape == (9, 12, 3) for i in range(4))
 
 
@@ -502,7 +502,7 @@ def test_a_folder_that_cannot_be_listed_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     samples = open_data(tmp_path)
     assert len(samples) == 1
-    assert samples.left.unreadable == 1
+    assert samples.skipped.unreadable == 1
 
 
 def test_class_folders_give_labels(tmp_path):
@@ -567,7 +567,7 @@ def test_runs_inside_a_folder_of_images_are_none_of_them(tmp_path):
     (tmp_path / "runs/simclr/run.yaml").write_text("method: simclr\n")
     assert len(open_data(tmp_path)) == 2
     assert open_data(tmp_path).fingerprint == before.fingerprint
-    assert open_data(tmp_path).left.sentence() == "1 (run)"
+    assert open_data(tmp_path).skipped.sentence() == "1 (run)"
     assert len(open_data(tmp_path / "runs" / "simclr")) == 2  # which was asked for
 
 
@@ -630,8 +630,8 @@ def test_list_files(tmp_path):
     assert samples.classes == ["x", "y"]
     with pytest.raises(BadSample, match="cannot be opened"):
         samples.read(1)
-    with pytest.raises(UserError, match="has no column colour; it has file, kind"):
-        open_data(tmp_path / "list.csv", labels="colour")
+    with pytest.raises(UserError, match="has no column color; it has file, kind"):
+        open_data(tmp_path / "list.csv", labels="color")
 
 
 # ---------------------------------------------------------------------------------------- tables
@@ -763,7 +763,7 @@ def test_shards(tmp_path):
         assert (copy.read(i) == i).all()
         assert samples.labels[i] == i % 5
     assert samples.name(5) == "s-01.tar::005"
-    assert samples.left.ignored == {".jpg.png": 12, ".txt": 12}
+    assert samples.skipped.ignored == {".jpg.png": 12, ".txt": 12}
     for other in (tmp_path, str(tmp_path / "s-*.tar"), str(tmp_path / "s-{00,01,02}.tar")):
         assert open_data(other).fingerprint == samples.fingerprint
     with pytest.raises(UserError, match="1 of 4 shards do not exist"):
@@ -788,8 +788,8 @@ def test_labels_from_json_members(tmp_path):
     assert samples.classes == ["fir", "oak"]
     assert samples.labels is not None
     assert samples.labels.tolist() == [1, 0, 1]
-    with pytest.raises(UserError, match="has a field colour"):
-        open_data(tmp_path / "a.tar", labels="colour")
+    with pytest.raises(UserError, match="has a field color"):
+        open_data(tmp_path / "a.tar", labels="color")
 
 
 def test_a_hostile_shard_runs_nothing_and_yields_its_images(tmp_path):
@@ -833,7 +833,7 @@ def test_a_hostile_shard_runs_nothing_and_yields_its_images(tmp_path):
     assert (samples.read(2) == 6).all()
     with pytest.raises(BadSample, match="Python objects"):
         samples.read(1)
-    assert samples.left.refused == {
+    assert samples.skipped.refused == {
         "path outside of its archive": 3,
         "link or device in an archive": 4,
         "repeated name in an archive": 1,
@@ -853,18 +853,18 @@ def test_damaged_shards(tmp_path):
     (tmp_path / "cut.tar").write_bytes(whole[: members[3].offset + 10])
     samples = open_data(tmp_path / "cut.tar")
     assert len(samples) == 3
-    assert samples.left.refused == {"cut-off archive member": 1}
+    assert samples.skipped.refused == {"cut-off archive member": 1}
     (tmp_path / "header.tar").write_bytes(whole[: members[3].offset - 100])
     samples = open_data(tmp_path / "header.tar")
-    assert (len(samples), samples.left.refused) == (3, {"cut-off archive": 1})
+    assert (len(samples), samples.skipped.refused) == (3, {"cut-off archive": 1})
     (tmp_path / "no-end.tar").write_bytes(whole[: members[3].offset - 512])
-    assert not open_data(tmp_path / "no-end.tar").left.refused
+    assert not open_data(tmp_path / "no-end.tar").skipped.refused
     broken = bytearray(whole)
     broken[members[2].offset - 500] ^= 1
     (tmp_path / "broken.tar").write_bytes(broken)
     samples = open_data(tmp_path / "broken.tar")
     assert len(samples) == 2
-    assert samples.left.refused == {"damaged header": 1}
+    assert samples.skipped.refused == {"damaged header": 1}
     huge = tarfile.TarInfo("huge.png")
     huge.size = 10 << 30
     (tmp_path / "huge.tar").write_bytes(huge.tobuf(tarfile.GNU_FORMAT) + bytes(2000))

@@ -23,14 +23,14 @@ from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
 from selftaught.diagnose import measures
 from selftaught.diagnose.doctor import Doctor
-from selftaught.diagnose.ears import listen
-from selftaught.diagnose.intake import intake, probe
+from selftaught.diagnose.hooks import attach
+from selftaught.diagnose.preflight import preflight, probe
 from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rule, Watch
 from selftaught.engine import run as runs
 from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
-from selftaught.feed.views import Views, collate
+from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch
 from tests.cases import CASES, fitting
 
@@ -50,7 +50,7 @@ def make(name: str, samples: int = 24):
 def batch_of(method, count: int = 8) -> Batch:
     channels = 3 + method.with_masks
     data = open_data(photos(count, channels=channels), channels=channels)
-    views = Views(data, method.views(method.encoder.size), 0)
+    views = ViewDataset(data, method.views(method.encoder.size), 0)
     item = collate([views[0, i] for i in range(count)])
     images = normalize(item.views, method.encoder.mean, method.encoder.std)
     return Batch(images, item.index, item.index % 3)
@@ -186,14 +186,14 @@ GUESS = {
 def test_a_method_that_guesses_has_the_loss_that_it_names(name):
     method = make(name, 8).train()
     GUESS[name](method)
-    (guess, *_) = [t for t in method.trivial(8) if not t.collapsed]
+    (guess, *_) = [t for t in method.reference_losses(8) if not t.collapsed]
     assert total(method.loss(batch_of(method))).item() == pytest.approx(guess.value, rel=2e-3)
 
 
 def test_a_collapse_has_the_loss_that_is_named():
     vicreg = make("vicreg").train()
     silence(vicreg.projector[-1])
-    (known,) = vicreg.trivial(8)
+    (known,) = vicreg.reference_losses(8)
     terms = vicreg.loss(batch_of(vicreg))
     assert terms[known.term].item() == pytest.approx(known.value, rel=1e-6)
     simsiam = make("simsiam").train()
@@ -201,23 +201,23 @@ def test_a_collapse_has_the_loss_that_is_named():
         silence(net)
         net.bias.data.fill_(1.0)
     simsiam.projector[-1] = nn.Identity()
-    known = next(t for t in simsiam.trivial(8) if t.collapsed)
+    known = next(t for t in simsiam.reference_losses(8) if t.collapsed)
     assert simsiam.loss(batch_of(simsiam)).item() == pytest.approx(known.value, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_anatomy_names_what_is_there(name):
     method = make(name)
-    anatomy = method.anatomy
-    parts = [anatomy.embedding, anatomy.predictor, anatomy.logits]
-    for part in filter(None, [*parts, *(n for pair in anatomy.copies for n in pair)]):
+    insight = method.insight
+    parts = [insight.embedding, insight.predictor, insight.logits]
+    for part in filter(None, [*parts, *(n for pair in insight.copies for n in pair)]):
         assert isinstance(method.get_submodule(part), nn.Module)
-    for buffer in anatomy.memory:
+    for buffer in insight.memory:
         assert isinstance(method.get_buffer(buffer), torch.Tensor)
-    for target, online in anatomy.copies:
+    for target, online in insight.copies:
         assert not any(p.requires_grad for p in method.get_submodule(target).parameters())
         assert any(p.requires_grad for p in method.get_submodule(online).parameters())
-    for trivial in method.trivial(8):
+    for trivial in method.reference_losses(8):
         assert math.isfinite(trivial.value)
         assert trivial.formula
 
@@ -232,10 +232,10 @@ def test_listening_changes_nothing(name):
         method = make(name).train()
         batch = batch_of(method)
         torch.manual_seed(1)
-        ears = listen(method) if heard else None
+        hooks = attach(method) if heard else None
         total(method.loss(batch)).backward()
-        if ears:
-            ears.close()
+        if hooks:
+            hooks.close()
         gradients.append([p.grad for p in method.parameters() if p.grad is not None])
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
     assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
@@ -244,9 +244,9 @@ def test_listening_changes_nothing(name):
 @pytest.mark.parametrize("name", ["simclr", "moco_v2", "densecl", "byol", "simsiam"])
 def test_embeddings_are_pulled_to_their_goals(name):
     method = make(name).train()
-    ears = listen(method)
+    hooks = attach(method)
     total(method.loss(batch_of(method))).backward()
-    pairs = ears.pairs()
+    pairs = hooks.pairs()
     assert pairs
     assert all(measures.pulled(p.gradient, p.goal) > 0.6 for p in pairs)
 
@@ -261,10 +261,10 @@ def test_a_gradient_past_the_predictor_is_seen(stopped):
         return -F.cosine_similarity(self.predictor(z1), goal).mean() - 0 * z2.sum()
 
     method.loss = MethodType(loss, method)
-    ears = listen(method)
+    hooks = attach(method)
     method.loss(batch_of(method)).backward()
-    assert ears.total[0].equal(ears.through[0])  # the first view is no goal
-    assert ears.total[1].any() != stopped
+    assert hooks.total[0].equal(hooks.through[0])  # the first view is no goal
+    assert hooks.total[1].any() != stopped
 
 
 # rules -------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def test_the_probe_sees_constant_and_repeated_images():
 
 def test_the_intake_takes_the_highest_rate_and_where_it_is():
     method = make("moco_v2")
-    found = intake(
+    found = preflight(
         method,
         open_data(photos()),
         size=32,
@@ -411,7 +411,7 @@ def test_a_run_is_the_same_with_and_without_the_doctor(name, tmp_path, monkeypat
     found = diagnosis(tmp_path / "seen")
     assert len(found["course"]) >= 2
     assert "cannot look" not in caplog.text
-    monkeypatch.setattr(Doctor, "listen", lambda self, views: None)
+    monkeypatch.setattr(Doctor, "before_forward", lambda self, views: None)
     alone = pretrain(make(name), data, tmp_path / "alone", **RUN)
     assert diagnosis(tmp_path / "alone")["course"] == []
     assert all(a.equal(b) for a, b in zip(weights(seen), weights(alone), strict=True))
@@ -424,7 +424,7 @@ def test_a_failed_run_exports_nothing_unless_forced(tmp_path, caplog):
         pytest.raises(TrainingError, match=r"100% of the images .* --resume --force"),
     ):
         pretrain(make("simclr"), white, out, **RUN)
-    assert caplog.text.count("images looked at have a single colour") == 1
+    assert caplog.text.count("images looked at have a single color") == 1
     assert "What to do: look at the images" in caplog.text
     assert diagnosis(out)["verdict"] == "failed"
     assert not list(out.glob("encoder*"))
@@ -498,10 +498,10 @@ def test_the_same_seed_gives_the_same_diagnosis_on_a_slower_machine(tmp_path, mo
 def test_looks_are_spread_evenly_over_the_steps(steps, looks, tmp_path, monkeypatch):
     doctor = Doctor(make("simclr"), tmp_path / "d.json", steps=steps, batch=8)
     seen = []
-    monkeypatch.setattr(doctors, "listen", lambda _: seen.append(doctor.done))
+    monkeypatch.setattr(doctors, "attach", lambda _: seen.append(doctor.done))
     for step in range(steps):
         doctor.done = step
-        doctor.listen([])
+        doctor.before_forward([])
     assert len(seen) == looks
     assert (seen[0], seen[-1]) == (0, steps - 1)
     gaps = {b - a for a, b in itertools.pairwise(seen[:-1])}

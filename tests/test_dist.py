@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import dist, open_data
 from selftaught.backbones import Image
-from selftaught.feed.passes import Whole
+from selftaught.feed.passes import DatasetPass
 from selftaught.parts import Queue, SyncBatchNorm, ema, frozen_copy, synchronize
 from selftaught.parts.shuffle import shuffled
 from tests.pool import WORLD, Pool
@@ -245,7 +245,7 @@ def test_synchronize_keeps_everything_of_a_norm():
 # ShuffleBN.
 
 
-def centred(x: Tensor) -> Tensor:
+def centered(x: Tensor) -> Tensor:
     """Like a batch norm: what comes out depends on the whole batch of a process."""
     return x - x.mean(0)
 
@@ -255,21 +255,21 @@ def mixed(rank: int) -> tuple[np.ndarray, np.ndarray]:
     plain = shuffled(lambda rows: 2 * rows, share(x))
     assert not plain.requires_grad
     torch.manual_seed(rank)  # the order must come from one process
-    return plain.numpy(), shuffled(centred, share(x)).numpy()
+    return plain.numpy(), shuffled(centered, share(x)).numpy()
 
 
 def test_shuffled_returns_rows_to_their_places(pool: Pool):
     (one, mixed_one), (two, mixed_two) = pool.run(mixed)
     x = data(6, 2)
     np.testing.assert_array_equal(np.concatenate([one, two]), 2 * x.numpy())
-    apart = torch.cat([centred(half) for half in x.chunk(WORLD)]).numpy()
+    apart = torch.cat([centered(half) for half in x.chunk(WORLD)]).numpy()
     assert not np.allclose(np.concatenate([mixed_one, mixed_two]), apart), "statistics are mixed"
     shift = np.concatenate([mixed_one, mixed_two]) - x.numpy()
     assert len(np.unique(shift.round(9), axis=0)) == WORLD
 
 
 def test_shuffled_in_one_process_is_plain():
-    assert torch.equal(shuffled(centred, data(4, 2)), centred(data(4, 2)))
+    assert torch.equal(shuffled(centered, data(4, 2)), centered(data(4, 2)))
 
 
 def embedded(rank: int) -> torch.Tensor:
@@ -277,7 +277,7 @@ def embedded(rank: int) -> torch.Tensor:
     net = Image("test_resnet", 32)
     net.train()(torch.rand(4, 3, 32, 32) + rank)
     samples = open_data(np.full((6, 40, 40, 3), 90, np.uint8))
-    return Whole(samples, net, 4, 0, torch.device("cpu")).embed(net)
+    return DatasetPass(samples, net, 4, 0, torch.device("cpu")).embed(net)
 
 
 @pytest.mark.xdist_group("pool")

@@ -12,7 +12,7 @@ from selftaught.method import Batch
 from selftaught.methods.distillation.dinov2 import DINOv2
 from selftaught.methods.distillation.ibot import IBOT
 from selftaught.objectives.assignment import sinkhorn
-from selftaught.objectives.spread import koleo
+from selftaught.objectives.koleo import koleo
 from tests.pool import Pool
 
 SMALL = {"prototypes": 12, "hidden": 8, "bottleneck": 6, "local_crops": 1}
@@ -173,7 +173,7 @@ def test_dinov2_says_what_it_needs(options, words):
 
 
 def followed(rank: int) -> torch.Tensor:
-    """The centre after a step in which the processes see one and three hidden patches."""
+    """The center after a step in which the processes see one and three hidden patches."""
     method = DINOv2(Image("test_vit", 32), **SMALL)
     method._follow(method.patch_center, torch.full((1 + 2 * rank, 12), 1.0 + rank), False)
     return method.patch_center
@@ -186,7 +186,7 @@ def test_dinov2_follows_the_mean_of_all_hidden_patches(pool: Pool):
 
 
 @pytest.mark.parametrize("reference", [False, True])
-def test_dinov2_keeps_its_centre_where_no_patch_is_hidden(reference):
+def test_dinov2_keeps_its_center_where_no_patch_is_hidden(reference):
     options = SMALL | {"mask_share": 0.0, "reference_center": reference}
     method = DINOv2(Image("test_vit", 32), **options)
     method.patch_center.fill_(1.0)

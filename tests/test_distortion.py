@@ -46,7 +46,7 @@ def test_the_papers_constants_are_those_of_our_draws():
     np.testing.assert_allclose(found.mean(0), MEAN, atol=0.03)
     np.testing.assert_allclose(found.std(0), DEVIATION, rtol=0.05)
     variance = (((found - MEAN) / DEVIATION) ** 2).mean()
-    (trivial,) = Distortion(backbone("test_resnet", size=32)).trivial(8)
+    (trivial,) = Distortion(backbone("test_resnet", size=32)).reference_losses(8)
     assert trivial.value == pytest.approx(variance, rel=0.03)
 
 
@@ -84,7 +84,7 @@ def test_the_answer_that_is_right_costs_nothing(monkeypatch):
     assert method.loss(batch) > 0
     monkeypatch.setattr(method, "answer", lambda x, distorted: batch.views[1])
     assert method.loss(batch) == 0
-    shown = method.pictures(batch).columns
+    shown = method.show(batch).columns
     assert torch.equal(shown["distorted"], shown["as answered"])
 
 

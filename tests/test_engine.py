@@ -29,7 +29,7 @@ def photos(count: int = 24, side: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def labelled(images: np.ndarray, classes: int = 3) -> list[tuple[np.ndarray, int]]:
+def labeled(images: np.ndarray, classes: int = 3) -> list[tuple[np.ndarray, int]]:
     return [(image, i % classes) for i, image in enumerate(images)]
 
 
@@ -323,7 +323,7 @@ def test_the_network_computes_in_the_precision_that_is_named(tmp_path, precision
 
 def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_path):
     images = photos(24)
-    data = labelled(images)
+    data = labeled(images)
     data[5] = (b"no image", 2)  # another takes its place, and brings its own label
     data[7] = (images[7], -1)  # nothing is known of it: left out
     method, seen = make("finetune"), {}
@@ -341,7 +341,7 @@ def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_pat
 
 
 def test_others_are_handed_none_and_train_as_without(tmp_path):
-    for out, data in ((tmp_path / "with", labelled(photos())), (tmp_path / "without", photos())):
+    for out, data in ((tmp_path / "with", labeled(photos())), (tmp_path / "without", photos())):
         method, seen = make(), []
 
         def loss(self, batch: Batch, seen=seen):
@@ -358,8 +358,8 @@ def test_others_are_handed_none_and_train_as_without(tmp_path):
     ("data", "words"),
     [
         (photos(), "this data has no labels"),
-        (labelled(photos(), 1), "this data has labels of one class"),
-        (labelled(photos(), 5), r"go up to 4, and this Finetune has outputs for 3 classes"),
+        (labeled(photos(), 1), "this data has labels of one class"),
+        (labeled(photos(), 5), r"go up to 4, and this Finetune has outputs for 3 classes"),
     ],
 )
 def test_labels_that_cannot_be_learned_are_told_before_the_first_step(tmp_path, data, words):
@@ -370,7 +370,7 @@ def test_labels_that_cannot_be_learned_are_told_before_the_first_step(tmp_path, 
 
 def test_what_was_learned_from_labels_is_not_scored_on_them(tmp_path, caplog):
     caplog.set_level("INFO", "selftaught")
-    pretrain(make("finetune"), labelled(photos()), tmp_path / "run", epochs=1, batch=8, workers=0)
+    pretrain(make("finetune"), labeled(photos()), tmp_path / "run", epochs=1, batch=8, workers=0)
     assert "it has learned these labels" in caplog.text
     assert not (tmp_path / "run" / "scores.json").exists()
 

@@ -32,9 +32,9 @@ def photos(tmp_path_factory):
     for name in ("dark", "light"):
         (folder / name).mkdir()
         for i in range(12):
-            grey = 60 if name == "dark" else 190
+            gray = 60 if name == "dark" else 190
             ramp = np.linspace(-40, 40, 24) * (1 if name == "dark" else -1)
-            image = grey + ramp[None, :, None] + rng.normal(0, 10, (20, 24, 3))
+            image = gray + ramp[None, :, None] + rng.normal(0, 10, (20, 24, 3))
             Picture.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
         (folder / name / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno image")
     return folder
@@ -54,8 +54,8 @@ def found(encoder, photos):
 def blobs(n, classes=3, width=8, spread=1.0, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, n)
-    centres = np.random.default_rng(9).normal(size=(classes, width))
-    x = centres[y] + spread * rng.normal(size=(n, width))
+    centers = np.random.default_rng(9).normal(size=(classes, width))
+    x = centers[y] + spread * rng.normal(size=(n, width))
     return x.astype(np.float32), y
 
 
@@ -243,7 +243,7 @@ def test_knn_takes_tensors_any_numbers_of_classes_and_tiny_temperatures():
     )
 
 
-def test_more_neighbours_than_samples_are_all_samples():
+def test_more_neighbors_than_samples_are_all_samples():
     (x, y), test = blobs(10), blobs(30, seed=1)
     assert "k=10," in evaluate.knn((x, y), test, k=50).protocol
 
@@ -299,7 +299,7 @@ def test_arrays_that_may_not_be_written_are_scored_in_silence():
     assert evaluate.knn((torch.eye(12), torch.from_numpy(y.copy())), (x, y), k=1).value == 100
 
 
-def test_without_a_test_set_a_fifth_is_held_out_and_unlabelled_samples_left_out():
+def test_without_a_test_set_a_fifth_is_held_out_and_unlabeled_samples_left_out():
     x, y = blobs(100)
     y[:10] = -1
     x[:10] = 1e6

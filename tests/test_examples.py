@@ -18,12 +18,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def run(tmp_path, monkeypatch, capsys):
     """Runs an example in a folder with 64 photos in two classes; returns what it prints."""
     rng = np.random.default_rng(0)
-    for name, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+    for name, color in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
         folder = tmp_path / "photos" / name
         folder.mkdir(parents=True)
         for i in range(32):
             noise = rng.integers(-40, 40, (36, 40, 3))
-            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(
+            Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(
                 folder / f"{i}.png"
             )
     monkeypatch.chdir(tmp_path)

@@ -356,20 +356,20 @@ def test_too_little_space_is_told_before_the_first_step(folder, tmp_path, monkey
 def odd_files(place: Path) -> None:
     """Images of every mode, and files that are none."""
     rng = np.random.default_rng(0)
-    colour = Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    color = Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
     place.mkdir()
     for mode in ("L", "LA", "P", "1", "RGBA", "I;16"):
         image = Image.fromarray(rng.integers(0, 2**16, (40, 48), dtype=np.uint16))
-        (image if mode == "I;16" else colour.convert(mode)).save(place / f"{mode[:2]}.png")
-    colour.convert("CMYK").save(place / "cmyk.jpg")
-    colour.resize((1, 1)).save(place / "one.png")
-    colour.resize((400, 3)).save(place / "flat.png")
-    colour.save(place / "moving.gif", save_all=True, append_images=[colour.rotate(90)])
-    colour.save(place / "grün \n.webp")
-    colour.save(place / "deflate.tiff", compression="tiff_deflate")
+        (image if mode == "I;16" else color.convert(mode)).save(place / f"{mode[:2]}.png")
+    color.convert("CMYK").save(place / "cmyk.jpg")
+    color.resize((1, 1)).save(place / "one.png")
+    color.resize((400, 3)).save(place / "flat.png")
+    color.save(place / "moving.gif", save_all=True, append_images=[color.rotate(90)])
+    color.save(place / "grün \n.webp")
+    color.save(place / "deflate.tiff", compression="tiff_deflate")
     exif = Image.Exif()
     exif[0x0112] = 6
-    colour.save(place / "turned.jpg", exif=exif)
+    color.save(place / "turned.jpg", exif=exif)
     (place / "loop").symlink_to(place)
     (place / "nowhere.jpg").symlink_to(place / "gone.jpg")
     # and what cannot be read

@@ -16,9 +16,9 @@ from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.engine import score
 from selftaught.errors import UserError
-from selftaught.feed.passes import Whole, reading
+from selftaught.feed.passes import DatasetPass, reading
 from selftaught.feed.readers import Stuck
-from selftaught.feed.views import Views, collate
+from selftaught.feed.views import ViewDataset, collate
 
 MAIN = os.getpid()
 BROKEN = [2, 4]
@@ -61,7 +61,7 @@ PIPELINES = [
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=["views", "boxes", "raw", "plain", "own"])
 def test_what_is_left_out_changes_nothing_of_the_rest(photos, pipeline):
-    views = Views(open_data(photos), pipeline, seed=3, replaced=False)
+    views = ViewDataset(open_data(photos), pipeline, seed=3, replaced=False)
     keys = [(0, i) for i in range(8)]
     found = views.__getitems__(keys)
     assert found.index.tolist() == [0, 1, 3, 5, 6, 7]
@@ -75,7 +75,9 @@ def test_what_is_left_out_changes_nothing_of_the_rest(photos, pipeline):
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=["views", "boxes", "raw", "plain", "own"])
 def test_what_is_replaced_keeps_its_place(photos, pipeline):
-    found = Views(open_data(photos), pipeline, seed=3).__getitems__([(0, i) for i in range(8)])
+    found = ViewDataset(open_data(photos), pipeline, seed=3).__getitems__(
+        [(0, i) for i in range(8)]
+    )
     assert {len(x) for x in leaves(found.views)} == {8}
     assert [i for i, used in enumerate(found.index.tolist()) if i != used] == BROKEN
     assert not set(found.index.tolist()) & set(BROKEN)
@@ -85,7 +87,7 @@ def test_what_is_replaced_keeps_its_place(photos, pipeline):
 def test_where_nothing_can_be_read_there_is_nothing(photos, pipeline):
     samples = open_data([str(photos / f"{'ab'[i // 4]}/{i}.png") for i in BROKEN])
     for replaced, index in ((True, [0, 1]), (False, [])):
-        found = Views(samples, pipeline, 0, replaced=replaced).__getitems__([(0, 0), (0, 1)])
+        found = ViewDataset(samples, pipeline, 0, replaced=replaced).__getitems__([(0, 0), (0, 1)])
         assert found.views is None
         assert found.index.tolist() == index
         assert {bad.index for bad in found.bad} == {0, 1}
@@ -97,7 +99,7 @@ def test_plain_views_of_large_photos_are_decoded_smaller_where_that_is_allowed(t
     small, whole = samples.read(0, min_side=2 * view.resize), samples.read(0)
     assert small.shape == (80, 100, 3)
     for reduced, image in ((True, small), (False, whole)):
-        (found,) = Views(samples, view, 0, reduced=reduced).__getitems__([(0, 0)]).views
+        (found,) = ViewDataset(samples, view, 0, reduced=reduced).__getitems__([(0, 0)]).views
         assert np.array_equal(found, view(image))
 
 
@@ -105,7 +107,7 @@ def test_a_corpus_and_evaluation_see_the_same(photos):
     network = Image("test_resnet", 32).eval()
     found = evaluate.embed(network, photos)
     samples = open_data(photos)
-    corpus = Whole(samples, network, 3, 0, torch.device("cpu")).embed(network).numpy()
+    corpus = DatasetPass(samples, network, 3, 0, torch.device("cpu")).embed(network).numpy()
     np.testing.assert_allclose(corpus[found.index], found.features, rtol=1e-4, atol=1e-5)
 
 
@@ -118,7 +120,7 @@ def readers() -> list[multiprocessing.process.BaseProcess]:
 
 
 def test_processes_end_with_the_pass_whatever_ends_it(photos):
-    views = Views(open_data(photos), augment.plain(16), 0, replaced=False)
+    views = ViewDataset(open_data(photos), augment.plain(16), 0, replaced=False)
     with reading(views, range(8), 1, 2) as items:
         assert len(list(items)) == 8
         assert len(readers()) == 2
@@ -135,14 +137,14 @@ def test_processes_end_with_the_pass_whatever_ends_it(photos):
 
 
 def frozen(monkeypatch) -> None:
-    see = Views.see
+    see = ViewDataset.see
 
     def stops(self, index, key):
         if index == 5 and os.getpid() != MAIN:
             os.kill(os.getpid(), signal.SIGSTOP)
         return see(self, index, key)
 
-    monkeypatch.setattr(Views, "see", stops)
+    monkeypatch.setattr(ViewDataset, "see", stops)
 
 
 @pytest.mark.parametrize("command", [evaluate.embed_command, score.evaluate_command])

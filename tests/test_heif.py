@@ -30,8 +30,8 @@ def test_pixels_and_header():
     assert (about.width, about.height, about.channels, about.format) == (64, 48, 3, "HEIC")
     got = decode(data).astype(int)
     assert np.abs(got - picture()).max() <= 4
-    grey = decode(data, channels=1)
-    assert grey.shape == (48, 64, 1)
+    gray = decode(data, channels=1)
+    assert gray.shape == (48, 64, 1)
 
 
 def test_turned_photos_are_upright():
@@ -47,7 +47,7 @@ def test_a_folder(tmp_path):
         (tmp_path / name).write_bytes(heic(picture()))
     samples = open_data(tmp_path)
     assert len(samples) == 3
-    assert not samples.left.sentence()
+    assert not samples.skipped.sentence()
     assert samples.read(0).shape == (48, 64, 3)
 
 

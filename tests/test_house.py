@@ -201,7 +201,7 @@ def commands() -> list[str]:
 def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [f"runs/{name}-photos" for name in ("simclr", "byol", "dino")]
-    for folder in ("photos", "moved/photos", "labelled", "clips", *runs):
+    for folder in ("photos", "moved/photos", "labeled", "clips", *runs):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")

@@ -34,7 +34,7 @@ def test_what_is_missing_is_not_seen(size, region):
         torch.testing.assert_close(network.paint(changed, missing), painted)
     side = size // 2 if region == "center" else size
     assert painted.shape == (2, 3, side, side)
-    shown = network.pictures(batch(images, *masks)).columns
+    shown = network.show(batch(images, *masks)).columns
     torch.testing.assert_close(shown["true"], images)
     same = ~missing[:, None].expand_as(images)
     torch.testing.assert_close(shown["painted"][same], images[same])
@@ -61,16 +61,16 @@ def test_squares_alone_have_no_discriminator():
 
 
 @pytest.mark.parametrize(
-    ("fill", "colour"),
+    ("fill", "color"),
     [("mean", (0.485, 0.456, 0.406)), ("reference", (117 / 255, 104 / 255, 123 / 255))],
 )
-def test_the_reference_mixes_up_the_channels_of_its_fill(fill, colour, monkeypatch):
+def test_the_reference_mixes_up_the_channels_of_its_fill(fill, color, monkeypatch):
     network, seen = method(fill=fill).eval(), []
     monkeypatch.setattr(network.backbone, "features", lambda x: seen.append(x) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         network.loss(batch(torch.randn(1, 3, 32, 32)))
     mean, std = (torch.tensor(v) for v in (network.backbone.mean, network.backbone.std))
-    torch.testing.assert_close(seen[0][0, :, 16, 16] * std + mean, torch.tensor(colour))
+    torch.testing.assert_close(seen[0][0, :, 16, 16] * std + mean, torch.tensor(color))
 
 
 def test_random_holes_cover_a_fifth_to_three_tenths_and_follow_the_samples_generator():

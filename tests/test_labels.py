@@ -20,7 +20,7 @@ from selftaught.data.folders import parts_of
 from selftaught.data.labels import encode, match
 from selftaught.engine.classes import agreed, keep
 from selftaught.errors import UserError
-from selftaught.evaluate.comparing import fingerprints, labelled
+from selftaught.evaluate.comparing import fingerprints, labeled
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 
@@ -176,11 +176,11 @@ def numbered(tmp_path_factory):
     rng = np.random.default_rng(0)
     rows = ["path,label"]
     for kind in range(11):
-        colour = rng.integers(0, 256, 3)
+        color = rng.integers(0, 256, 3)
         for i in range(6):
             path = folder / "photos" / str(kind) / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = colour + rng.normal(0, 25, (16, 16, 3))
+            pixels = color + rng.normal(0, 25, (16, 16, 3))
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
             rows.append(f"photos/{kind}/{i}.png,{kind}")
     (folder / "list.csv").write_text("\n".join(rows))
@@ -222,7 +222,7 @@ def test_one_text_among_the_labels_costs_that_one_image_alone(numbered, caplog):
     assert score.correct[:-1].tolist() == evaluate.knn(clean, clean, k=3).correct.tolist()
     assert not score.correct[-1]
     assert "1 test samples of classes without training count as wrong (odd)" in score.protocol
-    labelled([open_data(numbered / "list.csv"), words])
+    labeled([open_data(numbered / "list.csv"), words])
     assert "1 of 67 test images are of 1 classes that no training image is of (odd)" in caplog.text
 
 
@@ -231,7 +231,7 @@ def test_padded_numbers_are_the_same_numbers_and_that_is_told(tmp_path, caplog):
     rows = [f"{kind:02}/{i}.png,{kind}" for kind in (1, 2, 10) for i in range(2)]
     (tmp_path / "l.csv").write_text("\n".join(["path,label", *rows]))
     folders, numbers = open_data(tmp_path), open_data(tmp_path / "l.csv")
-    labelled([folders, numbers])
+    labeled([folders, numbers])
     assert "taken by their number or spelling: 1 as 01, 2 as 02" in caplog.text
     x = np.repeat(np.eye(3, 4, dtype=np.float32), 2, 0)
     a = evaluate.Embeddings(x, folders.labels, classes=tuple(folders.classes))
@@ -243,7 +243,7 @@ def test_padded_numbers_are_the_same_numbers_and_that_is_told(tmp_path, caplog):
 def test_classes_that_do_not_meet_are_refused_with_both_names(numbered):
     other = open_data([(BLACK, "x"), (BLACK, "y")])
     with pytest.raises(UserError, match=r"test images \(x, y\) .* images \(0, 1, 2"):
-        labelled([open_data(numbered / "list.csv"), other])
+        labeled([open_data(numbered / "list.csv"), other])
 
 
 def test_arrays_may_have_names_for_labels():

@@ -120,14 +120,14 @@ def test_the_range_that_is_advised_is_that_of_the_folder(tmp_path):
 # ------------------------------------------------------------------------------------------ bombs
 
 
-def png(width: int, height: int, bits: int, colour: int) -> bytes:
+def png(width: int, height: int, bits: int, color: int) -> bytes:
     """A PNG of zeros alone, hence of next to nothing."""
-    samples = {0: 1, 2: 3}[colour]
+    samples = {0: 1, 2: 3}[color]
     pack, row = zlib.compressobj(9), bytes(1 + width * bits * samples // 8)
     many = row * 64
     content = [pack.compress(many) for _ in range(height // 64)]
     content += [pack.compress(row * (height % 64)), pack.flush()]
-    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", b"".join(content)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
@@ -146,7 +146,7 @@ def jpeg(width: int, height: int) -> bytes:
 
 BOMBS = {
     "one bit": png(13_000, 13_000, 1, 0),
-    "colour": png(8_000, 8_000, 8, 2),
+    "color": png(8_000, 8_000, 8, 2),
     "jpeg": jpeg(13_000, 13_000),
 }
 

@@ -74,10 +74,10 @@ def ready(name: str, options: dict[str, Any]) -> tuple[Method, Batch]:
     case = replace(CASES[name], options=CASES[name].options | options)
     method = build(name, torch.float64, case=case)
     with torch.no_grad():
-        for parameter in method.parameters():  # a slow copy no longer is one
+        for parameter in method.parameters():  # an EMA copy no longer is one
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
         method.progress = 0.3
-        method.loss(batch(name, method, epoch=1))  # fills queues, centres and memories
+        method.loss(batch(name, method, epoch=1))  # fills queues, centers and memories
     views = batch(name, method)
     return method, views if method.supervised else views._replace(label=None)
 

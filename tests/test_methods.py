@@ -306,7 +306,7 @@ def test_loss_depends_on_the_order_of_the_batch_only_where_rows_draw_by_their_pl
 UNLIKE = {
     "byol": "a fresh predictor turns directions anywhere",
     "scrl": "as byol",
-    "nnclr": "the neighbours are those in a fresh, random queue",
+    "nnclr": "the neighbors are those in a fresh, random queue",
     "dino": "most pairs are with local views, which are other crops",
     "ibot": "as dino",
     "dinov2": "as dino",
@@ -520,7 +520,7 @@ def test_pictures_and_prototypes_are_those_of_the_images_and_change_nothing(name
     method = build(name).eval()
     before = {k: v.clone() for k, v in method.state_dict().items()}
     views = batch(name, method)
-    shown = method.pictures(views)
+    shown = method.show(views)
     if shown is not None:
         assert shown.title
         assert shown.note
@@ -532,8 +532,6 @@ def test_pictures_and_prototypes_are_those_of_the_images_and_change_nothing(name
         assert all(len(lines) == BATCH for lines in shown.captions.values())
     plain = augment.plain(CASES[name].size)
     images = torch.from_numpy(np.stack([plain(image(i, CASES[name].size), None) for i in range(5)]))
-    belongs = method.membership(
-        augment.normalize(images, method.backbone.mean, method.backbone.std)
-    )
+    belongs = method.assign(augment.normalize(images, method.backbone.mean, method.backbone.std))
     assert belongs is None or (belongs.dim() == 2 and len(belongs) == 5)
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())

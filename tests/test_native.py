@@ -19,14 +19,14 @@ from torch.utils.data import default_collate
 
 from selftaught import augment
 from selftaught.augment import View, Views, native, render, sample_rng
-from selftaught.augment.batch import Canvas, Rngs
+from selftaught.augment.batch import BatchRenderer, Rngs
 from selftaught.augment.view import DRAWS
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached, estimate
 from selftaught.data.picture import jpeg_size
 from selftaught.errors import UserError
 from selftaught.feed.readers import Readers
-from selftaught.feed.views import Views as Feed
+from selftaught.feed.views import ViewDataset as Feed
 from selftaught.feed.views import collate
 from tests.photos import by_reference
 
@@ -143,14 +143,14 @@ def test_any_number_of_channels(channels, interpolation, photos):
         assert_close(got, want)
 
 
-def test_colours_that_channels_do_not_have_are_told_once(photos, caplog):
+def test_colors_that_channels_do_not_have_are_told_once(photos, caplog):
     caplog.set_level(logging.WARNING, "selftaught")
-    render._warn_colour.cache_clear()
-    grey = [photo[..., :1] for photo in photos[:3]]
-    augment.crop(16).batch(grey)
+    render._warn_color.cache_clear()
+    gray = [photo[..., :1] for photo in photos[:3]]
+    augment.crop(16).batch(gray)
     assert not caplog.records
-    augment.simclr(16)(grey[0], sample_rng(0, 0, 0))
-    augment.simclr(16).batch(grey)
+    augment.simclr(16)(gray[0], sample_rng(0, 0, 0))
+    augment.simclr(16).batch(gray)
     (record,) = caplog.records
     assert "need 3 channels: images with 1 get the other operations" in record.message
 
@@ -425,12 +425,12 @@ def test_photos_that_are_not_much_larger_than_their_views_are_decoded_whole(file
 
 
 def test_no_crop_has_fewer_pixels_than_its_view():
-    canvas = Canvas(augment.crop(100), Rngs(0, [(0, 0)]), 3)
+    renderer = BatchRenderer(augment.crop(100), Rngs(0, [(0, 0)]), 3)
     for height, width, scale in [
         *[(99, 900, 1), (199, 900, 1), (200, 200, 2), (399, 500, 2), (900, 400, 4)],
         *[(799, 9000, 4), (800, 801, 8), (5000, 5000, 8)],
     ]:
-        assert canvas._scale(whole(height, width)[None]) == scale
+        assert renderer._scale(whole(height, width)[None]) == scale
 
 
 # ---------------------------------------------------------------------------------------- engine

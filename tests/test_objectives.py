@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from selftaught.errors import UserError
 from selftaught.methods.correlation.barlow_twins import BarlowTwins, decorrelation
-from selftaught.methods.correlation.vicreg import VICReg, correlation, narrowness
+from selftaught.methods.correlation.vicreg import VICReg, covariance, variance_hinge
 from selftaught.methods.distillation.byol import regression
 from selftaught.methods.distillation.simsiam import distance
 from selftaught.objectives import contrastive
@@ -39,8 +39,8 @@ def standardized(z: Tensor) -> Tensor:
 
 
 def vicreg(z1: Tensor, z2: Tensor) -> Tensor:
-    spread = narrowness(z1) + narrowness(z2)
-    return F.mse_loss(z1, z2) + spread + correlation(z1) + correlation(z2)
+    spread = variance_hinge(z1) + variance_hinge(z2)
+    return F.mse_loss(z1, z2) + spread + covariance(z1) + covariance(z2)
 
 
 SYMMETRIC = {
@@ -128,9 +128,9 @@ def test_correlations_do_not_depend_on_the_path_that_is_cheaper(size):
     """Fewer samples than dimensions take the Gram matrix; padding with zeros takes it away."""
     z1, z2, _ = pair(size)
     count, dim = z1.shape
-    covariance = torch.cov(z1.T).reshape(dim, dim)
-    off = covariance - covariance.diag().diag()
-    torch.testing.assert_close(correlation(z1), off.square().sum() / dim)
+    spread = torch.cov(z1.T).reshape(dim, dim)
+    off = spread - spread.diag().diag()
+    torch.testing.assert_close(covariance(z1), off.square().sum() / dim)
 
     a, b = standardized(z1), standardized(z2)
     c = a.T @ b / count
@@ -141,7 +141,7 @@ def test_correlations_do_not_depend_on_the_path_that_is_cheaper(size):
 
 def test_wide_embeddings_never_make_a_matrix_of_dimensions():
     z = torch.randn(4, 200_000, requires_grad=True)  # 160 GB if they did
-    (correlation(z) + decorrelation(z, z.flip(0), 0.005)).backward()
+    (covariance(z) + decorrelation(z, z.flip(0), 0.005)).backward()
     assert z.grad is not None
     assert z.grad.isfinite().all()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from selftaught import methods, schedule
-from selftaught.engine.optim import LARS, Plan, build, clip
+from selftaught.engine.optim import LARS, Rates, build, clip
 from selftaught.errors import UserError
 from selftaught.method import Recipe
 
@@ -36,7 +36,7 @@ def test_steps_multiply_at_each_milestone():
 @pytest.mark.parametrize("name", methods.files())
 def test_recipes_never_leave_zero_to_peak(name):
     recipe = methods.find(name).recipe
-    plan = Plan(recipe, 512, 400, 4)
+    plan = Rates(recipe, 512, 400, 4)
     rates = [plan.lr(step) for step in range(400)]
     assert all(0 <= lr <= plan.peak * (1 + 1e-12) for lr in rates)
     assert max(rates) > 0.9 * plan.peak
@@ -62,26 +62,26 @@ def test_any_length_and_warmup_gives_rates(shape, steps, warmup, start, cooldown
         cooldown=cooldown,
         milestones=(0.5,),
     )
-    plan = Plan(recipe, 256, steps, 7)
+    plan = Rates(recipe, 256, steps, 7)
     assert all(-1e-12 <= plan.lr(step) <= 1 + 1e-12 for step in range(steps))
 
 
 def test_rate_follows_the_batch():
     for scaling, factor in (("linear", 4), ("sqrt", 2), ("none", 1)):
-        assert Plan(Recipe("sgd", 0.1, scaling=scaling), 1024, 10, 1).peak == pytest.approx(
+        assert Rates(Recipe("sgd", 0.1, scaling=scaling), 1024, 10, 1).peak == pytest.approx(
             0.1 * factor
         )
 
 
 def test_warmup_reaches_the_peak_after_or_at_its_last_step():
     recipe = Recipe("sgd", 1.0, schedule="constant", warmup=0.4)
-    assert [Plan(recipe, 256, 10, 1).lr(s) for s in range(5)] == [0, 0.25, 0.5, 0.75, 1]
-    full = Plan(replace(recipe, warmup_full=True), 256, 10, 1)
+    assert [Rates(recipe, 256, 10, 1).lr(s) for s in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    full = Rates(replace(recipe, warmup_full=True), 256, 10, 1)
     assert [full.lr(s) for s in range(5)] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
 
 
 def test_rate_by_epoch_is_the_same_all_through_an_epoch():
-    plan = Plan(Recipe("sgd", 1.0, by_epoch=True), 256, 12, 4)
+    plan = Rates(Recipe("sgd", 1.0, by_epoch=True), 256, 12, 4)
     rates = [plan.lr(s) for s in range(12)]
     assert rates == [r for r in rates[::4] for _ in range(4)]
     assert rates[::4] == pytest.approx([0.5 * (1 + math.cos(math.pi * e / 3)) for e in range(3)])
@@ -101,7 +101,7 @@ class Net(nn.Module):
 def settings(net: nn.Module, recipe: Recipe, step: int = 0) -> dict[str, dict[str, Any]]:
     """What each trained parameter gets at `step`."""
     optimizer = build(net, recipe)
-    Plan(recipe, 256, 10, 1).apply(optimizer, step)
+    Rates(recipe, 256, 10, 1).apply(optimizer, step)
     names = {id(p): name for name, p in net.named_parameters()}
     return {names[id(p)]: g for g in optimizer.param_groups for p in g["params"]}
 
@@ -124,8 +124,8 @@ def test_rate_of_biases_is_lars_s_alone():
 
 def test_decay_all_is_one_group():
     net = Net()
-    assert len(build(net, Recipe("sgd", 0.1, weight_decay=0.1, decay_all=True)).param_groups) == 1
-    found = settings(net, Recipe("larc", 0.1, weight_decay=0.1, decay_all=True))
+    assert len(build(net, Recipe("sgd", 0.1, weight_decay=0.1, decay_bias=True)).param_groups) == 1
+    found = settings(net, Recipe("larc", 0.1, weight_decay=0.1, decay_bias=True))
     assert all(g["weight_decay"] == 0.1 and g["adapt"] for g in found.values())
 
 
@@ -179,7 +179,7 @@ def test_rates_decay_from_layer_to_layer_of_a_vit():
 def ready(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer with the recipe's peak rates."""
     optimizer = build(net, recipe)
-    Plan(replace(recipe, schedule="constant"), 256, 1, 1).apply(optimizer, 0)
+    Rates(replace(recipe, schedule="constant"), 256, 1, 1).apply(optimizer, 0)
     return optimizer
 
 

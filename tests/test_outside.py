@@ -300,7 +300,7 @@ def test_what_is_shown_goes_through_one_console(capsys):
     assert getattr(handler, "console", standard_error()) is standard_error()
 
 
-def test_no_color_is_honoured(monkeypatch):
+def test_no_color_is_honored(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     shown = io.StringIO()
     Terminal(file=shown, force_terminal=True).print("x", style="yellow")

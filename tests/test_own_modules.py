@@ -19,7 +19,7 @@ from torch import nn
 
 import selftaught
 from selftaught import backbone, cli, evaluate, export, methods, pretrain
-from selftaught.backbones import Foreign, Image, is_encoder
+from selftaught.backbones import Image, Wrapped, is_encoder
 from selftaught.errors import UserError
 from selftaught.methods import MAE, DenseCL, MoCoV3, SimCLR
 from tests.cases import CASES
@@ -119,7 +119,7 @@ def test_any_module_is_an_encoder(module, size, channels, dim):
     net = module().train()
     before = copy.deepcopy(net.state_dict())
     state = torch.get_rng_state()
-    found = Foreign(net, size)
+    found = Wrapped(net, size)
     assert is_encoder(found)
     assert (found.dim, found.channels, len(found.mean)) == (dim, channels, channels)
     assert torch.equal(torch.get_rng_state(), state)
@@ -135,23 +135,23 @@ def test_any_module_is_an_encoder(module, size, channels, dim):
 def test_a_module_is_wrapped_with_a_word_on_what_is_assumed(caplog):
     with caplog.at_level(logging.INFO, "selftaught"):
         method = SimCLR(UNetEncoder(4), hidden=16, dim=8)
-    assert isinstance(method.backbone, Foreign)
+    assert isinstance(method.backbone, Wrapped)
     assert "images of 224 px and 4 channels" in caplog.text
-    assert "become 32 numbers; say otherwise with Foreign(module, size=" in caplog.text
-    assert isinstance(SimCLR(backbone=UNetEncoder(), hidden=16, dim=8).backbone, Foreign)
+    assert "become 32 numbers; say otherwise with Wrapped(module, size=" in caplog.text
+    assert isinstance(SimCLR(backbone=UNetEncoder(), hidden=16, dim=8).backbone, Wrapped)
 
 
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (lambda: Foreign(Named(), 32), "gives a dict of features, logits"),
-        (lambda: Foreign(UNetEncoder(every=True), 32), r"a list of \[2, 8, 32, 32\], \[2, 16"),
-        (lambda: Foreign(nn.Flatten(0), 32), r"gives \[6144\] for images"),
-        (lambda: Foreign(UNetEncoder(), 32, channels=1), "cannot take images .*say what it takes"),
+        (lambda: Wrapped(Named(), 32), "gives a dict of features, logits"),
+        (lambda: Wrapped(UNetEncoder(every=True), 32), r"a list of \[2, 8, 32, 32\], \[2, 16"),
+        (lambda: Wrapped(nn.Flatten(0), 32), r"gives \[6144\] for images"),
+        (lambda: Wrapped(UNetEncoder(), 32, channels=1), "cannot take images .*say what it takes"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), "cannot take images .*size="),
-        (lambda: Foreign(UNetEncoder(), 32, dim=8), "features of 32 numbers, not dim=8"),
-        (lambda: Foreign(UNetEncoder(), 32, mean=(0.5, 0.5)), "2 values for 3 channels"),
-        (lambda: Foreign(UNetEncoder(), 32, std=(0.5, 0.0, 0.5)), "std must be above 0"),
+        (lambda: Wrapped(UNetEncoder(), 32, dim=8), "features of 32 numbers, not dim=8"),
+        (lambda: Wrapped(UNetEncoder(), 32, mean=(0.5, 0.5)), "2 values for 3 channels"),
+        (lambda: Wrapped(UNetEncoder(), 32, std=(0.5, 0.0, 0.5)), "std must be above 0"),
     ],
 )
 def test_what_is_no_encoder_is_told_in_words(made, says):
@@ -160,7 +160,7 @@ def test_what_is_no_encoder_is_told_in_words(made, says):
 
 
 def test_parts_of_another_size_than_the_only_one_are_told():
-    only = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), 32)
+    only = Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), 32)
     with pytest.raises(UserError, match="made for images of 32 px, cannot take parts of 16 x 16"):
         only(torch.rand(2, 3, 16, 16))
 
@@ -174,7 +174,7 @@ def test_every_method_takes_a_module_or_says_why_not(name):
     options = dict(case.options)
     if "samples" in methods.signature(name):
         options["samples"] = 16
-    module = Foreign(UNetEncoder(), case.size)
+    module = Wrapped(UNetEncoder(), case.size)
     if name in NEEDS_PATCHES:
         with pytest.raises(UserError, match=r"of whose patches nothing is known .*vit_small"):
             methods.find(name)(module, **options)
@@ -188,10 +188,10 @@ def test_every_method_takes_a_module_or_says_why_not(name):
 
 
 def test_dense_methods_need_maps():
-    maps = Foreign(UNetEncoder(), 32)
+    maps = Wrapped(UNetEncoder(), 32)
     assert (maps.has_local, maps.local_dim, maps.reduction) == (True, 32, 4)
     DenseCL(maps, hidden=16, dim=8, queue=16)
-    flat = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), 32)
+    flat = Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), 32)
     assert not flat.has_local
     with pytest.raises(UserError, match=r"pooled features \[B, 5\] alone"):
         DenseCL(flat, hidden=16, dim=8, queue=16)
@@ -215,8 +215,8 @@ def test_a_function_of_ones_own_trains_repeats_resumes_and_is_exported(here, cap
         "channels": 3,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
-        "edges": False,
-        "sees": "colours",
+        "sobel": False,
+        "input": "colors",
     }
     first, second = (export.load(here / run) for run in "ab")
     x = torch.rand(2, 3, 32, 32)
@@ -244,7 +244,7 @@ def torch_names(folder: Path) -> set[str]:
 def test_a_stopped_run_of_a_module_goes_on_to_the_same_bits(here):
     def make() -> SimCLR:
         torch.manual_seed(0)
-        return SimCLR(Foreign(UNetEncoder(), 32), hidden=16, dim=8)
+        return SimCLR(Wrapped(UNetEncoder(), 32), hidden=16, dim=8)
 
     given = {**FAST, "epochs": 3, "save_every": 0, "evaluate": False}
     whole = pretrain(make(), "photos", "whole", **given)
@@ -267,9 +267,9 @@ def test_pooled_features_alone_are_exported(here):
 
 def test_a_module_from_python_is_kept_and_given_back(here):
     net = UNetEncoder()
-    run = pretrain(SimCLR(Foreign(net, 32), hidden=16, dim=8), "photos", "a", **FAST)
+    run = pretrain(SimCLR(Wrapped(net, 32), hidden=16, dim=8), "photos", "a", **FAST)
     assert run.report is not None
-    assert "Map, neighbours, local features" not in run.report.read_text()
+    assert "Map, neighbors, local features" not in run.report.read_text()
     with pytest.raises(UserError, match="UNetEncoder that was built in Python: build it"):
         selftaught.load("a")
     found = selftaught.load("a", UNetEncoder())
@@ -331,19 +331,19 @@ def test_names_of_functions_that_are_none(name, says, here):
 
 def test_a_function_may_say_size_and_normalization(here):
     (here / "sized.py").write_text(
-        "from selftaught.backbones import Foreign\nfrom my_csp import Csp\n"
-        "def grey():\n    return Foreign(Csp(1), size=24, mean=(0.5,), std=(0.25,))\n"
+        "from selftaught.backbones import Wrapped\nfrom my_csp import Csp\n"
+        "def gray():\n    return Wrapped(Csp(1), size=24, mean=(0.5,), std=(0.25,))\n"
     )
-    run = pretrain(SimCLR, "photos", "a", backbone="sized.py:grey", hidden=16, dim=8, **FAST)
+    run = pretrain(SimCLR, "photos", "a", backbone="sized.py:gray", hidden=16, dim=8, **FAST)
     found = export.load("a")
     assert (found.size, found.channels, found.mean, found.std) == (24, 1, (0.5,), (0.25,))
     assert run.samples.channels == 1
     with pytest.raises(UserError, match="pretrained is a parameter of timm's networks"):
-        pretrain(SimCLR, "photos", "b", backbone="sized.py:grey", pretrained=True, **FAST)
+        pretrain(SimCLR, "photos", "b", backbone="sized.py:gray", pretrained=True, **FAST)
 
 
 def test_a_module_is_scored_with_places_and_by_finetuning(here):
-    net = Foreign(UNetEncoder(), 32)
+    net = Wrapped(UNetEncoder(), 32)
     samples = selftaught.open_data("photos")
     scores = evaluate.compare(net, samples, samples, probes=["knn"])
     assert scores is not None

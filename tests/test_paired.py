@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from selftaught import open_data, pretrain
 from selftaught.augment import crop, sample_rng
-from selftaught.augment.twofold import Modalities
+from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Image
 from selftaught.data.paired import pair
 from selftaught.data.selection import without
@@ -18,7 +18,7 @@ from selftaught.methods import ACE, DCCA, DCCAE, SimCLR, VICReg
 
 
 def arrays(count: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Colours [N, 20, 20, 3] and depths [N, 32, 24] of the same things."""
+    """Colors [N, 20, 20, 3] and depths [N, 32, 24] of the same things."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, 20, 20, 3), np.uint8), rng.integers(
         0, 256, (count, 32, 24), np.uint8
@@ -41,9 +41,9 @@ def vicreg(**options) -> VICReg:
 
 
 def test_files_pair_by_name_and_rows_by_number(tmp_path):
-    colours = folder(tmp_path / "rgb", ["a/1.png", "a/2.png", "b/1.png"], 3)
+    colors = folder(tmp_path / "rgb", ["a/1.png", "a/2.png", "b/1.png"], 3)
     depths = folder(tmp_path / "depth", ["b/1.bmp", "a/2.bmp", "a/1.bmp", "c/7.bmp"], 1)
-    both = pair(open_data(colours), open_data(depths, channels=1))
+    both = pair(open_data(colors), open_data(depths, channels=1))
     found = {both.first.name(i): both.second.name(i) for i in range(len(both))}
     assert found == {"a/1.png": "a/1.bmp", "a/2.png": "a/2.bmp", "b/1.png": "b/1.bmp"}
 
@@ -60,10 +60,10 @@ def test_things_without_a_partner_are_refused(tmp_path):
     one, two = arrays()
     with pytest.raises(UserError, match="have 24 and 23 images"):
         pair(open_data(one), open_data(two[:23], channels=1))
-    colours = folder(tmp_path / "rgb", ["1.png", "2.png"], 3)
+    colors = folder(tmp_path / "rgb", ["1.png", "2.png"], 3)
     depths = folder(tmp_path / "depth", ["1.png", "3.png"], 1)
     with pytest.raises(UserError, match=r"1 of 2 images have no partner .* such as 2;"):
-        pair(open_data(colours), open_data(depths, channels=1))
+        pair(open_data(colors), open_data(depths, channels=1))
 
 
 def test_the_second_modality_leaves_with_its_own_statistics():
@@ -111,17 +111,17 @@ def test_pairs_that_cannot_be_are_told_before_training(tmp_path):
 
 def test_an_unreadable_half_takes_the_whole_pair_away(tmp_path):
     names = [f"{i}.png" for i in range(12)]
-    colours, depths = tmp_path / "rgb", tmp_path / "depth"
-    folder(colours, names, 3)
+    colors, depths = tmp_path / "rgb", tmp_path / "depth"
+    folder(colors, names, 3)
     folder(depths, names, 1)
     (depths / "3.png").write_bytes(b"no image")
     run = tmp_path / "run"
     options = {"epochs": 1, "batch": 12, "workers": 0, "max_bad": 0.2}
-    pretrain(vicreg(), str(colours), run, second=str(depths), **options)
+    pretrain(vicreg(), str(colors), run, second=str(depths), **options)
     assert "3.png" in (run / "bad_files.csv").read_text()
     options |= {"batch": 11, "max_bad": 0.0, "quarantine": run / "bad_files.csv"}
-    pretrain(vicreg(), str(colours), tmp_path / "again", second=str(depths), **options)
-    whole = pair(open_data(str(colours)), open_data(str(depths), channels=1))
+    pretrain(vicreg(), str(colors), tmp_path / "again", second=str(depths), **options)
+    whole = pair(open_data(str(colors)), open_data(str(depths), channels=1))
     kept = whole.of(without(whole.first, run / "bad_files.csv"))
     names = [(kept.first.name(i), kept.second.name(i)) for i in range(len(kept))]
     assert len(names) == 11

@@ -1,4 +1,4 @@
-"""Colours and blur by the batch: what the reference makes, in every pipeline that can be split."""
+"""Colors and blur by the batch: what the reference makes, in every pipeline that can be split."""
 
 import pickle
 from dataclasses import replace
@@ -9,14 +9,14 @@ import torch
 from torch.utils.data import default_collate
 
 from selftaught import augment
-from selftaught.augment import Raw, View, Views, develop, native, photometric, render
+from selftaught.augment import Deferred, View, Views, finish_on_device, native, photometric, render
 from selftaught.augment.batch import Rngs
 from selftaught.data import open_data
-from selftaught.engine import colours
-from selftaught.engine.colours import Costs
+from selftaught.engine import colors
+from selftaught.engine.colors import Costs
 from selftaught.errors import UserError
 from selftaught.feed.readers import Readers
-from selftaught.feed.views import Views as Feed
+from selftaught.feed.views import ViewDataset as Feed
 from selftaught.feed.views import collate
 from tests.cases import CASES
 from tests.photos import by_reference
@@ -41,8 +41,8 @@ def by_device(pipeline: Views, images, rngs) -> list[torch.Tensor]:
     raw = pipeline.split()
     assert raw is not None
     made = raw.batch(images, rngs)
-    assert isinstance(made, Raw)
-    return develop(made, "cpu")
+    assert isinstance(made, Deferred)
+    return finish_on_device(made, "cpu")
 
 
 # -------------------------------------------------------------------------------------- fidelity
@@ -76,7 +76,7 @@ def test_operation_agrees_with_the_reference_on_photos(name, photos, monkeypatch
     assert difference.mean() < 1e-3
 
 
-def test_hue_and_gray_are_right_for_every_colour():
+def test_hue_and_gray_are_right_for_every_color():
     levels = torch.arange(0, 256, 5, dtype=torch.uint8)
     x = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 52, -1).contiguous()
     for turn in (-0.5, -0.2, -1e-8, 0.0, 0.07, 0.5):
@@ -144,14 +144,16 @@ def test_parts_of_a_batch_do_not_show(photos, monkeypatch):
     rngs = Rngs(0, [(0, i) for i in range(12)])
     raw = augment.multicrop(32, 16, 3).split().batch(photos, rngs)
     before = [x.clone() for x in raw.images]
-    whole = develop(raw, "cpu")
+    whole = finish_on_device(raw, "cpu")
     monkeypatch.setattr(photometric, "ROOM", 5 * 3 * 32 * 32)
-    for a, b in zip(whole, develop(raw, torch.device("cpu")), strict=True):
+    for a, b in zip(whole, finish_on_device(raw, torch.device("cpu")), strict=True):
         assert off(a, b).max() <= 1  # a product of matrices may add in another order
         assert off(a, b).mean() < 1e-3
     assert all(torch.equal(a, b) for a, b in zip(raw.images, before))  # what came in is left alone
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert all(torch.equal(a, b) for a, b in zip(whole, develop(raw, "cpu"), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(whole, finish_on_device(raw, "cpu"), strict=True)
+        )
 
 
 # ------------------------------------------------------------------------------ what can be split
@@ -160,20 +162,20 @@ def test_parts_of_a_batch_do_not_show(photos, monkeypatch):
 def test_samples_are_rows_of_the_batch_and_broken_ones_replaced(engine, files):
     bad = [*files[:5], files[5][:500], *files[6:]]
     for pipeline in (augment.simclr(24), replace(augment.simclr(24), boxes=True)):
-        raw = colours.split(pipeline)
+        raw = colors.split(pipeline)
         whole, feed = Feed(open_data(bad), pipeline, 4), Feed(open_data(bad), raw, 4)
         keys = [(1, i) for i in range(len(bad))]
         singles, at_once = collate([feed[k] for k in keys]), feed.__getitems__(keys)
         want = whole.__getitems__(keys)
         for item in (singles, at_once):
             assert torch.equal(item.index, want.index)
-            got, expected = develop(item.views, "cpu"), want.views
+            got, expected = finish_on_device(item.views, "cpu"), want.views
             if pipeline.boxes:
                 assert torch.equal(got[1], expected[1])
                 got, expected = got[0], expected[0]
             assert all(off(a, b).mean() <= 0.3 for a, b in zip(got, expected, strict=True))
     (item,) = Readers(pickle.loads(pickle.dumps(feed)).__getitems__, [keys], 1)
-    assert isinstance(item.views[0], Raw)
+    assert isinstance(item.views[0], Deferred)
     assert torch.equal(item.views[0].settings, at_once.views[0].settings)
 
 
@@ -182,18 +184,18 @@ def leaves(node) -> list[torch.Tensor]:
 
 
 def test_pipelines_are_split_right_or_not_at_all(photos):
-    """Masks and boxes pass beside colours that wait; what needs finished pixels has none."""
+    """Masks and boxes pass beside colors that wait; what needs finished pixels has none."""
     found = set()
     for name in CASES:
         pipeline = make(name).views(32)
-        if (raw := colours.split(pipeline)) is None:
+        if (raw := colors.split(pipeline)) is None:
             continue
         found.add(name)
         both = []
         for kind in (pipeline, raw):
             rngs = [augment.sample_rng(0, 0, i) for i in range(3)]
             made = default_collate([kind(photo, rng) for photo, rng in zip(photos, rngs)])
-            both.append(leaves(develop(made, "cpu")))
+            both.append(leaves(finish_on_device(made, "cpu")))
         for a, b in zip(*both, strict=True):
             assert a.shape == b.shape, name
             if a.dtype == torch.uint8:
@@ -208,10 +210,10 @@ def test_pipelines_are_split_right_or_not_at_all(photos):
 def test_views_that_cannot_be_split_stay_in_the_loader_with_a_word(pipeline, caplog):
     caplog.set_level("WARNING", "selftaught")
     gpu = torch.device("cuda")
-    assert colours.split(pipeline) is None
-    assert colours.settled("auto", pipeline, gpu, None) == "loader"
+    assert colors.split(pipeline) is None
+    assert colors.settled("auto", pipeline, gpu, None) == "loader"
     assert not caplog.text
-    assert colours.settled("device", pipeline, gpu, None) == "loader"
+    assert colors.settled("device", pipeline, gpu, None) == "loader"
     assert "the loader makes them whole" in caplog.text
 
 
@@ -222,16 +224,16 @@ def test_what_was_measured_is_written_down_and_the_run_resumes_bit_for_bit(
     tmp_path, monkeypatch, caplog
 ):
     caplog.set_level("INFO", "selftaught")
-    whole = train(tmp_path / "whole", colours="device", save_every=0)
+    whole = train(tmp_path / "whole", colors="device", save_every=0)
     assert "which is slower without a GPU" in caplog.text
     out = tmp_path / "run"
     with monkeypatch.context() as patch:  # as if there were a GPU, and worth it
         patch.setattr("selftaught.engine.plan.settled", lambda asked, *_: asked)
-        patch.setattr(colours, "GAIN", 1e9)
+        patch.setattr(colors, "GAIN", 1e9)
         with pytest.raises(Killed):
             train(out, method=killed_after(make(), 4), save_every=0, workers=1)
-    assert "colours and blur are made on the device" in caplog.text
-    assert "colours: device" in (out / "run.yaml").read_text()
+    assert "colors and blur are made on the device" in caplog.text
+    assert "colors: device" in (out / "run.yaml").read_text()
     monkeypatch.setattr("selftaught.engine.run.choose", pytest.fail)
     resumed = train(out, resume=True, save_every=0)
     assert curve(out) == curve(tmp_path / "whole")  # measuring has moved no generator
@@ -242,38 +244,38 @@ def test_what_was_measured_is_written_down_and_the_run_resumes_bit_for_bit(
 def test_neither_workers_nor_the_loader_change_what_is_learned(tmp_path):
     options = {"epochs": 1, "resolution_phase": "24@0.4"}
     for out, chosen in (("a", "device"), ("b", "device"), ("c", "loader")):
-        train(tmp_path / out, colours=chosen, workers=2 if out == "b" else 0, **options)
+        train(tmp_path / out, colors=chosen, workers=2 if out == "b" else 0, **options)
     first, again, loaded = (curve(tmp_path / out) for out in "abc")
     assert first == again
     assert float(first[0]["loss"]) == pytest.approx(float(loaded[0]["loss"]), rel=0.01)
-    with np.load(tmp_path / "a" / "views.npz") as kept:  # for the report, with colours
+    with np.load(tmp_path / "a" / "views.npz") as kept:  # for the report, with colors
         assert {name: view.shape for name, view in kept.items()} == dict.fromkeys(
             ("view0", "view1"), (12, 3, 32, 32)
         )
 
 
-def test_a_method_that_hides_parts_of_its_views_trains_with_colours_on_the_device(tmp_path):
-    train(tmp_path / "run", "ibot", colours="device", epochs=1, accumulate=2)
-    assert "colours: device" in (tmp_path / "run" / "run.yaml").read_text()
+def test_a_method_that_hides_parts_of_its_views_trains_with_colors_on_the_device(tmp_path):
+    train(tmp_path / "run", "ibot", colors="device", epochs=1, accumulate=2)
+    assert "colors: device" in (tmp_path / "run" / "run.yaml").read_text()
 
 
 def test_without_a_gpu_the_loader_does_it_unmeasured(tmp_path, monkeypatch):
     monkeypatch.setattr("selftaught.engine.run.choose", pytest.fail)
     train(tmp_path / "run", epochs=1)
-    assert "colours: loader" in (tmp_path / "run" / "run.yaml").read_text()
+    assert "colors: loader" in (tmp_path / "run" / "run.yaml").read_text()
 
 
-def test_memory_that_does_not_suffice_leaves_colours_in_the_loader(tmp_path, monkeypatch, caplog):
+def test_memory_that_does_not_suffice_leaves_colors_in_the_loader(tmp_path, monkeypatch, caplog):
     caplog.set_level("WARNING", "selftaught")
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("selftaught.engine.plan.settled", lambda asked, *_: asked)
-    monkeypatch.setattr(colours, "_computing", full)
+    monkeypatch.setattr(colors, "_computing", full)
     train(tmp_path / "run", epochs=1)
     assert "too little memory to measure" in caplog.text
-    assert "colours: loader" in (tmp_path / "run" / "run.yaml").read_text()
+    assert "colors: loader" in (tmp_path / "run" / "run.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -292,19 +294,19 @@ def test_the_slower_side_decides(costs, best):
 
 def test_a_gpu_is_measured_and_a_choice_is_kept(tmp_path):
     pipeline, gpu, cpu = augment.simclr(32), torch.device("cuda"), torch.device("cpu")
-    assert colours.settled("auto", pipeline, gpu, None) == "auto"
-    assert colours.settled("auto", pipeline, cpu, None) == "loader"
-    assert colours.settled("loader", pipeline, gpu, None) == "loader"
-    assert colours.settled("device", pipeline, cpu, None) == "device"
-    assert colours.settled("auto", pipeline, gpu, tmp_path) == "auto"
+    assert colors.settled("auto", pipeline, gpu, None) == "auto"
+    assert colors.settled("auto", pipeline, cpu, None) == "loader"
+    assert colors.settled("loader", pipeline, gpu, None) == "loader"
+    assert colors.settled("device", pipeline, cpu, None) == "device"
+    assert colors.settled("auto", pipeline, gpu, tmp_path) == "auto"
     for written, kept in (("device", "device"), ("loader", "loader"), ("auto", "auto")):
-        (tmp_path / "run.yaml").write_text(f"training: {{colours: {written}}}\n")
-        assert colours.settled("auto", pipeline, gpu, tmp_path) == kept
+        (tmp_path / "run.yaml").write_text(f"training: {{colors: {written}}}\n")
+        assert colors.settled("auto", pipeline, gpu, tmp_path) == kept
     (tmp_path / "run.yaml").write_text("training: {epochs: 3}\n")  # of a version without a choice
-    assert colours.settled("auto", pipeline, gpu, tmp_path) == "loader"
+    assert colors.settled("auto", pipeline, gpu, tmp_path) == "loader"
 
 
 def test_no_such_choice_is_told_before_anything_is_read(tmp_path):
     with pytest.raises(UserError, match="one of auto, loader, device, got 'gpu'"):
-        train(tmp_path / "run", data="nowhere", colours="gpu")
+        train(tmp_path / "run", data="nowhere", colors="gpu")
     assert not (tmp_path / "run").exists()

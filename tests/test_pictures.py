@@ -13,7 +13,7 @@ from selftaught.backbones import backbone
 from selftaught.data import open_data
 from selftaught.engine import pictures
 from selftaught.engine.pictures import SHOWN, keep_views
-from selftaught.feed.views import Views
+from selftaught.feed.views import ViewDataset
 from selftaught.method import Batch, Method, Pictures
 from selftaught.methods.clustering.swav import SwAV
 from selftaught.methods.dense import scrl
@@ -28,10 +28,10 @@ from selftaught.methods.pretext.counting import Counting
 from selftaught.methods.pretext.exemplar_cnn import ExemplarCNN
 from selftaught.methods.pretext.jigsaw import Jigsaw
 from selftaught.methods.pretext.rotation import Rotation
-from selftaught.methods.pretext.split_brain import SplitBrain, colour_bin, lightness_bin
+from selftaught.methods.pretext.split_brain import SplitBrain, color_bin, lightness_bin
 from selftaught.objectives.masked import patchify, standardize
-from selftaught.parts.colours import lab
-from selftaught.parts.drawing import COLOURS, boxed, framed
+from selftaught.parts.colors import lab
+from selftaught.parts.drawing import COLORS, boxed, framed
 from selftaught.report import gallery
 from tests.cases import CASES
 
@@ -50,7 +50,7 @@ def test_a_puzzle_that_is_solved_is_the_image(net, monkeypatch):
     assert torch.equal(jigsaw.whole(tiles), image)
     which = torch.tensor([[2], [4]])
     monkeypatch.setattr(Jigsaw, "answer", lambda self, t, w: F.one_hot(w[:, 0], 6).float())
-    shown = method.pictures(Batch([tiles, which], torch.arange(2)))
+    shown = method.show(Batch([tiles, which], torch.arange(2)))
     assert torch.equal(shown.columns["solved"], image)
     assert not torch.equal(shown.columns["laid"], image)
     assert shown.captions["solved"] == ["9 of 9 right ✓"] * 2
@@ -62,7 +62,7 @@ def test_turned_images_and_what_is_said_of_them(net):
     x = torch.rand(2, 3, 32, 32)
     method.classifier.weight.zero_()
     method.classifier.bias.copy_(torch.tensor([0.0, 1, 0, 0]))
-    shown = method.pictures(Batch([x], torch.arange(2)))
+    shown = method.show(Batch([x], torch.arange(2)))
     assert torch.equal(shown.columns["turned by 180°"], x.flip(2, 3))
     assert shown.captions["turned by 0°"] == ["“90°”"] * 2
     assert shown.captions["turned by 90°"] == ["“90°” ✓"] * 2
@@ -77,7 +77,7 @@ def test_a_perfect_painter_paints_the_image(normalize, monkeypatch):
     target = patchify(x, method.patch)
     target = standardize(target) if normalize else target
     monkeypatch.setattr(MAE, "decode", lambda *_: target)
-    shown = method.pictures(Batch([x, noise], torch.arange(2)))
+    shown = method.show(Batch([x, noise], torch.arange(2)))
     torch.testing.assert_close(shown.columns["painted"], x, rtol=0, atol=1e-4)
     assert torch.equal(shown.columns["true"], x)
     seen = patchify(shown.columns["seen"], method.patch)
@@ -91,7 +91,7 @@ def test_a_perfect_painter_paints_the_image(normalize, monkeypatch):
 def test_cells_of_one_view_match_themselves(net):
     method = DenseCL(net, hidden=32, dim=16, queue=12).eval()
     x = torch.rand(2, 3, 32, 32)
-    shown = method.pictures(Batch([x, x], torch.arange(2)))
+    shown = method.show(Batch([x, x], torch.arange(2)))
     assert torch.equal(shown.columns["one view"], shown.columns["the other"])
     assert not torch.equal(shown.columns["one view"], x)
 
@@ -111,8 +111,8 @@ def test_matches_of_cells_are_judged_by_where_the_views_lie(net, method):
     cells = len(net.features(x).local[0])
     count = min(5, cells)
     if isinstance(method, PixContrast):  # the same network sees both
-        assert method.pictures(same).captions["the other"] == [f"{count} of {count} right ✓"] * 2
-    assert method.pictures(apart).captions["the other"] == [f"0 of {count} right"] * 2
+        assert method.show(same).captions["the other"] == [f"{count} of {count} right ✓"] * 2
+    assert method.show(apart).captions["the other"] == [f"0 of {count} right"] * 2
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def test_boxes_of_one_view_are_found_in_the_other(net, monkeypatch):
     turned = torch.eye(16)[[0, 1, 2, 0, 1, 2, 1, 0, 2, 1, 0, 2]]
     monkeypatch.setattr(scrl, "embed", lambda *_: turned)
     monkeypatch.setattr(method, "predictor", torch.nn.Identity())
-    shown = method.pictures(Batch([[x, x], boxes], torch.arange(2)))
+    shown = method.show(Batch([[x, x], boxes], torch.arange(2)))
     assert shown.captions["the other"] == ["1 of 3 right"] * 2
     about = net.mean, net.std
     assert torch.equal(shown.columns["one view"], boxed(x, boxes[:, 0], *about))
@@ -132,21 +132,21 @@ def test_boxes_of_one_view_are_found_in_the_other(net, monkeypatch):
 
 
 @torch.no_grad()
-def test_colours_that_are_told_rightly_give_the_image(net, monkeypatch):
+def test_colors_that_are_told_rightly_give_the_image(net, monkeypatch):
     method = SplitBrain(net, width=16).eval()
-    colours = torch.tensor([[0.9, 0.3, 0.2], [0.2, 0.5, 0.7]])[..., None, None].expand(2, 3, 32, 32)
+    colors = torch.tensor([[0.9, 0.3, 0.2], [0.2, 0.5, 0.7]])[..., None, None].expand(2, 3, 32, 32)
     mean, std = torch.tensor([net.mean, net.std])[..., None, None]
-    light, ab = lab(colours).split([1, 2], 1)
-    told = F.one_hot(colour_bin(ab, method.centres), 313).movedim(3, 1) * 1e3
+    light, ab = lab(colors).split([1, 2], 1)
+    told = F.one_hot(color_bin(ab, method.centers), 313).movedim(3, 1) * 1e3
     bright = F.one_hot(lightness_bin(light[:, 0], method.steps), method.steps).movedim(3, 1) * 1e3
     monkeypatch.setattr(SplitBrain, "predict", lambda *_: (told.float(), bright.float()))
-    shown = method.pictures(Batch((colours - mean) / std, torch.arange(2)))
+    shown = method.show(Batch((colors - mean) / std, torch.arange(2)))
     painted = {name: x * std + mean for name, x in shown.columns.items()}
-    torch.testing.assert_close(painted["true"], colours, rtol=0, atol=1e-3)
-    torch.testing.assert_close(painted["lit"], colours, rtol=0, atol=0.01)  # half of a hundredth
-    assert (lab(painted["coloured"])[:, 1:] - ab).norm(dim=1).max() < 7.2  # half of a bin
+    torch.testing.assert_close(painted["true"], colors, rtol=0, atol=1e-3)
+    torch.testing.assert_close(painted["lit"], colors, rtol=0, atol=0.01)  # half of a hundredth
+    assert (lab(painted["colored"])[:, 1:] - ab).norm(dim=1).max() < 7.2  # half of a bin
     assert lab(painted["lightness"])[:, 1:].abs().max() < 1e-2
-    assert (lab(painted["colours"])[:, :1] - 60).abs().max() < 1
+    assert (lab(painted["colors"])[:, :1] - 60).abs().max() < 1
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def test_counts_stand_below_what_was_counted(net, monkeypatch):
     parts = torch.tensor([[[1.0, 0, 0, 0], [0, 3, 0, 0]]]).expand(4, 2, 4)
     whole = torch.tensor([[4.0, 0, 0, 0], [0, 12, 0, 5]])
     monkeypatch.setattr(Counting, "counted", lambda *_: (parts, whole))
-    shown = method.pictures(Batch([x, small], torch.arange(2)))
+    shown = method.show(Batch([x, small], torch.arange(2)))
     assert torch.equal(shown.columns["whole"], small)
     assert torch.equal(shown.columns["lower left"], x[:, :, 32:, :32])
     assert shown.captions["whole"] == ["4, off by 0", "17, off by 5"]
@@ -170,7 +170,7 @@ def test_a_patch_is_known_by_its_class(net, monkeypatch):
     x = torch.rand(4, 2, 3, 32, 32)
     method.classifier.weight.zero_()
     method.classifier.bias.copy_(torch.tensor([0.0, 2, 1]))
-    shown = method.pictures(Batch([x], torch.arange(4)))
+    shown = method.show(Batch([x], torch.arange(4)))
     assert torch.equal(shown.columns["copy 2"], x[:, 1])
     expected = ["3 of 3", "has no class", "1 of 3 ✓", "2 of 3"]
     assert shown.captions == {"copy 1": expected, "copy 2": expected}
@@ -183,7 +183,7 @@ def test_a_patch_is_known_by_its_likeness(net):
     alike = torch.stack([torch.stack([one, one]), torch.stack([other, other])])
     crossed = torch.stack([torch.stack([one, other])] * 2)
     for x, sign in ((alike, "✓"), (crossed, "✗")):
-        shown = method.pictures(Batch([x], torch.arange(2)))
+        shown = method.show(Batch([x], torch.arange(2)))
         assert shown.captions == {"copy 1": [sign] * 2, "copy 2": [sign] * 2}
 
 
@@ -198,7 +198,7 @@ def test_words_that_are_told_bring_their_patches_back(monkeypatch):
     said[:, 5, 5] = (said[:, 5, 5] + 1) % 16  # which is not hidden
     logits = F.one_hot(said.flatten(1), 16).float()
     monkeypatch.setattr(BEiT, "predict", lambda *_: logits)
-    shown = method.pictures(Batch([x, hidden], torch.arange(2)))
+    shown = method.show(Batch([x, hidden], torch.arange(2)))
     assert shown.captions["told"] == ["5 of 6 words", "6 of 6 words"]
     assert torch.equal(shown.columns["told"][1], x[1])
     assert int((shown.columns["told"][0] != x[0]).any(0).sum()) == 4 * 4
@@ -212,9 +212,9 @@ def test_frames_lie_around_their_cells(channels):
     mean, std = (0.5,) * channels, (0.25,) * channels
     drawn = framed(x, torch.tensor([[5, 0]]), (4, 3), mean, std)[0] * 0.25 + 0.5
     box = drawn[:, 4:8, 8:12]  # cell 5 of 4 x 3
-    colour = torch.tensor(COLOURS[0])
-    colour = colour if channels == 3 else colour.mean()[None]
-    torch.testing.assert_close(box[:, 0, 0], colour)
+    color = torch.tensor(COLORS[0])
+    color = color if channels == 3 else color.mean()[None]
+    torch.testing.assert_close(box[:, 0, 0], color)
     assert torch.equal(box[:, 1:3, 1:3], torch.full((channels, 2, 2), 0.5))
     assert int((drawn != 0.5).any(0).sum()) == 2 * 12
 
@@ -223,9 +223,9 @@ def test_a_frame_has_the_places_of_its_box():
     x = torch.zeros(1, 3, 16, 16)
     boxes = torch.tensor([[[2.0, 3, 7, 14], [0, 0, 16, 16]]])
     drawn = boxed(x, boxes, (0,) * 3, (1,) * 3)[0]
-    assert drawn[:, 3, 2].tolist() == pytest.approx(COLOURS[0])
-    assert drawn[:, 13, 6].tolist() == pytest.approx(COLOURS[0])
-    assert drawn[:, 15, 15].tolist() == pytest.approx(COLOURS[1])
+    assert drawn[:, 3, 2].tolist() == pytest.approx(COLORS[0])
+    assert drawn[:, 13, 6].tolist() == pytest.approx(COLORS[0])
+    assert drawn[:, 15, 15].tolist() == pytest.approx(COLORS[1])
     assert not drawn[:, 4:13, 3:6].any()
     assert not drawn[:, 1:15, 7:15].any()
 
@@ -239,7 +239,7 @@ def samples():
 
 
 def shown(method, samples, out):
-    views = Views(samples, method.views(32), 0)
+    views = ViewDataset(samples, method.views(32), 0)
     pictures.keep_pictures(method, method.encoder, [views[0, i] for i in range(4)], samples, out)
     return gallery.load(out)
 
@@ -270,7 +270,7 @@ def test_prototypes_are_shown_with_the_images_that_belong_to_them(net, samples, 
     plain = augment.plain(32)
     images = torch.from_numpy(np.stack([plain(samples.read(i), None) for i in range(40)]))
     with torch.no_grad():
-        belongs = method.eval().membership(augment.normalize(images, net.mean, net.std))
+        belongs = method.eval().assign(augment.normalize(images, net.mean, net.std))
     strength, which = belongs.max(1)
     biggest = int(which.bincount(minlength=5).argmax())
     name, cells = found.rows[0]
@@ -283,7 +283,7 @@ def test_prototypes_are_shown_with_the_images_that_belong_to_them(net, samples, 
 def test_views_are_kept_whatever_makes_them(name, samples, tmp_path):
     method = CASES[name].make(name)
     size = method.backbone.size
-    keep_views(Views(samples, method.views(size), 0), tmp_path)
+    keep_views(ViewDataset(samples, method.views(size), 0), tmp_path)
     kept = np.load(tmp_path / "views.npz")
     assert len(kept) == {"simclr": 2, "jigsaw": 9, "pixpro": 2, "swav": 4}.get(name, 1)
     assert all(v.shape[:2] == (SHOWN, 3) for v in kept.values())
@@ -292,9 +292,9 @@ def test_views_are_kept_whatever_makes_them(name, samples, tmp_path):
 class Shows(Method):
     recipe = SwAV.recipe
 
-    def __init__(self, backbone, show):
+    def __init__(self, backbone, how):
         super().__init__()
-        self.backbone, self.show = backbone, show
+        self.backbone, self.how = backbone, how
 
     def views(self, size):
         return augment.crop(size)
@@ -302,8 +302,8 @@ class Shows(Method):
     def loss(self, batch):
         return self.backbone(batch.views[0]).sum()
 
-    def pictures(self, batch):
-        return self.show(batch.views[0])
+    def show(self, batch):
+        return self.how(batch.views[0])
 
 
 def broken(x):

@@ -16,7 +16,7 @@ from torch import nn
 from selftaught import evaluate, export
 from selftaught.arguments import Group, Parser, Positional, options
 from selftaught.augment.render import plain_mask, render_plain
-from selftaught.backbones import Foreign, Image, layers
+from selftaught.backbones import Image, Wrapped, layers
 from selftaught.cli import main
 from selftaught.data import BadSample, open_data
 from selftaught.data.masks import class_map
@@ -38,7 +38,7 @@ def _short(monkeypatch):
 
 @pytest.fixture(scope="module")
 def streets(tmp_path_factory):
-    """16 pictures, light above and dark below, in two classes by colour; masks of what is where."""
+    """16 pictures, light above and dark below, in two classes by color; masks of what is where."""
     folder = tmp_path_factory.mktemp("streets")
     rng = np.random.default_rng(0)
     for i in range(16):
@@ -300,7 +300,7 @@ def test_changes_are_of_the_image_and_the_seed_alone(channels):
     noisy = [n for n, name in enumerate(every) if "noise" in name]
     assert all(not np.array_equal(one[n], other[n]) for n in noisy)
     plain = {n for n, name in enumerate(every) if np.array_equal(one[n], view)}
-    assert not plain - {list(every).index("grey")} or channels == 1
+    assert not plain - {list(every).index("gray")} or channels == 1
 
 
 def test_strong_is_further_from_the_image_than_mild():
@@ -400,9 +400,9 @@ def test_class_maps_keep_the_values_that_are_stored(tmp_path):
     for n, mask in enumerate((picture, palette)):
         mask.save(tmp_path / f"{n}.png")
         assert np.array_equal(class_map((tmp_path / f"{n}.png").read_bytes()), values)
-    colours = np.zeros((5, 7, 3), np.uint8)
+    colors = np.zeros((5, 7, 3), np.uint8)
     with pytest.raises(BadSample, match="one whole number a pixel"):
-        class_map(colours)
+        class_map(colors)
 
 
 # any encoder ---------------------------------------------------------------------------------
@@ -416,14 +416,14 @@ def test_a_timm_module_gives_what_our_backbone_of_that_name_gives(name, streets)
         if "vit" in name
         else timm.create_model(name)
     )
-    foreign = Foreign(net.eval(), 32)
+    wrapped = Wrapped(net.eval(), 32)
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected = net.forward_head(net.forward_features(x), pre_logits=True)
-        torch.testing.assert_close(foreign(x), expected)
-        found = foreign.features(x)
+        torch.testing.assert_close(wrapped(x), expected)
+        found = wrapped.features(x)
     assert found.local.shape[1] == found.grid[0] * found.grid[1]
-    assert foreign.mean == tuple(net.pretrained_cfg["mean"])
+    assert wrapped.mean == tuple(net.pretrained_cfg["mean"])
     embedded = evaluate.embed(net, streets / "images", size=32)
     assert embedded.features.shape == (16, expected.shape[1])
 
@@ -431,18 +431,18 @@ def test_a_timm_module_gives_what_our_backbone_of_that_name_gives(name, streets)
 def test_a_torch_module_is_pooled_and_reset():
     maps = nn.Sequential(nn.Conv2d(3, 5, 3, 4), nn.BatchNorm2d(5))
     x = torch.rand(2, 3, 32, 32)
-    foreign = Foreign(maps.eval(), 32)
-    torch.testing.assert_close(foreign(x), maps(x).mean((2, 3)))
-    assert foreign.features(x).grid == (8, 8)
-    fresh, same = (evaluate.untrained(foreign, 3) for _ in range(2))
+    wrapped = Wrapped(maps.eval(), 32)
+    torch.testing.assert_close(wrapped(x), maps(x).mean((2, 3)))
+    assert wrapped.features(x).grid == (8, 8)
+    fresh, same = (evaluate.untrained(wrapped, 3) for _ in range(2))
     assert fresh(x).equal(same(x))
-    assert not fresh(x).allclose(foreign(x))
+    assert not fresh(x).allclose(wrapped(x))
     with pytest.raises(UserError, match="no features of places"):
-        Foreign(nn.Flatten(), 32).features(x)
+        Wrapped(nn.Flatten(), 32).features(x)
     with pytest.raises(UserError, match="gives a tuple of"):
-        Foreign(nn.LSTM(32, 4), 32)(x[:, 0])
+        Wrapped(nn.LSTM(32, 4), 32)(x[:, 0])
     with pytest.raises(UserError, match=r"gives \[2\] for images"):
-        Foreign(nn.Sequential(nn.Flatten(), nn.Linear(3072, 1), nn.Flatten(0)), 32)(x)
+        Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3072, 1), nn.Flatten(0)), 32)(x)
 
 
 # all of it -----------------------------------------------------------------------------------
@@ -474,7 +474,7 @@ def test_everything_from_the_command_line(vit, streets, tmp_path, capsys, monkey
         *("corrupted probe", "segment linear", "segment k-means"),
     } <= names
     features = {s["features"] for s in saved["scores"] if s["score"] == "segment linear"}
-    assert features == {"this encoder", "untrained", "colour and place"}
+    assert features == {"this encoder", "untrained", "color and place"}
     assert len(saved["margins"]) == len(names)
     assert saved["savings"][0]["score"] == "1 a class"
     assert len(next(s for s in saved["scores"] if s["score"] == "corrupted probe")["parts"]) == 18
@@ -545,7 +545,7 @@ def test_bad_input_is_told_in_words_before_anything_is_read(
             (folder / name).mkdir(parents=True)
             for i in range(count):
                 Picture.new("RGB", (32, 32)).save(folder / name / f"{i}.png")
-    assert "all 3 labelled images are of one class (4)" in refuse(
+    assert "all 3 labeled images are of one class (4)" in refuse(
         ["evaluate", run, str(one)], capsys
     )
     words = refuse(["evaluate", run, str(alone)], capsys)

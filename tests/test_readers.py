@@ -185,7 +185,7 @@ def test_time_in_which_the_whole_program_was_stopped_does_not_count(monkeypatch)
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL.*lower --workers"),
         (lambda: ctypes.string_at(0), r"SIGSEGV; Fatal Python error: Seg.*test_readers.*check"),
         (lambda: os.abort(), "SIGABRT; Fatal Python error: Aborted.*selftaught check"),
-        (lambda: os.write(2, b"no licence\n") and os._exit(7), "exit code 7; no licence"),
+        (lambda: os.write(2, b"no license\n") and os._exit(7), "exit code 7; no license"),
     ],
 )
 def test_one_that_dies_is_told_with_its_last_words(act, words):

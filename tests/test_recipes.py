@@ -23,7 +23,7 @@ LENGTH = inspect.signature(pretrain).parameters["epochs"].default
 LARS = {"optimizer": "lars"}
 ADAMW = {"optimizer": "adamw"}
 SGD = {"optimizer": "sgd"}
-FROM_03 = {"warmup_from": 0.3 / 4.8, "warmup_full": True, "decay_all": True, "end": 0.001}
+FROM_03 = {"warmup_from": 0.3 / 4.8, "warmup_full": True, "decay_bias": True, "end": 0.001}
 
 # name: (epochs of the row, its peak rate at its batch, and what else differs from the fields'
 # defaults, with times in epochs of the row)
@@ -46,12 +46,12 @@ ROWS = {
     "moco_v3": (100, (0.6 * 16, 4096), LARS | {"weight_decay": 1e-6, "warmup": 10}),
     "simsiam": (
         *(100, (0.05 * 2, 512)),
-        SGD | {"weight_decay": 1e-4, "decay_all": True, "by_epoch": True}
+        SGD | {"weight_decay": 1e-4, "decay_bias": True, "by_epoch": True}
         | {"constant": ("predictor",)},
     ),
     "spectral": (
         *(100, (0.05 * 1.5, 384)),
-        SGD | {"weight_decay": 1e-4, "warmup": 10, "decay_all": True},
+        SGD | {"weight_decay": 1e-4, "warmup": 10, "decay_bias": True},
     ),
     "pixpro": (100, (4.0, 1024), LARS | {"weight_decay": 1e-5, "warmup": 5}),
     "pixcontrast": (100, (4.0, 1024), LARS | {"weight_decay": 1e-5, "warmup": 5}),
@@ -85,7 +85,7 @@ ROWS = {
     "msn": (
         *(800, (0.001, 1024)),
         ADAMW | {"weight_decay": (0.04, 0.4), "warmup": 15, "warmup_from": 0.2, "end": 1e-3}
-        | {"scaling": "sqrt", "stretch": 1.25, "first": 1, "clip": 3.0}
+        | {"scaling": "sqrt", "horizon": 1.25, "step_offset": 1, "clip": 3.0}
         | {"no_decay": ("scores",), "no_clip": ("scores",)},
     ),
     "beit": (
@@ -100,7 +100,7 @@ ROWS = {
     "ijepa": (
         *(300, (1e-3, 2048)),
         ADAMW | {"weight_decay": (0.04, 0.4), "warmup": 40, "warmup_from": 0.2, "end": 1e-3}
-        | {"scaling": "sqrt", "first": 1},
+        | {"scaling": "sqrt", "step_offset": 1},
     ),
     "scrl": (200, (0.45 * 32, 8192), LARS | {"weight_decay": 1e-6, "warmup": 10}),
     "simclr_v2": (
@@ -110,31 +110,31 @@ ROWS = {
     "w_mse": (
         *(1000, (3e-3, 512)),
         {"optimizer": "adam", "scaling": "none", "weight_decay": 1e-6, "warmup": 5, "drop": 0.2}
-        | {"schedule": "step", "milestones": (950, 975), "decay_all": True},
+        | {"schedule": "step", "milestones": (950, 975), "decay_bias": True},
     ),
     "moco_v1": (
         *(200, (0.03, 256)),
         SGD | {"weight_decay": 1e-4, "schedule": "step", "milestones": (120, 160)}
-        | {"decay_all": True, "by_epoch": True},
+        | {"decay_bias": True, "by_epoch": True},
     ),
     "instdisc": (
         *(200, (0.03, 256)),
         SGD | {"weight_decay": 1e-4, "schedule": "step", "milestones": (120, 160)}
-        | {"decay_all": True, "by_epoch": True},
+        | {"decay_bias": True, "by_epoch": True},
     ),
     "pcl": (
         *(200, (0.03, 256)),
-        SGD | {"weight_decay": 1e-4, "decay_all": True, "by_epoch": True},
+        SGD | {"weight_decay": 1e-4, "decay_bias": True, "by_epoch": True},
     ),
     "supcon": (
         *(1000, (0.05, 256)),
         SGD | {"weight_decay": 1e-4, "schedule": "step", "milestones": (700, 800, 900)}
-        | {"decay_all": True, "by_epoch": True},
+        | {"decay_bias": True, "by_epoch": True},
     ),
     "sela": (
         *(400, (0.05, 256)),
         SGD | {"weight_decay": 1e-5, "schedule": "step", "milestones": (150, 300, 350)}
-        | {"scaling": "none", "decay_all": True, "by_epoch": True},
+        | {"scaling": "none", "decay_bias": True, "by_epoch": True},
     ),
     "jigsaw": (
         *(105, (0.1, 256)),
@@ -144,7 +144,7 @@ ROWS = {
     "rotation": (
         *(50, (0.01, 192)),
         SGD | {"weight_decay": 5e-4, "schedule": "step", "milestones": (15, 30, 45)}
-        | {"by_epoch": True, "decay_all": True, "nesterov": True},
+        | {"by_epoch": True, "decay_bias": True, "nesterov": True},
     ),
 }  # fmt: skip
 
@@ -193,7 +193,7 @@ def test_moco_v3_has_other_defaults_for_vits(net):
     vit = MoCoV3(backbone(net, 32), hidden=8, dim=4)
     assert MoCoV3.recipe.optimizer == "lars"
     same(vit.recipe, 300, (1.5e-4 * 16, 4096), ADAMW | {"weight_decay": 0.1, "warmup": 40}
-         | {"decay_all": True})  # fmt: skip
+         | {"decay_bias": True})  # fmt: skip
     resnet = MoCoV3(backbone("test_resnet", 32), hidden=8, dim=4)
     assert resnet.recipe is MoCoV3.recipe
     assert [v.scale for v in (resnet.views(32).views[0], vit.views(32).views[0])] == [

@@ -131,7 +131,7 @@ def test_everything_is_on_the_page(run):
         "2: ants (11), bees (10)",
         "50 px",
         "PNG",
-        "neighbours have the class of their query",
+        "neighbors have the class of their query",
         "1 files could not be read",
         "ends too early",
         "selftaught evaluate",
@@ -333,7 +333,7 @@ def test_a_gallery_is_a_section(run):
     assert f"painted: {EVIL}" in found.text
 
 
-def evaluated(scores, data="labelled", test=None):
+def evaluated(scores, data="labeled", test=None):
     """Of an encoder and of one floor: name -> number of labels, value of both."""
     rows = [
         {"features": features, "score": name, "value": values[n], "interval": [0, 1], "n": 9}
@@ -357,21 +357,21 @@ def evaluated(scores, data="labelled", test=None):
 def test_evaluations_are_kept_beside_those_of_training(run):
     before = len(read(run).scores)
     curve = {"1 a class": (2, 60.0, 50.0), "10 % of labels": (20, 80.0, 60.0)}
-    keep(run, "labelled", None, evaluated(curve))
-    keep(run, "labelled", "held", evaluated({"k-NN": (20, 91.0, 1.0)}))
+    keep(run, "labeled", None, evaluated(curve))
+    keep(run, "labeled", "held", evaluated({"k-NN": (20, 91.0, 1.0)}))
     assert [len(read(run).scores), before] == [3, 1]
     found = page(run)
     for words in (
-        "On labelled, tested on held",
+        "On labeled, tested on held",
         "number of labels; 2 labels. Without",
-        "Labels saved on labelled",
+        "Labels saved on labeled",
         "At best 20 labels with the encoder do what more than 80 do without: more than 60 saved.",
         "Learned: much.",
         "more than +60",
     ):
         assert words in found.text, words
     (svg,) = re.findall(
-        r"Labels saved on labelled</h2>.*?(<svg.*?</svg>)",
+        r"Labels saved on labeled</h2>.*?(<svg.*?</svg>)",
         (run / "report.html").read_text(),
         re.DOTALL,
     )
@@ -388,11 +388,11 @@ def test_evaluations_are_kept_beside_those_of_training(run):
 def test_runs_are_compared_by_what_they_share(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     mine = {row[0] for row in report.compare([run, other], tmp_path / "a.html").overview}
-    keep(run, "labelled", None, evaluated({"k-NN": (20, 91.0, 1.0)}))
+    keep(run, "labeled", None, evaluated({"k-NN": (20, 91.0, 1.0)}))
     compared = report.compare([run, other], tmp_path / "b.html")
     assert compared.warning == ""  # both have the score of training
     assert {row[0] for row in compared.overview} == mine
-    keep(other, "labelled", None, evaluated({"k-NN": (20, 92.0, 1.0)}))
+    keep(other, "labeled", None, evaluated({"k-NN": (20, 92.0, 1.0)}))
     (row,) = [
         r for r in report.compare([run, other], tmp_path / "c.html").overview if r[0] == "k-NN %"
     ]
@@ -401,12 +401,12 @@ def test_runs_are_compared_by_what_they_share(run, tmp_path):
 
 def test_an_evaluation_that_is_repeated_takes_its_place(run):
     one, two = {"1 a class": (2, 60.0, 50.0)}, {"k-NN": (20, 70.0, 50.0)}
-    keep(run, "labelled", None, evaluated(one))
-    keep(run, "labelled", None, evaluated(two))
+    keep(run, "labeled", None, evaluated(one))
+    keep(run, "labeled", None, evaluated(two))
     keep(run, "other", None, evaluated(one))
     assert len(read(run).scores) == 4
-    keep(run, "labelled", None, evaluated(one | two))
-    assert [e.get("data") for e in read(run).scores] == [None, "other", "labelled"]
+    keep(run, "labeled", None, evaluated(one | two))
+    assert [e.get("data") for e in read(run).scores] == [None, "other", "labeled"]
     about = json.loads((run / "encoder.json").read_text())
     (run / "encoder.json").write_text(json.dumps(about | {"sha256": "trained further"}))
     assert [e.get("data") for e in read(run).scores] == [None]
@@ -415,9 +415,9 @@ def test_an_evaluation_that_is_repeated_takes_its_place(run):
 def test_one_number_of_labels_bounds_nothing_but_itself(run):
     found = evaluated({"fine-tuned, 100 % of labels": (20, 60.0, 50.0)})
     found["savings"][0] |= {"needed": 20, "saved": 0, "utility": 0.0}
-    keep(run, "labelled", None, found)
+    keep(run, "labeled", None, found)
     text = page(run).text
-    assert "Labels saved by fine-tuning on labelled" in text
+    assert "Labels saved by fine-tuning on labeled" in text
     assert "The encoder does more with 20 labels than 20 do without." in text
 
 
@@ -425,7 +425,7 @@ def test_a_run_without_labels_has_the_verdict_of_its_evaluation(run):
     (run / "scores.json").unlink()
     assert "Unclear: there are no scores" in page(run).text
     found = evaluated({"k-NN": (20, 70.0, 50.0)})
-    keep(run, "labelled", None, found | {"margins": [{"score": "k-NN", "verdict": "above"}]})
+    keep(run, "labeled", None, found | {"margins": [{"score": "k-NN", "verdict": "above"}]})
     assert "there are no scores" not in page(run).text
     assert "Learned: its score clears its floor." in page(run).text
 
@@ -469,9 +469,9 @@ def test_no_run_is_refused(tmp_path):
 
 def test_groups_are_apart_on_the_map():
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(3, 16))
+    centers = rng.normal(size=(3, 16))
     which = rng.integers(0, 3, 150)
-    unit = centres[which] + 0.05 * rng.normal(size=(150, 16))
+    unit = centers[which] + 0.05 * rng.normal(size=(150, 16))
     unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float32)
     found = plane.project(unit)
     assert found is not None
@@ -510,13 +510,13 @@ def test_principal_components_are_those_of_the_svd(shape):
     assert plane.principal(np.repeat(x[:1], 5, 0), 3).shape == (5, 0)
 
 
-def test_local_features_that_are_alike_have_one_colour():
+def test_local_features_that_are_alike_have_one_color():
     rng = np.random.default_rng(0)
     kinds = rng.normal(size=(3, 12)).astype(np.float32)
     which = rng.integers(0, 3, (2, 16))
-    colours = local.coloured(kinds[which], (4, 4))
-    assert colours.shape == (2, 3, 4, 4)
-    flat = colours.transpose(0, 2, 3, 1).reshape(2, 16, 3)
+    colors = local.colored(kinds[which], (4, 4))
+    assert colors.shape == (2, 3, 4, 4)
+    flat = colors.transpose(0, 2, 3, 1).reshape(2, 16, 3)
     for kind in range(3):
         assert len(np.unique(flat[which == kind], axis=0)) == 1
     assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 3
@@ -550,8 +550,8 @@ def test_a_sprite_holds_each_image_in_its_place():
     url, columns = sprite(images, 16)
     sheet = np.asarray(Picture.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
     assert (columns, sheet.shape) == (3, (32, 48, 3))
-    centres = [sheet[8 + 16 * (i // 3), 8 + 16 * (i % 3), 0] for i in range(5)]
-    np.testing.assert_allclose(centres, images[:, 0, 0, 0], atol=4)
+    centers = [sheet[8 + 16 * (i // 3), 8 + 16 * (i % 3), 0] for i in range(5)]
+    np.testing.assert_allclose(centers, images[:, 0, 0, 0], atol=4)
 
 
 # runs side by side ---------------------------------------------------------------------------

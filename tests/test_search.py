@@ -1,4 +1,4 @@
-"""k-means, whitening, neighbours, and assignments that are balanced without overflowing."""
+"""k-means, whitening, neighbors, and assignments that are balanced without overflowing."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from selftaught import dist, search
 from selftaught.errors import UserError
 from selftaught.methods.clustering.deepcluster import balanced
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
-from selftaught.search import kmeans, nearest, neighbours, spherical_kmeans, whiten
+from selftaught.search import kmeans, nearest, neighbors, spherical_kmeans, whiten
 
 
 def blobs(each: int = 60, clusters: int = 8, dim: int = 5, noise: float = 0.3) -> Tensor:
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(clusters, dim)) * 3
-    points = centres.repeat(each, 0) + rng.normal(size=(each * clusters, dim)) * noise
+    centers = rng.normal(size=(clusters, dim)) * 3
+    points = centers.repeat(each, 0) + rng.normal(size=(each * clusters, dim)) * noise
     return torch.from_numpy(points[rng.permutation(len(points))])
 
 
@@ -60,9 +60,9 @@ def test_kmeans_depends_on_its_seed_alone(init):
 
 def test_blocks_do_not_change_the_answer(monkeypatch):
     x = blobs()
-    whole = kmeans(x, 8), whiten(x, 3), neighbours(x, 4)
+    whole = kmeans(x, 8), whiten(x, 3), neighbors(x, 4)
     monkeypatch.setattr(search, "BLOCK", 100)
-    parts = kmeans(x, 8), whiten(x, 3), neighbours(x, 4)
+    parts = kmeans(x, 8), whiten(x, 3), neighbors(x, 4)
     assert torch.equal(whole[0].assignment, parts[0].assignment)
     torch.testing.assert_close(whole[0].centroids, parts[0].centroids)
     torch.testing.assert_close(whole[1], parts[1])
@@ -114,7 +114,7 @@ def test_nearest_by_distance_and_by_direction():
     assert nearest(x, centroids, cosine=True).tolist() == [1]
 
 
-# whitening and neighbours
+# whitening and neighbors
 
 
 def test_whitened_components_have_identity_covariance():
@@ -142,15 +142,15 @@ def test_whitening_is_the_same_with_few_samples_and_with_many(shape):
     torch.testing.assert_close(white @ white.T, 40 * u[:, :10] @ u[:, :10].T)
 
 
-def test_neighbours_leave_out_the_query_but_not_its_duplicates():
+def test_neighbors_leave_out_the_query_but_not_its_duplicates():
     x = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.9, 0.1], [0.1, 1.0]])
-    found = neighbours(x, 2)
+    found = neighbors(x, 2)
     assert found.index[:3].sort(1).values.tolist() == [[1, 2], [0, 2], [0, 1]]
     assert found.index[[0, 1, 3], 0].tolist() == [1, 0, 2]
     assert found.similarity[0, 0] == 1
-    assert neighbours(x, 1, queries=torch.tensor([[0.0, 3.0]])).index.tolist() == [[3]]
+    assert neighbors(x, 1, queries=torch.tensor([[0.0, 3.0]])).index.tolist() == [[3]]
     with pytest.raises(UserError, match="ask for at most"):
-        neighbours(x, 4)
+        neighbors(x, 4)
 
 
 # assignments

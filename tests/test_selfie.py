@@ -23,7 +23,7 @@ def test_a_network_that_knows_puts_all_patches_right():
     method = Selfie(backbone("test_resnet", 32), **SMALL).eval()
     method.scores = lambda embedded, noise: torch.eye(4).expand(len(noise), -1, -1)  # type: ignore
     images = torch.randn(2, 3, 32, 32)
-    shown = method.pictures(Batch([images, torch.rand(2, 16)], torch.arange(2)))
+    shown = method.show(Batch([images, torch.rand(2, 16)], torch.arange(2)))
     torch.testing.assert_close(shown.columns["put"], images)
     assert shown.captions["put"] == ["4 of 4 right ✓"] * 2
     assert not torch.equal(shown.columns["seen"], images)

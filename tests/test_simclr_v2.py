@@ -11,7 +11,7 @@ from selftaught.engine.build import restored
 from selftaught.engine.restore import begin_with
 from selftaught.errors import UserError
 from tests.cases import CASES
-from tests.test_engine import labelled, photos, train
+from tests.test_engine import labeled, photos, train
 
 SMALL = [
     *("--backbone", "test_resnet", "--size", "32", "--batch", "8", "--workers", "0"),
@@ -64,7 +64,7 @@ def test_labels_are_asked_for_where_they_have_a_share(tmp_path):
 
 
 def test_slow_copies_begin_where_what_they_follow_does(tmp_path):
-    train(tmp_path / "run", "supcon", labelled(photos()), epochs=1)
+    train(tmp_path / "run", "supcon", labeled(photos()), epochs=1)
     method = CASES["moco_v2"].make("moco_v2")
     begin_with(method, tmp_path / "run")
     theirs = restored(tmp_path / "run").projector.state_dict()

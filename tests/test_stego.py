@@ -1,4 +1,4 @@
-"""STEGO beyond its values: neighbours, pairs, a frozen encoder, and the command that segments."""
+"""STEGO beyond its values: neighbors, pairs, a frozen encoder, and the command that segments."""
 
 import numpy as np
 import PIL.Image
@@ -33,7 +33,7 @@ class Corpus:
 
 def stego(samples: int = 8) -> STEGO:
     net = Image("test_vit", 32)
-    return STEGO(net, samples, dim=8, clusters=4, places=3, neighbours=2, negatives=1)
+    return STEGO(net, samples, dim=8, clusters=4, places=3, neighbors=2, negatives=1)
 
 
 def test_nearest_others_are_not_the_image_itself():
@@ -44,7 +44,7 @@ def test_nearest_others_are_not_the_image_itself():
         assert found[i].tolist() == row.argsort(descending=True)[:4].tolist()
 
 
-def test_the_epoch_shows_images_beside_their_neighbours():
+def test_the_epoch_shows_images_beside_their_neighbors():
     torch.manual_seed(0)
     method = stego()
     order = method.on_epoch(Corpus())
@@ -61,26 +61,26 @@ def test_nobody_is_told_from_himself():
 
 
 def test_the_encoder_stays_as_it_is():
-    method = STEGO(Image("test_resnet", 32), 8, dim=8, clusters=4, neighbours=2).train()
+    method = STEGO(Image("test_resnet", 32), 8, dim=8, clusters=4, neighbors=2).train()
     assert not method.backbone.training
     assert method.linear.training
     assert not any(p.requires_grad for p in method.backbone.parameters())
 
 
 def test_too_few_images_are_refused_in_words():
-    with pytest.raises(UserError, match="neighbours=7 of 5 images"):
+    with pytest.raises(UserError, match="neighbors=7 of 5 images"):
         STEGO(Image("test_vit", 32), 5)
     assert all(len(p.weights) == len(p.shifts) == 3 for p in PRESETS.values())
 
 
-def test_colours_differ():
+def test_colors_differ():
     for channels in (1, 3):
         for count in (24, 27, 150):
             assert len({tuple(c) for c in palette(count, channels).tolist()}) == count
 
 
 def test_codes_can_be_drawn_to_edges(monkeypatch):
-    """Codes that agree where colours do have the lower loss."""
+    """Codes that agree where colors do have the lower loss."""
     method = STEGO(Image("test_resnet", 32), 8, clusters=4, places=3, dim=3, crf=0.5)
     x = torch.zeros(4, 3, 32, 32)
     losses = []

@@ -59,7 +59,7 @@ def test_every_band_is_read(dtype, samples, how):
 @pytest.mark.parametrize("how", ["lzw", "zstd", "deflate", "none"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("samples", [3, 4, 5, 8])
-def test_the_first_three_bands_of_colour_are_the_colours(dtype, samples, how):
+def test_the_first_three_bands_of_color_are_the_colors(dtype, samples, how):
     values = scene(dtype, samples)
     expected = to_uint8(values, None)
     for layout in LAYOUTS:
@@ -155,7 +155,7 @@ def test_a_tiff_that_ends_early_is_truncated(how, separate):
     assert (kept[-1] == 0).all()
 
 
-def test_colour_tiffs_whose_jpegs_are_damaged_are_refused():
+def test_color_tiffs_whose_jpegs_are_damaged_are_refused():
     out = io.BytesIO()
     smooth = Image.fromarray(RNG.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((192, 144), 3)
     smooth.save(out, "TIFF", compression="jpeg", quality=90)

@@ -21,7 +21,7 @@ def test_mixtures_add_a_term_and_leave_no_trace_in_memories(name):
     total(terms).backward()
     assert terms["mixed"].isfinite()
     total(plain.loss(views)).backward()
-    for path in mixing.anatomy.memory:
+    for path in mixing.insight.memory:
         torch.testing.assert_close(mixing.get_buffer(path), plain.get_buffer(path))
     grads = [p.grad for p in mixing.backbone.parameters() if p.grad is not None]
     assert all(g.isfinite().all() for g in grads)

@@ -58,7 +58,7 @@ def test_without_scores_it_is_unclear_however_healthy():
 
 def test_the_evaluation_of_the_most_images_decides_and_the_other_is_named():
     at_the_end = scored("above", "above", n=40)
-    later = scored("below", "below", n=400, data="labelled", test="held/")
+    later = scored("below", "below", n=400, data="labeled", test="held/")
     for evaluations in ([at_the_end, later], [later, at_the_end]):
         said = judge(HEALTHY, evaluations)
         assert said.word == "did not learn"
@@ -70,7 +70,7 @@ def test_the_evaluation_of_the_most_images_decides_and_the_other_is_named():
 
 
 def test_of_as_many_images_the_newest_decides():
-    said = judge({}, [scored("above"), scored("unclear", data="labelled")])
+    said = judge({}, [scored("above"), scored("unclear", data="labeled")])
     assert said.word == "unclear"
 
 

@@ -264,7 +264,7 @@ def test_weights_of_three_channels_are_spread(channels, tmp_path, caplog):
     image = vit(weights=tmp_path / "x.pth", channels=channels)
     own, first = image.net.patch_embed.proj.weight, state["patch_embed.proj.weight"]
     spread = first.sum(1, keepdim=True)
-    if channels > 1:  # the colours in turns, of the same sum for an image of one value
+    if channels > 1:  # the colors in turns, of the same sum for an image of one value
         spread = first[:, [c % 3 for c in range(channels)]] * 3 / channels
     torch.testing.assert_close(own, spread)
     assert f"spread over {channels}" in caplog.text

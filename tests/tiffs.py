@@ -13,7 +13,7 @@ PILLOW = {"lzw": (5, "tiff_lzw"), "zstd": (50000, "zstd"), "packbits": (32773, "
 
 
 def packed(raw: bytes, rows: int, how: str) -> bytes:
-    """Bytes of a strip as libtiff packs them, by way of a grey image."""
+    """Bytes of a strip as libtiff packs them, by way of a gray image."""
     pixels = np.frombuffer(raw, np.uint8).reshape(rows, -1)
     out = io.BytesIO()
     options = {"tiffinfo": {278: rows}}

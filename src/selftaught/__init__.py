@@ -1,4 +1,4 @@
-"""Self-supervised learning: from a folder of unlabelled images to an encoder that can be trusted.
+"""Self-supervised learning: from a folder of unlabeled images to an encoder that can be trusted.
 
 Everything is imported on first use, so that ``import selftaught`` costs nothing.
 """

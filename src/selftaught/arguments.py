@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_orig
 
 from selftaught.config import convert, near
 from selftaught.errors import UserError
-from selftaught.signature import Parameter
+from selftaught.signature import FORMER, Parameter
 
 
 class Positional(NamedTuple):
@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: an unknown option, a value of another type, an argument too many.
         """
-        found, extra = self.parse_known_intermixed_args(self._listed(_spelled(argv)))
+        found, extra = self.parse_known_intermixed_args(self._listed(self._current(_spelled(argv))))
         for word in extra:
             if word.startswith("-"):
                 word = word.partition("=")[0]
@@ -163,6 +163,17 @@ class Parser(argparse.ArgumentParser):
                 value = convert(o.parameter, given[_key(o)], o.flag)
                 sections[o.section][o.parameter.name] = value
         return [given[name] for name in self.names], sections
+
+    def _current(self, words: list[str]) -> list[str]:
+        """Options by the names that they have now, where they are given by former ones."""
+        flags, found = {o.flag for o in self.options}, []
+        for word in words:
+            flag, equals, value = word.partition("=")
+            start, name = re.match(r"(--no-|--|)(.*)", flag).groups()  # type: ignore[union-attr]
+            now = FORMER.get(name)
+            known = not start or flag in flags or f"--{now}" not in flags
+            found.append(word if known else f"{start}{now}{equals}{value}")
+        return found
 
     def _listed(self, words: list[str]) -> list[str]:
         """`--probes knn linear` as `--probes knn,linear`: a list ends where another word begins."""

@@ -170,13 +170,13 @@ def overview() -> str:
     lines = [wrap(_summary(name), f"  {name:<12}", " " * 14) for name in NAMES]
     return Parser(
         "selftaught COMMAND",
-        "Self-supervised learning: from a folder of unlabelled images to an encoder that can be "
+        "Self-supervised learning: from a folder of unlabeled images to an encoder that can be "
         "trusted.",
         examples=(
             "selftaught demo",
             "selftaught check photos/",
             "selftaught pretrain simclr photos/ --epochs 100",
-            "selftaught evaluate runs/simclr-photos labelled/",
+            "selftaught evaluate runs/simclr-photos labeled/",
             "selftaught compare runs/simclr-photos runs/dino-photos",
         ),
         notes="\n".join(["commands (each has --help):", *lines, "", ""]),
@@ -320,8 +320,8 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
 def _examples(method: str, backbone: str) -> list[str]:
     """`EXAMPLES` of a method, which may need labels or another run."""
     text = methods.file_of(method).read_text(encoding="utf-8")
-    data = "labelled/" if "supervised = True" in text else "photos/"
-    needs = " --start runs/simclr-photos" if "Anatomy(frozen=True)" in text else ""
+    data = "labeled/" if "supervised = True" in text else "photos/"
+    needs = " --start runs/simclr-photos" if "Insight(frozen=True)" in text else ""
     needs += " --teacher runs/finetune-photos" if "\n        network: " in text else ""
     own = [e.replace("simclr", method).replace("resnet18", backbone) for e in EXAMPLES]
     return [e.replace(" photos/", f" {data}{needs}") for e in own]
@@ -358,7 +358,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
         unlike = samples.labels is None or done.method.supervised
         sys.stdout.write(
             f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
-            f"  selftaught evaluate {run} {'LABELLED_IMAGES' if unlike else data}\n"
+            f"  selftaught evaluate {run} {'LABELED_IMAGES' if unlike else data}\n"
             f"  selftaught embed {run} {data}\n"
             f"  in Python: encoder = selftaught.load({str(done.folder)!r})\n"
         )
@@ -495,7 +495,7 @@ COMMANDS = {
         "evaluate_command",
         _show,
         (
-            "selftaught evaluate runs/simclr-photos labelled/",
+            "selftaught evaluate runs/simclr-photos labeled/",
             "selftaught evaluate resnet18 train/ --test test/ --k 5",
             "selftaught evaluate resnet18 train/ --probes knn linear lowshot cluster",
             "selftaught evaluate resnet18 streets/ --probes segment --masks masks/ --ignore 0,255",
@@ -548,7 +548,7 @@ COMMANDS = {
         "convert",
         _show_export,
         (
-            "selftaught export runs/simclr-photos --to timm --licence mit",
+            "selftaught export runs/simclr-photos --to timm --license mit",
             "selftaught export runs/simclr-photos --to onnx --fp16 --out deployed/",
         ),
     ),

@@ -18,7 +18,7 @@ import yaml
 
 from selftaught import methods
 from selftaught.errors import UserError
-from selftaught.signature import Parameter, Signature, read_class
+from selftaught.signature import Parameter, Signature, current, read_class
 
 HERE = Path(__file__).parent
 WORDS = ("method", "data")
@@ -81,7 +81,7 @@ def sort_out(
             if parameter.name not in ("name", "backbone"):
                 known.setdefault(parameter.name, (section, parameter))
     found: dict[str, dict[str, Any]] = {section: {} for section in every}
-    for word, value in given.items():
+    for word, value in current(given, known).items():
         if word not in known:
             hint = near(word, known, f"; {method.name} takes {', '.join(map(str, known))}")
             raise UserError(f"neither pretrain nor {method.name} has a parameter {word!r}{hint}")
@@ -183,7 +183,7 @@ def validate(
             continue
         known = {p.name: p for p in settable(every[section])}
         found[section] = {}
-        for key, value in given.items():
+        for key, value in current(given, known).items():
             if key in every[section] and every[section][key].from_data:
                 continue
             if key not in known:

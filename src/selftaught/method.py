@@ -1,4 +1,4 @@
-"""The contract that every self-supervised method fulfils, and what it is handed."""
+"""The contract that every self-supervised method fulfills, and what it is handed."""
 
 import inspect
 from abc import ABC, ABCMeta, abstractmethod
@@ -63,9 +63,9 @@ class Recipe:
         drop: factor at each milestone.
         cooldown: fraction of training, at its end, in which a constant rate falls linearly.
         by_epoch: whether the rate changes at epochs only.
-        stretch: the schedules are those of a training this many times as long (MSN, V-JEPA).
-        first: number that the schedules give the first step; 1 in MSN and the JEPAs.
-        decay_all: whether biases and norms are decayed too.
+        horizon: the schedules are those of a training this many times as long (MSN, V-JEPA).
+        step_offset: number that the schedules give the first step; 1 in MSN and the JEPAs.
+        decay_bias: whether biases and norms are decayed too.
         no_decay: names of submodules that are not decayed.
         decay_tokens: whether class tokens and tables of positions are decayed.
         bias_lr: rate of what LARS does not adapt, biases and norms, as a fraction of `lr`.
@@ -96,9 +96,9 @@ class Recipe:
     drop: float = 0.1
     cooldown: float = 0.0
     by_epoch: bool = False
-    stretch: float = 1.0
-    first: int = 0
-    decay_all: bool = False
+    horizon: float = 1.0
+    step_offset: int = 0
+    decay_bias: bool = False
     no_decay: tuple[str, ...] = ()
     decay_tokens: bool = True
     bias_lr: float = 1.0
@@ -114,7 +114,7 @@ class Recipe:
     no_clip: tuple[str, ...] = ()
 
 
-class Trivial(NamedTuple):
+class ReferenceLoss(NamedTuple):
     """A value of the loss, or of a term of it, at which nothing was learned.
 
     value: what the term is then. formula: why, such as "ln 512".
@@ -143,16 +143,17 @@ class Pictures(NamedTuple):
     captions: dict[str, list[str]] = {}  # noqa: RUF012
 
 
-class Anatomy(NamedTuple):
+class Insight(NamedTuple):
     """Names of a method's submodules by what they are for, so that they can be looked at.
 
     embedding: gives what the loss compares, [B, D] in each call; empty where nothing does.
     predictor: stands between the embedding and the loss on the trained side alone.
-    copies: (target, online) of each part of a slow copy; of the last, the outputs are the goals.
+    copies: (target, online) of each part of an EMA copy (momentum encoder, EMA teacher); of the
+        last, the outputs are the goals.
     pairs: whose goal an output of predictor or embedding is to approach: `same` call of the
     target, `other` call, or the other `half` of the same output; empty where none is approached.
     logits: gives what `Method.distribution` makes a distribution over prototypes of.
-    memory: buffers that every step changes, such as queues and centres.
+    memory: buffers that every step changes, such as queues and centers.
     frozen: whether the backbone is taken as it is, so that no gradient is to reach it.
     """
 
@@ -210,7 +211,7 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     """Smallest batch, over all processes, for which the loss means something; the constructor may
     set it where that follows from its parameters."""
 
-    together: ClassVar[int] = 1
+    group_size: ClassVar[int] = 1
     """Samples that belong together: each part of a batch, in each process, has whole groups."""
 
     supervised: ClassVar[bool] = False
@@ -225,7 +226,7 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     reset: tuple[str, ...] = ()
     """Names of submodules that `on_epoch` has made anew; the engine drops their optimizer state."""
 
-    anatomy: ClassVar[Anatomy] = Anatomy()
+    insight: ClassVar[Insight] = Insight()
     """What is what among the submodules, for the doctor."""
 
     backbone: nn.Module
@@ -245,7 +246,7 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
 
         Here the view `query` gives way to the mixture; methods whose queries and keys are unlike
         encode it once, as the paper does. What is remembered of a step is that of plain images:
-        queues, centres and the like are left as they are.
+        queues, centers and the like are left as they are.
 
         Args:
             mixed: [B, C, H, W], of which row i is `share` of sample i and else of sample B - 1 - i.
@@ -271,25 +272,25 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
         """The encoder of a second modality, an `Image`; None where samples are one image."""
         return None
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         """Values of the loss that mean nothing, where `batch` samples are compared at once."""
         return ()
 
     def distribution(self, logits: Tensor) -> Tensor:
-        """[..., K] outputs of `anatomy.logits` as distributions over K prototypes."""
+        """[..., K] outputs of `insight.logits` as distributions over K prototypes."""
         return logits.softmax(-1)
 
-    def pictures(self, batch: Batch) -> Pictures | None:
+    def show(self, batch: Batch) -> Pictures | None:
         """What became of the images of `batch`, where that can be seen; state stays as it is.
 
         The engine calls it when training has ended, in evaluation mode and without gradients.
         """
         return None
 
-    def membership(self, images: Tensor) -> Tensor | None:
+    def assign(self, images: Tensor) -> Tensor | None:
         """[B, K] how much each of plain images [B, C, H, W] belongs to each prototype or cluster.
 
-        None where the method has none. Called as `pictures` is.
+        None where the method has none. Called as `show` is.
         """
         return None
 

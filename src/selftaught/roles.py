@@ -51,7 +51,7 @@ class Role:
 
 
 Count = Annotated[int, Role("count", least=1)]
-"""Of things that there must be: widths, layers, neighbours, steps."""
+"""Of things that there must be: widths, layers, neighbors, steps."""
 
 Number = Annotated[int, Role("number", least=0)]
 """Of things that there need not be: small views, workers."""

@@ -1,4 +1,4 @@
-"""Looking at all embeddings at once: k-means, whitening, nearest neighbours.
+"""Looking at all embeddings at once: k-means, whitening, nearest neighbors.
 
 Everything is exact, works in blocks of rows so that no [N, N] or [N, k] matrix is ever held, runs
 where its input lies, and is deterministic given a seed.
@@ -27,7 +27,7 @@ class Clusters(NamedTuple):
     inertia: float
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """index: [Q, k], nearest first; similarity: [Q, k], their cosines."""
 
     index: Tensor
@@ -126,19 +126,19 @@ def nearest(x: Tensor, centroids: Tensor, cosine: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def neighbours(x: Tensor, k: int, queries: Tensor | None = None) -> Neighbours:
+def neighbors(x: Tensor, k: int, queries: Tensor | None = None) -> Neighbors:
     """The k rows of `x` nearest by cosine to each query.
 
     Args:
         x: [N, D], finite.
-        k: number of neighbours.
+        k: number of neighbors.
         queries: [Q, D]; None for each row of `x` among the others, itself excluded even where
             other rows equal it.
 
     Raises:
         UserError: there are fewer than k rows to find, or a value is not finite.
     """
-    x = F.normalize(_check(x, k + (queries is None), "a search", "neighbours"), dim=1)
+    x = F.normalize(_check(x, k + (queries is None), "a search", "neighbors"), dim=1)
     q = x if queries is None else F.normalize(queries.to(x), dim=1)
     index, similarity = [], []
     for rows in _blocks(len(q), len(x)):
@@ -149,7 +149,7 @@ def neighbours(x: Tensor, k: int, queries: Tensor | None = None) -> Neighbours:
         best = scores.topk(k, dim=1)
         index.append(best.indices)
         similarity.append(best.values)
-    return Neighbours(torch.cat(index), torch.cat(similarity))
+    return Neighbors(torch.cat(index), torch.cat(similarity))
 
 
 @torch.no_grad()
@@ -169,13 +169,13 @@ def whiten(x: Tensor, dim: int) -> Tensor:
     mean = x.mean(0, dtype=torch.float64)
     if n < width:
         # fewer samples than dimensions: the smaller Gram matrix has the components themselves
-        centred = x.double() - mean
-        values, vectors = torch.linalg.eigh(centred @ centred.mT / n)
+        centered = x.double() - mean
+        values, vectors = torch.linalg.eigh(centered @ centered.mT / n)
         return (vectors * math.sqrt(n))[:, _strongest(values, dim, x)].to(x.dtype)
     cov = torch.zeros(width, width, dtype=torch.float64, device=x.device)
     for rows in _blocks(n, width):
-        centred = x[rows].double() - mean
-        cov.addmm_(centred.mT, centred)
+        centered = x[rows].double() - mean
+        cov.addmm_(centered.mT, centered)
     values, vectors = torch.linalg.eigh(cov / n)
     keep = _strongest(values, dim, x)
     matrix = vectors[:, keep] * values[keep].rsqrt()

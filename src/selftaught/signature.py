@@ -7,7 +7,7 @@ importing torch takes seconds.
 import ast
 import difflib
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -34,6 +34,28 @@ _TYPES: dict[str, Any] = {
     "Role": Role,
 }
 _TYPES |= {name: kind for name, kind in vars(roles).items() if get_origin(kind) is Annotated}
+
+FORMER = {
+    "colours": "colors",
+    "edges": "sobel",
+    "licence": "license",
+    "neighbours": "neighbors",
+    "sees": "input",
+}
+"""What parameters were called before, on command lines and in files of older runs."""
+FORMER_VALUES = {("input", "colours"): "colors"}
+"""Values that were called otherwise, by parameter."""
+
+
+def current(given: Mapping[str, Any], known: Container[str] = ()) -> dict[str, Any]:
+    """Settings under the names of today, unless their old ones are among the `known`."""
+    names = {key: key if key in known else FORMER.get(key, key) for key in given}
+    return {
+        name: FORMER_VALUES.get((name, given[key]), given[key])
+        if isinstance(given[key], str)
+        else given[key]
+        for key, name in names.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -83,7 +105,8 @@ class Parameter:
         if self.type is None:
             raise UserError(f"{self.name} can be given in Python alone, not as {value!r}")
         try:
-            return _convert(value, self.type if self.kind is None else self.kind)
+            former = FORMER_VALUES.get((self.name, value)) if isinstance(value, str) else None
+            return _convert(former or value, self.type if self.kind is None else self.kind)
         except _OutOfBounds as error:
             raise UserError(f"{self.name} must be {error}, got {value}") from error
         except (ValueError, OverflowError) as error:

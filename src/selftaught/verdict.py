@@ -72,7 +72,7 @@ def judge(diagnosis: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]
         because = (
             "there are no scores, and the doctor has doubts."
             if doubts
-            else "there are no scores; a falling loss alone is no evidence. A few hundred labelled "
+            else "there are no scores; a falling loss alone is no evidence. A few hundred labeled "
             "images are enough to tell."
         )
         return Verdict("unclear", because, found)

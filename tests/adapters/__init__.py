@@ -106,7 +106,7 @@ def momenta(method: Method, progress: Iterable[float]) -> list[float]:
 
     A copy of ones beside a network of zeros is the momentum afterwards.
     """
-    copies = tuple(f"{target}." for target, _ in method.anatomy.copies)
+    copies = tuple(f"{target}." for target, _ in method.insight.copies)
     slow = [p for name, p in method.named_parameters() if name.startswith(copies)]
     found = []
     for method.progress in progress:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.engine.optim import LARS, Plan, build
+from selftaught.engine.optim import LARS, Rates, build
 from selftaught.method import Batch, Recipe
 from selftaught.methods.correlation.barlow_twins import BarlowTwins
 from tests.adapters import NUMBER, Golden, close
@@ -95,7 +95,7 @@ def check_lars(
     else:
         recipe = Recipe(form, 0.0, weight_decay=decay, eta=eta, momentum=momentum)  # type: ignore[arg-type]
         optimizer = build(net, recipe)
-        Plan(recipe, 256, 1, 1).apply(optimizer, 0)
+        Rates(recipe, 256, 1, 1).apply(optimizer, 0)
     for i in range(len(golden.starting(f"{prefix}gw"))):
         lr = float(rate(golden.setting(f"{prefix}w{i + 1}", "lr", rf"\blr[ =]{NUMBER}")))
         for group in optimizer.param_groups:
@@ -121,7 +121,7 @@ def check_rates(golden: Golden, recipe: Recipe) -> None:
     end = find("end", rf"to {NUMBER}\*peak", 0.001)
     lr = find("base_lr", rf"base {NUMBER}", recipe.lr)
     recipe = replace(recipe, lr=lr, warmup=warmup / epochs, end=end)
-    plan = Plan(recipe, int(find("batch", r"B=(\d+)", 2048)), epoch * epochs, epoch)
+    plan = Rates(recipe, int(find("batch", r"B=(\d+)", 2048)), epoch * epochs, epoch)
     net = nn.Linear(2, 2)
     optimizer = build(net, recipe)
     rates = []

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from selftaught.engine.optim import Plan, build
+from selftaught.engine.optim import Rates, build
 from selftaught.masks.text import count_masked, mask_tokens
 from selftaught.method import Recipe
 from selftaught.objectives.masked import token_cross_entropy
@@ -84,7 +84,7 @@ def _optimizer(golden: Golden) -> None:
     lr = golden.setting("adamwd.", "lr")
     recipe = Recipe("adamw_bert", lr, weight_decay=decay, schedule="constant")
     optimizer = build(net, recipe)
-    Plan(recipe, recipe.batch, 1, 1).apply(optimizer, 0)
+    Rates(recipe, recipe.batch, 1, 1).apply(optimizer, 0)
     for gradient, expected in zip(golden["adamwd.grads"], golden["adamwd.params"]):
         net.weight.grad = gradient[None]
         optimizer.step()
@@ -95,5 +95,5 @@ def _rates(golden: Golden) -> None:
     given = golden.given("lr.")
     steps = given["num_train_steps"]
     recipe = Recipe("adamw_bert", given["lr"], schedule="linear", warmup=warm(given) / steps)
-    plan = Plan(recipe, recipe.batch, steps, steps)
+    plan = Rates(recipe, recipe.batch, steps, steps)
     close([plan.lr(int(step)) for step in golden["lr.steps"]], golden["lr.values"])

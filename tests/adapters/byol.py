@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import dist
-from selftaught.engine.optim import Plan, build
+from selftaught.engine.optim import Rates, build
 from selftaught.method import Batch, Recipe
 from selftaught.methods.distillation.byol import BYOL, regression
 from selftaught.parts import ema, frozen_copy, synchronize
@@ -135,7 +135,7 @@ def _check_training(golden: Golden, prefix: str, rank: int | None = None) -> Non
         eta=hyper["eta"],
         warmup=hyper["warmup_steps"] / length,
     )
-    plan = Plan(recipe, hyper["batch"], length, length)
+    plan = Rates(recipe, hyper["batch"], length, length)
     optimizer = build(model, recipe)
     steps = len(golden.starting(f"{prefix}view1_"))
     for i in range(steps):
@@ -191,5 +191,5 @@ def _check_schedules(golden: Golden) -> None:
     batch = golden.setting("lr_schedule", "batch", r"B=(\d+)")
     warmup = golden.setting("lr_schedule", "warmup_steps", r"warmup (\d+)")
     recipe = replace(BYOL.recipe, lr=lr, warmup=warmup / length)
-    plan = Plan(recipe, int(batch), length, length)
+    plan = Rates(recipe, int(batch), length, length)
     close([plan.lr(s) for s in at], golden["lr_schedule"])

@@ -16,15 +16,15 @@ from tests.adapters import Golden, close
 
 def check(golden: Golden) -> None:
     hyper = golden.hyper
-    centres = bins().double()
-    assert torch.equal(centres, golden["pts_in_hull"].double())
+    centers = bins().double()
+    assert torch.equal(centers, golden["pts_in_hull"].double())
     close(prior(), golden["prior_probs"], rtol=1e-5)  # the package holds millionths
     factors = rebalancing(golden["prior_probs"], hyper["gamma"], hyper["alpha"])
     close(factors, golden["prior_factor"])
 
     ab, logits = golden["ab"], golden.leaf("logits")
-    neighbours, sigma = golden["enc_idx"].shape[1], hyper.get("sigma", 5.0)
-    which, weights = encode(ab, centres, neighbours, sigma)
+    neighbors, sigma = golden["enc_idx"].shape[1], hyper.get("sigma", 5.0)
+    which, weights = encode(ab, centers, neighbors, sigma)
     assert torch.equal(which, golden["enc_idx"].long())
     close(weights, golden["enc_wts"])
     weight = boost(ab, which, factors)
@@ -32,7 +32,7 @@ def check(golden: Golden) -> None:
 
     close(cross_entropy(logits, which, weights), golden["ce"])
     for form, name in (("plain", "unweighted"), ("rebalanced", "weighted")):
-        method = Colorization(Image("test_resnet", 32), form, neighbours, sigma).double()  # type: ignore[arg-type]
+        method = Colorization(Image("test_resnet", 32), form, neighbors, sigma).double()  # type: ignore[arg-type]
         method.factors.copy_(factors)
         terms = method.compare(logits, ab)
         pixels = ab[0, 0].numel()  # the reference's sum over the pixels of an image
@@ -42,4 +42,4 @@ def check(golden: Golden) -> None:
     expected = golden["grad_logits_slice"]
     step = -(-logits.shape[1] // expected.shape[1])
     close(torch.autograd.grad(loss, logits)[0][:, ::step], expected)
-    close(annealed_mean(logits, centres, hyper["T"]), golden["decode"])
+    close(annealed_mean(logits, centers, hyper["T"]), golden["decode"])

@@ -13,7 +13,7 @@ from tests.adapters import Golden, close
 
 
 class Seeing(nn.Module):
-    """Stands for the backbone, and keeps what it is shown; its colours are in [-1, 1] already."""
+    """Stands for the backbone, and keeps what it is shown; its colors are in [-1, 1] already."""
 
     dim = local_dim = 1
 

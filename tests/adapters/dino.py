@@ -1,4 +1,4 @@
-"""DINO: loss and gradient over steps, centre, head, clipping, and all four schedules."""
+"""DINO: loss and gradient over steps, center, head, clipping, and all four schedules."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from selftaught.engine.optim import Plan, clip
+from selftaught.engine.optim import Rates, clip
 from selftaught.methods.distillation.dino import DINO
 from selftaught.parts import prototype_head
 from tests.adapters import NUMBER, Golden, close, momenta
@@ -114,6 +114,6 @@ def check_schedules(golden: Golden) -> None:
     recipe = replace(DINO.recipe, lr=lr, weight_decay=decay, warmup=warmup / epochs)
     # the paper's code gives the last rate itself, whatever the batch
     recipe = replace(recipe, batch=int(base), end=1e-6 / (lr * batch / base))
-    plan = Plan(recipe, int(batch), steps, per_epoch)
+    plan = Rates(recipe, int(batch), steps, per_epoch)
     close([plan.lr(i) for i in range(steps)], golden["lr_schedule"])
     close([plan.weight_decay(i) for i in range(steps)], golden["wd_schedule"])

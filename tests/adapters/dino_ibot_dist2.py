@@ -1,4 +1,4 @@
-"""DINO on two processes: loss, gradient and centre; iBOT's two terms and centres."""
+"""DINO on two processes: loss, gradient and center; iBOT's two terms and centers."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""DINOv2: targets both ways, all terms and gradients, centres, KoLeo, schedules, collation."""
+"""DINOv2: targets both ways, all terms and gradients, centers, KoLeo, schedules, collation."""
 
 import math
 import random
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 from selftaught.masks.blocks import ratio_steps, spread_ratios
 from selftaught.methods.distillation.dinov2 import DINOv2
-from selftaught.objectives.spread import koleo
+from selftaught.objectives.koleo import koleo
 from tests.adapters import Golden, close, momenta
 
 
@@ -136,7 +136,7 @@ def check_schedules(golden: Golden) -> None:
 
     top = DINOv2.recipe.lr * (batch / reference) ** 0.5
     recipe = replace(DINOv2.recipe, batch=reference, end=1e-6 / top)
-    plan = Plan(recipe, batch, steps, per_epoch)
+    plan = Rates(recipe, batch, steps, per_epoch)
     close([plan.lr(i * every) for i in range(len(rates))], rates)
 
 

@@ -1,4 +1,4 @@
-"""DINOv2 on two processes that hide unlike numbers of patches: balanced targets, both centres."""
+"""DINOv2 on two processes that hide unlike numbers of patches: balanced targets, both centers."""
 
 import torch
 

@@ -13,13 +13,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.backbones import depth, interpolate
-from selftaught.backbones.packed import together
-from selftaught.engine.optim import Plan, _layer_rates
+from selftaught.backbones.packed import run_packed
+from selftaught.engine.optim import Rates, _layer_rates
 from selftaught.masks.blocks import blocks, ratio_steps, spread_ratios
 from selftaught.methods.distillation.dinov2 import DINOv2
 from selftaught.objectives.assignment import soft_cross_entropy
+from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import hidden_weight, image_mean
-from selftaught.objectives.spread import koleo
 from selftaught.parts import prototype_head
 from tests.adapters import Golden, close, warm
 from tests.adapters.dinov2 import distill, leaves, model, swapped
@@ -59,7 +59,7 @@ def _blocks(golden: Golden) -> None:
     rate = golden.given("block.sd.")["drop_path"]
     block = _block(golden, rate)
     batches = [golden[f"block.x{of}"] for of in ("a", "b")]
-    for of, x, y in zip("ab", batches, together(nn.Sequential(block.eval()), batches)):
+    for of, x, y in zip("ab", batches, run_packed(nn.Sequential(block.eval()), batches)):
         close(y, golden[f"block.packed_{of}"])
         close(block(x), golden[f"block.packed_{of}"])
     block.train()
@@ -80,7 +80,7 @@ def _blocks(golden: Golden) -> None:
     branches = product(("attn", "ffn"), "ab")
     orders = [golden[f"block.sdlist.perm_{branch}_{of}"] for branch, of in branches]
     with mock.patch.object(depth, "permutation", side_effect=orders):
-        packed = together(nn.Sequential(block), batches)
+        packed = run_packed(nn.Sequential(block), batches)
     for of, y in zip("ab", packed):
         close(y, golden[f"block.sdlist.y{of}"])
 
@@ -215,7 +215,7 @@ def _rates(golden: Golden) -> None:
     told = re.findall(r"\d+", golden.about["lr.scaled"]["meaning"])
     batches = given.get("batches") or [int(n) for n in told[: len(golden["lr.scaled"])]]
     flat = replace(recipe, lr=given.get("base_lr", recipe.lr), warmup=0.0)
-    rates = [Plan(flat, b, 10, 1).lr(0) for b in batches]
+    rates = [Rates(flat, b, 10, 1).lr(0) for b in batches]
     close(rates, golden["lr.scaled"])
 
     given = golden.own("lrdecay.rates")
@@ -236,7 +236,7 @@ def _rates(golden: Golden) -> None:
     given = golden.given("sched.cosine")
     share = warm(given) / given["total"]
     recipe = replace(recipe, lr=given["base"], warmup=share, end=given["final"] / given["base"])
-    plan = Plan(recipe, recipe.batch, given["total"], given["total"])
+    plan = Rates(recipe, recipe.batch, given["total"], given["total"])
     close([plan.lr(i) for i in range(given["total"])], golden["sched.cosine"])
 
     temperatures = golden["sched.teacher_temp"]

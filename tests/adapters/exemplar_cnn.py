@@ -9,13 +9,13 @@ from torch import nn
 
 from selftaught.method import Batch
 from selftaught.methods.pretext import exemplar_cnn
-from selftaught.methods.pretext.exemplar_cnn import ExemplarCNN, change_tones, deform_colours
+from selftaught.methods.pretext.exemplar_cnn import ExemplarCNN, change_tones, deform_colors
 from tests.adapters import Golden, close
 
 
 def check(golden: Golden) -> None:
     arrays = golden.arrays
-    deformed = deform_colours(
+    deformed = deform_colors(
         arrays["color.patches"].astype(float), arrays["color.eigvec"], arrays["color.deform"]
     )
     close(torch.from_numpy(deformed), golden["color.out"])

@@ -1,4 +1,4 @@
-"""iBOT: both terms, their gradients, both centres, and the head of two last layers."""
+"""iBOT: both terms, their gradients, both centers, and the head of two last layers."""
 
 import torch
 from torch import Tensor, nn

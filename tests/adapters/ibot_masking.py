@@ -1,4 +1,4 @@
-"""iBOT: masks replayed draw by draw and by their statistics, loss, centres, heads, temperatures."""
+"""iBOT: masks replayed draw by draw and by their statistics, loss, centers, heads, temperatures."""
 
 import numpy as np
 import torch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selftaught import masks
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 from selftaught.methods.predictive.ijepa import IJEPA
 from selftaught.parts import ema
 from tests.adapters import Golden, close, momenta, warm
@@ -182,7 +182,7 @@ def _schedules(golden: Golden, method: IJEPA) -> None:
         end=given["final_lr"] / given["ref_lr"],
         weight_decay=(decay["ref_wd"], decay["final_wd"]),
     )
-    plan = Plan(recipe, recipe.batch, steps, steps)
+    plan = Rates(recipe, recipe.batch, steps, steps)
     rates = [plan.lr(step) for step in range(len(golden["sched.lr"]))]
     decays = [plan.weight_decay(step) for step in range(len(golden["sched.wd"]))]
     close(torch.tensor(rates, dtype=torch.float64), golden["sched.lr"])

@@ -49,7 +49,7 @@ def check(golden: Golden) -> None:
         close(x.grad, golden[f"grad_x{i}"])
     close(method.memory.partition, golden["Z"])
     _check_softmax(golden)
-    _check_neighbours(golden)
+    _check_neighbors(golden)
 
 
 def _check_softmax(golden: Golden) -> None:
@@ -62,7 +62,7 @@ def _check_softmax(golden: Golden) -> None:
     close(method.memory.items, golden["softmax_memory1"])
 
 
-def _check_neighbours(golden: Golden) -> None:
+def _check_neighbors(golden: Golden) -> None:
     k = int(golden.setting("knn_scores", "k", r"k=(\d+)"))
     train, query = golden["knn_train"], golden["knn_query"]
     labels, temperature = golden["knn_train_label"], golden.hyper["T"]

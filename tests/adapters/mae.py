@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selftaught.backbones import interpolate, sincos
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 from selftaught.masks import keep_lowest
 from selftaught.method import Batch
 from selftaught.methods.masked.mae import MAE
@@ -116,6 +116,6 @@ def _schedule(golden: Golden) -> None:
         warmup=given["warmup_epochs"] / given["epochs"],
         end=given["min_lr"] / given["lr"],
     )
-    plan = Plan(recipe, recipe.batch, given["epochs"] * per_epoch, per_epoch)
+    plan = Rates(recipe, recipe.batch, given["epochs"] * per_epoch, per_epoch)
     rates = [plan.lr(int(p * per_epoch)) for p in parts]
     close(torch.tensor(rates, dtype=torch.float64), values)

@@ -1,4 +1,4 @@
-"""MoCo v2 and v1: steps of training with their queue and slow copy, and their rate schedules."""
+"""MoCo v2 and v1: training with their queue and momentum encoder, and their rate schedules."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from selftaught.engine.optim import Plan, build
+from selftaught.engine.optim import Rates, build
 from selftaught.method import Batch, Recipe
 from selftaught.methods.contrastive.moco_v1 import MoCoV1
 from selftaught.methods.contrastive.moco_v2 import MoCoV2
@@ -60,7 +60,7 @@ def check(golden: Golden, kind: type[MoCoV1] | type[MoCoV2] = MoCoV2) -> None:
     method = model(golden, kind)
     still = replace(recipe, schedule="constant", milestones=())
     optimizer = build(method, still)
-    plan = Plan(still, recipe.batch, 100, 10)
+    plan = Rates(still, recipe.batch, 100, 10)
     steps = len(golden.starting("im_q"))
     for i in range(steps):
         x1, x2 = golden[f"im_q{i}"], golden[f"im_k{i}"]
@@ -108,5 +108,5 @@ def _check_schedules(golden: Golden, recipe: Recipe) -> None:
         },
     }.items():
         epochs, per_epoch = len(golden[name]), 3
-        plan = Plan(replace(recipe, **change), recipe.batch, epochs * per_epoch, per_epoch)
+        plan = Rates(replace(recipe, **change), recipe.batch, epochs * per_epoch, per_epoch)
         close([plan.lr(e * per_epoch + per_epoch - 1) for e in range(epochs)], golden[name])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from selftaught.engine.optim import Plan, build
+from selftaught.engine.optim import Rates, build
 from selftaught.method import Batch
 from selftaught.methods.contrastive.moco_v3 import MoCoV3
 from tests.adapters import Golden, close, momenta
@@ -60,7 +60,7 @@ def model(golden: Golden) -> MoCoV3:
 
 
 def momentum(golden: Golden, step: int) -> float:
-    """The progress at which the slow copy's momentum is that of `step`."""
+    """The progress at which the momentum encoder's momentum is that of `step`."""
     start, now = golden.hyper["m"], float(golden[f"m_{step}"])
     return math.acos(2 * (1 - now) / (1 - start) - 1) / math.pi
 
@@ -82,7 +82,7 @@ def check(golden: Golden) -> None:
         momentum_of_lars, trust = map(float, re.findall(r"\d*\.?\d+", numbers))
         recipe = replace(recipe, momentum=momentum_of_lars, eta=trust)
     optimizer = build(method, recipe)
-    plan = Plan(recipe, recipe.batch, 100, 10)
+    plan = Rates(recipe, recipe.batch, 100, 10)
     steps = len(golden.starting("x1_"))
     for i in range(steps):
         x1, x2 = golden[f"x1_{i}"], golden[f"x2_{i}"]
@@ -94,7 +94,9 @@ def check(golden: Golden) -> None:
         close(method.backbone.l1.weight.grad, golden[f"grad_l1_w{i}"])
         plan.apply(optimizer, i)
         optimizer.step()
-        if i < steps - 1:  # the reference moves its slow copy before it is used, by that step's m
+        if (
+            i < steps - 1
+        ):  # the reference moves its momentum encoder before it is used, by that step's m
             method.progress = momentum(golden, i + 1)
             method.after_step()
     state = method.state_dict()
@@ -122,7 +124,7 @@ def _check_schedules(golden: Golden) -> None:
     )
     warmup = golden.setting("lr_schedule", "warmup_epochs", r"(\d+) warmup epochs")
     recipe = replace(MoCoV3.recipe, lr=lr, warmup=warmup / epochs)
-    plan = Plan(recipe, batch, epochs * per_epoch, per_epoch)
+    plan = Rates(recipe, batch, epochs * per_epoch, per_epoch)
     method = MoCoV3(backbone(2, 2), momentum=golden.hyper["m"], hidden=2, dim=2).double()  # type: ignore[arg-type]
     close(momenta(method, (at / epochs).tolist()), golden["m_schedule"])
     steps = (at * per_epoch).round().long().tolist()

@@ -1,10 +1,10 @@
-"""Mean Shift: steps of training with its queue and slow copy."""
+"""Mean Shift: steps of training with its queue and momentum encoder."""
 
 from dataclasses import replace
 
 import torch
 
-from selftaught.engine.optim import Plan, build
+from selftaught.engine.optim import Rates, build
 from selftaught.method import Batch
 from selftaught.methods.contrastive.mean_shift import MeanShift
 from tests.adapters import Golden, close
@@ -41,7 +41,7 @@ def check(golden: Golden) -> None:
     )
     method = model(golden)
     optimizer = build(method, recipe)
-    plan = Plan(recipe, recipe.batch, 100, 10)
+    plan = Rates(recipe, recipe.batch, 100, 10)
     steps = len(golden.starting("im_q"))
     for i in range(steps):
         x1, x2 = golden[f"im_q{i}"], golden[f"im_t{i}"]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from selftaught.engine.optim import Plan
-from selftaught.methods.distillation.msn import MSN, spread
+from selftaught.engine.optim import Rates
+from selftaught.methods.distillation.msn import MSN, entropy
 from tests.adapters import NUMBER, Golden, close, momenta
 
 
@@ -35,13 +35,13 @@ def check(golden: Golden) -> None:
     for prefix, iterations in (("", 3), ("nosk_", 0)):
         method = model(golden, me_max=weight, entropy=hyper["ent_weight"], iterations=iterations)
         anchors, targets = golden.leaf("anchors"), golden["targets"]
-        close(method.assign(targets), golden[f"{prefix}targets_used"])
+        close(method.goals(targets), golden[f"{prefix}targets_used"])
         views = anchors.unflatten(0, (hyper["num_views"], -1))
         terms = method.match(views, targets)
         close(terms["match"], golden[f"{prefix}ce"])
         close(terms["me_max"], weight * golden[f"{prefix}me_max"])
         p = method.distribution(method.scores(views))
-        close(spread(p).mean(), golden[f"{prefix}entropy"])
+        close(entropy(p).mean(), golden[f"{prefix}entropy"])
         loss = torch.stack(list(terms.values())).sum()
         close(loss, golden[f"{prefix}loss"])
         loss.backward()
@@ -72,10 +72,10 @@ def check_schedules(golden: Golden) -> None:
         warmup=warmup / steps,
         warmup_from=start / top,
         end=end / top,
-        stretch=longest / steps,
+        horizon=longest / steps,
         weight_decay=decay,
     )
-    plan = Plan(recipe, recipe.batch, steps, 1)
+    plan = Rates(recipe, recipe.batch, steps, 1)
     close([plan.lr(i) for i in range(steps)], golden["lr_schedule"])
     close([plan.weight_decay(i) for i in range(steps)], golden["wd_schedule"])
     expected = golden["momentum_schedule"]

@@ -8,7 +8,7 @@ from tests.adapters.msn import model
 def check(golden: Golden, rank: int) -> None:
     method = model(golden)
     anchors, targets = golden.leaf(f"r{rank}_anchors"), golden[f"r{rank}_targets"]
-    close(method.assign(targets), golden[f"r{rank}_targets_used"])
+    close(method.goals(targets), golden[f"r{rank}_targets_used"])
     terms = method.match(anchors.unflatten(0, (-1, len(targets))), targets)
     close(terms["match"], golden[f"r{rank}_ce"])
     close(terms["me_max"], golden["me_max"])

@@ -1,4 +1,4 @@
-"""NNCLR: neighbours, loss and gradient of Algorithm 1, and what joins the support set."""
+"""NNCLR: neighbors, loss and gradient of Algorithm 1, and what joins the support set."""
 
 import torch
 from torch import nn

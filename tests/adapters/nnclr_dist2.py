@@ -6,9 +6,9 @@ from tests.adapters.nnclr import model
 
 
 def check(golden: Golden, rank: int) -> None:
-    neighbours, p = golden[f"r{rank}_nn"], golden.leaf(f"r{rank}_p")
+    neighbors, p = golden[f"r{rank}_nn"], golden.leaf(f"r{rank}_p")
     method = model(golden.hyper["T"], 1, p.shape[1])
-    loss = method.find(neighbours, p)
+    loss = method.find(neighbors, p)
     close(loss, golden[f"r{rank}_loss"])
     loss.backward()
     close(p.grad, golden[f"r{rank}_grad_p"])

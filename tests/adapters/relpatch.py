@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from selftaught.methods.pretext.relative_patch import PLACES, lay_grid, neighbours, one_channel
+from selftaught.methods.pretext.relative_patch import PLACES, lay_grid, neighbors, one_channel
 from tests.adapters import Golden, close
 from tests.replay import Recorded
 
@@ -22,7 +22,7 @@ def check(golden: Golden) -> None:
         found = lay_grid(replay, height, width, PATCH, GAP, JITTER)
         assert replay.exhausted()
         corners.append(found.reshape(-1, 2))
-        of_grid, places = neighbours(*found.shape[:2])
+        of_grid, places = neighbors(*found.shape[:2])
         rows = slice(pairs[k], pairs[k + 1])
         assert torch.equal(of_grid, golden["grid.pairs"][rows])
         assert torch.equal(places, golden["grid.labels"][rows])

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import dist
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 from selftaught.method import Recipe
 from selftaught.objectives.contrastive import nt_xent, pair_cross_entropy
 from selftaught.parts import simclr_head
@@ -110,7 +110,7 @@ def _check_rates(golden: Golden) -> None:
             scaling=scaling,  # type: ignore[arg-type]
             warmup=warmup / total,
         )
-        plan = Plan(recipe, batch, total, images // batch)
+        plan = Rates(recipe, batch, total, images // batch)
         rates = [plan.lr(step) for step in golden["lr_steps"].tolist()]
         # the reference computes in float32: an eps of its peak where the cosine cancels
         close(rates, golden[name], rtol=1e-6, atol=2e-7 * plan.peak)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from selftaught.engine.optim import Plan, build
+from selftaught.engine.optim import Rates, build
 from selftaught.method import Batch
 from selftaught.methods.distillation.simsiam import SimSiam, distance
 from tests.adapters import Golden, close
@@ -30,7 +30,7 @@ def check(golden: Golden) -> None:
         constant=("predictor",) if hyper["fix_pred_lr"] else (),
     )
     epochs = int(golden.setting("lr0", "epochs", r"E=(\d+)"))
-    plan = Plan(recipe, recipe.batch, epochs, 1)
+    plan = Rates(recipe, recipe.batch, epochs, 1)
     optimizer = build(method, recipe)
     steps = len(golden.starting("x1_"))
     for i in range(steps):

@@ -55,15 +55,15 @@ def losses(golden: Golden) -> None:
 
 
 def clusters(golden: Golden) -> None:
-    codes, centres = golden["code"], golden.leaf("probe.clusters")
-    loss, shares = clustering(codes, centres)
+    codes, centers = golden["code"], golden.leaf("probe.clusters")
+    loss, shares = clustering(codes, centers)
     close(loss, golden["probe.loss_hard"])
     assert torch.equal(shares.argmax(1), golden["probe.assign"])
-    close(torch.autograd.grad(loss, centres)[0], golden["probe.grad_clusters"])
+    close(torch.autograd.grad(loss, centers)[0], golden["probe.grad_clusters"])
     for alpha, expected in golden.starting("probe.loss_soft").items():
-        close(clustering(codes, centres, float(alpha))[0], expected)
+        close(clustering(codes, centers, float(alpha))[0], expected)
     for alpha, expected in golden.starting("probe.log_probs").items():
-        close(log_shares(codes, centres, float(alpha)), expected)
+        close(log_shares(codes, centers, float(alpha)), expected)
 
 
 def fields(golden: Golden) -> None:

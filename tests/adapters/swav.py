@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 from selftaught.methods.clustering.swav import SwAV
 from tests.adapters import NUMBER, Golden, close
 
@@ -46,12 +46,12 @@ def check(golden: Golden) -> None:
     close(z.grad, golden["grad_emb"])
     close(method.scores.weight.grad, golden["grad_proto"])
     for i in golden.hyper["crops_for_assign"]:
-        close(method.assign(i, per_view[i], method.scores(per_view[i])), golden[f"q{i}"])
+        close(method.goals(i, per_view[i], method.scores(per_view[i])), golden[f"q{i}"])
 
     length = golden["queue0"].shape[1]
     method = model(golden, length)
     method.earlier.copy_(golden["queue0"])
-    close(method.assign(0, per_view[0], method.scores(per_view[0])), golden["q0_queue"])
+    close(method.goals(0, per_view[0], method.scores(per_view[0])), golden["q0_queue"])
     method.earlier.copy_(golden["queue0"])
     close(method.swap(per_view), golden["loss_queue"])
     close(method.earlier, golden["queue1"])
@@ -74,6 +74,6 @@ def check(golden: Golden) -> None:
     recipe = replace(
         SwAV.recipe, lr=high, warmup=warmup / epochs, warmup_from=low / high, end=end / high
     )
-    plan = Plan(recipe, recipe.batch, int(per_epoch * epochs), int(per_epoch))
+    plan = Rates(recipe, recipe.batch, int(per_epoch * epochs), int(per_epoch))
     rates = [plan.lr(i) for i in range(0, int(per_epoch * epochs), int(every))]
     close(rates, golden["lr_schedule"])

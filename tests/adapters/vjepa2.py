@@ -7,7 +7,7 @@ from timm.layers import apply_rot_embed_cat
 
 from selftaught.backbones import rotary
 from selftaught.backbones.predictor import rotary_blocks
-from selftaught.engine.optim import Plan
+from selftaught.engine.optim import Rates
 from selftaught.method import Recipe
 from tests.adapters import Golden, close, warm
 from tests.clips import check_masks, check_whole
@@ -46,7 +46,7 @@ def _schedules(golden: Golden) -> None:
         given["ref_lr"],
         schedule="linear",
         end=given["final_lr"] / given["ref_lr"],
-        first=1,
+        step_offset=1,
     )
     _rates(recipe, given["T_max"], golden["sched.linear"])
     given = golden.given("sched.wsd")
@@ -64,5 +64,5 @@ def _schedules(golden: Golden) -> None:
 
 
 def _rates(recipe: Recipe, steps: int, expected: torch.Tensor) -> None:
-    plan = Plan(recipe, recipe.batch, steps, steps)
+    plan = Rates(recipe, recipe.batch, steps, steps)
     close([plan.lr(step) for step in range(len(expected))], expected)

@@ -197,7 +197,7 @@ def loss_mean_shift(method: Any, batch: Batch) -> float:
         queue[(head + i) % len(queue)] = row
     each = []
     for q, t in zip(query, target):
-        near = np.argsort(-(queue @ t))[: method.neighbours]
+        near = np.argsort(-(queue @ t))[: method.neighbors]
         each += [((q - queue[n]) ** 2).sum() for n in near]
     return float(np.mean(each))
 
@@ -250,8 +250,8 @@ def loss_pcl(method: Any, batch: Batch) -> dict[str, float]:
         own = clusters.assignment[batch.index].tolist()
         order = torch.randperm(len(clusters.density)).tolist()
         shown = own + [c for c in order if c not in own][: method.negatives]
-        centres, density = numbers(clusters.centroids), numbers(clusters.density)
-        scores = [[q @ centres[c] / density[c] for c in shown] for q in query]
+        centers, density = numbers(clusters.centroids), numbers(clusters.density)
+        scores = [[q @ centers[c] / density[c] for c in shown] for q in query]
         each.append(find_all(np.array(scores)))
     return {"instance": instance, "prototype": float(np.mean(each))}
 

@@ -177,9 +177,9 @@ def _crf(x: torch.Tensor, codes: torch.Tensor) -> float:
     places = torch.randint(56, (2, 1000)).numpy()
     each = []
     for pixels, c in zip(image, code):
-        colour, z = pixels[:, places[0], places[1]].T, unit(c[:, places[0], places[1]].T)
+        color, z = pixels[:, places[0], places[1]].T, unit(c[:, places[0], places[1]].T)
         apart = ((places[:, :, None] - places[:, None]) ** 2).sum(0)
-        unlike = (colour**2).sum(1)[:, None] + (colour**2).sum(1) - 2 * colour @ colour.T
+        unlike = (color**2).sum(1)[:, None] + (color**2).sum(1) - 2 * color @ color.T
         kernel = 10 * np.exp(-apart / (2 * 0.5) - unlike / (2 * 0.15))
         kernel += 3 * np.exp(-apart / (2 * 0.05))
         each.append(-(z @ z.T * kernel).mean())

@@ -1,4 +1,4 @@
-"""Losses by which a student follows a slow copy, or another network."""
+"""Losses by which a student follows an EMA teacher, or another network."""
 
 from typing import Any
 

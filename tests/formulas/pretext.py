@@ -6,21 +6,21 @@ import numpy as np
 import torch
 
 from selftaught.method import Batch
-from selftaught.parts.colours import lab
+from selftaught.parts.colors import lab
 from selftaught.parts.decoder import as_map
 from selftaught.parts.gamut import bins, prior
 from tests.formulas import find, find_all, numbers, told, unit
 
 
-def colours(method: Any, images: torch.Tensor) -> np.ndarray:
+def colors(method: Any, images: torch.Tensor) -> np.ndarray:
     """[B, C, H, W] in [0, 1]."""
     mean, std = (np.array(x)[:, None, None] for x in (method.backbone.mean, method.backbone.std))
     return numbers(images) * std + mean
 
 
 def at_fourths(method: Any, images: torch.Tensor, side: int) -> np.ndarray:
-    """Colours [B, 3, side, side] of single pixels, at equal steps."""
-    every = colours(method, images)
+    """Colors [B, 3, side, side] of single pixels, at equal steps."""
+    every = colors(method, images)
     step = every.shape[-1] // side
     return every[..., ::step, ::step]
 
@@ -126,7 +126,7 @@ def loss_motion(method: Any, batch: Batch) -> float:
 
 
 def nearest_bins(ab: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances and numbers of the nearest bins of one colour."""
+    """Squared distances and numbers of the nearest bins of one color."""
     apart = ((bins().double().numpy() - ab) ** 2).sum(1)
     which = np.argsort(apart, kind="stable")[:count]
     return apart[which], which
@@ -158,14 +158,14 @@ def loss_colorization(method: Any, batch: Batch) -> dict[str, float]:
     np.testing.assert_allclose(kept, factors, rtol=1e-6)
     plain, more = [], []
     for b, r, c in pixels:
-        apart, which = nearest_bins(ab[b, :, r, c], method.neighbours)
+        apart, which = nearest_bins(ab[b, :, r, c], method.neighbors)
         goal = np.zeros(len(share))
         weight = np.exp(-apart / (2 * method.sigma**2))
         goal[which] = weight / weight.sum()
         error = told(goal, logits[b, :, r, c])
-        coloured = (np.abs(ab[b]) > 5).any()
+        colored = (np.abs(ab[b]) > 5).any()
         plain.append(error)
-        more.append(((kept[which[0]] if coloured else 0.0) - 1) * error)
+        more.append(((kept[which[0]] if colored else 0.0) - 1) * error)
     terms = {"plain": float(np.mean(plain))}
     return terms if method.form == "plain" else terms | {"rebalancing": float(np.mean(more))}
 
@@ -175,22 +175,22 @@ def loss_split_brain(method: Any, batch: Batch) -> dict[str, float]:
     found = method.backbone.features(images)
     maps = as_map(found.local, found.grid)
     half = maps.shape[1] // 2
-    colour = numbers(method.to_colour(maps[:, :half]))
+    color = numbers(method.to_colour(maps[:, :half]))
     light = numbers(method.to_lightness(maps[:, half:]))
-    truth = torch.from_numpy(at_fourths(method, images, colour.shape[-1]))
+    truth = torch.from_numpy(at_fourths(method, images, color.shape[-1]))
     told_lab = numbers(lab(truth))
-    of_colour, of_light = [], []
-    for b, r, c in np.ndindex(len(colour), *colour.shape[2:]):
+    of_color, of_light = [], []
+    for b, r, c in np.ndindex(len(color), *color.shape[2:]):
         level, *ab = told_lab[b, :, r, c]
-        of_colour.append(find(colour[b, :, r, c], nearest_bins(np.array(ab), 1)[1][0]))
+        of_color.append(find(color[b, :, r, c], nearest_bins(np.array(ab), 1)[1][0]))
         bin_of_light = min(method.steps - 1, int(level * method.steps / 100))
         of_light.append(find(light[b, :, r, c], bin_of_light))
-    return {"colour": float(np.mean(of_colour)), "lightness": float(np.mean(of_light))}
+    return {"colour": float(np.mean(of_color)), "lightness": float(np.mean(of_light))}
 
 
 def loss_inpainting(method: Any, batch: Batch) -> dict[str, float]:
     images, *missing = batch.views
-    truth = 2 * colours(method, images) - 1
+    truth = 2 * colors(method, images) - 1
     size, share = truth.shape[-1], 1 - method.adversarial
     start, side = size // 4, size // 2
     if missing:

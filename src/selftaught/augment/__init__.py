@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selftaught.augment.cells import Tiles as Tiles
     from selftaught.augment.cells import cut_tiles as cut_tiles
-    from selftaught.augment.coloured import Coloured as Coloured
+    from selftaught.augment.colored import Colored as Colored
     from selftaught.augment.device import normalize as normalize
-    from selftaught.augment.photometric import Raw as Raw
-    from selftaught.augment.photometric import develop as develop
+    from selftaught.augment.photometric import Deferred as Deferred
+    from selftaught.augment.photometric import finish_on_device as finish_on_device
     from selftaught.augment.pipeline import Noised as Noised
     from selftaught.augment.pipeline import Pipeline as Pipeline
     from selftaught.augment.pipeline import Transform as Transform
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from selftaught.augment.views import Views as Views
 
 _MODULE = {
-    "Coloured": "coloured",
+    "Colored": "colored",
     "normalize": "device",
-    **dict.fromkeys(("Raw", "develop"), "photometric"),
+    **dict.fromkeys(("Deferred", "finish_on_device"), "photometric"),
     **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
     **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
     **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from selftaught.augment import native
-from selftaught.augment.photometric import SETTINGS, Raw, take
+from selftaught.augment.photometric import SETTINGS, Deferred, take
 from selftaught.augment.pipeline import check_image, sample_rng
-from selftaught.augment.render import render_view, tell_of_colours
+from selftaught.augment.render import render_view, tell_of_colors
 from selftaught.augment.view import DRAWS, Params, View
 from selftaught.data import Samples, open_data
-from selftaught.data.picture import SCALES, Memory, Picture
+from selftaught.data.picture import SCALES, DecodeBuffer, Picture
 from selftaught.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HELD = 32 << 20
 """Bytes of decoded images that wait for each other, to be rendered in one pass."""
 
-_memory = Memory()
+_memory = DecodeBuffer()
 
 
 @final
@@ -59,7 +59,7 @@ class Rngs(Sequence[np.random.Generator]):
 
 
 @final
-class Canvas:
+class BatchRenderer:
     """The collated views of a batch, while they are made.
 
     Args:
@@ -72,7 +72,7 @@ class Canvas:
     Attributes:
         images: uint8 [B, C, size, size] of each view.
         boxes: float32 [B, V, 5], as `Params.box`, where the pipeline gives them.
-        settings: float32 [B, V, SETTINGS], where it leaves colours to the device.
+        settings: float32 [B, V, SETTINGS], where it leaves colors to the device.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Canvas:
         reduced: bool = True,
     ):
         self.views, self.channels, self.reduced = pipeline.views, channels, reduced
-        tell_of_colours(self.views, channels)
+        tell_of_colors(self.views, channels)
         count, draws = len(rngs), len(self.views) * DRAWS
         if isinstance(rngs, Rngs):
             uniform = rngs.uniforms(draws)
@@ -99,7 +99,7 @@ class Canvas:
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._held = 0
 
-    def paint(self, row: int, picture: Picture) -> None:
+    def add(self, row: int, picture: Picture) -> None:
         """Make the views of sample `row`, now or at the latest at `finish`.
 
         Raises:
@@ -116,22 +116,22 @@ class Canvas:
         if self._held > HELD:
             self.finish()
 
-    def finish(self, threads: int = 1) -> "Canvas":
+    def finish(self, threads: int = 1) -> "BatchRenderer":
         """Render what waits."""
         waiting, self._waiting, self._held = self._waiting, [], 0
-        # Rows of a slice are rendered in one pass: runs of neighbours, which arrays are all of.
+        # Rows of a slice are rendered in one pass: runs of neighbors, which arrays are all of.
         start = 0
         for end in range(1, len(waiting) + 1):
             if end == len(waiting) or waiting[end][0] != waiting[end - 1][0] + 1:
                 rows = slice(waiting[start][0], waiting[end - 1][0] + 1)
-                self.paint_all(rows, [pixels for _, pixels in waiting[start:end]], threads)
+                self.add_all(rows, [pixels for _, pixels in waiting[start:end]], threads)
                 start = end
         return self
 
-    def paint_all(
+    def add_all(
         self, rows: slice, images: Sequence[np.ndarray] | np.ndarray, threads: int = 1
     ) -> None:
-        """Make the views of images in memory, uint8 [H, W, C] each, for neighbouring rows."""
+        """Make the views of images in memory, uint8 [H, W, C] each, for neighboring rows."""
         for image in images[:1] if isinstance(images, np.ndarray) else images:
             check_image(image)
             if image.shape[2] != self.channels:
@@ -151,7 +151,7 @@ class Canvas:
         """What collating the pipeline's outputs would give, or the views of one sample alone."""
         views: Any = [image[row] for image in self.images]
         if self.settings is not None:
-            views = Raw(views, self.settings[row])
+            views = Deferred(views, self.settings[row])
         return views if self.boxes is None else [views, self.boxes[row]]
 
     def _draw(self, rows: slice, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
@@ -256,28 +256,28 @@ def make(
     if len(rngs) != count:
         raise UserError(f"{count} images need {count} generators, got {len(rngs)}")
     if isinstance(images, np.ndarray) and images.ndim == 4:
-        canvas = Canvas(pipeline, rngs, images.shape[3], reduced)
-        canvas.paint_all(slice(0, count), images, threads)
-        return canvas.result()
+        renderer = BatchRenderer(pipeline, rngs, images.shape[3], reduced)
+        renderer.add_all(slice(0, count), images, threads)
+        return renderer.result()
     samples = _samples(images, channels)
-    canvas = Canvas(pipeline, rngs, samples.channels, reduced)
+    renderer = BatchRenderer(pipeline, rngs, samples.channels, reduced)
     if threads > 1:
         # Decoders and the native library let go of the GIL; each image is somebody's alone.
         with ThreadPoolExecutor(threads) as pool:
-            pictures = pool.map(lambda i: _painted(canvas, samples, i), range(count))
+            pictures = pool.map(lambda i: _added(renderer, samples, i), range(count))
             for row, picture in enumerate(pictures):
                 if picture.pixels is not None:
-                    canvas.paint(row, picture)
+                    renderer.add(row, picture)
     else:
         for row in range(count):
-            canvas.paint(row, samples.open(row))
-    return canvas.finish(threads).result()
+            renderer.add(row, samples.open(row))
+    return renderer.finish(threads).result()
 
 
-def _painted(canvas: Canvas, samples: Samples, row: int) -> Picture:
+def _added(renderer: BatchRenderer, samples: Samples, row: int) -> Picture:
     picture = samples.open(row)
     if picture.pixels is None:
-        canvas.paint(row, picture)
+        renderer.add(row, picture)
     return picture
 
 

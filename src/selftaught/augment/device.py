@@ -1,4 +1,4 @@
-"""The part of a view that runs where the model lives: bytes to normalised floats."""
+"""The part of a view that runs where the model lives: bytes to normalized floats."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,9 +1,9 @@
-"""The part of a view that can wait for the device: colours, blur and solarization of batches.
+"""The part of a view that can wait for the device: colors, blur and solarization of batches.
 
-A pipeline that is split (`Pipeline.split`) crops, resizes and flips, and hands over `Raw` views
-with their drawn parameters. `develop` carries these out where the model lives, with the meaning of
-`render.py`: each operation at once for all images whose turn it is. Which these are is known on the
-CPU, so that nobody waits for the device.
+A pipeline that is split (`Pipeline.split`) crops, resizes and flips, and hands over `Deferred`
+views with their drawn parameters. `finish_on_device` carries these out where the model lives, with
+the meaning of `render.py`: each operation at once for all images whose turn it is. Which these are
+is known on the CPU, so that nobody waits for the device.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ ROOM = 1 << 26
 """Levels that are worked on at once: a bound for the memory that floats take."""
 
 
-class Raw(NamedTuple):
+class Deferred(NamedTuple):
     """Views that are cropped, resized and flipped, and what is left to do.
 
     images: of each view, uint8 [B, C, size, size]; of one sample [C, size, size].
@@ -35,7 +35,7 @@ class Raw(NamedTuple):
 
 
 def take(params: np.ndarray, views: tuple[View, ...]) -> np.ndarray:
-    """Take what `develop` can do out of drawn parameters; geometry is left in them.
+    """Take what `finish_on_device` can do out of drawn parameters; geometry is left in them.
 
     Args:
         params: `native.PARAMS` [..., V]; changed in place.
@@ -59,27 +59,27 @@ def take(params: np.ndarray, views: tuple[View, ...]) -> np.ndarray:
 
 
 @torch.no_grad()
-def develop(views: Any, device: torch.device | str) -> Any:
-    """Finish the `Raw` views among `views`, on `device`.
+def finish_on_device(views: Any, device: torch.device | str) -> Any:
+    """Finish the `Deferred` views among `views`, on `device`.
 
     Args:
         views: Nested lists, tuples and dicts, collated.
         device: Where the images go; settings are to lie on the CPU.
 
     Returns:
-        The same structure, with a list of uint8 tensors [B, C, size, size] for each `Raw`.
+        The same structure, with a list of uint8 tensors [B, C, size, size] for each `Deferred`.
         Everything else is handed through, where it is.
     """
-    if isinstance(views, Raw):
+    if isinstance(views, Deferred):
         return _finished(views, device)
     if isinstance(views, dict):
-        return {key: develop(value, device) for key, value in views.items()}
+        return {key: finish_on_device(value, device) for key, value in views.items()}
     if isinstance(views, list | tuple):
-        return type(views)([develop(value, device) for value in views])
+        return type(views)([finish_on_device(value, device) for value in views])
     return views
 
 
-def _finished(raw: Raw, device: torch.device | str) -> list[Tensor]:
+def _finished(raw: Deferred, device: torch.device | str) -> list[Tensor]:
     out: list[Any] = list(raw.images)
     for size in sorted({x.shape[-1] for x in out}):  # views of one size are one batch
         same = [v for v, x in enumerate(raw.images) if x.shape[-1] == size]
@@ -111,7 +111,7 @@ def _apply(x: Tensor, settings: Tensor) -> None:
 
 
 # Operations on images [N, C, S, S] of bytes, each with settings of its own [N, SETTINGS, 1, 1, 1].
-# They give levels 0..255, which are cut to whole ones; three channels are colours.
+# They give levels 0..255, which are cut to whole ones; three channels are colors.
 
 
 def _brightness(x: Tensor, s: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def check_image(image: np.ndarray) -> None:
         )
         raise UserError(
             f"An image must be a uint8 array [H, W, C], not {got}: scale floats to 0..255, "
-            "and give a grey image its channel axis with image[..., None]"
+            "and give a gray image its channel axis with image[..., None]"
         )
     if image.size == 0:
         raise UserError(f"An image of shape {list(image.shape)} has no pixels: leave it out")
@@ -54,7 +54,7 @@ class Pipeline(ABC):
         """Make the views of `image`, uint8 [H, W, C], with randomness from `rng` alone."""
 
     def split(self) -> "Pipeline | None":
-        """This pipeline with colours and blur left to `photometric.develop`.
+        """This pipeline with colors and blur left to `photometric.finish_on_device`.
 
         None where nothing of the kind is in it, or where what follows needs finished pixels.
         """
@@ -72,7 +72,7 @@ class Around(Pipeline):
     views: Any
 
     def split(self) -> Self | None:
-        """With colours and blur of the views left to the device, or None where there are none."""
+        """With colors and blur of the views left to the device, or None where there are none."""
         views = self.views.split()
         return None if views is None else replace(self, views=views)
 

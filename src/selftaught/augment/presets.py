@@ -28,7 +28,7 @@ def simclr(
 
     Args:
         size: Height and width of a view, in pixels.
-        strength: Of the colour jitter; 1 is (0.8, 0.8, 0.8, 0.2).
+        strength: Of the color jitter; 1 is (0.8, 0.8, 0.8, 0.2).
         blur: Probability of the blur.
         scale: Area of the crops, as fractions of the image.
         boxes: Also return where the views came from.
@@ -120,7 +120,7 @@ def multicrop(
         local_crops: Number of local views.
         global_scale: Area of the global crops, as fractions of the image.
         local_scale: Area of the local crops, as fractions of the image.
-        family: Whose colours, interpolation, blur and solarization.
+        family: Whose colors, interpolation, blur and solarization.
         blur: Probabilities in the first, the second and the local views; none for the family's.
         solarize: Probability in the second view; none for the family's.
     """
@@ -144,7 +144,7 @@ def crop(
     flip: float = 0.5,
     interpolation: Literal["bilinear", "bicubic"] = "bicubic",
 ) -> Views:
-    """One crop without colour changes: MAE as it stands; I-JEPA with scale (0.3, 1) and no flip.
+    """One crop without color changes: MAE as it stands; I-JEPA with scale (0.3, 1) and no flip.
 
     Args:
         size: Height and width of the view, in pixels.
@@ -157,7 +157,7 @@ def crop(
 
 
 def plain(size: int) -> Plain:
-    """The view for evaluation: short side to 256/224 of `size`, centre crop (bilinear).
+    """The view for evaluation: short side to 256/224 of `size`, center crop (bilinear).
 
     Below 64 pixels nothing is cut off but the ends of the long side.
 
@@ -181,7 +181,7 @@ def tiles(
         size: Pixels that fix all others, in the paper's proportion: cell 85/225, tile 64/225.
         grid: Cells along a side.
         scale: Area of the crop that is cut up, as fractions of the image (PIRL's value).
-        gray: Probability that the whole puzzle is grey (0.5 in the paper, 0.66 in VISSL).
+        gray: Probability that the whole puzzle is gray (0.5 in the paper, 0.66 in VISSL).
         flip: Probability of a horizontal flip.
         channel_shift: Largest shift of single channels against each other, in pixels (paper: 2).
     """

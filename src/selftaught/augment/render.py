@@ -35,7 +35,7 @@ def render_view(image: np.ndarray, view: View, params: Params) -> np.ndarray:
         pixels = pixels[:, ::-1]
     planes = np.array(pixels.transpose(2, 0, 1), order="C")  # never a view of the image
     channels = len(planes)
-    tell_of_colours([view], channels)
+    tell_of_colors([view], channels)
     if not (p.order or p.gray or p.sigma or p.solarize):
         return planes
 
@@ -53,7 +53,7 @@ def render_view(image: np.ndarray, view: View, params: Params) -> np.ndarray:
 
 @torch.inference_mode()
 def render_plain(image: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """Resize the short side of `image`, uint8 [H, W, C], cut the centre: uint8 [C, size, size].
+    """Resize the short side of `image`, uint8 [H, W, C], cut the center: uint8 [C, size, size].
 
     Images longer than `LONGEST` to 1 lose their ends first, so that a thin strip cannot ask for
     gigabytes.
@@ -99,14 +99,14 @@ def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> 
     return x[0].permute(1, 2, 0).numpy()
 
 
-def tell_of_colours(views: Iterable[View], channels: int) -> None:
+def tell_of_colors(views: Iterable[View], channels: int) -> None:
     """Say once which operations images of `channels` channels go without."""
     if channels != 3 and any(any(view.jitter[2:]) or view.gray for view in views):
-        _warn_colour(channels)
+        _warn_color(channels)
 
 
 @lru_cache
-def _warn_colour(channels: int) -> None:
+def _warn_color(channels: int) -> None:
     worker = get_worker_info()
     if worker is None or worker.id == 0:
         _log.warning(
@@ -128,12 +128,12 @@ def contrast(x: Tensor, factor: float) -> Tensor:
 
 
 def saturation(x: Tensor, factor: float) -> Tensor:
-    """Blend `x`, [C, H, W], with its luminance. Only 3 channels have colours."""
+    """Blend `x`, [C, H, W], with its luminance. Only 3 channels have colors."""
     return _blend(x, _luminance(x), factor) if len(x) == 3 else x
 
 
 def grayscale(x: Tensor) -> Tensor:
-    """Put the luminance of `x`, [C, H, W], into every channel. Only 3 channels have colours."""
+    """Put the luminance of `x`, [C, H, W], into every channel. Only 3 channels have colors."""
     return _luminance(x).expand_as(x) if len(x) == 3 else x
 
 
@@ -151,7 +151,7 @@ def _blend(x: Tensor, other: Tensor, factor: float) -> Tensor:
 
 
 def hue(x: Tensor, turn: float) -> Tensor:
-    """Turn the colours of `x`, [C, H, W], by `turn` circles. Only 3 channels have colours.
+    """Turn the colors of `x`, [C, H, W], by `turn` circles. Only 3 channels have colors.
 
     Masks are float planes of 0 and 1 and selections are sums: multiplying by one and adding
     zero is exact, and an order of magnitude faster than indexing.
@@ -162,7 +162,7 @@ def hue(x: Tensor, turn: float) -> Tensor:
     r, g, b = rgb
     value = torch.maximum(torch.maximum(r, g), b)
     spread = value - torch.minimum(torch.minimum(r, g), b)
-    # A grey pixel has no spread: its numerators are zero, so any divisor does.
+    # A gray pixel has no spread: its numerators are zero, so any divisor does.
     sat = spread / value.clamp_min(1e-9)
     rc, gc, bc = (value - rgb).div_(spread.clamp_min_(1e-9))
     is_r = r.eq_(value)

@@ -4,7 +4,7 @@ A `View` says what a paper's recipe says. `View.params` maps a fixed number of u
 plain numbers (`Params`), and `render.render_view` carries these out with torchvision's meaning.
 Both steps are pure, so another engine can draw a whole batch at once and agree with this one.
 
-Operations run in the order of the SimCLR and BYOL papers: crop and resize, flip, colour jitter,
+Operations run in the order of the SimCLR and BYOL papers: crop and resize, flip, color jitter,
 gray, blur, solarize.
 """
 
@@ -31,9 +31,9 @@ _ORDERS = tuple(permutations(range(4)))
 class Params(NamedTuple):
     """One view, drawn: everything that is left to do, in plain numbers.
 
-    `order` lists the colour operations to apply: 0 brightness, 1 contrast, 2 saturation, 3 hue;
+    `order` lists the color operations to apply: 0 brightness, 1 contrast, 2 saturation, 3 hue;
     it is empty without jitter. `factors` are theirs: multipliers for the first three, a turn of
-    the colour circle in [-0.5, 0.5] for hue. `sigma` is 0 without blur, else in output pixels.
+    the color circle in [-0.5, 0.5] for hue. `sigma` is 0 without blur, else in output pixels.
     """
 
     top: int
@@ -60,7 +60,7 @@ class Params(NamedTuple):
     def corners(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of the crop, left and right swapped if it is flipped.
 
-        They are the centres of the outermost pixels, 0 and 1 those of an image of this size; so
+        They are the centers of the outermost pixels, 0 and 1 those of an image of this size; so
         PixPro (Xie et al. 2021) has them.
         """
         x, y = max(1, width - 1), max(1, height - 1)
@@ -81,7 +81,7 @@ class View:
         flip: Probability of a horizontal flip.
         jitter: Strengths of brightness, contrast, saturation and hue (hue at most 0.5).
         jitter_p: Probability that the jitter happens.
-        gray: Probability of dropping the colours.
+        gray: Probability of dropping the colors.
         blur: Probability of a Gaussian blur.
         blur_sigma: Smallest and largest standard deviation of the blur, in output pixels.
         blur_radius: Half-width in pixels at which the Gaussian is cut; None leaves it whole.
@@ -155,7 +155,7 @@ class View:
 
     @property
     def geometric(self) -> bool:
-        """Whether it moves pixels and never changes their colours."""
+        """Whether it moves pixels and never changes their colors."""
         jitters = self.jitter_p > 0 and any(self.jitter)
         return not (jitters or self.gray or self.blur or self.solarize)
 

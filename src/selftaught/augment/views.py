@@ -9,7 +9,7 @@ import numpy as np
 from selftaught.augment import native, photometric
 from selftaught.augment.batch import make
 from selftaught.augment.pipeline import Around, Pipeline, check_image
-from selftaught.augment.render import LONGEST, render_plain, render_view, tell_of_colours
+from selftaught.augment.render import LONGEST, render_plain, render_view, tell_of_colors
 from selftaught.augment.view import DRAWS, Params, View
 from selftaught.errors import UserError
 
@@ -21,8 +21,8 @@ class Views(Pipeline):
     Args:
         views: The declarations, in the order in which the views are returned.
         boxes: Also return where each view came from, for methods that match positions.
-        raw: Return `photometric.Raw` in place of the list of views: colours, blur and
-            solarization are left to `photometric.develop`.
+        raw: Return `photometric.Deferred` in place of the list of views: colors, blur and
+            solarization are left to `photometric.finish_on_device`.
     """
 
     views: tuple[View, ...]
@@ -30,7 +30,7 @@ class Views(Pipeline):
     raw: bool = False
 
     def split(self) -> "Views | None":
-        """These views with colours and blur left to `photometric.develop`, or None without any."""
+        """These views with colors and blur left to `finish_on_device`, or None without any."""
         if all(view.geometric for view in self.views):
             return None
         return replace(self, raw=True)
@@ -51,7 +51,7 @@ class Views(Pipeline):
             params: One entry a view, as `draw` returns for this height and width.
 
         Returns:
-            One uint8 array [C, size, size] a view; `Raw` of them where these views are raw.
+            One uint8 array [C, size, size] a view; `Deferred` of them where these views are raw.
         """
         if native.library() is None and not self.raw:
             return [render_view(image, view, p) for view, p in zip(self.views, params)]
@@ -62,7 +62,7 @@ class Views(Pipeline):
             return _rendered(image, self.views, table)
         settings = photometric.take(table, self.views)[0]
         geometry = [native.unpacked(row) for row in table[0]]
-        return photometric.Raw(replace(self, raw=False).render(image, geometry), settings)
+        return photometric.Deferred(replace(self, raw=False).render(image, geometry), settings)
 
     def __call__(self, image: Any, rng: Any = None) -> Any:
         """Make all views of one image, or of a list of images (then see `batch`).
@@ -72,9 +72,9 @@ class Views(Pipeline):
             rng: Generator of this sample; or a list of them, or None.
 
         Returns:
-            A list of uint8 arrays [C, size, size], or `Raw` with them. With `boxes`, the pair of
-            that and a float32 array [V, 5]: left, top, right, bottom of each crop as fractions of
-            the image's width and height, and 1 where the view is flipped.
+            A list of uint8 arrays [C, size, size], or `Deferred` with them. With `boxes`, the pair
+            of that and a float32 array [V, 5]: left, top, right, bottom of each crop as fractions
+            of the image's width and height, and 1 where the view is flipped.
 
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
@@ -111,7 +111,7 @@ class Views(Pipeline):
                 at least that much larger than its view, in both directions.
 
         Returns:
-            A list of uint8 tensors [B, C, size, size], one a view, or `Raw` with them. With
+            A list of uint8 tensors [B, C, size, size], one a view, or `Deferred` with them. With
             `boxes`, that and a float32 tensor [B, V, 5].
 
         Raises:
@@ -141,7 +141,7 @@ class Cornered(Around):
 
 
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:
-    tell_of_colours(views, image.shape[2])
+    tell_of_colors(views, image.shape[2])
     outs = [np.empty((image.shape[2], view.size, view.size), np.uint8) for view in views]
     table, kept = native.located([image], *image.shape[:2])
     addresses = [out.ctypes.data for out in outs]
@@ -152,7 +152,7 @@ def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) ->
 
 @dataclass(frozen=True)
 class Plain(Pipeline):
-    """The view that encoders are evaluated on: resize the short side, cut out the centre.
+    """The view that encoders are evaluated on: resize the short side, cut out the center.
 
     Args:
         size: Height and width of the view, in pixels.

@@ -1,20 +1,20 @@
 """Encoders under one contract: a width, pooled features, local features."""
 
-from .clip import Clip
+from .clip import ClipEncoder
 from .encoder import Encoder, Features, is_encoder, outputs
-from .foreign import Foreign, build, encoder_of, untrained
 from .image import Image, backbone
 from .layers import layers
 from .positions import interpolate, rotary, sincos, sincos_clip
 from .predictor import Predictor
+from .wrapped import Wrapped, build, encoder_of, untrained
 
 __all__ = [
-    "Clip",
+    "ClipEncoder",
     "Encoder",
     "Features",
-    "Foreign",
     "Image",
     "Predictor",
+    "Wrapped",
     "backbone",
     "build",
     "encoder_of",

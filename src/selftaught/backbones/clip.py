@@ -12,7 +12,7 @@ from .positions import ClipGrid, rotary, sincos_clip
 from .predictor import rotary_blocks
 
 
-class Clip(nn.Module):
+class ClipEncoder(nn.Module):
     """A ViT without class token (V-JEPA and V-JEPA 2). Clips: [B, channels, frames, H, W].
 
     The names of its weights are those of the reference codes. grid: of tubelets.

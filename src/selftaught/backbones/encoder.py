@@ -109,9 +109,9 @@ def statistics(
 
 
 class Shown(nn.Module):
-    """An encoder whose network may be shown less than the colours.
+    """An encoder whose network may be shown less than the colors.
 
-    edges: whether it sees edges. sees: colours, their lightness, or both apart.
+    edges: whether it sees edges. sees: colors, their lightness, or both apart.
     """
 
     net: nn.Module
@@ -123,7 +123,7 @@ class Shown(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.edges, self.sees = False, "colours"
+        self.sobel, self.input = False, "colors"
 
     def own(self, net: nn.Module) -> None:
         """Take `net` as the network; weights that are loaded from now on count as trained."""
@@ -145,24 +145,24 @@ class Shown(nn.Module):
         self.std = statistics("std", std, usual["std"], self.channels)
 
     def see_edges(self) -> None:
-        """Show the network Sobel edges in place of colours, as DeepCluster does."""
+        """Show the network Sobel edges in place of colors, as DeepCluster does."""
         if self.channels < 2:
             raise UserError(
-                f"edges need 2 channels and this {self.name} takes {self.channels}; leave edges out"
+                f"edges need 2 channels and this {self.name} takes {self.channels}; leave sobel out"
             )
-        self.edges = True
+        self.sobel = True
 
     def see(self, what: str) -> None:
-        """Show the network a part of the colours, or its halves a part each; see `sees`."""
-        if self.channels != 3 or self.edges:
-            shown = "edges" if self.edges else f"images of {self.channels} channels"
+        """Show the network a part of the colors, or its halves a part each; see `input`."""
+        if self.channels != 3 or self.sobel:
+            shown = "edges" if self.sobel else f"images of {self.channels} channels"
             raise UserError(
-                f"lightness is told from colour in images of 3 channels, and this {self.name} sees "
-                f"{shown}; grey images have no colour to learn from"
+                f"lightness is told from color in images of 3 channels, and this {self.name} sees "
+                f"{shown}; gray images have no color to learn from"
             )
-        if what == "halves" and self.sees != "halves":
+        if what == "halves" and self.input != "halves":
             self._halve()
-        self.sees = what
+        self.input = what
 
     def _halve(self) -> None:
         """Cut the network into two of half the width."""
@@ -178,11 +178,11 @@ class Shown(nn.Module):
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the first layer is shown of images x."""
-        if self.sees == "lightness":
+        if self.input == "lightness":
             return lightness(x, self.mean, self.std)
-        if self.sees == "halves":
+        if self.input == "halves":
             return halves(x, self.mean, self.std)
-        return sobel(x) if self.edges else x
+        return sobel(x) if self.sobel else x
 
     def _run(self, network: Any, x: Tensor) -> Any:
         """What a network makes of images x; UserError where it cannot take their size."""

@@ -19,7 +19,7 @@ from selftaught.signature import Checked
 from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit
 from .encoder import Features, Shown
 from .lightness import halve
-from .packed import packable, together
+from .packed import packable, run_packed
 from .positions import Grid, Resample, resampled, sincos
 from .rotary import through
 from .weights import exact_weights, network, vit_weights
@@ -49,8 +49,8 @@ class Image(Checked, Shown):
         positions: of a ViT: learned as timm has them, or fixed sines and cosines in their table, if
             it has one beside rotary positions; of a BEiT: a bias of each block, as timm has it, or
             one that all blocks share, as in pretraining.
-        edges: whether the network sees edges in place of colours; at least 2 channels.
-        sees: the colours, or their lightness alone, or lightness and colour apart in two halves of
+        sobel: whether the network sees edges in place of colors; at least 2 channels.
+        input: the colors, or their lightness alone, or lightness and color apart in two halves of
             the network's channels, which know nothing of each other (ResNets).
         resample: how the positions of a ViT are carried to images of another size: `plain` bicubic
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
@@ -70,8 +70,8 @@ class Image(Checked, Shown):
         pool: Literal["timm", "class", "mean"] = "timm",
         class_token: bool = True,
         positions: Literal["timm", "sincos", "shared"] = "timm",
-        edges: bool = False,
-        sees: Literal["colours", "lightness", "halves"] = "colours",
+        sobel: bool = False,
+        input: Literal["colors", "lightness", "halves"] = "colors",
         resample: Literal["plain", "offset", "smooth"] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[Positive, ...] | None = None,
@@ -97,10 +97,10 @@ class Image(Checked, Shown):
             self._load(weights)
         if pool != "timm" or not class_token or positions != "timm":
             self.arrange(pool, class_token, positions)
-        if edges:
+        if sobel:
             self.see_edges()
-        if sees != "colours":
-            self.see(sees)
+        if input != "colors":
+            self.see(input)
 
     @property
     def has_local(self) -> bool:
@@ -141,7 +141,7 @@ class Image(Checked, Shown):
         """Arguments that rebuild this network; set `pretrained` to false where weights follow."""
         sizes = {"name": self.name, "size": self.size, "channels": self.channels}
         training = {"pretrained": self.pretrained, "drop_path": self.drop_path}
-        arranged = ("patch_size", "pool", "class_token", "positions", "edges", "sees", "resample")
+        arranged = ("patch_size", "pool", "class_token", "positions", "sobel", "input", "resample")
         arranged += ("mean", "std")
         return sizes | training | {k: getattr(self, k) for k in arranged}
 
@@ -325,7 +325,7 @@ class Image(Checked, Shown):
         if not packable(net.blocks):
             return [self.features(x, replace=r) for x, r in zip(batches, swaps)]
         starts, grids = zip(*(self._embedded(x, None, r) for x, r in zip(batches, swaps)))
-        found = together(net.blocks, starts)
+        found = run_packed(net.blocks, starts)
         return [self._found(net.norm(tokens), grid) for tokens, grid in zip(found, grids)]
 
     def _found(self, tokens: Tensor, grid: Grid) -> Features:

@@ -1,4 +1,4 @@
-"""Networks that see the lightness of an image alone, or lightness and colour in halves apart."""
+"""Networks that see the lightness of an image alone, or lightness and color in halves apart."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.parts.colours import lab
+from selftaught.parts.colors import lab
 
 _SCALE = 25.0
 """By which L - 50, a and b are divided, so that they are about 1."""
@@ -14,13 +14,13 @@ _SCALE = 25.0
 
 @torch.no_grad()
 def lightness(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalized colours [B, 3, H, W] -> (L - 50) / 25 in each of three channels."""
+    """Normalized colors [B, 3, H, W] -> (L - 50) / 25 in each of three channels."""
     return _lab(x, mean, std)[:, :1].expand_as(x).to(x.dtype)
 
 
 @torch.no_grad()
 def halves(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalized colours [B, 3, H, W] -> [B, 4, H, W]: (L - 50) / 25 twice, a / 25, b / 25."""
+    """Normalized colors [B, 3, H, W] -> [B, 4, H, W]: (L - 50) / 25 twice, a / 25, b / 25."""
     found = _lab(x, mean, std)
     return torch.cat([found[:, :1], found], 1).to(x.dtype)
 
@@ -28,8 +28,8 @@ def halves(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 def _lab(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        colours = full * full.new_tensor(std)[:, None, None] + full.new_tensor(mean)[:, None, None]
-        return (lab(colours) - full.new_tensor([50.0, 0, 0])[:, None, None]) / _SCALE
+        colors = full * full.new_tensor(std)[:, None, None] + full.new_tensor(mean)[:, None, None]
+        return (lab(colors) - full.new_tensor([50.0, 0, 0])[:, None, None]) / _SCALE
 
 
 def halve(net: nn.Module, name: str) -> None:
@@ -89,7 +89,7 @@ def _grouped(conv: nn.Conv2d, first: bool, name: str) -> nn.Conv2d:
 
 @torch.no_grad()
 def _apart(net: nn.Module) -> bool:
-    """Whether colours change the second half of what comes out alone, and lightness the first."""
+    """Whether colors change the second half of what comes out alone, and lightness the first."""
     if next(net.parameters()).is_meta:
         return True
     training = net.training

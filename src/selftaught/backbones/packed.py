@@ -18,13 +18,13 @@ Branch = Callable[[Tensor, Shapes], Tensor]
 
 
 def packable(blocks: nn.Module) -> bool:
-    """Whether all of `blocks` are of timm's plain kind, which `together` knows."""
+    """Whether all of `blocks` are of timm's plain kind, which `run_packed` knows."""
     return all(
         type(b) in (Block, SubsetBlock) and type(b.attn) is Attention for b in blocks.children()
     )
 
 
-def together(blocks: nn.Sequential, batches: Sequence[Tensor]) -> list[Tensor]:
+def run_packed(blocks: nn.Sequential, batches: Sequence[Tensor]) -> list[Tensor]:
     """What `packable` blocks make of each of `batches`, [B, N, D] of any B and N, image by image.
 
     Norms and linear layers see one sequence [T, D] of all tokens; attention is block-diagonal, from

@@ -67,7 +67,7 @@ def sincos_clip(grid: ClipGrid, dim: int, uniform: bool = True) -> Tensor:
 def rotary(grid: tuple[int, ...], dim: int, tiled: bool = False) -> Tensor:
     """Sines, then cosines, of rotary positions: [N, 2 * dim], float64, as timm's attention takes.
 
-    Each axis of the grid turns pairs of neighbouring channels (Su et al., 2021), as many for one
+    Each axis of the grid turns pairs of neighboring channels (Su et al., 2021), as many for one
     axis as for another, by the coordinate times 10000 ** (-k / pairs); what is left over at the end
     is not turned.
 

@@ -1,4 +1,4 @@
-"""Visual tokenizers: images [B, C, H, W] with colours in [0, 1] -> ids [B, rows, cols]."""
+"""Visual tokenizers: images [B, C, H, W] with colors in [0, 1] -> ids [B, rows, cols]."""
 
 import json
 import math
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
+from selftaught.signature import current
 
 from .image import Image
 from .weights import read_weights
 
 
 def map_pixels(x: Tensor) -> Tensor:
-    """Colours in [0, 1] into [0.1, 0.9], as DALL-E's tokenizer wants them."""
+    """Colors in [0, 1] into [0.1, 0.9], as DALL-E's tokenizer wants them."""
     return 0.8 * x + 0.1
 
 
@@ -50,9 +51,9 @@ class Tokenizer(nn.Module):
         seen = self.backbone.features(images)
         return self.head(seen.local.mT.unflatten(2, seen.grid))
 
-    def forward(self, colours: Tensor) -> Tensor:
-        mean, std = colours.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
-        return self.logits((colours - mean) / std).argmax(1)
+    def forward(self, colors: Tensor) -> Tensor:
+        mean, std = colors.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
+        return self.logits((colors - mean) / std).argmax(1)
 
 
 class RandomTokenizer(nn.Module):
@@ -75,9 +76,9 @@ class RandomTokenizer(nn.Module):
         for name, shape in (("projection", (numbers, dim)), ("codes", (vocabulary, dim))):
             self.register_buffer(name, torch.randn(shape, generator=draws, device="cpu"))
 
-    def forward(self, colours: Tensor) -> Tensor:
-        rows, cols = (side // self.cell for side in colours.shape[-2:])
-        patches = F.unfold(colours, self.cell, stride=self.cell).mT
+    def forward(self, colors: Tensor) -> Tensor:
+        rows, cols = (side // self.cell for side in colors.shape[-2:])
+        patches = F.unfold(colors, self.cell, stride=self.cell).mT
         patches = F.layer_norm(patches, patches.shape[-1:])
         codes = F.normalize(self.get_buffer("codes").to(patches), dim=1)
         found = patches @ self.get_buffer("projection").to(patches) @ codes.T
@@ -149,8 +150,8 @@ class DallETokenizer(nn.Module):
         output = OrderedDict(relu=nn.ReLU(), conv=DallEConv(before, vocabulary, 1))
         self.blocks.add_module("output", nn.Sequential(output))
 
-    def forward(self, colours: Tensor) -> Tensor:
-        return self.blocks(map_pixels(colours)).argmax(1)
+    def forward(self, colors: Tensor) -> Tensor:
+        return self.blocks(map_pixels(colors)).argmax(1)
 
 
 def load_tokenizer(path: Path) -> Tokenizer | DallETokenizer:
@@ -198,6 +199,6 @@ def _from_run(path: Path) -> Tokenizer:
     }
     if not state:
         raise ValueError("it is the run of another method")
-    tokenizer = Tokenizer(Image(**about["encoder"]), len(state["head.bias"]))
+    tokenizer = Tokenizer(Image(**current(about["encoder"])), len(state["head.bias"]))
     tokenizer.load_state_dict(state)
     return tokenizer

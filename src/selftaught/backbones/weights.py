@@ -57,7 +57,7 @@ def network(path: Path, net: nn.Module, name: str) -> dict[str, Tensor]:
     """The weights of one network of a checkpoint, as floats, under the names that it has alone.
 
     Containers and prefixes (`state_dict`, `module.`, `_orig_mod.`, `base_encoder.` ...) are found
-    by where the names of `net` lie. Of several networks the slow copy is taken where that is the
+    by where the names of `net` lie. Of several networks the EMA teacher is taken where that is the
     encoder (teacher, target, EMA), and never a momentum encoder or a student.
 
     Args:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selftaught.data.decode import MAX_PIXELS, BadSample, Header, inspect
     from selftaught.data.opening import open_data
-    from selftaught.data.source import Left, Samples
+    from selftaught.data.source import Samples, Skipped
 
 _HOMES = {
     "MAX_PIXELS": "decode",
     "BadSample": "decode",
     "Header": "decode",
-    "Left": "source",
+    "Skipped": "source",
     "Samples": "source",
     "inspect": "decode",
     "open_data": "opening",
 }
 
-__all__ = ["MAX_PIXELS", "BadSample", "Header", "Left", "Samples", "inspect", "open_data"]
+__all__ = ["MAX_PIXELS", "BadSample", "Header", "Samples", "Skipped", "inspect", "open_data"]
 
 
 def __getattr__(name: str) -> Any:

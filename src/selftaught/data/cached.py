@@ -26,7 +26,11 @@ class CachedSource(Source):
 
     def __init__(self, original: Source, pixels: list[np.ndarray | BadSample]):
         self.original, self.pixels = original, pixels
-        self.labels, self.classes, self.left = original.labels, original.classes, original.left
+        self.labels, self.classes, self.skipped = (
+            original.labels,
+            original.classes,
+            original.skipped,
+        )
         self.numbered = original.numbered
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ from selftaught.data.decode import BadSample, Header, guard
 from selftaught.data.opening import open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
-from selftaught.data.source import Left, Raw, Samples
+from selftaught.data.source import Raw, Samples, Skipped
 from selftaught.errors import UserError
 from selftaught.printable import printable
 from selftaught.roles import Count, Number, Positive
@@ -64,7 +64,7 @@ class Report:
     formats: tuple[tuple[str, int], ...]
     animated: int  # more than one frame: the first is used
     classes: tuple[tuple[str, int], ...]  # (class, samples), empty without labels
-    left: Left
+    skipped: Skipped
     seconds: float
     quarantine: Path | None  # the list that was written
 
@@ -110,7 +110,7 @@ class Report:
                     f"to {largest[1]:,} ({largest[0]})",
                 )
             )
-        if left := self.left.sentence():
+        if left := self.skipped.sentence():
             rows.append(("left out", left))
         rows.append(("seconds", f"{self.seconds:.1f}"))
         if self.quarantine is not None:
@@ -494,7 +494,7 @@ class _Tally:
             formats=tuple(self.formats.most_common()),
             animated=self.animated,
             classes=counted,
-            left=self.samples.left,
+            skipped=self.samples.skipped,
             seconds=seconds,
             quarantine=written,
         )

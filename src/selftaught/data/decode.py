@@ -1,6 +1,6 @@
 """Encoded bytes to upright uint8 pixels: right for every kind of image, or refused with the reason.
 
-Pillow decodes; tifffile reads what Pillow cannot (many bands, more than 8 bits a colour). Nothing
+Pillow decodes; tifffile reads what Pillow cannot (many bands, more than 8 bits a color). Nothing
 global is touched: neither Pillow's truncation flag nor its pixel limit.
 """
 
@@ -39,7 +39,7 @@ SMALL = 40_000_000
 """Pixels up to which an image is decoded however small its file is."""
 
 DENSE = 200
-"""Pixels a byte of file, above which a larger image is no picture but a bomb, of one colour."""
+"""Pixels a byte of file, above which a larger image is no picture but a bomb, of one color."""
 
 MAX_BYTES = 4 << 30
 """Encoded bytes above which a file is not read."""
@@ -116,8 +116,8 @@ def decode(
     """The first frame of an image as uint8 [H, W, channels], upright; BadSample with the reason.
 
     8-bit values are kept. 16-bit values are scaled by their full range, v / 257 rounded (16-bit
-    colour PNG comes from Pillow as the high byte, at most one level lower). Floats must lie in
-    [0, 1]. Transparent pixels become white, grey is repeated, colour to one channel is ITU-R 601
+    color PNG comes from Pillow as the high byte, at most one level lower). Floats must lie in
+    [0, 1]. Transparent pixels become white, gray is repeated, color to one channel is ITU-R 601
     luma. Any other number of channels must match the file's own.
 
     Args:
@@ -546,7 +546,7 @@ def _from_pillow(
     else:
         if depth > 8 and value_range is not None:
             raise BadSample(
-                f"is {depth}-bit colour, which is read at 8 bits, so value_range cannot apply: "
+                f"is {depth}-bit color, which is read at 8 bits, so value_range cannot apply: "
                 "convert it to an uncompressed TIFF"
             )
         if depth == 16 and isinstance(im.info.get("transparency"), tuple):
@@ -560,7 +560,7 @@ def _from_pillow(
 def _bands(im: Image.Image, channels: int) -> Pixels:
     """An 8-bit image of any mode as [H, W, channels]."""
     if im.mode == "LAB":
-        raise BadSample("is in the LAB colour space: convert it to RGB")
+        raise BadSample("is in the LAB color space: convert it to RGB")
     if channels in (1, 3):
         im = _over_white(im)
         wanted = "L" if channels == 1 else "RGB"
@@ -641,7 +641,7 @@ def layout_of(shape: tuple[int, ...], channels: int, asked: Layout | None = None
 
 
 _MADE_OF = {1: (3,), 3: (1,)}  # channels -> those that they can become
-_FEW, _MANY = 4, 8  # channels that images of colours have at most, and those that say nothing
+_FEW, _MANY = 4, 8  # channels that images of colors have at most, and those that say nothing
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:
@@ -759,7 +759,7 @@ def _tiff(
 ) -> Pixels | None:
     """Pixels of a TIFF that Pillow would open wrongly or not at all; None leaves it to Pillow.
 
-    That is: more than 8 bits, a sample format that is not unsigned, bands beyond a colour model or
+    That is: more than 8 bits, a sample format that is not unsigned, bands beyond a color model or
     stored one after the other.
     """
     page = _tiff_page(data)
@@ -797,15 +797,15 @@ def _tiff(
     pixels = to_uint8(values, value_range, bits, nodata, _named_nodata(page))
     if photometric == 0 and values.dtype.kind in "ub":  # zero is white
         pixels = 255 - pixels
-    colours = 3 if photometric == 2 else 1
-    if not raw and samples == colours + 1 and extra in ((1,), (2,)):
-        colour = pixels[..., :colours].astype(np.uint16)
-        alpha = pixels[..., colours:].astype(np.uint16)
+    colors = 3 if photometric == 2 else 1
+    if not raw and samples == colors + 1 and extra in ((1,), (2,)):
+        color = pixels[..., :colors].astype(np.uint16)
+        alpha = pixels[..., colors:].astype(np.uint16)
         white = 255 * (255 - alpha)
-        over = white + (colour * alpha if extra == (2,) else colour * 255)  # 1: premultiplied
+        over = white + (color * alpha if extra == (2,) else color * 255)  # 1: premultiplied
         pixels = np.minimum((over + 127) // 255, 255).astype(np.uint8)
     elif not raw and photometric == 2 and samples > 3:
-        pixels = pixels[..., :3]  # the colour model names the first three
+        pixels = pixels[..., :3]  # the color model names the first three
     pixels = _fit(pixels, channels)
     return np.array(_upright(pixels, _tag(page, 274, 1)), order="C")
 

@@ -24,7 +24,7 @@ from selftaught.data.formats import (
     is_dicom,
     sniff,
 )
-from selftaught.data.source import Left, Source, digest
+from selftaught.data.source import Skipped, Source, digest
 from selftaught.errors import UserError
 
 _THREADS = 8  # folders listed at once: it is the network file systems that need them
@@ -34,8 +34,8 @@ _THREADS = 8  # folders listed at once: it is the network file systems that need
 class FileSource(Source):
     """Files under `root`; names are relative to it, as the file system's bytes."""
 
-    def __init__(self, root: str, names: pa.LargeBinaryArray, left: Left = Left()):  # noqa: B008
-        self.root, self.names, self.left = root, names, left
+    def __init__(self, root: str, names: pa.LargeBinaryArray, left: Skipped = Skipped()):  # noqa: B008
+        self.root, self.names, self.skipped = root, names, left
 
     def __len__(self) -> int:
         return len(self.names)
@@ -157,7 +157,7 @@ def walk(
     fresh, again = _new_links(root, file_links, folders, extensions, look_inside, ignored)
     repeated += len(again)
     taken.append(("", list(fresh.values())))
-    left = Left(
+    left = Skipped(
         ignored=dict(ignored),
         hidden=sum(f.hidden for f in folders),
         dangling=dangling,

@@ -43,7 +43,7 @@ def own_motion(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Distance in pixels, [H, W], that each pixel of `frame` moves beyond the camera's motion.
 
     Args:
-        frame, other: grey uint8 [H, W].
+        frame, other: gray uint8 [H, W].
     """
     cv2 = needed("cv2", "OpenCV")
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(frame, other, None)

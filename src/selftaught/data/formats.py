@@ -116,7 +116,7 @@ _WEAK: tuple[tuple[bytes, str], ...] = (
 _TGA = frozenset({".tga", ".vda", ".icb", ".vst"})
 
 UNSUPPORTED = frozenset({"JPEG XL", "OpenEXR", "Radiance HDR", "PostScript", "PDF"})
-"""Formats that are recognised only to be refused by name."""
+"""Formats that are recognized only to be refused by name."""
 if not HEIF:
     UNSUPPORTED |= {"HEIC"}
 

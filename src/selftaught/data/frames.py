@@ -81,7 +81,7 @@ def frames(
     Args:
         data: video file, folder of videos or of folders of frames, or Parquet with seq and frame.
         out: folder for the frames.
-        every: of as many frames one is kept; neighbours are nearly the same image.
+        every: of as many frames one is kept; neighbors are nearly the same image.
         apart: frames between a frame and the two that its motion is seen from.
         side: short side in pixels that larger frames are reduced to.
         share: least and largest share of moving pixels of a frame that is kept: with fewer nothing

@@ -73,7 +73,7 @@ def read(
 
 
 def check(data: bytes) -> None:
-    """Raise Damaged where `read` would, of a JPEG whose size and colours do not matter."""
+    """Raise Damaged where `read` would, of a JPEG whose size and colors do not matter."""
     for space in ("RGB", "CMYK"):
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)

@@ -142,7 +142,7 @@ def check_degrees(masks: Masks) -> None:
 
 
 def class_map(raw: Raw) -> np.ndarray:
-    """The values of a mask as they are stored, int64 [H, W]: no palette, no grey of colours."""
+    """The values of a mask as they are stored, int64 [H, W]: no palette, no gray of colors."""
     if isinstance(raw, bytes):
         try:
             raw = Image.open(io.BytesIO(raw))
@@ -154,7 +154,7 @@ def class_map(raw: Raw) -> np.ndarray:
     if values.ndim != 2 or values.dtype.kind not in "uib":
         raise BadSample(
             f"has values {values.dtype} of shape {list(values.shape)}; a mask has one whole number "
-            "a pixel (a grey or palette PNG)"
+            "a pixel (a gray or palette PNG)"
         )
     return values.astype(np.int64)
 

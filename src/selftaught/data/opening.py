@@ -92,7 +92,7 @@ def _shown(source: Any) -> str:
 
 
 def _beside(source: Source) -> str:
-    left = source.left.advice()
+    left = source.skipped.advice()
     return f"; left out: {left}" if left else ""
 
 
@@ -176,7 +176,7 @@ def _folder(path: Path, column: str | None, labels: str | None, path_column: str
     source = files.folder(path)
     if not len(source) or (len(source) < 1000 and files.only_arrays(source)):
         for extension, reader in ((".parquet", "parquet"), (".tar", "tar"), (".arrow", "arrow")):
-            if not source.left.ignored.get(extension):
+            if not source.skipped.ignored.get(extension):
                 continue
             inside = files.walk(str(path), frozenset({extension}), look_inside=False)
             paths = [inside.path(i) for i in range(len(inside))]

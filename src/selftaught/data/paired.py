@@ -1,4 +1,4 @@
-"""Things that were seen twice: in colours and in depth, by a camera and by a radar."""
+"""Things that were seen twice: in colors and in depth, by a camera and by a radar."""
 
 from pathlib import PurePath
 from typing import final

@@ -1,6 +1,6 @@
 """A sample whose size is known before its pixels are: so that only what is needed is decoded.
 
-Ordinary JPEG files (8 bits, grey or YCbCr, upright) are read by simplejpeg: the same library as
+Ordinary JPEG files (8 bits, gray or YCbCr, upright) are read by simplejpeg: the same library as
 Pillow's, hence the same pixels, without Pillow's copies. Everything else, and everything that it
 refuses, is `decode`'s business.
 """
@@ -54,7 +54,7 @@ class Picture:
         whole = isinstance(raw, bytes) and self.pixels is None and channels == 3
         self.jpeg: bytes | None = raw if whole else None
 
-    def read(self, scale: int = 1, memory: "Memory | None" = None) -> tuple[np.ndarray, int]:
+    def read(self, scale: int = 1, memory: "DecodeBuffer | None" = None) -> tuple[np.ndarray, int]:
         """Pixels, uint8 [H, W, C], at 1 / `scale` or larger, and the scale that they have.
 
         Args:
@@ -85,7 +85,7 @@ class Picture:
             return raw
         return self._decode()
 
-    def _fast(self, data: bytes, scale: int, memory: "Memory | None") -> np.ndarray | None:
+    def _fast(self, data: bytes, scale: int, memory: "DecodeBuffer | None") -> np.ndarray | None:
         height, width = -(-self.height // scale), -(-self.width // scale)
         place = None if memory is None else memory.at_least(3 * height * width)
         try:
@@ -107,7 +107,7 @@ class Ready:
 
 
 @final
-class Memory(threading.local):
+class DecodeBuffer(threading.local):
     """Memory of a thread, used again and again: fresh pages cost a tenth of decoding into them."""
 
     def __init__(self) -> None:
@@ -130,8 +130,8 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
             at += 1
             continue
         if kind in (0xC0, 0xC1, 0xC2):
-            bits, height, width, colours = struct.unpack_from(">BHHB", data, at + 4)
-            ordinary = bits == 8 and colours in (1, 3) and height and width
+            bits, height, width, colors = struct.unpack_from(">BHHB", data, at + 4)
+            ordinary = bits == 8 and colors in (1, 3) and height and width
             return (height, width) if ordinary else None
         if (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8)) or kind in (0xD9, 0xDA):
             return None

@@ -18,7 +18,7 @@ class Selected(Source):
     def __init__(self, source: Source, positions: np.ndarray):
         self.source, self.positions = source, positions
         self.labels = None if source.labels is None else source.labels[positions]
-        self.classes, self.left = source.classes, source.left
+        self.classes, self.skipped = source.classes, source.skipped
         self.numbered = source.numbered
 
     def __len__(self) -> int:

@@ -20,8 +20,8 @@ from selftaught.data.decode import (
     header_of,
     inspect,
 )
-from selftaught.data.left import Left
 from selftaught.data.picture import Picture
+from selftaught.data.skipped import Skipped
 from selftaught.errors import UserError
 
 LOOKED = 32
@@ -33,7 +33,7 @@ class Source(ABC):
 
     labels: np.ndarray | None = None  # int64 [N], -1 where unknown
     classes: list[str] | None = None  # names of the labels; None where they are the digits
-    left: Left = Left()
+    skipped: Skipped = Skipped()
     numbered: bool = False
     """Whether samples have no names but their positions, as rows of tables and arrays."""
 
@@ -110,8 +110,8 @@ class Samples:
         return self.source.classes
 
     @property
-    def left(self) -> Left:
-        return self.source.left
+    def skipped(self) -> Skipped:
+        return self.source.skipped
 
     @property
     def fingerprint(self) -> str:
@@ -209,4 +209,4 @@ def digest(*parts: bytes | str | int | np.ndarray) -> str:
     return state.hexdigest()
 
 
-__all__ = ["BadSample", "Header", "Left", "Raw", "Samples", "Source"]
+__all__ = ["BadSample", "Header", "Raw", "Samples", "Skipped", "Source"]

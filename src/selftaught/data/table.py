@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from selftaught.data.decode import BadSample, read_bytes
 from selftaught.data.labels import as_text, coded, encode, warn_once
 from selftaught.data.lists import LABEL_COLUMNS
-from selftaught.data.source import Left, Source, digest
+from selftaught.data.source import Skipped, Source, digest
 from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
@@ -112,9 +112,9 @@ class TableSource(Source):
         chunks: Chunks,
         labels: np.ndarray | None,
         classes: list[str] | None,
-        left: Left = Left(),  # noqa: B008
+        left: Skipped = Skipped(),  # noqa: B008
     ):
-        self.chunks, self.labels, self.classes, self.left = chunks, labels, classes, left
+        self.chunks, self.labels, self.classes, self.skipped = chunks, labels, classes, left
         self.ends = np.cumsum(chunks.rows, dtype=np.int64)
         self._first: dict[int, int] = {}  # of each file: the position of its first row
         for n, end, rows in zip(chunks.files, self.ends, chunks.rows, strict=True):
@@ -248,7 +248,7 @@ def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> Tab
         if label is not None:
             tables = (_labels_of(path, label) for path in good)
             numbers, classes = _labels(tables, label, labels is not None, paths[0])
-        return TableSource(ParquetChunks(good, name), numbers, classes, Left(refused=dict(left)))
+        return TableSource(ParquetChunks(good, name), numbers, classes, Skipped(refused=dict(left)))
 
 
 def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:

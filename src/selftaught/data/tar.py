@@ -21,7 +21,7 @@ import pyarrow as pa
 from selftaught.data.decode import BadSample
 from selftaught.data.formats import IMAGE, extension
 from selftaught.data.labels import as_text, encode, warn_once
-from selftaught.data.source import Left, Source, digest
+from selftaught.data.source import Skipped, Source, digest
 from selftaught.errors import UserError
 
 MAX_MEMBER = 1 << 30
@@ -180,7 +180,7 @@ class TarSource(Source):
             ignored += _choose(
                 shard, paths[shard], members, column, ".json" if labels else ".cls", chosen
             )
-        self.left = Left(ignored=dict(ignored), refused=dict(refused))
+        self.skipped = Skipped(ignored=dict(ignored), refused=dict(refused))
         self.shards = np.array([c[0] for c in chosen], dtype=np.int32)
         self.offsets = np.array([c[2].offset for c in chosen], dtype=np.int64)
         self.sizes = np.array([c[2].size for c in chosen], dtype=np.int64)

@@ -1,7 +1,7 @@
 """Pixels of a TIFF for whose compression tifffile has no codec, whatever their number and order.
 
 libtiff has most codecs, but through Pillow it knows images of few kinds, and of others gives the
-first band. So a strip or a tile is handed to it as what it is: bytes, a grey image of their own.
+first band. So a strip or a tile is handed to it as what it is: bytes, a gray image of their own.
 """
 
 import io
@@ -116,7 +116,7 @@ def _whole(page: Any, raw: bytes) -> bytes:
 
 
 def _by_libtiff(raw: bytes, compression: int, rows: int, columns: int) -> bytes:
-    """Bytes as libtiff unpacks them: those of a grey image of one strip."""
+    """Bytes as libtiff unpacks them: those of a gray image of one strip."""
     tags = (
         (256, columns),
         (257, rows),

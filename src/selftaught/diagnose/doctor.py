@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.diagnose import measures
-from selftaught.diagnose.ears import Heard, listen
+from selftaught.diagnose.hooks import Heard, attach
 from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Watch
 from selftaught.method import Method
 
@@ -81,9 +81,9 @@ class Diagnosis:
 class Doctor:
     """Looks at one training, in its first process.
 
-    The loop calls `listen` before the forward pass, `feel` between backward and the optimizer's
-    step, `look` after it. All three return at once except in the few steps that are looked at;
-    nothing that training depends on is changed, nor any random number drawn.
+    The loop calls `before_forward` before the forward pass, `after_backward` between backward and
+    the optimizer's step, `after_step` after it. All three return at once except in the few steps
+    that are looked at; nothing that training depends on is changed, nor any random number drawn.
 
     Args:
         method: that is trained.
@@ -95,7 +95,7 @@ class Doctor:
 
     def __init__(self, method: Method, path: Path, steps: int, batch: int, done: int = 0):
         self.method, self.path, self.steps, self.done = method, path, steps, done
-        self.trivial = method.trivial(batch)
+        self.references = method.reference_losses(batch)
         self.watch = Watch(DURING)
         self.findings: list[Finding] = []
         self.course: list[Exam] = []
@@ -129,21 +129,21 @@ class Doctor:
 
     # during ---------------------------------------------------------------------------------
 
-    def listen(self, views: Any) -> None:
+    def before_forward(self, views: Any) -> None:
         """Before the forward pass of a step's last part, which is handed `views`."""
         due = self.done % self.every == 0 or self.done == self.steps - 1
         if due and not self.blind:
             begun = time.perf_counter()
-            self.heard, self.images = listen(self.method), _images(views)
-            self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.anatomy.memory}
+            self.heard, self.images = attach(self.method), _images(views)
+            self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun
 
-    def feel(self) -> None:
+    def after_backward(self) -> None:
         """Between backward and the optimizer's step."""
         if self.heard is not None:
             begun = time.perf_counter()
             self.heard.close()
-            trained = self.method if self.method.anatomy.frozen else self.method.backbone
+            trained = self.method if self.method.insight.frozen else self.method.backbone
             self.gradient = _norm(p.grad for p in trained.parameters())
             self.before = [
                 (w, _slice(w), _slice(w.grad)) for w in self.weights if w.grad is not None
@@ -151,7 +151,7 @@ class Doctor:
             self.before_copy = [_slice(target) for target, _ in self.copies]
             self.cost += time.perf_counter() - begun
 
-    def look(self, terms: Mapping[str, Tensor], lr: float) -> None:
+    def after_step(self, terms: Mapping[str, Tensor], lr: float) -> None:
         """After the optimizer's step and the method's own, of this loss and learning rate."""
         step = self.done
         self.done += 1
@@ -189,7 +189,7 @@ class Doctor:
 
     def _of_loss(self, loss: float, terms: dict[str, float]) -> dict[str, Any]:
         found: dict[str, Any] = {"silent": tuple(n for n, v in terms.items() if v == 0)}
-        guess = {t.term: t.value for t in self.trivial if not t.collapsed}
+        guess = {t.term: t.value for t in self.references if not t.collapsed}
         values = {"loss": loss} | terms
         if guess.get("loss", 0) > 0:
             found["chance"] = loss / guess["loss"]
@@ -197,7 +197,7 @@ class Doctor:
             last = [loss for step, loss in self.losses if step > 0.8 * self.done]
             if late and last:
                 found["stuck"] = abs(sum(last) / len(last) / guess["loss"] - 1)
-        for t in self.trivial:
+        for t in self.references:
             if t.collapsed and t.term not in found["silent"]:
                 scale = abs(guess.get(t.term, 0.0) - t.value) or 1.0
                 found["floor"] = abs(values[t.term] - t.value) / scale
@@ -325,7 +325,7 @@ class Doctor:
         values = [loss for _, loss in self.losses]
         size = max(1, len(values) // 20)
         first, last = sum(values[:size]) / size, sum(values[-size:]) / size
-        guess = [t for t in self.trivial if t.term == "loss" and not t.collapsed]
+        guess = [t for t in self.references if t.term == "loss" and not t.collapsed]
         words = f"the loss went from {first:.4g} to {last:.4g}"
         if guess:
             words += f" ({guess[0].value:.4g} = {guess[0].formula})"
@@ -425,10 +425,10 @@ def _weights(method: Method) -> list[Tensor]:
 
 
 def _copies(method: Method) -> list[tuple[Tensor, Tensor]]:
-    """Some of the matrices of slow copies, each with what it follows."""
+    """Some of the matrices of EMA copies, each with what it follows."""
     every: list[tuple[Tensor, Tensor]] = [
         (target, online)
-        for a, b in method.anatomy.copies
+        for a, b in method.insight.copies
         for target, online in zip(
             method.get_submodule(a).parameters(), method.get_submodule(b).parameters()
         )
@@ -501,5 +501,5 @@ def _of_images(images: list[Tensor]) -> dict[str, Any]:
         small = [measures.thumbnails(x).cpu() for x in images]
         found["pixels"] = measures.matched(*small)
         found["related"] = measures.related(*small)
-        found["hues"] = measures.matched(*(measures.colours(x).cpu() for x in images))
+        found["hues"] = measures.matched(*(measures.colors(x).cpu() for x in images))
     return found

@@ -107,12 +107,12 @@ def pulled(gradient: Tensor, goal: Tensor) -> float:
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, 64]: 8 x 8 grey pixels, the mean of each image removed."""
+    """[N, C, H, W] -> [N, 64]: 8 x 8 gray pixels, the mean of each image removed."""
     small = F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 8).flatten(1)
     return small - small.mean(1, keepdim=True)
 
 
-def colours(images: Tensor) -> Tensor:
+def colors(images: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, 2 C]: mean and deviation of each channel, less those of all images."""
     std, mean = torch.std_mean(images.float(), (2, 3))
     found = torch.cat([mean, std], 1)

@@ -29,10 +29,10 @@ class Before:
         lr: peak learning rate.
         paper_lr: the paper's own, and scaled to this batch; None where the optimizer is another.
         top: fraction of training at which the learning rate is highest.
-        copy: whether there is a slow copy.
+        copy: whether there is a EMA copy (momentum encoder, EMA teacher).
         size, side: of the views and, in the middle, of the images' shorter sides; in pixels.
         half: share of the weights that are kept in half precision.
-        constant, repeated: share of the images looked at that have one colour, or that are copies
+        constant, repeated: share of the images looked at that have one color, or that are copies
             of another one.
     """
 
@@ -63,12 +63,12 @@ class Before:
 
     @property
     def momentum(self) -> float | None:
-        """Of the slow copy, at the start."""
+        """Of the EMA copy, at the start."""
         return next(iter(self.values.get("momentum", ())), None) if self.copy else None
 
     @property
     def half_life(self) -> float | None:
-        """Steps after which half of the slow copy is new, as a fraction of the training."""
+        """Steps after which half of the EMA copy is new, as a fraction of the training."""
         if self.momentum is None or not 0 < self.momentum < 1:
             return None
         return math.log(0.5) / math.log(self.momentum) / self.steps
@@ -111,9 +111,9 @@ class Exam:
         bypass: gradient that reaches the embedding past the predictor, relative to all of it.
         predicted: relative change that the predictor makes.
         entropy, largest: of the distributions over prototypes, see `measures`.
-        copied: relative distance of the slow copy from what it follows.
-        moved: relative way that the slow copy went in this step.
-        pixels, hues: share of views that are nearest to their partner by pixels, and by colours.
+        copied: relative distance of the EMA copy from what it follows.
+        moved: relative way that the EMA copy went in this step.
+        pixels, hues: share of views that are nearest to their partner by pixels, and by colors.
         related: `measures.related` of pixels of the views of an image; mean of the last looks.
         agreeing: the same of their embeddings.
         still: buffers that the step was to change and did not.
@@ -252,7 +252,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         "constant images",
         lambda f: f.constant,
         0.9,
-        "{figure:.0%} of the images looked at have a single colour (at most {limit:.0%} may)",
+        "{figure:.0%} of the images looked at have a single color (at most {limit:.0%} may)",
         ("the files are empty or placeholders", "black and white of the data (--value-range) lie "
          "so far out that everything between them is one level"),
         "look at the images; `selftaught check` lists what is constant; set --value-range for "
@@ -263,7 +263,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         "some constant images",
         lambda f: f.constant if f.constant <= 0.9 else None,
         0.05,
-        "{figure:.0%} of the images looked at have a single colour (up to {limit:.0%} is usual)",
+        "{figure:.0%} of the images looked at have a single color (up to {limit:.0%} is usual)",
         ("placeholders for missing images", "empty tiles of larger images"),
         "leave them out: --quarantine takes a list of path,reason",
     ),
@@ -351,7 +351,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         "fixed target",
         lambda f: f.momentum,
         1 - 1e-9,
-        "the momentum of the slow copy is {figure:g} (below 1 it has to be): the copy never moves",
+        "the momentum of the EMA copy is {figure:g} (below 1 it has to be): the copy never moves",
         ("momentum was set to its end, 1, instead of its start",),
         "use a momentum of 0.99 for short and 0.996 for long trainings",
     ),
@@ -359,7 +359,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         "fast target",
         lambda f: f.momentum,
         0.5,
-        "the momentum of the slow copy starts at {figure:g} (at least {limit:g}): the copy is all "
+        "the momentum of the EMA copy starts at {figure:g} (at least {limit:g}): the copy is all "
         "but the network itself",
         ("momentum was taken for the share of the network, not of the copy",),
         "use a momentum of 0.99 for short and 0.996 for long trainings",
@@ -369,7 +369,7 @@ BEFORE: tuple[Rule[Before], ...] = (
         "slow target",
         lambda f: f.half_life if f.steps >= 50 else None,
         1.0,
-        "half of the slow copy is new only after {figure:.1f} times the whole training of "
+        "half of the EMA copy is new only after {figure:.1f} times the whole training of "
         "{facts.steps} steps (at most {limit:g} times)",
         ("momentum {facts.momentum:g} is for trainings of hundreds of thousands of steps",),
         "lower momentum, to 0.99 where there are more than some hundred steps, or train longer",
@@ -453,7 +453,7 @@ DURING: tuple[Rule[Exam], ...] = (
         "empty views",
         lambda e: e.detail,
         0.05,
-        "half of the views have a single colour (their pixels deviate by {figure:.2g}, at least "
+        "half of the views have a single color (their pixels deviate by {figure:.2g}, at least "
         "{limit:g})",
         ("the images are empty", "views are cut so small that nothing is left"),
         "look at the views in the report; `selftaught check` tells what is wrong with the files",
@@ -530,7 +530,7 @@ DURING: tuple[Rule[Exam], ...] = (
         "the loss {facts.loss:.4g} is as low as only a collapse makes it ({figure:.2%} of the way "
         "from guessing is left, at least {limit:.1%})",
         ("nothing keeps the features of different images apart: the predictor, the stop-gradient, "
-         "the centring or a term of the loss is missing or has no weight",
+         "the centering or a term of the loss is missing or has no weight",
          "views are so weak that there is nothing to learn"),
         "compare the method's options with their defaults",
         below=True,
@@ -582,7 +582,7 @@ DURING: tuple[Rule[Exam], ...] = (
         "target stands still",
         lambda e: e.moved,
         1e-12,
-        "the slow copy did not move in a step (by {figure:.2g} of its length, at least {limit:g})",
+        "the EMA copy did not move in a step (by {figure:.2g} of its length, at least {limit:g})",
         ("momentum is 1", "after_step is not called or does not update the copy"),
         "use a momentum below 1; call method.after_step() after each optimizer step",
         below=True,
@@ -593,7 +593,7 @@ DURING: tuple[Rule[Exam], ...] = (
         "target is the network",
         lambda e: e.copied,
         1e-9,
-        "the slow copy equals the network that it is to follow (distance {figure:.2g}, at least "
+        "the EMA copy equals the network that it is to follow (distance {figure:.2g}, at least "
         "{limit:g})",
         ("momentum is 0", "the copy and the network share their weights", "nothing is trained: the "
          "learning rate is 0"),
@@ -648,7 +648,7 @@ DURING: tuple[Rule[Exam], ...] = (
         lambda e: e.largest,
         0.95,
         "one prototype is the likeliest for {figure:.0%} of the images (at most {limit:.0%})",
-        ("nothing balances the prototypes: the centre does not follow the teacher "
+        ("nothing balances the prototypes: the center does not follow the teacher "
          "(center_momentum near 1), or assignments are not balanced",
          "the teacher's temperature is too low"),
         "leave center_momentum, epsilon and the temperatures at their defaults",
@@ -661,7 +661,7 @@ DURING: tuple[Rule[Exam], ...] = (
         0.9999,
         "assignments are as flat as guessing ({figure:.4%} of the entropy of guessing, at most "
         "{limit:.2%})",
-        ("the teacher's temperature is too high", "the centre takes all there is: center_momentum "
+        ("the teacher's temperature is too high", "the center takes all there is: center_momentum "
          "is too low", "the learning rate is too low for the head"),
         "leave the temperatures at their defaults",
         patience=10,
@@ -671,9 +671,9 @@ DURING: tuple[Rule[Exam], ...] = (
         "views too alike",
         lambda e: max(e.pixels, e.hues),
         0.98,
-        "the views of an image can be told from others by eight by eight grey pixels or by mean "
-        "colours in {figure:.0%} of the cases (at most {limit:.0%}): nothing else need be learned",
-        ("crops are too large, or colour jitter is off", "both views are the same"),
+        "the views of an image can be told from others by eight by eight gray pixels or by mean "
+        "colors in {figure:.0%} of the cases (at most {limit:.0%}): nothing else need be learned",
+        ("crops are too large, or color jitter is off", "both views are the same"),
         "leave the views' options at their defaults, which are the paper's",
         patience=2,
     ),
@@ -705,7 +705,7 @@ DURING: tuple[Rule[Exam], ...] = (
         lambda e: len(e.still),
         0,
         "a step did not change {facts.still[0]}, which every step is to change",
-        ("its momentum is 1, so that the centre stays where it began: one prototype will take all "
+        ("its momentum is 1, so that the center stays where it began: one prototype will take all "
          "images", "nothing is pushed into the queue"),
         "leave the momentum at its default; check that the method's loss was not replaced by one "
         "that forgets the update",

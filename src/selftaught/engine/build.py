@@ -15,7 +15,7 @@ from selftaught import code, config, methods
 from selftaught.backbones import Encoder, Image, build, is_encoder
 from selftaught.backbones import image as image_module
 from selftaught.backbones.depth import with_drop_path
-from selftaught.backbones.foreign import maker
+from selftaught.backbones.wrapped import maker
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
@@ -139,7 +139,7 @@ def asked_of(run: Path) -> dict[str, Any]:
 
 
 def count_classes(samples: Any, name: str) -> int:
-    """Number of classes of labelled data.
+    """Number of classes of labeled data.
 
     Raises:
         UserError: there are no labels, or fewer than two classes.
@@ -162,8 +162,8 @@ def image_of(method: Method) -> Encoder:
     if not is_encoder(encoder):
         raise UserError(
             f"the encoder of {type(method).__name__} is a {type(encoder).__name__}; training needs "
-            "one that knows its image size and colours: selftaught.backbones.backbone(...), or a "
-            "module in Foreign(module, size=...)"
+            "one that knows its image size and colors: selftaught.backbones.backbone(...), or a "
+            "module in Wrapped(module, size=...)"
         )
     return encoder
 

@@ -46,7 +46,7 @@ class GradientCache:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """A block in which the backbone, and slow copies of it, run in parts."""
+        """A block in which the backbone, and EMA copies of it, run in parts."""
         self.calls = []
         nets = [m for m in self.method.modules() if is_encoder(m)]
         for net in nets:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def mend(module: nn.Module) -> None:
+def fix_bf16_stride(module: nn.Module) -> None:
     """Make strided convolutions of `module` take float32 where bf16 has no right gradient.
 
     Where an image ends inside a kernel that is moved once (3 x 3, stride 2, padding 1, on one

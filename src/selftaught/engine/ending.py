@@ -37,7 +37,7 @@ class Course:
 
 
 @contextmanager
-def told(out: Path, signals: StopSignals) -> Iterator[Course]:
+def as_run_errors(out: Path, signals: StopSignals) -> Iterator[Course]:
     """A block whose ends are errors that say what to do: signals, a full disk, lost processes.
 
     After it the run folder is free for other runs.
@@ -86,7 +86,7 @@ def told(out: Path, signals: StopSignals) -> Iterator[Course]:
         release(out)
 
 
-def together(rank: int) -> None:
+def end_with_parent(rank: int) -> None:
     """End this process when the one that started it has ended; call it before they meet.
 
     Otherwise it would wait half an hour for a first process that died while this one started.

@@ -15,7 +15,7 @@ from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
-from selftaught.feed.views import Item, Views, collate
+from selftaught.feed.views import Fetched, ViewDataset, collate
 from selftaught.method import Batch, Method, terms_of
 
 PROBE = 8
@@ -99,7 +99,7 @@ def measure(
 
 def needed(
     method: Method,
-    views: Views,
+    views: ViewDataset,
     fabric: Fabric,
     *,
     batch: int,
@@ -144,7 +144,7 @@ def needed(
     return need
 
 
-def readable(views: Views, i: int) -> Item:
+def readable(views: ViewDataset, i: int) -> Fetched:
     """Sample `i` of the first epoch; DataError where neither it nor others can be read."""
     item = views[0, i]
     if item.views is None:

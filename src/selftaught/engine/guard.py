@@ -21,26 +21,26 @@ FILE = "start.json"
 LOOKS = (0.1, 0.3, 0.6)
 """Fractions of training after which the encoder is scored; the end is scored anyway."""
 MOST = 2000
-"""Labelled images that are looked at."""
+"""Labeled images that are looked at."""
 POINTS = 2.0
 """Loss of k-NN, in points, that is told."""
 
 
 class Guard:
-    """Scores an encoder by its nearest neighbours now and then, against its start.
+    """Scores an encoder by its nearest neighbors now and then, against its start.
 
     Args:
         image: the encoder, with the weights to start from.
-        samples: labelled.
+        samples: labeled.
         out: run folder.
         steps: of the training.
         resumed: whether the start's score lies in `out`.
     """
 
     def __init__(self, image: Encoder, samples: Samples, out: Path, steps: int, resumed: bool):
-        labelled = np.flatnonzero(np.asarray(samples.labels) >= 0)
-        some = np.random.default_rng(0).permutation(len(labelled))[:MOST]
-        self.image, self.samples = image, select(samples, np.sort(labelled[some]))
+        labeled = np.flatnonzero(np.asarray(samples.labels) >= 0)
+        some = np.random.default_rng(0).permutation(len(labeled))[:MOST]
+        self.image, self.samples = image, select(samples, np.sort(labeled[some]))
         self.at = {max(1, int(part * steps)) for part in LOOKS}
         self.steps, self.warned = steps, False
         before = content(out / FILE).get("knn") if resumed else None

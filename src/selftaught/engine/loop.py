@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from selftaught import dist
 from selftaught.augment.device import normalize
-from selftaught.augment.photometric import develop
+from selftaught.augment.photometric import finish_on_device
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.cache import GradientCache
@@ -30,9 +30,9 @@ from selftaught.engine.randomness import random_state, seed_all, set_random_stat
 from selftaught.engine.signals import StopSignals
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
 from selftaught.feed.order import Order
-from selftaught.feed.passes import Whole
+from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Stuck, Unmade
-from selftaught.feed.views import Item
+from selftaught.feed.views import Fetched
 from selftaught.method import Batch, Method, Recipe, terms_of
 from selftaught.printable import printable
 
@@ -82,13 +82,13 @@ class Loop:
     fabric: Fabric
     method: Method
     recipe: Recipe
-    plan: optim.Plan
+    plan: optim.Rates
     order: Order
     batches: Any
     accumulate: int
     steps: int
     per_epoch: int
-    corpus: Whole
+    corpus: DatasetPass
     checkpoints: Checkpoints
     metrics: Metrics | None
     progress: Progress
@@ -143,7 +143,7 @@ class Loop:
             keep_freed()
         self.method.train()
         with self.signals.deferred(), self.progress, self._children():
-            stream: Iterator[Item] | None = None
+            stream: Iterator[Fetched] | None = None
             while self.step < self.steps:
                 epoch, within = divmod(self.step, self.per_epoch)
                 turn = self.late is not None and self.step == self.late[0]
@@ -175,7 +175,7 @@ class Loop:
 
     # one step -------------------------------------------------------------------------------
 
-    def _step(self, stream: Iterator[Item], epoch: int) -> None:
+    def _step(self, stream: Iterator[Fetched], epoch: int) -> None:
         begun = time.perf_counter()
         self.remembered.keep()
         items = [self._next(stream) for _ in range(self.accumulate)]
@@ -187,13 +187,13 @@ class Loop:
         method.before_step()
         norm = self._clip()
         if self.doctor:
-            self.doctor.feel()
+            self.doctor.after_backward()
         self.whole = False
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
         if self.doctor:
-            self.doctor.look(terms, self.plan.lr(self.step))
+            self.doctor.after_step(terms, self.plan.lr(self.step))
         self.step += 1
         self.begun = False
         self.whole = True
@@ -218,14 +218,14 @@ class Loop:
             row["data_wait"] = self.progress.data_wait
             self.metrics.add(row)
 
-    def _parts(self, items: list[Item]) -> dict[str, Tensor]:
+    def _parts(self, items: list[Fetched]) -> dict[str, Tensor]:
         """Add up gradients of the mean loss of parts; -> its terms."""
         terms: dict[str, Tensor] = {}
         for part, item in enumerate(items):
             batch = self._on_device(item)
             with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
                 if self.doctor and part == self.accumulate - 1:
-                    self.doctor.listen(batch.views)
+                    self.doctor.before_forward(batch.views)
                 with self.fabric.autocast():  # which on one device Fabric leaves to us
                     parts = terms_of(self.module.loss(batch))
                 loss = sum(parts.values()) / self.accumulate
@@ -236,12 +236,12 @@ class Loop:
                 terms[name] = terms[name] + value if name in terms else value
         return terms
 
-    def _whole(self, items: list[Item]) -> dict[str, Tensor]:
+    def _whole(self, items: list[Fetched]) -> dict[str, Tensor]:
         """Make the gradient of one loss over all parts; -> its terms."""
         assert self.cache is not None
         batch = _joined([self._on_device(item) for item in items])
         if self.doctor:
-            self.doctor.listen(batch.views)
+            self.doctor.before_forward(batch.views)
         with self.fabric.no_backward_sync(self.module):
             with self.cache.recording(), self.fabric.autocast():
                 terms = terms_of(self.module.loss(batch))
@@ -254,9 +254,9 @@ class Loop:
                 p.grad = None if p.grad is None else dist.mean(p.grad)
         return {name: value.detach() for name, value in terms.items()}
 
-    def _on_device(self, item: Item) -> Batch:
+    def _on_device(self, item: Fetched) -> Batch:
         label = None if self.labels is None else self.labels[item.index]
-        views = develop(item.views, self.fabric.device)
+        views = finish_on_device(item.views, self.fabric.device)
         views, index, label = self.fabric.to_device((views, item.index, label))
         return Batch(normalize(views, self.mean, self.std, self.channels_last), index, label)
 
@@ -348,7 +348,7 @@ class Loop:
 
     # data -----------------------------------------------------------------------------------
 
-    def _open(self, epoch: int, within: int) -> Iterator[Item]:
+    def _open(self, epoch: int, within: int) -> Iterator[Fetched]:
         """The stream of batches from a step on; on_epoch comes first where the method has one."""
         if self.each_epoch and within == 0 and not self.begun:
             boundary = self.state()
@@ -380,7 +380,7 @@ class Loop:
             if self.late:
                 self.late[1].close()
 
-    def _next(self, stream: Iterator[Item]) -> Item:
+    def _next(self, stream: Iterator[Fetched]) -> Fetched:
         with self._reading():
             item = next(stream)
         self._record(item)
@@ -404,7 +404,7 @@ class Loop:
             self.save(state)
             raise Interrupted(f"{error}. {self._saved()}", error.exit_code) from error
 
-    def _record(self, item: Item) -> None:
+    def _record(self, item: Fetched) -> None:
         """Remember what could not be read, and stop where it is too much."""
         for index, reason in item.bad:
             if index in self.bad:
@@ -446,7 +446,7 @@ class Loop:
             f"{first}\nrun `selftaught check` on the data"
         )
 
-    def _watch(self, item: Item) -> None:
+    def _watch(self, item: Fetched) -> None:
         """Between two batches of a pass over the whole dataset, in all processes at once."""
         self._record(item)
         if self._vote(False)[0]:

@@ -13,7 +13,7 @@ from selftaught.method import Recipe
 from selftaught.schedule import cosine, linear, steps
 
 
-class Plan:
+class Rates:
     """Learning rate and weight decay of each step of a training.
 
     Args:
@@ -34,8 +34,8 @@ class Plan:
         recipe = self.recipe
         if recipe.by_epoch:
             step -= step % self.steps_per_epoch
-        step += recipe.first
-        length = int(recipe.stretch * self.steps)
+        step += recipe.step_offset
+        length = int(recipe.horizon * self.steps)
         warmup = round(recipe.warmup * self.steps)
         if step < warmup:
             # SwAV and DINO make the warm-up with linspace, whose last value is the peak itself
@@ -60,8 +60,8 @@ class Plan:
         decay = self.recipe.weight_decay
         if isinstance(decay, float | int):
             return float(decay)
-        length = int(self.recipe.stretch * self.steps)
-        return cosine(*decay, (step + self.recipe.first) / length)
+        length = int(self.recipe.horizon * self.steps)
+        return cosine(*decay, (step + self.recipe.step_offset) / length)
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Give each group of an optimizer from `build` its values for step `step`."""
@@ -219,7 +219,7 @@ def _trust(weights: list[Tensor], updates: list[Tensor], eta: float) -> Tensor:
 
 
 def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over what a method trains; `Plan.apply` sets its rates.
+    """The recipe's optimizer over what a method trains; `Rates.apply` sets its rates.
 
     Parameters alike in decay, rate and adaptation share a group, in the order of the method.
 
@@ -237,7 +237,7 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[Any, ...], list[nn.Parameter]] = {}
     for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
         flat = p.ndim <= 1 or name.endswith((".bias", "_bias_table"))
-        decayed = not _inside(name, recipe.no_decay) and (recipe.decay_all or not flat)
+        decayed = not _inside(name, recipe.no_decay) and (recipe.decay_bias or not flat)
         decayed &= recipe.decay_tokens or not name.endswith(("cls_token", "pos_embed"))
         adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
         scale = rate * (1.0 if adapt else recipe.bias_lr)

@@ -18,7 +18,7 @@ from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine.estimate import readable
 from selftaught.evaluate.features import one_pass
-from selftaught.feed.views import Item, Views, collate
+from selftaught.feed.views import Fetched, ViewDataset, collate
 from selftaught.method import Batch, Method
 from selftaught.report.gallery import Cell, Gallery, save
 from selftaught.report.pictures import THUMB, encode
@@ -35,7 +35,7 @@ SHOWN = 12
 """Images whose views are kept for the report."""
 
 
-def keep_views(views: Views, out: Path) -> None:
+def keep_views(views: ViewDataset, out: Path) -> None:
     """Views of a few images as the method saw them in its first epoch, for the report."""
     items = [readable(views, i).views for i in range(min(SHOWN, len(views.samples)))]
     columns: dict[str, np.ndarray] = {}
@@ -60,11 +60,11 @@ def _images(node: Any) -> list[np.ndarray]:
 
 
 def keep_pictures(
-    method: Method, image: Encoder, items: list[Item], data: Samples, out: Path
+    method: Method, image: Encoder, items: list[Fetched], data: Samples, out: Path
 ) -> None:
     """Let `method` show what it did, and what its prototypes stand for.
 
-    A method whose `pictures` fail costs a warning, not the end of a training.
+    A method whose `show` fail costs a warning, not the end of a training.
 
     Args:
         method: trained; left in the mode and state that it was in.
@@ -100,10 +100,10 @@ def _resting(method: Method) -> Iterator[None]:
             module.training = training
 
 
-def _shown(method: Method, image: Encoder, items: list[Item]) -> Gallery | None:
+def _shown(method: Method, image: Encoder, items: list[Fetched]) -> Gallery | None:
     item, device = collate(items), next(method.parameters()).device
     views = normalize(move_data_to_device(item.views, device), image.mean, image.std)
-    found = method.pictures(Batch(views, item.index.to(device)))
+    found = method.show(Batch(views, item.index.to(device)))
     if found is None:
         return None
     columns = {name: as_bytes(x, image) for name, x in found.columns.items()}
@@ -122,14 +122,14 @@ def _shown(method: Method, image: Encoder, items: list[Item]) -> Gallery | None:
 
 def _prototypes(method: Method, image: Encoder, data: Samples) -> Gallery | None:
     """The prototypes that most images belong to, each with the images that belong to it most."""
-    if type(method).membership is Method.membership:
+    if type(method).assign is Method.assign:
         return None
     some = select(data, np.sort(np.random.default_rng(0).permutation(len(data))[:_SEARCHED]))
     device, count = next(method.parameters()).device, 0
 
     def best(x: Tensor) -> Tensor:
         nonlocal count
-        belongs = method.membership(normalize(x.to(device), image.mean, image.std))
+        belongs = method.assign(normalize(x.to(device), image.mean, image.std))
         assert belongs is not None
         count = belongs.shape[1]
         strength, which = belongs.float().max(1)

@@ -32,7 +32,7 @@ from selftaught.engine.build import (
 )
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
-from selftaught.engine.colours import settled
+from selftaught.engine.colors import settled
 from selftaught.engine.estimate import readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
@@ -40,11 +40,11 @@ from selftaught.engine.restore import weights_of
 from selftaught.engine.settings import Settings
 from selftaught.engine.unmix import query
 from selftaught.errors import UserError
-from selftaught.evaluate.comparing import labelled
+from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
-from selftaught.feed.views import Views, collate
+from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
-from selftaught.signature import values_by_role
+from selftaught.signature import current, values_by_role
 
 log = logging.getLogger("selftaught")
 
@@ -60,7 +60,7 @@ class Plan:
         fabric: device, precision and processes; not launched.
         samples: what is trained on.
         partners: the same things in a second modality, or the masks of the images.
-        held: labelled images to be scored on.
+        held: labeled images to be scored on.
         recipe: the paper's, with the user's changes.
         batch: images a step, over all devices and parts.
         parts: that a step's batch is computed in.
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def image(self) -> Encoder:
-        """The encoder, which knows its size and colours."""
+        """The encoder, which knows its size and colors."""
         return image_of(self.method)
 
     @property
@@ -143,7 +143,7 @@ def prepared(
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)
     begun = settings.start or settings.resume or image_of(made).trained
-    if made.anatomy.frozen and not begun:
+    if made.insight.frozen and not begun:
         raise UserError(
             f"{method_name(made)} takes its encoder as it is, and that of {image_of(made).name} "
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
@@ -193,7 +193,7 @@ def plan(
     if method.supervised:
         everything = samples
         teacher = options_of(method).get("teacher")
-        samples = _labelled(agreed(samples, teacher, settings.start), method)
+        samples = _labeled(agreed(samples, teacher, settings.start), method)
         partners = partners if samples is everything else partners and partners.of(samples)
     weights = None
     if settings.start is not None and not settings.resume:
@@ -237,7 +237,7 @@ def plan(
 
 def _mixes(made: Plan) -> None:
     """Refuse Un-Mix for a method whose views it cannot mix."""
-    views = Views(made.seen(made.samples), made.pipeline, made.settings.seed)
+    views = ViewDataset(made.seen(made.samples), made.pipeline, made.settings.seed)
     item = collate([readable(views, 0)] * 2)
     query(made.method, Batch(normalize(item.views, made.image.mean, made.image.std), item.index))
 
@@ -248,7 +248,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     occupied(out, settings.resume, settings.overwrite)
     before = out if settings.resume else None
     training = settings.repeated() | {"precision": precision_of(made.fabric)}
-    training["colours"] = settled(settings.colours, made.pipeline, made.fabric.device, before)
+    training["colors"] = settled(settings.colors, made.pipeline, made.fabric.device, before)
     content = describe(made.method, source, training)
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
@@ -277,6 +277,9 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
     if _class(before.get("method")) == _class(content["method"]):  # its file may have moved
         before["method"] = content["method"]
     now = yaml.safe_load(config.dump(content))
+    for section, given in before.items():
+        if isinstance(given, dict) and isinstance(now.get(section), dict):
+            before[section] = current(given, now[section])
     differences = changes(before, now)
     finished = Checkpoints(out / "checkpoints").finished
     length = [d for d in differences if d.startswith("training.epochs")]
@@ -339,7 +342,7 @@ def _stem(source: Any) -> str:
     return type(source).__name__.lower()
 
 
-def _labelled(samples: Samples, method: Method) -> Samples:
+def _labeled(samples: Samples, method: Method) -> Samples:
     """The samples that a supervised method can learn from."""
     count = count_classes(samples, method_name(method))
     # losses that only compare labels have no outputs for them
@@ -389,7 +392,7 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
             f"the test data {settings.test} has no labels: sort its images into one folder a "
             "class, or name a column or a CSV of path,label with --labels"
         )
-    labelled([samples, held])
+    labeled([samples, held])
     return held
 
 
@@ -469,11 +472,11 @@ def _fits(
             f"{method.min_batch} at once, got {compared}; use --batch "
             f"{method.min_batch * (batch // compared)} or more"
         )
-    if batch // parts % method.together:
+    if batch // parts % method.group_size:
         raise UserError(
-            f"{method_name(method)} takes images {method.together} at a time, and a batch of "
+            f"{method_name(method)} takes images {method.group_size} at a time, and a batch of "
             f"{batch} leaves {batch // parts} to each of {parts} parts; use a multiple of "
-            f"{method.together * parts}"
+            f"{method.group_size * parts}"
         )
     if not method.sync_batchnorm and batch // parts < 2:
         raise UserError(

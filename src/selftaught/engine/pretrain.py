@@ -17,7 +17,7 @@ from selftaught.signature import read_object
 def pretrain(
     method: str | type[Method] | Method, data: Any, out: str | Path | None = None, **options: Any
 ) -> Run:
-    """Train a method on unlabelled images; leave a run folder with the encoder and a report.
+    """Train a method on unlabeled images; leave a run folder with the encoder and a report.
 
     pretrain(SimCLR, "photos/", backbone="resnet18", size=96, temperature=0.2, epochs=200)
 

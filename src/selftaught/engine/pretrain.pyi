@@ -47,7 +47,7 @@ def pretrain(
     quarantine: str | Path | None = None,
     cache: bool = False,
     reduced: bool = True,
-    colours: Literal["auto", "loader", "device"] = "auto",
+    colors: Literal["auto", "loader", "device"] = "auto",
     max_bad: Share = 0.05,
     evaluate: bool = True,
     log_every: Count = 10,

@@ -55,7 +55,7 @@ def reconstruct(
     views = [pipeline(x, sample_rng(seed, 0, i)) for i, x in enumerate(squares)]
     with torch.no_grad():
         batch = normalize(default_collate(views), image.mean, image.std)
-        found = method.eval().pictures(Batch(batch, torch.arange(len(views))))
+        found = method.eval().show(Batch(batch, torch.arange(len(views))))
     if found is None:
         raise UserError(
             f"{asked['method']} paints no images; mae, simmim, inpainting and discrete_vae do"

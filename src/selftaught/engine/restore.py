@@ -44,12 +44,12 @@ def weights_of(method: Method, run: str | Path) -> dict[str, Tensor]:
 def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None = None) -> None:
     """Give `method` the weights of an earlier run, as `weights_of` finds them or has found them.
 
-    Slow copies are made anew from the parts that they follow.
+    Momentum encoders and EMA teachers are made anew from the parts that they follow.
     """
     shared = weights_of(method, run) if shared is None else shared
     method.load_state_dict(shared, strict=False)
     with torch.no_grad():
-        for target, online in method.anatomy.copies:
+        for target, online in method.insight.copies:
             if not any(name.startswith(target) for name in shared):
                 followed = method.get_submodule(online).state_dict()
                 method.get_submodule(target).load_state_dict(followed)

@@ -14,20 +14,20 @@ from rich.table import Table
 
 from selftaught import config, dist, export, report
 from selftaught import evaluate as evaluation
-from selftaught.backbones import Encoder, Foreign
+from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
-from selftaught.data.left import tell
+from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
-from selftaught.diagnose.intake import intake
+from selftaught.diagnose.preflight import preflight
 from selftaught.engine import classes, optim, session
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.colours import choose, fed
-from selftaught.engine.convolution import mend
-from selftaught.engine.ending import together, told
+from selftaught.engine.colors import choose, fed
+from selftaught.engine.convolution import fix_bf16_stride
+from selftaught.engine.ending import as_run_errors, end_with_parent
 from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.guard import Guard, guard
@@ -44,9 +44,9 @@ from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.export.facts import SETTINGS, of_folder
 from selftaught.feed.order import Order
-from selftaught.feed.passes import Whole
+from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Readers, limited
-from selftaught.feed.views import Views
+from selftaught.feed.views import ViewDataset
 from selftaught.method import Method
 from selftaught.parts import synchronize
 from selftaught.terminal import Terminal
@@ -79,7 +79,7 @@ class Run:
         self.scores: Comparison | None = None
         self.report: Path | None = None
         self.samples: Samples = plan.samples
-        self.views: list[Views] = []
+        self.views: list[ViewDataset] = []
 
     @property
     def encoder(self) -> Encoder:
@@ -103,7 +103,7 @@ class Run:
         fabric = self.plan.fabric
         with (
             StopSignals() as signals,
-            told(self.folder, signals) as course,
+            as_run_errors(self.folder, signals) as course,
             limited(self.plan.settings.read_timeout),
             without_denormals(),
             room_to_read(fabric),
@@ -126,11 +126,11 @@ class Run:
         if fabric.global_rank == 0:  # whatever is wrong is told before there are other processes
             self._prepare_folder()
         if fabric.world_size > 1:
-            together(fabric.global_rank)
+            end_with_parent(fabric.global_rank)
         fabric.launch()
-        # only the first process knows the folder and, of a run that goes on, who makes colours
+        # only the first process knows the folder and, of a run that goes on, who makes colors
         training = plan.content.get("training", {})
-        out, colours = fabric.broadcast((str(self.folder), training.get("colours", "auto")))
+        out, colors = fabric.broadcast((str(self.folder), training.get("colors", "auto")))
         self.folder = Path(out)
         checkpoints = Checkpoints(self.folder / "checkpoints")
         state = checkpoints.training() if settings.resume and dist.rank() else plan.state
@@ -147,8 +147,8 @@ class Run:
         first = plan.phase.first if plan.phase else plan.steps
         labels = torch.from_numpy(samples.labels) if plan.method.supervised else None
         part = plan.batch // plan.parts
-        if colours == "auto":
-            colours = choose(
+        if colors == "auto":
+            colors = choose(
                 plan.method,
                 self.views[0],
                 batch=part // dist.world(),
@@ -159,7 +159,7 @@ class Run:
                 labels=labels,
             )
             if dist.rank() == 0:
-                plan.content["training"]["colours"] = colours
+                plan.content["training"]["colors"] = colors
                 write_text(self.folder / SETTINGS, config.dump(plan.content))
         if dist.rank() == 0:
             keep_views(self.views[0], self.folder)
@@ -169,14 +169,14 @@ class Run:
         order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
-            for made in (fed(views, colours) for views in self.views)
+            for made in (fed(views, colors) for views in self.views)
         )
         done = state["step"] if state else 0
         loop = Loop(
             fabric=fabric,
             method=plan.method,
             recipe=plan.recipe,
-            plan=optim.Plan(plan.recipe, plan.batch, plan.steps, plan.per_epoch),
+            plan=optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch),
             order=order,
             batches=batches,
             late=(first, late[0]) if late else None,
@@ -186,7 +186,7 @@ class Run:
             else GradientCache(plan.method, part // dist.world(), fabric.autocast),
             steps=plan.steps,
             per_epoch=plan.per_epoch,
-            corpus=Whole(samples, plan.image, part, plan.workers, fabric.device),
+            corpus=DatasetPass(samples, plan.image, part, plan.workers, fabric.device),
             checkpoints=checkpoints,
             metrics=Metrics(self.folder, done) if dist.rank() == 0 else None,
             progress=Progress(
@@ -249,19 +249,21 @@ class Run:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         method.to(plan.fabric.device)
         if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
-            mend(method)
+            fix_bf16_stride(method)
         # of what is final: compiled code holds the modules that it was made of
         if settings.compile:
             method.backbone.compile()
 
-    def _views(self) -> list[Views]:
+    def _views(self) -> list[ViewDataset]:
         """The samples through the pipeline, and through that of the last steps where it differs."""
         plan, settings = self.plan, self.plan.settings
         pipelines = [plan.pipeline]
         if plan.phase:
             pipelines.append(plan.method.views(plan.phase.size))
         seen = plan.seen(self.samples)
-        return [Views(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines]
+        return [
+            ViewDataset(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines
+        ]
 
     def estimate(self) -> Estimate:
         """Memory and time of the training; the method is on its device."""
@@ -294,7 +296,7 @@ class Run:
             self._prepare_method()
             self.views = self._views()
             need = self.estimate()
-        rates = optim.Plan(plan.recipe, plan.batch, plan.steps, plan.per_epoch)
+        rates = optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch)
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
@@ -360,8 +362,8 @@ class Run:
         begun = time.perf_counter()
         log.info("looking at the data and the settings before the first step")
         plan, paper = self.plan, self.plan.method.recipe
-        theirs = optim.Plan(paper, plan.batch, plan.steps, plan.per_epoch).peak
-        facts = intake(
+        theirs = optim.Rates(paper, plan.batch, plan.steps, plan.per_epoch).peak
+        facts = preflight(
             plan.method,
             self.samples,
             size=plan.image.size,
@@ -421,7 +423,7 @@ class Run:
             self._score(image, loop)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
-        module = copy.deepcopy(image.net) if isinstance(image, Foreign) else None
+        module = copy.deepcopy(image.net) if isinstance(image, Wrapped) else None
         self.report = report.write(self.folder, samples, module=module)
         loop.checkpoints.finish(plan.steps)
 

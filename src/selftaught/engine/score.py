@@ -21,7 +21,7 @@ from selftaught.data.selection import select
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
-from selftaught.evaluate.comparing import PROBES, fingerprints, labelled
+from selftaught.evaluate.comparing import PROBES, fingerprints, labeled
 from selftaught.evaluate.features import (
     Embeddings,
     device_for,
@@ -86,16 +86,16 @@ def evaluate_command(
     seed: Number = 0,
     out: Path | None = None,
 ) -> Comparison:
-    """Score an encoder on labelled images beside honest floors: raw pixels, the untrained network.
+    """Score an encoder on labeled images beside honest floors: raw pixels, the untrained network.
 
     Args:
         encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
-        data: labelled images: folder of class folders, list file, Parquet, tar shards.
+        data: labeled images: folder of class folders, list file, Parquet, tar shards.
         probes: which scores: knn, ridge, linear, lowshot, retrieval, cluster, robustness, segment,
             or finetune, which trains the whole network and takes longest.
-        test: labelled images to score on; by default a fifth of each class of data is held out.
+        test: labeled images to score on; by default a fifth of each class of data is held out.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
-        k: neighbours that vote.
+        k: neighbors that vote.
         size: side of the views in pixels; by default the encoder's own.
         batch: images a forward pass.
         workers: processes that read images; by default one a core, none for few images.
@@ -216,7 +216,7 @@ def finetune(
 
     Args:
         encoder: which is copied and stays as it is.
-        train, test: labelled samples.
+        train, test: labeled samples.
         shares: of the training labels, of each class alike; one training each.
         epochs: of a training with all labels; fewer are shown more often, up to 200 steps.
         seed: of fresh weights, of the choice of labels and of the trainings.
@@ -283,13 +283,13 @@ def finetune(
 def _sets(
     network: Encoder, data: str, test: str | None, labels: str | None, path_column: str | None
 ) -> tuple[Samples, Samples]:
-    """Labelled training and test samples; a fifth of each class is held out without `test`."""
+    """Labeled training and test samples; a fifth of each class is held out without `test`."""
     given = [
         open_samples(d, labels, network.channels, path_column)
         for d in (data, test)
         if d is not None
     ]
-    sets = labelled(given, strict=True)
+    sets = labeled(given, strict=True)
     if len(sets) == 1:
         fit, held = split(np.asarray(sets[0].labels))
         return select(sets[0], fit), select(sets[0], held)

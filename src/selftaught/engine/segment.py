@@ -22,9 +22,9 @@ FINE = 80
 def segment(
     run: Path, images: tuple[str, ...], *, out: Path = Path("segments"), crf: bool = True
 ) -> list[Path]:
-    """Write for each image its clusters as colours, and the same laid over the image.
+    """Write for each image its clusters as colors, and the same laid over the image.
 
-    Each image is cut to its central square. A cluster has the same colour in all images.
+    Each image is cut to its central square. A cluster has the same color in all images.
 
     Args:
         run: folder of a training by stego.
@@ -49,7 +49,7 @@ def segment(
         raise UserError(f"{run} has {method.clusters} clusters; a mask has room for 256")
     encoder: Any = method.encoder
     out.mkdir(parents=True, exist_ok=True)
-    colours = (255 * palette(method.clusters, 3)).round().byte().numpy()
+    colors = (255 * palette(method.clusters, 3)).round().byte().numpy()
     written: list[Path] = []
     for name, sample in zip(images, samples):
         image = torch.from_numpy(square(name, sample, encoder.size))
@@ -62,7 +62,7 @@ def segment(
             free_name(out / f"{Path(name).stem}-{kind}.png", written)
             for kind in ("mask", "overlay")
         )
-        write_mask(which.byte().numpy(), colours, mask)
+        write_mask(which.byte().numpy(), colors, mask)
         write_png(overlay.round().byte().numpy(), both)
         written += [mask, both]
     return written
@@ -72,14 +72,14 @@ def refined(found: Tensor, image: Tensor) -> Tensor:
     """[K, S, S] log-probabilities -> probabilities that follow the edges of [C, S, S] bytes.
 
     The CRF compares all pixels with all others, so it runs on maps of at most `FINE` pixels a
-    side. How far colours reach counts in pixels of the image, what is near in those of the map.
+    side. How far colors reach counts in pixels of the image, what is near in those of the map.
     """
     side = min(found.shape[-1], FINE)
-    # of images of other channels, as of grey ones, brightness alone
-    colours = image if len(image) == 3 else image.float().mean(0).expand(3, -1, -1)
+    # of images of other channels, as of gray ones, brightness alone
+    colors = image if len(image) == 3 else image.float().mean(0).expand(3, -1, -1)
     small, seen = (
         F.interpolate(x[None].float(), (side, side), mode="bilinear", antialias=True)[0]
-        for x in (found, colours)
+        for x in (found, colors)
     )
     scale = side / found.shape[-1]
     sharp = mean_field(small, seen, smooth_xy=1.0, edges_xy=67.0 * scale)

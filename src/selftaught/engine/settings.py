@@ -18,7 +18,7 @@ NOT_REPEATED = {"out", "resume", "overwrite", "force"}
 
 @dataclass(frozen=True)
 class Settings:
-    """Train a method on unlabelled images; leave a run folder with the encoder and a report.
+    """Train a method on unlabeled images; leave a run folder with the encoder and a report.
 
     Args:
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
@@ -28,7 +28,7 @@ class Settings:
         seed: of everything random; the same seed gives the same losses to the last bit.
         workers: processes that read images and make views; by default as many as cores are free.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
-        test: labelled images to evaluate on; by default a fifth of the labelled data.
+        test: labeled images to evaluate on; by default a fifth of the labeled data.
         start: run to begin with the weights of: all of its parts that this method has too.
         resume: whether to continue the run in `out`, bit for bit.
 
@@ -69,7 +69,7 @@ class Settings:
         cache: whether to keep all images in memory as pixels, decoded once.
         reduced: whether large JPEGs are decoded at 1/2, 1/4 or 1/8 where no crop gets smaller than
             its view by it; much faster, and almost the same views.
-        colours: who makes colours, blur and solarization of views: the processes that read images,
+        colors: who makes colors, blur and solarization of views: the processes that read images,
             or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
         max_bad: share of unreadable images above which training stops.
         evaluate: whether to score the encoder against floors at the end, where labels exist.
@@ -121,7 +121,7 @@ class Settings:
     quarantine: Path | None = None
     cache: bool = False
     reduced: bool = True
-    colours: Literal["auto", "loader", "device"] = "auto"
+    colors: Literal["auto", "loader", "device"] = "auto"
     max_bad: Share = 0.05
     evaluate: bool = True
     log_every: Count = 10

@@ -72,18 +72,18 @@ def contrast(x: np.ndarray, _: np.random.Generator, factor: float) -> np.ndarray
 
 
 def jpeg(x: np.ndarray, _: np.random.Generator, quality: int) -> np.ndarray:
-    """Encoded and decoded: colours together, any other number of channels one by one."""
+    """Encoded and decoded: colors together, any other number of channels one by one."""
     pixels = (x * 255).round().clip(0, 255).astype(np.uint8)
     if len(pixels) == 3:
         data = simplejpeg.encode_jpeg(
             np.ascontiguousarray(pixels.transpose(1, 2, 0)), quality, "RGB", "420"
         )
         return simplejpeg.decode_jpeg(data, "RGB").transpose(2, 0, 1) / 255
-    grey = [
+    gray = [
         simplejpeg.encode_jpeg(np.ascontiguousarray(c[..., None]), quality, "GRAY", "Gray")
         for c in pixels
     ]
-    return np.stack([simplejpeg.decode_jpeg(g, "GRAY")[..., 0] for g in grey]) / 255
+    return np.stack([simplejpeg.decode_jpeg(g, "GRAY")[..., 0] for g in gray]) / 255
 
 
 def flip(x: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -114,7 +114,7 @@ def gray(x: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 def cover(x: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """A random square of a share of the side is grey."""
+    """A random square of a share of the side is gray."""
     side = x.shape[1]
     kept = max(1, round(share * side))
     top, left = rng.integers(0, side - kept + 1, 2)
@@ -158,7 +158,7 @@ COPIES: dict[str, Change] = {
     "turned by 15 degrees": partial(turn, degrees=15.0),
     "blurred": partial(blur, share=0.02),
     "JPEG of quality 10": partial(jpeg, quality=10),
-    "grey": gray,
+    "gray": gray,
     "tinted": partial(tint, most=0.4),
     "partly covered": partial(cover, share=0.4),
 }

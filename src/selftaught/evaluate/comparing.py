@@ -32,7 +32,7 @@ from selftaught.evaluate.features import (
     Progress,
     Rest,
     changed_features,
-    colour_and_place,
+    color_and_place,
     device_for,
     one_pass,
     open_samples,
@@ -43,7 +43,7 @@ from selftaught.evaluate.features import (
     untrained,
 )
 from selftaught.evaluate.few_labels import lowshot
-from selftaught.evaluate.finding import copies, retrieval, spread
+from selftaught.evaluate.finding import copies, evenly, retrieval
 from selftaught.evaluate.floors import ENCODER, FLOORS, PLACES, Comparison
 from selftaught.evaluate.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
@@ -89,7 +89,7 @@ def compare(
 
     Args:
         encoder, size, batch, workers, device, precision, progress: as of `embed`.
-        train, test: labelled data, as of `embed`; without `test` a fifth of `train` is held out.
+        train, test: labeled data, as of `embed`; without `test` a fifth of `train` is held out.
         probes: which scores: of knn, ridge, linear, lowshot, retrieval, cluster, robustness and
             segment.
         labels: CSV of path,label or name of a column.
@@ -119,7 +119,7 @@ def compare(
     sources = [d for d in (train, test) if d is not None]
     opened = [open_samples(d, labels, network.channels, path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p != "segment"]
-    sets = labelled(opened, strict) if by_class else []
+    sets = labeled(opened, strict) if by_class else []
     fields: tuple[Masks, Masks] | None = None
     if "segment" in probes:
         fields = _fields(sources, opened, (masks, test_masks or masks), seed)
@@ -174,7 +174,7 @@ class Look:
 # classes ---------------------------------------------------------------------------------------
 
 
-def labelled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
+def labeled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
     """The samples that have labels, training and test; no others are read.
 
     Raises:
@@ -192,7 +192,7 @@ def labelled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
     names = _names(kept[0])
     if len(names) < 2:
         raise UserError(
-            f"all {len(kept[0])} labelled images are of one class ({next(iter(names))}): a "
+            f"all {len(kept[0])} labeled images are of one class ({next(iter(names))}): a "
             "score tells classes apart and needs two at least"
         )
     if len(kept) > 1:
@@ -280,7 +280,7 @@ def _of_classes(
     rows, changed = np.empty(0, int), []
     if changes:
         tested = tasks[0].tested
-        rows = spread(len(tested), altered).numpy()
+        rows = evenly(len(tested), altered).numpy()
         changed = changed_features(
             look.asked(pooled) + plain,
             select(sets[-1], found[-1][0].index[tested[rows]]),
@@ -335,7 +335,7 @@ def _fields(
     """Training and test images with their masks; a fifth is held out where no test is given."""
     found = [open_masks(d, s, m) for d, s, m in zip(sources, sets, masks)]
     for each in found:
-        for i in spread(len(each), GLANCES).tolist():
+        for i in evenly(len(each), GLANCES).tolist():
             _mask(each, i)
     if len(found) == 1:
         order = np.random.default_rng(seed).permutation(len(found[0]))
@@ -343,7 +343,7 @@ def _fields(
         if len(order) < 2:
             raise UserError("segmentation needs two images with masks at least, one to test on")
         found = [found[0].select(np.sort(part)) for part in (order[few:], order[:few])]
-    train, test = (m.select(spread(len(m), FIELDS).numpy()) for m in found)
+    train, test = (m.select(evenly(len(m), FIELDS).numpy()) for m in found)
     return train, test
 
 
@@ -367,7 +367,7 @@ def _of_places(look: Look, train: Masks, test: Masks, ignore: Sequence[int], see
     networks = look.asked(local)
     blank = torch.zeros(1, look.network.channels, look.size, look.size, dtype=torch.uint8)
     networks[0](blank)  # what has no local features is told before the images are read
-    networks.append(colour_and_place(local.grid))
+    networks.append(color_and_place(local.grid))
     pipeline = augment.plain(look.size)
     sides = []
     for masks in (train, test):

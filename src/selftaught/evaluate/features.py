@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from selftaught import augment, export
 from selftaught.augment.device import normalize
-from selftaught.backbones import Encoder, Foreign, Image, is_encoder, layers
+from selftaught.backbones import Encoder, Image, Wrapped, is_encoder, layers
 from selftaught.backbones import untrained as reset
 from selftaught.data import Samples, open_data
-from selftaught.data.left import tell
+from selftaught.data.skipped import tell
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.changes import Change, changed
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
-from selftaught.feed.views import Views
+from selftaught.feed.views import ViewDataset
 
 log = logging.getLogger("selftaught")
 
@@ -69,10 +69,10 @@ def embed(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Features of plain views (resize, centre crop) of all samples that can be read.
+    """Features of plain views (resize, center crop) of all samples that can be read.
 
     Args:
-        encoder: a network (ours, timm's or any module; see `Foreign` for one whose images are not
+        encoder: a network (ours, timm's or any module; see `Wrapped` for one whose images are not
             like ImageNet's), a run folder, an `encoder.safetensors`, or the name of a timm model,
             which is then used with its pretrained weights.
         data: anything that `open_data` takes, or its result.
@@ -160,7 +160,7 @@ def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
 
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same network with fresh weights from `seed`; the global generator is left alone."""
-    if isinstance(encoder, Foreign):
+    if isinstance(encoder, Wrapped):
         return encoder.like(reset(encoder.net, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -178,7 +178,7 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
     if is_encoder(encoder):
         return encoder
     if isinstance(encoder, nn.Module):
-        return Foreign(encoder, size)
+        return Wrapped(encoder, size)
     if not isinstance(encoder, str | Path):
         raise UserError(
             f"an encoder is a torch module, a path or a timm name, not a "
@@ -276,7 +276,7 @@ def one_pass(
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
 
 
-class _Views(Views):
+class _Views(ViewDataset):
     """Plain views [C, S, S], or changes of them [V, C, S, S], of the samples that can be read."""
 
     def __init__(
@@ -333,7 +333,7 @@ class Local:
         return found.local
 
 
-def colour_and_place(grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+def color_and_place(grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     """uint8 [B, C, S, S] -> [B, N, 2 C + 2]: mean, deviation, row and column of each cell."""
     rows, columns = (torch.linspace(0, 1, n) for n in grid)
     place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))

@@ -15,7 +15,7 @@ from selftaught.evaluate.scores import STRENGTHS, Score, Task, mean_score, stand
 SHARES = (0.01, 0.1, 1.0)
 PER_CLASS = (1, 2, 5, 10, 20, 50, 100)
 DRAWS = 5
-"""Random choices of the labelled samples that a score is the mean of."""
+"""Random choices of the labeled samples that a score is the mean of."""
 
 
 def lowshot(
@@ -27,8 +27,8 @@ def lowshot(
 ) -> tuple[Score, ...]:
     """Accuracy with 1, 2, 5 ... 100 labels a class and with 1 %, 10 %, 100 % of all labels.
 
-    Ridge classifiers on features standardized by the labelled samples alone, the strength chosen by
-    leave-one-out on them. Each score is the mean over five draws of labelled samples, alike for all
+    Ridge classifiers on features standardized by the labeled samples alone, the strength chosen by
+    leave-one-out on them. Each score is the mean over five draws of labeled samples, alike for all
     encoders; the interval covers draws and test samples. Numbers that the training set cannot give
     are left out. The scores together are the curve that `savings` compares.
 

@@ -38,7 +38,7 @@ def retrieval(
     """
     task = Task.of(train, test, encoder)
     start = time.perf_counter()
-    chosen = spread(len(task.test_x), QUERIES).to(task.test_x.device)
+    chosen = evenly(len(task.test_x), QUERIES).to(task.test_x.device)
     queries, wanted = F.normalize(task.test_x[chosen], dim=1), task.test_y[chosen]
     keys = F.normalize(task.train_x, dim=1)
     rows = max(1, 2**24 // len(keys))
@@ -136,6 +136,6 @@ def copies(originals: Any, copied: Any, names: tuple[str, ...] = ()) -> tuple[Sc
     return first, second
 
 
-def spread(count: int, most: int) -> Tensor:
+def evenly(count: int, most: int) -> Tensor:
     """Positions of at most `most` of `count` samples, evenly spread."""
     return torch.linspace(0, count - 1, min(count, most)).round().long()

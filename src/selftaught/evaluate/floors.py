@@ -20,7 +20,7 @@ ENCODER = "this encoder"
 FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
 """The same network with fresh weights; raw pixels, the mean of each image removed."""
 
-PLACES = ("untrained", "colour and place")
+PLACES = ("untrained", "color and place")
 """Floors of segmentation: the same network; mean and deviation of each channel, row and column."""
 
 FINE_TUNED = "fine-tuned"

@@ -105,9 +105,9 @@ def mean_score(
 
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """Interval of a proportion, in per cent (Wilson, 1927)."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
 def knn(
@@ -118,7 +118,7 @@ def knn(
     k: int = 20,
     temperature: float = 0.07,
 ) -> Score:
-    """Weighted k-nearest-neighbour classification by cosine (Wu et al., 2018, arXiv 1805.01978).
+    """Weighted k-nearest-neighbor classification by cosine (Wu et al., 2018, arXiv 1805.01978).
 
     The k most similar training samples vote with exp(similarity / temperature).
 
@@ -127,7 +127,7 @@ def knn(
             with `encoder`, datasets that have labels. Without `test` a fifth of `train` is held
             out.
         encoder: embeds datasets first; see `embed`.
-        k: number of neighbours; all training samples where there are fewer.
+        k: number of neighbors; all training samples where there are fewer.
         temperature: of the votes, above 0.
 
     Raises:
@@ -231,8 +231,8 @@ class Task:
     @staticmethod
     def of(train: Any, test: Any = None, encoder: nn.Module | str | Path | None = None) -> "Task":
         """From what `knn` and `probe` take."""
-        a = _labelled(train, encoder)
-        b = None if test is None else _labelled(test, encoder)
+        a = _labeled(train, encoder)
+        b = None if test is None else _labeled(test, encoder)
         if b is None:
             known = np.flatnonzero(a.y >= 0)
             fit, tested = (known[i] for i in split(a.y[known]))
@@ -292,16 +292,16 @@ class Task:
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class _Labeled:
     x: Tensor
     y: np.ndarray
     classes: tuple[str, ...] | None
     extra: Mapping[str, Tensor]
 
-    def rows(self, index: np.ndarray) -> "_Labelled":
+    def rows(self, index: np.ndarray) -> "_Labeled":
         where = torch.from_numpy(index).to(self.x.device)
         extra = {name: x[where] for name, x in self.extra.items()}
-        return _Labelled(self.x[where], self.y[index], self.classes, extra)
+        return _Labeled(self.x[where], self.y[index], self.classes, extra)
 
     @property
     def names(self) -> dict[int, str]:
@@ -330,7 +330,7 @@ def unlike(test: Iterable[str], train: Iterable[str], of: str) -> str:
     )
 
 
-def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
+def _labeled(given: Any, encoder: nn.Module | str | Path | None) -> _Labeled:
     if encoder is not None and not isinstance(given, Embeddings):
         given = embed(encoder, given)
     extra: Mapping[str, Any] = {}
@@ -364,7 +364,7 @@ def _labelled(given: Any, encoder: nn.Module | str | Path | None) -> _Labelled:
             "look at the run that made the encoder"
         )
     y, classes = y.astype(np.int64), None if classes is None else tuple(classes)
-    return _Labelled(x, y, classes, {name: torch.as_tensor(v) for name, v in extra.items()})
+    return _Labeled(x, y, classes, {name: torch.as_tensor(v) for name, v in extra.items()})
 
 
 def vote(x: Tensor, y: Tensor, test_x: Tensor, k: int, temperature: float) -> Tensor:

@@ -68,7 +68,7 @@ def text(
     written: Path,
     features: dict[str, Tensor],
     checked: str,
-    licence: str | None,
+    license: str | None,
     count: int | None,
 ) -> str:
     """The card, in Markdown.
@@ -80,13 +80,13 @@ def text(
         written: folder of the export.
         features: its pooled and local features of some images.
         checked: how it was compared with the encoder, in words.
-        licence: of the user's choice.
+        license: of the user's choice.
         count: of images in the run's data, where it could be read and run.yaml does not say.
     """
     method = facts.settings.get("method")
     by = f", trained by {method}" if method else ""
     parts = [
-        _front(to, method, licence),
+        _front(to, method, license),
         f"# {encoder.name}{by}\n",
         f"An image encoder made with selftaught. From an image of {encoder.size} x {encoder.size} "
         f"pixels and {encoder.channels} channels it makes {_shapes(features)}.\n",
@@ -97,16 +97,16 @@ def text(
         _scores(facts.scores),
         _limits(facts),
         f"## Check\n\n{checked}\n\nWritten by selftaught {__version__}.\n",
-        "## Licence\n\n"
-        + (f"{licence}." if licence else "None was chosen yet.")
+        "## License\n\n"
+        + (f"{license}." if license else "None was chosen yet.")
         + " The weights belong to whoever trained them; selftaught lays no claim to them.\n",
     ]
     return "\n".join(p for p in parts if p)
 
 
-def _front(to: str, method: Any, licence: str | None) -> str:
+def _front(to: str, method: Any, license: str | None) -> str:
     """What the Hugging Face hub reads."""
-    about: dict[str, Any] = {"license": licence} if licence else {}
+    about: dict[str, Any] = {"license": license} if license else {}
     about |= {"library_name": {"hf": "transformers"}.get(to, to)}
     about |= {"pipeline_tag": "image-feature-extraction"}
     about |= {"tags": ["self-supervised-learning", *([method] if method else [])]}
@@ -259,7 +259,7 @@ def _images(encoder: Encoder) -> str:
     view = augment.plain(encoder.size)
     mean, std = ([round(v, 6) for v in values] for values in (encoder.mean, encoder.std))
     return (
-        f"Images: short side to {view.resize} pixels (bilinear, antialiased), centre crop of "
+        f"Images: short side to {view.resize} pixels (bilinear, antialiased), center crop of "
         f"{view.size}, values in 0..1, then (x - mean) / std with mean {mean} and std {std}.\n"
     )
 
@@ -364,7 +364,7 @@ def _limits(facts: Facts) -> str:
     if backbone.get("pretrained"):
         lines.insert(
             0,
-            f"- Training started from timm's weights of {backbone.get('name')}: their licence and "
+            f"- Training started from timm's weights of {backbone.get('name')}: their license and "
             "their data bear on these weights, too.",
         )
     return "\n".join(["## Limits\n", *lines, ""])

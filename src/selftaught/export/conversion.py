@@ -46,7 +46,7 @@ def convert(
     *,
     to: Literal["timm", "hf", "onnx", "safetensors", "torch-export"] = "timm",
     out: Path | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     fp16: bool = False,
     force: bool = False,
 ) -> Exported:
@@ -57,7 +57,7 @@ def convert(
         to: timm and hf (transformers) share a folder that both load; onnx and torch-export have
             pooled and local outputs for any batch; safetensors are the plain weights.
         out: folder to write; by default export-TARGET in the run folder.
-        licence: that you give the weights, such as mit; it stands in the model card.
+        license: that you give the weights, such as mit; it stands in the model card.
         fp16: for onnx, half the size: weights are stored in 16 bits and computed with in 32.
         force: whether to export what the doctor says has failed, or is not finite.
 
@@ -90,7 +90,7 @@ def convert(
         found = trial.compare(encoder, target, written, x, wanted, tolerance)
         result = Exported(out, target.library, source, found)
         checked = result.check()
-        text = card.text(facts, encoder, to, written, wanted, checked, licence, count)
+        text = card.text(facts, encoder, to, written, wanted, checked, license, count)
         (written / "README.md").write_text(text, "utf-8")
     return result
 

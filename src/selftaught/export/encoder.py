@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selftaught import __version__, code
-from selftaught.backbones import Encoder, Foreign, Image, untrained
-from selftaught.backbones.foreign import made
+from selftaught.backbones import Encoder, Image, Wrapped, untrained
+from selftaught.backbones.wrapped import made
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.export.facts import CONFIG, WEIGHTS, encoder_files
 from selftaught.export.files import atomic
 from selftaught.export.timm import plain_timm, timm_code
+from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
 
@@ -95,12 +96,12 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _build(
     about: dict[str, Any], config: Path, module: nn.Module | str | None = None
-) -> Image | Foreign:
+) -> Image | Wrapped:
     """The network that `encoder.json` describes, with new weights."""
     try:
         if about.get("module"):
             return _own(about, config, module)
-        encoder = Image(**about["encoder"])
+        encoder = Image(**current(about["encoder"]))
         encoder.mean, encoder.std = tuple(about["mean"]), tuple(about["std"])
     except (TypeError, KeyError) as error:
         raise UserError(
@@ -109,14 +110,14 @@ def _build(
     return encoder
 
 
-def _own(about: dict[str, Any], config: Path, module: nn.Module | str | None) -> Foreign:
+def _own(about: dict[str, Any], config: Path, module: nn.Module | str | None) -> Wrapped:
     """A module of one's own, as `encoder.json` describes it."""
-    described = dict(about["encoder"])
+    described = current(about["encoder"])
     name = str(described.pop("name"))
     if isinstance(module, nn.Module):
         kept = {k: described[k] for k in ("size", "channels", "mean", "std")}
-        encoder = Foreign(module, **kept)
-        encoder.edges, encoder.sees = bool(described["edges"]), str(described["sees"])
+        encoder = Wrapped(module, **kept)
+        encoder.sobel, encoder.input = bool(described["sobel"]), str(described["input"])
         return encoder
     if module is None and code.names(name) and code.at_hand(name, config.parent):
         module = name
@@ -131,7 +132,7 @@ def _own(about: dict[str, Any], config: Path, module: nn.Module | str | None) ->
     return made(module, **described)
 
 
-def _fill(encoder: Image | Foreign, weights: Path, sha256: str, config: Path) -> Encoder:
+def _fill(encoder: Image | Wrapped, weights: Path, sha256: str, config: Path) -> Encoder:
     try:
         state = load_file(weights)
     except SafetensorError as error:
@@ -245,7 +246,7 @@ def _check_same(encoder: Encoder, other: nn.Module) -> None:
 def _verify(encoder: Encoder, about: dict[str, Any], config: Path, weights: Path) -> None:
     try:
         module = None
-        if isinstance(encoder, Foreign):  # whose function is asked again, where it has one
+        if isinstance(encoder, Wrapped):  # whose function is asked again, where it has one
             module = encoder.made_by or untrained(encoder.net)
         built = _build(about, config, module)
         _check_same(encoder, _fill(built, weights, about["sha256"], config))

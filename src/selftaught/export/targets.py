@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selftaught import augment
-from selftaught.backbones import Encoder, Foreign, Image, outputs, untrained
+from selftaught.backbones import Encoder, Image, Wrapped, outputs, untrained
 from selftaught.backbones.create import channels_first
 from selftaught.errors import UserError
 from selftaught.export import encoder as plain
@@ -90,10 +90,10 @@ def _write_hub(encoder: Encoder, folder: Path, fp16: bool) -> None:
 def _hub_config(encoder: Image) -> dict[str, Any]:
     """Nothing of timm's own entry is kept but names of layers: the weights are other ones."""
     found = plain_timm(encoder)
-    if encoder.edges or encoder.sees != "colours" or found.changes:
+    if encoder.sobel or encoder.input != "colors" or found.changes:
         why = f"has a stem adapted to {encoder.size} px"
-        if encoder.edges or encoder.sees != "colours":
-            why = f"sees {'edges' if encoder.edges else encoder.sees}"
+        if encoder.sobel or encoder.input != "colors":
+            why = f"sees {'edges' if encoder.sobel else encoder.input}"
         raise _no_such(encoder, f"this {encoder.name} {why}")
     try:
         with torch.device("meta"):
@@ -327,7 +327,7 @@ def _write_safetensors(encoder: Encoder, folder: Path, fp16: bool) -> None:
 
 
 def _read_safetensors(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
-    module = encoder.made_by or untrained(encoder.net) if isinstance(encoder, Foreign) else None
+    module = encoder.made_by or untrained(encoder.net) if isinstance(encoder, Wrapped) else None
     found = plain.load(folder, module)
     weights = load_file(folder / plain.WEIGHTS)
     if not all(v.equal(weights[k]) or v.isnan().any() for k, v in _weights(encoder).items()):

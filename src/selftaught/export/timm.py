@@ -109,9 +109,9 @@ def timm_code(encoder: Image) -> str:
 
 
 def _what_it_sees(encoder: Image) -> list[str]:
-    if encoder.sees == "colours":
+    if encoder.input == "colors":
         return []
-    return [f"# of which it is to see what selftaught.backbones.lightness.{encoder.sees} makes"]
+    return [f"# of which it is to see what selftaught.backbones.lightness.{encoder.input} makes"]
 
 
 def _named(plain: PlainTimm) -> list[tuple[str, nn.Module]]:

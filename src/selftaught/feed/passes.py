@@ -11,13 +11,13 @@ from selftaught import dist
 from selftaught.augment import normalize, plain
 from selftaught.data import Samples
 from selftaught.feed.readers import Readers
-from selftaught.feed.views import Item, Views
+from selftaught.feed.views import Fetched, ViewDataset
 from selftaught.parts import same_statistics
 
 
 @contextmanager
 def reading(
-    views: Views,
+    views: ViewDataset,
     rows: Sequence[int],
     batch: int,
     workers: int,
@@ -38,7 +38,7 @@ def reading(
         yield items
 
 
-class Whole:
+class DatasetPass:
     """The dataset as a whole: the `Corpus` that methods are handed.
 
     Args:
@@ -63,7 +63,7 @@ class Whole:
         self.samples, self.batch, self.workers = samples, batch, workers
         self.size, self.mean, self.std = encoder.size, encoder.mean, encoder.std
         self.device = device
-        self.watch: Callable[[Item], None] = lambda _: None
+        self.watch: Callable[[Fetched], None] = lambda _: None
         self.waiting: Callable[[], None] | None = None
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Whole:
         """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
         each = -(-len(self) // dist.world())
         mine = [min(dist.rank() * each + i, len(self) - 1) for i in range(each)]
-        views = Views(self.samples, plain(self.size), seed=0, reduced=False)
+        views = ViewDataset(self.samples, plain(self.size), seed=0, reduced=False)
         training = encoder.training
         encoder.eval()
         same_statistics(encoder)

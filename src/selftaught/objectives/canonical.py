@@ -38,7 +38,7 @@ def canonical_correlations(h1: Tensor, h2: Tensor, r1: float = 1e-3, r2: float =
 
 
 def _scaled(h: Tensor, r: float) -> Tensor:
-    """Centred h L^-T, with L L^T its regularized covariance: its products are T of the paper up to
+    """Centered h L^-T, with L L^T its regularized covariance: its products are T of the paper up to
     rotations, which leave singular values alone."""
     h = h - h.mean(0)
     cov = h.mT @ h / (len(h) - 1) + r * torch.eye(h.shape[1], dtype=h.dtype, device=h.device)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 
-def centres(corners: Tensor, grid: tuple[int, int]) -> Tensor:
+def centers(corners: Tensor, grid: tuple[int, int]) -> Tensor:
     """[B, 4] corners of views (left, top, right, bottom; left and right swapped if flipped), in
-    any unit -> [B, N, 2] (x, y) of the centres of their cells, row by row.
+    any unit -> [B, N, 2] (x, y) of the centers of their cells, row by row.
     """
     rows, columns = (
         (torch.arange(n, device=corners.device, dtype=corners.dtype) + 0.5) / n for n in grid
@@ -19,9 +19,9 @@ def near(one: Tensor, other: Tensor, grid: tuple[int, int], ratio: float) -> Ten
     """Which cells of two views lie near each other in the image (Xie et al., 2021, Eq. 1).
 
     Args:
-        one, other: [B, 4] corners of the views, see `centres`.
+        one, other: [B, 4] corners of the views, see `centers`.
         grid: rows and columns of cells.
-        ratio: of the distance of two centres to the diagonal of the larger view's cells, below
+        ratio: of the distance of two centers to the diagonal of the larger view's cells, below
             which they are near.
 
     Returns:
@@ -29,5 +29,5 @@ def near(one: Tensor, other: Tensor, grid: tuple[int, int], ratio: float) -> Ten
     """
     size = one.new_tensor([grid[1], grid[0]])
     diagonals = [((x[:, 2:] - x[:, :2]) / size).norm(dim=1) for x in (one, other)]
-    apart = centres(one, grid)[:, :, None] - centres(other, grid)[:, None]
+    apart = centers(one, grid)[:, :, None] - centers(other, grid)[:, None]
     return apart.norm(dim=3) / torch.maximum(*diagonals)[:, None, None] < ratio

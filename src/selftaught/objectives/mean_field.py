@@ -16,7 +16,7 @@ def mean_field(
 ) -> Tensor:
     """Mean field of the fully connected CRF of Krähenbühl & Koltun (2011), computed exactly.
 
-    Two Potts terms, of pixels that are near and of pixels that are near and of one colour; their
+    Two Potts terms, of pixels that are near and of pixels that are near and of one color; their
     kernels, which hold each pixel itself too, are normalized by the roots of both sums, as in the
     authors' code. That code approximates the kernels on a lattice; here all pairs of pixels are
     summed, so that maps of more than about 100 x 100 pixels should be made smaller first. The
@@ -27,7 +27,7 @@ def mean_field(
         image: [3, H, W] in 0..255.
         iterations: of the mean field.
         smooth, smooth_xy: weight of nearness alone, and its deviation in pixels.
-        edges, edges_xy, edges_rgb: weight of nearness and colour, and their deviations.
+        edges, edges_xy, edges_rgb: weight of nearness and color, and their deviations.
 
     Returns:
         [K, H, W] probabilities.
@@ -40,9 +40,9 @@ def mean_field(
         indexing="ij",
     )
     at = torch.stack([columns, rows], -1).flatten(0, 1)
-    colour = image.to(unary).flatten(1).mT / edges_rgb
+    color = image.to(unary).flatten(1).mT / edges_rgb
     pairs = smooth * _kernel(at / smooth_xy)
-    pairs += edges * _kernel(torch.cat([at / edges_xy, colour], 1))
+    pairs += edges * _kernel(torch.cat([at / edges_xy, color], 1))
     q = unary.softmax(0)
     for _ in range(iterations):
         q = (unary + q @ pairs).softmax(0)
@@ -76,13 +76,13 @@ def crf_loss(
         codes: [B, D, H, W] unit vectors.
         image: [B, C, H, W].
         at: [2, S] row and column of the places that are compared.
-        alpha, beta: of distance and difference in colour; `near` is the weight of both.
+        alpha, beta: of distance and difference in color; `near` is the weight of both.
         gamma: of distance alone; `smooth` is its weight.
         shift: subtracted from the kernel.
     """
     apart = (at[:, :, None] - at[:, None]).square().sum(0)
-    colours, chosen = (x[:, :, at[0], at[1]] for x in (image, codes))
-    unlike = (colours[..., None] - colours[:, :, None]).square().sum(1)
+    colors, chosen = (x[:, :, at[0], at[1]] for x in (image, codes))
+    unlike = (colors[..., None] - colors[:, :, None]).square().sum(1)
     kernel = near * (-apart / (2 * alpha) - unlike / (2 * beta)).exp()
     kernel = kernel + smooth * (-apart / (2 * gamma)).exp() - shift
     return -(chosen.mT @ chosen * kernel).mean()

@@ -25,8 +25,8 @@ def cholesky_whiten(x: Tensor, eps: float = 0.0) -> Tensor:
             f"{len(x)} samples cannot be whitened in {x.shape[1]} dimensions: take more than "
             f"{x.shape[1]}, better twice as many, or embeddings of fewer dimensions"
         )
-    centred = x - x.mean(0)
-    cov = centred.mT @ centred / (len(x) - 1)
+    centered = x - x.mean(0)
+    cov = centered.mT @ centered / (len(x) - 1)
     if eps:
         cov = (1 - eps) * cov + eps * torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
     try:
@@ -37,4 +37,4 @@ def cholesky_whiten(x: Tensor, eps: float = 0.0) -> Tensor:
             "they cannot be whitened; take a larger batch, a smaller dim, or eps above 0 such as "
             "0.001"
         ) from error
-    return torch.linalg.solve_triangular(lower, centred.mT, upper=False).mT
+    return torch.linalg.solve_triangular(lower, centered.mT, upper=False).mT

@@ -2,14 +2,14 @@
 
 from .buffers import unchanged
 from .heads import Prototypes, each_cell, mlp, projected_cells, prototype_head, simclr_head
-from .memory import Memory
+from .memory import MemoryBank
 from .multicrop import each_size
 from .norm import SyncBatchNorm, same_statistics, synchronize
 from .queue import Queue
 from .target import ema, frozen_copy
 
 __all__ = [
-    "Memory",
+    "MemoryBank",
     "Prototypes",
     "Queue",
     "SyncBatchNorm",

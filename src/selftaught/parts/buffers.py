@@ -1,4 +1,4 @@
-"""Queues, centres and the like that a block leaves as they are."""
+"""Queues, centers and the like that a block leaves as they are."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-COLOURS = (
+COLORS = (
     (0.90, 0.16, 0.16),
     (0.10, 0.62, 0.92),
     (0.98, 0.80, 0.10),
@@ -22,7 +22,7 @@ MATCHES = 5
 
 
 def boxed(images: Tensor, boxes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images with frames, the k-th of each image in the k-th colour.
+    """Images with frames, the k-th of each image in the k-th color.
 
     Args:
         images: [B, C, H, W], normalized; where C is not 3 the frames are light and dark.
@@ -31,15 +31,15 @@ def boxed(images: Tensor, boxes: Tensor, mean: Sequence[float], std: Sequence[fl
     """
     drawn = images.clone()
     channels, height, width = images.shape[1:]
-    rgb = torch.tensor(COLOURS)
+    rgb = torch.tensor(COLORS)
     rgb = rgb if channels == 3 else rgb.mean(1, keepdim=True).expand(-1, channels)
-    colours = ((rgb - torch.tensor(mean)) / torch.tensor(std)).to(images)[..., None, None]
+    colors = ((rgb - torch.tensor(mean)) / torch.tensor(std)).to(images)[..., None, None]
     thick = max(1, min(height, width) // 64)
     for image, places in zip(drawn, boxes.round().int().tolist()):
         for k, (left, top, right, bottom) in reversed(list(enumerate(places))):
             rows, columns = slice(top + thick, bottom - thick), slice(left + thick, right - thick)
             inside = image[:, rows, columns].clone()
-            image[:, top:bottom, left:right] = colours[k % len(COLOURS)]
+            image[:, top:bottom, left:right] = colors[k % len(COLORS)]
             image[:, rows, columns] = inside
     return drawn
 
@@ -73,7 +73,7 @@ class Matches(NamedTuple):
     """Cells of one view and what they match in another.
 
     cells: [B, K] of the first, the best match first. found: [B, K] of the second. columns: both
-    views with these cells framed, a match in one colour.
+    views with these cells framed, a match in one color.
     """
 
     cells: Tensor

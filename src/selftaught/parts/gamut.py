@@ -1,6 +1,6 @@
-"""Colours in the plane (a, b) of CIE Lab, in bins of 10, and how often photos have them.
+"""Colors in the plane (a, b) of CIE Lab, in bins of 10, and how often photos have them.
 
-The 313 bins that hold colours of sRGB, and their shares of the smoothed pixels of ImageNet, are
+The 313 bins that hold colors of sRGB, and their shares of the smoothed pixels of ImageNet, are
 those of Zhang et al. (2016, https://arxiv.org/abs/1603.08511), published with their code.
 """
 
@@ -51,7 +51,7 @@ _TABLE = """
 
 
 def bins() -> Tensor:
-    """[313, 2] centres (a, b), float32."""
+    """[313, 2] centers (a, b), float32."""
     return torch.tensor(
         [[row[0], row[1] + STEP * k] for row in _rows() for k in range(len(row) - 2)]
     )
@@ -63,24 +63,24 @@ def prior() -> Tensor:
     return (shares / shares.sum()).float()
 
 
-def nearest(ab: Tensor, centres: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """[B, 2, H, W] colours -> distances to the `count` nearest of [Q, 2] centres, nearest first,
+def nearest(ab: Tensor, centers: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """[B, 2, H, W] colors -> distances to the `count` nearest of [Q, 2] centers, nearest first,
     and which they are, both [B, count, H, W].
     """
     points = ab.movedim(1, 3)
     mode = "donot_use_mm_for_euclid_dist"  # which rounds near distances to 0
-    apart = torch.cdist(points.flatten(0, 2), centres.to(ab), compute_mode=mode)
+    apart = torch.cdist(points.flatten(0, 2), centers.to(ab), compute_mode=mode)
     distance, which = apart.topk(count, largest=False)
     shape = (*points.shape[:3], count)
     return distance.view(shape).movedim(3, 1), which.view(shape).movedim(3, 1)
 
 
-def annealed_mean(logits: Tensor, centres: Tensor, temperature: float = 1.0) -> Tensor:
-    """[B, 2, H, W] mean colour of a distribution [B, Q, H, W] over [Q, 2] centres, sharpened by a
+def annealed_mean(logits: Tensor, centers: Tensor, temperature: float = 1.0) -> Tensor:
+    """[B, 2, H, W] mean color of a distribution [B, Q, H, W] over [Q, 2] centers, sharpened by a
     temperature below 1 (Zhang et al., 2016, Eq. 5).
     """
     p = (logits / temperature).softmax(1)
-    return torch.einsum("bqhw,qc->bchw", p, centres.to(p))
+    return torch.einsum("bqhw,qc->bchw", p, centers.to(p))
 
 
 def _rows() -> list[list[float]]:

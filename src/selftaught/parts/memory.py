@@ -8,7 +8,7 @@ from selftaught import dist
 from selftaught.errors import UserError
 
 
-class Memory(nn.Module):
+class MemoryBank(nn.Module):
     """A running mean of each image's embedding (Wu et al., 2018); alike in all processes.
 
     items: [samples, dim]. partition: the sum of exponentiated similarities over all images, as the

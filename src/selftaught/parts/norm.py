@@ -34,15 +34,15 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         count = dist.total(x.new_tensor([x.numel() / x.shape[1]]))
         mean = dist.total(x.sum(axes)) / count
-        centred = x - mean.view(shape)
-        var = dist.total(centred.square().sum(axes)) / count
+        centered = x - mean.view(shape)
+        var = dist.total(centered.square().sum(axes)) / count
         if self.track_running_stats:
             with torch.no_grad():
                 cast(Tensor, self.num_batches_tracked).add_(1)
                 rate = self.momentum or 1 / float(cast(Tensor, self.num_batches_tracked))
                 cast(Tensor, self.running_mean).lerp_(mean, rate)
                 cast(Tensor, self.running_var).lerp_(var * count / (count - 1), rate)
-        out = centred * (var + self.eps).rsqrt().view(shape)
+        out = centered * (var + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(input.dtype)

@@ -1,4 +1,4 @@
-"""Slow copies of a network: momentum encoders, teachers."""
+"""Slow copies of a network (EMA): momentum encoders, EMA teachers."""
 
 import copy
 from typing import TypeVar

@@ -16,7 +16,7 @@ from rich.text import Text
 from selftaught import export
 from selftaught.errors import UserError
 from selftaught.report import charts
-from selftaught.report.folder import Run, read
+from selftaught.report.folder import RunFolder, read
 from selftaught.report.html import Missing, Section, dicts, mapping, page, pair, real, table
 from selftaught.verdict import judge
 
@@ -104,13 +104,13 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(p) for p in paths]
 
 
-def _overview(runs: dict[str, Run]) -> list[list[str]]:
+def _overview(runs: dict[str, RunFolder]) -> list[list[str]]:
     columns = [_facts(run, scores) for run, scores in zip(runs.values(), _chosen(runs.values()))]
     names = list(dict.fromkeys(name for facts in columns for name in facts))
     return [["", *runs], *([name, *(facts.get(name, "–") for facts in columns)] for name in names)]
 
 
-def _facts(run: Run, scores: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _facts(run: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[str, str]:
     """What there is to say of a run and of its chosen scores, in words."""
     about, training = (mapping(run.settings.get(name)) for name in ("backbone", "training"))
     facts = {
@@ -138,7 +138,7 @@ def _known(node: dict[str, Any], *names: str) -> Iterable[str]:
     return (str(node[n]) for n in names if n in node)
 
 
-def _chosen(runs: Iterable[Run]) -> list[dict[str, dict[str, Any]]]:
+def _chosen(runs: Iterable[RunFolder]) -> list[dict[str, dict[str, Any]]]:
     """For each run: name of a score -> the newest evaluation of it, on what most runs share."""
     found: list[dict[str, dict[tuple[str, ...], dict[str, Any]]]] = []  # a run: score -> task
     for run in runs:
@@ -186,7 +186,7 @@ def _of(found: dict[str, Any], kind: str, name: str) -> list[dict[str, Any]]:
     return [entry for entry in dicts(found.get(kind)) if str(entry.get("score")) == name]
 
 
-def _warning(runs: dict[str, Run]) -> str:
+def _warning(runs: dict[str, RunFolder]) -> str:
     """Scores of other images, or of other labels, say nothing about each other."""
     chosen = _chosen(runs.values())
     ways: dict[str, str] = {}
@@ -210,7 +210,7 @@ def _warning(runs: dict[str, Run]) -> str:
     return f"The scores are of the same images, but made in different ways ({told})."
 
 
-def _settings(runs: dict[str, Run]) -> list[list[str]]:
+def _settings(runs: dict[str, RunFolder]) -> list[list[str]]:
     flat = [dict(_flat(run.settings)) for run in runs.values()]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     rows = [[key, *(one.get(key, "–") for one in flat)] for key in keys]
@@ -232,7 +232,7 @@ def _different(rows: list[list[str]]) -> Section | Missing:
     return Section(title, f'<div class="scroll">{table(rows[0], rows[1:])}</div>')
 
 
-def _scores(runs: dict[str, Run]) -> Section | Missing:
+def _scores(runs: dict[str, RunFolder]) -> Section | Missing:
     chosen = dict(zip(runs, _chosen(runs.values()), strict=True))
     names = dict.fromkeys(name for found in chosen.values() for name in found)
     if not names:
@@ -260,7 +260,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 15 else f"…{name[-14:]}"
 
 
-def _curves(runs: dict[str, Run]) -> Section | Missing:
+def _curves(runs: dict[str, RunFolder]) -> Section | Missing:
     shown = dict(list(runs.items())[:_LINES])
     parts = []
     for column, title in _CURVES.items():
@@ -270,9 +270,9 @@ def _curves(runs: dict[str, Run]) -> Section | Missing:
             if any(math.isfinite(y) for _, y in run.curves.get(column, []))
         }
         if series:
-            colours = {name: i for i, name in enumerate(shown)}
-            ordered = {name: series.get(name, []) for name in colours}
-            keys = charts.key(list(series), [colours[n] for n in series])
+            colors = {name: i for i, name in enumerate(shown)}
+            ordered = {name: series.get(name, []) for name in colors}
+            keys = charts.key(list(series), [colors[n] for n in series])
             parts.append(f"<div><h3>{escape(title)}</h3>{charts.lines(ordered)}{keys}</div>")
     if not parts:
         return Missing("Curves", "no run recorded a step")

@@ -62,7 +62,7 @@ def lines(series: dict[str, Sequence[Point]], kind: str = "", log: bool = False)
 
 
 def key(names: Sequence[str], numbers: Sequence[int] | None = None) -> str:
-    """Names beside the colours of `lines`; numbers: which of its series these are, if not all."""
+    """Names beside the colors of `lines`; numbers: which of its series these are, if not all."""
     items = "".join(
         f'<i class="s{n % 6}"></i>{escape(name)}'
         for n, name in zip(numbers or range(len(names)), names)

@@ -23,7 +23,7 @@ _ZIP = (zipfile.BadZipFile, zlib.error, KeyError)
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run folder as it was found.
 
     text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
@@ -43,14 +43,14 @@ class Run:
     diagnosis: dict[str, Any]
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> RunFolder:
     """What is in the run folder `path`.
 
     Raises:
         UserError: there is no such folder, or nothing of a run in it.
     """
     trained(path)
-    return Run(
+    return RunFolder(
         path=path,
         text=_text(path / SETTINGS),
         settings=content(path / SETTINGS),

@@ -1,4 +1,4 @@
-"""Sections about the images: neighbours, near-duplicates and outliers, and what data there is."""
+"""Sections about the images: neighbors, near-duplicates and outliers, and what data there is."""
 
 from collections import Counter
 from html import escape
@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from selftaught.data import BadSample
-from selftaught.report.folder import Run
+from selftaught.report.folder import RunFolder
 from selftaught.report.html import Missing, Section, figure, strip, table
 from selftaught.report.seen import Seen
 
@@ -44,12 +44,12 @@ def nearest(seen: Seen) -> Section:
     )
     if known:
         note += (
-            f" Green with ✓: same class, red: another; {same} of these {known} neighbours have "
+            f" Green with ✓: same class, red: another; {same} of these {known} neighbors have "
             "the class of their query."
         )
     if seen.similarity.min() > 0.98:
         note += " Cosines that are all near 1 mean features that have collapsed."
-    return Section("Nearest neighbours", f'<div class="scroll">{"".join(rows)}</div>', note)
+    return Section("Nearest neighbors", f'<div class="scroll">{"".join(rows)}</div>', note)
 
 
 def pairs(seen: Seen) -> Section:
@@ -74,7 +74,7 @@ def pairs(seen: Seen) -> Section:
     )
     body = (
         f'<h3>Most similar pairs, with their cosine</h3><div class="samples">{twins}</div>'
-        "<h3>Images that resemble no other, with the mean cosine of their neighbours</h3>"
+        "<h3>Images that resemble no other, with the mean cosine of their neighbors</h3>"
         f"{outliers}"
     )
     note = (
@@ -90,7 +90,7 @@ def _first(seen: Seen) -> list[tuple[int, float]]:
     return list(zip(seen.near[:, 0].tolist(), seen.similarity[:, 0].tolist(), strict=True))
 
 
-def data(run: Run, seen: Seen | None) -> Section | Missing:
+def data(run: RunFolder, seen: Seen | None) -> Section | Missing:
     """Counts: images, classes, sizes, and what could not be read."""
     rows: list[tuple[str, str]] = []
     given = run.settings.get("data")
@@ -144,12 +144,12 @@ def _counts(seen: Seen) -> list[tuple[str, str]]:
             one = len(counted) == 1
             told = counted.most_common(8)
             rows.append((name, ", ".join(v if one else f"{v}: {n}" for v, n in told)))
-    if left := seen.samples.left.sentence():
+    if left := seen.samples.skipped.sentence():
         rows.append(("left out beside them", left))
     return rows
 
 
-def _bad(run: Run) -> str:
+def _bad(run: RunFolder) -> str:
     if not run.bad:
         return ""
     common = Counter(run.bad.values()).most_common(_LISTED)

@@ -1,4 +1,4 @@
-"""What the encoder sees where: colours for its local features, and a ViT's attention."""
+"""What the encoder sees where: colors for its local features, and a ViT's attention."""
 
 import numpy as np
 import torch
@@ -37,11 +37,11 @@ def section(seen: Seen) -> Section | Missing:
     views = [plain(seen.samples.read(i, min_side=2 * size)) for i in rows]
     x = normalize(torch.from_numpy(np.stack(views)), network.mean, network.std)
     found = [network.features(one[None]) for one in x]  # one by one: large images, little memory
-    maps = coloured(torch.cat([f.local for f in found]).numpy(), found[0].grid)
+    maps = colored(torch.cat([f.local for f in found]).numpy(), found[0].grid)
     columns = {"image": views, "features": list(maps)}
     note = (
-        "Colours are the three strongest directions among the local features of these images: "
-        "parts of one colour are alike to the encoder, also across images."
+        "Colors are the three strongest directions among the local features of these images: "
+        "parts of one color are alike to the encoder, also across images."
     )
     attention = _attention(network, x)
     if attention is not None:
@@ -71,8 +71,8 @@ def section(seen: Seen) -> Section | Missing:
     return Section(TITLE, f'<div class="{kind}">{"".join(strips)}</div>', note)
 
 
-def coloured(local: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """[B, N, D] local features -> [B, 3, rows, columns] uint8, principal components as colours."""
+def colored(local: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """[B, N, D] local features -> [B, 3, rows, columns] uint8, principal components as colors."""
     batch, _, width = local.shape
     components = principal(local.reshape(-1, width), 3)
     components = np.pad(components, ((0, 0), (0, 3 - components.shape[1])))

@@ -12,7 +12,7 @@ for (const box of document.querySelectorAll(".map")) {
   const count = points.x.length, margin = 14, zoom = 2;
   let shown = points.legend ? "points" : "images", only = -1, at = -1, width = 0, height = 0;
 
-  const colour = (kind) => kind < 0 || !points.legend ? (points.legend ? "#9aa3ad" : PALETTE[0])
+  const color = (kind) => kind < 0 || !points.legend ? (points.legend ? "#9aa3ad" : PALETTE[0])
     : kind < PALETTE.length ? PALETTE[kind] : `hsl(${(kind * 137.5) % 360} 55% 55%)`;
   const x = (i) => margin + points.x[i] * (width - 2 * margin);
   const y = (i) => height - margin - points.y[i] * (height - 2 * margin);
@@ -42,7 +42,7 @@ for (const box of document.querySelectorAll(".map")) {
         taken.add(cell);
         thumbnail(context, i, column * side, row * side, side - 1);
         if (points.legend) {
-          context.fillStyle = colour(points.kind[i]);
+          context.fillStyle = color(points.kind[i]);
           context.fillRect(column * side, row * side + side - 4, side - 1, 3);
         }
       }
@@ -52,7 +52,7 @@ for (const box of document.querySelectorAll(".map")) {
         for (let i = 0; i < count; i++) {
           if (visible(i) !== bright) continue;
           context.globalAlpha = bright ? 0.8 : 0.12;
-          context.fillStyle = colour(points.kind[i]);
+          context.fillStyle = color(points.kind[i]);
           context.beginPath();
           context.arc(x(i), y(i), radius, 0, 2 * Math.PI);
           context.fill();
@@ -115,7 +115,7 @@ for (const box of document.querySelectorAll(".map")) {
     for (const [kind, name] of points.kinds.entries()) {
       const button = document.createElement("button"), dot = document.createElement("i");
       button.type = "button";
-      dot.style.background = colour(kind);
+      dot.style.background = color(kind);
       button.append(dot, name);
       button.addEventListener("click", () => { only = only === kind ? -1 : kind; press(); });
       legend.append(button);

@@ -11,7 +11,7 @@ from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate.features import usable
 from selftaught.report import images as pictures
 from selftaught.report import local, plane, scored, training
-from selftaught.report.folder import Run, read
+from selftaught.report.folder import RunFolder, read
 from selftaught.report.html import Missing, Section, page
 from selftaught.report.seen import MOST, Seen, look
 
@@ -83,9 +83,9 @@ def write(
     return path
 
 
-def _seen(run: Run, seen: Seen | None, why: str) -> list[Section | Missing]:
+def _seen(run: RunFolder, seen: Seen | None, why: str) -> list[Section | Missing]:
     if seen is None:
-        return [Missing("Map, neighbours, local features, near-duplicates and outliers", why)]
+        return [Missing("Map, neighbors, local features, near-duplicates and outliers", why)]
     return [
         plane.section(seen, run.path),
         pictures.nearest(seen),

@@ -18,10 +18,10 @@ def write_png(image: np.ndarray, path: Path) -> None:
     Picture.fromarray(shown.transpose(1, 2, 0).squeeze()).save(path, "png")
 
 
-def write_mask(mask: np.ndarray, colours: np.ndarray, path: Path) -> None:
-    """Write uint8 [h, w] whose values `colours`, uint8 [K, 3], show: a PNG with a palette."""
+def write_mask(mask: np.ndarray, colors: np.ndarray, path: Path) -> None:
+    """Write uint8 [h, w] whose values `colors`, uint8 [K, 3], show: a PNG with a palette."""
     picture = Picture.fromarray(mask)
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(colors.tobytes())
     picture.save(path, "png")
 
 

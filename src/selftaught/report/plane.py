@@ -101,13 +101,13 @@ def principal(x: np.ndarray, count: int) -> np.ndarray:
 
     Directions in which x does not vary are left out.
     """
-    centred = x.astype(np.float64) - x.mean(0, dtype=np.float64)
+    centered = x.astype(np.float64) - x.mean(0, dtype=np.float64)
     if len(x) <= x.shape[1]:
-        values, vectors = np.linalg.eigh(centred @ centred.T)
+        values, vectors = np.linalg.eigh(centered @ centered.T)
         components = vectors * np.sqrt(values.clip(0))
     else:
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        components = centred @ vectors
+        values, vectors = np.linalg.eigh(centered.T @ centered)
+        components = centered @ vectors
     rows, columns = x.shape
     noise = (
         np.finfo(x.dtype).eps ** 2 * max(rows, columns) * float((x.astype(np.float64) ** 2).sum())
@@ -120,7 +120,7 @@ def principal(x: np.ndarray, count: int) -> np.ndarray:
 
 
 def _table(seen: Seen, plane: np.ndarray, path: Path) -> None:
-    """Place, image, neighbours and class of each point, in the columns that viewers know."""
+    """Place, image, neighbors and class of each point, in the columns that viewers know."""
     columns: dict[str, Any] = {
         "name": [_text(seen.name(i)) for i in range(len(seen))],
         "x": plane[:, 0],

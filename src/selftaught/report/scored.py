@@ -6,13 +6,13 @@ from typing import Any
 
 from selftaught.evaluate.floors import FINE_TUNED
 from selftaught.report import charts
-from selftaught.report.folder import Run
+from selftaught.report.folder import RunFolder
 from selftaught.report.html import Missing, Section, dicts, pair, real, table
 from selftaught.report.training import findings
 from selftaught.verdict import judge
 
 
-def verdict(run: Run) -> str:
+def verdict(run: RunFolder) -> str:
     """Whether it learned, why, and what the doctor found with causes and remedies."""
     said = judge(run.diagnosis, run.scores)
     style = {"learned": "above", "unclear": "unclear"}.get(said.word, "below")
@@ -24,7 +24,7 @@ def verdict(run: Run) -> str:
     )
 
 
-def scores(run: Run) -> Section | Missing | None:
+def scores(run: RunFolder) -> Section | Missing | None:
     """Bars of the encoder and of its floors, for each score; of training, then of evaluations."""
     parts = [_evaluation(found, i == 0) for i, found in enumerate(run.scores)]
     if not any(parts):
@@ -82,7 +82,7 @@ def _where(found: dict[str, Any]) -> str:
     return ", tested on ".join(names) or "the data of the training"
 
 
-def labels(run: Run) -> list[Section]:
+def labels(run: RunFolder) -> list[Section]:
     """How many labels the encoder saves, where it was scored with several numbers of them."""
     sections: dict[str, Section] = {}
     for found in run.scores:

@@ -18,12 +18,12 @@ from selftaught.data.selection import select, without
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import device_for, one_pass, running
 from selftaught.export import load
-from selftaught.report.folder import Run
+from selftaught.report.folder import RunFolder
 from selftaught.report.pictures import THUMB, data_url
-from selftaught.search import neighbours
+from selftaught.search import neighbors
 
 NEAR = 8
-"""Neighbours of each image."""
+"""Neighbors of each image."""
 MOST = 10_000
 """Images a page can have: their thumbnails must fit into it."""
 _USUAL, _LEAST, _SECONDS = 2000, 200, 15.0
@@ -71,7 +71,7 @@ class Seen:
 
 
 def look(
-    run: Run,
+    run: RunFolder,
     data: Any = None,
     labels: str | None = None,
     images: int | None = None,
@@ -108,7 +108,7 @@ def look(
     if len(found) < 2:
         raise DataError(f"only {len(found)} of {count} images can be read")
     unit = F.normalize(torch.from_numpy(found), dim=1)
-    near = neighbours(unit, min(NEAR, len(unit) - 1))
+    near = neighbors(unit, min(NEAR, len(unit) - 1))
     return Seen(
         network,
         select(some, rest.index),
@@ -123,7 +123,7 @@ def look(
     )
 
 
-def _open(run: Run, data: Any, labels: str | None, channels: int) -> Samples:
+def _open(run: RunFolder, data: Any, labels: str | None, channels: int) -> Samples:
     training = run.settings.get("training") or {}
     options = how_read(training)
     labels = labels or training.get("labels")

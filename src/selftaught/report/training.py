@@ -11,7 +11,7 @@ from typing import Any
 
 from selftaught.export.facts import TRAINED
 from selftaught.report import charts
-from selftaught.report.folder import Run
+from selftaught.report.folder import RunFolder
 from selftaught.report.gallery import load
 from selftaught.report.html import (
     Missing,
@@ -37,14 +37,14 @@ _OWN = ("epoch", "progress", "lr", "weight_decay", "gradient_norm", "images_per_
 """Columns of metrics.csv that are no term of the loss."""
 
 
-def title(run: Run) -> str:
+def title(run: RunFolder) -> str:
     """What was trained on what."""
     method = run.settings.get("method")
     data = Path(str(run.settings.get("data", ""))).name
     return f"{method} on {data}" if method and data else run.path.resolve().name
 
 
-def header(run: Run) -> str:
+def header(run: RunFolder) -> str:
     """Title, encoder, folder and date."""
     about = mapping(run.encoder.get("encoder") or run.settings.get("backbone"))
     facts = [
@@ -62,7 +62,7 @@ def _modified(folder: Path) -> float:
     return max(f.stat().st_mtime for f in files if f.exists())
 
 
-def tiles(run: Run) -> str:
+def tiles(run: RunFolder) -> str:
     """The numbers that one looks for first."""
     tiles: list[tuple[str, str]] = []
     if run.scores:
@@ -87,7 +87,7 @@ def tiles(run: Run) -> str:
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
 
-def findings(run: Run) -> str:
+def findings(run: RunFolder) -> str:
     """What the doctor found, with causes and remedies."""
     standing = texts(run.diagnosis, "standing")
     found = dicts(run.diagnosis.get("findings"))
@@ -110,7 +110,7 @@ def _finding(finding: dict[str, Any], stands: bool) -> str:
     )
 
 
-def curves(run: Run) -> Section | Missing:
+def curves(run: RunFolder) -> Section | Missing:
     """Loss, its terms, rates and speed over steps."""
     curves = {n: p for n, p in run.curves.items() if any(math.isfinite(y) for _, y in p)}
     if "loss" not in curves:
@@ -141,7 +141,7 @@ def curves(run: Run) -> Section | Missing:
     return Section("Curves", f'<div class="grid2">{grid}</div>', note)
 
 
-def views(run: Run) -> Section | Missing:
+def views(run: RunFolder) -> Section | Missing:
     """Images as the method saw them."""
     if not run.views:
         return Missing("What it was trained on", "there is no views.npz: the views were not kept")
@@ -171,7 +171,7 @@ def _channels(count: int) -> str:
     return f"; of {count} channels {'the first 3' if count > 3 else 'the first'} shown"
 
 
-def galleries(run: Run) -> list[Section]:
+def galleries(run: RunFolder) -> list[Section]:
     """What the method itself left to be shown."""
     sections = []
     for gallery in load(run.path):
@@ -197,15 +197,15 @@ def _below(name: str, caption: str, named: bool) -> str:
     return caption if named else ": ".join(filter(None, (name, caption)))
 
 
-def next_steps(run: Run) -> Section:
+def next_steps(run: RunFolder) -> Section:
     """Lines to copy: score, embed, repeat, load."""
     where = shlex.quote(str(run.path))
     data = shlex.quote(str(run.settings.get("data", "photos/")))
     commands = [
-        ("score it on labelled images", f"selftaught evaluate {where} labelled/"),
+        ("score it on labeled images", f"selftaught evaluate {where} labeled/"),
         (
             "how many labels it saves; this page has the curve when it is written again",
-            f"selftaught evaluate {where} labelled/ --probes lowshot",
+            f"selftaught evaluate {where} labeled/ --probes lowshot",
         ),
         ("write the features of all images", f"selftaught embed {where} {data} --out f.parquet"),
         ("give it to other libraries", f"selftaught export {where} --to onnx --out exported/"),
@@ -230,7 +230,7 @@ def next_steps(run: Run) -> Section:
     return Section("What to do next", body)
 
 
-def settings(run: Run) -> Section:
+def settings(run: RunFolder) -> Section:
     """What it was made with: run.yaml, which is also the command, and versions."""
     made = mapping(run.settings.get("made_by"))
     now = {

@@ -271,7 +271,7 @@ def located(
 
 
 def _steps(image: np.ndarray) -> np.ndarray:
-    """`image` if the channels of a pixel are neighbours, else a copy in which they are."""
+    """`image` if the channels of a pixel are neighbors, else a copy in which they are."""
     good = image.strides[2] == 1 and image.strides[1] >= image.shape[2]
     return image if good else np.ascontiguousarray(image)
 

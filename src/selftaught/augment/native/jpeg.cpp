@@ -1,5 +1,5 @@
 // The stream of a JPEG file (ITU-T T.81): its markers and its Huffman codes. Only what nearly all
-// photos are: sequential, 8 bits, grey or YCbCr in one scan. Whatever is unexpected ends in a
+// photos are: sequential, 8 bits, gray or YCbCr in one scan. Whatever is unexpected ends in a
 // refusal; nothing is repaired.
 //
 // Three things make it fast. Stuffed bytes are taken out beforehand, so that 56 bits are fetched
@@ -298,11 +298,11 @@ class Header {
             across[0] = down[0] = 1; // alone, it has nothing to be larger than
             return true;
         }
-        const bool colours = ids[0] != 'R' && across[1] == 1 && down[1] == 1 && across[2] == 1 &&
+        const bool colors = ids[0] != 'R' && across[1] == 1 && down[1] == 1 && across[2] == 1 &&
                              down[2] == 1;
         const bool usual = (across[0] == 1 && down[0] == 1) || (across[0] == 2 && down[0] == 1) ||
                            (across[0] == 2 && down[0] == 2);
-        return colours && usual;
+        return colors && usual;
     }
 
     bool huffman(const uint8_t *p, int length) {
@@ -372,13 +372,13 @@ inline size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 } // namespace
 
 bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scale,
-               const Box *boxes, int box_count, Blocks blocks, Colours colours, Room room,
+               const Box *boxes, int box_count, Blocks blocks, Colors colors, Room room,
                uint8_t *out) {
     Header header;
     if (!header.read(data, size, height, width)) return false;
     const int across = header.across[0], down = header.down[0];
     const int columns = up(width, 8 * across), rows = up(height, 8 * down);
-    // Pixels that a unit becomes. Colours sampled at half in both directions are not reduced as far
+    // Pixels that a unit becomes. Colors sampled at half in both directions are not reduced as far
     // as the light: at 1 / 2 and below there is nothing left to upsample.
     const int unit_width = 8 * across / scale, unit_height = 8 * down / scale;
     const bool finer = scale > 1 && across == 2 && down == 2;
@@ -466,7 +466,7 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scal
                             if (!skip_block(bits, part, place[0])) return false;
                             continue;
                         }
-                        const int16_t next = place[64]; // a neighbour's: no block's end
+                        const int16_t next = place[64]; // a neighbor's: no block's end
                         const bool good = read_block(bits, part, place, part.flat[at]);
                         place[64] = next;
                         if (!good) return false;
@@ -488,7 +488,7 @@ bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scal
         for (; done < ready; done++) {
             see = needed(boxes, box_count, done, done + 1, out_width);
             if (see.first < see.end)
-                colours(planes, header.count, growth, done, see.first, see.end,
+                colors(planes, header.count, growth, done, see.first, see.end,
                         own + at_scratch, out + size_t(done) * out_width * 4);
         }
     }

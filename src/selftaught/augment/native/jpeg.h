@@ -13,7 +13,7 @@ struct Plane {
     uint8_t *row(int y) const { return pixels + (y & (kept - 1)) * stride; }
 };
 
-// Inverse cosine transform of `count` neighbouring blocks, 64 coefficients each in natural order, to
+// Inverse cosine transform of `count` neighboring blocks, 64 coefficients each in natural order, to
 // `size` x `size` pixels each (8; or 4, 2, 1: reduced), into rows at `out`. `flat` tells blocks of
 // which only the first coefficient is not zero. Up to SPARE blocks more are transformed or not.
 using Blocks = void (*)(const int16_t *coefficients, const uint8_t *flat, const int16_t *quant,
@@ -28,9 +28,9 @@ struct Growth {
     bool smooth;
 };
 
-// Pixels [first, end) of row `y` as red, green, blue, 255, from one plane (grey) or three (YCbCr).
+// Pixels [first, end) of row `y` as red, green, blue, 255, from one plane (gray) or three (YCbCr).
 // `scratch` has jpeg_scratch(width) bytes.
-using Colours = void (*)(const Plane *planes, int count, Growth growth, int y, int first, int end,
+using Colors = void (*)(const Plane *planes, int count, Growth growth, int y, int first, int end,
                          uint8_t *scratch, uint8_t *out);
 
 inline size_t jpeg_scratch(int64_t width) { return 2 * (size_t(width) + 64) * 4; }
@@ -39,7 +39,7 @@ inline size_t jpeg_scratch(int64_t width) { return 2 * (size_t(width) + 64) * 4;
 #define SELFTAUGHT_JPEG(VARIANT)                                                                   \
     namespace VARIANT {                                                                            \
     void blocks(const int16_t *, const uint8_t *, const int16_t *, int, int, uint8_t *, int64_t);  \
-    void colours(const Plane *, int, Growth, int, int, int, uint8_t *, uint8_t *);                 \
+    void colors(const Plane *, int, Growth, int, int, int, uint8_t *, uint8_t *);                 \
     }
 SELFTAUGHT_JPEG(baseline)
 #ifdef WITH_AVX2
@@ -64,5 +64,5 @@ using Room = uint8_t *(*)(size_t bytes);
 // as they are. Returns whether it was done: not with anything rare or damaged, which decoders for
 // everything shall judge.
 bool read_jpeg(const uint8_t *data, size_t size, int height, int width, int scale,
-               const Box *boxes, int box_count, Blocks blocks, Colours colours, Room room,
+               const Box *boxes, int box_count, Blocks blocks, Colors colors, Room room,
                uint8_t *out);

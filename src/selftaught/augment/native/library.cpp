@@ -222,20 +222,20 @@ int processor() {
 struct Compiled {
     Render render;
     Blocks blocks;
-    Colours colours;
+    Colors colors;
 };
 
 Compiled choose(int32_t most) {
     static const int best = processor();
     const int use = most < best ? most : best;
 #ifdef WITH_AVX512
-    if (use >= 2) return {avx512::render, avx512::blocks, avx512::colours};
+    if (use >= 2) return {avx512::render, avx512::blocks, avx512::colors};
 #endif
 #ifdef WITH_AVX2
-    if (use >= 1) return {avx2::render, avx2::blocks, avx2::colours};
+    if (use >= 1) return {avx2::render, avx2::blocks, avx2::colors};
 #endif
     (void)use;
-    return {baseline::render, baseline::blocks, baseline::colours};
+    return {baseline::render, baseline::blocks, baseline::colors};
 }
 
 // Scratch memory of a thread. It is kept, because fresh pages cost as much as a view, up to KEPT.
@@ -353,7 +353,7 @@ EXPORT int32_t selftaught_read_jpeg(const uint8_t *data, int64_t size, int32_t h
         const Compiled use = choose(processor);
         const bool done = read_jpeg(
             data, size_t(size), height, width, scale, boxes.data(), int(boxes.size()),
-            use.blocks, use.colours, [](size_t bytes) { return scratch.at_least(bytes); }, out);
+            use.blocks, use.colors, [](size_t bytes) { return scratch.at_least(bytes); }, out);
         scratch.tidy();
         return done;
     } catch (const std::bad_alloc &) {

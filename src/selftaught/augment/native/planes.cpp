@@ -240,7 +240,7 @@ void inverse(const int16_t *coefficients, const int16_t *quant, uint8_t *out, in
 #endif
 
 // A row of a plane that is smaller by two, smoothed to full width, from pixel 2 * first on. Each
-// result is made of three parts of the pixel that it lies in and one of the neighbour that it lies
+// result is made of three parts of the pixel that it lies in and one of the neighbor that it lies
 // towards; beyond the borders lies what lies on them. `from` has one more on both sides.
 template <int SHIFT, int EVEN, int ODD>
 void widen(const int16_t *__restrict__ from, int count, uint16_t *__restrict__ out) {
@@ -322,14 +322,14 @@ void blocks(const int16_t *coefficients, const uint8_t *flat, const int16_t *qua
     for (int i = 0; i < count; i++) out[i] = mean(coefficients[64 * i], quant[0]);
 }
 
-void colours(const Plane *planes, int count, Growth growth, int y, int first, int end,
+void colors(const Plane *planes, int count, Growth growth, int y, int first, int end,
              uint8_t *scratch, uint8_t *out) {
     first &= ~1;
     uint32_t *__restrict__ pixel = reinterpret_cast<uint32_t *>(out) + first;
-    const uint8_t *__restrict__ grey = planes[0].row(y) + first;
+    const uint8_t *__restrict__ gray = planes[0].row(y) + first;
     const int n = end - first;
     if (count == 1) {
-        for (int i = 0; i < n; i++) pixel[i] = grey[i] * 0x010101u | 0xff000000u;
+        for (int i = 0; i < n; i++) pixel[i] = gray[i] * 0x010101u | 0xff000000u;
         return;
     }
     const uint8_t *__restrict__ blue = upsampled(planes[1], growth, y, first, end, scratch);
@@ -337,7 +337,7 @@ void colours(const Plane *planes, int count, Growth growth, int y, int first, in
                                                 scratch + jpeg_scratch(planes[0].width) / 2);
     for (int i = 0; i < n; i++) {
         // ITU-R BT.601, full range, in 65536ths; whole parts apart, so that 16 bits hold the others
-        const int16_t b = int16_t(blue[i] - 128), r = int16_t(red[i] - 128), light = grey[i];
+        const int16_t b = int16_t(blue[i] - 128), r = int16_t(red[i] - 128), light = gray[i];
         const int R = level(int16_t(light + r + rounded_share(r, 26345)));
         const int G = level(int16_t(light - r + ((18734 * r - 22554 * b + 32768) >> 16)));
         const int B = level(int16_t(light + 2 * b + rounded_share(b, -14942)));

@@ -1,4 +1,4 @@
-// One view, from the pixels of an image to planes of bytes: crop and resize, colour, blur,
+// One view, from the pixels of an image to planes of bytes: crop and resize, color, blur,
 // solarize. Compiled once for every kind of processor, as namespace VARIANT; plain loops over
 // contiguous arrays, which compilers turn into vector instructions.
 //
@@ -147,15 +147,15 @@ Table make_table(Memory &memory, Side side, int size, int scale, bool bicubic, b
     memset(table.weight, 0, size_t(size) * room * sizeof(float));
     float most = 0;
     for (int i = 0; i < size; i++) {
-        const double centre = (side.shown + i + 0.5) * ratio;
-        const int a = greater(0, int(centre - support + 0.5));
-        const int b = lesser(length, int(centre + support + 0.5));
+        const double center = (side.shown + i + 0.5) * ratio;
+        const int a = greater(0, int(center - support + 0.5));
+        const int b = lesser(length, int(center + support + 0.5));
         const int place = mirrored ? size - 1 - i : i, first = (start + a) / scale - origin;
         float *weight = table.weight + size_t(place) * room;
         double total = 0;
         int taps = 0;
         for (int j = a; j < b; j++) {
-            const double x = std::fabs((j - centre + 0.5) * inverse);
+            const double x = std::fabs((j - center + 0.5) * inverse);
             const double value = bicubic ? cubic(x) : triangle(x);
             const int k = (start + j) / scale - origin - first;
             total += value;
@@ -313,9 +313,9 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
     }
 }
 
-// -------------------------------------------------------------------------------------- colour
+// -------------------------------------------------------------------------------------- color
 
-const int TILE = 1024; // pixels that colours are computed for at a time: they stay in the L1 cache
+const int TILE = 1024; // pixels that colors are computed for at a time: they stay in the L1 cache
 
 inline float whole(float v) { return float(int(v)); }
 
@@ -345,7 +345,7 @@ void saturate(float *__restrict__ r, float *__restrict__ g, float *__restrict__ 
     }
 }
 
-// A channel of HSV colours as a function of hue is a trapezium: full for two of six sectors, empty
+// A channel of HSV colors as a function of hue is a trapezium: full for two of six sectors, empty
 // for two, linear between. `hue` in [0, 6), shifted so that the channel is full in [5, 6) and [0, 1).
 inline float falling(float hue) {
     hue = hue >= 6 ? hue - 6 : hue;
@@ -432,7 +432,7 @@ void make_gray(Tile &t, int n) {
 
 // Jitter and gray of three channels. The contrast needs the mean of the whole view as it is at its
 // turn: everything before it is a pass of its own.
-void colour(uint8_t *planes, size_t area, const Params &p) {
+void color(uint8_t *planes, size_t area, const Params &p) {
     int count = 0, contrast = -1;
     for (; count < 4 && p.order[count] >= 0; count++)
         if (p.order[count] == 1) contrast = count;
@@ -484,7 +484,7 @@ void intensity(uint8_t *planes, size_t area, int channels, const Params &p) {
 
 const int WIDEST = 512; // radius beyond which a Gaussian is cut; sigma 146
 
-// The half of a Gaussian from its centre on, over the whole of which it sums to 1.
+// The half of a Gaussian from its center on, over the whole of which it sums to 1.
 void gaussian(double sigma, int radius, float *weight) {
     double total = 1;
     for (int j = 1; j <= radius; j++) total += 2 * std::exp(-0.5 * (j / sigma) * (j / sigma));
@@ -578,7 +578,7 @@ void render(const Image &image, int channels, const View &view, const Params &p,
     const size_t area = size_t(view.size) * view.size;
     crop(image, channels, view, p, {memory}, out);
     if (channels == 3)
-        colour(out, area, p);
+        color(out, area, p);
     else
         intensity(out, area, channels, p);
     const bool alike = channels == 3 && p.gray;

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
 from selftaught.search import kmeans, whiten
@@ -27,7 +27,7 @@ class DeepCluster(Method):
         backbone: image encoder.
         clusters: number of pseudo-classes; the paper has 130 images a cluster.
         reassign: epochs that clusters live.
-        sobel: whether the network sees edges instead of colours, as the paper's AlexNet does.
+        sobel: whether the network sees edges instead of colors, as the paper's AlexNet does.
 
     Other Args:
         samples: images in the dataset.
@@ -37,7 +37,7 @@ class DeepCluster(Method):
     """
 
     recipe = Recipe(
-        "sgd", lr=0.05, scaling="none", weight_decay=1e-5, schedule="constant", decay_all=True
+        "sgd", lr=0.05, scaling="none", weight_decay=1e-5, schedule="constant", decay_bias=True
     )
     reset = ("classifier",)
     backbone: Image
@@ -73,8 +73,8 @@ class DeepCluster(Method):
     epoch: Tensor
     """[] how many have begun."""
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.clusters), f"ln {self.clusters}, guessing clusters"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(self.clusters), f"ln {self.clusters}, guessing clusters"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")
@@ -113,7 +113,7 @@ class DeepCluster(Method):
         scores = self.classifier(self.backbone(x))
         return cluster_cross_entropy([scores], self.assignment[batch.index][None])
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.classifier(self.backbone(images))
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Corpus, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Corpus, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -57,9 +57,9 @@ class DeepClusterV2(Method):
         warmup_from=0.0625,
         warmup_full=True,
         end=0.001,
-        decay_all=True,
+        decay_bias=True,
     )
-    anatomy = Anatomy("projector", memory=("memory",))
+    insight = Insight("projector", memory=("memory",))
 
     def __init__(
         self,
@@ -104,9 +104,9 @@ class DeepClusterV2(Method):
     assignment: Tensor
     """[clusterings, samples] cluster of each image; arbitrary before the first epoch."""
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         mean = sum(math.log(k) for k in self.prototypes) / len(self.prototypes)
-        return (Trivial(mean, f"mean ln of {self.prototypes}, guessing clusters"),)
+        return (ReferenceLoss(mean, f"mean ln of {self.prototypes}, guessing clusters"),)
 
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
@@ -152,7 +152,7 @@ class DeepClusterV2(Method):
         scores = [z.flatten(0, 1) @ own.mT for own in self.centroids.split(self.prototypes)]
         return cluster_cross_entropy(scores, self.assignment[:, index], self.temperature)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return (
             F.normalize(self.projector(self.backbone(images)), dim=1)
             @ self.centroids[: self.prototypes[0]].mT

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -51,10 +51,10 @@ class SEER(Method):
         warmup_from=1 / 64,
         warmup_full=True,
         end=0.001,
-        decay_all=True,
+        decay_bias=True,
     )
     default_backbone = "regnety_320"
-    anatomy = Anatomy("projector", logits="scores")
+    insight = Insight("projector", logits="scores")
 
     def __init__(
         self,
@@ -82,8 +82,10 @@ class SEER(Method):
         self.projector = mlp(backbone.dim, *hidden, dim, norm=False)
         self.scores = nn.Linear(dim, prototypes, bias=False)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (
+            ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),
+        )
 
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 5)
@@ -100,11 +102,11 @@ class SEER(Method):
     @full_precision
     def swap(self, scores: Tensor) -> Tensor:
         """scores: [V, B, prototypes], of the two global views first."""
-        targets = torch.stack([self.assign(scores[i]) for i in range(2)])
+        targets = torch.stack([self.goals(scores[i]) for i in range(2)])
         return cross_prediction(targets, scores / self.temperature)
 
     @torch.no_grad()
-    def assign(self, scores: Tensor) -> Tensor:
+    def goals(self, scores: Tensor) -> Tensor:
         """[B, prototypes] balanced assignment of one view."""
         q = sinkhorn(scores, self.epsilon, self.iterations)
         if self.progress < self.hard:
@@ -115,7 +117,7 @@ class SEER(Method):
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
 
     def before_step(self) -> None:

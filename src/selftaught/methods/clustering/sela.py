@@ -9,7 +9,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import balanced_plan, cluster_cross_entropy
 from selftaught.roles import Count, Fraction, Positive, PrototypeCount, SampleCount, Share, Weight
 
@@ -33,7 +33,7 @@ class SeLa(Method):
         power: lambda, to which the predictions are taken; larger is harder.
         relabelings: how often clusters are found in a training.
         jitter: strengths of brightness, contrast, saturation and hue.
-        gray: probability of dropping the colours.
+        gray: probability of dropping the colors.
     """
 
     recipe = Recipe(
@@ -44,7 +44,7 @@ class SeLa(Method):
         schedule="step",
         milestones=(150 / 400, 300 / 400, 350 / 400),
         by_epoch=True,
-        decay_all=True,
+        decay_bias=True,
     )
 
     def __init__(
@@ -77,8 +77,10 @@ class SeLa(Method):
     done: Tensor
     """How many of the relabelings are done."""
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.prototypes), f"ln {self.prototypes}, guessing clusters"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (
+            ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, guessing clusters"),
+        )
 
     def views(self, size: int) -> Pipeline:
         view = View(size, self.scale, jitter=self.jitter, jitter_p=1.0, gray=self.gray)
@@ -109,7 +111,7 @@ class SeLa(Method):
         scores = [classifier(features) for classifier in self.classifiers]
         return cluster_cross_entropy(scores, self.assignment[:, batch.index])
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.classifiers[0](self.backbone(images))
 
 

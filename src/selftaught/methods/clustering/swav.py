@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -49,9 +49,9 @@ class SwAV(Method):
         warmup_from=0.0625,
         warmup_full=True,
         end=0.001,
-        decay_all=True,
+        decay_bias=True,
     )
-    anatomy = Anatomy("projector", logits="scores")
+    insight = Insight("projector", logits="scores")
     backbone: Image
 
     def __init__(
@@ -85,8 +85,10 @@ class SwAV(Method):
     earlier: Tensor
     """[2, queue, dim] embeddings of the two global views, the newest first; zeros until filled."""
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (
+            ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),
+        )
 
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
@@ -111,11 +113,11 @@ class SwAV(Method):
     def swap(self, z: Tensor) -> Tensor:
         """z: [V, B, dim] unit embeddings, those of the two global views first (Eq. 2 and 6)."""
         scores = self.scores(z)
-        targets = torch.stack([self.assign(i, z[i], scores[i]) for i in range(2)])
+        targets = torch.stack([self.goals(i, z[i], scores[i]) for i in range(2)])
         return cross_prediction(targets, scores / self.temperature)
 
     @torch.no_grad()
-    def assign(self, view: int, z: Tensor, scores: Tensor) -> Tensor:
+    def goals(self, view: int, z: Tensor, scores: Tensor) -> Tensor:
         """[B, prototypes] balanced assignment of global view `view`, with the help of the queue."""
         batch = len(scores)
         if self.queue and self.progress >= self.queue_start:
@@ -127,7 +129,7 @@ class SwAV(Method):
             self.earlier[view] = torch.cat([newest, earlier])[: self.queue]
         return sinkhorn(scores, self.epsilon, self.iterations)[-batch:]
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
 
     def distribution(self, logits: Tensor) -> Tensor:

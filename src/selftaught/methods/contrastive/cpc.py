@@ -11,14 +11,14 @@ from selftaught import augment, dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import find_first, products
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Fraction, Number, Share
 
 GRID = 7
-"""Patches along a side: each a quarter of the image, overlapping its neighbour by half."""
+"""Patches along a side: each a quarter of the image, overlapping its neighbor by half."""
 FLOOR = 1e-11
 """Added to probabilities in the reference code."""
 
@@ -44,12 +44,12 @@ class CPC(Method):
         skip: rows next to the context that are not predicted, for they share pixels with it.
         context: width of the context network's hidden layers.
         blocks: residual blocks of the context network, each of which sees one more row.
-        gray: probability that an image is grey, as all of the paper's are: colours that a lens
+        gray: probability that an image is gray, as all of the paper's are: colors that a lens
             bends apart would give places away.
     """
 
     recipe = Recipe("adam", lr=2e-4, batch=32, scaling="none", schedule="constant")
-    anatomy = Anatomy("backbone")
+    insight = Insight("backbone")
     backbone: Image
 
     def __init__(
@@ -76,13 +76,13 @@ class CPC(Method):
             nn.Linear(backbone.dim, backbone.dim, bias=False) for _ in range(steps)
         )
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if self.negatives:
             rows = self.negatives + 1
-            return (Trivial(math.log(rows), f"ln {rows}, guessing among the patches"),)
+            return (ReferenceLoss(math.log(rows), f"ln {rows}, guessing among the patches"),)
         below = [GRID - self.skip - k for k in range(1, self.steps + 1)]
         guess = sum(math.log(batch * GRID * rows) for rows in below) / self.steps
-        return (Trivial(guess, f"mean ln of the patches of {batch} images, guessing"),)
+        return (ReferenceLoss(guess, f"mean ln of the patches of {batch} images, guessing"),)
 
     def views(self, size: int) -> Pipeline:
         patch = self.backbone.fit(size / 4)

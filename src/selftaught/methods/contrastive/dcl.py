@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import decoupled
 from selftaught.parts import simclr_head
 from selftaught.roles import Count, Share, Temperature, Weight
@@ -22,7 +22,7 @@ class DCL(Method):
         backbone: image encoder.
         temperature: of similarities, above 0; 0.07 on CIFAR.
         dim: width of the embedding.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -35,7 +35,7 @@ class DCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class DCL(Method):
         self.strength, self.blur = strength, blur
         self.projector = simclr_head(backbone.dim, *[hidden] * (layers - 1), dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         others = 2 * batch - 2
-        return (Trivial(math.log(others), f"ln {others}, guessing in the batch"),)
+        return (ReferenceLoss(math.log(others), f"ln {others}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

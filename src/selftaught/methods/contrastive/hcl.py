@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import hard_negatives, similarities
 from selftaught.parts import mlp
 from selftaught.roles import Count, PartialShare, Share, Temperature, Weight
@@ -24,7 +24,7 @@ class HCL(Method):
         temperature: of similarities, above 0.
         hardness: beta, how much nearer negatives weigh more; 0 for alike.
         dim: width of the embedding.
-        strength: of the colour jitter; 1 for large images.
+        strength: of the color jitter; 1 for large images.
         blur: probability of Gaussian blur; 0.5 for large images.
 
     Other Args:
@@ -33,9 +33,9 @@ class HCL(Method):
     """
 
     recipe = Recipe(
-        "adam", lr=1e-3, scaling="none", weight_decay=1e-6, schedule="constant", decay_all=True
+        "adam", lr=1e-3, scaling="none", weight_decay=1e-6, schedule="constant", decay_bias=True
     )
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class HCL(Method):
         self.strength, self.blur = strength, blur
         self.projector = mlp(backbone.dim, hidden, dim, bias=False)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         others = 2 * batch - 1
-        return (Trivial(math.log(others), f"ln {others}, guessing in the batch"),)
+        return (ReferenceLoss(math.log(others), f"ln {others}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
@@ -29,17 +29,17 @@ class InfoMin(Method):
         temperature: of the softmax over similarities, above 0.
         beta: weight of the jigsaw's term, from 0 to 1; the view's has the rest.
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
 
     Other Args:
         dim: width of the embedding.
-        momentum: of the slow copy, in [0, 1); lower for short trainings.
+        momentum: of the momentum encoder (EMA), in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
-    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
+    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
     sync_batchnorm = False
-    anatomy = Anatomy(
+    insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),
         pairs="same",
@@ -70,9 +70,9 @@ class InfoMin(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
-        return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
+        return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
         pair = augment.simclr(size, self.strength, self.blur, scale=(0.2, 1.0))

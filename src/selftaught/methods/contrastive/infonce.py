@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share, Temperature, Weight
@@ -25,7 +25,7 @@ class InfoNCE(Method):
         temperature: of the softmax over similarities, above 0.
         symmetric: whether second views look for the first ones, too; the mean of both is taken.
         dim: width of the embedding.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -33,7 +33,7 @@ class InfoNCE(Method):
     """
 
     recipe = Recipe("adam", lr=2e-4, scaling="none", schedule="constant")
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class InfoNCE(Method):
         self.strength, self.blur = strength, blur
         self.projector = mlp(backbone.dim, hidden, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(batch), f"ln {batch}, guessing in the batch"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(batch), f"ln {batch}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

@@ -9,10 +9,10 @@ from selftaught import augment
 from selftaught.augment import Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import Memory
+from selftaught.parts import MemoryBank
 from selftaught.roles import Count, Number, SampleCount, Share, Temperature
 
 
@@ -37,12 +37,12 @@ class InstDisc(Method):
         "sgd",
         lr=0.03,
         weight_decay=1e-4,
-        decay_all=True,
+        decay_bias=True,
         by_epoch=True,
         schedule="step",
         milestones=(0.6, 0.8),
     )
-    anatomy = Anatomy("projector", memory=("memory.items",))
+    insight = Insight("projector", memory=("memory.items",))
 
     def __init__(
         self,
@@ -62,15 +62,17 @@ class InstDisc(Method):
         self.backbone, self.samples, self.negatives = backbone, samples, negatives
         self.temperature, self.dim, self.memory_momentum = temperature, dim, memory_momentum
         self.projector = nn.Linear(backbone.dim, dim)
-        self.memory = Memory(samples, dim, memory_momentum, unit=False)
+        self.memory = MemoryBank(samples, dim, memory_momentum, unit=False)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if not self.negatives:
-            return (Trivial(math.log(self.samples), f"ln {self.samples}, guessing the image"),)
+            return (
+                ReferenceLoss(math.log(self.samples), f"ln {self.samples}, guessing the image"),
+            )
         # all similarities alike: each P is 1 / n
         rows = self.negatives + 1
         guess = math.log(rows) + self.negatives * math.log(rows / self.negatives)
-        return (Trivial(guess, f"all of {rows} rows of the memory alike"),)
+        return (ReferenceLoss(guess, f"all of {rows} rows of the memory alike"),)
 
     def views(self, size: int) -> Pipeline:
         return Views(augment.moco_v1(size).views[:1])

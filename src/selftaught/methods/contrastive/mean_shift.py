@@ -10,7 +10,7 @@ from selftaught import augment
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
@@ -18,30 +18,30 @@ from selftaught.roles import Count, Momentum, Share
 
 
 class MeanShift(Method):
-    """Come near the neighbours of an image's other view; nothing is pushed apart.
+    """Come near the neighbors of an image's other view; nothing is pushed apart.
 
-    The first of the neighbours is the other view itself, which joins the queue before the search:
-    with one neighbour this is BYOL. The queue and the number of neighbours are the defaults of the
+    The first of the neighbors is the other view itself, which joins the queue before the search:
+    with one neighbor this is BYOL. The queue and the number of neighbors are the defaults of the
     paper's code, the rate is that of its published command.
 
     Args:
         backbone: image encoder.
-        neighbours: number of them that each image comes near to; the paper's longer runs take 10.
-        queue: number of earlier targets to be neighbours; the paper has 1024000 for ImageNet.
-        momentum: of the slow copy, in [0, 1).
+        neighbors: number of them that each image comes near to; the paper's longer runs take 10.
+        queue: number of earlier targets to be neighbors; the paper has 1024000 for ImageNet.
+        momentum: of the momentum encoder (EMA), in [0, 1).
         blur: probability of Gaussian blur in strong views; 0 for images as small as CIFAR's.
 
     Other Args:
         hidden: width of the hidden layers of projector and predictor; none for twice the
             representation's.
         dim: width of the embedding; none for a quarter of the representation's.
-        views_of: what query and target see, in this order: crops and flips ("weak") or colour
+        views_of: what query and target see, in this order: crops and flips ("weak") or color
             changes and blur too ("strong").
     """
 
-    recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_all=True, by_epoch=True)
+    recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True)
     sync_batchnorm = False
-    anatomy = Anatomy(
+    insight = Insight(
         "projector",
         "predictor",
         (("target.0", "backbone"), ("target.1", "projector")),
@@ -52,7 +52,7 @@ class MeanShift(Method):
     def __init__(
         self,
         backbone: Image,
-        neighbours: Count = 5,
+        neighbors: Count = 5,
         queue: Count = 128000,
         momentum: Momentum = 0.99,
         hidden: Count | None = None,
@@ -61,12 +61,12 @@ class MeanShift(Method):
         blur: Share = 0.5,
     ):
         super().__init__()
-        if not 1 <= neighbours <= queue:
+        if not 1 <= neighbors <= queue:
             raise UserError(
-                f"mean_shift cannot find {neighbours} neighbours among a queue of {queue} targets; "
-                "use a longer queue, or between 1 and as many neighbours as it holds"
+                f"mean_shift cannot find {neighbors} neighbors among a queue of {queue} targets; "
+                "use a longer queue, or between 1 and as many neighbors as it holds"
             )
-        self.backbone, self.neighbours, self.queue = backbone, neighbours, queue
+        self.backbone, self.neighbors, self.queue = backbone, neighbors, queue
         self.momentum, self.hidden, self.dim = momentum, hidden, dim
         self.views_of, self.blur = views_of, blur
         wide = 2 * backbone.dim if hidden is None else hidden
@@ -80,10 +80,10 @@ class MeanShift(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(2.0, "2 - 2 cos of directions that have nothing in common"),
-            Trivial(0.0, "all directions are the same", collapsed=True),
+            ReferenceLoss(2.0, "2 - 2 cos of directions that have nothing in common"),
+            ReferenceLoss(0.0, "all directions are the same", collapsed=True),
         )
 
     def views(self, size: int) -> Pipeline:
@@ -97,7 +97,7 @@ class MeanShift(Method):
         query = self.predictor(self.online(x1))
         target = F.normalize(shuffled(self.target, x2), dim=1)
         self.earlier.push(target)
-        return shift(query, target, self.earlier.items, self.neighbours)
+        return shift(query, target, self.earlier.items, self.neighbors)
 
     def after_step(self) -> None:
         # the reference does this at the start of the next step, which is the same
@@ -106,13 +106,13 @@ class MeanShift(Method):
 
 @full_precision
 def shift(query: Tensor, target: Tensor, earlier: Tensor, count: int) -> Tensor:
-    """Mean squared distance of each query to the neighbours of its target, 2 - 2 cos (Eq. 1).
+    """Mean squared distance of each query to the neighbors of its target, 2 - 2 cos (Eq. 1).
 
     Args:
         query: [B, D]; normalized here.
         target: [B, D] unit vectors.
-        earlier: [Q, D] unit vectors that neighbours are among.
-        count: number of neighbours, at most Q.
+        earlier: [Q, D] unit vectors that neighbors are among.
+        count: number of neighbors, at most Q.
     """
     with torch.no_grad():
         found = earlier[(target.to(earlier.dtype) @ earlier.mT).topk(count, dim=1).indices]

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy
 from selftaught.parts.shuffle import shuffled
@@ -25,20 +25,20 @@ class MoCoV1(Method):
         temperature: of the softmax over similarities, above 0.
         dim: width of the embedding.
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
-        momentum: of the slow copy, in [0, 1); lower for short trainings.
+        momentum: of the momentum encoder (EMA), in [0, 1); lower for short trainings.
     """
 
     recipe = Recipe(
         "sgd",
         lr=0.03,
         weight_decay=1e-4,
-        decay_all=True,
+        decay_bias=True,
         by_epoch=True,
         schedule="step",
         milestones=(0.6, 0.8),
     )
     sync_batchnorm = False
-    anatomy = Anatomy(
+    insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),
         pairs="same",
@@ -64,9 +64,9 @@ class MoCoV1(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
-        return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
+        return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco_v1(size)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.negatives import hard_negatives
 from selftaught.parts import Queue, ema, frozen_copy, mlp
@@ -18,13 +18,13 @@ from selftaught.roles import Count, Momentum, Share, Temperature, Weight
 
 
 class MoCoV2(Method):
-    """Find the key of an image, by a slow copy of the encoder, among a queue of earlier keys.
+    """Find the key of an image, by a momentum encoder, among a queue of earlier keys.
 
     Args:
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0.
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
-        momentum: of the slow copy, in [0, 1); lower for short trainings.
+        momentum: of the momentum encoder (EMA), in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -33,9 +33,9 @@ class MoCoV2(Method):
         hardness: how much nearer negatives weigh more (Robinson et al., 2021); 0 for alike.
     """
 
-    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
+    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
     sync_batchnorm = False
-    anatomy = Anatomy(
+    insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),
         pairs="same",
@@ -65,9 +65,9 @@ class MoCoV2(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
-        return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
+        return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size, blur=self.blur)

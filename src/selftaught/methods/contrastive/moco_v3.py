@@ -10,19 +10,19 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.backbones.create import plain_vit
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.roles import Count, Fraction, Momentum, Share, Temperature
 from selftaught.schedule import cosine
 
-OF_VITS = Recipe("adamw", lr=1.5e-4, weight_decay=0.1, warmup=40 / 300, decay_all=True)
+OF_VITS = Recipe("adamw", lr=1.5e-4, weight_decay=0.1, warmup=40 / 300, decay_bias=True)
 """The paper's recipe for ViTs; the class has that for ResNets."""
 
 
 class MoCoV3(Method):
-    """Predict a slow copy's embedding of the other view, told from those of the whole batch.
+    """Predict a momentum encoder's embedding of the other view, told from those of the whole batch.
 
     The defaults are those of a ResNet-50 and 100 epochs (momentum 0.996, learning rate 0.3 and
     weight decay 1.5e-6 for 1000), and of the paper's ViTs, which take 300 epochs: AdamW, learning
@@ -34,7 +34,7 @@ class MoCoV3(Method):
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0; none for the paper's, 0.2 for ViTs
             and 1 for others.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        momentum: of the momentum encoder (EMA) at the start, in [0, 1); it rises to 1.
         dim: width of the embedding.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
 
@@ -48,7 +48,7 @@ class MoCoV3(Method):
     """
 
     recipe = Recipe("lars", lr=0.6, weight_decay=1e-6, warmup=0.1)
-    anatomy = Anatomy(
+    insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "other"
     )
 
@@ -94,9 +94,9 @@ class MoCoV3(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         guess = 4 * self.softness * math.log(batch)
-        return (Trivial(guess, f"4 * {self.softness} ln {batch}, guessing in the batch"),)
+        return (ReferenceLoss(guess, f"4 * {self.softness} ln {batch}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.byol(size, self.crops, "bilinear", self.blur, self.solarize)

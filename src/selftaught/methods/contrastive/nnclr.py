@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
@@ -26,19 +26,19 @@ class NNCLR(Method):
         temperature: of the softmax over similarities, above 0.
         queue: number of earlier embeddings to be nearest, the paper's support set; at most as many
             as there are images.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
         hidden: width of the projector's two hidden layers.
         dim: width of the embedding.
         predictor_hidden: width of the predictor's hidden layer.
-        both_ways: whether each prediction must find its neighbour too, beside each neighbour its
+        both_ways: whether each prediction must find its neighbor too, beside each neighbor its
             prediction; the loss is then the mean of the two.
     """
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1)
-    anatomy = Anatomy("projector", "predictor", pairs="other", memory=("support.items",))
+    insight = Insight("projector", "predictor", pairs="other", memory=("support.items",))
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class NNCLR(Method):
         self.predictor = mlp(dim, predictor_hidden, dim)
         self.support = Queue(queue, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(batch), f"ln {batch}, guessing in the batch"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(batch), f"ln {batch}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
@@ -85,8 +85,8 @@ class NNCLR(Method):
         return items[(F.normalize(z, dim=1).to(items.dtype) @ items.mT).argmax(1)]
 
     @full_precision
-    def find(self, neighbours: Tensor, p: Tensor) -> Tensor:
-        """Cross entropy of each neighbour finding its prediction, perhaps the reverse as well."""
-        neighbours, p = F.normalize(neighbours, dim=1), F.normalize(p, dim=1)
-        forth = match(neighbours, p, self.temperature)
-        return (forth + match(p, neighbours, self.temperature)) / 2 if self.both_ways else forth
+    def find(self, neighbors: Tensor, p: Tensor) -> Tensor:
+        """Cross entropy of each neighbor finding its prediction, perhaps the reverse as well."""
+        neighbors, p = F.normalize(neighbors, dim=1), F.normalize(p, dim=1)
+        forth = match(neighbors, p, self.temperature)
+        return (forth + match(p, neighbors, self.temperature)) / 2 if self.both_ways else forth

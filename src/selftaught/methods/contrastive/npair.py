@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import n_pair
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share, Weight
@@ -24,7 +24,7 @@ class NPair(Method):
         backbone: image encoder.
         decay: of the embeddings' squared lengths, from 0.
         dim: width of the embedding.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -33,7 +33,7 @@ class NPair(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class NPair(Method):
         self.strength, self.blur = strength, blur
         self.projector = mlp(backbone.dim, hidden, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(batch), f"ln {batch}, guessing in the batch"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(batch), f"ln {batch}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

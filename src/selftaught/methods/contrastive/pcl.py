@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Corpus, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Corpus, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
@@ -20,7 +20,7 @@ from selftaught.search import kmeans
 
 
 class PCL(Method):
-    """MoCo, and each image finds the centre of its own cluster among the others.
+    """MoCo, and each image finds the center of its own cluster among the others.
 
     The clusters are found anew before each epoch, in several numbers of them. The defaults are
     version 2, of 200 epochs; the paper's first version has `--layers 1`.
@@ -31,7 +31,7 @@ class PCL(Method):
             images a cluster.
         temperature: of the softmax over similarities, and the mean of the clusters' own; above 0.
         queue: number of earlier keys; fewer than there are images, or a key is its own negative.
-        momentum: of the slow copy, in [0, 1); lower for short trainings.
+        momentum: of the momentum encoder (EMA), in [0, 1); lower for short trainings.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -45,9 +45,9 @@ class PCL(Method):
         restarts: of k-means, of which the best is taken.
     """
 
-    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True, by_epoch=True)
+    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
     sync_batchnorm = False
-    anatomy = Anatomy(
+    insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),
         pairs="same",
@@ -95,16 +95,16 @@ class PCL(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
         guess = f"ln {keys}, guessing among the queue"
-        return (Trivial(math.log(keys), guess, term="instance"),)
+        return (ReferenceLoss(math.log(keys), guess, term="instance"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size, blur=self.blur)
 
     def on_epoch(self, corpus: Corpus) -> None:
-        """Cluster the slow copy's embeddings anew (the E-step)."""
+        """Cluster the momentum encoder's embeddings anew (the E-step)."""
         if len(corpus) != self.samples:
             raise UserError(
                 f"this pcl was made for {self.samples} images and got {len(corpus)}; make one with "
@@ -147,7 +147,7 @@ class PCL(Method):
         ]
         return torch.stack(terms).mean()
 
-    def membership(self, images: Tensor) -> Tensor | None:
+    def assign(self, images: Tensor) -> Tensor | None:
         first = cast(Clustering, self.clusterings[0])
         if not first.density.any():
             return None
@@ -206,7 +206,7 @@ def concentration(
 ) -> Tensor:
     """[k] temperatures of the clusters, which are lower the closer its members are (Eq. 12).
 
-    phi = (mean distance to the centre) / log(members + alpha). A cluster of at most one member has
+    phi = (mean distance to the center) / log(members + alpha). A cluster of at most one member has
     the largest; what lies outside of the 10th to 90th percentile is moved there; and the mean is
     brought to `temperature`.
 

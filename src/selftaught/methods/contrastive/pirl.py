@@ -13,10 +13,10 @@ from selftaught import augment
 from selftaught.augment import Tiles, View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import Memory
+from selftaught.parts import MemoryBank
 from selftaught.roles import Count, SampleCount, Share, Temperature, Weight
 
 TILES = 9
@@ -41,11 +41,11 @@ class PIRL(Method):
         objective: noise-contrastive estimation ("nce"), or the cross entropy of finding the
             image's own row among those drawn.
         head: whether image and tiles are embedded by one Linear or by two ("mlp").
-        gray: probability that an image, and that a puzzle, is grey.
+        gray: probability that an image, and that a puzzle, is gray.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, end=0.001, by_epoch=True)
-    anatomy = Anatomy("projector", memory=("memory.items",))
+    insight = Insight("projector", memory=("memory.items",))
     backbone: Image
 
     def __init__(
@@ -73,25 +73,25 @@ class PIRL(Method):
         self.projector = layers(head, backbone.dim, dim)
         self.tile_projector = nn.Linear(backbone.dim, dim)
         self.puzzle_projector = layers(head, TILES * dim, dim)
-        self.memory = Memory(samples, dim, memory_momentum)
+        self.memory = MemoryBank(samples, dim, memory_momentum)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         rows = self.negatives + 1
         if self.objective == "cross_entropy":
             guess = math.log(rows)
         else:  # all similarities alike: each P is 1 / n
             guess = math.log(rows) + self.negatives * math.log(rows / self.negatives)
         guess *= sum(self.weights)
-        return (Trivial(guess, f"all of {rows} rows of the memory alike"),)
+        return (ReferenceLoss(guess, f"all of {rows} rows of the memory alike"),)
 
     def views(self, size: int) -> Pipeline:
-        colours = {"jitter": (0.4, 0.4, 0.4, 0.2), "jitter_p": 1.0, "gray": self.gray}
+        colors = {"jitter": (0.4, 0.4, 0.4, 0.2), "jitter_p": 1.0, "gray": self.gray}
         tiles = augment.tiles(size)
         return Puzzle(
-            Views((View(size, **colours),)),
+            Views((View(size, **colors),)),
             replace(
                 tiles,
-                view=replace(tiles.view, **colours),
+                view=replace(tiles.view, **colors),
                 tile=self.backbone.fit(tiles.tile),
             ),
         )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import pair_loss, squared_distances
 from selftaught.parts import mlp
 from selftaught.roles import Count, Margin, Share, Weight
@@ -14,7 +14,7 @@ from selftaught.roles import Count, Margin, Share, Weight
 class Siamese(Method):
     """Pull two views of an image together and push views of others to a margin apart.
 
-    The paper's pairs are neighbours by knowledge of the data; here two views of an image are
+    The paper's pairs are neighbors by knowledge of the data; here two views of an image are
     similar, and a view is unlike the second views of all other images of the batch. Similar and
     other pairs weigh alike, however many there are. The paper gives no rates: those are MoCo's.
 
@@ -23,12 +23,12 @@ class Siamese(Method):
         margin: distance from which images that are unlike no longer repel each other, above 0.
         hidden: width of the projector's hidden layer.
         dim: width of the embedding.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class Siamese(Method):
         self.strength, self.blur = strength, blur
         self.projector = mlp(backbone.dim, hidden, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(self.margin**2 / 2, "margin² / 2, all embeddings alike"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(self.margin**2 / 2, "margin² / 2, all embeddings alike"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
 from selftaught.roles import Count, Share, Temperature, Weight
@@ -20,7 +20,7 @@ class SimCLR(Method):
         backbone: image encoder.
         temperature: of the softmax over similarities, above 0.
         dim: width of the embedding.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -29,7 +29,7 @@ class SimCLR(Method):
     """
 
     recipe = Recipe("lars_tf", lr=0.3, weight_decay=1e-6, warmup=0.1)
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class SimCLR(Method):
         self.strength, self.blur = strength, blur
         self.projector = simclr_head(backbone.dim, *[hidden] * (layers - 1), dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         others = 2 * batch - 1
-        return (Trivial(2 * math.log(others), f"2 ln {others}, guessing in the batch"),)
+        return (ReferenceLoss(2 * math.log(others), f"2 ln {others}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

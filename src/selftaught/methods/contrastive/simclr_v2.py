@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
 from selftaught.roles import Count, Share, Temperature, Weight
@@ -26,12 +26,12 @@ class SimCLRv2(Method):
         temperature: of the softmax over similarities, above 0.
         dim: width of the embedding; hidden layers are as wide as the backbone's features.
         layers: Linear layers of the projector.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("lars_tf", lr=0.1, batch=1, scaling="sqrt", weight_decay=1e-4, warmup=0.05)
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class SimCLRv2(Method):
         self.strength, self.blur = strength, blur
         self.projector = simclr_head(*[backbone.dim] * layers, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         others = 2 * batch - 1
-        return (Trivial(2 * math.log(others), f"2 ln {others}, guessing in the batch"),)
+        return (ReferenceLoss(2 * math.log(others), f"2 ln {others}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

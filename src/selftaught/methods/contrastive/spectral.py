@@ -5,7 +5,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
 from selftaught.roles import Count, Positive, Share
@@ -25,8 +25,8 @@ class Spectral(Method):
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
-    recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, warmup=0.1, decay_all=True)
-    anatomy = Anatomy("projector", pairs="half")
+    recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, warmup=0.1, decay_bias=True)
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class Spectral(Method):
         self.hidden, self.dim, self.blur = hidden, dim, blur
         self.projector = mlp(backbone.dim, hidden, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(0.0, "0, all embeddings zero"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(0.0, "0, all embeddings zero"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simsiam(size, blur=self.blur)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import supervised
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share, Temperature
@@ -32,10 +32,10 @@ class SupCon(Method):
         schedule="step",
         milestones=(0.7, 0.8, 0.9),
         by_epoch=True,
-        decay_all=True,
+        decay_bias=True,
     )
     supervised = True
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self, backbone: Image, temperature: Temperature = 0.07, dim: Count = 128, blur: Share = 0.0
@@ -45,9 +45,9 @@ class SupCon(Method):
         self.dim, self.blur = dim, blur
         self.projector = mlp(backbone.dim, backbone.dim, dim, norm=False)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         others = 2 * batch - 1
-        return (Trivial(math.log(others), f"ln {others}, guessing in the batch"),)
+        return (ReferenceLoss(math.log(others), f"ln {others}, guessing in the batch"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size, blur=self.blur)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
 from selftaught.roles import Count, Margin, Share, Weight
@@ -27,12 +27,12 @@ class Triplet(Method):
         distance: between embeddings, Euclidean as in Hermans et al. or squared as in Schroff et al.
         hidden: width of the projector's hidden layer.
         dim: width of the embedding.
-        strength: of the colour jitter; 0.5 for CIFAR.
+        strength: of the color jitter; 0.5 for CIFAR.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
     recipe = Recipe("adam", lr=3e-4, scaling="none", schedule="constant", cooldown=0.4)
-    anatomy = Anatomy("projector", pairs="half")
+    insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Triplet(Method):
         self.strength, self.blur = strength, blur
         self.projector = mlp(backbone.dim, hidden, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if self.margin is None:
-            return (Trivial(math.log(2), "ln 2, all embeddings alike"),)
-        return (Trivial(self.margin, "the margin, all embeddings alike"),)
+            return (ReferenceLoss(math.log(2), "ln 2, all embeddings alike"),)
+        return (ReferenceLoss(self.margin, "the margin, all embeddings alike"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import augment, dist
-from selftaught.augment.twofold import Halves, Modalities
+from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.roles import Count, Fraction, Number, Share
@@ -26,7 +26,7 @@ class ACE(Method):
     Args:
         backbone: image encoder of the first view, which is evaluated.
         dim: number of transforms; a batch has more than twice as many images.
-        pair: what the two views are: halves of a picture, two random crops with other colours, or
+        pair: what the two views are: halves of a picture, two random crops with other colors, or
             crops of two pictures, the other one from the data of --second.
         shared: whether one network serves both views, which modalities never do.
 
@@ -39,7 +39,7 @@ class ACE(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=256, scaling="none", weight_decay=1e-5)
-    anatomy = Anatomy("head")
+    insight = Insight("head")
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class ACE(Method):
     def second(self) -> Image | None:
         return self.other if self.pair == "modalities" else None
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(1.0, "1, nothing of the other view is told"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(1.0, "1, nothing of the other view is told"),)
 
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":

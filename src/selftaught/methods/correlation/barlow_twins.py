@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share, Weight
@@ -32,7 +32,7 @@ class BarlowTwins(Method):
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.1, end=0.001, bias_lr=0.024)
-    anatomy = Anatomy("projector")
+    insight = Insight("projector")
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class BarlowTwins(Method):
         )
         self.norm = nn.BatchNorm1d(dim, affine=False)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(self.dim, f"dim = {self.dim}, views without correlation"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(self.dim, f"dim = {self.dim}, views without correlation"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.byol(size, blur=self.blur, solarize=self.solarize)

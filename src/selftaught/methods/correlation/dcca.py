@@ -5,9 +5,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from selftaught import augment, dist
-from selftaught.augment.twofold import Halves, Modalities
+from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
 from selftaught.roles import Count, Fraction, Number, Positive, Share
 
@@ -22,7 +22,7 @@ class DCCA(Method):
     Args:
         backbone: image encoder of the first view, which is evaluated.
         dim: width of both outputs; a batch has more than twice as many images.
-        pair: what the two views are: halves of a picture, two random crops with other colours, or
+        pair: what the two views are: halves of a picture, two random crops with other colors, or
             crops of two pictures, the other one from the data of --second.
         shared: whether one network serves both views, which modalities never do.
         form: of the correlations: their sum, or what other libraries maximize.
@@ -36,7 +36,7 @@ class DCCA(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
-    anatomy = Anatomy("head")
+    insight = Insight("head")
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class DCCA(Method):
     def second(self) -> Image | None:
         return self.other if self.pair == "modalities" else None
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if self.form != "sum":
             return ()
         why = f"{self.dim} correlations of 1: too few samples"
-        return (Trivial(-float(self.dim), why, collapsed=True),)
+        return (ReferenceLoss(-float(self.dim), why, collapsed=True),)
 
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment, dist
-from selftaught.augment.twofold import Halves, Modalities
+from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import (
     canonical_correlations,
     reconstruction,
@@ -30,7 +30,7 @@ class DCCAE(Method):
         backbone: image encoder of the first view, which is evaluated.
         dim: width of both outputs; a batch has more than twice as many images.
         weight: of the reconstruction, at least 0.
-        pair: what the two views are: halves of a picture, two random crops with other colours, or
+        pair: what the two views are: halves of a picture, two random crops with other colors, or
             crops of two pictures, the other one from the data of --second.
         second_net: timm name of the second network; by default as the first.
 
@@ -45,7 +45,7 @@ class DCCAE(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
-    anatomy = Anatomy("head")
+    insight = Insight("head")
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class DCCAE(Method):
     def second(self) -> Image | None:
         return self.other if self.pair == "modalities" else None
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         why = f"{self.dim} correlations of 1: too few samples"
-        return (Trivial(-float(self.dim), why, collapsed=True, term="correlation"),)
+        return (ReferenceLoss(-float(self.dim), why, collapsed=True, term="correlation"),)
 
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":

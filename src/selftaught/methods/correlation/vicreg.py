@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment, dist
-from selftaught.augment.twofold import Modalities
+from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, Number, Share, Weight
@@ -39,7 +39,7 @@ class VICReg(Method):
     """
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1, end=0.001)
-    anatomy = Anatomy("projector")
+    insight = Insight("projector")
 
     def __init__(
         self,
@@ -72,16 +72,16 @@ class VICReg(Method):
     def second(self) -> Image | None:
         return self.other
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        none = self.variance * narrowness(torch.zeros(2, 1)).item()
-        return (Trivial(none, "no dimension varies", collapsed=True, term="variance"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        none = self.variance * variance_hinge(torch.zeros(2, 1)).item()
+        return (ReferenceLoss(none, "no dimension varies", collapsed=True, term="variance"),)
 
     def views(self, size: int) -> Pipeline:
         views = augment.byol(size, blur=self.blur, solarize=self.solarize)
         if self.other is None:
             return views
         first = augment.Views(views.views[:1])
-        second = augment.crop(size, scale=(0.08, 1.0))  # its channels need not be colours
+        second = augment.crop(size, scale=(0.08, 1.0))  # its channels need not be colors
         return Modalities(first, second, self.other.mean, self.other.std)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -98,17 +98,17 @@ class VICReg(Method):
         z1, z2 = dist.gather(z1), dist.gather(z2)
         return {
             "invariance": self.invariance * alike,
-            "variance": self.variance * (narrowness(z1) + narrowness(z2)) / 2,
-            "covariance": self.covariance * (correlation(z1) + correlation(z2)),
+            "variance": self.variance * (variance_hinge(z1) + variance_hinge(z2)) / 2,
+            "covariance": self.covariance * (covariance(z1) + covariance(z2)),
         }
 
 
-def narrowness(z: Tensor, eps: float = 1e-4) -> Tensor:
+def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:
     """How far the standard deviations of [B, D] stay below 1, on average (Eq. 1)."""
     return F.relu(1 - (z.var(0) + eps).sqrt()).mean()
 
 
-def correlation(z: Tensor) -> Tensor:
+def covariance(z: Tensor) -> Tensor:
     """Sum of the squared covariances of different dimensions of [B, D], over D (Eq. 4).
 
     With more dimensions than samples, that of all is taken from the B x B Gram matrix, which has

@@ -8,7 +8,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
@@ -21,7 +21,7 @@ class WMSE(Method):
     Groups of each view's embeddings, drawn anew at each step from the batch of all processes, are
     whitened alone. Gradient flows through the whitening and both views of a pair. (A published port
     stops it in one of the two, which loses half of it: that is `one_sided`.) Views are cropped
-    before their colours change, in the paper's code afterwards. The recipe is that of CIFAR's 1000
+    before their colors change, in the paper's code afterwards. The recipe is that of CIFAR's 1000
     epochs: 500 steps of warm-up, and falls 50 and 25 epochs before the end.
 
     Args:
@@ -39,7 +39,7 @@ class WMSE(Method):
         normalize: whether whitened embeddings become unit vectors before they are compared.
         one_sided: whether the second view of a pair is a constant, as in that port.
         jitter: strengths of brightness, contrast, saturation and hue.
-        gray: probability of dropping the colours.
+        gray: probability of dropping the colors.
     """
 
     recipe = Recipe(
@@ -52,9 +52,9 @@ class WMSE(Method):
         schedule="step",
         milestones=(0.95, 0.975),
         drop=0.2,
-        decay_all=True,
+        decay_bias=True,
     )
-    anatomy = Anatomy("projector")
+    insight = Insight("projector")
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class WMSE(Method):
         self.min_batch = 2 * dim
         self.projector = mlp(backbone.dim, hidden, dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         far = 2.0  # squared, of unit vectors at right angles, and of whitened coordinates
-        return (Trivial(far, "2, views without correlation"),)
+        return (ReferenceLoss(far, "2, views without correlation"),)
 
     def views(self, size: int) -> Pipeline:
         view = View(size, self.scale, interpolation="bicubic", jitter=self.jitter, gray=self.gray)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
@@ -31,7 +31,7 @@ class DenseCL(Method):
         backbone: image encoder with local features.
         queue: number of negatives kept for each of the two losses.
         weight: of the dense loss, in [0, 1]; the loss of the whole image has the rest.
-        momentum: of the target, in [0, 1).
+        momentum: of the target, a momentum encoder (EMA), in [0, 1).
         temperature: of the softmax over similarities, above 0.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
@@ -40,9 +40,9 @@ class DenseCL(Method):
         hidden: width of the hidden layer of both projectors.
     """
 
-    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_all=True)
+    recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True)
     sync_batchnorm = False
-    anatomy = Anatomy(
+    insight = Insight(
         "projector",
         copies=(
             ("target.2", "dense_projector"),
@@ -78,9 +78,9 @@ class DenseCL(Method):
         """What the target follows."""
         return nn.ModuleList([self.backbone, self.projector, self.dense_projector])
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
-        return (Trivial(math.log(keys), f"ln {keys}, guessing among the queue"),)
+        return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.moco(size, blur=self.blur)
@@ -102,7 +102,7 @@ class DenseCL(Method):
         self.dense_negatives.push(key.pooled)
         return {"whole": (1 - self.weight) * whole, "dense": self.weight * dense}
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         x1, x2 = batch.views
         queries, keys = self.backbone.features(x1), self.target[0].features(x2)
         mean, std = self.backbone.mean, self.backbone.std
@@ -110,7 +110,7 @@ class DenseCL(Method):
         return Pictures(
             "Matching cells",
             f"The {found.cells.shape[1]} cells of one view that match best, and what they match in "
-            "the other, framed in the same colour.",
+            "the other, framed in the same color.",
             found.columns,
         )
 

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp, projected_cells
@@ -20,14 +20,14 @@ from selftaught.schedule import cosine
 class PixContrast(Method):
     """Tell, for each cell, the same place in the other view from all other places of that view.
 
-    There is no public code: the loss is the paper's (Eq. 2), the views, their overlap, the slow
-    copy, and that each view is shown to both networks, are PixPro's.
+    There is no public code: the loss is the paper's (Eq. 2), the views, their overlap, the
+    momentum encoder, and that each view is shown to both networks, are PixPro's.
 
     Args:
         backbone: image encoder with local features.
         ratio: distance below which two cells show the same place, in diagonals of a cell.
         temperature: of the softmax over similarities, above 0.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        momentum: of the momentum encoder (EMA) at the start, in [0, 1); it rises to 1.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
 
     Other Args:
@@ -37,7 +37,7 @@ class PixContrast(Method):
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
-    anatomy = Anatomy(
+    insight = Insight(
         "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="other"
     )
 
@@ -66,8 +66,8 @@ class PixContrast(Method):
         """What the target follows."""
         return nn.ModuleList([self.backbone, self.projector])
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.cells), f"ln {self.cells}, guessing the cell"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(self.cells), f"ln {self.cells}, guessing the cell"),)
 
     def views(self, size: int) -> Pipeline:
         views = augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
@@ -84,7 +84,7 @@ class PixContrast(Method):
         other = contrast(q2, k1, same.mT, self.temperature)
         return (one + other) / 2
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (x1, x2), corners = batch.views
         (q1, grid), (k2, _) = projected_cells(self.online, x1), projected_cells(self.target, x2)
         mean, std = self.backbone.mean, self.backbone.std
@@ -93,7 +93,7 @@ class PixContrast(Method):
         return Pictures(
             "Matching cells",
             f"The {found.cells.shape[1]} cells of one view that are most like one of the other, "
-            "and that one, framed in the same colour; below, how many are the same place.",
+            "and that one, framed in the same color; below, how many are the same place.",
             found.columns,
             {"the other": verdicts(found, same)},
         )

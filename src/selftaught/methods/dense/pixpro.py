@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_cell, ema, frozen_copy, mlp, projected_cells
@@ -17,7 +17,7 @@ from selftaught.schedule import cosine
 
 
 class PixPro(Method):
-    """Predict, for each cell, a slow copy's embedding of the same place in the other view.
+    """Predict, for each cell, a momentum encoder's embedding of the same place in the other view.
 
     A cell's prediction is gathered from all cells of its view that are like it, so that it is
     smooth where the image is. The defaults are those of 100 epochs.
@@ -26,7 +26,7 @@ class PixPro(Method):
         backbone: image encoder with local features.
         ratio: distance below which two cells show the same place, in diagonals of a cell.
         power: of the similarity by which cells are gathered; larger is sharper.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        momentum: of the momentum encoder (EMA) at the start, in [0, 1); it rises to 1.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
 
     Other Args:
@@ -38,7 +38,7 @@ class PixPro(Method):
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
-    anatomy = Anatomy(
+    insight = Insight(
         "projector", "value", (("target.0", "backbone"), ("target.1", "projector")), "other"
     )
 
@@ -71,10 +71,10 @@ class PixPro(Method):
         """What the target follows."""
         return nn.ModuleList([self.backbone, self.projector])
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(0.0, "cells have nothing in common"),
-            Trivial(-4.0, "-2 for each view, all cells are the same", collapsed=True),
+            ReferenceLoss(0.0, "cells have nothing in common"),
+            ReferenceLoss(-4.0, "-2 for each view, all cells are the same", collapsed=True),
         )
 
     def views(self, size: int) -> Pipeline:
@@ -95,7 +95,7 @@ class PixPro(Method):
         z, _ = projected_cells(self.online, x)
         return propagate(z, each_cell(self.value, z), self.power, self.clamp)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (x1, x2), corners = batch.views
         p1, (z2, grid) = self.predict(x1), projected_cells(self.target, x2)
         mean, std = self.backbone.mean, self.backbone.std
@@ -104,7 +104,7 @@ class PixPro(Method):
         return Pictures(
             "Matching cells",
             f"The {found.cells.shape[1]} cells of one view whose prediction fits best, and what "
-            "they fit in the other, framed in the same colour; below, how many of these are the "
+            "they fit in the other, framed in the same color; below, how many of these are the "
             "same place.",
             found.columns,
             {"the other": verdicts(found, same)},

@@ -14,7 +14,7 @@ from selftaught.augment.pipeline import Around, check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
-from selftaught.method import Anatomy, Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
@@ -29,18 +29,18 @@ REDRAWN = 10
 
 
 class SCRL(Method):
-    """BYOL between boxes: predict a slow copy's embedding of the same part of the other view.
+    """BYOL between boxes: predict an EMA teacher's embedding of the same part of the other view.
 
     Boxes are drawn in what the two crops have in common. The paper's code leaves out images whose
     crops have too little in common; here such crops are drawn again, which gives the same
-    distribution of boxes and as many of each image. The slow copy starts as a copy; in the paper's
-    code it is drawn anew. The recipe is that of 200 epochs, of which 10 are warm-up.
+    distribution of boxes and as many of each image. The EMA teacher starts as a copy; in the
+    paper's code it is drawn anew. The recipe is that of 200 epochs, of which 10 are warm-up.
 
     Args:
         backbone: image encoder with local features.
         boxes: number of boxes of each image.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
-        strength: of the colour jitter; 0.5 for small images.
+        momentum: of the EMA teacher at the start, in [0, 1); it rises to 1.
+        strength: of the color jitter; 0.5 for small images.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
 
     Other Args:
@@ -56,7 +56,7 @@ class SCRL(Method):
     """
 
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.05)
-    anatomy = Anatomy(
+    insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "half"
     )
 
@@ -91,10 +91,10 @@ class SCRL(Method):
         """What the target follows."""
         return nn.ModuleList([self.backbone, self.projector])
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(4.0, "2 for each view, directions that have nothing in common"),
-            Trivial(0.0, "all directions are the same", collapsed=True),
+            ReferenceLoss(4.0, "2 for each view, directions that have nothing in common"),
+            ReferenceLoss(0.0, "all directions are the same", collapsed=True),
         )
 
     def views(self, size: int) -> Pipeline:
@@ -111,7 +111,7 @@ class SCRL(Method):
             z = embed(self.target, x, rows)
         return consistency(p, z)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (x1, x2), boxes = batch.views
         boxes, size = boxes[:, :, :MATCHES], len(x1)
         rows = listed(boxes)
@@ -125,7 +125,7 @@ class SCRL(Method):
         right = (found == torch.arange(found.shape[1], device=found.device)).sum(1).tolist()
         return Pictures(
             "Boxes found again",
-            "Some boxes of one view, and in the same colour the box of the other that their "
+            "Some boxes of one view, and in the same color the box of the other that their "
             "predictions are most like; below, how many are the same part of the image.",
             {
                 "one view": boxed(x1, boxes[:, 0], mean, std),

@@ -10,22 +10,22 @@ from torch.nn.functional import normalize
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Corpus, Method, Pictures, Pipeline, Recipe
+from selftaught.method import Batch, Corpus, Insight, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
-from selftaught.parts.drawing import COLOURS
+from selftaught.parts.drawing import COLORS
 from selftaught.roles import Count, Fraction, PartialShare, PrototypeCount, SampleCount, Weight
 
 CRF_SIDE, CRF_PLACES = 56, 1000
 """To what side images and codes are brought, and at how many places, for the loss `crf`."""
 
 BLOCK = 1024
-"""Images whose neighbours are looked for at a time."""
+"""Images whose neighbors are looked for at a time."""
 
 
 class Preset(NamedTuple):
-    """Weights of the losses (self, neighbour, other), and what is subtracted from similarities."""
+    """Weights of the losses (self, neighbor, other), and what is subtracted from similarities."""
 
     weights: tuple[float, float, float]
     shifts: tuple[float, float, float]
@@ -44,9 +44,9 @@ class STEGO(Method):
     """Distil what the cells of a frozen encoder have in common into clusters: segmentation.
 
     Codes agree where features are alike by more than a shift, and not elsewhere: within an image,
-    between it and one of its nearest neighbours, and between it and others. The encoder must have
+    between it and one of its nearest neighbors, and between it and others. The encoder must have
     learned something already (`--start`, `--weights`, `--pretrained`); it stays as it is. Batches
-    hold images beside their neighbours, so their size, and each process's share of it, must be
+    hold images beside their neighbors, so their size, and each process's share of it, must be
     even. The clusters learn at the same rate as the codes; in the paper's code at ten times it.
 
     Args:
@@ -54,19 +54,19 @@ class STEGO(Method):
         preset: whose weights and shifts; the paper's code ships `default` and, as comments, others.
         dim: width of the codes.
         clusters: number of clusters.
-        crf: weight of a loss by which codes agree where pixels are near and of like colour.
+        crf: weight of a loss by which codes agree where pixels are near and of like color.
 
     Other Args:
         samples: number of images.
-        balance: weights of the losses of an image with itself, its neighbours, and others; none for
+        balance: weights of the losses of an image with itself, its neighbors, and others; none for
             the preset's.
         shifts: similarity of features from which codes agree, in the same order; none for the
             preset's.
         places: places along a side at which an image is sampled.
-        neighbours: nearest images of which one is drawn.
+        neighbors: nearest images of which one is drawn.
         negatives: how often an image is told from another.
         dropout: share of the features' channels that are dropped.
-        pointwise: whether each place's similarities are centred.
+        pointwise: whether each place's similarities are centered.
         stabilize: whether codes that agree by 0.8 need not agree more.
         scale: area of the crops, as fractions of the image.
     """
@@ -75,8 +75,8 @@ class STEGO(Method):
         "adam", lr=5e-4, batch=32, scaling="none", weight_decay=0.0, schedule="constant"
     )
     default_backbone = "vit_small_patch8_224"
-    anatomy = Anatomy(frozen=True)
-    together = 2
+    insight = Insight(frozen=True)
+    group_size = 2
     nearest: Tensor
 
     def __init__(
@@ -89,7 +89,7 @@ class STEGO(Method):
         dim: Count = 70,
         clusters: PrototypeCount = 27,
         places: Count = 11,
-        neighbours: Count = 7,
+        neighbors: Count = 7,
         negatives: Count = 5,
         dropout: PartialShare = 0.1,
         crf: Weight = 0.0,
@@ -98,14 +98,14 @@ class STEGO(Method):
         scale: tuple[Fraction, Fraction] = (0.25, 1.0),
     ):
         super().__init__()
-        if not 1 <= neighbours < samples:
+        if not 1 <= neighbors < samples:
             raise UserError(
-                f"neighbours={neighbours} of {samples} images: each image needs as many others; "
-                "take fewer neighbours or more images"
+                f"neighbors={neighbors} of {samples} images: each image needs as many others; "
+                "take fewer neighbors or more images"
             )
         self.backbone, self.samples, self.preset = backbone, samples, preset
         self.balance, self.shifts, self.dim, self.clusters = balance, shifts, dim, clusters
-        self.places, self.neighbours, self.negatives = places, neighbours, negatives
+        self.places, self.neighbors, self.negatives = places, neighbors, negatives
         self.dropout, self.crf, self.pointwise = dropout, crf, pointwise
         self.stabilize, self.scale = stabilize, scale
         backbone.requires_grad_(False)
@@ -116,7 +116,7 @@ class STEGO(Method):
             nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, dim, 1)
         )
         self.centres = nn.Parameter(torch.randn(clusters, dim))
-        self.register_buffer("nearest", torch.full((samples, neighbours), -1))
+        self.register_buffer("nearest", torch.full((samples, neighbors), -1))
 
     def train(self, mode: bool = True) -> Self:
         """The encoder stays in evaluation mode."""
@@ -128,20 +128,20 @@ class STEGO(Method):
         return augment.crop(size, self.scale, interpolation="bilinear")
 
     def on_epoch(self, corpus: Corpus) -> Tensor:
-        """Half of the images, each followed by one of its nearest neighbours."""
+        """Half of the images, each followed by one of its nearest neighbors."""
         if self.nearest.min() < 0:
             features = normalize(corpus.embed(self.backbone), dim=1)
-            self.nearest.copy_(nearest_others(features, self.neighbours))
+            self.nearest.copy_(nearest_others(features, self.neighbors))
         anchors = torch.randperm(self.samples)[: max(1, self.samples // 2)]
-        which = torch.randint(self.neighbours, anchors.shape)
+        which = torch.randint(self.neighbors, anchors.shape)
         order = torch.stack([anchors, self.nearest.cpu()[anchors, which]], 1).flatten()
         return dist.from_first(order.to(self.nearest.device)).cpu()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """views: one [B, C, S, S], image and neighbour in turn."""
+        """views: one [B, C, S, S], image and neighbor in turn."""
         (x,) = batch.views
         if len(x) < 2:
-            raise UserError("a batch of 1 image holds no neighbour beside it; use an even batch")
+            raise UserError("a batch of 1 image holds no neighbor beside it; use an even batch")
         x = x[: len(x) // 2 * 2]
         features = self.features(x)
         seen, codes = self.dropped(features), self.encode(features)
@@ -180,34 +180,34 @@ class STEGO(Method):
         codes = F.interpolate(codes, x.shape[2:], mode="bilinear", align_corners=False)
         return log_shares(codes, self.centres)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.segment(images).exp().mean((2, 3))
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (x,) = batch.views
         which = self.segment(x).argmax(1)
         mean, std = torch.tensor([self.backbone.mean, self.backbone.std])
-        colours = ((palette(self.clusters, x.shape[1]) - mean) / std).to(x)
-        painted = colours[which].movedim(3, 1)
+        colors = ((palette(self.clusters, x.shape[1]) - mean) / std).to(x)
+        painted = colors[which].movedim(3, 1)
         return Pictures(
             "Segmentations",
-            "Each colour is a cluster of cells; no label was seen.",
+            "Each color is a cluster of cells; no label was seen.",
             {"image": x, "segments": painted, "both": (x + painted) / 2},
         )
 
 
 def palette(count: int, channels: int) -> Tensor:
-    """[count, channels] colours in [0, 1], all different; darker ones from the seventh on."""
-    number, rounds = torch.arange(count), max(4, -(-count // len(COLOURS)))
-    hue, darker = number % len(COLOURS), number // len(COLOURS) / rounds
+    """[count, channels] colors in [0, 1], all different; darker ones from the seventh on."""
+    number, rounds = torch.arange(count), max(4, -(-count // len(COLORS)))
+    hue, darker = number % len(COLORS), number // len(COLORS) / rounds
     if channels != 3:
-        grey = 1 - 0.85 * (hue + darker) / len(COLOURS)
-        return grey[:, None].expand(-1, channels)
-    return torch.tensor(COLOURS)[hue] * (1 - darker)[:, None]
+        gray = 1 - 0.85 * (hue + darker) / len(COLORS)
+        return gray[:, None].expand(-1, channels)
+    return torch.tensor(COLORS)[hue] * (1 - darker)[:, None]
 
 
 class Rule(NamedTuple):
-    """pointwise: whether each place's similarities are centred. clamp: whether codes that disagree
+    """pointwise: whether each place's similarities are centered. clamp: whether codes that disagree
     count as 0. stabilize: whether those that agree by 0.8 count as 0.8.
     """
 
@@ -283,10 +283,10 @@ def correspondences(
     shifts: tuple[float, float, float],
     rule: Rule,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses of images with themselves, with their neighbours, and with others.
+    """Losses of images with themselves, with their neighbors, and with others.
 
     Args:
-        features, codes: [B, D, H, W] of the images and of a neighbour of each.
+        features, codes: [B, D, H, W] of the images and of a neighbor of each.
         uniform: [B, h, w, 2] places in [0, 1) in images, and in those compared with them.
         orders: permutations [B], one for each time that an image is told from another.
         shifts: of the three losses.
@@ -306,33 +306,33 @@ def correspondences(
 
 
 @full_precision
-def log_shares(codes: Tensor, centres: Tensor, sharpness: float = 2.0) -> Tensor:
+def log_shares(codes: Tensor, centers: Tensor, sharpness: float = 2.0) -> Tensor:
     """[B, K, h, w] log-probabilities that codes are of each cluster, by their similarity."""
-    return (sharpness * similarity(codes, centres)).log_softmax(1)
+    return (sharpness * similarity(codes, centers)).log_softmax(1)
 
 
-def similarity(codes: Tensor, centres: Tensor) -> Tensor:
-    """[B, D, H, W] codes, [K, D] centres -> [B, K, H, W] cosines."""
-    return torch.einsum("bdhw,kd->bkhw", normalize(codes, dim=1), normalize(centres, dim=1))
+def similarity(codes: Tensor, centers: Tensor) -> Tensor:
+    """[B, D, H, W] codes, [K, D] centers -> [B, K, H, W] cosines."""
+    return torch.einsum("bdhw,kd->bkhw", normalize(codes, dim=1), normalize(centers, dim=1))
 
 
 @full_precision
 def clustering(
-    codes: Tensor, centres: Tensor, sharpness: float | None = None
+    codes: Tensor, centers: Tensor, sharpness: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Centres approach the codes that are theirs, by cosine.
+    """Centers approach the codes that are theirs, by cosine.
 
     Args:
         codes: [B, D, H, W], constants.
-        centres: [K, D].
-        sharpness: of the softmax that shares codes out; none for the nearest centre alone.
+        centers: [K, D].
+        sharpness: of the softmax that shares codes out; none for the nearest center alone.
 
     Returns:
         The loss, and the shares [B, K, H, W].
     """
-    cosine = similarity(codes, centres)
+    cosine = similarity(codes, centers)
     if sharpness is None:
-        shares = F.one_hot(cosine.argmax(1), len(centres)).movedim(3, 1).to(cosine)
+        shares = F.one_hot(cosine.argmax(1), len(centers)).movedim(3, 1).to(cosine)
     else:
         shares = (sharpness * cosine).softmax(1)
     return -(shares * cosine).sum(1).mean(), shares

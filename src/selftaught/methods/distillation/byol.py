@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.roles import Count, Momentum, Share
@@ -14,23 +14,23 @@ from selftaught.schedule import cosine
 
 
 class BYOL(Method):
-    """Predict a slow copy's embedding of the other view; there are no negatives.
+    """Predict an EMA teacher's embedding of the other view; there are no negatives.
 
     The defaults are those of the reference code's table for 100 epochs. Its rows for 300 and 1000:
     learning rate 0.3 and 0.2, warm-up 0.033 and 0.01 (10 epochs always), and for 1000 weight decay
-    1.5e-6 and momentum 0.996. The slow copy starts as a copy; in the reference code it is drawn
+    1.5e-6 and momentum 0.996. The EMA teacher starts as a copy; in the reference code it is drawn
     anew.
 
     Args:
         backbone: image encoder.
-        momentum: of the slow copy at the start, in [0, 1); it rises to 1.
+        momentum: of the EMA teacher at the start, in [0, 1); it rises to 1.
         hidden: width of the hidden layers of projector and predictor.
         dim: width of the embedding.
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.1)
-    anatomy = Anatomy(
+    insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "other"
     )
 
@@ -54,10 +54,10 @@ class BYOL(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(4.0, "2 for each view, directions that have nothing in common"),
-            Trivial(0.0, "all directions are the same", collapsed=True),
+            ReferenceLoss(4.0, "2 for each view, directions that have nothing in common"),
+            ReferenceLoss(0.0, "all directions are the same", collapsed=True),
         )
 
     def views(self, size: int) -> Pipeline:

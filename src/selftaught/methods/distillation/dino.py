@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.backbones.depth import without_drop_path
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
@@ -17,7 +17,7 @@ from selftaught.schedule import cosine, ramp
 
 
 class DINO(Method):
-    """A student that sees every crop predicts what its own average sees in the global ones.
+    """A student that sees every crop predicts what its EMA teacher sees in the global ones.
 
     The recipe is that of 100 epochs. The student has the paper's `drop_path` of 0.1 if it is a ViT
     and the command line makes it, the teacher never has any. The rate ends at a fraction of its
@@ -28,7 +28,7 @@ class DINO(Method):
         prototypes: width of the output softmax.
         norm_last_layer: whether prototypes are unit vectors; the paper learns their length for
             ViT-S, which scores a little higher and is less stable.
-        momentum: of the teacher, at the start and the end of training, along a cosine.
+        momentum: of the EMA teacher, at the start and the end of training, along a cosine.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up; the paper's long
             trainings end at 0.07.
         local_crops: number of small views beside the two global ones.
@@ -58,7 +58,7 @@ class DINO(Method):
     )
     default_backbone = "vit_small_patch16_224"
     default_drop_path = 0.1
-    anatomy = Anatomy(
+    insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",
         memory=("center",),
@@ -109,10 +109,10 @@ class DINO(Method):
     def encoder(self) -> nn.Module:
         return self.teacher
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(math.log(self.prototypes), f"ln {self.prototypes}, all prototypes alike"),
-            Trivial(0.0, "one prototype takes every image", collapsed=True),
+            ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, all prototypes alike"),
+            ReferenceLoss(0.0, "one prototype takes every image", collapsed=True),
         )
 
     def views(self, size: int) -> Pipeline:
@@ -136,10 +136,10 @@ class DINO(Method):
         return loss
 
     def distribution(self, logits: Tensor) -> Tensor:
-        """The teacher's, centred and sharpened."""
+        """The teacher's, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.teacher_head(self.teacher(images)) - self.center
 
     @property

@@ -12,11 +12,11 @@ from selftaught.backbones.depth import with_subset_depth, without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
+from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
-from selftaught.objectives.spread import koleo
 from selftaught.parts import ema, frozen_copy, prototype_head
 from selftaught.roles import (
     Count,
@@ -47,7 +47,7 @@ class DINOv2(Method):
         prototypes: width of the output softmax.
         dino_weight, patch_weight, koleo_weight: of the terms.
         mask_ratio: smallest and largest ratio of hidden patches in these.
-        momentum: of the teacher, at the start and the end of training, along a cosine.
+        momentum: of the EMA teacher, at the start and the end of training, along a cosine.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         local_crops: number of small views beside the two global ones.
 
@@ -57,7 +57,7 @@ class DINOv2(Method):
         hidden: width of the heads' two hidden layers.
         bottleneck: width of the prototypes.
         patch_bottleneck: width of those of patches, where heads are separate; the same if none.
-        targets: how the teacher's outputs become targets: centred, or balanced by Sinkhorn.
+        targets: how the teacher's outputs become targets: centered, or balanced by Sinkhorn.
         iterations: of Sinkhorn's normalizations.
         mask_share: share of the global views that hide patches, in [0, 1].
         student_temp: of the student's softmax, above 0.
@@ -90,7 +90,7 @@ class DINOv2(Method):
     )
     default_backbone = "vit_small_patch14_dinov2"
     default_drop_path = 0.3
-    anatomy = Anatomy(
+    insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
     )
 
@@ -174,9 +174,9 @@ class DINOv2(Method):
     def encoder(self) -> nn.Module:
         return self.teacher
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         guess = math.log(self.prototypes)
-        return (Trivial(guess, f"ln {self.prototypes}, all prototypes alike", term="patch"),)
+        return (ReferenceLoss(guess, f"ln {self.prototypes}, all prototypes alike", term="patch"),)
 
     def views(self, size: int) -> Pipeline:
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
@@ -262,10 +262,10 @@ class DINOv2(Method):
         center.lerp_(mean, (1 - self.center_momentum) * (everyone > 0).to(center))
 
     def distribution(self, logits: Tensor) -> Tensor:
-        """The teacher's of class tokens, centred and sharpened."""
+        """The teacher's of class tokens, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.teacher_head(self.teacher(images)) - self.center
 
     @property

@@ -15,7 +15,7 @@ from selftaught.backbones.depth import without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import Grid
 from selftaught.masks.blocks import by_ratio
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
@@ -34,7 +34,7 @@ from selftaught.schedule import cosine, ramp
 
 
 class IBOT(Method):
-    """DINO, and a student that tells what its average sees in patches that are hidden from it.
+    """DINO, and a student that tells what its EMA teacher sees in patches that are hidden from it.
 
     Settings are those of the paper's ViT-S and 800 epochs, of which 10 are warm-up; its code's own
     defaults differ (no small views, larger global ones, one ratio of hidden patches, constant
@@ -45,7 +45,7 @@ class IBOT(Method):
         backbone: a ViT, summed up by its class token.
         prototypes: width of the output softmax.
         mask_ratio: ratios of hidden patches in a global view, one of which is taken by chance.
-        momentum: of the teacher, at the start and the end of training, along a cosine.
+        momentum: of the EMA teacher, at the start and the end of training, along a cosine.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         local_crops: number of small views beside the two global ones.
 
@@ -86,7 +86,7 @@ class IBOT(Method):
     )
     default_backbone = "vit_small_patch16_224"
     default_drop_path = 0.1
-    anatomy = Anatomy(
+    insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",
         memory=("center", "patch_center"),
@@ -171,11 +171,11 @@ class IBOT(Method):
     def encoder(self) -> nn.Module:
         return self.teacher
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         guess = math.log(self.prototypes)
         return (
-            Trivial(guess, f"ln {self.prototypes}, all prototypes alike", term="class"),
-            Trivial(0.0, "one prototype takes every image", collapsed=True, term="class"),
+            ReferenceLoss(guess, f"ln {self.prototypes}, all prototypes alike", term="class"),
+            ReferenceLoss(0.0, "one prototype takes every image", collapsed=True, term="class"),
         )
 
     def views(self, size: int) -> Pipeline:
@@ -242,10 +242,10 @@ class IBOT(Method):
         }
 
     def distribution(self, logits: Tensor) -> Tensor:
-        """The teacher's of class tokens, centred and sharpened."""
+        """The teacher's of class tokens, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.teacher_head(self.teacher(images)) - self.center
 
     @property

@@ -10,7 +10,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.masks import generator
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
@@ -30,7 +30,7 @@ from selftaught.schedule import linear
 
 
 class MSN(Method):
-    """Views with patches left out find the prototypes of a whole view that an average sees.
+    """Views with patches left out find the prototypes that an EMA teacher sees in a whole view.
 
     That all prototypes are used is asked of the mean over all views and processes (me-max); on
     data with unequal classes it can be weakened. The reference sums the prototypes' gradient over
@@ -41,7 +41,8 @@ class MSN(Method):
     Args:
         backbone: a ViT, summed up by its class token.
         prototypes: number of clusters.
-        momentum: of the target, at the start and, in a straight line, at 1.25 times the end.
+        momentum: of the target (EMA teacher), at the start and, in a straight line, at 1.25 times
+            the end.
         drop: share of the patches that is left out of large views.
         focal_views: number of small views.
         focal_size: side of small views in pixels, in whole patches; none for 3/7 of the large.
@@ -56,7 +57,7 @@ class MSN(Method):
         entropy: weight of the entropy of the predictions.
         random_views: number of large views beside the target's.
         random_scale, focal_scale: area of the crops, as fractions of the image.
-        strength: of the colour jitter.
+        strength: of the color jitter.
         blur: probability; 0 for small images.
     """
 
@@ -69,15 +70,15 @@ class MSN(Method):
         warmup=15 / 800,
         warmup_from=0.2,
         end=1e-3,
-        stretch=1.25,
-        first=1,
+        horizon=1.25,
+        step_offset=1,
         no_decay=("scores",),
         clip=3.0,
         no_clip=("scores",),
     )
     default_backbone = "vit_small_patch16_224"
     query = 1
-    anatomy = Anatomy(
+    insight = Insight(
         copies=(("target", "backbone"), ("target_projector", "projector")), logits="scores"
     )
 
@@ -120,9 +121,9 @@ class MSN(Method):
     def encoder(self) -> nn.Module:
         return self.target
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         guess = f"ln {self.prototypes}, guessing prototypes"
-        return (Trivial(math.log(self.prototypes), guess, term="match"),)
+        return (ReferenceLoss(math.log(self.prototypes), guess, term="match"),)
 
     def views(self, size: int) -> Pipeline:
         s = self.strength
@@ -159,15 +160,16 @@ class MSN(Method):
         scores = self.scores(anchors) / self.temperature
         p = scores.softmax(-1)
         terms = {
-            "match": soft_cross_entropy(self.assign(targets), scores).mean(),
-            "me_max": self.me_max * (math.log(self.prototypes) - spread(dist.mean(p.mean((0, 1))))),
+            "match": soft_cross_entropy(self.goals(targets), scores).mean(),
+            "me_max": self.me_max
+            * (math.log(self.prototypes) - entropy(dist.mean(p.mean((0, 1))))),
         }
         if self.entropy:
-            terms["entropy"] = self.entropy * spread(p).mean()
+            terms["entropy"] = self.entropy * entropy(p).mean()
         return terms
 
     @torch.no_grad()
-    def assign(self, targets: Tensor) -> Tensor:
+    def goals(self, targets: Tensor) -> Tensor:
         """[B, prototypes] distributions that the views of embeddings [B, dim] are to find."""
         sharp = (self.scores(targets) / (self.temperature * self.sharpen)).log_softmax(-1)
         return sinkhorn(sharp, 1.0, self.iterations) if self.iterations else sharp.exp()
@@ -176,7 +178,7 @@ class MSN(Method):
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 
-    def membership(self, images: Tensor) -> Tensor:
+    def assign(self, images: Tensor) -> Tensor:
         return self.scores(self.target_projector(self.target(images)))
 
     def after_step(self) -> None:
@@ -193,6 +195,6 @@ def head(dim: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(hidden, out))
 
 
-def spread(p: Tensor) -> Tensor:
+def entropy(p: Tensor) -> Tensor:
     """[...] entropy of distributions [..., K]."""
     return -torch.xlogy(p, p).sum(-1)

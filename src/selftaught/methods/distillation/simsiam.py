@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share
@@ -24,9 +24,9 @@ class SimSiam(Method):
     """
 
     recipe = Recipe(
-        "sgd", lr=0.05, weight_decay=1e-4, decay_all=True, by_epoch=True, constant=("predictor",)
+        "sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True, constant=("predictor",)
     )
-    anatomy = Anatomy("projector", "predictor", pairs="other")
+    insight = Insight("projector", "predictor", pairs="other")
 
     def __init__(
         self, backbone: Image, dim: Count = 2048, bottleneck: Count = 512, blur: Share = 0.5
@@ -39,10 +39,10 @@ class SimSiam(Method):
         cast(Tensor, cast(nn.Linear, self.projector[-2]).bias).requires_grad_(False)
         self.predictor = mlp(dim, bottleneck, dim, bias=False)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(0.0, "directions that have nothing in common"),
-            Trivial(-1.0, "all directions are the same", collapsed=True),
+            ReferenceLoss(0.0, "directions that have nothing in common"),
+            ReferenceLoss(-1.0, "all directions are the same", collapsed=True),
         )
 
     def views(self, size: int) -> Pipeline:

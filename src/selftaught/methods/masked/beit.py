@@ -17,7 +17,7 @@ from selftaught.backbones.tokenizer import RandomTokenizer, load_tokenizer
 from selftaught.errors import UserError
 from selftaught.masks import enlarge
 from selftaught.masks.blocks import blocks
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
 from selftaught.roles import Count
@@ -98,7 +98,7 @@ class BEiT(Method):
         """Let another tokenizer say what is hidden; this method itself.
 
         Args:
-            words: from colours [B, C, H, W] in [0, 1] to ids [B, H / cell, W / cell], each below
+            words: from colors [B, C, H, W] in [0, 1] to ids [B, H / cell, W / cell], each below
                 `vocabulary`.
             cell: pixels to a place, along a side.
         """
@@ -130,9 +130,9 @@ class BEiT(Method):
             raise UserError(f"smallest={smallest} must be from 1 to the {hidden} hidden patches")
         return hidden, smallest
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         count = self.lm_head.out_features
-        return (Trivial(math.log(count), f"ln {count}"),)
+        return (ReferenceLoss(math.log(count), f"ln {count}"),)
 
     def views(self, size: int) -> Pipeline:
         view = View(size, interpolation="bicubic", jitter=(0.4, 0.4, 0.4, 0.0), jitter_p=1.0)
@@ -153,12 +153,12 @@ class BEiT(Method):
         """[B, rows, cols]: the words that the tokenizer writes in normalized images."""
         rows, cols = (side // self.patch for side in images.shape[-2:])
         mean, std = images.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
-        colours = images * std + mean
+        colors = images * std + mean
         if self.cell != self.patch:
-            colours = F.interpolate(
-                colours, (rows * self.cell, cols * self.cell), mode="bicubic", antialias=True
+            colors = F.interpolate(
+                colors, (rows * self.cell, cols * self.cell), mode="bicubic", antialias=True
             )
-        ids = self.words(colours.clamp(0, 1))
+        ids = self.words(colors.clamp(0, 1))
         if ids.shape != (len(images), rows, cols):
             raise UserError(
                 f"the tokenizer makes {list(ids.shape)} words of images of {rows * self.cell} px, "
@@ -172,7 +172,7 @@ class BEiT(Method):
             )
         return ids
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         images, hidden = batch.views
         right = self.predict(images, hidden).argmax(2).view(hidden.shape) == self.ids(images)
         seen, known = (

@@ -81,7 +81,7 @@ class DiscreteVAE(Method):
         (images,) = batch.views
         logits = self.tokenizer.logits(images)
         noise = -torch.empty_like(logits).exponential_().log()
-        _, error, divergence = self.terms(logits, noise, map_pixels(self.colours(images)))
+        _, error, divergence = self.terms(logits, noise, map_pixels(self.colors(images)))
         return {"squared": error, "divergence": self.kl_weight * divergence}
 
     def terms(self, logits: Tensor, noise: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,13 +104,13 @@ class DiscreteVAE(Method):
         """[B, C, H, W] from [B, V, rows, cols] weights of the words at each place."""
         return self.decoder(torch.einsum("bvhw,vd->bdhw", words, self.codebook.weight))
 
-    def colours(self, images: Tensor) -> Tensor:
-        """Normalized images as colours in [0, 1]."""
+    def colors(self, images: Tensor) -> Tensor:
+        """Normalized images as colors in [0, 1]."""
         backbone = self.tokenizer.backbone
         mean, std = images.new_tensor([backbone.mean, backbone.std])[..., None, None]
         return images * std + mean
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (images,) = batch.views
         ids = self.tokenizer.logits(images).argmax(1)
         words = F.one_hot(ids, self.vocabulary).movedim(3, 1).to(self.codebook.weight.dtype)

@@ -11,7 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image, interpolate, sincos
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
 from selftaught.roles import Count, HiddenShare, Number, Positive
 
@@ -80,9 +80,9 @@ class MAE(Method):
         self.decoder_pred = nn.Linear(dim, self.patch**2 * backbone.channels)
         initialize(self, skip=backbone if backbone.trained else None)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         numbers = self.decoder_pred.out_features
-        mean = Trivial(1 - 1 / numbers, "each patch painted in its mean colour")
+        mean = ReferenceLoss(1 - 1 / numbers, "each patch painted in its mean color")
         return (mean,) if self.normalize else ()
 
     def views(self, size: int) -> Pipeline:
@@ -111,7 +111,7 @@ class MAE(Method):
         decoded = self.decoder_blocks(torch.cat([extra, patches], 1) + position)
         return self.decoder_pred(self.decoder_norm(decoded))[:, self.prefix :]
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         images, noise = batch.views
         patches = patchify(images, self.patch)
         keep, hidden = keep_lowest(noise, self.ratio)

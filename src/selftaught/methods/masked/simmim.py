@@ -111,7 +111,7 @@ class SimMIM(Method):
         seen = self.backbone.features(images, replace=(mask, self.mask_token[0, 0]))
         return self.decoder(seen.local.mT.unflatten(2, seen.grid))
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         images, hidden = batch.views
         mask = enlarge(hidden, images.shape[-2:])[:, None]
         painted = self.reconstruct(images, hidden).to(images.dtype)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from selftaught import augment, masks
 from selftaught.backbones import Image, Predictor, interpolate, sincos
 from selftaught.errors import UserError
-from selftaught.method import Anatomy, Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
 from selftaught.roles import Count, Fraction, Momentum, Number, Positive
@@ -20,7 +20,7 @@ from selftaught.schedule import linear
 
 
 class IJEPA(Method):
-    """From the features of one block of patches, predict those of others, as a slow copy has them.
+    """From the features of one block of patches, predict those that an EMA teacher gives others.
 
     As in the reference code the distance is smooth L1, where the paper writes L2, between predicted
     and normalized features. The reference has no rule for how the learning rate follows the batch;
@@ -31,7 +31,7 @@ class IJEPA(Method):
             reference's fixed positions and initial weights.
         dim: width of the predictor, a multiple of 4 and of `heads`.
         depth: number of the predictor's blocks.
-        momentum: of the target encoder, at the start and at the end.
+        momentum: of the target encoder (EMA teacher), at the start and at the end.
         targets: number of blocks to predict.
         target_scale, context_scale: smallest and largest area of a block, as fractions of 1.
 
@@ -55,11 +55,11 @@ class IJEPA(Method):
         warmup=40 / 300,
         warmup_from=0.2,
         end=1e-3,
-        first=1,
+        step_offset=1,
     )
     default_backbone = "vit_small_patch16_224"
     min_batch = 1
-    anatomy = Anatomy(copies=(("target", "backbone"),))
+    insight = Insight(copies=(("target", "backbone"),))
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class IJEPA(Method):
             initialize(network)
         self.target = frozen_copy(backbone)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(0.0, "all features are the same", collapsed=True),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(0.0, "all features are the same", collapsed=True),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=(0.3, 1.0), flip=0.0, interpolation="bilinear")

@@ -10,7 +10,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, HiddenShare, PartialShare
@@ -85,9 +85,9 @@ class Selfie(Method):
             )
         return cells
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         count = self.cells**2 - int(self.cells**2 * (1 - self.ratio))
-        return (Trivial(math.log(count), f"ln {count}"),)
+        return (ReferenceLoss(math.log(count), f"ln {count}"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.Noised(augment.crop(size), self.cut(size) ** 2)
@@ -110,7 +110,7 @@ class Selfie(Method):
         asked = pooled + self.pos_embedding(places)
         return asked @ embedded.take_along_dim(places[..., None], 1).mT
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         images, noise = batch.views
         chosen = self.scores(self.embed(images), noise).argmax(2)
         _, hidden = keep_lowest(noise, self.ratio)

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment
-from selftaught.augment.coloured import LEAST
+from selftaught.augment.colored import LEAST
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
-from selftaught.parts.colours import lab, rgb
+from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest, prior
 from selftaught.roles import Count, Positive, Share, Temperature
@@ -25,24 +25,24 @@ HUE = 5.0
 
 
 class Colorization(Method):
-    """Tell the colours of an image from its lightness.
+    """Tell the colors of an image from its lightness.
 
-    Colours are predicted at every fourth pixel, as a distribution over 313 bins of (a, b); rare
+    Colors are predicted at every fourth pixel, as a distribution over 313 bins of (a, b); rare
     ones count more. The encoder sees lightness alone, also when it is evaluated. The other losses
     are those of "Colorization as a proxy task" (Larsson et al., 2017): squared differences of
-    (a, b), and hue and chroma in 32 bins each, the hue as important as the pixel is colourful.
+    (a, b), and hue and chroma in 32 bins each, the hue as important as the pixel is colorful.
     The loss is the mean over pixels; in the paper's code the sum over those of an image.
 
     Args:
         backbone: image encoder of 3 channels with local features.
         form: `rebalanced` bins, `plain` bins, `regression`, or the `hybrid` of hue and chroma.
-        temperature: of the softmax whose mean colour is shown, in (0, 1].
+        temperature: of the softmax whose mean color is shown, in (0, 1].
         width: channels of the decoder.
 
     Other Args:
-        neighbours: bins among which a colour is divided.
+        neighbors: bins among which a color is divided.
         sigma: of the Gaussian by which it is.
-        gamma: share of the uniform distribution in the prior that colours are rebalanced by.
+        gamma: share of the uniform distribution in the prior that colors are rebalanced by.
     """
 
     recipe = Recipe(
@@ -55,51 +55,53 @@ class Colorization(Method):
         milestones=(0.5,),
         drop=0.316,
         betas=(0.9, 0.99),
-        decay_all=True,
+        decay_bias=True,
     )
     min_batch = 1
-    centres: Tensor
+    centers: Tensor
     factors: Tensor
 
     def __init__(
         self,
         backbone: Image,
         form: Literal["rebalanced", "plain", "regression", "hybrid"] = "rebalanced",
-        neighbours: Count = 10,
+        neighbors: Count = 10,
         sigma: Positive = 5.0,
         gamma: Share = 0.5,
         temperature: Temperature = 0.38,
         width: Count = 256,
     ):
         super().__init__()
-        if neighbours > 313:
-            raise UserError(f"neighbours={neighbours}: there are 313 bins in all")
+        if neighbors > 313:
+            raise UserError(f"neighbors={neighbors}: there are 313 bins in all")
         backbone.see("lightness")
-        self.backbone, self.form, self.neighbours, self.sigma = backbone, form, neighbours, sigma
+        self.backbone, self.form, self.neighbors, self.sigma = backbone, form, neighbors, sigma
         self.gamma, self.temperature, self.width = gamma, temperature, width
-        self.register_buffer("centres", bins(), persistent=False)
+        self.register_buffer("centers", bins(), persistent=False)
         self.register_buffer("factors", rebalancing(prior(), gamma), persistent=False)
-        outputs = {"regression": 2, "hybrid": 2 * HUES}.get(form, len(self.centres))
+        outputs = {"regression": 2, "hybrid": 2 * HUES}.get(form, len(self.centers))
         self.decoder = decoder(backbone.local_dim, width, backbone.reduction, 4, outputs)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if self.form == "regression":
             return ()
         if self.form == "hybrid":
-            return (Trivial(math.log(HUES), f"ln {HUES}, guessing the chroma", term="chroma"),)
-        return (Trivial(math.log(313), "ln 313, guessing the bin", term="plain"),)
+            return (
+                ReferenceLoss(math.log(HUES), f"ln {HUES}, guessing the chroma", term="chroma"),
+            )
+        return (ReferenceLoss(math.log(313), "ln 313, guessing the bin", term="plain"),)
 
     def views(self, size: int) -> Pipeline:
-        return augment.Coloured(augment.crop(size, interpolation="bilinear"))
+        return augment.Colored(augment.crop(size, interpolation="bilinear"))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: [B, 3, S, S].
 
-        Of the terms, `rebalancing` is what the weights of rare colours add to the plain loss,
+        Of the terms, `rebalancing` is what the weights of rare colors add to the plain loss,
         which the paper's code logs.
         """
         found = self.predict(batch.views)
-        truth = F.interpolate(self.colours(batch.views), found.shape[2:], mode="nearest")
+        truth = F.interpolate(self.colors(batch.views), found.shape[2:], mode="nearest")
         if self.form == "hybrid":
             hue, chroma = hue_and_chroma(found, truth)
             return {"hue": HUE * hue, "chroma": chroma}
@@ -109,7 +111,7 @@ class Colorization(Method):
         """The terms of outputs [B, outputs, H, W] against (a, b) [B, 2, H, W], but for hybrids."""
         if self.form == "regression":
             return {"squared": squared(found, ab)}
-        which, weights = encode(ab, self.centres, self.neighbours, self.sigma)
+        which, weights = encode(ab, self.centers, self.neighbors, self.sigma)
         error = cross_entropy(found, which, weights)
         if self.form == "plain":
             return {"plain": error.mean()}
@@ -121,14 +123,14 @@ class Colorization(Method):
         found = self.backbone.features(x)
         return self.decoder(as_map(found.local, found.grid))
 
-    def colours(self, x: Tensor) -> Tensor:
+    def colors(self, x: Tensor) -> Tensor:
         """Normalized images -> [0, 1], not in half precision."""
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         mean, std = x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
         return x * std + mean
 
-    def pictures(self, batch: Batch) -> Pictures:
-        truth = self.colours(batch.views)
+    def show(self, batch: Batch) -> Pictures:
+        truth = self.colors(batch.views)
         light, found = lab(truth)[:, :1], self.predict(batch.views).to(truth.dtype)
         if self.form == "regression":
             ab = 110 * found
@@ -136,24 +138,24 @@ class Colorization(Method):
             small = F.interpolate(truth, found.shape[2:], mode="bilinear", antialias=True)
             ab = lab(painted(found, small.mean(1)))[:, 1:]
         else:
-            ab = annealed_mean(found, self.centres, self.temperature)
+            ab = annealed_mean(found, self.centers, self.temperature)
         ab = F.interpolate(ab, truth.shape[2:], mode="bilinear")
         mean, std = truth.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
         columns = {
             "seen": rgb(torch.cat([light, torch.zeros_like(ab)], 1)),
-            "coloured": rgb(torch.cat([light, ab], 1)),
+            "colored": rgb(torch.cat([light, ab], 1)),
             "true": truth,
         }
         normalized = {name: (x - mean) / std for name, x in columns.items()}
-        return Pictures("Colourings", "The network saw lightness alone.", normalized)
+        return Pictures("Colorings", "The network saw lightness alone.", normalized)
 
 
 def rebalancing(prior: Tensor, gamma: float, alpha: float = 1.0) -> Tensor:
-    """[Q] weights of colours from their shares [Q]: 1 on average, more for rare ones (Eq. 4).
+    """[Q] weights of colors from their shares [Q]: 1 on average, more for rare ones (Eq. 4).
 
     Args:
         prior: shares that sum to 1.
-        gamma: share of the uniform distribution over colours that occur.
+        gamma: share of the uniform distribution over colors that occur.
         alpha: power, 0 for equal weights.
     """
     occurring = (prior > 0).to(prior)
@@ -161,19 +163,19 @@ def rebalancing(prior: Tensor, gamma: float, alpha: float = 1.0) -> Tensor:
     return factors / (prior * factors).sum()
 
 
-def encode(ab: Tensor, centres: Tensor, count: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Divide each colour among the bins next to it, by a Gaussian of their distance.
+def encode(ab: Tensor, centers: Tensor, count: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """Divide each color among the bins next to it, by a Gaussian of their distance.
 
     Args:
         ab: [B, 2, H, W].
-        centres: [Q, 2] of the bins.
+        centers: [Q, 2] of the bins.
         count: number of bins.
         sigma: of the Gaussian.
 
     Returns:
         Which bins, nearest first, and their weights, which sum to 1; both [B, count, H, W].
     """
-    distance, which = nearest(ab, centres, count)
+    distance, which = nearest(ab, centers, count)
     return which, (-(distance**2) / (2 * sigma**2)).softmax(1)
 
 
@@ -184,9 +186,9 @@ def cross_entropy(logits: Tensor, which: Tensor, weights: Tensor) -> Tensor:
 
 
 def boost(ab: Tensor, which: Tensor, factors: Tensor) -> Tensor:
-    """[B, 1, H, W] weight of each pixel: that of its nearest bin, 0 in images without colour."""
-    coloured = (ab.abs() > LEAST).flatten(1).any(1)
-    return factors.to(ab)[which[:, :1]] * coloured[:, None, None, None]
+    """[B, 1, H, W] weight of each pixel: that of its nearest bin, 0 in images without color."""
+    colored = (ab.abs() > LEAST).flatten(1).any(1)
+    return factors.to(ab)[which[:, :1]] * colored[:, None, None, None]
 
 
 @full_precision
@@ -196,18 +198,18 @@ def squared(found: Tensor, ab: Tensor) -> Tensor:
 
 
 @full_precision
-def hue_and_chroma(logits: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+def hue_and_chroma(logits: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropies of hue, weighted by chroma, and of chroma (Larsson et al., 2016, Eq. 4).
 
-    Hue is the angle in the hexagon of colours, chroma the difference of the largest and the
+    Hue is the angle in the hexagon of colors, chroma the difference of the largest and the
     smallest channel. Each pixel has one bin of both.
 
     Args:
         logits: [B, 64, H, W], hue and then chroma.
-        colours: [B, 3, H, W] in [0, 1].
+        colors: [B, 3, H, W] in [0, 1].
     """
-    red, green, blue = colours.clamp(0, 1).unbind(1)
-    chroma = colours.amax(1).clamp(0, 1) - colours.amin(1).clamp(0, 1)
+    red, green, blue = colors.clamp(0, 1).unbind(1)
+    chroma = colors.amax(1).clamp(0, 1) - colors.amin(1).clamp(0, 1)
     angle = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi) % 1
     hue, strength = ((x * HUES).long().clamp(0, HUES - 1) for x in (angle, chroma))
     of_hue, of_chroma = logits.unflatten(1, (2, HUES)).unbind(1)
@@ -217,7 +219,7 @@ def hue_and_chroma(logits: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
 
 @full_precision
 def painted(logits: Tensor, light: Tensor) -> Tensor:
-    """The circular mean of the hue and the median of the chroma (Larsson et al., 2016) as colours.
+    """The circular mean of the hue and the median of the chroma (Larsson et al., 2016) as colors.
 
     Args:
         logits: [B, 64, H, W], as of `hue_and_chroma`.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, Margin, Share
@@ -33,8 +33,8 @@ class Counting(Method):
         hidden: widths of the layers between features and counts.
         margin: squared distance that another image's counts should have; 20 in the port.
         form: whose loss.
-        gray: probability that an image is grey, so that a quarter is not known by the lens's
-            colours.
+        gray: probability that an image is gray, so that a quarter is not known by the lens's
+            colors.
     """
 
     recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
@@ -54,8 +54,8 @@ class Counting(Method):
         last = nn.ReLU(inplace=True) if form == "paper" else nn.Identity()
         self.counter = nn.Sequential(mlp(backbone.dim, *hidden, counts, norm=False), last)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(self.margin, f"{self.margin:g}, the margin, nothing is counted"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(self.margin, f"{self.margin:g}, the margin, nothing is counted"),)
 
     def views(self, size: int) -> Pipeline:
         side = self.backbone.fit(size / 2)
@@ -78,7 +78,7 @@ class Counting(Method):
         found = self.counter(self.backbone(torch.cat([*quarters(x), small])))
         return found[: 4 * len(x)].unflatten(0, (4, -1)), found[4 * len(x) :]
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         x, small = batch.views
         parts, whole = self.counted(x, small)
         own, other = ((whole - y.sum(0)).norm(dim=1) for y in (parts, parts.roll(1, 1)))

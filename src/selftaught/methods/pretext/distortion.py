@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Fraction, Positive, Weight
 
@@ -19,25 +19,25 @@ CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
 MEAN = np.array([0, 0, 112 / 224, 0, 0, 112 / 224, 6.4e-5 * 224, 6.4e-5 * 224])
 DEVIATION = np.array([0.75, 0.75, 118 / 224, 0.75, 0.75, 118 / 224, 7.75e-4 * 224, 7.75e-4 * 224])
 """Of the coefficients, by which the paper's code scales them; there in pixels of 224."""
-GREY = 128 / 255
+GRAY = 128 / 255
 """What lies beyond the edges."""
 
 
 class Distortion(Method):
     """Tell by which distortion one image became another: the coefficients of a homography.
 
-    The four corners of an image are scaled about its centre, turned by a multiple of 90 degrees,
+    The four corners of an image are scaled about its center, turned by a multiple of 90 degrees,
     and each moved a little. The network sees the image and the distorted image, each alone; one
     layer over both features gives the eight coefficients, scaled to about unit variance, and the
     loss is their mean squared error.
 
     The recipe is that of the paper's ImageNet run. (Corners move by any distance, there by whole
-    pixels; and the centre lies half a pixel off there.)
+    pixels; and the center lies half a pixel off there.)
 
     Args:
         backbone: image encoder; it sees each image twice.
         shift: largest distance that a corner moves along x and y, as a fraction of the side.
-        scale: smallest and largest factor about the centre.
+        scale: smallest and largest factor about the center.
         crop: area of the crops, as fractions of the image.
     """
 
@@ -49,7 +49,7 @@ class Distortion(Method):
         schedule="step",
         milestones=(0.5, 0.75),
         by_epoch=True,
-        decay_all=True,
+        decay_bias=True,
         nesterov=True,
     )
     min_batch = 1
@@ -70,8 +70,8 @@ class Distortion(Method):
         self.backbone, self.shift, self.scale, self.crop = backbone, shift, scale, crop
         self.regressor = nn.Linear(2 * backbone.dim, 8)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(1.0, "1, the variance: the same answer for every distortion"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(1.0, "1, the variance: the same answer for every distortion"),)
 
     def views(self, size: int) -> Pipeline:
         view = augment.View(size, self.crop, (1.0, 1.0), "bilinear")
@@ -88,15 +88,15 @@ class Distortion(Method):
         return self.regressor(torch.cat(features, 1))
 
     def distorted(self, x: Tensor, coefficients: Tensor) -> Tensor:
-        """Normalized images [B, C, S, S] under scaled coefficients [B, 8], grey beyond the edges.
+        """Normalized images [B, C, S, S] under scaled coefficients [B, 8], gray beyond the edges.
 
         Where a distortion takes a place from is `MEAN + DEVIATION * coefficients`.
         """
         mean, std = x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
         mean_of, deviation = torch.from_numpy(np.stack([MEAN, DEVIATION])).to(coefficients)
-        return warp(x, mean_of + deviation * coefficients, (GREY - mean) / std)
+        return warp(x, mean_of + deviation * coefficients, (GRAY - mean) / std)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         x, true = batch.views
         seen = self.distorted(x, true)
         found = self.answer(x, seen)
@@ -152,7 +152,7 @@ def warp(x: Tensor, coefficients: Tensor, beyond: Tensor) -> Tensor:
     Args:
         x: [B, C, S, S].
         coefficients: [B, 8] of places of the result, in units of the side; see `homography`.
-        beyond: [C, 1, 1] colour of what lies outside.
+        beyond: [C, 1, 1] color of what lies outside.
     """
     side = (torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) + 0.5) / x.shape[-1]
     right, down = side[None, None, :], side[None, :, None]

@@ -14,14 +14,14 @@ from selftaught import augment, dist
 from selftaught.augment.pipeline import check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import semi_hard
 from selftaught.roles import Count, Fraction, Margin, SampleCount
 
-COLOURS = np.array(
+COLORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
-"""Principal components of the colours of ImageNet, one a column (Krizhevsky et al., 2012)."""
+"""Principal components of the colors of ImageNet, one a column (Krizhevsky et al., 2012)."""
 
 
 class ExemplarCNN(Method):
@@ -48,7 +48,7 @@ class ExemplarCNN(Method):
     """
 
     recipe = Recipe(
-        "sgd", lr=0.01, scaling="none", weight_decay=0.004, schedule="constant", decay_all=True
+        "sgd", lr=0.01, scaling="none", weight_decay=0.004, schedule="constant", decay_bias=True
     )
     chosen: Tensor
     """[surrogates] the image that each class was made of."""
@@ -88,11 +88,11 @@ class ExemplarCNN(Method):
         self.register_buffer("surrogate", surrogate)
         self.classifier = nn.Linear(backbone.dim, surrogates if objective == "classes" else dim)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if self.objective != "classes":
-            return (Trivial(self.margin, "the margin, all embeddings alike"),)
+            return (ReferenceLoss(self.margin, "the margin, all embeddings alike"),)
         count = self.surrogates
-        return (Trivial(math.log(count), f"ln {count}, guessing the surrogate class"),)
+        return (ReferenceLoss(math.log(count), f"ln {count}, guessing the surrogate class"),)
 
     def views(self, size: int) -> Pipeline:
         return Distorted(size, self.patch, self.copies)
@@ -116,7 +116,7 @@ class ExemplarCNN(Method):
             return loss / (target >= 0).sum().clamp(min=1)
         return semi_hard(z, image, self.margin, axis=0 if self.objective != "triplet" else 1)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (x,) = batch.views
         z = self.classifier(self.backbone(x.flatten(0, 1)))
         if self.objective == "classes":
@@ -147,7 +147,7 @@ class Distorted(augment.Pipeline):
     """An image -> `copies` distorted versions of its seed patch, [copies, C, size, size].
 
     The ranges are those of the paper's code: scale 2^(+-0.5), shift +-0.25 of the patch, turn
-    +-20 degrees; colours along their principal components times 2^N(0, 1) (the last 2^N(0, 0.5));
+    +-20 degrees; colors along their principal components times 2^N(0, 1) (the last 2^N(0, 0.5));
     saturation and value to the power of 2^(+-2), times 2^(+-0.5), plus +-0.1, like the hue.
     """
 
@@ -172,7 +172,7 @@ class Distorted(augment.Pipeline):
         shifts = rng.uniform(-0.1, 0.1, 3)
         out = cut(image, y + down, x + right, side, angle, self.size)[None]
         if out.shape[3] == 3:
-            out = deform_colours(out, COLOURS, factors[None])
+            out = deform_colors(out, COLORS, factors[None])
             out = change_tones(255 * out, powers[None], mults[None], shifts[None])
         else:  # other channels have brightness alone
             out = _toned(_stretched(out), powers[0], mults[0], shifts[0])
@@ -180,14 +180,14 @@ class Distorted(augment.Pipeline):
 
 
 def seed_patch(image: np.ndarray, side: int) -> tuple[float, float, float]:
-    """Centre and side of an image's seed, drawn by how much its pixels change; always the same.
+    """Center and side of an image's seed, drawn by how much its pixels change; always the same.
 
     Args:
         image: uint8 [H, W, C].
         side: of the patch, in pixels, at most those of the image.
 
     Returns:
-        y, x of the centre and the side, in pixels.
+        y, x of the center and the side, in pixels.
     """
     gray = image.mean(2)
     down, right = np.gradient(np.pad(gray, 1, "edge"))
@@ -206,7 +206,7 @@ def cut(image: np.ndarray, y: float, x: float, side: float, angle: float, size: 
 
     Args:
         image: [H, W, C].
-        y, x: centre of the square, in pixels.
+        y, x: center of the square, in pixels.
         side: of the square, in pixels.
         angle: that it is turned by, in radians.
         size: of the result, in pixels.
@@ -231,8 +231,8 @@ def _mirrored(place: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(last - np.abs(place % (2 * last) - last), length - 1).clip(min=0)
 
 
-def deform_colours(patches: np.ndarray, basis: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Stretch the colours of patches along the axes of `basis`, within the range that they had.
+def deform_colors(patches: np.ndarray, basis: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Stretch the colors of patches along the axes of `basis`, within the range that they had.
 
     Args:
         patches: [N, h, w, 3], which are one batch: range and mean are taken over all.
@@ -244,9 +244,9 @@ def deform_colours(patches: np.ndarray, basis: np.ndarray, factors: np.ndarray) 
     """
     mean, low = patches.mean((0, 1, 2)), patches.min()
     span = max(patches.max() - low, 1e-9)
-    centred = (patches - mean - low) / span
-    moved = centred @ basis * factors[:, None, None] @ np.linalg.inv(basis)
-    moved = moved.clip(centred.min(), centred.max())
+    centered = (patches - mean - low) / span
+    moved = centered @ basis * factors[:, None, None] @ np.linalg.inv(basis)
+    moved = moved.clip(centered.min(), centered.max())
     return (moved + (mean - low) / span).clip(0, 1)
 
 

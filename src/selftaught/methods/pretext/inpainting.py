@@ -20,7 +20,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Number, PartialShare, Weight
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet's colours, with which hidden pixels are filled."""
+"""Of ImageNet's colors, with which hidden pixels are filled."""
 REFERENCE_FILL = (117 / 255, 104 / 255, 123 / 255)
 """The fill of the paper's code, whose channels are mixed up."""
 
@@ -41,10 +41,10 @@ class ContextEncoder(Method):
         width: channels of the coarse features that are decoded.
 
     Other Args:
-        overlap: pixels at the border of the missing centre that are seen all the same, to be
+        overlap: pixels at the border of the missing center that are seen all the same, to be
             continued; below a quarter of the image.
         border: weight of the error in that border.
-        fill: of missing pixels: the mean colour, or the one of the paper's code.
+        fill: of missing pixels: the mean color, or the one of the paper's code.
     """
 
     recipe = Recipe(
@@ -114,9 +114,9 @@ class ContextEncoder(Method):
         return terms
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images with colours in [-1, 1], and which of their pixels miss, [B, H, W]."""
+        """Images with colors in [-1, 1], and which of their pixels miss, [B, H, W]."""
         images, *missing = batch.views
-        mean, std = self._colours(images)
+        mean, std = self._colors(images)
         truth = 2 * (images * std + mean) - 1
         if missing:
             return truth, missing[0]
@@ -124,25 +124,25 @@ class ContextEncoder(Method):
         return truth, hole.expand(len(images), -1, -1)
 
     def paint(self, truth: Tensor, missing: Tensor) -> Tensor:
-        """The centre, or the whole, of images of which `missing` pixels are filled; see `truth`."""
+        """The center, or the whole, of images of which `missing` pixels are filled; see `truth`."""
         channels = truth.shape[1]
-        colour = REFERENCE_FILL if self.fill == "reference" else MEAN
+        color = REFERENCE_FILL if self.fill == "reference" else MEAN
         if channels != 3:
-            colour = (sum(colour) / 3,) * channels
-        mean, std = self._colours(truth)
-        seen = (filled(truth, missing, colour) + 1) / 2
+            color = (sum(color) / 3,) * channels
+        mean, std = self._colors(truth)
+        seen = (filled(truth, missing, color) + 1) / 2
         features = self.backbone.features((seen - mean) / std)
         coarse = self.pool(features.local.mT.unflatten(2, features.grid))
         mixed = self.mixing(coarse.flatten(1)[..., None]).view_as(coarse)
         size = truth.shape[-1] // 2 if self.region == "center" else truth.shape[-1]
         return self.decoder(mixed)[..., :size, :size]
 
-    def _colours(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _colors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the channels, [C, 1, 1]."""
         mean, std = like.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
         return mean, std
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         truth, missing = self.truth(batch)
         painted = self.paint(truth, missing).to(truth.dtype)
         if self.region == "center":
@@ -151,7 +151,7 @@ class ContextEncoder(Method):
             whole = truth.clone()
             whole[..., place, place] = painted
             painted = whole
-        mean, std = self._colours(truth)
+        mean, std = self._colors(truth)
         columns = {
             "seen": filled(truth, missing, (0.5,) * truth.shape[1]),
             "painted": torch.where(missing[:, None], painted, truth),
@@ -200,9 +200,9 @@ def hidden_center(size: int, overlap: int) -> Tensor:
     return hidden
 
 
-def filled(images: Tensor, missing: Tensor, colour: tuple[float, ...]) -> Tensor:
-    """Images [B, C, H, W] in [-1, 1] with a colour in [0, 1] where `missing` [B, H, W] is True."""
-    fill = 2 * images.new_tensor(colour)[:, None, None] - 1
+def filled(images: Tensor, missing: Tensor, color: tuple[float, ...]) -> Tensor:
+    """Images [B, C, H, W] in [-1, 1] with a color in [0, 1] where `missing` [B, H, W] is True."""
+    fill = 2 * images.new_tensor(color)[:, None, None] - 1
     return torch.where(missing[:, None], fill, images)
 
 
@@ -266,7 +266,7 @@ def holes(
     """bool [size, size]: a cut-out of `pattern` of which a share strictly within bounds is True.
 
     After `tries` the one that comes nearest is taken, but one that hides nothing or everything
-    never: then the centre is hidden.
+    never: then the center is hidden.
     """
     best, distance = np.asarray(hidden_center(size, 0)), 0.5 - share[1]
     for _ in range(tries):

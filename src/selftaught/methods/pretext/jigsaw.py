@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import mlp
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, Number, Share
@@ -35,13 +35,13 @@ class Jigsaw(Method):
         count: number of orders, at most 9! = 362880.
         puzzles: orders to solve for each image and step; more cost almost nothing, since an image
             is encoded once. Kolesnikov et al. (2019) take 8.
-        gray: probability that a whole puzzle is grey.
+        gray: probability that a whole puzzle is gray.
 
     Other Args:
         rule: how the orders are chosen, see `permutations`.
         tile_dim: width to which the features of each tile are reduced.
         hidden: widths of the hidden layers of the classifier over all nine tiles.
-        channel_shift: largest shift of single colour channels against each other, in pixels; it
+        channel_shift: largest shift of single color channels against each other, in pixels; it
             hides chromatic aberration, which would give a tile's place away.
     """
 
@@ -78,8 +78,8 @@ class Jigsaw(Method):
         )
         self.classifier = mlp(TILES * tile_dim, *hidden, count)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.count), f"ln {self.count}, guessing the order"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(self.count), f"ln {self.count}, guessing the order"),)
 
     def views(self, size: int) -> Pipeline:
         tiles = augment.tiles(size, gray=self.gray, channel_shift=self.channel_shift)
@@ -97,7 +97,7 @@ class Jigsaw(Method):
         features = self.tower(features).unflatten(0, tiles.shape[:2])
         return self.classifier(lay(features, self.orders[which]))
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         tiles, which = batch.views[0], batch.views[1][:, :1]
         true = self.orders[which[:, 0]]
         said = self.orders[self.answer(tiles, which).argmax(1)]

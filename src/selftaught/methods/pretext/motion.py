@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.roles import Count, Fraction, Share
@@ -59,8 +59,8 @@ class Motion(Method):
         self.scale, self.width = scale, width
         self.decoder = decoder(backbone.local_dim, width, backbone.reduction, 4, 1)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(2), "ln 2, any pixel may move or not"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(2), "ln 2, any pixel may move or not"),)
 
     def views(self, size: int) -> Pipeline:
         return Watched(augment.crop(size, self.scale, interpolation="bilinear"))
@@ -76,7 +76,7 @@ class Motion(Method):
         found = self.backbone.features(x)
         return self.decoder(as_map(found.local, found.grid)).squeeze(1)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         frames, masks = batch.views
         logits = self.predict(frames)
         mean, std = frames.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
@@ -84,7 +84,7 @@ class Motion(Method):
         drawn = {name: (x.to(frames)[:, None] - mean) / std for name, x in columns.items()}
         return Pictures(
             "What moves",
-            "The network sees the frame alone. White moves; grey is left out of the loss.",
+            "The network sees the frame alone. White moves; gray is left out of the loss.",
             {"frame": frames, **drawn},
         )
 

@@ -14,14 +14,14 @@ from selftaught.augment.view import DRAWS
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import each_cell
 from selftaught.roles import Count, Share, Weight
 
 PLACES = (
     (-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1),
 )  # fmt: skip
-"""(right, down) from a patch to its neighbour, for each of the eight answers."""
+"""(right, down) from a patch to its neighbor, for each of the eight answers."""
 WORDS = (
     "above left", "above", "above right", "left", "right", "below left", "below", "below right",
 )  # fmt: skip
@@ -31,7 +31,7 @@ class RelativePatch(Method):
     """Tell on which of its eight sides a patch has another one.
 
     Patches lie on a grid with gaps, each moved a little, so that no line goes on from one to the
-    next. Of each a single colour channel is left, since the lens shifts channels against each
+    next. Of each a single color channel is left, since the lens shifts channels against each
     other, and by how much gives a patch's place away; and its contrast is the same in all.
 
     At images of 224 px, patches have the paper's 96. A view is just so large that the grid fits
@@ -40,7 +40,7 @@ class RelativePatch(Method):
 
     Args:
         backbone: image encoder; it sees each patch alone.
-        grid: patches along a side, from 2 on; all pairs of neighbours among them are examples.
+        grid: patches along a side, from 2 on; all pairs of neighbors among them are examples.
         gap: between two patches, as a fraction of a patch.
         jitter: largest shift of a patch to any side, as a fraction of a patch.
         blurred: probability that a patch is reduced and enlarged again.
@@ -49,7 +49,7 @@ class RelativePatch(Method):
 
     # 512 patches at a time are 56 grids of 9, with 40 pairs each
     recipe = Recipe(
-        "sgd", lr=56 * 40 * 1e-5, batch=56, schedule="constant", momentum=0.0, decay_all=True
+        "sgd", lr=56 * 40 * 1e-5, batch=56, schedule="constant", momentum=0.0, decay_bias=True
     )
     min_batch = 1
 
@@ -65,7 +65,7 @@ class RelativePatch(Method):
         super().__init__()
         if grid < 2 or gap < 0 or not 0 <= jitter <= max(gap, 0):
             raise UserError(
-                f"grid={grid}, gap={gap}, jitter={jitter}: a patch has a neighbour from grid 2 on, "
+                f"grid={grid}, gap={gap}, jitter={jitter}: a patch has a neighbor from grid 2 on, "
                 "and does not reach beyond the gap to it if 0 <= jitter <= gap"
             )
         self.backbone, self.grid, self.gap, self.jitter = backbone, grid, gap, jitter
@@ -79,8 +79,8 @@ class RelativePatch(Method):
             nn.Linear(hidden, len(PLACES)),
         )
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(len(PLACES)), f"ln {len(PLACES)}, guessing the side"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(len(PLACES)), f"ln {len(PLACES)}, guessing the side"),)
 
     def views(self, size: int) -> Pipeline:
         patch = self.backbone.fit(size * 96 / 224)
@@ -93,19 +93,19 @@ class RelativePatch(Method):
         return F.cross_entropy(logits.flatten(0, 1), places.repeat(len(logits)))
 
     def answer(self, patches: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, P, 8] logits, and the right answers [P], of all pairs of neighbours of a grid."""
+        """[B, P, 8] logits, and the right answers [P], of all pairs of neighbors of a grid."""
         deviation = 255 * patches.new_tensor(self.backbone.std)[:, None, None]
         noise = torch.rand_like(patches)
         seen = one_channel(patches * deviation, kept % patches.shape[2], noise, contrast=1.0)
         features = self.tower(self.backbone(seen.flatten(0, 1))).unflatten(0, kept.shape)
-        pairs, places = neighbours(self.grid, self.grid)
+        pairs, places = neighbors(self.grid, self.grid)
         logits = each_cell(self.classifier, features[:, pairs].flatten(2))
         return logits, places.to(kept.device)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         patches, kept = batch.views
         said = self.answer(patches, kept)[0].argmax(2)
-        pairs, places = neighbours(self.grid, self.grid)
+        pairs, places = neighbors(self.grid, self.grid)
         rows = torch.arange(len(patches))
         which = rows * 7 % len(pairs)
         one, other = (patches[rows, pairs[which, side]] for side in (0, 1))
@@ -115,11 +115,11 @@ class RelativePatch(Method):
         ]
         right = (said.cpu() == places).float().mean()
         return Pictures(
-            "Patches and their neighbours",
+            "Patches and their neighbors",
             "Below the second patch, on which side of the first the network thinks that it lay. "
             f"Of all pairs in these images it places {right:.0%}.",
-            {"patch": one, "neighbour": other},
-            {"neighbour": captions},
+            {"patch": one, "neighbor": other},
+            {"neighbor": captions},
         )
 
 
@@ -185,8 +185,8 @@ def lay_grid(
     return corners
 
 
-def neighbours(rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """All ordered pairs of neighbours in a grid, [P, 2], and on which side the second lies, [P]."""
+def neighbors(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """All ordered pairs of neighbors in a grid, [P, 2], and on which side the second lies, [P]."""
     pairs, places = [], []
     for at in range(rows * columns):
         row, column = divmod(at, columns)
@@ -210,8 +210,8 @@ def one_channel(patches: Tensor, kept: Tensor, noise: Tensor, contrast: float) -
         contrast: root of the mean square of a patch in the end; 50 in the paper's code.
     """
     here = torch.arange(patches.shape[-3], device=kept.device) == kept[..., None]
-    centred = patches - patches.mean((-2, -1), keepdim=True)
-    left = torch.where(here[..., None, None], centred, noise - 0.5)
+    centered = patches - patches.mean((-2, -1), keepdim=True)
+    left = torch.where(here[..., None, None], centered, noise - 0.5)
     size = left.square().mean((-3, -2, -1), keepdim=True).sqrt()
     return contrast * left / size.clamp_min(1e-5)
 

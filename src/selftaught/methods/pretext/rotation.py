@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 
 
 class Rotation(Method):
@@ -29,7 +29,7 @@ class Rotation(Method):
         schedule="step",
         milestones=(0.3, 0.6, 0.9),
         by_epoch=True,
-        decay_all=True,
+        decay_bias=True,
         nesterov=True,
     )
     min_batch = 1
@@ -39,8 +39,8 @@ class Rotation(Method):
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.dim, 4)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(4), "ln 4, guessing the turn"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(4), "ln 4, guessing the turn"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=(0.08, 1.0), interpolation="bilinear")
@@ -52,7 +52,7 @@ class Rotation(Method):
         turns = torch.arange(4, device=logits.device).repeat(len(x))
         return F.cross_entropy(logits, turns)
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         (x,) = batch.views
         turned = rotations(x)
         said = self.classifier(self.backbone(turned)).argmax(1).view(-1, 4)

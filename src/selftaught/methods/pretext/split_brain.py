@@ -8,16 +8,16 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
-from selftaught.parts.colours import lab, rgb
+from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest
 from selftaught.roles import Count
 
 
 class SplitBrain(Method):
-    """One half of the network tells colours from lightness, the other lightness from colours.
+    """One half of the network tells colors from lightness, the other lightness from colors.
 
     The halves know nothing of each other: all convolutions have two groups, as in the paper's
     network, so that only convolutional networks with batch norms can be cut. Their features are
@@ -40,82 +40,84 @@ class SplitBrain(Method):
         milestones=(0.5,),
         drop=0.316,
         betas=(0.9, 0.99),
-        decay_all=True,
+        decay_bias=True,
     )
     min_batch = 1
-    centres: Tensor
+    centers: Tensor
 
     def __init__(self, backbone: Image, steps: Count = 100, width: Count = 256):
         super().__init__()
         backbone.see("halves")
         self.backbone, self.steps, self.width = backbone, steps, width
-        self.register_buffer("centres", bins(), persistent=False)
+        self.register_buffer("centers", bins(), persistent=False)
         half, reduction = backbone.local_dim // 2, backbone.reduction
-        self.to_colour = decoder(half, width, reduction, 4, len(self.centres))
+        self.to_colour = decoder(half, width, reduction, 4, len(self.centers))
         self.to_lightness = decoder(half, width, reduction, 4, steps)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
-            Trivial(math.log(313), "ln 313, guessing the bin", term="colour"),
-            Trivial(math.log(self.steps), f"ln {self.steps}, guessing the bin", term="lightness"),
+            ReferenceLoss(math.log(313), "ln 313, guessing the bin", term="colour"),
+            ReferenceLoss(
+                math.log(self.steps), f"ln {self.steps}, guessing the bin", term="lightness"
+            ),
         )
 
     def views(self, size: int) -> Pipeline:
-        return augment.Coloured(augment.crop(size, interpolation="bilinear"))
+        return augment.Colored(augment.crop(size, interpolation="bilinear"))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: [B, 3, S, S]."""
         x = batch.views
-        colour, light = self.predict(x)
-        mean, std = self._colours(x)
-        truth = lab(F.interpolate(x * std + mean, colour.shape[2:], mode="nearest"))
-        goals = colour_bin(truth[:, 1:], self.centres), lightness_bin(truth[:, 0], self.steps)
+        color, light = self.predict(x)
+        mean, std = self._colors(x)
+        truth = lab(F.interpolate(x * std + mean, color.shape[2:], mode="nearest"))
+        goals = color_bin(truth[:, 1:], self.centers), lightness_bin(truth[:, 0], self.steps)
         return {
-            "colour": cross_entropy(colour, goals[0]),
+            "colour": cross_entropy(color, goals[0]),
             "lightness": cross_entropy(light, goals[1]),
         }
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, S, S] -> [B, 313, H, W] logits of colours, [B, steps, H, W] of lightness."""
+        """[B, 3, S, S] -> [B, 313, H, W] logits of colors, [B, steps, H, W] of lightness."""
         found = self.backbone.features(x)
         one, other = as_map(found.local, found.grid).chunk(2, 1)
         return self.to_colour(one), self.to_lightness(other)
 
-    def _colours(self, x: Tensor) -> Tensor:
+    def _colors(self, x: Tensor) -> Tensor:
         """What `x` was normalized with: mean and deviation, [2, 3, 1, 1]."""
         return x.new_tensor([self.backbone.mean, self.backbone.std])[..., None, None]
 
-    def pictures(self, batch: Batch) -> Pictures:
+    def show(self, batch: Batch) -> Pictures:
         x = batch.views
-        mean, std = self._colours(x)
+        mean, std = self._colors(x)
         light, ab = lab(x * std + mean).split([1, 2], 1)
-        colour, bright = (logits.to(x.dtype) for logits in self.predict(x))
+        color, bright = (logits.to(x.dtype) for logits in self.predict(x))
         levels = (torch.arange(self.steps, device=x.device) + 0.5) * (100 / self.steps)
         told_ab, told_light = (
             F.interpolate(told, x.shape[2:], mode="bilinear")
             for told in (
-                annealed_mean(colour, self.centres),
+                annealed_mean(color, self.centers),
                 torch.einsum("bshw,s->bhw", bright.softmax(1), levels.to(x))[:, None],
             )
         )
         columns = {
             "lightness": (light, torch.zeros_like(ab)),
-            "coloured": (light, told_ab),
-            "colours": (torch.full_like(light, 60), ab),
+            "colored": (light, told_ab),
+            "colors": (torch.full_like(light, 60), ab),
             "lit": (told_light, ab),
             "true": (light, ab),
         }
         return Pictures(
-            "Colours from lightness, lightness from colours",
-            "One half of the network sees lightness and tells the colours, which gives “coloured”; "
-            "the other sees colours and tells the lightness, “lit”.",
+            "Colors from lightness, lightness from colors",
+            "One half of the network sees lightness and tells the colors, which gives “colored”; "
+            "the other sees colors and tells the lightness, “lit”.",
             {name: (rgb(torch.cat(parts, 1)) - mean) / std for name, parts in columns.items()},
         )
 
 
-def colour_bin(ab: Tensor, centres: Tensor) -> Tensor:
-    """[B, 2, H, W] colours -> [B, H, W] nearest of the bins."""
-    return nearest(ab, centres)[1][:, 0]
+def color_bin(ab: Tensor, centers: Tensor) -> Tensor:
+    """[B, 2, H, W] colors -> [B, H, W] nearest of the bins."""
+    return nearest(ab, centers)[1][:, 0]
 
 
 def lightness_bin(light: Tensor, steps: int) -> Tensor:

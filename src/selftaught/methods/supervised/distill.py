@@ -1,4 +1,4 @@
-"""Distillation with unlabelled images, SimCLRv2's (Chen et al., 2020), https://arxiv.org/abs/2006.10029."""
+"""Distillation with unlabeled images, SimCLRv2's (Chen et al., 2020), https://arxiv.org/abs/2006.10029."""
 
 from pathlib import Path
 from typing import Any, Self

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.roles import ClassCount, Fraction, Share
 
 
@@ -50,8 +50,8 @@ class Finetune(Method):
         nn.init.trunc_normal_(self.classifier.weight, std=2e-5)
         nn.init.zeros_(self.classifier.bias)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.classes), f"ln {self.classes}, guessing the class"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(self.classes), f"ln {self.classes}, guessing the class"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=self.scale)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, Trivial
+from selftaught.method import Batch, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import simclr_head
 from selftaught.roles import ClassCount, Fraction, Number
 
@@ -44,8 +44,8 @@ class SimCLRv2Finetune(Method):
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 
-    def trivial(self, batch: int) -> tuple[Trivial, ...]:
-        return (Trivial(math.log(self.classes), f"ln {self.classes}, guessing the class"),)
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        return (ReferenceLoss(math.log(self.classes), f"ln {self.classes}, guessing the class"),)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=self.scale)

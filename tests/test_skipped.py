@@ -8,9 +8,9 @@ import PIL.Image
 import pytest
 
 from selftaught.cli import main
-from selftaught.data import Left, open_data
+from selftaught.data import Skipped, open_data
 from selftaught.data.formats import HEIF
-from selftaught.data.left import further, tell
+from selftaught.data.skipped import further, tell
 from selftaught.errors import UserError
 from selftaught.evaluate.features import open_samples
 
@@ -135,6 +135,6 @@ def test_every_command_says_it(tmp_path, caplog, capsys):
 
 
 def test_the_sentence_has_counts_alone():
-    left = Left(ignored={".heic": 2, "": 1, ".csv": 5})
+    left = Skipped(ignored={".heic": 2, "": 1, ".csv": 5})
     assert left.sentence() == "2 .heic, 5 .csv, 1 without extension"
-    assert not Left(ignored={".csv": 5}).matters
+    assert not Skipped(ignored={".csv": 5}).matters

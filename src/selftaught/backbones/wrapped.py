@@ -33,7 +33,7 @@ class _Found(NamedTuple):
     grid: Grid | None
 
 
-class Foreign(Shown):
+class Wrapped(Shown):
     """A module that turns images into features, with what its images are to be like.
 
     A timm model is asked for what comes before its classifier. Of any other module the output
@@ -102,15 +102,15 @@ class Foreign(Shown):
     @property
     def config(self) -> dict[str, Any]:
         """What `build` makes it again by, where it says which function made it."""
-        kept = ("size", "channels", "mean", "std", "edges", "sees")
+        kept = ("size", "channels", "mean", "std", "sobel", "input")
         return {"name": self.made_by or self.name} | {k: getattr(self, k) for k in kept}
 
-    def like(self, net: nn.Module) -> "Foreign":
+    def like(self, net: nn.Module) -> "Wrapped":
         """Another module in the place of this one's."""
-        found = Foreign(
+        found = Wrapped(
             net, self.size, self.channels, self.mean, self.std, self.asked, made_by=self.made_by
         )
-        found.edges, found.sees = self.edges, self.sees
+        found.edges, found.input = self.sobel, self.input
         return found
 
     def partner(self, name: str = "", channels: int = 0) -> Encoder:
@@ -210,7 +210,7 @@ class Foreign(Shown):
                 raise
             raise UserError(
                 f"{self.name} cannot take images {list(x.shape)} ({type(error).__name__}: "
-                f"{error}); say what it takes with Foreign(module, size=, channels=), or with "
+                f"{error}); say what it takes with Wrapped(module, size=, channels=), or with "
                 "--size and --channels"
             ) from error
         finally:
@@ -247,10 +247,10 @@ def encoder_of(module: Any) -> Any:
     """
     if not isinstance(module, nn.Module) or is_encoder(module) or hasattr(module, "dim"):
         return module
-    found = Foreign(module)
+    found = Wrapped(module)
     log.info(
         "%s is taken as the backbone: images of %d px and %d channels, normalized with mean %s and "
-        "std %s, become %d numbers; say otherwise with Foreign(module, size=, channels=, mean=, "
+        "std %s, become %d numbers; say otherwise with Wrapped(module, size=, channels=, mean=, "
         "std=)",
         found.name,
         found.size,
@@ -282,7 +282,7 @@ def maker(name: str) -> Any:
     return found
 
 
-def build(name: str = "resnet50", **given: Any) -> Image | Foreign:
+def build(name: str = "resnet50", **given: Any) -> Image | Wrapped:
     """The encoder of a name: one of timm's, or of the function that the name stands for."""
     if code.names(name):
         return made(name, **given)
@@ -296,18 +296,18 @@ def made(
     channels: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    edges: bool = False,
-    sees: str = "colours",
+    sobel: bool = False,
+    input: str = "colors",
     usual: int | None = None,
     **others: Any,
-) -> Foreign:
+) -> Wrapped:
     """The encoder that the function called `name` makes, and what its images are to be like.
 
     Args:
         name: see `maker`. It is called without arguments, or with `size` and `channels` where it
             has parameters of these names and they are given.
-        size, channels, mean, std: as of `Foreign`; they come before those that it says itself.
-        edges, sees: as of `Image`.
+        size, channels, mean, std: as of `Wrapped`; they come before those that it says itself.
+        sobel, input: as of `Image`.
         usual: size, where nobody gives one.
         others: parameters of timm's networks, which are refused unless they say nothing.
     """
@@ -328,8 +328,8 @@ def made(
         raise UserError(f"{name} fails ({type(error).__name__}: {error})") from error
     if not isinstance(net, nn.Module):
         raise UserError(f"{name} gives a {type(net).__name__}; it must return a torch module")
-    found = net if isinstance(net, Foreign) else Foreign(net)
-    found = Foreign(
+    found = net if isinstance(net, Wrapped) else Wrapped(net)
+    found = Wrapped(
         found.net,
         size or (found.size if found.sized else usual),
         channels or found.channels,
@@ -339,10 +339,10 @@ def made(
         found.trained,
         code.settled(name),
     )
-    if edges:
+    if sobel:
         found.see_edges()
-    if sees != "colours":
-        found.see(sees)
+    if input != "colors":
+        found.see(input)
     return found
 
 

@@ -11,7 +11,7 @@ from selftaught.objectives.precision import full_precision
 def koleo(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Kozachenko-Leonenko estimator of the (negative) entropy, as DINOv2 has it.
 
-    Minus the mean logarithm of each embedding's distance to its nearest neighbour (Sablayrolles et
+    Minus the mean logarithm of each embedding's distance to its nearest neighbor (Sablayrolles et
     al., 2019, Eq. 5; Oquab et al., 2024). Which one that is has no gradient, where it lies has.
 
     Args:

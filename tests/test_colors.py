@@ -1,4 +1,4 @@
-"""Colorization and split-brain beyond the contract: colours, grey images, halves that are apart."""
+"""Colorization and split-brain beyond the contract: colors, gray images, halves that are apart."""
 
 import math
 
@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from selftaught import augment
-from selftaught.augment.coloured import coloured
+from selftaught.augment.colored import colored
 from selftaught.backbones import Image, backbone
 from selftaught.data.decode import BadSample
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.pretext.colorization import Colorization, boost, hue_and_chroma, painted
 from selftaught.methods.pretext.split_brain import SplitBrain, lightness_bin
-from selftaught.parts.colours import lab, rgb
+from selftaught.parts.colors import lab, rgb
 from selftaught.parts.gamut import bins, nearest, prior
 
 
-def grey_image() -> np.ndarray:
+def gray_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20, 30, 1), np.uint8).repeat(3, 2)
 
 
-def test_lab_of_known_colours():
-    """CIE Lab of sRGB's white, black, red, green, blue and a dark grey, under D65."""
-    colours = torch.tensor(
+def test_lab_of_known_colors():
+    """CIE Lab of sRGB's white, black, red, green, blue and a dark gray, under D65."""
+    colors = torch.tensor(
         [[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.02, 0.02, 0.02]]
     )
     known = [
@@ -35,7 +35,7 @@ def test_lab_of_known_colours():
         [32.30, 79.19, -107.86],
         [1.40, 0, 0],
     ]
-    found = lab(colours.T[:, None].double())[:, 0].T
+    found = lab(colors.T[:, None].double())[:, 0].T
     torch.testing.assert_close(found, torch.tensor(known).double(), atol=0.02, rtol=0)
 
 
@@ -44,28 +44,28 @@ def test_rgb_is_the_inverse_of_lab():
     torch.testing.assert_close(rgb(lab(x)), x, atol=1e-6, rtol=0)
 
 
-def test_bins_hold_all_colours():
-    centres, shares = bins(), prior()
-    assert centres.shape == (313, 2)
+def test_bins_hold_all_colors():
+    centers, shares = bins(), prior()
+    assert centers.shape == (313, 2)
     assert abs(float(shares.sum()) - 1) < 1e-6
     assert (shares > 0).all()
     ab = lab(torch.rand(1, 3, 40, 40))[:, 1:]
-    assert nearest(ab, centres)[0].max() < 12, "hardly farther than the corner of a bin"
+    assert nearest(ab, centers)[0].max() < 12, "hardly farther than the corner of a bin"
 
 
-def test_grey_photos_are_no_samples_and_grey_parts_are():
-    assert not coloured(grey_image().transpose(2, 0, 1))
-    image = grey_image()
+def test_gray_photos_are_no_samples_and_gray_parts_are():
+    assert not colored(gray_image().transpose(2, 0, 1))
+    image = gray_image()
     image[0, 0] = 200, 20, 20
-    assert coloured(image.transpose(2, 0, 1))
+    assert colored(image.transpose(2, 0, 1))
     pipeline = Colorization(backbone("test_resnet", size=32), width=8).views(32)
-    with pytest.raises(BadSample, match="grey"):
-        pipeline(grey_image(), np.random.default_rng(0))
+    with pytest.raises(BadSample, match="gray"):
+        pipeline(gray_image(), np.random.default_rng(0))
     for seed in range(5):
         assert pipeline(image, np.random.default_rng(seed)).shape == (3, 32, 32)
 
 
-def test_grey_images_have_no_weight():
+def test_gray_images_have_no_weight():
     ab = torch.zeros(2, 2, 4, 4)
     ab[1, 0, 0, 0] = 30
     which = torch.zeros(2, 1, 4, 4, dtype=torch.long)
@@ -81,7 +81,7 @@ def test_one_channel_is_refused_in_words(method):
 
 
 @pytest.mark.parametrize("form", ["rebalanced", "plain", "regression", "hybrid"])
-def test_each_form_learns_the_colours_of_one_image(form):
+def test_each_form_learns_the_colors_of_one_image(form):
     torch.manual_seed(0)
     net = backbone("test_resnet", size=32)
     method = Colorization(net, form, width=16).train()
@@ -98,35 +98,35 @@ def test_each_form_learns_the_colours_of_one_image(form):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
-    shown = method.eval().pictures(batch)
+    shown = method.eval().show(batch)
     assert all(x.shape == (2, 3, 32, 32) and x.isfinite().all() for x in shown.columns.values())
 
 
-def test_hue_and_chroma_make_a_colour():
+def test_hue_and_chroma_make_a_color():
     """Those of a network that is sure paint what they were made of, to half a bin of each."""
     torch.manual_seed(0)
-    colours = torch.rand(1, 3, 40, 40)
+    colors = torch.rand(1, 3, 40, 40)
     logits = torch.zeros(1, 64, 40, 40)
-    red, green, blue = colours.unbind(1)
-    chroma = colours.amax(1) - colours.amin(1)
+    red, green, blue = colors.unbind(1)
+    chroma = colors.amax(1) - colors.amin(1)
     angle = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi) % 1
     for start, value in ((0, angle), (32, chroma)):
         logits.scatter_(1, start + (32 * value).long()[:, None], 50.0)
-    found = painted(logits, colours.mean(1))
-    assert (found - colours).abs().max() < 1 / 8
-    assert (found - colours).abs().mean() < 1 / 32
+    found = painted(logits, colors.mean(1))
+    assert (found - colors).abs().max() < 1 / 8
+    assert (found - colors).abs().mean() < 1 / 32
 
 
-def test_hue_and_chroma_of_pure_colours():
-    colours = torch.eye(3)[..., None, None]  # red, green, blue
+def test_hue_and_chroma_of_pure_colors():
+    colors = torch.eye(3)[..., None, None]  # red, green, blue
     right = torch.zeros(3, 64, 1, 1)
     for row, hue in enumerate((0, 10, 21)):
         right[row, hue] = right[row, 32 + 31] = 50
-    hue, chroma = hue_and_chroma(right, colours)
+    hue, chroma = hue_and_chroma(right, colors)
     assert hue < 1e-6
     assert chroma < 1e-6
     hue, chroma = hue_and_chroma(torch.zeros(1, 64, 1, 1), torch.full((1, 3, 1, 1), 0.5))
-    assert hue == 0, "grey has no hue"
+    assert hue == 0, "gray has no hue"
     assert math.isclose(float(chroma), math.log(32), rel_tol=1e-6)
 
 
@@ -135,7 +135,7 @@ def test_bins_of_lightness():
     assert lightness_bin(light, 100).tolist() == [[[0, 0, 1, 99, 99]]]
 
 
-def test_colorization_sees_no_colour_and_the_halves_see_apart():
+def test_colorization_sees_no_color_and_the_halves_see_apart():
     torch.manual_seed(0)
     x = torch.rand(1, 3, 32, 32)
     changed = lab(x)
@@ -144,8 +144,8 @@ def test_colorization_sees_no_colour_and_the_halves_see_apart():
     mean, std = torch.tensor([backbone("test_resnet", 32).mean, backbone("test_resnet", 32).std])
     x, other = ((y - mean[:, None, None]) / std[:, None, None] for y in (x, other))
     with torch.no_grad():
-        for sees, alike in (("colours", 0), ("lightness", 1), ("halves", 0.5)):
-            net = Image("test_resnet", 32, sees=sees).eval()
+        for input, alike in (("colors", 0), ("lightness", 1), ("halves", 0.5)):
+            net = Image("test_resnet", 32, input=input).eval()
             one, two = net(x)[0], net(other)[0]
             same = torch.isclose(one, two, atol=1e-3, rtol=1e-3)
             first, second = same.chunk(2)
@@ -154,11 +154,11 @@ def test_colorization_sees_no_colour_and_the_halves_see_apart():
 
 
 def test_halves_are_rebuilt_from_the_configuration_and_vits_have_none():
-    net = Image("test_resnet", 32, sees="halves").eval()
+    net = Image("test_resnet", 32, input="halves").eval()
     again = Image(**net.config).eval()
     again.load_state_dict(net.state_dict())
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(net(x), again(x))
     with pytest.raises(UserError, match="ResNet"):
-        Image("test_vit", 32, sees="halves")
+        Image("test_vit", 32, input="halves")

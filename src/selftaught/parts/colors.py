@@ -1,4 +1,4 @@
-"""CIE Lab: lightness L in 0..100, and colour (a, b), about -110..110; 0 for grey."""
+"""CIE Lab: lightness L in 0..100, and color (a, b), about -110..110; 0 for gray."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _EDGE = 6 / 29
 
 
 def lab(rgb: Tensor) -> Tensor:
-    """[..., 3, H, W] colours of sRGB in [0, 1] (others are clipped) -> L, a, b."""
+    """[..., 3, H, W] colors of sRGB in [0, 1] (others are clipped) -> L, a, b."""
     rgb = rgb.clamp(0, 1)
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = _mixed(_XYZ, linear)
@@ -25,7 +25,7 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 def rgb(lab: Tensor) -> Tensor:
-    """[..., 3, H, W] L, a, b -> colours of sRGB in [0, 1], clipped."""
+    """[..., 3, H, W] L, a, b -> colors of sRGB in [0, 1], clipped."""
     light, a, b = lab.unbind(-3)
     y = (light + 16) / 116
     xyz = torch.stack([y + a / 500, y, y - b / 200], -3)

@@ -1,4 +1,4 @@
-"""Views for tasks that are about colour: photos without any are refused."""
+"""Views for tasks that are about color: photos without any are refused."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ import torch
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.augment.views import Views
 from selftaught.data.decode import BadSample
-from selftaught.parts.colours import lab
+from selftaught.parts.colors import lab
 
 LEAST = 5.0
-"""|a| or |b| above which a pixel has a colour (Zhang et al. 2016's code)."""
+"""|a| or |b| above which a pixel has a color (Zhang et al. 2016's code)."""
 SURE = 32
-"""Difference of two channels, in levels, above which a pixel has a colour in any light."""
+"""Difference of two channels, in levels, above which a pixel has a color in any light."""
 
 
 @dataclass(frozen=True)
-class Coloured(Pipeline):
-    """The one view of `views`; a photo of three channels that is grey everywhere is no sample."""
+class Colored(Pipeline):
+    """The one view of `views`; a photo of three channels that is gray everywhere is no sample."""
 
     views: Views
 
@@ -26,18 +26,18 @@ class Coloured(Pipeline):
         """Make the view of `image`, uint8 [H, W, C]: [C, size, size].
 
         Raises:
-            BadSample: the image is grey; training counts it and takes another.
+            BadSample: the image is gray; training counts it and takes another.
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
         """
         check_image(image)
         (view,) = self.views(image, rng)
-        if len(view) == 3 and not coloured(view) and not coloured(image.transpose(2, 0, 1)):
-            raise BadSample("it is grey, and this method learns from colours")
+        if len(view) == 3 and not colored(view) and not colored(image.transpose(2, 0, 1)):
+            raise BadSample("it is gray, and this method learns from colors")
         return view
 
 
-def coloured(image: np.ndarray) -> bool:
-    """Whether any pixel of an image [3, H, W] has a colour."""
+def colored(image: np.ndarray) -> bool:
+    """Whether any pixel of an image [3, H, W] has a color."""
     spread = image.max(0) - image.min(0)
     if spread.max() >= SURE:
         return True

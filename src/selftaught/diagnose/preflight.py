@@ -17,7 +17,7 @@ RATES = 1000
 """Steps whose learning rate is looked at."""
 
 
-def intake(
+def preflight(
     method: Method,
     samples: Samples,
     *,
@@ -55,7 +55,7 @@ def intake(
         lr=max(rates),
         paper_lr=paper_lr,
         top=float(at[int(np.argmax(rates))]) / steps,
-        copy=bool(method.anatomy.copies),
+        copy=bool(method.insight.copies),
         size=size,
         side=side or size,
         half=half / max(1, sum(p.numel() for p in method.parameters())),
@@ -72,7 +72,7 @@ def probe(samples: Samples, most: int = PROBED) -> tuple[int, float, float]:
         most: images that are read.
 
     Returns:
-        The middle of their shorter sides (0 when none can be read), the share with one colour, the
+        The middle of their shorter sides (0 when none can be read), the share with one color, the
         share that are exact copies of another.
     """
     sides, constant, seen = [], 0, set()

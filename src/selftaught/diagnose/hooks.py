@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from selftaught.method import Anatomy, Method
+from selftaught.method import Insight, Method
 
 
 class Pair(NamedTuple):
@@ -22,7 +22,7 @@ class Heard:
     """What the parts of a method gave in one step: an entry for each call of the part.
 
     Args:
-        anatomy: of the method.
+        insight: of the method.
         embeddings, goals, predictions, logits: outputs, detached.
         entered: what the predictor was given.
         total: gradients at the embeddings; backward may fill these in another order, so they go
@@ -31,7 +31,7 @@ class Heard:
         slopes: gradients at the predictor's outputs.
     """
 
-    anatomy: Anatomy
+    insight: Insight
     embeddings: list[Tensor] = field(default_factory=list)
     goals: list[Tensor] = field(default_factory=list)
     predictions: list[Tensor] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Heard:
         if not self.embeddings:
             return None
         z = self.embeddings[0]
-        match self.anatomy.pairs:
+        match self.insight.pairs:
             case "half":
                 a, b = z.chunk(2)
             case "same":
@@ -66,10 +66,10 @@ class Heard:
     def pairs(self) -> list[Pair]:
         """Each output that is to approach a goal."""
         subjects, slopes = self.embeddings, self.total
-        if self.anatomy.predictor:
+        if self.insight.predictor:
             subjects, slopes = self.predictions, self.slopes
-        goals = self.goals if self.anatomy.copies else self.embeddings
-        match self.anatomy.pairs:
+        goals = self.goals if self.insight.copies else self.embeddings
+        match self.insight.pairs:
             case "half":
                 goals = [z.roll(len(z) // 2, 0) for z in subjects]
             case "other":
@@ -83,10 +83,10 @@ class Heard:
         ]
 
 
-def listen(method: Method) -> Heard:
-    """Listen to the parts that `method.anatomy` names until `Heard.close` is called."""
-    anatomy = method.anatomy
-    heard = Heard(anatomy)
+def attach(method: Method) -> Heard:
+    """Listen to the parts that `method.insight` names until `Heard.close` is called."""
+    insight = method.insight
+    heard = Heard(insight)
 
     def at(name: str, hook: Callable[..., Any], before: bool = False) -> None:
         if name:
@@ -113,12 +113,12 @@ def listen(method: Method) -> Heard:
         heard.entered.append(z.detach())
         return (door,)
 
-    at(anatomy.embedding, outputs(heard.embeddings, heard.total))
-    at(anatomy.predictor, enter, before=True)
-    at(anatomy.predictor, outputs(heard.predictions, heard.slopes))
-    at(anatomy.logits, outputs(heard.logits))
-    if anatomy.copies and anatomy.pairs:
-        at(anatomy.copies[-1][0], outputs(heard.goals))
+    at(insight.embedding, outputs(heard.embeddings, heard.total))
+    at(insight.predictor, enter, before=True)
+    at(insight.predictor, outputs(heard.predictions, heard.slopes))
+    at(insight.logits, outputs(heard.logits))
+    if insight.copies and insight.pairs:
+        at(insight.copies[-1][0], outputs(heard.goals))
     return heard
 
 

@@ -22,7 +22,7 @@ _BYTES = 256 << 20  # read for it at most
 
 
 @dataclass(frozen=True)
-class Left:
+class Skipped:
     """What was found beside the samples and left out, as counts."""
 
     ignored: Mapping[str, int] = field(default_factory=dict)  # by extension
@@ -69,9 +69,9 @@ class Left:
 
 def tell(samples: "Samples") -> None:
     """Say in one line what of the data is left out, where anything is."""
-    left, more = samples.left.advice(), further(samples)
+    left, more = samples.skipped.advice(), further(samples)
     if left or more:
-        level = logging.WARNING if more or samples.left.matters else logging.INFO
+        level = logging.WARNING if more or samples.skipped.matters else logging.INFO
         log.log(level, "left out of the data: %s", "; ".join(p for p in (left, more) if p))
 
 

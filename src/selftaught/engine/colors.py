@@ -1,4 +1,4 @@
-"""Who makes colours and blur: the processes that read images, or the device. What is faster is
+"""Who makes colors and blur: the processes that read images, or the device. What is faster is
 measured before the first step, and then a setting of the run like any other.
 """
 
@@ -16,19 +16,20 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from selftaught import augment, config, dist
-from selftaught.augment import Raw, develop, normalize
+from selftaught.augment import Deferred, finish_on_device, normalize
 from selftaught.engine.estimate import summed, wait
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.export.facts import SETTINGS
 from selftaught.feed.readers import Readers
-from selftaught.feed.views import Views
+from selftaught.feed.views import ViewDataset
 from selftaught.method import Batch, Method, Pipeline
+from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
 
 CHOICES = ("auto", "loader", "device")
 GAIN = 0.95
-"""A step must get at least that much shorter for colours to leave the loader."""
+"""A step must get at least that much shorter for colors to leave the loader."""
 SOME = 16
 """Images in a measured batch of the loader."""
 TURNS = 3
@@ -36,14 +37,14 @@ TURNS = 3
 
 
 def split(pipeline: Pipeline) -> augment.Pipeline | None:
-    """The pipeline with colours and blur left to the device, or None where that cannot be."""
+    """The pipeline with colors and blur left to the device, or None where that cannot be."""
     return pipeline.split() if isinstance(pipeline, augment.Pipeline) else None
 
 
-def fed(views: Views, by: str) -> Views:
-    """What the loader makes: all of `views`, or, where colours are made by the device, the rest."""
+def fed(views: ViewDataset, by: str) -> ViewDataset:
+    """What the loader makes: all of `views`, or, where colors are made by the device, the rest."""
     raw = split(views.pipeline) if by == "device" else None
-    return views if raw is None else Views(views.samples, raw, views.seed, views.reduced)
+    return views if raw is None else ViewDataset(views.samples, raw, views.seed, views.reduced)
 
 
 def settled(asked: str, pipeline: Pipeline, device: torch.device, before: Path | None) -> str:
@@ -51,15 +52,15 @@ def settled(asked: str, pipeline: Pipeline, device: torch.device, before: Path |
 
     Args:
         asked: one of `CHOICES`.
-        pipeline: whose colours they are.
+        pipeline: whose colors they are.
         device: of the training.
         before: folder of the run that goes on, which keeps what it has chosen.
     """
     if split(pipeline) is None:
         if asked == "device":
             log.warning(
-                "these views have no colours or blur that could be left to the device, or need "
-                "them at once: the loader makes them whole, as with --colours loader"
+                "these views have no colors or blur that could be left to the device, or need "
+                "them at once: the loader makes them whole, as with --colors loader"
             )
         return "loader"
     if asked == "auto" and before is not None:
@@ -67,7 +68,7 @@ def settled(asked: str, pipeline: Pipeline, device: torch.device, before: Path |
     if asked == "auto" and device.type != "cuda":
         return "loader"
     if asked == "device" and device.type == "cpu":
-        log.info("colours and blur are made beside the steps, which is slower without a GPU")
+        log.info("colors and blur are made beside the steps, which is slower without a GPU")
     return asked
 
 
@@ -75,17 +76,17 @@ def _recorded(run: Path) -> str:
     if not (run / SETTINGS).is_file():
         return "auto"
     training = config.load(run / SETTINGS).get("training")
-    found = training.get("colours", "loader") if isinstance(training, dict) else "auto"
+    found = current(training).get("colors", "loader") if isinstance(training, dict) else "auto"
     return found if found in CHOICES else "auto"
 
 
 class Costs(NamedTuple):
     """Seconds an image: what decides.
 
-    whole: of the loader, all of its processes together, with colours and blur.
+    whole: of the loader, all of its processes together, with colors and blur.
     raw: of the loader without.
     step: of the device, forward and backward.
-    developing: of the device, colours and blur.
+    developing: of the device, colors and blur.
     """
 
     whole: float
@@ -95,13 +96,13 @@ class Costs(NamedTuple):
 
     @property
     def loader(self) -> float:
-        """An image of a training with colours in the loader: loader and device work side by side,
+        """An image of a training with colors in the loader: loader and device work side by side,
         and the slower one is waited for."""
         return max(self.whole, self.step)
 
     @property
     def device(self) -> float:
-        """An image of a training with colours on the device."""
+        """An image of a training with colors on the device."""
         return max(self.raw, self.step + self.developing)
 
     @property
@@ -120,7 +121,7 @@ class Costs(NamedTuple):
             else ("in the loader", loader, device)
         )
         return (
-            f"colours and blur are made {where}: {ms} ms a step of {batch} there, {other} "
+            f"colors and blur are made {where}: {ms} ms a step of {batch} there, {other} "
             f"elsewhere (loader {whole} ms with them and {raw} without, device {step} and "
             f"{developing} for them)"
         )
@@ -128,7 +129,7 @@ class Costs(NamedTuple):
 
 def choose(
     method: Method,
-    views: Views,
+    views: ViewDataset,
     *,
     batch: int,
     makers: int,
@@ -163,8 +164,8 @@ def choose(
     torch.cuda.empty_cache()
     if dist.rank() == 0 and math.isinf(costs.developing):
         log.warning(
-            "too little memory to measure whether the device should make colours and blur: the "
-            "loader does; choose with --colours"
+            "too little memory to measure whether the device should make colors and blur: the "
+            "loader does; choose with --colors"
         )
     elif dist.rank() == 0:
         log.info(costs.sentence(batch))
@@ -174,7 +175,7 @@ def choose(
 class _Timed:
     """Seconds an image, whole and raw, for batches of keys; read once before, for the disk."""
 
-    def __init__(self, *kinds: Views):
+    def __init__(self, *kinds: ViewDataset):
         self.kinds = kinds
 
     def __call__(self, keys: list[tuple[int, int]]) -> Tensor:
@@ -186,7 +187,7 @@ class _Timed:
         return torch.tensor(spent[len(self.kinds) :])
 
 
-def _making(whole: Views, raw: Views, makers: int) -> tuple[float, float]:
+def _making(whole: ViewDataset, raw: ViewDataset, makers: int) -> tuple[float, float]:
     """Seconds an image of the loader, whole and raw, while all of its processes work."""
     each = max(1, makers)
     count = len(whole.samples)
@@ -198,19 +199,19 @@ def _making(whole: Views, raw: Views, makers: int) -> tuple[float, float]:
 
 def _computing(
     method: Method,
-    raw: Views,
+    raw: ViewDataset,
     batch: int,
     device: torch.device,
     context: Callable[[], Any],
     channels_last: bool,
     labels: Tensor | None,
 ) -> tuple[float, float]:
-    """Seconds an image of the device: a step, and colours. Images lie there, as in a training,
+    """Seconds an image of the device: a step, and colors. Images lie there, as in a training,
     where they are copied meanwhile."""
     image: Any = method.encoder
     item = raw.__getitems__([(0, i % len(raw.samples)) for i in range(batch)])
     views = _there(item.views, device)
-    images = normalize(develop(views, device), image.mean, image.std, channels_last)
+    images = normalize(finish_on_device(views, device), image.mean, image.std, channels_last)
     index, label = move_data_to_device(
         (item.index, None if labels is None else labels[item.index]), device
     )
@@ -221,14 +222,16 @@ def _computing(
             loss = summed(twin.loss(small))
         loss.backward()
 
-    seconds = [_seconds(work, device) / batch for work in (step, lambda: develop(views, device))]
+    seconds = [
+        _seconds(work, device) / batch for work in (step, lambda: finish_on_device(views, device))
+    ]
     return seconds[0], seconds[1]
 
 
 def _there(node: Any, device: torch.device) -> Any:
     """Images of raw views on the device, their settings where they are."""
-    if isinstance(node, Raw):
-        return Raw([x.to(device) for x in node.images], node.settings)
+    if isinstance(node, Deferred):
+        return Deferred([x.to(device) for x in node.images], node.settings)
     if isinstance(node, dict):
         return {key: _there(value, device) for key, value in node.items()}
     if isinstance(node, list | tuple):
