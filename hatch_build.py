@@ -17,7 +17,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).parent
-FOLDER = Path("src", "selftaught", "augment", "native")
+FOLDER = Path("src", "selftaught", "augment", "image", "native")
 NAME = {"win32": "views.dll", "darwin": "libviews.dylib"}.get(sys.platform, "libviews.so")
 
 

@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 import torch
 
 from selftaught import augment, evaluate, load, methods, open_data, pretrain
-from selftaught.augment.render import plain_mask
-from selftaught.data.masks import class_map, open_masks
+from selftaught.augment.image.render import plain_mask
+from selftaught.data.image.masks import class_map, open_masks
 from selftaught.engine.build import assemble
 
 METHODS = ("densecl", "pixcontrast", "pixpro", "scrl", "simclr", "mae")

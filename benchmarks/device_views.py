@@ -23,8 +23,9 @@ import torch
 from views import MEAN, STD, photos
 
 from selftaught import augment
-from selftaught.augment import Deferred, native
-from selftaught.augment.batch import Rngs
+from selftaught.augment import Deferred
+from selftaught.augment.image import native
+from selftaught.augment.image.batch import Rngs
 from selftaught.engine.estimate import wait
 from selftaught.engine.memory import keep_freed
 

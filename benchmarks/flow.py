@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 
-from selftaught.data.flow import motion_mask
+from selftaught.data.video.flow import motion_mask
 
 LOW, HIGH = 0.4, 0.7
 """Of the method's trimap."""

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from selftaught import evaluate, methods, open_data, pretrain
-from selftaught.data.frames import frames
 from selftaught.data.selection import select
+from selftaught.data.video.frames import frames
 from selftaught.engine.build import assemble
 
 CONV, VIT = "test_resnet", "test_vit2"

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment, backbone
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Image
 from selftaught.engine import run as engine
 from selftaught.engine.pretrain import pretrain

@@ -26,8 +26,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from selftaught import augment
-from selftaught.augment import native, render
-from selftaught.augment.batch import Rngs
+from selftaught.augment.image import native, render
+from selftaught.augment.image.batch import Rngs
 from selftaught.data import open_data
 from selftaught.engine.memory import keep_freed
 

@@ -1,7 +1,7 @@
 // The JPEG decoder: any bytes, at any scale, of which any part is looked at.
 //
 // The first bytes of an input say how the file is read, the others are the file.
-#include "../src/selftaught/augment/native/views.h"
+#include "../src/selftaught/augment/image/native/views.h"
 
 #include <cstdlib>
 #include <cstring>

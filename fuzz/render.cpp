@@ -1,5 +1,5 @@
 // The renderer: images, views and parameters of any bytes, of which only sizes are kept small.
-#include "../src/selftaught/augment/native/views.h"
+#include "../src/selftaught/augment/image/native/views.h"
 
 #include <cstdlib>
 #include <cstring>

@@ -29,7 +29,7 @@ from selftaught.data import open_data
 from selftaught.errors import SelftaughtError
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parent / "src" / "selftaught" / "augment" / "native"
+NATIVE = HERE.parent / "src" / "selftaught" / "augment" / "image" / "native"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pyarrow.parquet as pq
 
-from selftaught.augment import Views, render
+from selftaught.augment import Views
+from selftaught.augment.image import render
 from selftaught.demo import PHOTOS
 
 

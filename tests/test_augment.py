@@ -19,8 +19,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from selftaught import augment
-from selftaught.augment import Params, View, Views, cells, device, native, render, sample_rng
-from selftaught.augment.view import DRAWS
+from selftaught.augment import Params, View, Views, sample_rng
+from selftaught.augment.image import cells, device, native, render
+from selftaught.augment.image.view import DRAWS
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.methods.correlation.barlow_twins import BarlowTwins

@@ -9,7 +9,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from selftaught.backbones import Image, backbone, interpolate, sincos
-from selftaught.backbones.create import create
+from selftaught.backbones.image.create import create
 from selftaught.errors import UserError
 from selftaught.parts import synchronize
 from tests.pool import Pool

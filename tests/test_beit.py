@@ -7,7 +7,7 @@ from torch import nn
 
 from selftaught import pretrain
 from selftaught.backbones import backbone
-from selftaught.backbones.tokenizer import DallETokenizer, load_tokenizer
+from selftaught.backbones.image.tokenizer import DallETokenizer, load_tokenizer
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.masked.beit import BEiT

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.backbones import Image
-from selftaught.backbones.edges import sobel
+from selftaught.backbones.image.edges import sobel
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.clustering.deepcluster import DeepCluster

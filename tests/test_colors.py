@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from selftaught import augment
-from selftaught.augment.colored import colored
+from selftaught.augment.image.colored import colored
 from selftaught.backbones import Image, backbone
-from selftaught.data.decode import BadSample
+from selftaught.data.image.decode import BadSample
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.pretext.colorization import Colorization, boost, hue_and_chroma, painted

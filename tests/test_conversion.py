@@ -16,7 +16,7 @@ from torch import nn
 
 import selftaught
 from selftaught import augment, export
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Image
 from selftaught.cli import main
 from selftaught.data import open_data

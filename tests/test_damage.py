@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from selftaught import augment
-from selftaught.augment import native
-from selftaught.augment.batch import Rngs
+from selftaught.augment.image import native
+from selftaught.augment.image.batch import Rngs
 from selftaught.data import BadSample, open_data
-from selftaught.data.decode import decode
+from selftaught.data.image.decode import decode
 
 RNG = np.random.default_rng(0)
 

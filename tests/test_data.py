@@ -26,9 +26,9 @@ from PIL import Image, ImageFile
 
 from selftaught.data import BadSample, Samples, inspect, open_data
 from selftaught.data import quarantine as bad_list
-from selftaught.data.decode import decode, to_uint8
 from selftaught.data.files import walk
-from selftaught.data.formats import sniff
+from selftaught.data.image.decode import decode, to_uint8
+from selftaught.data.image.formats import sniff
 from selftaught.data.tar import expand, scan
 from selftaught.errors import UserError
 from selftaught.feed.order import replacement

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from selftaught import report
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
 from selftaught.diagnose import measures

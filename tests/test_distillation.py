@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from selftaught.backbones import Image
-from selftaught.backbones.depth import SubsetBlock, subset_residual
+from selftaught.backbones.image.depth import SubsetBlock, subset_residual
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.distillation.dinov2 import DINOv2

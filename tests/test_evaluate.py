@@ -20,7 +20,8 @@ from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.engine import score
 from selftaught.errors import DataError, TrainingError, UserError
-from selftaught.evaluate import changes, commands, features, scores
+from selftaught.evaluate import commands, features, scores
+from selftaught.evaluate.image import changes
 from selftaught.signature import read_function
 
 

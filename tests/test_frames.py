@@ -15,14 +15,14 @@ import torch
 from selftaught import open_data
 from selftaught.backbones import backbone
 from selftaught.cli import main
-from selftaught.data import clips
-from selftaught.data import frames as made_frames
-from selftaught.data.clips import Frame, Video, find_clips
-from selftaught.data.decode import BadSample
-from selftaught.data.flow import motion_mask
-from selftaught.data.frames import frames
-from selftaught.data.masks import open_masks
+from selftaught.data.image.decode import BadSample
+from selftaught.data.image.masks import open_masks
 from selftaught.data.selection import without
+from selftaught.data.video import clips
+from selftaught.data.video import frames as made_frames
+from selftaught.data.video.clips import Frame, Video, find_clips
+from selftaught.data.video.flow import motion_mask
+from selftaught.data.video.frames import frames
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import DataError, UserError
 from selftaught.methods.pretext.motion import Motion, cells, cross_entropy, trimap

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from selftaught.data import BadSample, inspect, open_data
-from selftaught.data.decode import decode
+from selftaught.data.image.decode import decode
 
 heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from selftaught.data import MAX_PIXELS, BadSample, inspect, open_data
 from selftaught.data.check import check
-from selftaught.data.decode import DENSE, SMALL, decode
+from selftaught.data.image.decode import DENSE, SMALL, decode
 from tests.tiffs import written
 
 RNG = np.random.default_rng(0)

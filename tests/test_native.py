@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from selftaught import augment
-from selftaught.augment import View, Views, native, render, sample_rng
-from selftaught.augment.batch import BatchRenderer, Rngs
-from selftaught.augment.view import DRAWS
+from selftaught.augment import View, Views, sample_rng
+from selftaught.augment.image import native, render
+from selftaught.augment.image.batch import BatchRenderer, Rngs
+from selftaught.augment.image.view import DRAWS
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached, estimate
-from selftaught.data.picture import jpeg_size
+from selftaught.data.image.picture import jpeg_size
 from selftaught.errors import UserError
 from selftaught.feed.readers import Readers
 from selftaught.feed.views import ViewDataset as Feed
@@ -556,7 +557,8 @@ def test_without_the_library_one_line_says_so_and_views_are_the_reference(photos
     code = (
         "import numpy as np, logging; logging.basicConfig()\n"
         "from selftaught import augment\n"
-        "from selftaught.augment import render, sample_rng\n"
+        "from selftaught.augment import sample_rng\n"
+        "from selftaught.augment.image import render\n"
         "image = np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3)\n"
         "p = augment.simclr(16)\n"
         "views = [p(image, sample_rng(0, 0, i)) for i in range(3)]\n"

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import default_collate
 
 from selftaught import augment
-from selftaught.augment import Deferred, View, Views, finish_on_device, native, photometric, render
-from selftaught.augment.batch import Rngs
+from selftaught.augment import Deferred, View, Views, finish_on_device
+from selftaught.augment.image import native, photometric, render
+from selftaught.augment.image.batch import Rngs
 from selftaught.data import open_data
 from selftaught.engine import colors
 from selftaught.engine.colors import Costs

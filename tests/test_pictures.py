@@ -32,7 +32,7 @@ from selftaught.methods.pretext.split_brain import SplitBrain, color_bin, lightn
 from selftaught.objectives.masked import patchify, standardize
 from selftaught.parts.colors import lab
 from selftaught.parts.drawing import COLORS, boxed, framed
-from selftaught.report import gallery
+from selftaught.report.image import gallery
 from tests.cases import CASES
 
 

@@ -15,16 +15,18 @@ from torch import nn
 
 from selftaught import evaluate, export
 from selftaught.arguments import Group, Parser, Positional, options
-from selftaught.augment.render import plain_mask, render_plain
-from selftaught.backbones import Image, Wrapped, layers
+from selftaught.augment.image.render import plain_mask, render_plain
+from selftaught.backbones import Image, Wrapped
+from selftaught.backbones.image import layers
 from selftaught.cli import main
 from selftaught.data import BadSample, open_data
-from selftaught.data.masks import class_map
+from selftaught.data.image.masks import class_map
 from selftaught.engine.score import evaluate_command, finetune
 from selftaught.errors import UserError
-from selftaught.evaluate import changes, classifiers, few_labels, finding, places
+from selftaught.evaluate import classifiers, few_labels, finding
 from selftaught.evaluate.clusters import agreement
 from selftaught.evaluate.floors import Margin
+from selftaught.evaluate.image import changes, places
 from selftaught.evaluate.scores import mean_score
 from selftaught.signature import Parameter
 from tests.test_evaluate import blobs

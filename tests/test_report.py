@@ -21,10 +21,11 @@ from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.errors import UserError
 from selftaught.export.facts import keep
-from selftaught.report import charts, local, plane, seen
+from selftaught.report import charts, plane, seen
 from selftaught.report.folder import read
-from selftaught.report.gallery import Cell, Gallery, save
-from selftaught.report.pictures import encode, sprite
+from selftaught.report.image import local
+from selftaught.report.image.gallery import Cell, Gallery, save
+from selftaught.report.image.pictures import encode, sprite
 
 EVIL = "<script>alert(1)</script>&\"'.png"
 

@@ -9,7 +9,7 @@ import pytest
 
 from selftaught.cli import main
 from selftaught.data import Skipped, open_data
-from selftaught.data.formats import HEIF
+from selftaught.data.image.formats import HEIF
 from selftaught.data.skipped import further, tell
 from selftaught.errors import UserError
 from selftaught.evaluate.features import open_samples

@@ -9,7 +9,7 @@ from PIL import Image
 
 from selftaught.data import BadSample, inspect, open_data
 from selftaught.data.check import check
-from selftaught.data.decode import decode, to_uint8
+from selftaught.data.image.decode import decode, to_uint8
 from tests.tiffs import written
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from selftaught import augment
-from selftaught.augment.batch import Rngs
+from selftaught.augment.image.batch import Rngs
 from selftaught.data import BadSample, open_data
 from selftaught.data.check import check
 from tests.test_damage import DAMAGE, HARMLESS, JPEGS, PHOTO, saved

@@ -128,7 +128,7 @@ def _painting(command: str, run: Path, images: tuple[str, ...]) -> None:
 
 def _readable(data: str, labels: str | None, path_column: str | None) -> None:
     """Refuse data of which nothing can be read, where looking takes no time."""
-    from selftaught.data.formats import IMAGE
+    from selftaught.data.image.formats import IMAGE
 
     path = Path(data)
     known = {*IMAGE, ".parquet", ".arrow", ".tar", ".npy", ".npz"}

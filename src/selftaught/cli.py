@@ -482,7 +482,7 @@ COMMANDS = {
         ("selftaught check photos/", "selftaught check photos/ --out checked/ --no-full"),
     ),
     "frames": Command(
-        "data/frames.py",
+        "data/video/frames.py",
         "frames",
         _show_frames,
         (

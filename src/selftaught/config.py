@@ -37,7 +37,7 @@ RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
 def signatures(method: str | None) -> dict[str, Signature]:
     """What each section of a configuration may hold; no options without a method."""
     found = {
-        "backbone": read_class(HERE / "backbones" / "image.py", name="Image"),
+        "backbone": read_class(HERE / "backbones" / "image" / "encoder.py", name="Image"),
         "training": read_class(HERE / "engine" / "settings.py", name="Settings"),
     }
     if method is not None:

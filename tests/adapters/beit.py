@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.backbones import Image
-from selftaught.backbones.tokenizer import DallEBlock, map_pixels, unmap_pixels
+from selftaught.backbones.image.tokenizer import DallEBlock, map_pixels, unmap_pixels
 from selftaught.masks.blocks import blocks
 from selftaught.methods.masked.beit import BEiT, told
 from selftaught.methods.masked.discrete_vae import DiscreteVAE, Residual

@@ -12,8 +12,9 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from selftaught.backbones import depth, interpolate
-from selftaught.backbones.packed import run_packed
+from selftaught.backbones import interpolate
+from selftaught.backbones.image import depth
+from selftaught.backbones.image.packed import run_packed
 from selftaught.engine.optim import Rates, _layer_rates
 from selftaught.masks.blocks import blocks, ratio_steps, spread_ratios
 from selftaught.methods.distillation.dinov2 import DINOv2

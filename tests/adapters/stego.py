@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from selftaught.evaluate.places import _confusion, matched, mean_iou, segments
+from selftaught.evaluate.image.places import _confusion, matched, mean_iou, segments
 from selftaught.methods.dense.stego import (
     PRESETS,
     Rule,

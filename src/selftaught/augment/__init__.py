@@ -15,41 +15,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selftaught.augment.cells import Tiles as Tiles
-    from selftaught.augment.cells import cut_tiles as cut_tiles
-    from selftaught.augment.colored import Colored as Colored
-    from selftaught.augment.device import normalize as normalize
-    from selftaught.augment.photometric import Deferred as Deferred
-    from selftaught.augment.photometric import finish_on_device as finish_on_device
+    from selftaught.augment.image.cells import Tiles as Tiles
+    from selftaught.augment.image.cells import cut_tiles as cut_tiles
+    from selftaught.augment.image.colored import Colored as Colored
+    from selftaught.augment.image.device import normalize as normalize
+    from selftaught.augment.image.photometric import Deferred as Deferred
+    from selftaught.augment.image.photometric import finish_on_device as finish_on_device
+    from selftaught.augment.image.presets import byol as byol
+    from selftaught.augment.image.presets import crop as crop
+    from selftaught.augment.image.presets import moco as moco
+    from selftaught.augment.image.presets import moco_v1 as moco_v1
+    from selftaught.augment.image.presets import multicrop as multicrop
+    from selftaught.augment.image.presets import plain as plain
+    from selftaught.augment.image.presets import simclr as simclr
+    from selftaught.augment.image.presets import simsiam as simsiam
+    from selftaught.augment.image.presets import tiles as tiles
+    from selftaught.augment.image.view import Params as Params
+    from selftaught.augment.image.view import View as View
+    from selftaught.augment.image.views import Cornered as Cornered
+    from selftaught.augment.image.views import Plain as Plain
+    from selftaught.augment.image.views import Views as Views
     from selftaught.augment.pipeline import Noised as Noised
     from selftaught.augment.pipeline import Pipeline as Pipeline
     from selftaught.augment.pipeline import Transform as Transform
     from selftaught.augment.pipeline import sample_rng as sample_rng
-    from selftaught.augment.presets import byol as byol
-    from selftaught.augment.presets import crop as crop
-    from selftaught.augment.presets import moco as moco
-    from selftaught.augment.presets import moco_v1 as moco_v1
-    from selftaught.augment.presets import multicrop as multicrop
-    from selftaught.augment.presets import plain as plain
-    from selftaught.augment.presets import simclr as simclr
-    from selftaught.augment.presets import simsiam as simsiam
-    from selftaught.augment.presets import tiles as tiles
-    from selftaught.augment.view import Params as Params
-    from selftaught.augment.view import View as View
-    from selftaught.augment.views import Cornered as Cornered
-    from selftaught.augment.views import Plain as Plain
-    from selftaught.augment.views import Views as Views
 
 _MODULE = {
-    "Colored": "colored",
-    "normalize": "device",
-    **dict.fromkeys(("Deferred", "finish_on_device"), "photometric"),
+    "Colored": "image.colored",
+    "normalize": "image.device",
+    **dict.fromkeys(("Deferred", "finish_on_device"), "image.photometric"),
     **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
-    **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "presets"),
-    **dict.fromkeys(("simclr", "simsiam", "tiles"), "presets"),
-    **dict.fromkeys(("Tiles", "cut_tiles"), "cells"),
-    **dict.fromkeys(("Params", "View"), "view"),
-    **dict.fromkeys(("Cornered", "Plain", "Views"), "views"),
+    **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "image.presets"),
+    **dict.fromkeys(("simclr", "simsiam", "tiles"), "image.presets"),
+    **dict.fromkeys(("Tiles", "cut_tiles"), "image.cells"),
+    **dict.fromkeys(("Params", "View"), "image.view"),
+    **dict.fromkeys(("Cornered", "Plain", "Views"), "image.views"),
 }
 
 __all__ = sorted(_MODULE)

@@ -19,9 +19,8 @@ from timm.models.eva import Eva, checkpoint_filter_fn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from selftaught.backbones.positions import Resample, resampled
 from selftaught.errors import UserError
-
-from .positions import Resample, resampled
 
 log = logging.getLogger("selftaught")
 

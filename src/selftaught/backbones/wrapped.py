@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import code
+from selftaught.backbones.encoder import Encoder, Features, is_encoder
+from selftaught.backbones.image.create import cells, channels_first
+from selftaught.backbones.image.encoder import Image
+from selftaught.backbones.image.shown import Shown
+from selftaught.backbones.positions import Grid
 from selftaught.errors import UserError, out_of_memory
-
-from .create import cells, channels_first
-from .encoder import Encoder, Features, Shown, is_encoder
-from .image import Image
-from .positions import Grid
 
 log = logging.getLogger("selftaught")
 

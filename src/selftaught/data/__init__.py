@@ -7,17 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selftaught.data.decode import MAX_PIXELS, BadSample, Header, inspect
+    from selftaught.data.image.decode import MAX_PIXELS, BadSample, Header, inspect
     from selftaught.data.opening import open_data
     from selftaught.data.source import Samples, Skipped
 
 _HOMES = {
-    "MAX_PIXELS": "decode",
-    "BadSample": "decode",
-    "Header": "decode",
+    "MAX_PIXELS": "image.decode",
+    "BadSample": "image.decode",
+    "Header": "image.decode",
     "Skipped": "source",
     "Samples": "source",
-    "inspect": "decode",
+    "inspect": "image.decode",
     "open_data": "opening",
 }
 

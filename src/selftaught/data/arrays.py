@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, NamedTuple, Protocol, cast, final
 import numpy as np
 from PIL import Image
 
-from selftaught.data.decode import BadSample, Layout, layout_of, npy_header, read_bytes
+from selftaught.data.image.decode import BadSample, Layout, layout_of, npy_header, read_bytes
 from selftaught.data.labels import as_text, encode
 from selftaught.data.memory import SHARE, free_memory
 from selftaught.data.source import Raw, Source, digest

@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from selftaught.data.decode import BadSample
+from selftaught.data.image.decode import BadSample
 from selftaught.data.memory import SHARE, free_memory
 from selftaught.data.source import Samples, Source
 from selftaught.errors import UserError

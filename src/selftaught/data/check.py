@@ -23,7 +23,7 @@ import numpy as np
 
 from selftaught.data import quarantine
 from selftaught.data.arrays import ObjectSource
-from selftaught.data.decode import BadSample, Header, guard
+from selftaught.data.image.decode import BadSample, Header, guard
 from selftaught.data.opening import open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad

@@ -12,9 +12,9 @@ from typing import final
 import numpy as np
 import pyarrow as pa
 
-from selftaught.data.decode import read_bytes
 from selftaught.data.folders import class_folders
-from selftaught.data.formats import (
+from selftaught.data.image.decode import read_bytes
+from selftaught.data.image.formats import (
     ARRAYS,
     IMAGE,
     OTHER,

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from selftaught.data.files import FileSource, from_paths, walk
-from selftaught.data.formats import IMAGE, extension
+from selftaught.data.image.formats import IMAGE, extension
 from selftaught.data.labels import as_text, encode, warn_once
 from selftaught.errors import UserError
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from selftaught.data import arrays, files, lists, tar
 from selftaught.data.absent import missing
-from selftaught.data.decode import MAX_PIXELS, Layout
-from selftaught.data.formats import IMAGE, way
+from selftaught.data.image.decode import MAX_PIXELS, Layout
+from selftaught.data.image.formats import IMAGE, way
 from selftaught.data.labels import warn_once
 from selftaught.data.source import Samples, Source
 from selftaught.errors import UserError

@@ -3,7 +3,7 @@
 from pathlib import PurePath
 from typing import final
 
-from selftaught.data.picture import Ready
+from selftaught.data.image.picture import Ready
 from selftaught.data.selection import Selected, select
 from selftaught.data.source import Samples, digest
 from selftaught.errors import UserError

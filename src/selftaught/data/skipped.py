@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from selftaught.data.decode import BadSample
-from selftaught.data.formats import BESIDE, FRAMES, extension, way
+from selftaught.data.image.decode import BadSample
+from selftaught.data.image.formats import BESIDE, FRAMES, extension, way
 from selftaught.printable import printable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from selftaught.data.decode import (
+from selftaught.data.image.decode import (
     MAX_PIXELS,
     BadSample,
     Header,
@@ -20,7 +20,7 @@ from selftaught.data.decode import (
     header_of,
     inspect,
 )
-from selftaught.data.picture import Picture
+from selftaught.data.image.picture import Picture
 from selftaught.data.skipped import Skipped
 from selftaught.errors import UserError
 

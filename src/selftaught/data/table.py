@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selftaught.data.decode import BadSample, read_bytes
+from selftaught.data.image.decode import BadSample, read_bytes
 from selftaught.data.labels import as_text, coded, encode, warn_once
 from selftaught.data.lists import LABEL_COLUMNS
 from selftaught.data.source import Skipped, Source, digest

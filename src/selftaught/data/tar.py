@@ -18,8 +18,8 @@ from typing import final
 import numpy as np
 import pyarrow as pa
 
-from selftaught.data.decode import BadSample
-from selftaught.data.formats import IMAGE, extension
+from selftaught.data.image.decode import BadSample
+from selftaught.data.image.formats import IMAGE, extension
 from selftaught.data.labels import as_text, encode, warn_once
 from selftaught.data.source import Skipped, Source, digest
 from selftaught.errors import UserError

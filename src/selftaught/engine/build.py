@@ -13,8 +13,8 @@ from torch import nn
 import selftaught
 from selftaught import code, config, methods
 from selftaught.backbones import Encoder, Image, build, is_encoder
-from selftaught.backbones import image as image_module
-from selftaught.backbones.depth import with_drop_path
+from selftaught.backbones.image import encoder as image_module
+from selftaught.backbones.image.depth import with_drop_path
 from selftaught.backbones.wrapped import maker
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of

@@ -16,8 +16,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from selftaught import dist
-from selftaught.augment.device import normalize
-from selftaught.augment.photometric import finish_on_device
+from selftaught.augment.image.device import normalize
+from selftaught.augment.image.photometric import finish_on_device
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
 from selftaught.engine.cache import GradientCache

@@ -12,7 +12,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from selftaught.augment import plain
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
@@ -20,8 +20,8 @@ from selftaught.engine.estimate import readable
 from selftaught.evaluate.features import one_pass
 from selftaught.feed.views import Fetched, ViewDataset, collate
 from selftaught.method import Batch, Method
-from selftaught.report.gallery import Cell, Gallery, save
-from selftaught.report.pictures import THUMB, encode
+from selftaught.report.image.gallery import Cell, Gallery, save
+from selftaught.report.image.pictures import THUMB, encode
 
 log = logging.getLogger("selftaught")
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder
 from selftaught.data import Samples, open_data
-from selftaught.data.masks import Masked, Masks, check_degrees, open_masks
+from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
 from selftaught.engine import optim, resolution

@@ -9,13 +9,13 @@ import torch
 from torch.utils.data import default_collate
 
 from selftaught.augment import normalize, plain, sample_rng
-from selftaught.augment.view import View
+from selftaught.augment.image.view import View
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.engine.build import asked_of, restored
 from selftaught.engine.pictures import as_bytes
 from selftaught.errors import UserError
 from selftaught.method import Batch
-from selftaught.report.pictures import write_png
+from selftaught.report.image.pictures import write_png
 from selftaught.roles import Number
 
 GAP = 4

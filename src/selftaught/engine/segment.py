@@ -13,7 +13,7 @@ from selftaught.engine.reconstruct import free_name, open_each, square
 from selftaught.errors import UserError
 from selftaught.methods.dense.stego import STEGO, palette
 from selftaught.objectives.mean_field import mean_field
-from selftaught.report.pictures import write_mask, write_png
+from selftaught.report.image.pictures import write_mask, write_png
 
 FINE = 80
 """Side in pixels of the maps that the CRF follows edges on."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from selftaught.evaluate.clusters import cluster as cluster
     from selftaught.evaluate.commands import embed_command as embed_command
     from selftaught.evaluate.comparing import compare as compare
-    from selftaught.evaluate.corrupted import robustness as robustness
     from selftaught.evaluate.features import Embeddings as Embeddings
     from selftaught.evaluate.features import changed_features as changed_features
     from selftaught.evaluate.features import embed as embed
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
     from selftaught.evaluate.finding import copies as copies
     from selftaught.evaluate.finding import retrieval as retrieval
     from selftaught.evaluate.floors import Comparison as Comparison
-    from selftaught.evaluate.places import segment as segment
-    from selftaught.evaluate.places import segments as segments
+    from selftaught.evaluate.image.corrupted import robustness as robustness
+    from selftaught.evaluate.image.places import segment as segment
+    from selftaught.evaluate.image.places import segments as segments
     from selftaught.evaluate.scores import Score as Score
     from selftaught.evaluate.scores import knn as knn
     from selftaught.evaluate.scores import probe as probe

@@ -13,17 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import augment
-from selftaught.augment.render import plain_mask
+from selftaught.augment.image.render import plain_mask
 from selftaught.data import BadSample, Samples
+from selftaught.data.image.masks import Masks, open_masks
 from selftaught.data.labels import match, names_of, warn_once
-from selftaught.data.masks import Masks, open_masks
 from selftaught.data.selection import select
 from selftaught.data.source import digest
 from selftaught.errors import UserError
-from selftaught.evaluate.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
-from selftaught.evaluate.corrupted import on_corrupted
 from selftaught.evaluate.features import (
     Embeddings,
     Encoder,
@@ -45,7 +43,9 @@ from selftaught.evaluate.features import (
 from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, evenly, retrieval
 from selftaught.evaluate.floors import ENCODER, FLOORS, PLACES, Comparison
-from selftaught.evaluate.places import segment
+from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
+from selftaught.evaluate.image.corrupted import on_corrupted
+from selftaught.evaluate.image.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 
 PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment, export
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, Image, Wrapped, is_encoder, layers
 from selftaught.backbones import untrained as reset
 from selftaught.data import Samples, open_data
 from selftaught.data.skipped import tell
 from selftaught.errors import DataError, TrainingError, UserError
-from selftaught.evaluate.changes import Change, changed
+from selftaught.evaluate.image.changes import Change, changed
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from selftaught import timm_names
-from selftaught.data.formats import RUN
+from selftaught.data.image.formats import RUN
 from selftaught.errors import UserError
 from selftaught.export.files import atomic
 from selftaught.verdict import Verdict, judge

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from selftaught import augment
 from selftaught.backbones import Encoder, Image, Wrapped, outputs, untrained
-from selftaught.backbones.create import channels_first
+from selftaught.backbones.image.create import channels_first
 from selftaught.errors import UserError
 from selftaught.export import encoder as plain
 from selftaught.export.timm import plain_timm

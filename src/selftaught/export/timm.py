@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.backbones import Image
-from selftaught.backbones.create import patch_layer
+from selftaught.backbones.image.create import patch_layer
 from selftaught.export.facts import WEIGHTS
 
 
@@ -111,7 +111,9 @@ def timm_code(encoder: Image) -> str:
 def _what_it_sees(encoder: Image) -> list[str]:
     if encoder.input == "colors":
         return []
-    return [f"# of which it is to see what selftaught.backbones.lightness.{encoder.input} makes"]
+    return [
+        f"# of which it is to see what selftaught.backbones.image.lightness.{encoder.input} makes"
+    ]
 
 
 def _named(plain: PlainTimm) -> list[tuple[str, nn.Module]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from selftaught import augment
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, outputs
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.data.opening import how_read

@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from selftaught.augment import Plain, Views, sample_rng
-from selftaught.augment.batch import BatchRenderer, Rngs
+from selftaught.augment.image.batch import BatchRenderer, Rngs
 from selftaught.data import BadSample, Samples
-from selftaught.data.masks import Masked
+from selftaught.data.image.masks import Masked
 from selftaught.data.paired import Paired
 from selftaught.feed.order import replacement
 from selftaught.feed.readers import scarce

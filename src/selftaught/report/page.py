@@ -9,10 +9,11 @@ from torch import nn
 from selftaught import export
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate.features import usable
-from selftaught.report import images as pictures
-from selftaught.report import local, plane, scored, training
+from selftaught.report import plane, scored, training
 from selftaught.report.folder import RunFolder, read
 from selftaught.report.html import Missing, Section, page
+from selftaught.report.image import local
+from selftaught.report.image import sections as pictures
 from selftaught.report.seen import MOST, Seen, look
 
 log = logging.getLogger("selftaught")

@@ -11,7 +11,7 @@ import numpy as np
 from selftaught import export
 from selftaught.evaluate.features import write_table
 from selftaught.report.html import Missing, Section
-from selftaught.report.pictures import jpeg, sprite
+from selftaught.report.image.pictures import jpeg, sprite
 from selftaught.report.seen import Seen
 
 TITLE, FILE = "Map", "embeddings.parquet"

@@ -19,7 +19,7 @@ from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import device_for, one_pass, running
 from selftaught.export import load
 from selftaught.report.folder import RunFolder
-from selftaught.report.pictures import THUMB, data_url
+from selftaught.report.image.pictures import THUMB, data_url
 from selftaught.search import neighbors
 
 NEAR = 8

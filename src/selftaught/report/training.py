@@ -12,7 +12,6 @@ from typing import Any
 from selftaught.export.facts import TRAINED
 from selftaught.report import charts
 from selftaught.report.folder import RunFolder
-from selftaught.report.gallery import load
 from selftaught.report.html import (
     Missing,
     Section,
@@ -25,7 +24,8 @@ from selftaught.report.html import (
     table,
     texts,
 )
-from selftaught.report.pictures import data_url, url
+from selftaught.report.image.gallery import load
+from selftaught.report.image.pictures import data_url, url
 
 _ROWS = 8
 """Samples whose views are shown."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.backbones.depth import without_drop_path
+from selftaught.backbones.image.depth import without_drop_path
 from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.backbones.depth import with_subset_depth, without_drop_path
+from selftaught.backbones.image.depth import with_subset_depth, without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pipeline import Around
 from selftaught.backbones import Image
-from selftaught.backbones.depth import without_drop_path
+from selftaught.backbones.image.depth import without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import Grid
 from selftaught.masks.blocks import by_ratio

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught.augment.view import View
-from selftaught.augment.views import Views
+from selftaught.augment.image.view import View
+from selftaught.augment.image.views import Views
 from selftaught.backbones import Image
-from selftaught.backbones.tokenizer import RandomTokenizer, load_tokenizer
+from selftaught.backbones.image.tokenizer import RandomTokenizer, load_tokenizer
 from selftaught.errors import UserError
 from selftaught.masks import enlarge
 from selftaught.masks.blocks import blocks

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.backbones.tokenizer import Tokenizer, map_pixels, unmap_pixels
+from selftaught.backbones.image.tokenizer import Tokenizer, map_pixels, unmap_pixels
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision

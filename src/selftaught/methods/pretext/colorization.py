@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment
-from selftaught.augment.colored import LEAST
+from selftaught.augment.image.colored import LEAST
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment
+from selftaught.augment.image.view import DRAWS
 from selftaught.augment.pipeline import check_image
-from selftaught.augment.view import DRAWS
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws

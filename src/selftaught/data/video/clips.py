@@ -12,8 +12,8 @@ import numpy as np
 
 from selftaught.data import files
 from selftaught.data.absent import missing
-from selftaught.data.decode import BadSample, decode, read_bytes
-from selftaught.data.formats import IMAGE, VIDEO
+from selftaught.data.image.decode import BadSample, decode, read_bytes
+from selftaught.data.image.formats import IMAGE, VIDEO
 from selftaught.errors import UserError
 
 

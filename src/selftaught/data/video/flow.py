@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selftaught.data.clips import needed
+from selftaught.data.video.clips import needed
 
 SIDE = 320
 """Longest side, in pixels, at which flow is computed."""

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selftaught.data import quarantine
-from selftaught.data.clips import Clip, Frame, find_clips, needed
-from selftaught.data.decode import BadSample
-from selftaught.data.flow import motion_mask
+from selftaught.data.image.decode import BadSample
 from selftaught.data.progress import bar
+from selftaught.data.video.clips import Clip, Frame, find_clips, needed
+from selftaught.data.video.flow import motion_mask
 from selftaught.errors import DataError, UserError
 
 BAD = "bad_clips.csv"

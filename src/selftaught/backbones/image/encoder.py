@@ -12,17 +12,25 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from selftaught.backbones.encoder import Features
+from selftaught.backbones.image.create import (
+    SMALL,
+    beit,
+    cells,
+    channels_first,
+    create,
+    patch_layer,
+    plain_vit,
+)
+from selftaught.backbones.image.lightness import halve
+from selftaught.backbones.image.packed import packable, run_packed
+from selftaught.backbones.image.rotary import through
+from selftaught.backbones.image.shown import Shown
+from selftaught.backbones.positions import Grid, Resample, resampled, sincos
+from selftaught.backbones.weights import exact_weights, network, vit_weights
 from selftaught.errors import UserError
 from selftaught.roles import Count, PartialShare, Positive
 from selftaught.signature import Checked
-
-from .create import SMALL, beit, cells, channels_first, create, patch_layer, plain_vit
-from .encoder import Features, Shown
-from .lightness import halve
-from .packed import packable, run_packed
-from .positions import Grid, Resample, resampled, sincos
-from .rotary import through
-from .weights import exact_weights, network, vit_weights
 
 
 class Image(Checked, Shown):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.evaluate.changes import CORRUPTIONS
+from selftaught.evaluate.image.changes import CORRUPTIONS
 from selftaught.evaluate.scores import Score, Task, fit_ridge, mean_score, vote
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from .create import plain_vit
-from .encoder import Encoder
-from .image import Image
+from selftaught.backbones.encoder import Encoder
+from selftaught.backbones.image.create import plain_vit
+from selftaught.backbones.image.encoder import Image
 
 LAST = 4
 """Layers that are looked at, as in DINO's and DINOv2's evaluations."""

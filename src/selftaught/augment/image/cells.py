@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selftaught.augment.image.render import render_view
+from selftaught.augment.image.view import DRAWS, View
 from selftaught.augment.pipeline import Pipeline, check_image
-from selftaught.augment.render import render_view
-from selftaught.augment.view import DRAWS, View
 from selftaught.errors import UserError
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 from timm.models.eva import Eva
 from torch import Tensor
 
-from .positions import Grid
+from selftaught.backbones.positions import Grid
 
 
 def through(net: Eva, tokens: Tensor, grid: Grid, keep: Tensor | None = None) -> Tensor:

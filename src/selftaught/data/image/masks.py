@@ -7,10 +7,10 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
-from selftaught.data.decode import BadSample
 from selftaught.data.files import FileSource
+from selftaught.data.image.decode import BadSample
+from selftaught.data.image.picture import Ready
 from selftaught.data.opening import open_data
-from selftaught.data.picture import Ready
 from selftaught.data.selection import Selected, select
 from selftaught.data.source import Raw, Samples
 from selftaught.errors import UserError

@@ -23,8 +23,8 @@ from typing import IO, Any, Literal
 import numpy as np
 from PIL import Image, ImageFile
 
-from selftaught.data import jpeg, tiff
-from selftaught.data.formats import UNSUPPORTED, sniff, way
+from selftaught.data.image import jpeg, tiff
+from selftaught.data.image.formats import UNSUPPORTED, sniff, way
 from selftaught.errors import DataError
 
 # a damaged TIFF makes them log; the reason is raised here, so their lines need no other listener

@@ -7,9 +7,9 @@ one array).
 from dataclasses import replace
 from typing import Literal
 
-from selftaught.augment.cells import Tiles
-from selftaught.augment.view import View
-from selftaught.augment.views import Plain, Views
+from selftaught.augment.image.cells import Tiles
+from selftaught.augment.image.view import View
+from selftaught.augment.image.views import Plain, Views
 
 Range = tuple[float, float]
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftaught.backbones.image.encoder import Image
+from selftaught.backbones.weights import read_weights
 from selftaught.errors import UserError
 from selftaught.signature import current
-
-from .image import Image
-from .weights import read_weights
 
 
 def map_pixels(x: Tensor) -> Tensor:

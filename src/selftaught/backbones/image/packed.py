@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .depth import SubsetBlock, subset_residual
+from selftaught.backbones.image.depth import SubsetBlock, subset_residual
 
 Shapes = list[tuple[int, int]]
 """Of each batch in a sequence, in order: its number of images, and of the tokens of each."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selftaught.data import jpeg
+from selftaught.data.image import jpeg
 
 DEFLATE = (8, 32946, 50013)
 LIBTIFF = {5: 5, 34925: 34925, 50000: 50000, 34926: 50000, 32773: 32773}

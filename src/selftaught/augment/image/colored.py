@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from selftaught.augment.image.views import Views
 from selftaught.augment.pipeline import Pipeline, check_image
-from selftaught.augment.views import Views
-from selftaught.data.decode import BadSample
+from selftaught.data.image.decode import BadSample
 from selftaught.parts.colors import lab
 
 LEAST = 5.0

@@ -8,7 +8,7 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from selftaught.backbones.create import beit, plain_vit
+from selftaught.backbones.image.create import beit, plain_vit
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught.augment.view import View
+from selftaught.augment.image.view import View
 
 ORDER, FACTOR, REST, GRAY, SIGMA, REACH, SOLARIZE = 0, 4, 8, 12, 13, 14, 15
 SETTINGS = 16

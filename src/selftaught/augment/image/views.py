@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.augment import native, photometric
-from selftaught.augment.batch import make
+from selftaught.augment.image import native, photometric
+from selftaught.augment.image.batch import make
+from selftaught.augment.image.render import LONGEST, render_plain, render_view, tell_of_colors
+from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import Around, Pipeline, check_image
-from selftaught.augment.render import LONGEST, render_plain, render_view, tell_of_colors
-from selftaught.augment.view import DRAWS, Params, View
 from selftaught.errors import UserError
 
 

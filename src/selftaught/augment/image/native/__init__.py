@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.augment.view import Params, View
+from selftaught.augment.image.view import Params, View
 from selftaught.errors import UserError
 
 _log = logging.getLogger("selftaught")

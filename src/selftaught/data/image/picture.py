@@ -12,8 +12,8 @@ from typing import Any, final
 
 import numpy as np
 
-from selftaught.data import jpeg
-from selftaught.data.decode import Layout, Raw, guard, layout_of
+from selftaught.data.image import jpeg
+from selftaught.data.image.decode import Layout, Raw, guard, layout_of
 
 SCALES = (8, 4, 2)
 """Reductions at which a JPEG can be decoded: each pixel is then the mean of a square."""

@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment
-from selftaught.augment.device import normalize
+from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder
 from selftaught.errors import UserError
 from selftaught.report.html import Missing, Section, figure, strip
-from selftaught.report.pictures import THUMB, data_url
+from selftaught.report.image.pictures import THUMB, data_url
 from selftaught.report.plane import principal
 from selftaught.report.seen import Seen
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from selftaught.augment import native
-from selftaught.augment.photometric import SETTINGS, Deferred, take
+from selftaught.augment.image import native
+from selftaught.augment.image.photometric import SETTINGS, Deferred, take
+from selftaught.augment.image.render import render_view, tell_of_colors
+from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import check_image, sample_rng
-from selftaught.augment.render import render_view, tell_of_colors
-from selftaught.augment.view import DRAWS, Params, View
 from selftaught.data import Samples, open_data
-from selftaught.data.picture import SCALES, DecodeBuffer, Picture
+from selftaught.data.image.picture import SCALES, DecodeBuffer, Picture
 from selftaught.errors import UserError
 
 if TYPE_CHECKING:
-    from selftaught.augment.views import Views
+    from selftaught.augment.image.views import Views
 
 HELD = 32 << 20
 """Bytes of decoded images that wait for each other, to be rendered in one pass."""

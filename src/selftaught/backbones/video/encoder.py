@@ -6,10 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from selftaught.backbones.positions import ClipGrid, rotary, sincos_clip
+from selftaught.backbones.predictor import rotary_blocks
 from selftaught.errors import UserError
-
-from .positions import ClipGrid, rotary, sincos_clip
-from .predictor import rotary_blocks
 
 
 class ClipEncoder(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from selftaught.augment.view import Params, View
+from selftaught.augment.image.view import Params, View
 
 _log = logging.getLogger("selftaught")
 

@@ -1,0 +1,1 @@
+"""Views of images: declared, drawn, and carried out by torch or by the native engine."""

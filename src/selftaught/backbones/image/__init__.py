@@ -1,0 +1,1 @@
+"""Encoders of images: timm's networks, and what they are shown."""

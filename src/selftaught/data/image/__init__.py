@@ -1,0 +1,1 @@
+"""Pictures: which files hold them, and their pixels."""

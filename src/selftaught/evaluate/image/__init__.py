@@ -1,0 +1,1 @@
+"""Scores that images alone have."""
