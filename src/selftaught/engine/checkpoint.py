@@ -36,6 +36,11 @@ class Checkpoints:
         self.folder = folder
         self.failures = 0
 
+    @classmethod
+    def of(cls, run: Path) -> "Checkpoints":
+        """Those of the run in the folder `run`."""
+        return cls(run / "checkpoints")
+
     def steps(self) -> list[int]:
         """Steps with a checkpoint, newest first; files and folders of other names are strangers."""
         found = (_NAME.fullmatch(f.name) for f in self.folder.glob("step-*.pt") if f.is_file())

@@ -100,6 +100,11 @@ class Plan:
         return image_of(self.method)
 
     @property
+    def continued(self) -> bool:
+        """Whether the encoder begins with weights of a run, a file or a maker, not a fresh draw."""
+        return self.settings.start is not None or self.image.trained
+
+    @property
     def fingerprint(self) -> str:
         """Of the data: a resumed run has the same."""
         paired = isinstance(self.partners, Paired)
@@ -195,8 +200,10 @@ def plan(
         teacher = options_of(method).get("teacher")
         samples = _labeled(agreed(samples, teacher, settings.start), method)
         partners = partners if samples is everything else partners and partners.of(samples)
+    out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     weights = None
-    if settings.start is not None and not settings.resume:
+    # a run that was stopped before its first checkpoint begins again
+    if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
         weights = weights_of(method, settings.start)
     held = _held_out(settings, samples, method) if settings.evaluate and settings.test else None
     fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
@@ -207,11 +214,10 @@ def plan(
     if settings.resolution_phase:
         phase = resolution.phase(method, settings.resolution_phase, steps)
     pipeline = method.views(image_of(method).size)
-    name = f"{method_name(method)}-{_stem(source)}"
     made = Plan(
         method=method,
         settings=settings,
-        out=settings.out or default_out(name, settings.resume),
+        out=out,
         fabric=fabric,
         samples=samples,
         partners=partners,
@@ -256,7 +262,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
         content["initial"] = {"weights": f"sha256 {weights_hash(made.method)}"}
     state = None
     if settings.resume:
-        state = Checkpoints(out / "checkpoints").training()
+        state = Checkpoints.of(out).training()
         _compare(made, content, state)
     size = size_of(made.method.state_dict()) * 3  # weights and what the optimizer keeps for them
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
@@ -281,7 +287,7 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
         if isinstance(given, dict) and isinstance(now.get(section), dict):
             before[section] = current(given, now[section])
     differences = changes(before, now)
-    finished = Checkpoints(out / "checkpoints").finished
+    finished = Checkpoints.of(out).finished
     length = [d for d in differences if d.startswith("training.epochs")]
     if state is None:
         log.warning("%s has no checkpoint yet: starting from its first step", out)

@@ -71,7 +71,7 @@ def state_of(run: Path) -> dict[str, Any]:
         UserError: there is no such run, or it has no checkpoint.
     """
     settings_of(run)
-    state = Checkpoints(run / "checkpoints").training()
+    state = Checkpoints.of(run).training()
     if state is None:
         raise UserError(f"the run in {run} has no checkpoint yet; wait for its first one")
     return state["method"]

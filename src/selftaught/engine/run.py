@@ -21,7 +21,7 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import classes, optim, session
+from selftaught.engine import beginning, classes, optim, session
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
@@ -69,6 +69,7 @@ class Run:
         diagnosis: what the doctor says of the training.
         scores: of the encoder, beside their floors; None where there was nothing to score it on.
         report: the page about all of it.
+        began: the encoder as training began, on the CPU, where that was no fresh draw.
     """
 
     def __init__(self, plan: Plan):
@@ -80,6 +81,7 @@ class Run:
         self.report: Path | None = None
         self.samples: Samples = plan.samples
         self.views: list[ViewDataset] = []
+        self.began: Encoder | None = None
 
     @property
     def encoder(self) -> Encoder:
@@ -132,10 +134,14 @@ class Run:
         training = plan.content.get("training", {})
         out, colors = fabric.broadcast((str(self.folder), training.get("colors", "auto")))
         self.folder = Path(out)
-        checkpoints = Checkpoints(self.folder / "checkpoints")
+        checkpoints = Checkpoints.of(self.folder)
         state = checkpoints.training() if settings.resume and dist.rank() else plan.state
 
         self._prepare_method()
+        if state:
+            self.began = beginning.kept(plan.image, self.folder)
+        elif plan.continued:
+            self.began = beginning.keep(plan.image, None if dist.rank() else self.folder)
         # decoded once, in processes: before any view is made
         if settings.cache:
             self.samples = cached(plan.samples, max(1, plan.workers))

@@ -1,0 +1,58 @@
+"""What a training began with, where that was more than a fresh draw: it is to end better."""
+
+import copy
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from selftaught import export
+from selftaught.backbones import Encoder
+from selftaught.errors import UserError
+
+FILE = "start.safetensors"
+"""In the run folder: the encoder's weights before the first step, for runs that are resumed."""
+
+
+def keep(encoder: Encoder, folder: Path | None) -> Encoder:
+    """A frozen copy of `encoder` on the CPU, in evaluation mode; its weights are left in `folder`.
+
+    Args:
+        encoder: before the first step.
+        folder: of the run; None in processes that write nothing.
+
+    Raises:
+        Unwritable: the folder cannot be written.
+    """
+    kept = cast(Any, copy.deepcopy(encoder)).cpu().float().eval().requires_grad_(False)
+    if folder is not None:
+        with export.atomic(folder / FILE) as temporary:
+            save_file(
+                {
+                    n: x.clone(memory_format=torch.contiguous_format)
+                    for n, x in kept.state_dict().items()
+                },
+                temporary,
+            )
+    return kept
+
+
+def kept(encoder: Encoder, folder: Path) -> Encoder | None:
+    """What `keep` left in `folder`, as a frozen copy of `encoder`; None where it left nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not (folder / FILE).exists():
+        return None
+    found = cast(Any, copy.deepcopy(encoder)).cpu().float().eval().requires_grad_(False)
+    try:
+        found.load_state_dict(load_file(folder / FILE))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{folder / FILE}, the weights that the run began with, is damaged ({error}); copy it "
+            "again from where the run was made"
+        ) from error
+    return found

@@ -1,0 +1,85 @@
+"""What a training began with is kept, and is what it began with after an interruption, too."""
+
+import numpy as np
+import pytest
+import torch
+
+from selftaught import pretrain
+from selftaught.backbones import Image
+from selftaught.engine import beginning
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.run import Run
+from selftaught.errors import Interrupted, UserError
+from selftaught.methods import SimCLR
+
+RUN = {"batch": 8, "workers": 0, "accelerator": "cpu", "evaluate": False}
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3), np.uint8)
+
+
+def started(monkeypatch) -> list[Run]:
+    runs: list[Run] = []
+    made = Run.__init__
+    monkeypatch.setattr(
+        Run, "__init__", lambda self, plan: (made(self, plan), runs.append(self))[0]
+    )
+    return runs
+
+
+def same(one, other) -> bool:
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(n == m and torch.equal(a, b) for (n, a), (m, b) in pairs)
+
+
+def test_an_encoder_with_weights_is_remembered_and_a_fresh_one_is_not(data, tmp_path, monkeypatch):
+    fresh = pretrain(
+        "simclr", data, tmp_path / "a", backbone="test_resnet", size=32, **RUN, epochs=1
+    )
+    assert fresh.began is None
+    assert not (tmp_path / "a" / beginning.FILE).exists()
+    encoder = Image("test_resnet", 32)
+    encoder.net.load_state_dict(encoder.net.state_dict())  # from now on they are worth something
+    before = {n: x.clone() for n, x in encoder.state_dict().items()}
+    run = pretrain(SimCLR(encoder), data, tmp_path / "b", epochs=1, **RUN)
+    assert run.began is not None
+    assert all(torch.equal(x, before[n]) for n, x in run.began.state_dict().items())
+    assert not same(run.began, run.encoder)
+    again = pretrain(
+        SimCLR(encoder), data, tmp_path / "b", epochs=2, resume=True, force=True, **RUN
+    )
+    assert again.began is not None
+    assert same(again.began, run.began)
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_with_the_same_weights(
+    data, tmp_path, monkeypatch
+):
+    first = pretrain(
+        "simclr", data, tmp_path / "a", backbone="test_resnet", size=32, **RUN, epochs=1
+    )
+    given = {"backbone": "test_resnet", "size": 32, "start": tmp_path / "a", "epochs": 1} | RUN
+
+    def stopped(self, loop):
+        raise Interrupted("stopped", 75)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train", stopped)
+        with pytest.raises(Interrupted):
+            pretrain("simclr", data, tmp_path / "b", **given)
+    assert not Checkpoints.of(tmp_path / "b").steps()
+    seen = started(monkeypatch)
+    pretrain("simclr", data, tmp_path / "b", resume=True, **given)
+    assert seen[0].began is not None
+    assert same(seen[0].began, first.encoder.cpu())
+
+
+def test_damaged_weights_of_the_start_are_told(data, tmp_path):
+    encoder = Image("test_resnet", 32)
+    encoder.trained = True
+    pretrain(SimCLR(encoder), data, tmp_path / "b", epochs=1, **RUN)
+    (tmp_path / "b" / beginning.FILE).write_bytes(b"no")
+    with pytest.raises(UserError, match="is damaged"):
+        pretrain(SimCLR(encoder), data, tmp_path / "b", epochs=2, resume=True, force=True, **RUN)
