@@ -230,6 +230,17 @@ def test_the_python_page_has_every_public_name(module):
     assert set(names) - rooms - rest <= shown
 
 
+ROOMS = [
+    file.parent for file in SOURCE if file.name == "__init__.py" and "__all__" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=relative)
+def test_every_public_name_is_there(room):
+    module = import_module(".".join(room.relative_to(ROOT / "src").parts))
+    assert all(getattr(module, name) is not None for name in module.__all__)
+
+
 # package ---------------------------------------------------------------------------------------
 
 
