@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selftaught import config, methods, roles
-from selftaught.cli import default_backbone
+from selftaught.cli import needs_of
 from selftaught.signature import OBJECTS, describe, module_doc
 
 DOCS = Path(__file__).parent
@@ -282,7 +282,7 @@ def family_page(family: str) -> str:
             f"## {name}",
             "",
             f"{paper(name)}. In Python `selftaught.methods.{node.name}`, built around "
-            f"`{default_backbone(name)}` unless another is named.",
+            f"`{needs_of(name)['backbone']}` unless another is named.",
             "",
             before_args,
             "",
@@ -385,7 +385,7 @@ def measured(name: str, row: dict) -> str:
 
 def unmeasured(name: str) -> str:
     """A line for what there is no result of, and why where that follows from the method."""
-    masks = "with_masks = True" in methods.files()[name].read_text(encoding="utf-8")
+    masks = needs_of(name)["beside"] == "masks"
     why = "not measured: it learns from images with masks" if masks else "not measured"
     return f"| `{name}` | {why} | | | | | | {paper(name)} |"
 

@@ -35,7 +35,7 @@ ECHO = '''"""A method that lives outside of the library."""
 from torch import Tensor
 
 from selftaught import augment
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Needs, Batch, Method, Pipeline, Recipe
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import mlp
 
@@ -51,7 +51,7 @@ class Echo(Method):
     """
 
     recipe = Recipe("adamw", lr=1e-3)
-    default_backbone = "test_resnet"
+    needs = Needs(backbone="test_resnet")
 
     def __init__(self, backbone, dim: int = 16, heat: float = 0.5):
         super().__init__()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from selftaught import cli, methods
+from selftaught.method import Epoch, Insight, Method, Needs
 
 ROOT = Path(__file__).parent.parent
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
@@ -339,3 +340,17 @@ def test_the_lock_takes_everything_from_the_public_index():
     lock = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))
     sources = {json.dumps(p["source"]) for p in lock["package"] if p["name"] != "selftaught"}
     assert sources == {'{"registry": "https://pypi.org/simple"}'}
+
+
+def test_the_contract_of_a_method_is_what_the_docs_say():
+    own = {n for n in (*vars(Method), *Method.__annotations__) if not n.startswith("_")}
+    asked = {"recipe", "backbone", "views", "loss"}
+    given = {"needs", "insight", "encoder", "progress", "on_epoch", "before_step", "after_step"}
+    assert own == asked | given | {"reference_losses", "show", "assign"}
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    for name in own:
+        assert f"`{name}`" in page or f"`{name}(" in page, name
+    for record in (Needs, Insight, Epoch):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{record.__name__}`"))
+        for field in record.__annotations__:
+            assert f"`{field}`" in row or f"`{field}=" in row, field

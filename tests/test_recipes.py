@@ -222,7 +222,7 @@ RATES = {"dino": 0.1, "ibot": 0.1, "dinov2": 0.3, "beit": 0.1, "simmim": 0.1}
 
 
 def test_methods_whose_papers_drop_paths():
-    assert {n: r for n in methods.files() if (r := methods.find(n).default_drop_path)} == RATES
+    assert {n: r for n in methods.files() if (r := methods.find(n).needs.drop_path)} == RATES
 
 
 def rates(net: torch.nn.Module) -> list[float]:

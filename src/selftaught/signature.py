@@ -466,17 +466,18 @@ def read_object(kind: type) -> Signature:
     return Signature(kind.__name__, documentation[0], tuple(parameters))
 
 
-def read_constant(path: Path, name: str, attribute: str) -> Any:
-    """The plain value that the body of the class `name` gives an attribute; None without one."""
+def read_call(path: Path, name: str, attribute: str) -> dict[str, Any]:
+    """The plain arguments of what the body of the class `name` calls for an attribute, by name."""
     for node in _tree(path).body:
         for n in node.body if isinstance(node, ast.ClassDef) and node.name == name else ():
             targets = n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)]
             value = getattr(n, "value", None)
-            if isinstance(value, ast.Constant) and any(
+            if isinstance(value, ast.Call) and any(
                 t and ast.unparse(t) == attribute for t in targets
             ):
-                return value.value
-    return None
+                given = ((k.arg, k.value) for k in value.keywords)
+                return {k: v.value for k, v in given if k and isinstance(v, ast.Constant)}
+    return {}
 
 
 def _known(kind: Any) -> Any:

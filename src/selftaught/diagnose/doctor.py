@@ -143,7 +143,7 @@ class Doctor:
         if self.heard is not None:
             begun = time.perf_counter()
             self.heard.close()
-            trained = self.method if self.method.insight.frozen else self.method.backbone
+            trained = self.method if self.method.needs.learned else self.method.backbone
             self.gradient = _norm(p.grad for p in trained.parameters())
             self.before = [
                 (w, _slice(w), _slice(w.grad)) for w in self.weights if w.grad is not None
@@ -252,7 +252,8 @@ class Doctor:
                 found["predicted"] = _ratio(p - z, z)
         if heard.logits:
             logits = heard.logits[0].flatten(0, -2)[:IMAGES].float()
-            p = self.method.distribution(logits).cpu()
+            shares = self.method.insight.shares
+            p = (getattr(self.method, shares)(logits) if shares else logits.softmax(-1)).cpu()
             found["entropy"], found["largest"] = measures.entropy(p), measures.largest(p)
         return found
 

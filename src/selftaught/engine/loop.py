@@ -33,7 +33,7 @@ from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Stuck, Unmade
 from selftaught.feed.views import Fetched
-from selftaught.method import Batch, Method, Recipe, terms_of
+from selftaught.method import Batch, Epoch, Method, Recipe, terms_of
 from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
@@ -311,7 +311,7 @@ class Loop:
             self.stepper.zero_grad(set_to_none=True)
             where = self.fabric.device
             room, part = there(where), self.order.batch // dist.world()
-            least = -(-self.method.min_batch // dist.world())
+            least = -(-self.method.needs.batch // dist.world())
             fits = fitting(part, self.need, room, max(1, least))
             reason = (str(error) or type(error).__name__).partition("\n")[0].partition(". ")[0]
             words = f"memory ran out at step {step + 1} of {self.steps} ({reason})"
@@ -329,7 +329,7 @@ class Loop:
                 self.accumulate,
                 part,
                 fits,
-                self.method.min_batch > 1,
+                self.method.needs.batch > 1,
                 self.cache is not None,
                 saved,
             )
@@ -354,12 +354,14 @@ class Loop:
             boundary = self.state()
             self.remembered.keep()
             self.method.progress = self.step / self.steps
+            made = Epoch()
             try:
                 with self._reading(boundary), self._enough_memory():
-                    self.order.given = self.method.on_epoch(self.corpus)
+                    made = self.method.on_epoch(self.corpus) or Epoch()
             except _StopNow:
                 self._interrupt(boundary)
-            for name in self.method.reset:
+            self.order.given = made.order
+            for name in made.reset:
                 for parameter in self.method.get_submodule(name).parameters():
                     for value in self.optimizer.state.get(parameter, {}).values():
                         value.zero_()  # fused optimizers want state for all parameters or none

@@ -148,7 +148,7 @@ def prepared(
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)
     begun = settings.start or settings.resume or image_of(made).trained
-    if made.insight.frozen and not begun:
+    if made.needs.learned and not begun:
         raise UserError(
             f"{method_name(made)} takes its encoder as it is, and that of {image_of(made).name} "
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
@@ -195,7 +195,7 @@ def plan(
     if settings.quarantine:
         samples = without(samples, settings.quarantine)
         partners = partners and partners.of(samples)
-    if method.supervised:
+    if method.needs.labels:
         everything = samples
         teacher = options_of(method).get("teacher")
         samples = _labeled(agreed(samples, teacher, settings.start), method)
@@ -366,7 +366,7 @@ def _labeled(samples: Samples, method: Method) -> Samples:
 
 def _masks(source: Any, samples: Samples, settings: Settings, method: Method) -> Masks | None:
     """The masks of the samples, for a method that learns from them."""
-    if method.with_masks:
+    if method.needs.beside == "masks":
         try:
             found = open_masks(source, samples, settings.masks)
         except UserError as error:
@@ -404,9 +404,10 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
 
 def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | None:
     """The samples beside those of a second modality, where the method compares two."""
-    if method.second is None and settings.second is None:
+    second = method.get_submodule(method.needs.second) if method.needs.second else None
+    if second is None and settings.second is None:
         return None
-    if method.second is None:
+    if second is None:
         raise UserError(
             f"{type(method).__name__} sees one image a sample, and --second gives another: add "
             "--pair modalities where the method has it (vicreg, dcca, dccae, ace), or drop --second"
@@ -418,9 +419,7 @@ def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | No
         )
     return pair(
         samples,
-        open_data(
-            settings.second, channels=method.second.channels, value_range=settings.value_range
-        ),
+        open_data(settings.second, channels=second.channels, value_range=settings.value_range),
     )
 
 
@@ -472,19 +471,19 @@ def _fits(
             f"{count} images are fewer than a batch of {batch}; use --batch {max(count, 1)} or "
             "less, or add images"
         )
-    if compared < method.min_batch:
+    if compared < method.needs.batch:
         raise UserError(
             f"{method_name(method)} compares images of a batch and needs at least "
-            f"{method.min_batch} at once, got {compared}; use --batch "
-            f"{method.min_batch * (batch // compared)} or more"
+            f"{method.needs.batch} at once, got {compared}; use --batch "
+            f"{method.needs.batch * (batch // compared)} or more"
         )
-    if batch // parts % method.group_size:
+    if batch // parts % method.needs.group:
         raise UserError(
-            f"{method_name(method)} takes images {method.group_size} at a time, and a batch of "
+            f"{method_name(method)} takes images {method.needs.group} at a time, and a batch of "
             f"{batch} leaves {batch // parts} to each of {parts} parts; use a multiple of "
-            f"{method.group_size * parts}"
+            f"{method.needs.group * parts}"
         )
-    if not method.sync_batchnorm and batch // parts < 2:
+    if method.needs.batchnorm == "own" and batch // parts < 2:
         raise UserError(
             f"{method_name(method)} keeps the batch norms of each process apart, which need 2 "
             f"images at once, and a batch of {batch} leaves {batch // parts} to each of {parts} "

@@ -151,7 +151,7 @@ class Run:
             log.info("measuring memory and time on a few images")
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
-        labels = torch.from_numpy(samples.labels) if plan.method.supervised else None
+        labels = torch.from_numpy(samples.labels) if plan.method.needs.labels else None
         part = plan.batch // plan.parts
         if colors == "auto":
             colors = choose(
@@ -219,7 +219,7 @@ class Run:
             log.info("resuming at step %d of %d", loop.step, plan.steps)
         elif loop.doctor:
             self._intake(loop)
-        if dist.rank() == 0 and settings.evaluate and not plan.method.supervised:
+        if dist.rank() == 0 and settings.evaluate and not plan.method.needs.labels:
             loop.guard = guard(plan.image, samples, self.folder, plan.steps, bool(state))
         return loop
 
@@ -234,7 +234,7 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
-            if self.plan.method.supervised:
+            if self.plan.method.needs.labels:
                 classes.keep(self.folder, self.plan.samples)
         except OSError as error:
             raise UserError(
@@ -249,7 +249,7 @@ class Run:
             begin_with(method, str(settings.start), plan.weights)
         torch.backends.cudnn.deterministic = True
         # synchronized batch norms are new modules, which layout and device are to reach too
-        if dist.world() > 1 and method.sync_batchnorm:
+        if dist.world() > 1 and method.needs.batchnorm == "all":
             synchronize(method)
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -435,7 +435,7 @@ class Run:
 
     def _score(self, image: Encoder, loop: Loop) -> None:
         plan, samples = self.plan, self.samples
-        if plan.method.supervised and plan.held is None:
+        if plan.method.needs.labels and plan.held is None:
             log.info(
                 "the encoder is not scored: it has learned these labels; name others with --test"
             )

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -53,8 +53,8 @@ class SEER(Method):
         end=0.001,
         decay_bias=True,
     )
-    default_backbone = "regnety_320"
-    insight = Insight("projector", logits="scores")
+    needs = Needs(backbone="regnety_320")
+    insight = Insight("projector", logits="scores", shares="predicted")
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class SEER(Method):
             return F.one_hot(q.argmax(1), self.prototypes).to(q.dtype)
         return q
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def predicted(self, logits: Tensor) -> Tensor:
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 

@@ -51,7 +51,7 @@ class SwAV(Method):
         end=0.001,
         decay_bias=True,
     )
-    insight = Insight("projector", logits="scores")
+    insight = Insight("projector", logits="scores", shares="predicted")
     backbone: Image
 
     def __init__(
@@ -132,7 +132,7 @@ class SwAV(Method):
     def assign(self, images: Tensor) -> Tensor:
         return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def predicted(self, logits: Tensor) -> Tensor:
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.backbones.image.depth import without_drop_path
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
@@ -56,11 +56,11 @@ class DINO(Method):
         clip=3.0,
         clip_by="parameter",
     )
-    default_backbone = "vit_small_patch16_224"
-    default_drop_path = 0.1
+    needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",
+        shares="centered",
         memory=("center",),
     )
     backbone: Image
@@ -131,11 +131,11 @@ class DINO(Method):
     @full_precision
     def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
         """student: [V, B, prototypes] logits; teacher: [2, B, prototypes], of the global views."""
-        loss = cross_prediction(self.distribution(teacher), student / self.student_temp)
+        loss = cross_prediction(self.centered(teacher), student / self.student_temp)
         self.center.lerp_(dist.mean(teacher.mean((0, 1))), 1 - self.center_momentum)
         return loss
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def centered(self, logits: Tensor) -> Tensor:
         """The teacher's, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 

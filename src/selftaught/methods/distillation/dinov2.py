@@ -12,7 +12,7 @@ from selftaught.backbones.image.depth import with_subset_depth, without_drop_pat
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
@@ -88,10 +88,11 @@ class DINOv2(Method):
         clip=3.0,
         clip_by="module",
     )
-    default_backbone = "vit_small_patch14_dinov2"
-    default_drop_path = 0.3
+    needs = Needs(backbone="vit_small_patch14_dinov2", drop_path=0.3)
     insight = Insight(
-        copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
+        copies=(("teacher", "backbone"), ("teacher_head", "head")),
+        logits="teacher_head",
+        shares="centered",
     )
 
     def __init__(
@@ -261,7 +262,7 @@ class DINOv2(Method):
         # where no patch is hidden it stays; asking whether would make the device wait
         center.lerp_(mean, (1 - self.center_momentum) * (everyone > 0).to(center))
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def centered(self, logits: Tensor) -> Tensor:
         """The teacher's of class tokens, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 

@@ -15,7 +15,7 @@ from selftaught.backbones.image.depth import without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import Grid
 from selftaught.masks.blocks import by_ratio
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
@@ -84,11 +84,11 @@ class IBOT(Method):
         clip=3.0,
         clip_by="parameter",
     )
-    default_backbone = "vit_small_patch16_224"
-    default_drop_path = 0.1
+    needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",
+        shares="centered",
         memory=("center", "patch_center"),
     )
 
@@ -232,7 +232,7 @@ class IBOT(Method):
         """
         goals = (teacher_patches[hidden] - self.patch_center) / self.patch_temperature
         patches = soft_cross_entropy(goals.softmax(-1), student_patches / self.student_temp)
-        views = cross_prediction(self.distribution(teacher), student / self.student_temp)
+        views = cross_prediction(self.centered(teacher), student / self.student_temp)
         for center, outputs in ((self.center, teacher), (self.patch_center, teacher_patches)):
             mean = dist.mean(outputs.flatten(0, -2).mean(0))
             center.lerp_(mean, 1 - self.center_momentum)
@@ -241,7 +241,7 @@ class IBOT(Method):
             "patch": self.patch_weight * image_mean(patches, hidden.flatten(0, 1)),
         }
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def centered(self, logits: Tensor) -> Tensor:
         """The teacher's of class tokens, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
