@@ -215,7 +215,8 @@ def _roles(fields: list[ast.AnnAssign]) -> str:
 
 
 def _head(node: ast.FunctionDef) -> str:
-    return f"def {node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}: ...\n"
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    return f"def {node.name}({ast.unparse(node.args)}) -> {returns}: ...\n"
 
 
 def _formatted(text: str) -> str:

@@ -446,7 +446,7 @@ def _home(path: Path, name: str) -> Path:
 @cache
 def read_object(kind: type) -> Signature:
     """The class `kind` as `read_class` reads it, from the class itself, wherever it was made."""
-    args = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
+    args = list(inspect.signature(kind.__init__).parameters.values())[1:]
     documentation = inspect.cleandoc(kind.__doc__ or "").split("\n")
     docs, others = _arguments(documentation), _arguments(documentation, OTHERS)
     parameters = [

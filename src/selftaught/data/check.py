@@ -276,9 +276,9 @@ class _Pool:
         while self.waiting or self.workers:
             while self.waiting and len(self.workers) < count:
                 self._start()
-            by_connection = {w.connection: w for w in self.workers}
+            by_connection: dict[Any, _Worker] = {w.connection: w for w in self.workers}
             for connection in wait(list(by_connection), timeout=min(1.0, self.timeout / 4)):
-                worker = by_connection[connection]  # type: ignore[index]
+                worker = by_connection[connection]
                 try:
                     bundle = worker.connection.recv()
                 except (EOFError, OSError, pickle.UnpicklingError):

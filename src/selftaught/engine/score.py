@@ -17,6 +17,7 @@ from torch import Tensor
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
+from selftaught.engine.build import image_of
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
@@ -169,7 +170,8 @@ def finetune(
             chosen = choose(np.searchsorted(codes, y), wanted, seed)
             step = min(STEP, len(chosen))
             rounds = max(epochs, -(-LEAST_STEPS // (len(chosen) // step)))
-            method = Finetune(copy.deepcopy(start), classes=int(codes[-1]) + 1)
+            # methods say Image and take any encoder
+            method = Finetune(copy.deepcopy(start), classes=int(codes[-1]) + 1)  # pyrefly: ignore[bad-argument-type]
             log.info(
                 "fine-tuning from %s weights on %d labels, %d of %d; its run folder is temporary",
                 "these" if name == ENCODER else "fresh",
@@ -255,7 +257,7 @@ def _predictions(
     workers: int | None,
 ) -> tuple[Task, Tensor]:
     """The task, and the classes of its test samples that a trained method says."""
-    image = method.backbone
+    image = image_of(method)
     device = device_for(image, image, "auto")
 
     def logits(network: Encoder, x: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ Scores = dict[str, tuple[Score, ...]]
 
 @takes(Scoring)
 def compare(
-    encoder: nn.Module | str | Path,
+    encoder: Encoder | nn.Module | str | Path,
     train: Any,
     test: Any = None,
     *,
@@ -100,7 +100,7 @@ def compare(
 
 
 def compared(
-    encoder: nn.Module | str | Path,
+    encoder: Encoder | nn.Module | str | Path,
     train: Any,
     asked: Scoring,
     strict: bool = False,
@@ -255,7 +255,7 @@ def _names(samples: Samples) -> Counter[str]:
     return found
 
 
-def _of_classes(look: Look, sets: list[Samples], probes: list[str]) -> tuple[Scores, int]:
+def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple[Scores, int]:
     """Scores of the encoder and of its floors, and how many samples could not be read."""
     asked, seed = look.asked, look.asked.seed
     wide = Layered()
