@@ -82,7 +82,7 @@ def assemble(
         if parameter.from_data and parameter.name not in options:
             options = {parameter.name: count[parameter.from_data.name](samples)} | options
     if kind.needs.teacher:
-        teacher = Path(options.get("teacher") or "")
+        teacher = Path(str(options.get("teacher") or ""))
         if teacher == Path():
             raise UserError(f"{name} learns from another run: name its folder with --teacher")
         options = {"network": restored(teacher)} | options

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +22,7 @@ from selftaught.augment.image.device import normalize
 from selftaught.augment.image.photometric import finish_on_device
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
+from selftaught.engine.build import image_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.estimate import Estimate
@@ -115,7 +118,8 @@ class Loop:
             module, wrapped = self.fabric.setup(self.method, self.optimizer)
         module.mark_forward_method("loss")
         self.module, self.stepper = module, wrapped
-        self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
+        image = image_of(self.method)
+        self.mean, self.std = image.mean, image.std
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.broken_before: Tensor | None = None
         self.begun = False  # whether on_epoch has been called for the step to come
@@ -228,7 +232,7 @@ class Loop:
                     self.doctor.before_forward(batch.views)
                 with self.fabric.autocast():  # which on one device Fabric leaves to us
                     parts = terms_of(self.module.loss(batch))
-                loss = sum(parts.values()) / self.accumulate
+                loss = reduce(add, parts.values()) / self.accumulate
                 self._check(loss, batch)
                 self.fabric.backward(loss)
             for name, value in parts.items():

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config
 from selftaught.augment.image.device import normalize
-from selftaught.backbones import Encoder
+from selftaught.backbones import Encoder, is_encoder
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
@@ -107,8 +107,8 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Of the data: a resumed run has the same."""
-        paired = isinstance(self.partners, Paired)
-        return self.partners.fingerprint if paired else self.samples.fingerprint
+        data = self.partners if isinstance(self.partners, Paired) else self.samples
+        return data.fingerprint
 
     def seen(self, samples: Samples) -> Samples | Paired | Masked:
         """What pipelines are handed: `samples`, with their partners where there are any."""
@@ -417,6 +417,7 @@ def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | No
             "--pair modalities compares two pictures of the same thing: name the data of the other "
             "modality with --second"
         )
+    assert is_encoder(second)
     return pair(
         samples,
         open_data(settings.second, channels=second.channels, value_range=settings.value_range),

@@ -443,7 +443,13 @@ class Run:
         if samples.labels is None:
             return
         try:
-            self.scores = evaluation.compare(image, samples, plan.held, seed=plan.settings.seed)
+            self.scores = evaluation.compare(
+                image,
+                samples,
+                plan.held,
+                seed=plan.settings.seed,
+                read_timeout=plan.settings.read_timeout,
+            )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return

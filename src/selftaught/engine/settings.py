@@ -10,14 +10,14 @@ from typing import Any, Literal
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import HOW
 from selftaught.roles import Count, Fraction, Number, Positive, Rate, Share, Weight
-from selftaught.signature import read_class
+from selftaught.signature import Options
 
 NOT_REPEATED = {"out", "resume", "overwrite", "force"}
 """Settings that run.yaml leaves out: a repetition is a run of its own."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Train a method on unlabeled images; leave a run folder with the encoder and a report.
 
     Args:
@@ -130,13 +130,6 @@ class Settings:
     resume: bool = False
     overwrite: bool = False
     force: bool = False
-
-    def __post_init__(self) -> None:
-        for parameter in read_class(Path(__file__), name="Settings").parameters:
-            name, value = parameter.name, getattr(self, parameter.name)
-            if name in ("second", "test") and not isinstance(value, str | Path):
-                continue  # data may be an object, in Python
-            object.__setattr__(self, name, parameter.parse(value))
 
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""

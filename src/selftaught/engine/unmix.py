@@ -49,13 +49,17 @@ def draw_box(height: int, width: int, share: float) -> tuple[int, int, int, int]
     for length in (height, width):
         half, middle = int(length * side) // 2, int(torch.randint(length, ()))
         bounds += [max(0, middle - half), min(length, middle + half)]
-    return tuple(bounds)  # type: ignore[return-value]
+    top, bottom, left, right = bounds
+    return top, bottom, left, right
 
 
 def mix(x: Tensor, whole: float) -> Mixed:
     """As a whole with chance `whole`, else by a region; shares are uniform, Beta(1, 1)."""
     chance, share = torch.rand(2, dtype=torch.float64).tolist()
-    return mix_whole(x, share) if chance < whole else mix_region(x, draw_box(*x.shape[2:], share))
+    if chance < whole:
+        return mix_whole(x, share)
+    height, width = x.shape[2:]
+    return mix_region(x, draw_box(height, width, share))
 
 
 def mixed_loss(method: Method, mixed: Mixed, batch: Batch) -> Tensor:

@@ -230,7 +230,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_same(encoder: Encoder, other: nn.Module) -> None:
+def _check_same(encoder: Encoder, other: Encoder | nn.Module) -> None:
     """Raise TrainingError unless `other` has the features of `encoder`, bit by bit."""
     # channels last, as training may have it, adds up in another order
     layout = torch.contiguous_format
@@ -238,7 +238,8 @@ def _check_same(encoder: Encoder, other: nn.Module) -> None:
     kind = next(ours.parameters()).dtype
     with torch.inference_mode():
         x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
-        wanted, found = ours(x), other.to(dtype=kind, memory_format=layout)(x)
+        module: Any = other  # torch does not say that `to` takes a layout
+        wanted, found = ours(x), module.to(dtype=kind, memory_format=layout)(x)
     if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):
         raise TrainingError("its features differ after saving and loading")
 
