@@ -240,7 +240,7 @@ def test_balanced_plan_is_balanced_where_powers_would_vanish():
 
 
 def test_seer_assigns_hard_at_first_if_asked_to_and_says_what_it_needs():
-    method = SEER(flat(), prototypes=4, hidden=(8,), dim=5, hard=0.5, freeze=0.5)
+    method = SEER(flat(), prototypes=4, hidden=(8,), dim=5, hard=0.5, freeze_prototypes=0.5)
     scores = torch.randn(6, 4)
     assert set(method.goals(scores).unique().tolist()) == {0.0, 1.0}
     method.progress = 0.6

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from selftaught.backbones import encoder_of
-from selftaught.signature import Checked
+from selftaught.signature import Checked, current, read_object
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
 """(image uint8 [H, W, C], generator of this sample) -> nested arrays that collate; picklable."""
@@ -231,6 +231,7 @@ class Around(ABCMeta):
     if not TYPE_CHECKING:  # to whom a class takes what its constructor takes
 
         def __call__(cls, *args, **kwargs):
+            kwargs = current(kwargs, read_object(cls))
             if args:
                 args = (encoder_of(args[0]), *args[1:])
             elif "backbone" in kwargs:

@@ -38,6 +38,7 @@ _TYPES |= {name: kind for name, kind in vars(roles).items() if get_origin(kind) 
 FORMER = {
     "colours": "colors",
     "edges": "sobel",
+    "freeze": "freeze_prototypes",
     "licence": "license",
     "neighbours": "neighbors",
     "sees": "input",

@@ -37,6 +37,7 @@ from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Stuck, Unmade
 from selftaught.feed.views import Fetched
 from selftaught.method import Batch, Epoch, Method, Recipe, terms_of
+from selftaught.objectives import anchors
 from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
@@ -80,6 +81,7 @@ class Loop:
         guard: called after each step, with their number, in the first process.
         late: from which step on other batches take the place of `batches`, and these.
         need: memory that a step was measured to need, for advice where it is not there.
+        resting: steps at the beginning in which the backbone is not trained.
     """
 
     fabric: Fabric
@@ -108,6 +110,7 @@ class Loop:
     late: tuple[int, Any] | None = None
     cache: GradientCache | None = None
     need: Estimate | None = None
+    resting: int = 0
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -189,6 +192,9 @@ class Loop:
         self.plan.apply(self.optimizer, self.step)
         terms = self._whole(items) if self.cache else self._parts(items)
         method.before_step()
+        if self.step < self.resting:
+            for p in method.backbone.parameters():
+                p.grad = None
         norm = self._clip()
         if self.doctor:
             self.doctor.after_backward()
@@ -197,7 +203,8 @@ class Loop:
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
         if self.doctor:
-            self.doctor.after_step(terms, self.plan.lr(self.step))
+            own = {n: x for n, x in terms.items() if not n.startswith(anchors.TERM)}
+            self.doctor.after_step(own, self.plan.lr(self.step))
         self.step += 1
         self.begun = False
         self.whole = True

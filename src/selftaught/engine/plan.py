@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import optim, resolution
+from selftaught.engine import continued, optim, resolution
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -67,6 +68,8 @@ class Plan:
         compared: images that a loss compares at once.
         steps, per_epoch: of the training and of an epoch.
         phase: of the last steps with images of another size.
+        rest: number of first steps in which the backbone rests and new heads learn alone.
+        chosen: settings that were chosen for going on from weights.
         pipeline: what an image is turned into.
         workers: processes that make views.
         content: of run.yaml.
@@ -88,6 +91,8 @@ class Plan:
     steps: int
     per_epoch: int
     phase: resolution.Phase | None
+    rest: int
+    chosen: list[continued.Chosen]
     pipeline: Pipeline
     workers: int
     content: dict[str, Any]
@@ -103,6 +108,13 @@ class Plan:
     def continued(self) -> bool:
         """Whether the encoder begins with weights of a run, a file or a maker, not a fresh draw."""
         return self.settings.start is not None or self.image.trained
+
+    @property
+    def rates(self) -> optim.Rates:
+        """Learning rate and weight decay of each step."""
+        return continued.rates(
+            self.recipe, self.settings, self.batch, self.steps, self.per_epoch, self.rest
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -154,7 +166,7 @@ def prepared(
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
             "timm's weights (--pretrained)"
         )
-    return plan(made, samples, settings, source=data, given=False)
+    return plan(made, samples, settings, source=data, given=False, said=options)
 
 
 def plan(
@@ -164,10 +176,12 @@ def plan(
     *,
     source: Any = None,
     given: bool = True,
+    said: Collection[str] = (),
 ) -> Plan:
     """Decide all of a training that can be decided without doing any of it.
 
-    Nothing is written and `method` is left as it is: whatever the user is to change is told here.
+    Nothing is written and `method` is left as it is, but for a momentum that a short training from
+    weights is to have: whatever the user is to change is told here.
 
     Args:
         method: what to train.
@@ -176,12 +190,16 @@ def plan(
         source: what `samples` were opened from; they themselves unless given.
         given: whether the weights of `method` were made by the user: run.yaml then says that it
             does not hold them. False where they follow from the settings.
+        said: names of parameters of `method` that the user gave.
 
     Raises:
         UserError: method, data, settings, machine or run folder do not go together.
     """
     source = samples if source is None else source
-    recipe = _recipe(method.recipe, settings)
+    out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
+    begins = continued.begins(image_of(method), settings, out)
+    continued.check(method, settings, begins)
+    recipe = _recipe(continued.recipe(method, settings) if begins else method.recipe, settings)
     optim.build(method, recipe)  # tells what the recipe names and the method has not
     batch, parts = settings.batch, settings.accumulate
     if settings.effective_batch is not None:
@@ -200,7 +218,6 @@ def plan(
         teacher = options_of(method).get("teacher")
         samples = _labeled(agreed(samples, teacher, settings.start), method)
         partners = partners if samples is everything else partners and partners.of(samples)
-    out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     weights = None
     # a run that was stopped before its first checkpoint begins again
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
@@ -210,6 +227,12 @@ def plan(
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     steps = per_epoch * settings.epochs
+    rest = continued.resting(method, settings, steps, set(weights or ())) if begins else 0
+    chosen: list[continued.Chosen] = []
+    if begins:
+        chosen = continued.chosen(method, settings, recipe, batch, steps, rest)
+        if "momentum" not in said:
+            chosen += continued.fit_momentum(method, settings, out, steps)
     phase = None
     if settings.resolution_phase:
         phase = resolution.phase(method, settings.resolution_phase, steps)
@@ -229,6 +252,8 @@ def plan(
         steps=steps,
         per_epoch=per_epoch,
         phase=phase,
+        rest=rest,
+        chosen=chosen,
         pipeline=pipeline,
         workers=spare_cores(fabric) if settings.workers is None else settings.workers,
         content={},
@@ -256,6 +281,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     training = settings.repeated() | {"precision": precision_of(made.fabric)}
     training["colors"] = settled(settings.colors, made.pipeline, made.fabric.device, before)
     content = describe(made.method, source, training)
+    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper)] for c in made.chosen}
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
@@ -319,6 +345,10 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
         )
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _class(name: Any) -> str:
     return str(name).rpartition(":")[2]
 
@@ -336,7 +366,7 @@ def _recipe(paper: Recipe, settings: Settings) -> Recipe:
         changed["scaling"] = "none"
     elif settings.optimizer not in (None, paper.optimizer):
         raise UserError(
-            f"the paper's learning rate {paper.lr} is for {paper.optimizer}; with --optimizer "
+            f"the learning rate {paper.lr} is for {paper.optimizer}; with --optimizer "
             f"{settings.optimizer} give --lr too"
         )
     return dataclasses.replace(paper, **changed)

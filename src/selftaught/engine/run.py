@@ -21,7 +21,8 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, optim, session
+from selftaught.engine import beginning, classes, continued, optim, session
+from selftaught.engine.anchor import anchored
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
@@ -82,6 +83,7 @@ class Run:
         self.samples: Samples = plan.samples
         self.views: list[ViewDataset] = []
         self.began: Encoder | None = None
+        self.kept = continued.NOTHING
 
     @property
     def encoder(self) -> Encoder:
@@ -142,6 +144,9 @@ class Run:
             self.began = beginning.kept(plan.image, self.folder)
         elif plan.continued:
             self.began = beginning.keep(plan.image, None if dist.rank() else self.folder)
+        self.kept = continued.keep(plan.method, settings)
+        if settings.anchor is not None:
+            plan.method.loss = self._anchored()  # type: ignore[method-assign]
         # decoded once, in processes: before any view is made
         if settings.cache:
             self.samples = cached(plan.samples, max(1, plan.workers))
@@ -172,6 +177,8 @@ class Run:
             self._announce(need)
         if settings.unmix is not None:  # after the estimate, which is of the method's own loss
             plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
+            if settings.anchor is not None:
+                plan.method.loss = self._anchored()  # type: ignore[method-assign]
         order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
@@ -182,7 +189,7 @@ class Run:
             fabric=fabric,
             method=plan.method,
             recipe=plan.recipe,
-            plan=optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch),
+            plan=plan.rates,
             order=order,
             batches=batches,
             late=(first, late[0]) if late else None,
@@ -201,13 +208,22 @@ class Run:
             signals=signals,
             facts={"data": plan.fingerprint},
             need=need,
+            resting=plan.rest,
             log_every=settings.log_every,
             save_every=60 * settings.save_every,
             channels_last=settings.channels_last,
             max_bad=int(settings.max_bad * len(samples)),
             names=samples.name,
             labels=labels,
-            doctor=Doctor(plan.method, self.folder / FILE, plan.steps, plan.compared, done)
+            doctor=Doctor(
+                plan.method,
+                self.folder / FILE,
+                plan.steps,
+                plan.compared,
+                done,
+                self.kept.accepted,
+                plan.rest,
+            )
             if dist.rank() == 0
             else None,
         )
@@ -271,6 +287,16 @@ class Run:
             ViewDataset(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines
         ]
 
+    def _anchored(self) -> Any:
+        """The method's loss with the anchors that were asked for."""
+        plan, asked = self.plan, self.plan.settings.anchor
+        if self.began is None:
+            raise UserError(
+                f"{self.folder} does not hold the weights that the run began with, which --anchor "
+                "keeps to; begin anew with --overwrite, or drop --anchor"
+            )
+        return anchored(plan.method, self.began, asked or (), plan.fabric.device)
+
     def estimate(self) -> Estimate:
         """Memory and time of the training; the method is on its device."""
         plan = self.plan
@@ -300,9 +326,10 @@ class Run:
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
             self._prepare_method()
+            self.kept = continued.keep(plan.method, plan.settings)
             self.views = self._views()
             need = self.estimate()
-        rates = optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch)
+        rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
@@ -324,6 +351,10 @@ class Run:
         if plan.phase:
             last = plan.steps - plan.phase.first
             rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
+        if plan.chosen:
+            rows["chosen"] = "; ".join(map(str, plan.chosen))
+        if self.kept.told:
+            rows["kept"] = "; ".join(self.kept.told)
         if plan.state:
             rows["steps"] += f"; goes on from step {plan.state['step']:,}"
         table = Table.grid(padding=(0, 2))
@@ -345,6 +376,13 @@ class Run:
             precision_of(fabric),
         )
         tell(plan.samples)
+        if plan.chosen:
+            log.info(
+                "it goes on from weights: %s; --recipe paper keeps the paper's",
+                ", ".join(map(str, plan.chosen)),
+            )
+        for line in self.kept.told:
+            log.info(line)
         if plan.phase:
             last = plan.steps - plan.phase.first
             log.info("the last %d steps see images of %d px", last, plan.phase.size)
@@ -377,7 +415,9 @@ class Run:
             steps=plan.steps,
             rate=loop.plan.lr,
             optimizer=plan.recipe.optimizer,
-            paper_lr=(paper.lr, theirs) if plan.recipe.optimizer == paper.optimizer else None,
+            paper_lr=(paper.lr, theirs)
+            if plan.recipe.optimizer == paper.optimizer and not plan.chosen
+            else None,
         )
         if loop.doctor:
             loop.doctor.begin(facts, time.perf_counter() - begun)
@@ -393,8 +433,9 @@ class Run:
                 loop.doctor.save(loop.doctor.conclude(str(error)))
             raise
         finally:
-            if self.plan.settings.unmix is not None:
+            if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
+            self.kept.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
                 quarantined.append(self.folder / quarantined.FILE, listed)

@@ -38,7 +38,7 @@ class SEER(Method):
         epsilon: weight of the entropy of the assignments, above 0.
         iterations: of Sinkhorn's normalizations.
         hard: fraction of training in which an image is assigned to its likeliest prototype alone.
-        freeze: fraction of training in which the prototypes stay as they are.
+        freeze_prototypes: fraction of training in which the prototypes stay as they are.
         global_scale, local_scale: area of the crops, as fractions of the image.
     """
 
@@ -66,7 +66,7 @@ class SEER(Method):
         epsilon: Positive = 0.03,
         iterations: Count = 10,
         hard: Share = 0.0,
-        freeze: Share = 0.0,
+        freeze_prototypes: Share = 0.0,
         local_crops: Number = 4,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
@@ -76,7 +76,7 @@ class SEER(Method):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
-        self.hard, self.freeze, self.blur = hard, freeze, blur
+        self.hard, self.freeze_prototypes, self.blur = hard, freeze_prototypes, blur
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale = global_scale, local_scale
         self.projector = mlp(backbone.dim, *hidden, dim, norm=False)
@@ -121,5 +121,5 @@ class SEER(Method):
         return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
 
     def before_step(self) -> None:
-        if self.progress < self.freeze:
+        if self.progress < self.freeze_prototypes:
             self.scores.weight.grad = None
