@@ -249,8 +249,8 @@ def test_killed_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path):
     whole = train(tmp_path / "whole", name, method=going_on(name), **options)
     for steps in (1, 4):
         out = tmp_path / f"killed-{steps}"
+        dying = killed_after(going_on(name), steps * parts)
         with pytest.raises(Killed):
-            dying = killed_after(going_on(name), steps * parts)
             train(out, name, method=dying, **options)
         resumed = train(out, name, method=going_on(name), resume=True, **options)
         assert curve(out) == curve(tmp_path / "whole")

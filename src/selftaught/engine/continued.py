@@ -53,7 +53,7 @@ def begins(image: Encoder, settings: Settings, out: Path) -> bool:
 
 def _own(method: Method) -> bool:
     """Whether the paper's recipe is one for going on from weights already."""
-    return method.supervised or method.insight.frozen
+    return method.needs.labels or method.needs.learned
 
 
 def recipe(method: Method, settings: Settings) -> Recipe:
