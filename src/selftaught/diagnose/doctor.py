@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from selftaught.diagnose import measures
 from selftaught.diagnose.hooks import Heard, attach
-from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Watch
+from selftaught.diagnose.rules import BEFORE, BESIDE, DURING, Before, Beside, Exam, Finding, Watch
 from selftaught.method import Method
 
 log = logging.getLogger("selftaught")
@@ -96,7 +96,7 @@ class Doctor:
     def __init__(self, method: Method, path: Path, steps: int, batch: int, done: int = 0):
         self.method, self.path, self.steps, self.done = method, path, steps, done
         self.references = method.reference_losses(batch)
-        self.watch = Watch(DURING)
+        self.watch, self.beside = Watch(DURING), Watch(BESIDE)
         self.findings: list[Finding] = []
         self.course: list[Exam] = []
         self.losses: list[tuple[int, float]] = []
@@ -171,6 +171,11 @@ class Doctor:
         self.course.append(exam)
         self._tell(self.watch.look(exam))
         self.spent += self.cost + time.perf_counter() - begun
+
+    def compare(self, facts: Beside) -> None:
+        """Hear how the encoder is beside what training began with, in the order of steps; of a run
+        that goes on once more from the first on, which tells nothing twice."""
+        self._tell(self.beside.look(facts))
 
     @torch.no_grad()
     def _examine(self, terms: Mapping[str, Tensor], lr: float) -> Exam:
@@ -288,6 +293,7 @@ class Doctor:
             nothing = math.nan, math.nan, (), ""
             self.findings.append(Finding(STOPPED, "failure", self.done, progress, error, *nothing))
         standing = {f.name for f in self.findings if not f.step} | self.watch.standing()
+        standing |= self.beside.standing()
         standing |= {STOPPED} if error else set()
         if self.first == self.done:  # nothing was trained since the file was read
             standing |= self.stood
@@ -392,6 +398,7 @@ class Doctor:
         self.findings = [f for f in findings if f.step <= self.done and f.name != STOPPED]
         self.course = [e for e in course if e.step <= self.done]
         self.watch.said = {f.name for f in self.findings}
+        self.beside.said = set(self.watch.said)
 
 
 def _rounded(exam: dict[str, Any]) -> dict[str, Any]:

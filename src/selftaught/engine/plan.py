@@ -20,7 +20,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import optim, resolution
+from selftaught.engine import optim, resolution, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -181,6 +181,7 @@ def plan(
         UserError: method, data, settings, machine or run folder do not go together.
     """
     source = samples if source is None else source
+    trackers.check(settings.track)
     recipe = _recipe(method.recipe, settings)
     optim.build(method, recipe)  # tells what the recipe names and the method has not
     batch, parts = settings.batch, settings.accumulate
