@@ -170,7 +170,8 @@ def stubs() -> dict[Path, str]:
     words = {n.id for f in fields for n in ast.walk(f) if isinstance(n, ast.Name)}
     known = ", ".join(sorted(word for word in words if hasattr(roles, word)))
     imports = (
-        "from pathlib import Path\nfrom typing import Any, Literal\n\n"
+        "from collections.abc import Callable\nfrom pathlib import Path\n"
+        "from typing import Any, Literal\n\n"
         "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n"
         f"from selftaught.roles import {known}\n\n"
     )

@@ -3,12 +3,10 @@
 import argparse
 import logging
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 
-from selftaught import export, pretrain
+from selftaught import export
 from selftaught.backbones import Image, interpolate
 from selftaught.errors import UserError
 from selftaught.methods.masked.mae import MAE

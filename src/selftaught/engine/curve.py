@@ -43,6 +43,9 @@ LEAST = 400
 SEEN = 25
 """Images that a training sees, in all epochs, for each that is looked at."""
 
+WIDE = 80
+"""Columns that a look has on a terminal."""
+
 Told = Callable[[dict[str, float]], None]
 
 
@@ -225,7 +228,7 @@ def observed(
         at = grid(plan.steps, affordable(plan.steps, each, left))
         curve.at = (done, *(s for s in at if s > done))
         curve.save(folder / FILE)
-    except SelftaughtError as error:
+    except (SelftaughtError, RuntimeError, OSError, MemoryError) as error:
         log.info("no curve is drawn: %s", error)
         return None
     return made
@@ -258,14 +261,16 @@ def _same_length(curve: Curve, steps: int, done: int) -> None:
 def line(curve: Curve) -> str:
     """The newest look on one line of a terminal."""
     look = curve.looks[-1]
-    figures = " · ".join(f"{name} {short(v)}" for name, v in look.figures.items())
-    words = f"step {look.step}/{curve.steps} · {figures}"
+    parts = [f"step {look.step}/{curve.steps}"]
+    parts += [f"{name} {short(v)}" for name, v in look.figures.items()]
     floor = max((f[KNN] for f in curve.floors.values() if KNN in f), default=None)
     if floor is not None:
-        words += f" · floor {floor:.1f}"
+        parts.append(f"floor {floor:.1f}")
     if look.step and curve.best is look:
-        words += " · best"
-    return words
+        parts.append("best")
+    while len(" · ".join(parts)) > WIDE:  # all of them are in the file
+        del parts[-1]
+    return " · ".join(parts)
 
 
 def short(value: float) -> str:

@@ -115,6 +115,11 @@ class Curve:
                 f"Falling since step {best.step}: {fell}. Take the encoder in {BEST}/, or train "
                 "again for so many steps, or with a lower rate (--lr), --freeze or --anchor."
             )
+        if sure(last, first) < 0:  # fresh weights, which nobody would take
+            return (
+                f"Worse than untrained: {way}. What training has learned is not what these labels "
+                "differ by; the doctor's findings and the views say more."
+            )
         early = (x for x in self.looks if x.step <= 0.75 * self.steps)
         before = max(early, key=lambda x: x.step, default=first)
         if sure(last, before) > 0:

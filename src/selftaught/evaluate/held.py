@@ -1,7 +1,8 @@
 """Some images, decoded once, on which an encoder is looked at again and again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import final
 
@@ -12,15 +13,14 @@ from torch import Tensor
 from selftaught import augment
 from selftaught.data import Samples
 from selftaught.data.labels import names_of
-from selftaught.data.selection import select
 from selftaught.diagnose import measures
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.curve import KNN, RANK, Look
 from selftaught.evaluate.features import Embeddings, small_pixels
 from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.scores import knn, probe, split
-from selftaught.feed.passes import reading
-from selftaught.feed.views import ViewDataset
+from selftaught.feed.readers import Readers
+from selftaught.feed.views import Fetched, ViewDataset
 
 MOST = 2000
 """Images that are kept."""
@@ -78,6 +78,7 @@ def held_out(
 
     Raises:
         DataError: none of them can be read.
+        UserError: they are too few, or have no class in common with `test`.
     """
     count = max(VIEWS, min(most, ROOM // (samples.channels * size * size)))
     rng = np.random.default_rng(seed)
@@ -88,12 +89,14 @@ def held_out(
             if test is not None:
                 raise
     rows = np.sort(rng.permutation(len(samples))[: count // 2])
-    plain, rows = _read(select(samples, rows), augment.plain(size), range(len(rows)), workers, rows)
-    some = rng.permutation(rows)[: count // 2 // VIEWS]
-    each = ViewDataset(samples, augment.moco(size, blur=0.0), seed)
-    made = [each.__getitems__([(epoch, int(i)) for i in some]) for epoch in range(VIEWS // 2)]
-    views = torch.stack([v for m in made for v in m.views], 1)
-    return Unlabeled(plain, views)
+    plain, rows = _plain(samples, rows, size, workers)
+    if len(rows) < VIEWS:
+        raise UserError(f"{len(rows)} images are too few to look with, {VIEWS} at least are needed")
+    some = rng.permutation(rows)[: count // 2 // VIEWS].tolist()
+    pairs = ViewDataset(samples, augment.moco(size, blur=0.0), seed)
+    keys = [(epoch, i) for i in some for epoch in range(VIEWS // 2)]
+    made = [torch.stack(item.views, 1) for item in _batches(pairs, keys, workers)]
+    return Unlabeled(plain, torch.cat(made).unflatten(0, (-1, VIEWS // 2)).flatten(1, 2))
 
 
 @final
@@ -149,8 +152,8 @@ class Unlabeled(Held):
         z = _through(network, self.views.flatten(0, 1)).unflatten(0, (n, q))
         figures = {
             RANK: measures.rank(x),
-            "alpha-ReQ": measures.slope(x),
             "LiDAR": measures.lidar(z),
+            "alpha-ReQ": measures.slope(x),
             "alignment": measures.alignment(z[:, 0], z[:, 1]),
             "uniformity": measures.uniformity(x),
         }
@@ -188,9 +191,7 @@ def _labeled(
         raise UserError("scores need images of two classes that are in both parts")
     found = []
     for part, rows in sides:
-        images, index = _read(
-            select(part, rows), augment.plain(size), range(len(rows)), workers, rows
-        )
+        images, index = _plain(part, rows, size, workers)
         labels = np.asarray(part.labels)[index]
         classes = None if part.classes is None else tuple(part.classes)
         none = np.empty((len(index), 0), np.float32)
@@ -219,24 +220,25 @@ def _among(samples: Samples, known: np.ndarray, rng: np.random.Generator, count:
     return np.sort(rng.permutation(rows)[:count])
 
 
-def _read(
-    samples: Samples,
-    pipeline: augment.Plain,
-    rows: range,
-    workers: int,
-    positions: np.ndarray,
+def _plain(
+    samples: Samples, rows: np.ndarray, size: int, workers: int
 ) -> tuple[Tensor, np.ndarray]:
-    """uint8 [N, C, S, S] of those that can be read, and which of `positions` they are."""
-    views = ViewDataset(samples, pipeline, 0, replaced=False)
-    images, index = [], []
-    with reading(views, rows, BATCH, workers if len(rows) >= _FEW else 0) as items:
-        for item in items:
-            if item.views is not None:
-                images.append(item.views)
-                index.append(item.index.numpy())
-    if not images:
+    """uint8 [N, C, S, S] plain views of those of `rows` that can be read, and which these are."""
+    views = ViewDataset(samples, augment.plain(size), 0, replaced=False)
+    keys = [(0, int(i)) for i in rows]
+    found = [item for item in _batches(views, keys, workers) if item.views is not None]
+    if not found:
         raise DataError(f"none of {len(rows)} images to look with can be read")
-    return torch.cat(images), positions[np.concatenate(index)]
+    return torch.cat([f.views for f in found]), torch.cat([f.index for f in found]).numpy()
+
+
+def _batches(
+    views: ViewDataset, keys: Sequence[tuple[int, int]], workers: int
+) -> Iterator[Fetched]:
+    batches = [list(keys[i : i + BATCH]) for i in range(0, len(keys), BATCH)]
+    made = Readers(views.__getitems__, batches, workers if len(keys) >= _FEW else 0)
+    with closing(made) as items:
+        yield from items
 
 
 def _through(network: Network, images: Tensor) -> Tensor:
