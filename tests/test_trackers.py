@@ -1,6 +1,5 @@
 """Whoever follows a run: trackers of experiments by their own packages, and a function of yours."""
 
-import csv
 import json
 import sys
 import types
@@ -86,7 +85,7 @@ def test_each_row_and_each_look_is_logged_under_its_step(name, fakes, tmp_path):
     calls = fakes[name]
     assert len(calls.of(BEGINS[name])) == len(calls.of(ENDS[name])) == 1
     logged = [(named["step"], given[0]) for given, named in calls.of(LOGS[name])]
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    rows = metrics(tmp_path / "run")
     losses = [(step, values["loss"]) for step, values in logged if "loss" in values]
     assert losses == [(int(r["step"]), pytest.approx(float(r["loss"]))) for r in rows]
     looks = [(step, values["curve/k-NN"]) for step, values in logged if "curve/k-NN" in values]
