@@ -304,6 +304,23 @@ def test_the_best_encoder_is_that_of_its_step(tmp_path, often, monkeypatch):
         assert torch.equal(value, ours[key]), key
 
 
+def test_the_best_of_low_rank_is_a_plain_encoder(tmp_path, often, monkeypatch):
+    falls_after(monkeypatch, 3)
+    encoder = Image("test_vit", 32)
+    encoder.trained = True
+    run = train(tmp_path / "run", method=SimCLR(encoder), lora=2)
+    best = selftaught.load(tmp_path / "run" / saved.BEST).net.state_dict()
+    assert best.keys() == run.encoder.net.state_dict().keys()
+    began = run.began.net.state_dict()
+    assert any(not torch.equal(value, began[name]) for name, value in best.items())
+
+
+def test_a_frozen_encoder_has_no_curve(tmp_path):
+    encoder = Image("test_resnet", 32)
+    encoder.trained = True
+    assert train(tmp_path / "run", method=SimCLR(encoder), freeze="all").curve is None
+
+
 def test_a_best_that_is_later_than_what_goes_on_is_not_kept(tmp_path, often, monkeypatch):
     falls_after(monkeypatch, 4)
     with pytest.raises(Killed):

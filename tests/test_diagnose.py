@@ -58,7 +58,7 @@ def make(name: str, samples: int = 24):
 
 
 def batch_of(method, count: int = 8) -> Batch:
-    channels = 3 + method.with_masks
+    channels = 3 + (method.needs.beside == "masks")
     data = open_data(photos(count, channels=channels), channels=channels)
     views = ViewDataset(data, method.views(method.encoder.size), 0)
     item = collate([views[0, i] for i in range(count)])

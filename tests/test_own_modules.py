@@ -399,6 +399,21 @@ def test_an_encoder_that_was_read_is_trained(tmp_path):
         assert not drawn.trained
 
 
+@pytest.mark.parametrize(
+    ("word", "value"), [("sobel", True), ("input", "lightness"), ("size", 48), ("std", (0.5,) * 3)]
+)
+def test_another_module_in_the_place_of_one_is_shown_the_same(word, value):
+    net = Wrapped(UNetEncoder(), 32)
+    if word == "sobel":
+        net.see_edges()
+    elif word == "input":
+        net.see(value)
+    else:
+        net = Wrapped(UNetEncoder(), **({"size": 32} | {word: value}))
+    assert getattr(net.like(UNetEncoder()), word) == value
+    assert evaluate.untrained(net).config == net.config
+
+
 # normalization belongs to weights --------------------------------------------------------------
 
 

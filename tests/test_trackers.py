@@ -210,9 +210,11 @@ def test_a_tracker_that_fails_stops_nothing_either(fakes, tmp_path, caplog, monk
     assert (tmp_path / "run" / "encoder.safetensors").exists()
 
 
-@pytest.mark.parametrize("given", ["print", 3])
-def test_what_is_no_function_is_refused(given, tmp_path):
-    with pytest.raises(UserError, match="on_record must be a function"):
+@pytest.mark.parametrize(
+    ("given", "said"), [("print", "on_record can be given in Python alone"), (3, "be a function")]
+)
+def test_what_is_no_function_is_refused(given, said, tmp_path):
+    with pytest.raises(UserError, match=said):
         train(tmp_path / "run", on_record=given)
 
 

@@ -110,7 +110,7 @@ class Wrapped(Shown):
         found = Wrapped(
             net, self.size, self.channels, self.mean, self.std, self.asked, made_by=self.made_by
         )
-        found.edges, found.input = self.sobel, self.input
+        found.sobel, found.input = self.sobel, self.input
         return found
 
     def partner(self, name: str = "", channels: int = 0) -> Encoder:

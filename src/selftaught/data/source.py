@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 
@@ -163,10 +163,10 @@ class Samples:
                 name=name,
                 layout=self.layout,
             )
-        options = {"value_range": self.value_range, "nodata": self.nodata}
+        options: dict[str, Any] = {"value_range": self.value_range, "nodata": self.nodata}
         if isinstance(raw, np.ndarray):
-            return from_array(raw, channels=self.channels, layout=self.layout, **options)  # type: ignore
-        return from_image(raw, channels=self.channels, **options)  # type: ignore
+            return from_array(raw, channels=self.channels, layout=self.layout, **options)
+        return from_image(raw, channels=self.channels, **options)
 
     def _range(self, one: NoWhite) -> tuple[int, float, float]:
         """Of how many images, from all over the dataset, the values go from where to where."""

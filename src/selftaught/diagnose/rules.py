@@ -739,7 +739,8 @@ DURING: tuple[Rule[Exam], ...] = (
 
 _GENTLER = (
     "lower --lr; train fewer layers (--freeze N); hold features near those of the start (--anchor "
-    "cosine:1.0); keep the batch norms' statistics of the start; or keep the start as it is"
+    "cosine:1.0); keep the batch norms' statistics of the start (--norm-statistics start); or keep "
+    "the start as it is"
 )
 
 BESIDE: tuple[Rule[Beside], ...] = (

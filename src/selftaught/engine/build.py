@@ -71,7 +71,7 @@ def assemble(
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
     given = dict(image)
-    given.setdefault("name", kind.default_backbone)
+    given.setdefault("name", kind.needs.backbone)
     own = code.names(given["name"])
     if own:
         maker(given["name"])  # what its file does when it is imported comes before the seed
@@ -81,15 +81,15 @@ def assemble(
     for parameter in signature.parameters:
         if parameter.from_data and parameter.name not in options:
             options = {parameter.name: count[parameter.from_data.name](samples)} | options
-    if "network" in signature:
-        teacher = Path(options.get("teacher") or "")
+    if kind.needs.teacher:
+        teacher = Path(str(options.get("teacher") or ""))
         if teacher == Path():
             raise UserError(f"{name} learns from another run: name its folder with --teacher")
         options = {"network": restored(teacher)} | options
     torch.manual_seed(seed)
     encoder = build(**given)
     if "drop_path" not in given and isinstance(encoder, Image):
-        with_drop_path(encoder, kind.default_drop_path)
+        with_drop_path(encoder, kind.needs.drop_path)
     return kind(encoder, **options)
 
 
@@ -100,7 +100,7 @@ def restored(run: str | Path) -> Method:
         UserError: there is no such run, it has no checkpoint, or its method has changed.
     """
     asked, state = asked_of(Path(run)), state_of(Path(run))
-    if "network" in methods.signature(asked["method"]):
+    if methods.find(asked["method"]).needs.teacher:
         raise UserError(
             f"{run} was itself taught by another network; give the run of its teacher, "
             f"{asked['options'].get('teacher')}"

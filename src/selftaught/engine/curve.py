@@ -188,9 +188,10 @@ def observed(
         tell, compare: as of `Observer`.
     """
     settings, method = plan.settings, plan.method
-    if not (settings.curve and settings.evaluate) or method.insight.frozen:
+    trained = any(p.requires_grad for p in method.backbone.parameters())
+    if not (settings.curve and settings.evaluate and trained) or method.needs.learned:
         return None
-    if method.supervised and plan.held is None:
+    if method.needs.labels and plan.held is None:
         log.info("the encoder learns these labels, so that no curve is drawn: others need --test")
         return None
     begun = time.perf_counter()

@@ -146,7 +146,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in sorted({*old, *new})
         if key.split(".")[-1] not in HARMLESS
-        and not key.startswith("made_by.")
+        and not key.startswith(("made_by.", "chosen."))
         and old.get(key) != new.get(key)
     ]
 

@@ -11,6 +11,7 @@ from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import settings_of
 from selftaught.errors import UserError
 from selftaught.method import Method
+from selftaught.parts import lora
 
 log = logging.getLogger("selftaught")
 
@@ -74,4 +75,4 @@ def state_of(run: Path) -> dict[str, Any]:
     state = Checkpoints.of(run).training()
     if state is None:
         raise UserError(f"the run in {run} has no checkpoint yet; wait for its first one")
-    return state["method"]
+    return lora.plain(state["method"])

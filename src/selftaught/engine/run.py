@@ -22,7 +22,8 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, optim, session, trackers
+from selftaught.engine import beginning, classes, continued, optim, session, trackers
+from selftaught.engine.anchor import anchored
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
@@ -86,6 +87,7 @@ class Run:
         self.views: list[ViewDataset] = []
         self.began: Encoder | None = None
         self.curve: Curve | None = None
+        self.kept = continued.NOTHING
 
     @property
     def encoder(self) -> Encoder:
@@ -146,6 +148,9 @@ class Run:
             self.began = beginning.kept(plan.image, self.folder)
         elif plan.continued:
             self.began = beginning.keep(plan.image, None if dist.rank() else self.folder)
+        self.kept = continued.keep(plan.method, settings)
+        if settings.anchor is not None:
+            plan.method.loss = self._anchored()  # type: ignore[method-assign]
         # decoded once, in processes: before any view is made
         if settings.cache:
             self.samples = cached(plan.samples, max(1, plan.workers))
@@ -155,7 +160,7 @@ class Run:
             log.info("measuring memory and time on a few images")
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
-        labels = torch.from_numpy(samples.labels) if plan.method.supervised else None
+        labels = torch.from_numpy(samples.labels) if plan.method.needs.labels else None
         part = plan.batch // plan.parts
         if colors == "auto":
             colors = choose(
@@ -176,6 +181,8 @@ class Run:
             self._announce(need)
         if settings.unmix is not None:  # after the estimate, which is of the method's own loss
             plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
+            if settings.anchor is not None:
+                plan.method.loss = self._anchored()  # type: ignore[method-assign]
         order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
@@ -186,7 +193,7 @@ class Run:
             fabric=fabric,
             method=plan.method,
             recipe=plan.recipe,
-            plan=optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch),
+            plan=plan.rates,
             order=order,
             batches=batches,
             late=(first, late[0]) if late else None,
@@ -205,13 +212,22 @@ class Run:
             signals=signals,
             facts={"data": plan.fingerprint},
             need=need,
+            resting=plan.rest,
             log_every=settings.log_every,
             save_every=60 * settings.save_every,
             channels_last=settings.channels_last,
             max_bad=int(settings.max_bad * len(samples)),
             names=samples.name,
             labels=labels,
-            doctor=Doctor(plan.method, self.folder / FILE, plan.steps, plan.compared, done)
+            doctor=Doctor(
+                plan.method,
+                self.folder / FILE,
+                plan.steps,
+                plan.compared,
+                done,
+                self.kept.accepted,
+                plan.rest,
+            )
             if dist.rank() == 0
             else None,
         )
@@ -257,7 +273,7 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
-            if self.plan.method.supervised:
+            if self.plan.method.needs.labels:
                 classes.keep(self.folder, self.plan.samples)
         except OSError as error:
             raise UserError(
@@ -272,7 +288,7 @@ class Run:
             begin_with(method, str(settings.start), plan.weights)
         torch.backends.cudnn.deterministic = True
         # synchronized batch norms are new modules, which layout and device are to reach too
-        if dist.world() > 1 and method.sync_batchnorm:
+        if dist.world() > 1 and method.needs.batchnorm == "all":
             synchronize(method)
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -293,6 +309,16 @@ class Run:
         return [
             ViewDataset(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines
         ]
+
+    def _anchored(self) -> Any:
+        """The method's loss with the anchors that were asked for."""
+        plan, asked = self.plan, self.plan.settings.anchor
+        if self.began is None:
+            raise UserError(
+                f"{self.folder} does not hold the weights that the run began with, which --anchor "
+                "keeps to; begin anew with --overwrite, or drop --anchor"
+            )
+        return anchored(plan.method, self.began, asked or (), plan.fabric.device)
 
     def estimate(self) -> Estimate:
         """Memory and time of the training; the method is on its device."""
@@ -323,9 +349,10 @@ class Run:
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
             self._prepare_method()
+            self.kept = continued.keep(plan.method, plan.settings)
             self.views = self._views()
             need = self.estimate()
-        rates = optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch)
+        rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
@@ -347,6 +374,10 @@ class Run:
         if plan.phase:
             last = plan.steps - plan.phase.first
             rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
+        if plan.chosen:
+            rows["chosen"] = "; ".join(map(str, plan.chosen))
+        if self.kept.told:
+            rows["kept"] = "; ".join(self.kept.told)
         if plan.state:
             rows["steps"] += f"; goes on from step {plan.state['step']:,}"
         table = Table.grid(padding=(0, 2))
@@ -368,6 +399,13 @@ class Run:
             precision_of(fabric),
         )
         tell(plan.samples)
+        if plan.chosen:
+            log.info(
+                "it goes on from weights: %s; --recipe paper keeps the paper's",
+                ", ".join(map(str, plan.chosen)),
+            )
+        for line in self.kept.told:
+            log.info(line)
         if plan.phase:
             last = plan.steps - plan.phase.first
             log.info("the last %d steps see images of %d px", last, plan.phase.size)
@@ -400,7 +438,9 @@ class Run:
             steps=plan.steps,
             rate=loop.plan.lr,
             optimizer=plan.recipe.optimizer,
-            paper_lr=(paper.lr, theirs) if plan.recipe.optimizer == paper.optimizer else None,
+            paper_lr=(paper.lr, theirs)
+            if plan.recipe.optimizer == paper.optimizer and not plan.chosen
+            else None,
         )
         if loop.doctor:
             loop.doctor.begin(facts, time.perf_counter() - begun)
@@ -416,8 +456,9 @@ class Run:
                 loop.doctor.save(loop.doctor.conclude(str(error)))
             raise
         finally:
-            if self.plan.settings.unmix is not None:
+            if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
+            self.kept.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
                 quarantined.append(self.folder / quarantined.FILE, listed)
@@ -460,7 +501,7 @@ class Run:
 
     def _score(self, image: Encoder) -> None:
         plan, samples = self.plan, self.samples
-        if plan.method.supervised and plan.held is None:
+        if plan.method.needs.labels and plan.held is None:
             log.info(
                 "the encoder is not scored: it has learned these labels; name others with --test"
             )
@@ -468,7 +509,13 @@ class Run:
         if samples.labels is None:
             return
         try:
-            self.scores = evaluation.compare(image, samples, plan.held, seed=plan.settings.seed)
+            self.scores = evaluation.compare(
+                image,
+                samples,
+                plan.held,
+                seed=plan.settings.seed,
+                read_timeout=plan.settings.read_timeout,
+            )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return

@@ -56,7 +56,7 @@ class Embeddings:
 
 
 def embed(
-    encoder: nn.Module | str | Path,
+    encoder: Encoder | nn.Module | str | Path,
     data: Any,
     *,
     labels: str | None = None,
@@ -164,10 +164,11 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
         return encoder.like(reset(encoder.net, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Image(**{**encoder.config, "pretrained": False})
+        config: dict[str, Any] = {**encoder.config, "pretrained": False}
+        return Image(**config)
 
 
-def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder:
+def resolve(encoder: Encoder | nn.Module | str | Path, size: int | None = None) -> Encoder:
     """The network that `encoder` stands for; see `embed`.
 
     Raises:
@@ -348,7 +349,7 @@ def color_and_place(grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def home_of(network: nn.Module) -> torch.device:
+def home_of(network: Encoder | nn.Module) -> torch.device:
     """Where the weights of a module are; the CPU for one that has none."""
     first = next(network.parameters(), None)
     return torch.device("cpu") if first is None else first.device
@@ -406,7 +407,9 @@ def usable(device: str) -> torch.device:
     return torch.device(device)
 
 
-def device_for(encoder: nn.Module | str | Path, network: Encoder, device: str) -> torch.device:
+def device_for(
+    encoder: Encoder | nn.Module | str | Path, network: Encoder, device: str
+) -> torch.device:
     """Where `network` runs: the device asked for, or the best for an encoder from a file."""
     if device != "auto":
         return usable(device)

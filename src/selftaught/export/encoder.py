@@ -20,6 +20,7 @@ from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.export.facts import CONFIG, WEIGHTS, encoder_files
 from selftaught.export.files import atomic
 from selftaught.export.timm import plain_timm, timm_code
+from selftaught.parts import lora
 from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
@@ -59,7 +60,7 @@ def save(
         UserError: the folder cannot be written to.
     """
     folder = Path(folder)
-    network = encoder.get_submodule("net").state_dict()
+    network = lora.plain(encoder.get_submodule("net").state_dict())  # while it trains
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.items()}
     check_finite(state, force)
     with (
@@ -243,7 +244,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_same(encoder: Encoder, other: nn.Module) -> None:
+def _check_same(encoder: Encoder, other: Encoder | nn.Module) -> None:
     """Raise TrainingError unless `other` has the features of `encoder`, bit by bit."""
     # channels last, as training may have it, adds up in another order
     layout = torch.contiguous_format
@@ -251,7 +252,8 @@ def _check_same(encoder: Encoder, other: nn.Module) -> None:
     kind = next(ours.parameters()).dtype
     with torch.inference_mode():
         x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
-        wanted, found = ours(x), other.to(dtype=kind, memory_format=layout)(x)
+        module: Any = other  # torch does not say that `to` takes a layout
+        wanted, found = ours(x), module.to(dtype=kind, memory_format=layout)(x)
     if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):
         raise TrainingError("its features differ after saving and loading")
 

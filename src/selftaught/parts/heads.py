@@ -75,11 +75,11 @@ class Prototypes(nn.Linear):
         # two dimensions, as in torch's weight norm: the papers' code decays it like a weight
         self.scale = nn.Parameter(torch.ones(count, 1)) if scale else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight = F.normalize(self.weight, dim=-1)
         if self.scale is not None:
             weight = self.scale * weight
-        return F.linear(F.normalize(x, dim=-1), weight)
+        return F.linear(F.normalize(input, dim=-1), weight)
 
 
 def prototype_head(

@@ -219,9 +219,8 @@ class Image(Checked, Shown):
             self.pool = pool
         if positions == "shared" and net.rel_pos_bias is None:
             blocks = [cast(Any, block) for block in net.blocks]
-            net.rel_pos_bias = RelativePositionBias(
-                net.patch_embed.grid_size, blocks[0].attn.num_heads
-            )
+            grid = cast(Grid, net.patch_embed.grid_size)  # None for models of any size alone
+            net.rel_pos_bias = RelativePositionBias(grid, blocks[0].attn.num_heads)
             for block in blocks:
                 block.attn.relative_position_bias_table = None
                 block.attn.relative_position_index = None
@@ -368,9 +367,8 @@ class Image(Checked, Shown):
         table = net.pos_embed
         if table is not None:
             prefix = table.shape[1] - cast(int, net.patch_embed.num_patches)
-            table = resampled(
-                table, net.patch_embed.grid_size, grid, prefix, self.resample or "plain"
-            )
+            own = cast(Grid, net.patch_embed.grid_size)  # None for models of any size alone
+            table = resampled(table, own, grid, prefix, self.resample or "plain")
             tokens = tokens + table[:, prefix:]
             if prefix:
                 extra = [torch.cat(extra, 1) + table[:, :prefix]]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
@@ -46,7 +46,7 @@ class PCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
-    sync_batchnorm = False
+    needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),

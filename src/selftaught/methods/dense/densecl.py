@@ -11,7 +11,16 @@ from torch.utils.checkpoint import checkpoint
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Insight,
+    Method,
+    Needs,
+    Pictures,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
@@ -41,7 +50,7 @@ class DenseCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True)
-    sync_batchnorm = False
+    needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
         copies=(

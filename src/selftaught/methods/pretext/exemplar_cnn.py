@@ -14,7 +14,16 @@ from selftaught import augment, dist
 from selftaught.augment.pipeline import check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Epoch,
+    Method,
+    Pictures,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.metric import semi_hard
 from selftaught.roles import Count, Fraction, Margin, SampleCount
 
@@ -97,13 +106,13 @@ class ExemplarCNN(Method):
     def views(self, size: int) -> Pipeline:
         return Distorted(size, self.patch, self.copies)
 
-    def on_epoch(self, corpus: Corpus) -> Tensor:
+    def on_epoch(self, corpus: Corpus) -> Epoch:
         """The images with a class, as often as fills an epoch."""
         rounds = -(-len(corpus) // len(self.chosen))
         chosen = dist.from_first(
             torch.cat([self.chosen[torch.randperm(len(self.chosen))] for _ in range(rounds)])
         )
-        return chosen[: len(corpus)].cpu()
+        return Epoch(chosen[: len(corpus)].cpu())
 
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, copies, C, S, S]."""

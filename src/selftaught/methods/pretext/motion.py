@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.roles import Count, Fraction, Share
@@ -38,8 +38,7 @@ class Motion(Method):
     """
 
     recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
-    min_batch = 1
-    with_masks = True
+    needs = Needs(batch=1, beside="masks")
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.roles import ClassCount, Fraction, Share
 
 
@@ -32,8 +32,7 @@ class Finetune(Method):
         weight_decay=0.05,
         warmup=0.05,
     )
-    min_batch = 2
-    supervised = True
+    needs = Needs(batch=2, labels=True)
 
     def __init__(
         self,
