@@ -1,5 +1,5 @@
 # Made by `python docs/build.py --stubs`.
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
