@@ -163,7 +163,8 @@ def stubs() -> dict[Path, str]:
         pretrain.args.kwonlyargs.append(ast.arg(ast.unparse(field.target), kind))
         pretrain.args.kw_defaults.append(field.value)
     imports = (
-        "from pathlib import Path\nfrom typing import Any, Literal\n\n"
+        "from collections.abc import Sequence\nfrom pathlib import Path\n"
+        "from typing import Any, Literal\n\n"
         "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n"
         f"from selftaught.roles import {_roles(fields)}\n\n"
     )

@@ -353,8 +353,8 @@ class Options:
                 object.__setattr__(self, name, parameter.parse(value))
 
 
-OBJECTS = ("second", "test")
-"""Options that stand for data, which may be an object in Python."""
+OBJECTS = ("second", "test", "on_record")
+"""Options that may be an object in Python: data, a function."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from selftaught.diagnose import measures
 from selftaught.diagnose.hooks import Heard, attach
-from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Watch
+from selftaught.diagnose.rules import BEFORE, BESIDE, DURING, Before, Beside, Exam, Finding, Watch
 from selftaught.method import Method
 from selftaught.parts import lora
 
@@ -109,7 +109,7 @@ class Doctor:
         self.method, self.path, self.steps, self.done = method, path, steps, done
         self.references = method.reference_losses(batch)
         self.watch = Watch(tuple(rule for rule in DURING if rule.name not in accepted))
-        self.resting = resting
+        self.beside, self.resting = Watch(BESIDE), resting
         self.findings: list[Finding] = []
         self.course: list[Exam] = []
         self.losses: list[tuple[int, float]] = []
@@ -184,6 +184,11 @@ class Doctor:
         self.course.append(exam)
         self._tell(self.watch.look(exam))
         self.spent += self.cost + time.perf_counter() - begun
+
+    def compare(self, facts: Beside) -> None:
+        """Hear how the encoder is beside what training began with, in the order of steps; of a run
+        that goes on once more from the first on, which tells nothing twice."""
+        self._tell(self.beside.look(facts))
 
     @torch.no_grad()
     def _examine(self, terms: Mapping[str, Tensor], lr: float) -> Exam:
@@ -302,6 +307,7 @@ class Doctor:
             nothing = math.nan, math.nan, (), ""
             self.findings.append(Finding(STOPPED, "failure", self.done, progress, error, *nothing))
         standing = {f.name for f in self.findings if not f.step} | self.watch.standing()
+        standing |= self.beside.standing()
         standing |= {STOPPED} if error else set()
         if self.first == self.done:  # nothing was trained since the file was read
             standing |= self.stood
@@ -406,6 +412,7 @@ class Doctor:
         self.findings = [f for f in findings if f.step <= self.done and f.name != STOPPED]
         self.course = [e for e in course if e.step <= self.done]
         self.watch.said = {f.name for f in self.findings}
+        self.beside.said = set(self.watch.said)
 
 
 def _rounded(exam: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -25,6 +25,7 @@ from selftaught.engine import optim
 from selftaught.engine.build import image_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.curve import Observer
 from selftaught.engine.estimate import Estimate
 from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
@@ -78,7 +79,7 @@ class Loop:
         names: of samples, for messages.
         labels: [N] of all samples, for supervised methods alone.
         doctor: watches, in the first process.
-        guard: called after each step, with their number, in the first process.
+        look: called after each step, with their number, in the first process.
         late: from which step on other batches take the place of `batches`, and these.
         need: memory that a step was measured to need, for advice where it is not there.
         resting: steps at the beginning in which the backbone is not trained.
@@ -106,7 +107,7 @@ class Loop:
     names: Any
     labels: Tensor | None = None
     doctor: Doctor | None = None
-    guard: Callable[[int], None] | None = None
+    look: Observer | None = None
     late: tuple[int, Any] | None = None
     cache: GradientCache | None = None
     need: Estimate | None = None
@@ -161,7 +162,7 @@ class Loop:
                 try:
                     with self._enough_memory():
                         self._step(stream, epoch)
-                    self._guard()
+                    self._look()
                 except _StopNow:
                     self._interrupt(self.state())
                 stop, due = self._agree(time.monotonic() - saved >= self.save_every)
@@ -172,13 +173,17 @@ class Loop:
                     saved = time.monotonic()
             self.save(self.state())
 
-    def _guard(self) -> None:
-        if self.guard:
-            try:
-                with self.signals.at_once():
-                    self.guard(self.step)
-            except KeyboardInterrupt:
-                raise _StopNow from None
+    def _look(self) -> None:
+        if not self.look:
+            return
+        begun = time.perf_counter()
+        try:
+            # of several processes none stops alone: the others are in the next step already
+            with self.signals.at_once() if dist.world() == 1 else nullcontext():
+                self.look(self.step)
+        except KeyboardInterrupt:
+            raise _StopNow from None
+        self.progress.leave_out(time.perf_counter() - begun)
 
     # one step -------------------------------------------------------------------------------
 

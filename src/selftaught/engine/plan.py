@@ -21,7 +21,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import continued, optim, resolution
+from selftaught.engine import continued, optim, resolution, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -196,6 +196,7 @@ def plan(
         UserError: method, data, settings, machine or run folder do not go together.
     """
     source = samples if source is None else source
+    trackers.check(settings.track)
     out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     begins = continued.begins(image_of(method), settings, out)
     continued.check(method, settings, begins)

@@ -1,4 +1,5 @@
 # Made by `python docs/build.py --stubs`.
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,9 @@ def pretrain(
     colors: Literal["auto", "loader", "device"] = "auto",
     max_bad: Share = 0.05,
     evaluate: bool = True,
+    curve: bool = True,
+    track: Sequence[Literal["wandb", "mlflow", "trackio", "csv", "tensorboard"]] = (),
+    on_record: Any = None,
     log_every: Count = 10,
     save_every: Weight = 10.0,
     start: str | Path | None = None,

@@ -5,6 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Iterable
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,17 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, continued, optim, session
+from selftaught.engine import beginning, classes, continued, optim, session, trackers
 from selftaught.engine.anchor import anchored
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
 from selftaught.engine.convolution import fix_bf16_stride
+from selftaught.engine.curve import observed
 from selftaught.engine.ending import as_run_errors, end_with_parent
 from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
 from selftaught.engine.folder import Metrics, prepare, write_text
-from selftaught.engine.guard import Guard, guard
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
 from selftaught.engine.pictures import SHOWN, keep_pictures, keep_views
@@ -43,6 +44,7 @@ from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
+from selftaught.evaluate.curve import Curve
 from selftaught.export.facts import SETTINGS, of_folder
 from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
@@ -71,6 +73,7 @@ class Run:
         scores: of the encoder, beside their floors; None where there was nothing to score it on.
         report: the page about all of it.
         began: the encoder as training began, on the CPU, where that was no fresh draw.
+        curve: how the encoder did on held-out images while it trained; None where nobody looked.
     """
 
     def __init__(self, plan: Plan):
@@ -83,6 +86,7 @@ class Run:
         self.samples: Samples = plan.samples
         self.views: list[ViewDataset] = []
         self.began: Encoder | None = None
+        self.curve: Curve | None = None
         self.kept = continued.NOTHING
 
     @property
@@ -201,7 +205,7 @@ class Run:
             per_epoch=plan.per_epoch,
             corpus=DatasetPass(samples, plan.image, part, plan.workers, fabric.device),
             checkpoints=checkpoints,
-            metrics=Metrics(self.folder, done) if dist.rank() == 0 else None,
+            metrics=self._metrics(done) if dist.rank() == 0 else None,
             progress=Progress(
                 plan.steps, plan.per_epoch, plan.batch, (need.flops, peak_flops(fabric.device))
             ),
@@ -235,9 +239,28 @@ class Run:
             log.info("resuming at step %d of %d", loop.step, plan.steps)
         elif loop.doctor:
             self._intake(loop)
-        if dist.rank() == 0 and settings.evaluate and not plan.method.needs.labels:
-            loop.guard = guard(plan.image, samples, self.folder, plan.steps, bool(state))
+        if loop.metrics and loop.doctor:
+            observer = loop.look = observed(
+                plan,
+                samples,
+                self.folder,
+                began=self.began is not None,
+                done=loop.step,
+                seconds=need.seconds,
+                tell=loop.metrics.note,
+                compare=loop.doctor.compare,
+            )
+            self.curve = None if observer is None else observer.curve
         return loop
+
+    def _metrics(self, done: int) -> Metrics:
+        """Rows of numbers, for the run folder and for whoever follows the run."""
+        settings, device = self.plan.settings, self.plan.fabric.device
+        others = trackers.followers(settings.track, self.folder, done, self.plan.content, device)
+        if settings.on_record is None:
+            return Metrics(self.folder, done, others)
+        apart = trackers.Apart("on_record", device)
+        return Metrics(self.folder, done, others, partial(apart, settings.on_record))
 
     def _prepare_folder(self) -> None:
         """Make the run folder and write down what repeats the run, before anything is computed."""
@@ -467,14 +490,16 @@ class Run:
         image.trained = True
         export.save(image, self.folder)
         if settings.evaluate:
-            self._score(image, loop)
+            self._score(image)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
+        if self.curve is not None and self.curve.advice:
+            log.info("%s", self.curve.advice)
         module = copy.deepcopy(image.net) if isinstance(image, Wrapped) else None
         self.report = report.write(self.folder, samples, module=module)
         loop.checkpoints.finish(plan.steps)
 
-    def _score(self, image: Encoder, loop: Loop) -> None:
+    def _score(self, image: Encoder) -> None:
         plan, samples = self.plan, self.samples
         if plan.method.needs.labels and plan.held is None:
             log.info(
@@ -495,8 +520,6 @@ class Run:
             log.warning("the encoder is not scored: %s", error)
             return
         self.scores.save(self.folder / "scores.json")
-        if isinstance(loop.guard, Guard):
-            loop.guard.compare(loop.guard.score(), "at the end")
         log.info(_rendered(self.scores.table))
 
     # in a notebook ------------------------------------------------------------------------------

@@ -3,17 +3,19 @@
 The command line, YAML and the documentation read them here. Nothing heavy is imported.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import HOW
+from selftaught.errors import UserError
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force"}
-"""Settings that run.yaml leaves out: a repetition is a run of its own."""
+NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record"}
+"""Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Settings(Options):
             or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
         max_bad: share of unreadable images above which training stops.
         evaluate: whether to score the encoder against floors at the end, where labels exist.
+        curve: whether to look at the encoder while it trains, on held-out images, in at most 3 % of
+            the time: by k-NN and probe where labels exist, else by rank and the like.
+        track: who follows the run beside its folder; metrics.csv is written always, TensorBoard
+            where it is installed.
+        on_record: in Python, a function that is handed each row of metrics and each look.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
         overwrite: whether to move an earlier run in `out` aside.
@@ -149,12 +156,20 @@ class Settings(Options):
     colors: Literal["auto", "loader", "device"] = "auto"
     max_bad: Share = 0.05
     evaluate: bool = True
+    curve: bool = True
+    track: tuple[Literal["wandb", "mlflow", "trackio", "csv", "tensorboard"], ...] = ()
+    on_record: Callable[[dict[str, float]], None] | None = None
     log_every: Count = 10
     save_every: Weight = 10.0
     start: Path | None = None
     resume: bool = False
     overwrite: bool = False
     force: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.on_record is not None and not callable(self.on_record):
+            raise UserError(f"on_record must be a function of one row, got {self.on_record!r}")
 
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""

@@ -68,6 +68,7 @@ def write(
     parts = [
         scored.scores(found),
         *scored.labels(found),
+        training.learning(found),
         training.curves(found),
         training.views(found),
         *training.galleries(found),
