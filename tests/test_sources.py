@@ -350,3 +350,208 @@ def test_a_real_mobilenet(caplog):
     x = seen(ours, 16)
     with torch.no_grad():
         same(ours(x), tv_mobilenet_v2(theirs.eval(), x))
+
+
+# trainings' checkpoints ------------------------------------------------------------------------
+
+
+def zeros(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: torch.zeros_like(v) for k, v in state.items()}
+
+
+def named(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + k: v for k, v in state.items()}
+
+
+def children(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet's names in nn.Sequential(*resnet.children())."""
+    places = {"conv1": "0", "bn1": "1"} | {f"layer{i}": str(i + 3) for i in range(1, 5)}
+    found = {}
+    for name, x in state.items():
+        first, dot, rest = name.partition(".")
+        if first in places:
+            found[f"{places[first]}{dot}{rest}"] = x
+    return found
+
+
+HEAD = {"weight": torch.zeros(4, 512), "bias": torch.zeros(4)}
+PROJECTOR = named(HEAD, "projector.0.")
+
+OF_RESNETS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "MoCo": lambda s: {
+        "state_dict": named(s, "module.encoder_q.")
+        | named(HEAD, "module.encoder_q.fc.0.")
+        | named(zeros(s), "module.encoder_k.")
+        | {"module.queue": torch.zeros(128, 16), "module.queue_ptr": torch.zeros(1)}
+    },
+    "MoCo v3": lambda s: {
+        "state_dict": named(s, "module.base_encoder.") | named(zeros(s), "module.momentum_encoder.")
+    },
+    "SwAV": lambda s: (
+        named(s, "module.")
+        | named(HEAD, "module.projection_head.0.")
+        | {"module.prototypes.weight": torch.zeros(30, 4)}
+    ),
+    "DeepCluster": lambda s: {"state_dict": named(s, "module.") | named(HEAD, "module.top_layer.")},
+    "Barlow Twins": lambda s: {
+        "epoch": 3,
+        "model": named(s, "module.backbone.")
+        | named(PROJECTOR, "module.")
+        | {"module.bn.running_mean": torch.zeros(4), "module.bn.running_var": torch.ones(4)},
+    },
+    "VICReg or SimCLR": lambda s: {
+        "model": named(s, "module.backbone.") | named(PROJECTOR, "module.")
+    },
+    "BYOL": lambda s: {
+        "online_network_state_dict": named(children(s), "encoder.")
+        | named(HEAD, "projetion.net.0."),
+        "target_network_state_dict": named(zeros(children(s)), "encoder."),
+        "optimizer_state_dict": {"state": {0: {"momentum_buffer": torch.zeros(3)}}},
+    },
+    "DINO": lambda s: {
+        "student": named(zeros(s), "module.backbone."),
+        "teacher": named(s, "backbone.") | {"head.last_layer.weight_v": torch.zeros(8, 4)},
+    },
+    "lightly-train": lambda s: {
+        "state_dict": named(s, "embedding_model.wrapped_model._model.")
+        | {"embedding_model.pool.x": torch.zeros(1)}
+    },
+    "solo-learn": lambda s: {
+        "state_dict": named(s, "backbone.")
+        | named(zeros(s), "momentum_backbone.")
+        | named(HEAD, "classifier.")
+        | PROJECTOR,
+    },
+    "weights": lambda s: {"state_dict": named(children(s), "backbone.")},
+}
+
+
+@pytest.mark.parametrize("case", OF_RESNETS)
+def test_resnets_of_other_trainings(case, tmp_path, caplog):
+    theirs = measured(drawn(models.resnet18(weights=None)), 64)
+    state = {k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")}
+    torch.save(OF_RESNETS[case](state), tmp_path / "x.pth")
+    with caplog.at_level(logging.INFO, "selftaught"):
+        ours = backbone("resnet18", 64, weights=tmp_path / "x.pth").eval()
+    x = seen(ours)
+    with torch.no_grad():
+        same(ours(x), headless("fc")(theirs, x))
+    (line,) = (r.getMessage() for r in caplog.records if "tensors of" in r.getMessage())
+    assert f"x.pth: {case}" in line
+    assert "120 of 120 tensors of resnet18" in line
+    assert "ImageNet's" in line
+
+
+def test_a_lightning_checkpoint_whose_settings_are_objects(tmp_path, monkeypatch, capsys):
+    """Objects of packages that trainings keep settings in are passed over; their code never runs."""
+    theirs = Image("test_resnet", 64)
+    ran = tmp_path / "ran"
+    package = tmp_path / "omegaconf"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "class DictConfig:\n"
+        "    def __setstate__(self, state):\n"
+        f"        open({str(ran)!r}, 'w').close()\n"
+        "        self.__dict__.update(state)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import omegaconf
+
+    settings = omegaconf.DictConfig()
+    settings.lr = 0.1
+    state = named(theirs.net.state_dict(), "backbone.")
+    torch.save({"state_dict": state, "hyper_parameters": settings}, tmp_path / "x.ckpt")
+    ours = backbone("test_resnet", 64, weights=tmp_path / "x.ckpt")
+    assert all(x.equal(theirs.net.state_dict()[k]) for k, x in ours.net.state_dict().items())
+    assert not ran.exists()
+
+
+def fb_convnext(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, x in state.items():
+        name = re.sub(r"^stem\.", "downsample_layers.0.", name)
+        name = re.sub(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", name)
+        name = re.sub(r"^stages\.(\d)\.blocks\.", r"stages.\1.", name)
+        name = name.replace("conv_dw", "dwconv").replace("head.norm", "norm")
+        found[re.sub(r"mlp\.fc([12])", r"pwconv\1", name)] = x.squeeze() if "mlp" in name else x
+    return found
+
+
+def ms_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    pattern = r"^layers\.(\d)\.downsample"
+    renamed = {
+        re.sub(pattern, lambda m: f"layers.{int(m[1]) - 1}.downsample", k): v
+        for k, v in state.items()
+    }
+    return renamed | {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49)}
+
+
+def dinov2_giant(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {
+        k.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): v for k, v in state.items()
+    }
+    return renamed | {"mask_token": torch.zeros(1, 64)}
+
+
+def simmim(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return named(ms_swin(state), "encoder.") | {
+        "encoder.mask_token": torch.zeros(1, 1, 96),
+        "decoder.0.weight": torch.zeros(8, 8, 1, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("author", "name", "size", "rename"),
+    [
+        ("weights by the names of Meta's ConvNeXt", "test_convnext", 64, fb_convnext),
+        ("weights by the names of Microsoft's Swin", "swin_tiny_patch4_window7_224", 224, ms_swin),
+        ("SimMIM, by the names of Microsoft's Swin", "swin_tiny_patch4_window7_224", 224, simmim),
+    ],
+)
+def test_names_of_papers_code(author, name, size, rename, tmp_path, caplog):
+    theirs = drawn(Image(name, size))
+    torch.save({"model": rename(theirs.net.state_dict())}, tmp_path / "x.pth")
+    with caplog.at_level(logging.INFO, "selftaught"):
+        ours = Image(name, size, weights=tmp_path / "x.pth").eval()
+    assert author in caplog.text
+    x = seen(ours)
+    with torch.no_grad():
+        same(ours(x), theirs(x))
+
+
+def test_simmims_vit_is_a_beit_with_shared_biases(tmp_path, caplog):
+    theirs = drawn(Image("beit_base_patch16_224", 64, positions="shared", pool="mean"))
+    state = named(theirs.net.state_dict(), "encoder.") | {
+        "encoder.mask_token": torch.zeros(1),
+        "decoder.0.weight": torch.zeros(8),
+    }
+    torch.save({"model": state}, tmp_path / "x.pth")
+    ours = Image("beit_base_patch16_224", 64, weights=tmp_path / "x.pth").eval()
+    x = seen(ours)
+    with torch.no_grad():
+        same(ours.features(x).local.mean(1), theirs.features(x).local.mean(1))
+
+
+def test_tables_of_windows_are_carried_to_another_size(tmp_path, caplog):
+    """At 96 px the last windows of a Swin are smaller than those of its weights."""
+    theirs = drawn(Image("swin_tiny_patch4_window7_224", 224))
+    torch.save(theirs.net.state_dict(), tmp_path / "x.pth")
+    with caplog.at_level(logging.INFO, "selftaught"):
+        ours = Image("swin_tiny_patch4_window7_224", 96, weights=tmp_path / "x.pth")
+    tables = re.search(r"(\d+) tables of relative positions resampled", caplog.text)
+    assert tables is not None
+    table = "layers.0.blocks.0.attn.relative_position_bias_table"
+    assert ours.net.state_dict()[table].equal(theirs.net.state_dict()[table])
+
+
+def test_edges_of_deepcluster_come_in_two_channels(tmp_path):
+    theirs = drawn(models.vgg11_bn(weights=None))
+    theirs.features[0] = nn.Conv2d(2, 64, 3, 1, 1)
+    state = {k.replace("features.", "features.module."): v for k, v in theirs.state_dict().items()}
+    torch.save({"state_dict": state, "arch": "vgg11"}, tmp_path / "x.pth")
+    ours = Image("vgg11_bn", 224, sobel=True, weights=tmp_path / "x.pth").eval()
+    edges = ours._seen(seen(ours))
+    with torch.no_grad():
+        same(ours(seen(ours)), tv_vgg(theirs.eval(), edges[:, :2]))
+    with pytest.raises(UserError, match="2 channels.*--sobel"):
+        Image("vgg11_bn", 224, weights=tmp_path / "x.pth")

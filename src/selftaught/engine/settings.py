@@ -29,7 +29,7 @@ class Settings:
         workers: processes that read images and make views; by default as many as cores are free.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         test: labeled images to evaluate on; by default a fifth of the labeled data.
-        start: run to begin with the weights of: all of its parts that this method has too.
+        start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
 
     Other Args:

@@ -29,7 +29,9 @@ from selftaught.backbones.image.rotary import through
 from selftaught.backbones.image.shown import Shown
 from selftaught.backbones.positions import Grid, Resample, resampled, sincos
 from selftaught.backbones.weights.carrying import Network, exact_weights, network, vit_weights
-from selftaught.backbones.weights.reading import TIMM, Source, opened
+from selftaught.backbones.weights.places import TIMM
+from selftaught.backbones.weights.reading import Source, opened
+from selftaught.backbones.weights.whose import as_timm_has_it
 from selftaught.errors import UserError
 from selftaught.roles import Count, PartialShare, Positive
 from selftaught.signature import Checked
@@ -154,7 +156,7 @@ class Image(Checked, Shown):
         """Normalize as weights of this kind usually want it, where nothing beside them says how."""
         about = cast(Any, self.net).pretrained_cfg
         usual = f"ImageNet's, which {found.path.name} does not say; --mean and --std say otherwise"
-        if found.usual_of_timm:
+        if as_timm_has_it(found.author, found.layout):
             self.normalized(mean, std, {k: about[k] for k in ("mean", "std")})
             usual = f"as {self.name} is usually trained; --mean and --std say otherwise"
         return usual

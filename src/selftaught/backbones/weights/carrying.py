@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from selftaught.backbones.positions import Resample, resampled
 from selftaught.backbones.weights.header import flat
 from selftaught.backbones.weights.layouts import LAYOUTS, Layout
+from selftaught.backbones.weights.prefixes import rank
 from selftaught.backbones.weights.whose import whose
 from selftaught.errors import UserError
 
@@ -46,12 +48,6 @@ class Network:
     author: str
     notes: list[str] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def usual_of_timm(self) -> bool:
-        """Whether weights of this kind want what timm's entry of the network says."""
-        padded = self.layout is not None and bool(self.layout.padded)
-        return padded or self.author.startswith("BEiT")
 
     def told(self, own: dict[str, Tensor]) -> str:
         """What was found, in one line; `own` are the weights of the network."""
@@ -104,7 +100,7 @@ def network(content: dict[str, Any], path: Path, net: nn.Module, name: str) -> N
             "says what it is, and which --backbone takes it"
         )
     layout = max(fits, key=lambda key: fits[key])[0]
-    found = sorted((_rank(prefix), prefix) for other, prefix in fits if other is layout)
+    found = sorted((rank(prefix), prefix) for other, prefix in fits if other is layout)
     best = [prefix for rank, prefix in found if rank == found[0][0]]
     states = [{k[len(b) :]: v.float() for k, v in tensors.items() if k.startswith(b)} for b in best]
     if any(_unlike(states[0], other) for other in states[1:]):
@@ -122,7 +118,8 @@ def network(content: dict[str, Any], path: Path, net: nn.Module, name: str) -> N
     _padded_alike(given, path, name)
     names = layout.renamed(list(states[0]), own)
     state = _joined({names[k]: v for k, v in states[0].items()}, net)
-    author = whose(list(tensors), given.library if given else "")
+    usual = "torchvision and timm" if anchor == "conv1.weight" else "timm"
+    author = whose(list(tensors), given.library if given else usual)
     made = Network(path, name, state, given, author)
     if len(found) > len(best):
         made.notes.append(f"of its networks {best[0].rstrip('.')} is taken")
@@ -138,15 +135,6 @@ def _there(name: str, names: set[str]) -> bool:
         return True
     joined = name.replace(".attn.qkv.", ".attn.q.")
     return joined != name and joined in names
-
-
-def _rank(prefix: str) -> int:
-    """Which of several networks an encoder is, the least."""
-    if re.search(r"online", prefix):
-        return -1
-    if re.search(r"teacher|target|ema(?![a-z])", prefix):
-        return 0
-    return 2 if re.search(r"student|momentum|encoder_k", prefix) else 1
 
 
 def _unlike(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -299,7 +287,8 @@ def _relative(state: dict[str, Tensor], net: Any, found: Network) -> dict[str, T
         if table.shape == wanted.shape or table.shape[1:] != wanted.shape[1:]:
             continue
         layer = net.get_submodule(name.rpartition(".")[0])
-        changed[name] = resize_rel_pos_bias_table(table, layer.window_size, wanted.shape)
+        with warnings.catch_warnings(action="ignore"):  # of how fast it interpolates
+            changed[name] = resize_rel_pos_bias_table(table, layer.window_size, wanted.shape)
     if changed:
         found.notes.append(f"{len(changed)} tables of relative positions resampled")
     return state | changed

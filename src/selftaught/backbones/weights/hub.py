@@ -40,7 +40,7 @@ def fetch(repo: str) -> Path:
                 continue
             found = path.parent
             if file.endswith(".index.json"):
-                from selftaught.backbones.weights.reading import shards
+                from selftaught.backbones.weights.places import shards
 
                 for shard in shards(path):
                     huggingface_hub.hf_hub_download(name, shard.name, revision=revision or None)

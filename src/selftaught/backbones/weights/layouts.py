@@ -187,6 +187,9 @@ class _Gated(Layout):
         }
 
 
+_LITE = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_se_reduce", "_se_expand")
+_LITE += ("_project_conv", "_bn2")
+
 LAYOUTS = (
     _Gated(
         "transformers",
@@ -353,8 +356,7 @@ LAYOUTS = (
             (r"^_bn1\.", "bn2."),
         ),
         _numbers(r"_blocks\.(\d+)\."),
-        tuple("_expand_conv _bn0 _depthwise_conv _bn1 _se_reduce _se_expand".split())
-        + ("_project_conv", "_bn2"),
+        _LITE,
         epsilon=((r"efficientnet", 1e-3),),
         padded=True,
     ),

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection
 
+from selftaught.backbones.weights.layouts import Layout
+
 TRAININGS = (
     ("lightly-train", r"embedding_model\.|\blightly_train\."),
     ("MoCo v3", r"base_encoder\.", r"momentum_encoder\."),
@@ -39,8 +41,16 @@ def training(names: Collection[str]) -> str:
     return ""
 
 
+def as_timm_has_it(author: str, layout: Layout | None) -> bool:
+    """Whether weights of this kind want images as timm's entry of their network says.
+
+    Those of most papers and of torchvision want ImageNet's statistics, whatever timm's own want.
+    """
+    return (layout is not None and bool(layout.padded)) or author.startswith("BEiT")
+
+
 def whose(names: Collection[str], library: str) -> str:
     """In words: the training and the library whose names the layers have, where they tell."""
     trained = training(names)
-    by = f"by the names of {library}" if library else "by timm's names"
+    by = f"by the names of {library}"
     return f"{trained}, {by}" if trained else f"weights {by}"
