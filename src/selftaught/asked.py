@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftaught import timm_names
+from selftaught import code, timm_names
 from selftaught.backbones.weights.header import refuse_others
 from selftaught.backbones.weights.places import HUB, TIMM, located
 from selftaught.data.absent import missing
@@ -97,6 +97,9 @@ def exists(place: str) -> None:
 
 def encoder(name: str) -> None:
     """Refuse what stands for no encoder: neither a run, nor weights, nor a model of timm."""
+    names_code = code.names(name) and not Path(name).exists()
+    if names_code:
+        return
     if is_path(name):
         encoder_files(Path(name))
     else:

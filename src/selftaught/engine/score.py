@@ -23,6 +23,7 @@ from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
 from selftaught.evaluate.comparing import PROBES, fingerprints, labeled
 from selftaught.evaluate.features import (
+    Asked,
     Embeddings,
     device_for,
     one_pass,
@@ -78,6 +79,9 @@ def evaluate_command(
     shares: tuple[Fraction, ...] = (0.1, 1.0),
     epochs: Count = 30,
     size: Count | None = None,
+    backbone: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[Positive, ...] | None = None,
     batch: Count = 256,
     workers: Number | None = None,
     device: str = "auto",
@@ -89,7 +93,8 @@ def evaluate_command(
     """Score an encoder on labeled images beside honest floors: raw pixels, the untrained network.
 
     Args:
-        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
+            that builds a module, as package.module:function.
         data: labeled images: folder of class folders, list file, Parquet, tar shards.
         probes: which scores: knn, ridge, linear, lowshot, retrieval, cluster, robustness, segment,
             or finetune, which trains the whole network and takes longest.
@@ -107,6 +112,8 @@ def evaluate_command(
         masks: for segment: folder of masks with the names of the images, or a column (mask).
         test_masks: for segment: folder of the test images' masks, where it is another one.
         ignore: for segment: values of masks that count for nothing.
+        backbone: function that builds the module of a run, where it is of an installed package.
+        mean, std: what images are normalized with, where the encoder does not say it.
         temperature: of their votes.
         altered: for robustness and retrieval: test images that are corrupted and copied, at most.
         shares: for finetune: of the labels that are used, one training each.
@@ -121,7 +128,8 @@ def evaluate_command(
         raise UserError(f"probes must name some of {', '.join((*PROBES, 'finetune'))}")
     if not 0 <= seed < 2**63:
         raise UserError(f"seed={seed} must be from 0 to 2**63 - 1")
-    network = resolve(encoder, size)
+    asked = Asked(encoder, backbone, mean, std)
+    network = resolve(asked, size)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, test, labels, path_column)
@@ -136,7 +144,7 @@ def evaluate_command(
     if given:
         with bar() as progress, limited(read_timeout):
             found = evaluate.compare(
-                encoder,
+                asked,
                 data,
                 test,
                 probes=given,

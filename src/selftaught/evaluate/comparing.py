@@ -23,6 +23,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
 from selftaught.evaluate.features import (
+    Asked,
     Embeddings,
     Encoder,
     Layered,
@@ -61,7 +62,7 @@ Scores = dict[str, tuple[Score, ...]]
 
 
 def compare(
-    encoder: nn.Module | str | Path,
+    encoder: Asked | nn.Module | str | Path,
     train: Any,
     test: Any = None,
     *,
