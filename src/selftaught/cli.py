@@ -58,6 +58,7 @@ NAMES = (
     "embed",
     "reconstruct",
     "segment",
+    "weights",
     "report",
     "compare",
     "export",
@@ -427,6 +428,10 @@ def _show(_: dict[str, Any], result: Any) -> None:
     Terminal().print(result)
 
 
+def _show_plain(_: dict[str, Any], result: Any) -> None:
+    sys.stdout.write(f"{lines(str(result))}\n")
+
+
 def _show_check(values: dict[str, Any], report: Any) -> None:
     _show(values, report.render())
     if report.bad:
@@ -510,6 +515,15 @@ COMMANDS = {
         (
             "selftaught embed runs/simclr-photos photos/",
             "selftaught embed runs/simclr-photos photos/ --out features.parquet",
+        ),
+    ),
+    "weights": Command(
+        "backbones/weights/told.py",
+        "weights_command",
+        _show_plain,
+        (
+            "selftaught weights dinov2_vits14_pretrain.pth",
+            "selftaught weights facebook-dinov2-small/",
         ),
     ),
     "report": Command(

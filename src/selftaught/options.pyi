@@ -46,6 +46,9 @@ class ScoringOptions(TypedDict, total=False):
     shares: Sequence[Fraction]
     epochs: Count
     size: Count | None
+    backbone: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[Positive, ...] | None
     batch: Count
     workers: Number | None
     device: str

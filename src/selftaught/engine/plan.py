@@ -37,7 +37,7 @@ from selftaught.engine.colors import settled
 from selftaught.engine.estimate import readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
-from selftaught.engine.restore import weights_of
+from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.settings import Settings
 from selftaught.engine.unmix import query
 from selftaught.errors import UserError
@@ -155,7 +155,9 @@ def prepared(
     if samples is None:
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
-    made = assemble(method, image, options, kept, settings.seed)
+    begins = settings.start is not None
+    asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
+    made = assemble(method, asked, options, kept, settings.seed, begins)
     channels = image_of(made).channels
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)

@@ -21,7 +21,7 @@ from selftaught.engine.build import image_of
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
-from selftaught.evaluate.comparing import PROBES, compared, fingerprints, labeled
+from selftaught.evaluate.comparing import PROBES, compared, fingerprints, labeled, named
 from selftaught.evaluate.features import (
     Embeddings,
     device_for,
@@ -57,7 +57,8 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     """Score an encoder on labeled images beside honest floors: raw pixels, the untrained network.
 
     Args:
-        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
+            that builds a module, as package.module:function.
         data: labeled images: folder of class folders, list file, Parquet, tar shards.
         options: fields of `Scoring`.
     """
@@ -69,7 +70,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
         raise UserError(f"probes must name some of {', '.join((*PROBES, 'finetune'))}")
     if asked.seed >= 2**63:
         raise UserError(f"seed={asked.seed} must be from 0 to 2**63 - 1")
-    network = resolve(encoder, size)
+    network = resolve(named(encoder, asked), size)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, asked)

@@ -40,7 +40,7 @@ class Settings(Options):
         anchor: what keeps the network near the weights that it begins with, and how much: cosine
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
             cosine:1.0,l2sp:0.01.
-        start: run to begin with the weights of: all of its parts that this method has too.
+        start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
 
     Other Args:

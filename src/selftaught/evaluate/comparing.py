@@ -23,6 +23,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
 from selftaught.evaluate.features import (
+    Asked,
     Embeddings,
     Encoder,
     Layered,
@@ -114,7 +115,7 @@ def compared(
             f"probes={list(probes)}: must be some of {', '.join(PROBES)}; finetune trains, which "
             "`selftaught evaluate` does"
         )
-    network = resolve(encoder, asked.size)
+    network = resolve(named(encoder, asked), asked.size)
     side = asked.size or network.size
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, asked.labels, network.channels, asked.path_column) for d in sources]
@@ -144,6 +145,23 @@ def compared(
         images=fingerprints(opened),
         size=side,
     )
+
+
+def named(encoder: Encoder | nn.Module | str | Path, asked: Scoring) -> Asked | Encoder | nn.Module:
+    """An encoder with what is said of it, where it is given by its name.
+
+    Raises:
+        UserError: something is said of a network that is given itself.
+    """
+    if isinstance(encoder, str | Path):
+        return Asked(str(encoder), asked.backbone, asked.mean, asked.std)
+    said = [n for n in ("backbone", "mean", "std") if getattr(asked, n) is not None]
+    if said:
+        raise UserError(
+            f"{said[0]} says what the files of an encoder do not; a network itself has it: "
+            "Wrapped(module, mean=..., std=...)"
+        )
+    return encoder
 
 
 @dataclass(frozen=True)

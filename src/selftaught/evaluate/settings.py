@@ -29,6 +29,8 @@ class Scoring(Options):
         masks: for segment: folder of masks with the names of the images, or a column (mask).
         test_masks: for segment: folder of the test images' masks, where it is another one.
         ignore: for segment: values of masks that count for nothing.
+        backbone: function that builds the module of a run, where it is of an installed package.
+        mean, std: what images are normalized with, where the encoder does not say it.
         temperature: of their votes.
         altered: for robustness and retrieval: test images that are corrupted and copied, at most.
         shares: for finetune: of the labels that are used, one training each.
@@ -64,6 +66,9 @@ class Scoring(Options):
     shares: tuple[Fraction, ...] = (0.1, 1.0)
     epochs: Count = 30
     size: Count | None = None
+    backbone: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     batch: Count = 256
     workers: Number | None = None
     device: str = "auto"

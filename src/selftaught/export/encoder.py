@@ -140,7 +140,8 @@ def _own(about: dict[str, Any], config: Path, module: nn.Module | str | None) ->
             by = f"{name} builds, whose file is not in the folder where you are, apart from the run"
         raise UserError(
             f"the encoder in {config.parent} is a {about['module']} that {by}: build it, and give "
-            f"it as in selftaught.load({str(config.parent)!r}, module)"
+            f"it as in selftaught.load({str(config.parent)!r}, module); or name the function, so "
+            f"that it may run: --backbone {name if code.names(name) else 'FILE.py:FUNCTION'}"
         )
     return made(module, **described)
 

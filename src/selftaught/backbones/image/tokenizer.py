@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.backbones.image.encoder import Image
-from selftaught.backbones.weights import read_weights
+from selftaught.backbones.weights.reading import read_weights
 from selftaught.errors import UserError
 from selftaught.signature import current
 
