@@ -72,6 +72,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, case: Case | None = Non
     torch.manual_seed(0)
     method = (case or CASES[name]).make(name, SAMPLES).to(dtype).train()
     seed_all(1 + APART * dist.rank())
+    method.on_start(Images(CASES[name].size))
     method.on_epoch(Images(CASES[name].size))
     return method
 
@@ -102,9 +103,10 @@ class Images:
         return SAMPLES
 
     @torch.no_grad()
-    def embed(self, encoder: nn.Module) -> Tensor:
+    def embed(self, encoder: nn.Module, key: str = "") -> Tensor:
         training, dtype = encoder.training, next(encoder.parameters()).dtype
-        views = [augment.plain(self.size)(image(i, self.size), None) for i in range(SAMPLES)]
+        plain = augment.plain(getattr(encoder, "size", self.size))
+        views = [plain(image(i, self.size), None) for i in range(SAMPLES)]
         features = encoder.eval()(torch.from_numpy(np.stack(views)).to(dtype) / 255)
         encoder.train(training)
         return features
@@ -312,6 +314,7 @@ UNLIKE = {
     "dinov2": "as dino",
     "deepcluster_v2": "each view is compared with a cluster, not with the other view",
     "dccae": "the reconstruction outweighs the correlation",
+    "distill_features": "each view is compared with what the teacher saw, not with the other view",
 }
 """Methods of two views whose fresh loss does not say which pairs belong together, and why."""
 
@@ -380,6 +383,7 @@ def test_any_backbone_works_or_is_refused_in_words(name, net):
     refusal = None
     try:
         method = case.make(name, SAMPLES)
+        method.on_start(Images(case.size))
         method.on_epoch(Images(case.size))
         total(method.loss(batch(name, method))).backward()
     except UserError as error:
@@ -420,6 +424,7 @@ def test_continues_bit_for_bit_from_its_state(name):
 
     torch.manual_seed(1)
     other = CASES[name].make(name, SAMPLES)
+    other.on_start(Images(CASES[name].size))
     again = optimizer(other)
     file.seek(0)
     state, opt_state = torch.load(file, weights_only=True)

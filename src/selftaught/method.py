@@ -35,8 +35,13 @@ class Corpus(Protocol):
 
     def __len__(self) -> int: ...
 
-    def embed(self, encoder: nn.Module) -> Tensor:
-        """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
+    def embed(self, encoder: nn.Module, key: str = "") -> Tensor:
+        """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes.
+
+        Args:
+            encoder: sees images of its own size and normalization, where it says them.
+            key: fingerprint of weights that never change: a run that goes on has them from a file.
+        """
         ...
 
 
@@ -293,6 +298,12 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
         None where the method has none. Called as `show` is.
         """
         return None
+
+    def on_start(self, corpus: Corpus) -> None:
+        """Before the first step of a run, and of one that goes on: look at what never changes.
+
+        What is kept of it is no state: it comes out alike again.
+        """
 
     def on_epoch(self, corpus: Corpus) -> Tensor | None:
         """Before each epoch: cluster, relabel. May return the indices that the epoch shows.

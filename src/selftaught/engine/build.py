@@ -1,6 +1,5 @@
 """Between a configuration (plain values, as in run.yaml) and a method (modules)."""
 
-import hashlib
 import platform
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from selftaught.backbones.wrapped import maker
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
+from selftaught.engine.teachers import teachers
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Method
@@ -82,15 +82,28 @@ def assemble(
         if parameter.from_data and parameter.name not in options:
             options = {parameter.name: count[parameter.from_data.name](samples)} | options
     if "network" in signature:
-        teacher = Path(options.get("teacher") or "")
-        if teacher == Path():
-            raise UserError(f"{name} learns from another run: name its folder with --teacher")
-        options = {"network": restored(teacher)} | options
+        options = {"network": taught_by(kind, image, options)} | options
     torch.manual_seed(seed)
     encoder = build(**given)
     if "drop_path" not in given and isinstance(encoder, Image):
         with_drop_path(encoder, kind.default_drop_path)
     return kind(encoder, **options)
+
+
+def taught_by(kind: type[Method], image: dict[str, Any], options: dict[str, Any]) -> Any:
+    """What the method `kind` is to learn from, by its parameter `teacher`.
+
+    Where that is one path it is a run, whose method is taken with its heads; where it is a list of
+    words, each is an encoder.
+    """
+    teacher = options.get("teacher")
+    if read_object(kind)["teacher"].type is not Path:
+        size, channels = options.get("teacher_size"), image.get("channels", 3)
+        return teachers(teacher or (), size, channels)
+    if teacher in (None, Path()):
+        name = methods.short(methods.reference(kind))
+        raise UserError(f"{name} learns from another run: name its folder with --teacher")
+    return restored(teacher)
 
 
 def restored(run: str | Path) -> Method:
@@ -194,15 +207,6 @@ def _plain(module: nn.Module, name: str) -> Any:
                 f"self.{name} = {name}: it is what run.yaml repeats the run by"
             )
     return value
-
-
-def weights_hash(method: Method) -> str:
-    """SHA-256 of all weights and buffers of a method, by their names."""
-    found = hashlib.sha256()
-    for name, x in sorted(method.state_dict().items()):
-        found.update(name.encode())
-        found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def _backbone(encoder: Encoder) -> dict[str, Any]:

@@ -1,21 +1,26 @@
 """Modules that methods are built of."""
 
 from .buffers import unchanged
+from .frozen import Frozen, fingerprint
 from .heads import Prototypes, each_cell, mlp, projected_cells, prototype_head, simclr_head
 from .memory import MemoryBank
 from .multicrop import each_size
 from .norm import SyncBatchNorm, same_statistics, synchronize
 from .queue import Queue
+from .standardize import Standardize
 from .target import ema, frozen_copy
 
 __all__ = [
+    "Frozen",
     "MemoryBank",
     "Prototypes",
     "Queue",
+    "Standardize",
     "SyncBatchNorm",
     "each_cell",
     "each_size",
     "ema",
+    "fingerprint",
     "frozen_copy",
     "mlp",
     "projected_cells",
