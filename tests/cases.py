@@ -192,3 +192,18 @@ CASES = {
         }
     ),
 }
+
+
+def larger_dinov2(**options: Any) -> Any:
+    """A DINOv2 in the middle of its training, of another width than the row's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        options = CASES["dinov2"].options | options
+        made = methods.find("dinov2")(backbone("test_vit3", size=32), **options)
+        with torch.no_grad():
+            for part in (made.ema, made.ema_head, made.ema_patch_head):
+                for parameter in part.parameters() if part else ():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.02)
+            made.center.normal_(std=0.1)
+            made.patch_center.normal_(std=0.1)
+        return made

@@ -15,7 +15,7 @@ import torch
 
 from selftaught import methods
 from selftaught.method import Batch, Method
-from tests.cases import CASES, teacher
+from tests.cases import CASES, larger_dinov2, teacher
 from tests.formulas import FORMULAS
 from tests.test_methods import batch, build
 
@@ -43,6 +43,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "dinov2": [
         {"targets": "sinkhorn", "koleo_weight": 0.3},
         {"separate_head": True, "patch_prototypes": 10, "local_crops": 0},
+        {"network": larger_dinov2()},
+        {
+            "separate_head": True,
+            "patch_prototypes": 10,
+            "targets": "sinkhorn",
+            "network": larger_dinov2(separate_head=True, patch_prototypes=10),
+        },
     ],
     "ibot": [{"shared_head": False, "shared_teacher_head": False, "patch_weight": 0.4}],
     "distill": [{"temperature": 2.0, "alpha": 0.3}],

@@ -88,8 +88,15 @@ def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
     views = batch.views
     both = torch.cat(list(views[:2]))
     grid = (method.backbone.grid(both.shape[-1])[0],) * 2
-    hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
-    seen = method.teacher.features(both)
+    taught = method.network is not None
+    if taught:
+        net, head, patch_head = method.network.held.values()
+        hidden = torch.ones(len(both), grid[0] * grid[1], dtype=torch.bool)
+    else:
+        net, head = method.ema, method.ema_head
+        patch_head = method.ema_patch_head or head
+        hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
+    seen = net.features(both)
     temperature = now(method.teacher_temp, method.temp_warmup, method.progress)
 
     def goals(scores: np.ndarray, center: Any) -> np.ndarray:
@@ -97,13 +104,12 @@ def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
             return balanced(scores, temperature, method.iterations)
         return softmax((scores - numbers(center)) / temperature)
 
-    teacher = goals(numbers(method.teacher_head(seen.pooled)), method.center)
+    teacher = goals(numbers(head(seen.pooled)), method.center)
     teacher = teacher.reshape(2, len(views[0]), -1)
-    patch_head = method.teacher_patch_head or method.teacher_head
     known = numbers(hidden)
     of_hidden = goals(numbers(patch_head(seen.local[hidden])), method.patch_center)
     row = {place: k for k, place in enumerate(zip(*np.nonzero(known)))}
-    pooled, local = seen_by_student(method, views, (hidden, method.mask_token))
+    pooled, local = seen_by_student(method, views, None if taught else (hidden, method.mask_token))
     student = numbers(method.head(pooled)) / method.student_temp
     patches = numbers((method.patch_head or method.head)(local)) / method.student_temp
     pairs = {

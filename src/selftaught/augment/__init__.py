@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selftaught.augment.image.cells import cut_tiles as cut_tiles
     from selftaught.augment.image.colored import Colored as Colored
     from selftaught.augment.image.device import normalize as normalize
+    from selftaught.augment.image.device import renormalize as renormalize
     from selftaught.augment.image.photometric import Deferred as Deferred
     from selftaught.augment.image.photometric import finish_on_device as finish_on_device
     from selftaught.augment.image.presets import byol as byol
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 _MODULE = {
     "Colored": "image.colored",
-    "normalize": "image.device",
+    **dict.fromkeys(("normalize", "renormalize"), "image.device"),
     **dict.fromkeys(("Deferred", "finish_on_device"), "image.photometric"),
     **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
     **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "image.presets"),

@@ -85,7 +85,8 @@ def assemble(
         options = {"network": taught_by(kind, image, options)} | options
     torch.manual_seed(seed)
     encoder = build(**given)
-    if "drop_path" not in given and isinstance(encoder, Image):
+    taught = options.get("network") is not None  # by which no path is dropped
+    if "drop_path" not in given and not taught and isinstance(encoder, Image):
         with_drop_path(encoder, kind.default_drop_path)
     return kind(encoder, **options)
 
@@ -93,14 +94,16 @@ def assemble(
 def taught_by(kind: type[Method], image: dict[str, Any], options: dict[str, Any]) -> Any:
     """What the method `kind` is to learn from, by its parameter `teacher`.
 
-    Where that is one path it is a run, whose method is taken with its heads; where it is a list of
-    words, each is an encoder.
+    Where that is one path it is a run, whose method is taken with its heads, or None where it is
+    not needed; where it is a list of words, each is an encoder.
     """
     teacher = options.get("teacher")
     if read_object(kind)["teacher"].type is not Path:
         size, channels = options.get("teacher_size"), image.get("channels", 3)
         return teachers(teacher or (), size, channels)
     if teacher in (None, Path()):
+        if not read_object(kind)["network"].required:
+            return None
         name = methods.short(methods.reference(kind))
         raise UserError(f"{name} learns from another run: name its folder with --teacher")
     return restored(teacher)
@@ -113,11 +116,15 @@ def restored(run: str | Path) -> Method:
         UserError: there is no such run, it has no checkpoint, or its method has changed.
     """
     asked, state = asked_of(Path(run)), state_of(Path(run))
-    if "network" in methods.signature(asked["method"]):
-        raise UserError(
-            f"{run} was itself taught by another network; give the run of its teacher, "
-            f"{asked['options'].get('teacher')}"
-        )
+    signature = methods.signature(asked["method"])
+    if "network" in signature:
+        if signature["network"].required:
+            raise UserError(
+                f"{run} was itself taught by another network; give the run of its teacher, "
+                f"{asked['options'].get('teacher')}"
+            )
+        asked["options"].pop("teacher", None)  # of which only what it taught is needed
+        state = {name: x for name, x in state.items() if not name.startswith("network.")}
     # The weights that it began with are not needed, and their file may have gone.
     backbone = {**asked["backbone"], "weights": None, "pretrained": False}
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0)

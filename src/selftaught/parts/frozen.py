@@ -39,8 +39,8 @@ class Frozen(nn.Module):
         self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
 
     @property
-    def network(self) -> Any:
-        """What is held."""
+    def held(self) -> Any:
+        """The network."""
         return self._held[0]
 
     @property
@@ -49,7 +49,7 @@ class Frozen(nn.Module):
         return bytes(self.digest.tolist()).hex()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
-        self.network._apply(fn, recurse)
+        self.held._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(

@@ -97,7 +97,7 @@ class DistillFeatures(Method):
 
     @property
     def teachers(self) -> list[Encoder]:
-        return [cast(Frozen, each).network for each in self.frozen]
+        return [cast(Frozen, each).held for each in self.frozen]
 
     def _fitting(self, teacher: Any) -> Any:
         """`teacher`; UserError where the student can learn nothing from it."""
@@ -144,7 +144,7 @@ class DistillFeatures(Method):
 
     def on_start(self, corpus: Corpus) -> None:
         if self.teacher_view == "plain":
-            self.goals = _Shared(corpus.embed(f.network, f.key) for f in self.frozen)
+            self.goals = _Shared(corpus.embed(f.held, f.key) for f in self.frozen)
             for scale, goals in zip(self.scales, self.goals):
                 scale.fit(goals)
 
@@ -196,10 +196,7 @@ class DistillFeatures(Method):
     def _asked(self, teacher: Encoder, x: Tensor) -> Features:
         """What a teacher makes of images that are normalized as the student's."""
         own = self.backbone
-        pairs = zip(own.mean, own.std, teacher.mean, teacher.std, strict=True)
-        factors = [(s / std, (m - mean) / std) for m, s, mean, std in pairs]
-        scale, offset = x.new_tensor(factors).T[..., None, None]
-        images = x * scale + offset
+        images = augment.renormalize(x, (own.mean, own.std), (teacher.mean, teacher.std))
         return teacher.features(images) if self.local else Features(teacher(images), x, (0, 0))
 
     def _follow(self, scale: Standardize, features: Tensor) -> None:
