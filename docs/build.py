@@ -87,6 +87,8 @@ API = {
         "parts/memory.py",
         "parts/queue.py",
         "parts/target.py",
+        "parts/frozen.py",
+        "parts/standardize.py",
         "parts/multicrop.py",
         "parts/norm.py",
         "parts/shuffle.py",
