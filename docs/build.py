@@ -24,7 +24,8 @@ START, END = "<!-- methods: made by `python docs/build.py --readme` -->", "<!-- 
 
 FAMILIES = {
     "contrastive": "Two views of an image are alike, and unlike views of other images.",
-    "distillation": "A student predicts what its slow copy, an EMA teacher, sees in another view.",
+    "distillation": "A student predicts what a teacher sees in another view: its slow copy (EMA), "
+    "or a trained network.",
     "correlation": "Views agree, dimensions do not repeat each other; no negatives, no teacher.",
     "clustering": "Images are sorted into groups, and the groups are the labels.",
     "masked": "Most of the image is hidden and reconstructed.",
@@ -88,6 +89,8 @@ API = {
         "parts/memory.py",
         "parts/queue.py",
         "parts/target.py",
+        "parts/frozen.py",
+        "parts/standardize.py",
         "parts/multicrop.py",
         "parts/norm.py",
         "parts/shuffle.py",

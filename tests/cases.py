@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from selftaught import methods
-from selftaught.backbones import backbone
+from selftaught.backbones import Image, backbone
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,13 @@ class Teacher(nn.Module):
         for parameter in last.parameters():  # the same in all processes
             nn.init.trunc_normal_(parameter, generator=torch.Generator().manual_seed(0))
         self.logits = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
+
+
+def teacher(net: str = "test_convnext", size: int = 32) -> Image:
+    """A small encoder with weights that are the same in all processes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return backbone(net, size=size)
 
 
 def fitting(name: str, images: np.ndarray, folder: Path) -> Any:
@@ -109,6 +116,7 @@ CASES = {
     "relative_patch": Case({"grid": 2, "hidden": 16}, exact_ranks=False, any_order=False),
     "inpainting": Case({"width": 32, "adversarial": 0.1}),
     "distill": Case({"network": Teacher()}),
+    "distill_features": Case({"network": teacher(), "hidden": 16}),
     "simclr_v2_finetune": Case({"classes": 3}),
     "finetune": Case({"classes": 3}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),
@@ -184,3 +192,18 @@ CASES = {
         }
     ),
 }
+
+
+def larger_dinov2(**options: Any) -> Any:
+    """A DINOv2 in the middle of its training, of another width than the row's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        options = CASES["dinov2"].options | options
+        made = methods.find("dinov2")(backbone("test_vit3", size=32), **options)
+        with torch.no_grad():
+            for part in (made.ema, made.ema_head, made.ema_patch_head):
+                for parameter in part.parameters() if part else ():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.02)
+            made.center.normal_(std=0.1)
+            made.patch_center.normal_(std=0.1)
+        return made

@@ -221,8 +221,8 @@ def test_blocks_of_the_student_skip_images_and_the_teachers_do_not():
     student.train()(x)
     student.eval()(x)
     assert seen == [4, 8]
-    teacher = method.teacher.train()
-    torch.testing.assert_close(teacher(x), method.teacher.eval()(x))
+    teacher = method.ema.train()
+    torch.testing.assert_close(teacher(x), method.ema.eval()(x))
 
 
 def test_residuals_of_a_subset_keep_the_mean_and_one_image_at_least():

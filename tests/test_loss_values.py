@@ -15,7 +15,7 @@ import torch
 
 from selftaught import methods
 from selftaught.method import Batch, Method
-from tests.cases import CASES
+from tests.cases import CASES, larger_dinov2, teacher
 from tests.formulas import FORMULAS
 from tests.test_methods import batch, build
 
@@ -43,9 +43,21 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "dinov2": [
         {"targets": "sinkhorn", "koleo_weight": 0.3},
         {"separate_head": True, "patch_prototypes": 10, "local_crops": 0},
+        {"network": larger_dinov2()},
+        {
+            "separate_head": True,
+            "patch_prototypes": 10,
+            "targets": "sinkhorn",
+            "network": larger_dinov2(separate_head=True, patch_prototypes=10),
+        },
     ],
     "ibot": [{"shared_head": False, "shared_teacher_head": False, "patch_weight": 0.4}],
     "distill": [{"temperature": 2.0, "alpha": 0.3}],
+    "distill_features": [
+        {"cosine": 0.5, "network": [teacher(), teacher("test_vit", 48)]},
+        {"teacher_view": "same", "teacher_size": 64, "local": 0.7, "smooth_l1": 0.0},
+        {"teacher_view": "same", "local": 0.7, "network": [teacher("test_vit"), teacher()]},
+    ],
     "finetune": [{"smoothing": 0.0}],
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],

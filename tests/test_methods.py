@@ -72,6 +72,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, case: Case | None = Non
     torch.manual_seed(0)
     method = (case or CASES[name]).make(name, SAMPLES).to(dtype).train()
     seed_all(1 + APART * dist.rank())
+    method.on_start(Images(CASES[name].size))
     method.on_epoch(Images(CASES[name].size))
     return method
 
@@ -102,9 +103,10 @@ class Images:
         return SAMPLES
 
     @torch.no_grad()
-    def embed(self, encoder: nn.Module) -> Tensor:
+    def embed(self, encoder: nn.Module, key: str = "") -> Tensor:
         training, dtype = encoder.training, next(encoder.parameters()).dtype
-        views = [augment.plain(self.size)(image(i, self.size), None) for i in range(SAMPLES)]
+        plain = augment.plain(getattr(encoder, "size", self.size))
+        views = [plain(image(i, self.size), None) for i in range(SAMPLES)]
         features = encoder.eval()(torch.from_numpy(np.stack(views)).to(dtype) / 255)
         encoder.train(training)
         return features
@@ -181,7 +183,8 @@ def test_documented_and_typed(name):
     for parameter in signature.parameters:
         assert parameter.doc, f"{parameter.name} is not documented"
         if parameter.type is None:
-            assert parameter.required, f"{parameter.name} has no type that YAML could give"
+            needless = parameter.default is None  # which does without
+            assert parameter.required or needless, f"YAML could give no {parameter.name}"
         elif not parameter.required:
             assert parameter.default == given[parameter.name].default
             assert parameter.parse(parameter.default) == parameter.default
@@ -312,6 +315,7 @@ UNLIKE = {
     "dinov2": "as dino",
     "deepcluster_v2": "each view is compared with a cluster, not with the other view",
     "dccae": "the reconstruction outweighs the correlation",
+    "distill_features": "each view is compared with what the teacher saw, not with the other view",
 }
 """Methods of two views whose fresh loss does not say which pairs belong together, and why."""
 
@@ -380,6 +384,7 @@ def test_any_backbone_works_or_is_refused_in_words(name, net):
     refusal = None
     try:
         method = case.make(name, SAMPLES)
+        method.on_start(Images(case.size))
         method.on_epoch(Images(case.size))
         total(method.loss(batch(name, method))).backward()
     except UserError as error:
@@ -420,6 +425,7 @@ def test_continues_bit_for_bit_from_its_state(name):
 
     torch.manual_seed(1)
     other = CASES[name].make(name, SAMPLES)
+    other.on_start(Images(CASES[name].size))
     again = optimizer(other)
     file.seek(0)
     state, opt_state = torch.load(file, weights_only=True)

@@ -324,7 +324,7 @@ def _examples(method: str, backbone: str) -> list[str]:
     needs = needs_of(method)
     data = "labeled/" if needs["labels"] else "photos/"
     more = " --start runs/simclr-photos" if needs["learned"] else ""
-    more += " --teacher runs/finetune-photos" if needs["teacher"] else ""
+    more += f" --teacher {needs['teacher']}" if needs["teacher"] else ""
     own = [e.replace("simclr", method).replace("resnet18", backbone) for e in EXAMPLES]
     return [e.replace(" photos/", f" {data}{more}") for e in own]
 

@@ -34,8 +34,13 @@ class Corpus(Protocol):
 
     def __len__(self) -> int: ...
 
-    def embed(self, encoder: nn.Module) -> Tensor:
-        """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
+    def embed(self, encoder: nn.Module, key: str = "") -> Tensor:
+        """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes.
+
+        Args:
+            encoder: sees images of its own size and normalization, where it says them.
+            key: fingerprint of weights that never change: a run that goes on has them from a file.
+        """
         ...
 
 
@@ -191,7 +196,8 @@ class Needs:
             image.
         learned: whether the backbone is taken as it is, so that one that has learned is needed and
             no gradient is to reach it.
-        teacher: whether the constructor takes the method of another run, as `network`.
+        teacher: what `--teacher` must name, by an example; the constructor takes as `network` what
+            that stands for.
         backbone: what the method is built around where the user names none.
         drop_path: stochastic depth that the paper gives ViTs: the command line's, where the user
             names none.
@@ -204,7 +210,7 @@ class Needs:
     beside: Literal["", "masks"] = ""
     second: str = ""
     learned: bool = False
-    teacher: bool = False
+    teacher: str = ""
     backbone: str = "resnet50"
     drop_path: float = 0.0
 
@@ -296,6 +302,12 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
         None where the method has none. Called as `show` is.
         """
         return None
+
+    def on_start(self, corpus: Corpus) -> None:
+        """Before the first step of a run, and of one that goes on: look at what never changes.
+
+        What is kept of it is no state: it comes out alike again.
+        """
 
     def on_epoch(self, corpus: Corpus) -> Epoch | None:
         """Before each epoch: cluster, relabel, choose what it shows.

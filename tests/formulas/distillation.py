@@ -88,8 +88,15 @@ def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
     views = batch.views
     both = torch.cat(list(views[:2]))
     grid = (method.backbone.grid(both.shape[-1])[0],) * 2
-    hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
-    seen = method.teacher.features(both)
+    taught = method.network is not None
+    if taught:
+        net, head, patch_head = method.network.held.values()
+        hidden = torch.ones(len(both), grid[0] * grid[1], dtype=torch.bool)
+    else:
+        net, head = method.ema, method.ema_head
+        patch_head = method.ema_patch_head or head
+        hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
+    seen = net.features(both)
     temperature = now(method.teacher_temp, method.temp_warmup, method.progress)
 
     def goals(scores: np.ndarray, center: Any) -> np.ndarray:
@@ -97,13 +104,12 @@ def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
             return balanced(scores, temperature, method.iterations)
         return softmax((scores - numbers(center)) / temperature)
 
-    teacher = goals(numbers(method.teacher_head(seen.pooled)), method.center)
+    teacher = goals(numbers(head(seen.pooled)), method.center)
     teacher = teacher.reshape(2, len(views[0]), -1)
-    patch_head = method.teacher_patch_head or method.teacher_head
     known = numbers(hidden)
     of_hidden = goals(numbers(patch_head(seen.local[hidden])), method.patch_center)
     row = {place: k for k, place in enumerate(zip(*np.nonzero(known)))}
-    pooled, local = seen_by_student(method, views, (hidden, method.mask_token))
+    pooled, local = seen_by_student(method, views, None if taught else (hidden, method.mask_token))
     student = numbers(method.head(pooled)) / method.student_temp
     patches = numbers((method.patch_head or method.head)(local)) / method.student_temp
     pairs = {
@@ -141,6 +147,68 @@ def loss_distill(method: Any, batch: Batch) -> float:
     if batch.label is None:
         return loss
     return method.alpha * loss + (1 - method.alpha) * find_all(student, batch.label)
+
+
+def loss_distill_features(method: Any, batch: Batch) -> dict[str, float]:
+    same = method.teacher_view == "same"
+    sizes = batch.views if same else [batch.views]
+    own, x = method.backbone, torch.cat(list(sizes[0]))
+    seen = own.features(x)
+    every: dict[str, list[float]] = {}
+    for i, teacher in enumerate(method.teachers):
+        if same:
+            (pixels,) = (torch.cat(list(v)) for v in sizes if v[0].shape[-1] == teacher.size)
+            pixels = pixels.clone()
+            for c in range(pixels.shape[1]):
+                plain = pixels[:, c] * own.std[c] + own.mean[c]
+                pixels[:, c] = (plain - teacher.mean[c]) / teacher.std[c]
+            theirs = teacher.features(pixels)
+            goals = on_scale(method.scales[i], numbers(theirs.pooled))
+        else:
+            theirs, whole = None, numbers(method.goals[i])
+            goals = (whole - whole.mean(0)) / whole.std(0)
+            goals = np.concatenate([goals[numbers(batch.index)]] * 2)
+        terms = near(method, numbers(method.heads[i](seen.pooled)), goals)
+        if theirs is not None and method.local:
+            cells = on_scale(method.local_scales[i], numbers(theirs.local))
+            rows, cols = (between(a, b) for a, b in zip(theirs.grid, seen.grid))
+            maps = cells.reshape(len(cells), *theirs.grid, -1)
+            cells = np.einsum("ra,cb,nabd->nrcd", rows, cols, maps).reshape(-1, cells.shape[-1])
+            head = numbers(method.local_heads[i](seen.local.flatten(0, 1)))
+            terms["local"] = method.local * sum(near(method, head, cells).values())
+        for name, value in terms.items():
+            every.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in every.items()}
+
+
+def near(method: Any, told: np.ndarray, goals: np.ndarray) -> dict[str, float]:
+    """Both distances of rows [N, D]."""
+    apart = np.abs(told - goals)
+    terms = {
+        "cosine": method.cosine * np.mean([1 - cosine(a, b) for a, b in zip(told, goals)]),
+        "smooth_l1": method.smooth_l1
+        * np.mean(np.where(apart < 1, apart**2 / 2, apart - 0.5)),
+    }  # fmt: skip
+    return {name: value for name, value in terms.items() if value}
+
+
+def on_scale(scale: Any, x: np.ndarray) -> np.ndarray:
+    """Features [..., D] on a scale that has seen as many batches before as it says, and these."""
+    before, rows = int(scale.seen), x.reshape(-1, x.shape[-1])
+    mean, square = numbers(scale.mean), numbers(scale.var) + numbers(scale.mean) ** 2
+    mean = (before * mean + rows.mean(0)) / (before + 1)
+    square = (before * square + (rows**2).mean(0)) / (before + 1)
+    return (x - mean) / np.sqrt(square - mean**2)
+
+
+def between(count: int, wanted: int) -> np.ndarray:
+    """[wanted, count] weights by which a line is resampled: triangles as wide as two cells."""
+    each = max(1.0, count / wanted)
+    places = (np.arange(wanted) + 0.5) * count / wanted
+    if count < wanted:
+        places = np.clip(places, 0.5, count - 0.5)
+    weights = np.maximum(0, 1 - np.abs(np.arange(count) + 0.5 - places[:, None]) / each)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def loss_finetune(method: Any, batch: Batch) -> float:

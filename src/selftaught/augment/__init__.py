@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selftaught.augment.image.cells import cut_tiles as cut_tiles
     from selftaught.augment.image.colored import Colored as Colored
     from selftaught.augment.image.device import normalize as normalize
+    from selftaught.augment.image.device import renormalize as renormalize
     from selftaught.augment.image.photometric import Deferred as Deferred
     from selftaught.augment.image.photometric import finish_on_device as finish_on_device
     from selftaught.augment.image.presets import byol as byol

@@ -1,6 +1,5 @@
 """Between a configuration (plain values, as in run.yaml) and a method (modules)."""
 
-import hashlib
 import platform
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from selftaught.backbones.wrapped import maker
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
+from selftaught.engine.teachers import teachers
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
 from selftaught.method import Method
@@ -87,17 +87,33 @@ def assemble(
     for parameter in signature.parameters:
         if parameter.from_data and parameter.name not in options:
             options = {parameter.name: count[parameter.from_data.name](samples)} | options
-    if kind.needs.teacher:
-        teacher = Path(str(options.get("teacher") or ""))
-        if teacher == Path():
-            raise UserError(f"{name} learns from another run: name its folder with --teacher")
-        options = {"network": restored(teacher)} | options
+    if "network" in signature:
+        options = {"network": taught_by(kind, image, options)} | options
     torch.manual_seed(seed)
     encoder = build(**given)
     encoder.trained = encoder.trained or begins
-    if "drop_path" not in given and isinstance(encoder, Image):
+    taught = options.get("network") is not None  # by which no path is dropped
+    if "drop_path" not in given and not taught and isinstance(encoder, Image):
         with_drop_path(encoder, kind.needs.drop_path)
     return kind(encoder, **options)
+
+
+def taught_by(kind: type[Method], image: dict[str, Any], options: dict[str, Any]) -> Any:
+    """What the method `kind` is to learn from, by its parameter `teacher`.
+
+    Where that is one path it is a run, whose method is taken with its heads, or None where it is
+    not needed; where it is a list of words, each is an encoder.
+    """
+    teacher = options.get("teacher")
+    if read_object(kind)["teacher"].type is not Path:
+        size, channels = options.get("teacher_size"), image.get("channels", 3)
+        return teachers(teacher or (), size, channels)
+    if teacher in (None, Path()):
+        if not read_object(kind)["network"].required:
+            return None
+        name = methods.short(methods.reference(kind))
+        raise UserError(f"{name} learns from another run: name its folder with --teacher")
+    return restored(str(teacher))
 
 
 def restored(run: str | Path) -> Method:
@@ -107,11 +123,15 @@ def restored(run: str | Path) -> Method:
         UserError: there is no such run, it has no checkpoint, or its method has changed.
     """
     asked, state = asked_of(Path(run)), state_of(Path(run))
-    if methods.find(asked["method"]).needs.teacher:
-        raise UserError(
-            f"{run} was itself taught by another network; give the run of its teacher, "
-            f"{asked['options'].get('teacher')}"
-        )
+    signature = methods.signature(asked["method"])
+    if "network" in signature:
+        if signature["network"].required:
+            raise UserError(
+                f"{run} was itself taught by another network; give the run of its teacher, "
+                f"{asked['options'].get('teacher')}"
+            )
+        asked["options"].pop("teacher", None)  # of which only what it taught is needed
+        state = {name: x for name, x in state.items() if not name.startswith("network.")}
     # The weights that it began with are not needed, and their file may have gone.
     backbone = {**asked["backbone"], "weights": None, "pretrained": False}
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0)
@@ -201,15 +221,6 @@ def _plain(module: nn.Module, name: str) -> Any:
                 f"self.{name} = {name}: it is what run.yaml repeats the run by"
             )
     return value
-
-
-def weights_hash(method: Method) -> str:
-    """SHA-256 of all weights and buffers of a method, by their names."""
-    found = hashlib.sha256()
-    for name, x in sorted(method.state_dict().items()):
-        found.update(name.encode())
-        found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def _backbone(encoder: Encoder) -> dict[str, Any]:

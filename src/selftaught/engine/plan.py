@@ -29,7 +29,6 @@ from selftaught.engine.build import (
     image_of,
     method_name,
     options_of,
-    weights_hash,
 )
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
@@ -45,6 +44,7 @@ from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.parts import fingerprint
 from selftaught.signature import current, values_by_role
 
 log = logging.getLogger("selftaught")
@@ -288,7 +288,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
-        content["initial"] = {"weights": f"sha256 {weights_hash(made.method)}"}
+        content["initial"] = {"weights": f"sha256 {fingerprint(made.method)}"}
     state = None
     if settings.resume:
         state = Checkpoints.of(out).training()

@@ -29,6 +29,7 @@ from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
 from selftaught.engine.convolution import fix_bf16_stride
+from selftaught.engine.corpus import Blank, RunCorpus
 from selftaught.engine.curve import observed
 from selftaught.engine.ending import as_run_errors, end_with_parent
 from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
@@ -47,7 +48,6 @@ from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
 from selftaught.export.facts import SETTINGS, of_folder
 from selftaught.feed.order import Order
-from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
 from selftaught.method import Method
@@ -156,12 +156,15 @@ class Run:
             self.samples = cached(plan.samples, max(1, plan.workers))
         samples = self.samples
         self.views = self._views()
+        part = plan.batch // plan.parts
+        corpus = RunCorpus(samples, plan.image, part, plan.workers, fabric.device)
+        corpus.folder = self.folder
+        plan.method.on_start(corpus)
         if dist.rank() == 0:
             log.info("measuring memory and time on a few images")
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
         labels = torch.from_numpy(samples.labels) if plan.method.needs.labels else None
-        part = plan.batch // plan.parts
         if colors == "auto":
             colors = choose(
                 plan.method,
@@ -203,7 +206,7 @@ class Run:
             else GradientCache(plan.method, part // dist.world(), fabric.autocast),
             steps=plan.steps,
             per_epoch=plan.per_epoch,
-            corpus=DatasetPass(samples, plan.image, part, plan.workers, fabric.device),
+            corpus=corpus,
             checkpoints=checkpoints,
             metrics=self._metrics(done) if dist.rank() == 0 else None,
             progress=Progress(
@@ -351,6 +354,7 @@ class Run:
             self._prepare_method()
             self.kept = continued.keep(plan.method, plan.settings)
             self.views = self._views()
+            plan.method.on_start(Blank(len(plan.samples)))
             need = self.estimate()
         rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())

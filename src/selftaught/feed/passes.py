@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from selftaught import dist
 from selftaught.augment import normalize, plain
+from selftaught.backbones import is_encoder
 from selftaught.data import Samples
 from selftaught.feed.readers import Readers
 from selftaught.feed.views import Fetched, ViewDataset
@@ -43,7 +44,7 @@ class DatasetPass:
 
     Args:
         samples: all of them.
-        encoder: gives size and normalization.
+        encoder: gives size and normalization where what is embedded by does not.
         batch, workers: of the pass over the data.
         device: where the encoder runs.
 
@@ -70,11 +71,12 @@ class DatasetPass:
         return len(self.samples)
 
     @torch.no_grad()
-    def embed(self, encoder: nn.Module) -> Tensor:
+    def embed(self, encoder: nn.Module, key: str = "") -> Tensor:
         """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
+        own: Any = encoder if is_encoder(encoder) else self
         each = -(-len(self) // dist.world())
         mine = [min(dist.rank() * each + i, len(self) - 1) for i in range(each)]
-        views = ViewDataset(self.samples, plain(self.size), seed=0, reduced=False)
+        views = ViewDataset(self.samples, plain(own.size), seed=0, reduced=False)
         training = encoder.training
         encoder.eval()
         same_statistics(encoder)
@@ -83,6 +85,6 @@ class DatasetPass:
             for item in items:
                 self.watch(item)
                 images = item.views.to(self.device, non_blocking=True)
-                out.append(encoder(normalize(images, self.mean, self.std)).float())
+                out.append(encoder(normalize(images, own.mean, own.std)).float())
         encoder.train(training)
         return dist.gather(torch.cat(out))[: len(self)].cpu()

@@ -41,6 +41,7 @@ from selftaught.methods.dense.stego import STEGO as STEGO
 from selftaught.methods.distillation.byol import BYOL as BYOL
 from selftaught.methods.distillation.dino import DINO as DINO
 from selftaught.methods.distillation.dinov2 import DINOv2 as DINOv2
+from selftaught.methods.distillation.distill_features import DistillFeatures as DistillFeatures
 from selftaught.methods.distillation.ibot import IBOT as IBOT
 from selftaught.methods.distillation.msn import MSN as MSN
 from selftaught.methods.distillation.simsiam import SimSiam as SimSiam

@@ -6,16 +6,21 @@ from .memory import MemoryBank
 from .multicrop import each_size
 from .norm import SyncBatchNorm, same_statistics, synchronize
 from .queue import Queue
+from .standardize import Standardize
 from .target import ema, frozen_copy
+from .teacher import Frozen, fingerprint
 
 __all__ = [
+    "Frozen",
     "MemoryBank",
     "Prototypes",
     "Queue",
+    "Standardize",
     "SyncBatchNorm",
     "each_cell",
     "each_size",
     "ema",
+    "fingerprint",
     "frozen_copy",
     "mlp",
     "projected_cells",

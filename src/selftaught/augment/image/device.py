@@ -9,6 +9,9 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel."""
+
 
 def normalize(
     views: Any, mean: Sequence[float], std: Sequence[float], channels_last: bool = False
@@ -34,6 +37,22 @@ def normalize(
             "and std above 0"
         )
     return _walk(views, tuple(mean), tuple(std), channels_last)
+
+
+def renormalize(x: Tensor, given: Statistics, wanted: Statistics) -> Tensor:
+    """Images [..., C, H, W] that are normalized in one way, normalized in another.
+
+    Args:
+        x: floats.
+        given: mean and std of each channel that they were normalized with, on the scale 0..1.
+        wanted: those that they are to be normalized with.
+    """
+    if given == wanted:
+        return x
+    each = zip(*given, *wanted, strict=True)
+    factors = [(s / std, (m - mean) / std) for m, s, mean, std in each]
+    scale, offset = x.new_tensor(factors).T[..., None, None]
+    return x * scale + offset
 
 
 def _walk(node: Any, mean: tuple[float, ...], std: tuple[float, ...], channels_last: bool) -> Any:

@@ -1,7 +1,8 @@
 """DINOv2 (Oquab et al., 2024), https://arxiv.org/abs/2304.07193."""
 
 import math
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cr
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import ema, frozen_copy, prototype_head
+from selftaught.parts import Frozen, ema, frozen_copy, prototype_head
 from selftaught.roles import (
     Count,
     Fraction,
@@ -42,8 +43,16 @@ class DINOv2(Method):
     have the same). The paper's ViTs have layer scales, as timm's `..._dinov2`. While they are
     frozen the code trains the prototypes at rate 0; here they get no gradient.
 
+    With `teacher` this is the distillation by which the paper makes its smaller models: a larger
+    network and its heads, which stay as they are, take the place of the EMA teacher; no patch is
+    hidden, the patches of both global views are told, no path is dropped, and the EMA of the
+    student is its result.
+
     Args:
         backbone: a ViT, summed up by its class token.
+        network: a trained DINOv2 to learn from, whose EMA teacher and heads are taken; none for
+            the student's own EMA teacher.
+        teacher: run of `dinov2` that the network comes from.
         prototypes: width of the output softmax.
         dino_weight, patch_weight, koleo_weight: of the terms.
         mask_ratio: smallest and largest ratio of hidden patches in these.
@@ -90,9 +99,7 @@ class DINOv2(Method):
     )
     needs = Needs(backbone="vit_small_patch14_dinov2", drop_path=0.3)
     insight = Insight(
-        copies=(("teacher", "backbone"), ("teacher_head", "head")),
-        logits="teacher_head",
-        shares="centered",
+        copies=(("ema", "backbone"), ("ema_head", "head")), logits="ema_head", shares="centered"
     )
 
     def __init__(
@@ -125,8 +132,11 @@ class DINOv2(Method):
         solarize: Share = 0.2,
         reference_blur: bool = False,
         reference_center: bool = False,
+        network: Any = None,
+        teacher: Path = Path("."),
     ):
         super().__init__()
+        self.teacher = teacher
         self.prototypes, self.patch_prototypes = prototypes, patch_prototypes
         self.separate_head, self.hidden = separate_head, hidden
         self.bottleneck, self.patch_bottleneck = bottleneck, patch_bottleneck
@@ -161,26 +171,62 @@ class DINOv2(Method):
             if separate_head
             else None
         )
-        self.teacher = without_drop_path(frozen_copy(backbone))
-        self.teacher_head = frozen_copy(self.head)
-        self.teacher_patch_head = frozen_copy(self.patch_head) if self.patch_head else None
+        self.ema = without_drop_path(frozen_copy(backbone))
+        self.ema_head = frozen_copy(self.head)
+        self.ema_patch_head = frozen_copy(self.patch_head) if self.patch_head else None
         self.register_buffer("center", torch.zeros(prototypes))
         self.register_buffer("patch_center", torch.zeros(width))
+        self.network = None if network is None else self._taught_by(network)
+        self.mask_token.requires_grad_(network is None)
+        self.register_load_state_dict_pre_hook(_renamed)
 
     center: Tensor
     """[prototypes] running mean of the teacher's outputs for class tokens; zero with Sinkhorn."""
     patch_center: Tensor
     """The same for hidden patches."""
 
+    def _taught_by(self, network: Any) -> Frozen:
+        """Backbone, head and head of patches of a trained DINOv2, whose centers are taken over."""
+        if not isinstance(network, DINOv2):
+            raise UserError(
+                f"dinov2 learns from the prototypes of another dinov2, and its teacher is a "
+                f"{type(network).__name__}: give a run of dinov2, or let distill_features learn "
+                "from the features of any network"
+            )
+        for name in ("center", "patch_center"):
+            own, theirs = getattr(self, name), getattr(network, name)
+            if len(own) != len(theirs):
+                which = name.replace("center", "prototypes")
+                raise UserError(
+                    f"the teacher has {len(theirs)} {which} and this dinov2 {len(own)}, of which "
+                    f"each is to tell the same: set {which} to {len(theirs)}"
+                )
+            own.copy_(theirs)
+        if network.backbone.channels != self.backbone.channels:
+            raise UserError(
+                f"the teacher takes images of {network.backbone.channels} channels and the student "
+                f"those of {self.backbone.channels}: train with --channels "
+                f"{network.backbone.channels}, or take another teacher"
+            )
+        heads = {"head": network.ema_head, "patch_head": network.ema_patch_head or network.ema_head}
+        return Frozen(nn.ModuleDict({"backbone": network.ema, **heads}))
+
     @property
     def encoder(self) -> nn.Module:
-        return self.teacher
+        return self.ema
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         guess = math.log(self.prototypes)
         return (ReferenceLoss(guess, f"ln {self.prototypes}, all prototypes alike", term="patch"),)
 
     def views(self, size: int) -> Pipeline:
+        teacher = self.network.held["backbone"] if self.network else self.backbone
+        if teacher.grid(size) != self.backbone.grid(size):
+            raise UserError(
+                f"the teacher cuts images of {size} px into patches of {teacher.patch} px and the "
+                f"student into those of {self.backbone.patch} px, and each patch is to be told: "
+                "give both the same, by another backbone or patch_size"
+            )
         local_size = self.backbone.fit(self.local_size or size * 3 / 7)
         scales = self.global_scale, self.local_scale
         first, second, local = self.blur
@@ -194,20 +240,33 @@ class DINOv2(Method):
         here: their ratios are spread over the batch."""
         both = torch.cat(list(batch.views[:2]))
         grid = self.backbone.grid(both.shape[-2])[0], self.backbone.grid(both.shape[-1])[0]
-        hidden = spread_ratios(generator(), len(both), grid, self.mask_share, self.mask_ratio)
+        if self.network:  # all patches are told, and none is hidden
+            hidden, replace = torch.ones(len(both), grid[0] * grid[1], dtype=torch.bool), None
+        else:
+            hidden = spread_ratios(generator(), len(both), grid, self.mask_share, self.mask_ratio)
+            replace = hidden.to(both.device), self.mask_token
         hidden = hidden.to(both.device)
         with torch.no_grad():
-            seen = self.teacher.features(both)
-            teacher = self.teacher_head(seen.pooled).unflatten(0, (2, -1))
-            teacher_patches = (self.teacher_patch_head or self.teacher_head)(seen.local[hidden])
+            teacher, teacher_patches = self._asked(both, hidden)
         local = batch.views[2:]
         sizes = [both, torch.cat(list(local))] if local else [both]
-        own, *others = self.backbone.features_together(sizes, (hidden, self.mask_token))
+        own, *others = self.backbone.features_together(sizes, replace)
         pooled = torch.cat([own.pooled, *(o.pooled for o in others)])
         pooled = pooled.unflatten(0, (len(batch.views), -1))
         patches = (self.patch_head or self.head)(own.local[hidden])
         student = self.head(pooled)
         return self.distill(student, teacher, patches, teacher_patches, hidden, pooled[:2])
+
+    def _asked(self, both: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's outputs for the global views [2 * B, C, H, W] and their patches."""
+        if self.network:
+            net, head, patch_head = self.network.held.values()
+            own = self.backbone
+            both = augment.renormalize(both, (own.mean, own.std), (net.mean, net.std))
+        else:
+            net, head, patch_head = self.ema, self.ema_head, self.ema_patch_head or self.ema_head
+        seen = net.features(both)
+        return head(seen.pooled).unflatten(0, (2, -1)), patch_head(seen.local[hidden])
 
     @full_precision
     def distill(
@@ -268,7 +327,7 @@ class DINOv2(Method):
         return ((logits - self.center) / self.temperature).softmax(-1)
 
     def assign(self, images: Tensor) -> Tensor:
-        return self.teacher_head(self.teacher(images)) - self.center
+        return self.ema_head(self.ema(images)) - self.center
 
     @property
     def temperature(self) -> float:
@@ -283,7 +342,13 @@ class DINOv2(Method):
 
     def after_step(self) -> None:
         momentum = cosine(*self.momentum, self.progress)
-        ema(self.teacher, self.backbone, momentum)
-        ema(self.teacher_head, self.head, momentum)
-        if self.patch_head and self.teacher_patch_head:
-            ema(self.teacher_patch_head, self.patch_head, momentum)
+        ema(self.ema, self.backbone, momentum)
+        ema(self.ema_head, self.head, momentum)
+        if self.patch_head and self.ema_patch_head:
+            ema(self.ema_patch_head, self.patch_head, momentum)
+
+
+def _renamed(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Give the EMA teacher of an older checkpoint the name that it has now."""
+    for name in [n for n in state if n.startswith(f"{prefix}teacher")]:
+        state[f"{prefix}ema{name.removeprefix(f'{prefix}teacher')}"] = state.pop(name)

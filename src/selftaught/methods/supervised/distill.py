@@ -1,5 +1,6 @@
 """Distillation with unlabeled images, SimCLRv2's (Chen et al., 2020), https://arxiv.org/abs/2006.10029."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,7 +32,7 @@ class Distill(Method):
 
     recipe = Recipe("lars_tf", lr=0.1, batch=1, scaling="sqrt", weight_decay=1e-4, warmup=0.05)
 
-    needs = Needs(teacher=True)
+    needs = Needs(teacher="runs/finetune-photos")
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Distill(Method):
         self.temperature, self.alpha, self.scale = temperature, alpha, scale
         self.network = frozen_copy(network)
         self.classifier = nn.Linear(backbone.dim, network.classes)
-        self.needs = Needs(teacher=True, labels=alpha < 1)
+        self.needs = replace(self.needs, labels=alpha < 1)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=self.scale)
