@@ -6,6 +6,7 @@ from typing import Any
 
 from selftaught import code, export, timm_names
 from selftaught.backbones import Encoder, build
+from selftaught.backbones.weights.told import network_of
 from selftaught.errors import UserError
 from selftaught.export.facts import is_path
 
@@ -37,8 +38,8 @@ def teacher(name: str, size: int | None = None, channels: int = 3) -> Encoder:
 
     Args:
         name: folder of a run or of an encoder, or its safetensors file; timm's name of a model,
-            perhaps behind `timm:`; NAME=FILE for that model with the weights in a file; or
-            file.py:function.
+            perhaps behind `timm:`; a file of weights, or NAME=FILE where it does not tell of which
+            model; or file.py:function.
         size, channels: of the images it is built for, where it is built.
     """
     given: dict[str, Any] = {"channels": channels} | ({"size": size} if size else {})
@@ -56,8 +57,12 @@ def teacher(name: str, size: int | None = None, channels: int = 3) -> Encoder:
         return build(name, pretrained=True, **given)
     path = Path(name)
     if path.is_file() and path.suffix in ENDINGS and not (path.parent / "encoder.json").exists():
-        raise UserError(
-            f"the teacher {name} is a file of weights that does not say of which network: name it, "
-            f"too, as in --teacher vit_small_patch16_224={name}"
-        )
+        try:
+            net = network_of(path)
+        except UserError as error:
+            raise UserError(
+                f"the teacher {name} is a file of weights that does not say of which network: name "
+                f"it, too, as in --teacher vit_small_patch16_224={name}"
+            ) from error
+        return build(net, weights=path, **given)
     return export.load(path)
