@@ -90,14 +90,14 @@ class Pair(UNetEncoder):
         return first, first
 
 
-class Masked(UNetEncoder):
+class Masked(nn.Module):
     def forward(self, x, mask):
-        return super().forward(x * mask)
+        return x * mask
 
 
-class Keywords(UNetEncoder):
+class Keywords(nn.Module):
     def forward(self, x, *, text):
-        return super().forward(x)
+        return x
 
 
 class Pyramid(UNetEncoder):
@@ -333,7 +333,7 @@ def test_code_that_came_with_a_run_is_not_run(here):
     for name in ("os:abort", "shutil:rmtree", "torchvision.models:resnet18"):
         about["encoder"]["name"] = name
         (here / "a" / "encoder.json").write_text(json.dumps(about))
-        with pytest.raises(UserError, match="not in the folder where you are.*--backbone"):
+        with pytest.raises(UserError, match=r"not in the folder where you are.*--backbone"):
             selftaught.load("a")
     assert selftaught.load("a", "my_csp.py:make_encoder").dim == 24
     assert (

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import torchvision
 import transformers
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
@@ -39,7 +38,7 @@ def seen(image: Image, count: int = 4) -> Tensor:
 
 @torch.no_grad()
 def drawn(net: Any) -> Any:
-    """With weights and statistics of a scale at which no layer is lost, and none is at its start."""
+    """With weights of a scale at which no layer is lost, and none as at its start."""
     torch.manual_seed(0)
     for name, x in net.state_dict().items():
         if name.endswith("running_var"):
@@ -337,7 +336,9 @@ def test_a_real_efficientnet_lite_brings_its_normalization(caplog):
     x = seen(ours, 16)
     with torch.no_grad():
         same(ours(x), Lite(torch.load(path, weights_only=True))(x))
-    with pytest.raises(UserError, match="TensorFlow does, .* use --backbone tf_efficientnet_lite0"):
+    with pytest.raises(
+        UserError, match=r"TensorFlow does, .* use --backbone tf_efficientnet_lite0"
+    ):
         backbone("efficientnet_lite0", 128, weights=path)
 
 
@@ -443,7 +444,7 @@ def test_resnets_of_other_trainings(case, tmp_path, caplog):
 
 
 def test_a_lightning_checkpoint_whose_settings_are_objects(tmp_path, monkeypatch, capsys):
-    """Objects of packages that trainings keep settings in are passed over; their code never runs."""
+    """Objects that trainings keep settings in are passed over, and their code never runs."""
     theirs = Image("test_resnet", 64)
     ran = tmp_path / "ran"
     package = tmp_path / "omegaconf"
@@ -455,9 +456,7 @@ def test_a_lightning_checkpoint_whose_settings_are_objects(tmp_path, monkeypatch
         "        self.__dict__.update(state)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    import omegaconf
-
-    settings = omegaconf.DictConfig()
+    settings = import_module("omegaconf").DictConfig()
     settings.lr = 0.1
     state = named(theirs.net.state_dict(), "backbone.")
     torch.save({"state_dict": state, "hyper_parameters": settings}, tmp_path / "x.ckpt")
@@ -553,5 +552,5 @@ def test_edges_of_deepcluster_come_in_two_channels(tmp_path):
     edges = ours._seen(seen(ours))
     with torch.no_grad():
         same(ours(seen(ours)), tv_vgg(theirs.eval(), edges[:, :2]))
-    with pytest.raises(UserError, match="2 channels.*--sobel"):
+    with pytest.raises(UserError, match=r"2 channels.*--sobel"):
         Image("vgg11_bn", 224, weights=tmp_path / "x.pth")

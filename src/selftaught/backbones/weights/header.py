@@ -155,7 +155,14 @@ def header(path: Path) -> Header:
         content = _content(path, objects)
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError) as error:
         raise _damaged(path, error) from error
-    except (AttributeError, TypeError, OSError, RecursionError, struct.error) as error:
+    except (
+        AttributeError,
+        TypeError,
+        OSError,
+        RecursionError,
+        struct.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise _damaged(path, error) from error
     return Header(dict(flat(content, Shape)), objects, content)
 
