@@ -68,7 +68,7 @@ def _on_grid(theirs: dict[str, Tensor], method: Method) -> dict[str, Tensor]:
     table = theirs.get(name)
     if net is None or net.pos_embed is None or table is None or table.shape == net.pos_embed.shape:
         return theirs
-    own, grid = net.pos_embed, image.grid(image.size)
+    own, grid = net.pos_embed, Image.grid(image, image.size)  # type: ignore[arg-type]
     prefix = own.shape[1] - grid[0] * grid[1]
     side = round((table.shape[1] - prefix) ** 0.5)
     if side * side + prefix != table.shape[1] or table.shape[2] != own.shape[2]:

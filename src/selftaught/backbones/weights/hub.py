@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from selftaught.backbones.weights.header import shards
 from selftaught.errors import UserError
 
 PATIENCE = 5.0
@@ -42,8 +43,6 @@ def fetch(repo: str) -> Path:
                 continue
             found = path.parent
             if file.endswith(".index.json"):
-                from selftaught.backbones.weights.places import shards
-
                 for shard in shards(path):
                     huggingface_hub.hf_hub_download(name, shard.name, revision=revision or None)
     except Exception as error:  # each layer below has its own exceptions
