@@ -38,7 +38,7 @@ def seen(image: Image, count: int = 4) -> Tensor:
 
 @torch.no_grad()
 def drawn(net: Any) -> Any:
-    """With weights and statistics at which no layer is lost, and none is at its start."""
+    """With weights of a scale at which no layer is lost, and none as at its start."""
     torch.manual_seed(0)
     for name, x in net.state_dict().items():
         if name.endswith("running_var"):
@@ -336,7 +336,9 @@ def test_a_real_efficientnet_lite_brings_its_normalization(caplog):
     x = seen(ours, 16)
     with torch.no_grad():
         same(ours(x), Lite(torch.load(path, weights_only=True))(x))
-    with pytest.raises(UserError, match=r"TensorFlow does.* --backbone tf_efficientnet_lite0"):
+    with pytest.raises(
+        UserError, match=r"TensorFlow does, .* use --backbone tf_efficientnet_lite0"
+    ):
         backbone("efficientnet_lite0", 128, weights=path)
 
 
@@ -442,7 +444,7 @@ def test_resnets_of_other_trainings(case, tmp_path, caplog):
 
 
 def test_a_lightning_checkpoint_whose_settings_are_objects(tmp_path, monkeypatch, capsys):
-    """Objects of packages that keep settings are passed over; their code never runs."""
+    """Objects that trainings keep settings in are passed over, and their code never runs."""
     theirs = Image("test_resnet", 64)
     ran = tmp_path / "ran"
     package = tmp_path / "omegaconf"

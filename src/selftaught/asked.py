@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftaught import code, timm_names
 from selftaught.backbones.weights.header import refuse_others
-from selftaught.backbones.weights.places import HUB, TIMM, located
+from selftaught.backbones.weights.places import TIMM, located
 from selftaught.data.absent import missing
 from selftaught.errors import UserError
 from selftaught.export.facts import encoder_files, is_path, trained
@@ -83,7 +83,7 @@ def training(settings: "Settings", weights: str | Path | None) -> None:
     for place in (settings.start, settings.test):
         if isinstance(place, str | Path):
             exists(str(place))
-    if weights is not None and str(weights) != TIMM and not str(weights).startswith(HUB):
+    if weights is not None and str(weights) != TIMM:
         refuse_others(located(weights))  # whatever is no file of weights
     if settings.out is not None:
         occupied(settings.out, settings.resume, settings.overwrite)

@@ -69,15 +69,14 @@ def _on_grid(theirs: dict[str, Tensor], method: Method) -> dict[str, Tensor]:
     table = theirs.get(name)
     if net is None or net.pos_embed is None or table is None or table.shape == net.pos_embed.shape:
         return theirs
-    own = net.pos_embed
-    patches: Any = net.patch_embed
-    prefix = own.shape[1] - patches.num_patches
+    own, grid = net.pos_embed, Image.grid(image, image.size)  # type: ignore[arg-type]
+    prefix = own.shape[1] - grid[0] * grid[1]
     side = round((table.shape[1] - prefix) ** 0.5)
     if side * side + prefix != table.shape[1] or table.shape[2] != own.shape[2]:
         return theirs
-    grids = (side, side), patches.grid_size
-    log.info("positions of %d x %d patches are carried to %d x %d", side, side, *grids[1])
-    return theirs | {name: resampled(table, *grids, prefix, image.resample or "plain")}
+    log.info("positions of %d x %d patches are carried to %d x %d", side, side, *grid)
+    how = image.resample or "plain"
+    return theirs | {name: resampled(table, (side, side), grid, prefix, how)}
 
 
 def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None = None) -> None:

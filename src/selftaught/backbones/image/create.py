@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught import timm_names
+from selftaught.backbones.weights import hub
 from selftaught.errors import UserError, out_of_memory
 
 log = logging.getLogger("selftaught")
@@ -109,7 +110,8 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     options = {k: v for k, v in options.items() if v is not None}
     while True:
         try:
-            return timm.create_model(name, pretrained=pretrained, **options)
+            with hub.at_once(_repository(name) if pretrained else None):
+                return timm.create_model(name, pretrained=pretrained, **options)
         except TypeError as error:
             refused = next((k for k in options if f"'{k}'" in str(error)), None)
             if refused is None:
@@ -119,15 +121,20 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             if pretrained:  # each layer below timm has its own exceptions for a missing network
+                absent = hub.absent(_repository(name) or name, hub.reason(error))
                 raise UserError(
-                    f"the pretrained weights of {name} could not be had ({reason}); they come from "
-                    "the Hugging Face hub: connect once so that they are cached, or set "
-                    "pretrained to false"
+                    f"{absent}; or connect once so that they are cached, or set pretrained to false"
                 ) from error
             raise UserError(
                 f"{name} cannot be built for {options.get('img_size')} px ({reason}); use a "
                 "multiple of 32, or another backbone"
             ) from error
+
+
+def _repository(name: str) -> str | None:
+    """Where the pretrained weights of a model lie on the hub."""
+    known: Any = timm.get_pretrained_cfg(name)
+    return known.hf_hub_id if known is not None else None
 
 
 def _small_patch(net: Any, patch: int, size: int) -> int:

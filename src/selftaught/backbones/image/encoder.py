@@ -50,8 +50,8 @@ class Image(Checked, Shown):
             builds a module of one's own, as my_module.py:make_encoder.
         size: side of the images in pixels; below 64 the stem is adapted.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
-        weights: to start from: a file or a folder of any library's (`selftaught weights FILE` says
-            what it is), hf-hub:ORGANIZATION/NAME, local-dir:FOLDER, or timm for timm's own.
+        weights: to start from: a file or a folder of any library's, a name of a hub, or timm for
+            timm's own; `selftaught weights FILE` says what a file is.
 
     Other Args:
         channels: of the images.

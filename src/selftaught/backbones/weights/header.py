@@ -155,7 +155,14 @@ def header(path: Path) -> Header:
         content = _content(path, objects)
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError) as error:
         raise _damaged(path, error) from error
-    except (AttributeError, TypeError, OSError, RecursionError, struct.error) as error:
+    except (
+        AttributeError,
+        TypeError,
+        OSError,
+        RecursionError,
+        struct.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise _damaged(path, error) from error
     return Header(dict(flat(content, Shape)), objects, content)
 
@@ -269,3 +276,20 @@ def flat(content: Any, kind: type, before: str = "", deep: int = 8) -> Iterator[
 
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index of weights in several files names.
+
+    Raises:
+        UserError: it is damaged, or a file is missing.
+    """
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        files = [index.parent / Path(name).name for name in sorted(names)]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"{index} is no index of weights ({error}); copy it again") from error
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise UserError(f"{index} names {', '.join(absent[:3])}, not there; copy all of its files")
+    return files

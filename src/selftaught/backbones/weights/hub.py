@@ -3,8 +3,11 @@
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from selftaught.backbones.weights.header import shards
 from selftaught.errors import UserError
 
 PATIENCE = 5.0
@@ -40,12 +43,10 @@ def fetch(repo: str) -> Path:
                 continue
             found = path.parent
             if file.endswith(".index.json"):
-                from selftaught.backbones.weights.places import shards
-
                 for shard in shards(path):
                     huggingface_hub.hf_hub_download(name, shard.name, revision=revision or None)
     except Exception as error:  # each layer below has its own exceptions
-        raise absent(name, _reason(error)) from error
+        raise absent(name, reason(error)) from error
     if found is None:
         raise UserError(f"{name} has no weights on the hub ({', '.join(FILES)})")
     return found
@@ -60,6 +61,22 @@ def cached_file(name: str, files: tuple[str, ...] = FILES[:2]) -> Path | None:
         if isinstance(path, str):
             return Path(path)
     return None
+
+
+@contextmanager
+def at_once(name: str | None) -> Iterator[None]:
+    """A block in which the hub's client asks its cache alone, where `name` lies there or nothing
+    answers: it would try for minutes.
+    """
+    import huggingface_hub.constants as hub
+
+    before = hub.HF_HUB_OFFLINE
+    if name is not None:
+        hub.HF_HUB_OFFLINE = before or cached_file(name) is not None or not reachable()
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
@@ -89,8 +106,11 @@ def absent(name: str, reason: str) -> UserError:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why something could not be had, in words."""
     kind = type(error).__name__
+    if kind in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
+        return "the hub does not answer, and they are not in its cache"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if kind == "GatedRepoError" or status in (401, 403):
         return "they are behind a login, or there is no such repository"

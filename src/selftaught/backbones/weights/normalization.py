@@ -53,8 +53,8 @@ def _of(
     told = told.get(within, told) if within else told
     if not isinstance(told, dict):
         return None
-    mean, std = (told.get(name) or () for name in names)
-    if not (_numbers(mean) and _numbers(std) and all(s > 0 for s in std)):
+    mean, std = (_numbers(told.get(name)) for name in names)
+    if not mean or not std or min(std) <= 0:
         return None
     side: Any = told
     for word in size:
@@ -68,9 +68,9 @@ def _of(
     )
 
 
-def _numbers(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    )
+def _numbers(values: Any) -> tuple[float, ...]:
+    """A list of numbers; empty where it is none."""
+    if not isinstance(values, list):
+        return ()
+    plain = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return tuple(map(float, values)) if plain else ()

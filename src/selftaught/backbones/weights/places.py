@@ -1,6 +1,5 @@
 """Where weights lie that a user names: a file, a folder, a name of a hub."""
 
-import json
 from pathlib import Path
 
 from selftaught.backbones.weights import hub
@@ -26,7 +25,7 @@ def located(weights: str | Path) -> Path:
     path = Path(word.removeprefix(FOLDER))
     if not path.exists():
         raise UserError(
-            f"{path} cannot be read (it does not exist); --weights takes a file, a folder, "
+            f"{path} does not exist, and so cannot be read; --weights takes a file, a folder, "
             f"{HUB}ORGANIZATION/NAME or {TIMM}"
         )
     return _within(path, word) if path.is_dir() else path
@@ -49,20 +48,3 @@ def _within(folder: Path, word: str) -> Path:
         f"{word} is a folder without weights ({', '.join(USUAL[:3])}, or one file that ends in "
         f"{', '.join(ENDINGS)}); name the file itself"
     )
-
-
-def shards(index: Path) -> list[Path]:
-    """The files that an index of weights in several files names.
-
-    Raises:
-        UserError: it is damaged, or a file is missing.
-    """
-    try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        files = [index.parent / Path(name).name for name in sorted(names)]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{index} is no index of weights ({error}); copy it again") from error
-    absent = [file.name for file in files if not file.is_file()]
-    if absent:
-        raise UserError(f"{index} names {', '.join(absent[:3])}, not there; copy all of its files")
-    return files

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from selftaught.backbones.weights.header import Inert, header, refuse_others
+from selftaught.backbones.weights.header import Inert, header, refuse_others, shards
 from selftaught.backbones.weights.normalization import Normalization, beside
-from selftaught.backbones.weights.places import located, shards
+from selftaught.backbones.weights.places import located
 from selftaught.errors import UserError
 
 SETTINGS = ("argparse", "collections", "easydict", "lightly", "lightly_train", "lightning")

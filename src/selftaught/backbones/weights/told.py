@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.backbones.weights.header import Header, Shape, header
+from selftaught.backbones.weights.header import Header, Shape, header, shards
 from selftaught.backbones.weights.networks import backbones, likeliest
 from selftaught.backbones.weights.normalization import Normalization, beside, content
-from selftaught.backbones.weights.places import ENCODER, located, shards
+from selftaught.backbones.weights.places import ENCODER, located
 from selftaught.backbones.weights.whose import as_timm_has_it, whose
 from selftaught.errors import UserError
 
