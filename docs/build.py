@@ -89,7 +89,7 @@ API = {
         "parts/memory.py",
         "parts/queue.py",
         "parts/target.py",
-        "parts/frozen.py",
+        "parts/teacher.py",
         "parts/standardize.py",
         "parts/multicrop.py",
         "parts/norm.py",
