@@ -217,8 +217,7 @@ def test_where_the_heads_come_along_nothing_rests(tmp_path):
     given = settings(start=tmp_path / "a", out=tmp_path / "b", epochs=20)
     image = {"name": "test_resnet", "size": 32}
     assert prepared("simclr", photos(), given, image, SMALL).rest == 0
-    new = {"name": "test_resnet", "size": 32}
-    assert prepared("vicreg", photos(), given, new, {"hidden": 8, "dim": 8}).rest == 3
+    assert prepared("rotation", photos(), given, image, {}).rest == 3
 
 
 def test_the_doctor_has_nothing_to_say_of_a_backbone_that_rests(tmp_path):
@@ -235,7 +234,7 @@ def test_the_doctor_has_nothing_to_say_of_a_backbone_that_rests(tmp_path):
 KEPT = {
     "simclr": {"freeze": 1, "norm_statistics": "start", "anchor": "cosine:1,gram:0.5,l2sp:0.1"},
     "byol": {"freeze": 2, "lora": 2, "anchor": "l2sp:0.1", "accumulate": 2},
-    "moco_v2": {"norm_statistics": "start", "unmix": 0.5, "anchor": "cosine"},
+    "moco_v2": {"norm_statistics": "start", "anchor": "cosine"},
     "mae": {"freeze": 1, "anchor": "gram:2", "accumulate": 2},
     "dino": {"lora": 4, "anchor": "cosine:0.5,gram:0.5"},
     "ijepa": {"lora": 4, "lora_layers": "qkv,proj", "head_warmup": 0.5},
@@ -266,7 +265,7 @@ def test_norms_keep_the_statistics_of_the_start_when_asked(name, tmp_path):
     method = going_on(name)
     modules = [method.backbone, *continued._copies(method)]
     before = [state(m) for m in modules]
-    run = pretrain(method, photos(), tmp_path / "run", norm_statistics="start", epochs=8, **FAST)
+    run = pretrain(method, photos(), tmp_path / "run", norm_statistics="start", epochs=3, **FAST)
     assert run.diagnosis is not None
     assert not {"batch norm off", "no gradient"} & {f.name for f in run.diagnosis.findings}
     for module, was in zip(modules, before):
@@ -327,8 +326,7 @@ class Blocks(nn.Module):
     ],
 )
 def test_the_stem_and_the_first_stages_of_timm_s_networks(name, freeze, count, first_trained):
-    with torch.device("meta"):
-        image = Image(name, 224 if "swin" in name else 64)
+    image = Image(name, 224 if "swin" in name else 64)
     assert len(stages(image)) == count
     every = [n for n, _ in image.named_parameters()]
     assert sorted(every) == sorted(n for stage in stages(image) for n in stage)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from selftaught.backbones import encoder_of
+from selftaught.backbones import Image, encoder_of
 from selftaught.signature import Checked, current, read_object
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
@@ -262,7 +262,7 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     insight: ClassVar[Insight] = Insight()
     """What is what among the submodules, for the doctor."""
 
-    backbone: nn.Module
+    backbone: Image
     progress: float = 0.0
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
 

@@ -1,5 +1,6 @@
 """What a dataset is made of: a `Source` yields raw samples, `Samples` turns them into pixels."""
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from functools import partial
@@ -94,6 +95,12 @@ class Samples:
         self.layout: Layout | None = layout
         self._limits: tuple[int, float, float] | None = None
         self._fingerprint: str | None = None
+
+    def over(self, source: Source) -> "Samples":
+        """Another source, read as this one."""
+        found = copy.copy(self)
+        found.source, found._limits, found._fingerprint = source, None, None
+        return found
 
     def __len__(self) -> int:
         return len(self.source)

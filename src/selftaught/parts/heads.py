@@ -1,6 +1,6 @@
 """Heads: from a representation to the space of a loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -42,7 +42,7 @@ def each_cell(head: nn.Module, cells: Tensor) -> Tensor:
     return head(cells.flatten(0, 1)).unflatten(0, cells.shape[:2])
 
 
-def projected_cells(net: Sequence[Any], x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def projected_cells(net: Iterable[Any], x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Images [B, C, H, W] -> cells [B, N, K], and their grid, by a backbone and its projector."""
     backbone, projector = net
     found = backbone.features(x)

@@ -1,7 +1,7 @@
 """I-JEPA (Assran et al., 2023), https://arxiv.org/abs/2301.08243."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.models.eva import EvaBlock
@@ -176,7 +176,7 @@ def initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Predictor):
             nn.init.trunc_normal_(module.mask_token, std=0.02)
-    blocks = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
+    blocks: list[Any] = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
     with torch.no_grad():
         for i, block in enumerate(blocks, 1):
             for layer in (block.attn.proj, block.mlp.fc2):

@@ -204,7 +204,7 @@ def seed_patch(image: np.ndarray, side: int) -> tuple[float, float, float]:
     area = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     within = area[side:, side:] - area[:-side, side:] - area[side:, :-side] + area[:-side, :-side]
     chance = within.clip(min=0).ravel() + 1e-6
-    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image)))
+    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image).data))
     place = np.searchsorted(chance.cumsum(), rng.random() * chance.sum())
     top, left = np.unravel_index(min(int(place), chance.size - 1), within.shape)
     return float(top) + side / 2, float(left) + side / 2, float(side)

@@ -104,7 +104,7 @@ class Watched(augment.Pipeline):
 
 def cells(masks: Tensor, like: Tensor) -> Tensor:
     """Masks [B, S, S] -> their means in the cells of `like` [B, h, w]."""
-    return F.adaptive_avg_pool2d(masks.to(like.dtype), like.shape[1:])
+    return F.adaptive_avg_pool2d(masks.to(like.dtype), (like.shape[1], like.shape[2]))
 
 
 def trimap(moving: Tensor, low: float, high: float) -> Tensor:

@@ -53,6 +53,7 @@ class SimCLRv2Finetune(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, S, S]; label: [B] below `classes`."""
         (x,) = batch.views
+        assert batch.label is not None  # `needs` says so
         return F.cross_entropy(self.logits(x), batch.label)
 
     def logits(self, x: Tensor) -> Tensor:
