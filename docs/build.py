@@ -70,6 +70,7 @@ API = {
         "evaluate/image/corrupted.py",
         "evaluate/image/places.py",
         "evaluate/floors.py",
+        "evaluate/curve.py",
     ),
     "selftaught.export": ("export/conversion.py", "export/encoder.py", "export/timm.py"),
     "selftaught.augment": (

@@ -248,7 +248,7 @@ def test_one_of_two_processes_looks(tmp_path):
         Pillow.fromarray(pixels).save(file)
     more = ["--epochs", "2", "--workers", "0", "--save-every", "0.001"]
     out = tmp_path / "run"
-    code, errors = ended(start(words(SIMCLR, tmp_path / "data", out, *more, *TWO)))
+    code, errors = ended(start(words(SIMCLR, tmp_path / "data", out, *more, *TWO)), 240)
     assert code == 0, errors
     assert errors.count("· k-NN") == len(rows(out)) - 1
     assert {r["step"] for r in rows(out)[1:]} >= {0, 10}

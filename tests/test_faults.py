@@ -76,9 +76,9 @@ def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
     raise AssertionError(f"step {step} never came")
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], seconds: int = 60) -> tuple[int, str]:
     """Exit code and standard error; nothing of the process group may be left."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=seconds)
     for _ in range(100):
         try:
             os.killpg(process.pid, 0)

@@ -535,6 +535,8 @@ class Run:
         parts = [f"<p>{escape(repr(self))}</p>"]
         if self.verdict is not None:
             parts.append("".join(f"<li>{escape(reason)}</li>" for reason in self.verdict.reasons))
+        if self.curve is not None:
+            parts.append(f"<p>{escape(self.curve.advice)}</p>")
         if self.scores is not None:
             text = _rendered(self.scores.table)
             parts.append(f"<pre>{escape(text)}</pre>")

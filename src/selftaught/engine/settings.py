@@ -91,7 +91,8 @@ class Settings(Options):
         colors: who makes colors, blur and solarization of views: the processes that read images,
             or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
         max_bad: share of unreadable images above which training stops.
-        evaluate: whether to score the encoder against floors at the end, where labels exist.
+        evaluate: whether to score the encoder against floors at the end, where labels exist, and
+            to look at it on the way.
         curve: whether to look at the encoder while it trains, on held-out images, in at most 3 % of
             the time: by k-NN and probe where labels exist, else by rank and the like.
         track: who follows the run beside its folder; metrics.csv is written always, TensorBoard
