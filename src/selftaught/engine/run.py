@@ -21,7 +21,7 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, optim, session
+from selftaught.engine import beginning, classes, kept, optim, session
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
@@ -70,6 +70,7 @@ class Run:
         scores: of the encoder, beside their floors; None where there was nothing to score it on.
         report: the page about all of it.
         began: the encoder as training began, on the CPU, where that was no fresh draw.
+        kept: of such a run: the encoder that was exported, where that is not the end.
     """
 
     def __init__(self, plan: Plan):
@@ -82,11 +83,12 @@ class Run:
         self.samples: Samples = plan.samples
         self.views: list[ViewDataset] = []
         self.began: Encoder | None = None
+        self.kept: Encoder | None = None
 
     @property
     def encoder(self) -> Encoder:
-        """The network to use."""
-        return self.plan.image
+        """The network to use: what was kept, of a run that began with weights."""
+        return self.plan.image if self.kept is None else self.kept
 
     @property
     def verdict(self) -> Verdict | None:
@@ -424,6 +426,7 @@ class Run:
             )
         image = plan.image.float()
         image.trained = True
+        image = self._kept(image, loop)
         export.save(image, self.folder)
         if settings.evaluate:
             self._score(image, loop)
@@ -432,6 +435,22 @@ class Run:
         module = copy.deepcopy(image.net) if isinstance(image, Wrapped) else None
         self.report = report.write(self.folder, samples, module=module)
         loop.checkpoints.finish(plan.steps)
+
+    def _kept(self, image: Encoder, loop: Loop) -> Encoder:
+        """The encoder to export, of a run that began with weights; else `image`, the end."""
+        if self.began is None:
+            return image
+        self.kept = kept.keep(
+            image,
+            self.began,
+            self.samples,
+            settings=self.plan.settings,
+            supervised=self.plan.method.supervised,
+            held=self.plan.held,
+            bad=loop.bad,
+            folder=self.folder,
+        )
+        return self.kept
 
     def _score(self, image: Encoder, loop: Loop) -> None:
         plan, samples = self.plan, self.samples
@@ -443,10 +462,13 @@ class Run:
         if samples.labels is None:
             return
         try:
-            self.scores = evaluation.compare(image, samples, plan.held, seed=plan.settings.seed)
+            self.scores = evaluation.compare(
+                image, samples, plan.held, seed=plan.settings.seed, start=self.began
+            )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return
+        kept.apart(self.folder, self.scores.skipped)
         self.scores.save(self.folder / "scores.json")
         if isinstance(loop.guard, Guard):
             loop.guard.compare(loop.guard.score(), "at the end")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from selftaught import evaluate
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
+from selftaught.engine import beginning
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
@@ -38,6 +39,7 @@ from selftaught.export.facts import CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
 from selftaught.roles import Count, Fraction, Number, Positive, Several, Temperature
+from selftaught.verdict import START
 
 log = logging.getLogger("selftaught")
 
@@ -86,7 +88,8 @@ def evaluate_command(
     seed: Number = 0,
     out: Path | None = None,
 ) -> Comparison:
-    """Score an encoder on labeled images beside honest floors: raw pixels, the untrained network.
+    """Score an encoder on labeled images beside floors: raw pixels, the untrained network, and,
+    for a run that began with weights, those as they were.
 
     Args:
         encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
@@ -122,6 +125,7 @@ def evaluate_command(
     if not 0 <= seed < 2**63:
         raise UserError(f"seed={seed} must be from 0 to 2**63 - 1")
     network = resolve(encoder, size)
+    start = beginning.beside(network, encoder)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, test, labels, path_column)
@@ -156,6 +160,7 @@ def evaluate_command(
                 seed=seed,
                 strict=True,
                 progress=progress,
+                start=start,
             )
     if pair is not None:
         begun = time.perf_counter()
@@ -170,6 +175,7 @@ def evaluate_command(
             device=device,
             precision=precision,
             read_timeout=read_timeout,
+            start=start,
         )
         seconds = time.perf_counter() - begun
         name = f"{network.name}, {size or network.size} px from {encoder}"
@@ -208,10 +214,11 @@ def finetune(
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
     read_timeout: float = 600.0,
+    start: Encoder | None = None,
 ) -> dict[str, tuple[Score, ...]]:
-    """Accuracy after fine-tuning, from the encoder's weights and from fresh ones.
+    """Accuracy after fine-tuning, from the encoder's weights, from fresh ones, and from its start.
 
-    Both are trained alike, by the method `finetune`; from fresh weights that is what labels alone
+    All are trained alike, by the method `finetune`; from fresh weights that is what labels alone
     give. With shares of the labels the two curves tell how many labels the encoder saves.
 
     Args:
@@ -223,19 +230,21 @@ def finetune(
         batch: images a forward pass on the test images; trainings take up to 128 a step.
         workers, device, precision: as of `embed`.
         read_timeout: seconds for a batch, as of trainings.
+        start: the encoder as its own training began, where that was with weights.
 
     Returns:
-        Scores of "this encoder" and "untrained".
+        Scores of "this encoder", of "as it began" where there is a start, and of "untrained".
 
     Raises:
         UserError: a share or a number of epochs that cannot be.
     """
     _check_tuning(shares, epochs)
-    starts = {ENCODER: encoder, FLOORS[0]: untrained(encoder, seed)}
+    starts = {ENCODER: encoder} | ({} if start is None else {START: start})
+    starts[FLOORS[0]] = untrained(encoder, seed)
     y = np.asarray(train.labels)
     codes, each = np.unique(y, return_counts=True)
     found: dict[str, tuple[Score, ...]] = {}
-    for name, start in starts.items():
+    for name, begun_with in starts.items():
         scores = []
         for share in sorted(shares):
             begun = time.perf_counter()
@@ -243,10 +252,13 @@ def finetune(
             chosen = choose(np.searchsorted(codes, y), wanted, seed)
             step = min(STEP, len(chosen))
             rounds = max(epochs, -(-LEAST_STEPS // (len(chosen) // step)))
-            method = Finetune(copy.deepcopy(start), classes=int(codes[-1]) + 1)
+            copied = copy.deepcopy(begun_with)
+            if name == START:  # which is kept frozen
+                _as_free(copied, encoder)
+            method = Finetune(copied, classes=int(codes[-1]) + 1)
             log.info(
                 "fine-tuning from %s weights on %d labels, %d of %d; its run folder is temporary",
-                "these" if name == ENCODER else "fresh",
+                {ENCODER: "these", START: "its first"}.get(name, "fresh"),
                 len(chosen),
                 len(found) * len(shares) + len(scores) + 1,
                 len(starts) * len(shares),
@@ -278,6 +290,13 @@ def finetune(
             scores.append(replace(score, labels=len(chosen)))
         found[name] = tuple(scores)
     return found
+
+
+def _as_free(network: Encoder, like: Encoder) -> None:
+    """Let those weights of `network` be trained that are trained in `like`."""
+    fixed = {n for n, p in cast(Any, like).named_parameters() if not p.requires_grad}
+    for name, parameter in cast(Any, network).named_parameters():
+        parameter.requires_grad_(name not in fixed)
 
 
 def _sets(

@@ -72,6 +72,9 @@ class Settings:
         colors: who makes colors, blur and solarization of views: the processes that read images,
             or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
         max_bad: share of unreadable images above which training stops.
+        keep: of a run that begins with weights: the encoder that labeled training images say is
+            better (the end, the start, or weights between them), or the end as it is, or the end
+            with the start's statistics of batch norms.
         evaluate: whether to score the encoder against floors at the end, where labels exist.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
@@ -123,6 +126,7 @@ class Settings:
     reduced: bool = True
     colors: Literal["auto", "loader", "device"] = "auto"
     max_bad: Share = 0.05
+    keep: Literal["auto", "end", "start-statistics"] = "auto"
     evaluate: bool = True
     log_every: Count = 10
     save_every: Weight = 10.0

@@ -47,6 +47,7 @@ from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
 from selftaught.evaluate.image.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
+from selftaught.verdict import START
 
 PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")
 
@@ -82,6 +83,7 @@ def compare(
     seed: int = 0,
     strict: bool = False,
     progress: Progress | None = None,
+    start: nn.Module | str | Path | None = None,
 ) -> Comparison:
     """Scores of an encoder and of its floors; each image is read once for all of them.
 
@@ -102,13 +104,15 @@ def compare(
         altered: test images that are corrupted, and copied, at most; evenly spread.
         seed: of the untrained network, and of whatever a probe draws.
         strict: whether a class of one image is refused where test images are held out of `train`.
+        start: the encoder as its training began, where that was with weights worth keeping: one
+            more floor, and the first question of the verdict. It sees the same images.
 
     Raises:
         UserError: labels or masks are missing or do not fit, or an argument cannot work.
         DataError: no sample can be read.
         TrainingError: features are not finite.
     """
-    start = time.perf_counter()
+    begun = time.perf_counter()
     wrong = [p for p in probes if p not in PROBES]
     if wrong or not probes:
         raise UserError(f"probes={list(probes)}: must be some of {', '.join(PROBES)}")
@@ -116,6 +120,15 @@ def compare(
         raise UserError(f"altered={altered}: at least 2 images must be there to be told apart")
     network = resolve(encoder, size)
     side = size or network.size
+    networks = {ENCODER: network}
+    if start is not None:
+        networks[START] = resolve(start, side)
+        if networks[START].channels != network.channels:
+            raise UserError(
+                f"the encoder takes images of {network.channels} channels, and the one that it "
+                f"began as takes {networks[START].channels}: they cannot see the same images"
+            )
+    networks[FLOORS[0]] = untrained(network, seed)
     sources = [d for d in (train, test) if d is not None]
     opened = [open_samples(d, labels, network.channels, path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p != "segment"]
@@ -127,8 +140,7 @@ def compare(
     skipped = 0
     with ExitStack() as stack:
         where = device_for(encoder, network, device)
-        fresh = untrained(network, seed)
-        look = Look(network, fresh, where, precision, side, batch, workers, progress, stack)
+        look = Look(networks, where, precision, side, batch, workers, progress, stack)
         if sets:
             found, skipped = _of_classes(look, sets, by_class, altered, k, temperature, seed)
         if fields:
@@ -139,7 +151,7 @@ def compare(
         encoder=f"{network.name}, {side} px{origin}",
         scores=found,
         skipped=skipped,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - begun,
         images=fingerprints(opened),
         size=side,
     )
@@ -147,10 +159,9 @@ def compare(
 
 @dataclass(frozen=True)
 class Look:
-    """The encoder and its untrained self, and how images are read and shown to them."""
+    """The encoder, its start and its untrained self, and how images are read and shown to them."""
 
-    network: Encoder
-    fresh: Encoder
+    networks: Mapping[str, Encoder]
     device: torch.device
     precision: str
     size: int
@@ -159,11 +170,11 @@ class Look:
     progress: Progress | None
     stack: ExitStack
 
-    def asked(self, of: Callable[[Encoder, Tensor], Tensor]) -> list[Network]:
-        """Both, asked for something."""
+    def asked(self, of: Sequence[Callable[[Encoder, Tensor], Tensor]]) -> list[Network]:
+        """All of them, each asked for something."""
         return [
-            self.stack.enter_context(running(n, self.device, self.precision, of))
-            for n in (self.network, self.fresh)
+            self.stack.enter_context(running(n, self.device, self.precision, each))
+            for n, each in zip(self.networks.values(), of, strict=True)
         ]
 
     def at(self, samples: Samples, networks: Sequence[Network]) -> tuple[list[np.ndarray], Rest]:
@@ -262,14 +273,16 @@ def _of_classes(
     seed: int,
 ) -> tuple[Scores, int]:
     """Scores of the encoder and of its floors, and how many samples could not be read."""
-    wide = Layered()
+    wide = [Layered() for _ in look.networks]
     plain = [small_pixels(8), small_pixels(16)]
-    networks = look.asked(wide if "linear" in probes else pooled) + plain
+    flat = [pooled] * len(wide)
+    networks = look.asked(wide if "linear" in probes else flat) + plain
     found: list[list[Embeddings]] = []
     for samples in sets:
         features, rest = look.at(samples, networks)
         layered = [
-            wide.split(f) if wide.widths and n < 2 else (f, {}) for n, f in enumerate(features)
+            w.split(f) if w is not None and w.widths else (f, {})
+            for f, w in zip(features, [*wide, *[None] * len(plain)], strict=True)
         ]
         found.append([Embeddings(f, *rest, extra) for f, extra in layered])
     data = [list(pair) for pair in zip(*found)]
@@ -282,7 +295,7 @@ def _of_classes(
         tested = tasks[0].tested
         rows = evenly(len(tested), altered).numpy()
         changed = changed_features(
-            look.asked(pooled) + plain,
+            look.asked(flat) + plain,
             select(sets[-1], found[-1][0].index[tested[rows]]),
             changes,
             look.size,
@@ -323,7 +336,8 @@ def _of_classes(
         return tuple(score for name in probes for score in of(name))
 
     skipped = sum(len(each[0].skipped) for each in found)
-    return {name: scored(n) for n, name in enumerate((ENCODER, *FLOORS))}, skipped
+    names = (*look.networks, *FLOORS[1:])
+    return {name: scored(n) for n, name in enumerate(names)}, skipped
 
 
 # places ----------------------------------------------------------------------------------------
@@ -363,11 +377,14 @@ def _mask(masks: Masks, i: int) -> np.ndarray:
 
 def _of_places(look: Look, train: Masks, test: Masks, ignore: Sequence[int], seed: int) -> Scores:
     """Segmentation by the encoder and by its floors."""
-    local = Local()
+    local = [Local() for _ in look.networks]
     networks = look.asked(local)
-    blank = torch.zeros(1, look.network.channels, look.size, look.size, dtype=torch.uint8)
-    networks[0](blank)  # what has no local features is told before the images are read
-    networks.append(color_and_place(local.grid))
+    channels = look.networks[ENCODER].channels
+    blank = torch.zeros(1, channels, look.size, look.size, dtype=torch.uint8)
+    for network in networks:  # what has no local features is told before the images are read
+        network(blank)
+    networks.append(color_and_place(local[0].grid))
+    grids = [each.grid for each in (*local, local[0])]
     pipeline = augment.plain(look.size)
     sides = []
     for masks in (train, test):
@@ -375,6 +392,6 @@ def _of_places(look: Look, train: Masks, test: Masks, ignore: Sequence[int], see
         shown = [plain_mask(_mask(masks, int(i)), pipeline.resize, look.size) for i in rest.index]
         sides.append([(f, np.stack(shown)) for f in features])
     return {
-        name: segment(a, b, grid=local.grid, ignore=ignore, seed=seed)
-        for name, a, b in zip((ENCODER, *PLACES), *sides)
+        name: segment(a, b, grid=grid, ignore=ignore, seed=seed)
+        for name, grid, a, b in zip((*look.networks, *PLACES[1:]), grids, *sides, strict=True)
     }
