@@ -93,7 +93,8 @@ def by_margins(
         case "better and worse":
             return "unclear", f"better than its start by {above}, and worse by {below}"
         case "within the noise":
-            return "unclear", f"within the noise of its start ({_listed(gains, 'unclear')})"
+            told = _listed(gains, "unclear") if len(gains) <= _TOLD else f"all {len(gains)} scores"
+            return "unclear", f"within the noise of its start ({told})"
         case _:
             better = f"better than its start by {above}"
             return word, better if word == "learned" else f"{better}, but {clause}"
@@ -151,7 +152,9 @@ def judge(
     kept = kept or {}
     choice = [t for t in (kept.get("why"),) if isinstance(t, str) and t]
     if kept.get("kept") == KEPT_START:
-        because = "the weights it began with are better than what training made of them."
+        because = (
+            "nothing that training made is better than the weights it began with, which are kept."
+        )
         reasons = (*choice, GENTLER, *found)
         return Verdict("did not learn", because, reasons, "within the noise")
     scored = [

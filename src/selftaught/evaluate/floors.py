@@ -66,7 +66,7 @@ class Margin:
         return "above" if low > 0 else "below" if high < 0 else "unclear"
 
     def __str__(self) -> str:
-        low, high = self.interval
+        low, high = (round(v, 2) for v in self.interval)  # as files have it
         ours, theirs = (f"{s.value:.1f} %" for s in (self.score, self.floor_score))
         head = f"By {self.score.name}: {ours}, highest floor {theirs} ({self.floor}), "
         noise = f"95 % interval {low:+.1f} to {high:+.1f}, {self.score.n} test images"

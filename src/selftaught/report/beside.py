@@ -261,8 +261,8 @@ def _scores(runs: dict[str, RunFolder]) -> Section | Missing:
         title = f"{escape(name)}, per cent {escape(measure)}"
         parts.append(f"<div><h3>{title}</h3>{charts.bars(bars)}</div>")
     note = (
-        "Each run, and below it the highest of its floors, and the weights it began with where they "
-        "were no fresh draw. Whiskers are 95 % intervals."
+        "Each run, and below it the highest of its floors, and the weights that it began with "
+        "where they were no fresh draw. Whiskers are 95 % intervals."
     )
     return Section("Scores", f'<div class="grid2">{"".join(parts)}</div>', note)
 

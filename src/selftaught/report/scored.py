@@ -33,13 +33,12 @@ def scores(run: RunFolder) -> Section | Missing | None:
         return Missing(
             "Scores against floors", "the data had no labels, or evaluation was switched off"
         )
-    begun = any(
-        r.get("features") == START for found in run.scores for r in dicts(found.get("scores"))
-    )
+    names = {r.get("features") for found in run.scores for r in dicts(found.get("scores"))}
+    begun = ", and with the weights that it began with" if START in names else ""
     note = (
-        "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, the same network "
-        f"untrained{', and with the weights that it began with' if begun else ''}. Whiskers are 95 % intervals. An encoder that is not above all floors "
-        "has learned nothing that is of use here."
+        "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, and the same "
+        f"network untrained{begun}. Whiskers are 95 % intervals. An encoder that is not above all "
+        "floors has learned nothing that is of use here."
     )
     return Section("Scores against floors", "".join(parts), note)
 
@@ -59,9 +58,9 @@ def kept(run: RunFolder) -> Section | None:
     heads = ("", "k-NN", "probe", "mean", "above the end")
     figures = f'<div class="scroll">{table(heads, rows)}</div>' if rows else ""
     note = (
-        "Per cent right on labeled images of the training data, each classified by the others; ± is "
-        "one standard error. They are for choosing: what the encoder is worth, the scores say, which "
-        "are of other images. The checkpoints are those of the end."
+        "Per cent right on labeled images of the training data, each classified by the others; ± "
+        "is one standard error. They are for choosing: what the encoder is worth, the scores say, "
+        "which are of other images. The checkpoints are those of the end."
     )
     why = f"<p>{escape(str(run.kept.get('why', '')))}</p>"
     return Section("What was kept", why + figures, note if rows else "")
