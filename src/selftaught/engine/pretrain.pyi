@@ -49,6 +49,7 @@ def pretrain(
     reduced: bool = True,
     colors: Literal["auto", "loader", "device"] = "auto",
     max_bad: Share = 0.05,
+    keep: Literal["auto", "end", "start-statistics"] = "auto",
     evaluate: bool = True,
     log_every: Count = 10,
     save_every: Weight = 10.0,
