@@ -107,11 +107,13 @@ PRESETS = {
     "vicreg": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
     # the assignments of a fresh small network are uniform at the paper's epsilon, 0.05, and stay so
     "swav": Preset(
-        {**SMALL, **FEW, "blur": 0.0, "prototypes": 128, "epsilon": 0.01, "freeze": 0.02}
+        {**SMALL, **FEW, "blur": 0.0, "prototypes": 128, "epsilon": 0.01, "freeze_prototypes": 0.02}
         | {"queue": 0}
     ),
     "dino": Preset({**FEW, **CLEAR, **PROTOTYPES}),
-    "ibot": Preset({**FEW, **CLEAR, **PROTOTYPES, "freeze": 0.01, "temp_warmup": 0.3}, {}, VIT),
+    "ibot": Preset(
+        {**FEW, **CLEAR, **PROTOTYPES, "freeze_prototypes": 0.01, "temp_warmup": 0.3}, {}, VIT
+    ),
     "dinov2": Preset({**FEW, **CLEAR, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
     "msn": Preset(
         {

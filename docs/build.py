@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selftaught import config, methods, roles
-from selftaught.cli import default_backbone
-from selftaught.signature import describe, module_doc
+from selftaught.cli import needs_of
+from selftaught.signature import OBJECTS, describe, module_doc
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -55,9 +55,11 @@ API = {
         "backbones/image/encoder.py",
         "data/opening.py",
         "data/check.py",
+        "data/settings.py",
     ),
     "selftaught.evaluate": (
         "evaluate/comparing.py",
+        "evaluate/settings.py",
         "evaluate/features.py",
         "evaluate/scores.py",
         "evaluate/classifiers.py",
@@ -149,40 +151,73 @@ def stubs() -> dict[Path, str]:
             *heads,
         ]
     )
-    (settings,) = (
-        n
-        for n in ast.parse((engine / "settings.py").read_text("utf-8")).body
-        if isinstance(n, ast.ClassDef)
-    )
     (pretrain,) = (
         n
         for n in ast.parse((engine / "pretrain.py").read_text("utf-8")).body
         if isinstance(n, ast.FunctionDef)
     )
-    fields = [n for n in settings.body if isinstance(n, ast.AnnAssign)][1:]  # `out` has its place
-    objects = ("second", "test")
-    for field in fields:
-        name = ast.unparse(field.target)
-        kind = "Any" if name in objects else ast.unparse(field.annotation)
-        kind = kind.replace("Path", "str | Path")
-        pretrain.args.kwonlyargs.append(ast.arg(name, ast.Name(kind)))
+    pretrain.decorator_list.clear()
+    _, fields = _fields(engine / "settings.py")
+    for field in fields[1:]:  # `out` has its place
+        kind = ast.Name(_given(field))
+        pretrain.args.kwonlyargs.append(ast.arg(ast.unparse(field.target), kind))
         pretrain.args.kw_defaults.append(field.value)
-    words = {n.id for f in fields for n in ast.walk(f) if isinstance(n, ast.Name)}
-    known = ", ".join(sorted(word for word in words if hasattr(roles, word)))
     imports = (
-        "from pathlib import Path\nfrom typing import Any, Literal\n\n"
+        "from collections.abc import Sequence\nfrom pathlib import Path\n"
+        "from typing import Any, Literal\n\n"
         "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n"
-        f"from selftaught.roles import {known}\n\n"
+        f"from selftaught.roles import {_roles(fields)}\n\n"
     )
     texts = {
         path.with_suffix(".pyi"): made + every,
         engine / "pretrain.pyi": made + imports + _head(pretrain),
+        SOURCE / "options.pyi": made + _options(),
     }
     return {path: _formatted(text) for path, text in texts.items()}
 
 
+def _options() -> str:
+    """What `**options` may hold, of functions that take the fields of a dataclass."""
+    files = (SOURCE / "data" / "settings.py", SOURCE / "evaluate" / "settings.py")
+    found = dict(map(_fields, files))
+    text = (
+        "from collections.abc import Sequence\nfrom pathlib import Path\n"
+        "from typing import Literal, TypedDict\n\n"
+        f"from selftaught.roles import {_roles([f for each in found.values() for f in each])}\n"
+    )
+    for name, fields in found.items():
+        text += f"\nclass {name}Options(TypedDict, total=False):\n"
+        text += "".join(
+            f"    {ast.unparse(f.target)}: {_given(f)}\n"
+            for f in fields
+            if ast.unparse(f.target) not in OBJECTS  # they have their place
+        )
+    return text
+
+
+def _fields(file: Path) -> tuple[str, list[ast.AnnAssign]]:
+    """The one class in `file`, and its fields."""
+    (node,) = (n for n in ast.parse(file.read_text("utf-8")).body if isinstance(n, ast.ClassDef))
+    return node.name, [n for n in node.body if isinstance(n, ast.AnnAssign)]
+
+
+def _given(field: ast.AnnAssign) -> str:
+    """The type of what Python may give for a field, where the field's own is what it becomes."""
+    if ast.unparse(field.target) in OBJECTS:
+        return "Any"
+    kind = ast.unparse(field.annotation).replace("Path", "str | Path")
+    return re.sub(r"^tuple\[(.*), \.\.\.\]$", r"Sequence[\1]", kind)
+
+
+def _roles(fields: list[ast.AnnAssign]) -> str:
+    """Names of the roles that fields have, as one imports them."""
+    words = {n.id for f in fields for n in ast.walk(f) if isinstance(n, ast.Name)}
+    return ", ".join(sorted(word for word in words if hasattr(roles, word)))
+
+
 def _head(node: ast.FunctionDef) -> str:
-    return f"def {node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}: ...\n"
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    return f"def {node.name}({ast.unparse(node.args)}) -> {returns}: ...\n"
 
 
 def _formatted(text: str) -> str:
@@ -249,7 +284,7 @@ def family_page(family: str) -> str:
             f"## {name}",
             "",
             f"{paper(name)}. In Python `selftaught.methods.{node.name}`, built around "
-            f"`{default_backbone(name)}` unless another is named.",
+            f"`{needs_of(name)['backbone']}` unless another is named.",
             "",
             before_args,
             "",
@@ -352,7 +387,7 @@ def measured(name: str, row: dict) -> str:
 
 def unmeasured(name: str) -> str:
     """A line for what there is no result of, and why where that follows from the method."""
-    masks = "with_masks = True" in methods.files()[name].read_text(encoding="utf-8")
+    masks = needs_of(name)["beside"] == "masks"
     why = "not measured: it learns from images with masks" if masks else "not measured"
     return f"| `{name}` | {why} | | | | | | {paper(name)} |"
 
@@ -407,6 +442,8 @@ def call(name: str, arguments: ast.arguments, returns: ast.expr | None = None) -
     elif arguments.kwonlyargs:
         given.append("*")
     given += [_parameter(a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults)]
+    if arguments.kwarg:
+        given.append(f"**{_parameter(arguments.kwarg, None)}")
     return laid_out(name, given, f" -> {ast.unparse(returns)}" if returns else "")
 
 

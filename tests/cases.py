@@ -61,9 +61,9 @@ class Teacher(nn.Module):
 def fitting(name: str, images: np.ndarray, folder: Path) -> Any:
     """Images [N, H, W, 3] as the method called `name` needs them: with labels, or with masks."""
     kind = methods.find(name)
-    if kind.supervised:
+    if kind.needs.labels:
         return [(image, i % 3) for i, image in enumerate(images)]
-    return with_masks(images, folder / "frames.parquet") if kind.with_masks else images
+    return with_masks(images, folder / "frames.parquet") if kind.needs.beside else images
 
 
 def with_masks(images: np.ndarray, path: Path) -> Path:

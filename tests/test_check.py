@@ -93,8 +93,10 @@ def test_every_fault_is_counted(folder, tmp_path, workers):
 def test_what_cannot_be_asked_for_is_refused(tmp_path):
     for options, words in (
         ({"workers": -1}, "workers must be at least 0, got -1"),
-        ({"timeout": 0.0}, "must be above 0"),
-        ({"max_pixels": 0}, "max_pixels=0 must be above 0"),
+        ({"timeout": 0.0}, "timeout must be above 0, got 0"),
+        ({"max_pixels": 0}, "max_pixels must be at least 1, got 0"),
+        ({"tiny": "some"}, "tiny must be a whole number, got 'some'"),
+        ({"truncated": "keeps"}, "did you mean keep"),
     ):
         with pytest.raises(UserError, match=words):
             check(tmp_path, **options)

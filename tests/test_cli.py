@@ -1,6 +1,7 @@
 """The command line: quick answers without torch, errors in words, run.yaml that repeats a run."""
 
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -268,7 +269,7 @@ def test_help_shows_every_parameter(name: str, capsys):
             assert p.doc, f"{p.name} is not documented"
             if section != "backbone" or p.name not in every["options"]:
                 assert p.doc.rstrip(".") in text
-    assert f"(default: {cli.default_backbone(name)})" in text
+    assert f"(default: {cli.needs_of(name)['backbone']})" in text
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -320,13 +321,13 @@ def test_examples_are_commands_on_lines_of_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     text = shown(capsys, "pretrain", "dino", "--help")
     whole = text.replace(" \\\n    ", " ")
-    backbone = cli.default_backbone("dino")
+    backbone = cli.needs_of("dino")["backbone"]
     assert f"\n  selftaught pretrain dino photos/ --backbone {backbone} --size 96 --epo" in whole
 
 
-def test_default_backbones_are_those_of_the_classes():
+def test_needs_are_those_of_the_classes():
     for name in METHODS:
-        assert cli.default_backbone(name) == methods.find(name).default_backbone
+        assert cli.needs_of(name) == dataclasses.asdict(methods.find(name).needs)
 
 
 def test_what_is_given_lands_in_its_section():

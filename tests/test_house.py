@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from selftaught import cli, methods
+from selftaught.method import Epoch, Insight, Method, Needs
 
 ROOT = Path(__file__).parent.parent
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
@@ -53,6 +54,60 @@ def test_what_is_public_is_documented(file):
     bare = [node.name for node in public if not ast.get_docstring(node)]
     assert ast.get_docstring(tree), "the module has no docstring"
     assert not bare
+
+
+MOST = 12
+"""Parameters of a function, at most: more belong together in a dataclass of options."""
+
+
+def long_signatures(text: str) -> list[str]:
+    """Functions of more than `MOST` parameters, but for constructors that the command line reads.
+
+    Those are of methods and of what else checks its parameters: each is an option there.
+    """
+    tree = ast.parse(text)
+    built = [
+        n
+        for kind in ast.walk(tree)
+        if isinstance(kind, ast.ClassDef)
+        and {"Method", "Checked"} & {ast.unparse(b).rpartition(".")[2] for b in kind.bases}
+        for n in kind.body
+    ]
+    functions = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        and not (n in built and getattr(n, "name", "") == "__init__")
+    ]
+    return [
+        getattr(n, "name", "lambda")
+        for n in functions
+        if len(n.args.posonlyargs + n.args.args + n.args.kwonlyargs) > MOST
+    ]
+
+
+@pytest.mark.parametrize("file", SOURCE, ids=relative)
+def test_functions_take_few_parameters(file):
+    assert not long_signatures(file.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def f({}): ...", ["f"]),
+        ("def f(a, *, {}): ...", ["f"]),
+        ("def f(): return lambda {}: 1", ["lambda"]),
+        ("async def f({}): ...", ["f"]),
+        ("class A:\n    def __init__({}): ...", ["__init__"]),
+        ("class A(Checked):\n    def f({}): ...", ["f"]),
+        ("class A(base.Method):\n    def __init__({}): ...", []),
+        ("@dataclass\nclass A:\n    " + "\n    ".join(f"a{n}: int" for n in range(20)), []),
+    ],
+)
+def test_long_signatures_are_found(text, found):
+    many, few = (", ".join(f"p{n}" for n in range(count)) for count in (MOST + 1, MOST - 1))
+    assert long_signatures(text.format(many)) == found
+    assert not long_signatures(text.format(few))
 
 
 def imports(node: ast.AST, package: list[str]) -> set[str]:
@@ -230,6 +285,17 @@ def test_the_python_page_has_every_public_name(module):
     assert set(names) - rooms - rest <= shown
 
 
+ROOMS = [
+    file.parent for file in SOURCE if file.name == "__init__.py" and "__all__" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=relative)
+def test_every_public_name_is_there(room):
+    module = import_module(".".join(room.relative_to(ROOT / "src").parts))
+    assert all(getattr(module, name) is not None for name in module.__all__)
+
+
 # package ---------------------------------------------------------------------------------------
 
 
@@ -274,3 +340,17 @@ def test_the_lock_takes_everything_from_the_public_index():
     lock = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))
     sources = {json.dumps(p["source"]) for p in lock["package"] if p["name"] != "selftaught"}
     assert sources == {'{"registry": "https://pypi.org/simple"}'}
+
+
+def test_the_contract_of_a_method_is_what_the_docs_say():
+    own = {n for n in (*vars(Method), *Method.__annotations__) if not n.startswith("_")}
+    asked = {"recipe", "backbone", "views", "loss"}
+    given = {"needs", "insight", "encoder", "progress", "on_epoch", "before_step", "after_step"}
+    assert own == asked | given | {"reference_losses", "show", "assign"}
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    for name in own:
+        assert f"`{name}`" in page or f"`{name}(" in page, name
+    for record in (Needs, Insight, Epoch):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{record.__name__}`"))
+        for field in record.__annotations__:
+            assert f"`{field}`" in row or f"`{field}=" in row, field

@@ -79,7 +79,7 @@ def ready(name: str, options: dict[str, Any]) -> tuple[Method, Batch]:
         method.progress = 0.3
         method.loss(batch(name, method, epoch=1))  # fills queues, centers and memories
     views = batch(name, method)
-    return method, views if method.supervised else views._replace(label=None)
+    return method, views if method.needs.labels else views._replace(label=None)
 
 
 def values(terms: Any) -> dict[str, float]:

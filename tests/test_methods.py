@@ -46,7 +46,7 @@ def image(index: int, size: int, channels: int = 3) -> np.ndarray:
 
 def shown(name: str, index: int, channels: int = 3) -> np.ndarray:
     """`image` as the method's pipeline takes it, with a mask where it learns from one."""
-    return image(index, CASES[name].size, channels + methods.find(name).with_masks)
+    return image(index, CASES[name].size, channels + (methods.find(name).needs.beside == "masks"))
 
 
 def leaves(node: Any) -> Iterator[Any]:
@@ -223,7 +223,7 @@ def test_defaults_construct(name):
     options = CASES[name].options
     network = {"network": options["network"]} if "network" in options else {}
     with torch.device("meta"):
-        method = cls(backbone(cls.default_backbone), **samples, **classes, **network)
+        method = cls(backbone(cls.needs.backbone), **samples, **classes, **network)
     assert method.progress == 0
     method.views(224)
 
@@ -362,7 +362,7 @@ def test_two_views_of_an_image_cost_less_than_those_of_two_images(name):
 @each
 def test_small_batches_work_or_are_refused(name):
     """Below `min_batch` the engine refuses; still no loss may be silently undefined there."""
-    least = CASES[name].make(name).min_batch
+    least = CASES[name].make(name).needs.batch
     assert 1 <= least <= BATCH
     for count in sorted({1, least, least + 1}):
         method = build(name)
@@ -476,8 +476,9 @@ def trained(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
     losses = [float(x) for x in train(name, method, optimizer(method))]
     state = {n: x.numpy() for n, x in method.state_dict().items()}
     seed_all(1 + APART * dist.rank())
-    if (order := method.on_epoch(Images(CASES[name].size))) is not None:
-        state["order of the next epoch"] = order.numpy()
+    made = method.on_epoch(Images(CASES[name].size))
+    if made is not None and made.order is not None:
+        state["order of the next epoch"] = made.order.numpy()
     grads = {
         f"grad of {n}": p.grad.numpy() for n, p in method.named_parameters() if p.grad is not None
     }

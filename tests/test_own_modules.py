@@ -82,6 +82,35 @@ class Named(UNetEncoder):
         return {"features": super().forward(x), "logits": x.mean((2, 3))}
 
 
+class Pair(UNetEncoder):
+    """Two maps of one size, of which none is the deepest."""
+
+    def forward(self, x):
+        first = self.levels[0](x)
+        return first, first
+
+
+class Masked(UNetEncoder):
+    def forward(self, x, mask):  # type: ignore[override]
+        return super().forward(x * mask)
+
+
+class Keywords(UNetEncoder):
+    def forward(self, x, *, text):  # type: ignore[override]
+        return super().forward(x)
+
+
+class Pyramid(UNetEncoder):
+    """Maps by the names of their levels, as detectors' necks give them."""
+
+    def forward(self, x):
+        maps = []
+        for n, level in enumerate(self.levels):
+            x = nn.functional.max_pool2d(level(x), 2)
+            maps.append((f"p{n}", x))
+        return dict(maps)
+
+
 def resnet18() -> nn.Module:
     net: Any = torchvision.models.resnet18()
     net.fc = nn.Identity()
@@ -111,6 +140,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (UNetEncoder, 32, 3, 32),
         (lambda: UNetEncoder(1), 32, 1, 32),
         (lambda: UNetEncoder(4), 32, 4, 32),
+        (lambda: UNetEncoder(every=True), 32, 3, 32),
+        (Pyramid, 32, 3, 32),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)), 16, 3, 5),
         (lambda: timm.create_model("test_vit", img_size=32, num_classes=7), 32, 3, 64),
     ],
@@ -145,7 +176,9 @@ def test_a_module_is_wrapped_with_a_word_on_what_is_assumed(caplog):
     ("made", "says"),
     [
         (lambda: Wrapped(Named(), 32), "gives a dict of features, logits"),
-        (lambda: Wrapped(UNetEncoder(every=True), 32), r"a list of \[2, 8, 32, 32\], \[2, 16"),
+        (lambda: Wrapped(Pair(), 32), r"a tuple of \[2, 8, 32, 32\], \[2, 8, 32, 32\]"),
+        (lambda: Wrapped(Masked(), 32), r"takes 2 inputs \(x, mask\), and a backbone takes images"),
+        (lambda: Wrapped(Keywords(), 32), r"takes 2 inputs \(x, text\)"),
         (lambda: Wrapped(nn.Flatten(0), 32), r"gives \[6144\] for images"),
         (lambda: Wrapped(UNetEncoder(), 32, channels=1), "cannot take images .*say what it takes"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), "cannot take images .*size="),
@@ -300,7 +333,7 @@ def test_code_that_came_with_a_run_is_not_run(here):
     for name in ("os:abort", "shutil:rmtree", "torchvision.models:resnet18"):
         about["encoder"]["name"] = name
         (here / "a" / "encoder.json").write_text(json.dumps(about))
-        with pytest.raises(UserError, match="not in the folder where you are"):
+        with pytest.raises(UserError, match="not in the folder where you are.*--backbone"):
             selftaught.load("a")
     assert selftaught.load("a", "my_csp.py:make_encoder").dim == 24
     assert (
@@ -350,6 +383,50 @@ def test_a_module_is_scored_with_places_and_by_finetuning(here):
     command("pretrain", "finetune", "photos", "--backbone", "my_csp.py:make_encoder", *WORDS[:-2])
 
 
+def test_a_function_of_an_installed_package(here, capsys):
+    """It trains, and is scored, embedded and exported once more where the user names it."""
+    own = ["--backbone", "torchvision.models:squeezenet1_1"]
+    command("pretrain", "simclr", "photos", *own, *WORDS, "--size=64", "--out=a")
+    assert cli.main(["evaluate", "a", "photos"]) == 2
+    assert "--backbone torchvision.models:squeezenet1_1" in capsys.readouterr().err
+    command("evaluate", "a", "photos", "--probes=knn", *own)
+    command("embed", "a", "photos", "--out=a.npy", *own)
+    command("export", "a", "--to", "safetensors", *own)
+    command("pretrain", "simclr", "photos", *own, *WORDS, "--size=64", "--start=a", "--out=b")
+    assert np.load("a.npy").shape == (16, 1000)
+
+
+def test_a_function_is_scored_by_its_name_and_says_what_is_assumed(here, capsys, caplog):
+    command("evaluate", "my_csp.py:make_encoder", "photos", "--probes=knn", "--size=32")
+    assert "images are normalized with mean [0.485, 0.456, 0.406]" in caplog.text
+    caplog.clear()
+    given = ["--mean=0.5", "--std=0.5"]
+    command("embed", "my_csp.py:make_encoder", "photos", "--size=32", "--out=f.npy", *given)
+    assert "are normalized" not in caplog.text
+    assert np.load("f.npy").shape == (16, 24)
+
+
+def test_normalization_given_to_evaluate_counts(here):
+    pretrain(SimCLR, "photos", "a", backbone="test_resnet", size=32, hidden=16, dim=8, **FAST)
+    command("embed", "a", "photos", "--out=usual.npy")
+    command("embed", "a", "photos", "--out=other.npy", "--mean=0.5", "--std=0.5")
+    command("embed", "a", "photos", "--out=same.npy", "--mean=0.485,0.456,0.406")
+    assert not np.allclose(np.load("usual.npy"), np.load("other.npy"))
+    assert np.allclose(np.load("usual.npy"), np.load("same.npy"))
+    assert cli.main(["embed", "a", "photos", "--out=x.npy", "--mean=0.5,0.5"]) == 2
+
+
+def test_a_timm_module_without_weights_is_normalized_as_imagenet(caplog):
+    with caplog.at_level(logging.INFO, "selftaught"):
+        found = Wrapped(timm.create_model("test_resnet", num_classes=0), 64)
+    assert found.mean == (0.485, 0.456, 0.406)
+    assert "no weights of timm's" in caplog.text
+    net = timm.create_model("test_resnet", num_classes=0)
+    with torch.no_grad():  # as after a training, of which nobody knows whose it was
+        net.layer1[0].bn1.weight.add_(torch.rand(net.layer1[0].bn1.weight.shape))
+    assert Wrapped(net, 64).mean == (0.5, 0.5, 0.5)
+
+
 # weights that are there ------------------------------------------------------------------------
 
 
@@ -397,6 +474,21 @@ def test_an_encoder_that_was_read_is_trained(tmp_path):
         kind(drawn, **options)
         assert not drawn.net.state_dict()["blocks.0.mlp.fc1.weight"].equal(before)
         assert not drawn.trained
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("sobel", True), ("input", "lightness"), ("size", 48), ("std", (0.5,) * 3)]
+)
+def test_another_module_in_the_place_of_one_is_shown_the_same(word, value):
+    net = Wrapped(UNetEncoder(), 32)
+    if word == "sobel":
+        net.see_edges()
+    elif word == "input":
+        net.see(value)
+    else:
+        net = Wrapped(UNetEncoder(), **({"size": 32} | {word: value}))
+    assert getattr(net.like(UNetEncoder()), word) == value
+    assert evaluate.untrained(net).config == net.config
 
 
 # normalization belongs to weights --------------------------------------------------------------

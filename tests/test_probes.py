@@ -16,8 +16,7 @@ from torch import nn
 from selftaught import evaluate, export
 from selftaught.arguments import Group, Parser, Positional, options
 from selftaught.augment.image.render import plain_mask, render_plain
-from selftaught.backbones import Image, Wrapped
-from selftaught.backbones.image import layers
+from selftaught.backbones import Image, Wrapped, layers
 from selftaught.cli import main
 from selftaught.data import BadSample, open_data
 from selftaught.data.image.masks import class_map

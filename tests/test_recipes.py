@@ -185,7 +185,7 @@ def test_options_are_those_of_the_same_row():
     """SwAV's prototypes rest for an epoch, and its queue is filled from the 15th, of 100 here."""
     assert methods.find("byol")(backbone("test_resnet", 32), hidden=8, dim=4).momentum == 0.99
     swav = methods.find("swav")(backbone("test_resnet", 32), prototypes=4, hidden=8, dim=4)
-    assert (swav.queue, swav.freeze, swav.queue_start) == (3840, 0.01, 0.15)
+    assert (swav.queue, swav.freeze_prototypes, swav.queue_start) == (3840, 0.01, 0.15)
 
 
 @pytest.mark.parametrize("net", ["test_vit", "vit_tiny_patch16_224"])
@@ -222,7 +222,7 @@ RATES = {"dino": 0.1, "ibot": 0.1, "dinov2": 0.3, "beit": 0.1, "simmim": 0.1}
 
 
 def test_methods_whose_papers_drop_paths():
-    assert {n: r for n in methods.files() if (r := methods.find(n).default_drop_path)} == RATES
+    assert {n: r for n in methods.files() if (r := methods.find(n).needs.drop_path)} == RATES
 
 
 def rates(net: torch.nn.Module) -> list[float]:

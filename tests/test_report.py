@@ -17,12 +17,13 @@ from pyarrow import parquet
 from rich.console import Console
 
 from selftaught import augment, evaluate, export, report
-from selftaught.backbones import Image
+from selftaught.backbones import Image, Wrapped
 from selftaught.data import open_data
 from selftaught.errors import UserError
 from selftaught.export.facts import keep
 from selftaught.report import charts, plane, seen
 from selftaught.report.folder import read
+from selftaught.report.html import Section
 from selftaught.report.image import local
 from selftaught.report.image.gallery import Cell, Gallery, save
 from selftaught.report.image.pictures import encode, sprite
@@ -544,6 +545,18 @@ def test_transformers_show_attention_and_networks_without_cells_nothing(run, pho
     words = page(run).text
     assert "Attention is the last block's" in words
     assert "head 1" in words
+
+
+def test_modules_of_ones_own_show_features_of_places_without_attention(photos):
+    samples = open_data(photos)
+    rows = np.zeros((len(samples), 1))
+    network = Wrapped(torch.nn.Conv2d(3, 8, 4, 4), 32)
+    found = local.section(
+        seen.Seen(network, samples, len(samples), rows, None, None, rows, rows, rows, {})
+    )
+    assert isinstance(found, Section)
+    assert "features of" in found.body
+    assert "Attention" not in found.note
 
 
 def test_a_sprite_holds_each_image_in_its_place():

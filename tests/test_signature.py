@@ -1,5 +1,6 @@
 """Signatures read from source: names, types, defaults, documentation, and what text becomes."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selftaught import evaluate, pretrain
+from selftaught.data.check import check
+from selftaught.engine import score
 from selftaught.errors import UserError
+from selftaught.evaluate import comparing
+from selftaught.evaluate.settings import Scoring
 from selftaught.signature import (
     Parameter,
     closest,
@@ -72,6 +78,10 @@ class Thing(other.Base):
 
 class Empty(Base):
     """No constructor."""
+
+
+@takes(Absent)
+def strange(**options): ...
 
 
 class Odd:
@@ -168,6 +178,8 @@ def test_what_is_not_there(file):
         read_class(file, name="Odd")
     with pytest.raises(LookupError, match="no function stop"):
         read_function(file, "stop")
+    with pytest.raises(LookupError, match="does not import Absent"):
+        read_function(file, "strange")
     with pytest.raises(UserError, match="Thing has no parameter 'widht': did you mean width"):
         read_class(file, base="Base")["widht"]
 
@@ -302,3 +314,48 @@ def test_unknown_method_is_refused_with_the_nearest():
 
     with pytest.raises(UserError, match="no method is called 'simlcr': did you mean simclr"):
         methods.signature("simlcr")
+
+
+# options of functions --------------------------------------------------------------------------
+
+
+def test_what_a_function_takes_is_read_from_its_dataclass():
+    own = ["encoder", "data"]
+    fields = [p.name for p in read_class(Path(inspect.getfile(Scoring)), name="Scoring").parameters]
+    found = read_function(Path(inspect.getfile(score)), "evaluate_command")
+    assert [p.name for p in found.parameters] == own + fields
+    assert (found["k"].default, found["k"].bounds, found["k"].main) == (20, "at least 1", True)
+    assert not found["seed"].main
+    compare = read_function(Path(inspect.getfile(comparing)), "compare")
+    assert [p.name for p in compare.parameters].count("test") == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "first", "last"),
+    [
+        (evaluate.compare, ["encoder", "train", "test", "strict", "progress", "probes"], "out"),
+        (score.evaluate_command, ["encoder", "data", "probes", "test"], "out"),
+        (check, ["data", "out", "full", "workers"], "progress"),
+        (pretrain, ["method", "data", "out", "epochs"], "options"),
+    ],
+)
+def test_help_shows_the_options_of_a_function(function, first, last):
+    names = list(inspect.signature(function).parameters)
+    assert names[: len(first)] == first
+    assert names[-1] == last
+
+
+def test_options_are_of_their_types_whoever_gives_them():
+    asked = Scoring(probes=["knn"], ignore=[0, 255], k="5", out="s.json", test=(photo := object()))
+    assert (asked.probes, asked.ignore, asked.k) == (("knn",), (0, 255), 5)
+    assert (asked.out, asked.test) == (Path("s.json"), photo)
+    for wrong, words in (
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"shares": (0.5, 2.0)}, "shares must be above 0 and at most 1"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"probes": ("knn", "ridges")}, "probes must be .*one of knn, ridge"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Scoring(**wrong)
+    with pytest.raises(TypeError, match="neighbours"):
+        Scoring(neighbours=3)  # type: ignore[call-arg]

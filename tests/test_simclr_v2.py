@@ -72,8 +72,13 @@ def test_slow_copies_begin_where_what_they_follow_does(tmp_path):
         for name, value in part.state_dict().items():
             assert torch.equal(value, theirs[name])
     wider = type(CASES["moco_v2"])({"dim": 24, "queue": 12}).make("moco_v2")
-    with pytest.raises(UserError, match="give the head the same widths"):
-        begin_with(wider, tmp_path / "run")
+    fresh = {k: v.clone() for k, v in wider.projector.state_dict().items()}
+    begin_with(wider, tmp_path / "run")  # a head of other widths is new, and its slow copy with it
+    for part in (wider.projector, wider.target[1]):
+        assert all(torch.equal(x, fresh[name]) for name, x in part.state_dict().items())
+    theirs = restored(tmp_path / "run").backbone.state_dict()
+    for part in (wider.backbone, wider.target[0]):
+        assert all(torch.equal(x, theirs[name]) for name, x in part.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from selftaught.engine.unmix import draw_box, mix, with_mixed
+from selftaught.engine.unmix import Mixed, draw_box, mix, mixed_loss, with_mixed
 from selftaught.errors import UserError
 from tests.test_engine import Killed, curve, make, train
 from tests.test_methods import batch, build, total
@@ -34,7 +34,7 @@ def test_both_sources_are_looked_for_among_the_same_memories(name):
     views = batch(name, method)
     mixed = views.views[0].flip(0) * 0.4 + views.views[0] * 0.6
     torch.manual_seed(0)
-    found = method.mixed_loss(mixed, 0.6, views)
+    found = mixed_loss(method, Mixed(mixed, 0.6), views)
     parts = []
     for images in (mixed, mixed.flip(0)):
         alone = build(name, torch.float64)
@@ -61,7 +61,7 @@ def test_equal_shares_of_equal_images_change_nothing():
     method = build("simclr", torch.float64)
     views = batch("simclr", method)
     same = views._replace(views=[v[:1].expand_as(v) for v in views.views])
-    mixed = method.mixed_loss(same.views[0], 0.3, same)
+    mixed = mixed_loss(method, Mixed(same.views[0], 0.3), same)
     torch.testing.assert_close(mixed, total(method.loss(same)))
 
 

@@ -3,79 +3,38 @@
 Everything is imported on first use, so that ``import selftaught`` costs nothing.
 """
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
-    from selftaught import (
-        augment,
-        backbones,
-        data,
-        dist,
-        errors,
-        evaluate,
-        export,
-        masks,
-        method,
-        methods,
-        objectives,
-        parts,
-        report,
-        roles,
-        schedule,
-        search,
-    )
-    from selftaught.backbones import backbone
-    from selftaught.data import open_data
-    from selftaught.data.check import check
-    from selftaught.engine.pretrain import pretrain
-    from selftaught.evaluate import embed
-    from selftaught.export import load
+    from selftaught import augment as augment
+    from selftaught import backbones as backbones
+    from selftaught import data as data
+    from selftaught import dist as dist
+    from selftaught import errors as errors
+    from selftaught import evaluate as evaluate
+    from selftaught import export as export
+    from selftaught import masks as masks
+    from selftaught import method as method
+    from selftaught import methods as methods
+    from selftaught import objectives as objectives
+    from selftaught import parts as parts
+    from selftaught import report as report
+    from selftaught import roles as roles
+    from selftaught import schedule as schedule
+    from selftaught import search as search
+    from selftaught.backbones import backbone as backbone
+    from selftaught.data import open_data as open_data
+    from selftaught.data.check import check as check
+    from selftaught.engine.pretrain import pretrain as pretrain
+    from selftaught.evaluate import embed as embed
+    from selftaught.export import load as load
 
 __version__ = version("selftaught")
 
-_HOME = {
-    "backbone": "selftaught.backbones",
-    "check": "selftaught.data.check",
-    "embed": "selftaught.evaluate",
-    "load": "selftaught.export",
-    "open_data": "selftaught.data",
-    "pretrain": "selftaught.engine.pretrain",
-}
-
-__all__ = [
-    "augment",
-    "backbone",
-    "backbones",
-    "check",
-    "data",
-    "dist",
-    "embed",
-    "errors",
-    "evaluate",
-    "export",
-    "load",
-    "masks",
-    "method",
-    "methods",
-    "objectives",
-    "open_data",
-    "parts",
-    "pretrain",
-    "report",
-    "roles",
-    "schedule",
-    "search",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in __all__:
-        return import_module(f"selftaught.{name}")
-    raise AttributeError(f"module 'selftaught' has no attribute {name!r}")
+__all__, __getattr__ = lazily(__name__, __file__)
 
 
 def __dir__() -> list[str]:

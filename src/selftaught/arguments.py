@@ -169,7 +169,8 @@ class Parser(argparse.ArgumentParser):
         flags, found = {o.flag for o in self.options}, []
         for word in words:
             flag, equals, value = word.partition("=")
-            start, name = re.match(r"(--no-|--|)(.*)", flag).groups()  # type: ignore[union-attr]
+            start = next(s for s in ("--no-", "--", "") if flag.startswith(s))
+            name = flag.removeprefix(start)
             now = FORMER.get(name)
             known = not start or flag in flags or f"--{now}" not in flags
             found.append(word if known else f"{start}{now}{equals}{value}")

@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftaught import timm_names
+from selftaught import code, timm_names
+from selftaught.backbones.weights.header import refuse_others
+from selftaught.backbones.weights.places import HUB, TIMM, located
 from selftaught.data.absent import missing
 from selftaught.errors import UserError
 from selftaught.export.facts import encoder_files, is_path, trained
@@ -78,9 +80,11 @@ def training(settings: "Settings", weights: str | Path | None) -> None:
     """
     from selftaught.engine.folder import occupied
 
-    for place in (weights, settings.start, settings.test):
+    for place in (settings.start, settings.test):
         if isinstance(place, str | Path):
             exists(str(place))
+    if weights is not None and str(weights) != TIMM and not str(weights).startswith(HUB):
+        refuse_others(located(weights))  # whatever is no file of weights
     if settings.out is not None:
         occupied(settings.out, settings.resume, settings.overwrite)
 
@@ -93,6 +97,9 @@ def exists(place: str) -> None:
 
 def encoder(name: str) -> None:
     """Refuse what stands for no encoder: neither a run, nor weights, nor a model of timm."""
+    names_code = code.names(name) and not Path(name).exists()
+    if names_code:
+        return
     if is_path(name):
         encoder_files(Path(name))
     else:

@@ -35,7 +35,8 @@ from selftaught.signature import (
     Signature,
     describe,
     module_doc,
-    read_constant,
+    read_call,
+    read_class,
     read_function,
 )
 
@@ -57,6 +58,7 @@ NAMES = (
     "embed",
     "reconstruct",
     "segment",
+    "weights",
     "report",
     "compare",
     "export",
@@ -275,7 +277,7 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
     """The options of a method; without one, those that all have; `alone`, its own and no others."""
     every = config.signatures(method)
     training = every["training"]
-    own_backbone = default_backbone(method) if method else None
+    own_backbone = needs_of(method)["backbone"] if method else None
     shown = {
         "name": ("backbone", own_backbone or "the method's"),
         "size": ("size", "fits the images"),
@@ -319,18 +321,19 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
 
 def _examples(method: str, backbone: str) -> list[str]:
     """`EXAMPLES` of a method, which may need labels or another run."""
-    text = methods.file_of(method).read_text(encoding="utf-8")
-    data = "labeled/" if "supervised = True" in text else "photos/"
-    needs = " --start runs/simclr-photos" if "Insight(frozen=True)" in text else ""
-    needs += " --teacher runs/finetune-photos" if "\n        network: " in text else ""
+    needs = needs_of(method)
+    data = "labeled/" if needs["labels"] else "photos/"
+    more = " --start runs/simclr-photos" if needs["learned"] else ""
+    more += " --teacher runs/finetune-photos" if needs["teacher"] else ""
     own = [e.replace("simclr", method).replace("resnet18", backbone) for e in EXAMPLES]
-    return [e.replace(" photos/", f" {data}{needs}") for e in own]
+    return [e.replace(" photos/", f" {data}{more}") for e in own]
 
 
-def default_backbone(method: str) -> str:
-    """What a method is built around unless the user says otherwise, read from its source."""
-    own = read_constant(methods.file_of(method), methods.signature(method).name, "default_backbone")
-    return own or read_constant(HERE / "method.py", "Method", "default_backbone")
+def needs_of(method: str) -> dict[str, Any]:
+    """The `Needs` of a method, by name, read from its source."""
+    usual = read_class(HERE / "method.py", name="Needs").parameters
+    own = read_call(methods.file_of(method), methods.signature(method).name, "needs")
+    return {p.name: p.default for p in usual} | own
 
 
 def _pretrain(asked: Request, dry: bool) -> None:
@@ -355,7 +358,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
     if _first():
         run, data = shlex.quote(str(done.folder)), shlex.quote(asked.data)
         # what can its scores be made on?
-        unlike = samples.labels is None or done.method.supervised
+        unlike = samples.labels is None or done.method.needs.labels
         sys.stdout.write(
             f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
             f"  selftaught evaluate {run} {'LABELED_IMAGES' if unlike else data}\n"
@@ -423,6 +426,10 @@ def _show(_: dict[str, Any], result: Any) -> None:
     from selftaught.terminal import Terminal
 
     Terminal().print(result)
+
+
+def _show_plain(_: dict[str, Any], result: Any) -> None:
+    sys.stdout.write(f"{lines(str(result))}\n")
 
 
 def _show_check(values: dict[str, Any], report: Any) -> None:
@@ -508,6 +515,15 @@ COMMANDS = {
         (
             "selftaught embed runs/simclr-photos photos/",
             "selftaught embed runs/simclr-photos photos/ --out features.parquet",
+        ),
+    ),
+    "weights": Command(
+        "backbones/weights/told.py",
+        "weights_command",
+        _show_plain,
+        (
+            "selftaught weights dinov2_vits14_pretrain.pth",
+            "selftaught weights facebook-dinov2-small/",
         ),
     ),
     "report": Command(
@@ -597,7 +613,7 @@ def _about(name: str) -> dict[str, Any]:
         "class": signature.name,
         "summary": signature.summary,
         "paper": module_doc(file).rstrip("."),
-        "backbone": default_backbone(name),
+        "backbone": needs_of(name)["backbone"],
         "parameters": [
             {"name": p.name, "type": describe(p.type), "default": p.default, "doc": p.doc}
             for p in config.settable(signature)

@@ -6,6 +6,7 @@ backbone: {name: resnet50, size: 64}    # or a plain name
 options: {temperature: 0.2}             # of the method
 training: {epochs: 100, batch: 256}     # of `pretrain`
 initial: {weights: sha256 12ab}         # of weights made in Python; see `repeatable`
+chosen: {lr: [0.0001, 0.3]}             # by the recipe `auto`, and the paper's; not read
 made_by: {selftaught: 0.1.0}            # for the reader; not read
 """
 
@@ -28,6 +29,7 @@ SECTIONS = {
     "options": "parameters of the method",
     "training": "parameters of pretrain",
     "initial": "weights that were made in Python, which this file does not hold",
+    "chosen": "by the recipe `auto`, each beside the paper's; not read",
     IGNORED: "not read",
 }
 RESERVED = ("config", "data", "debug", "dry_run", "help", "method")

@@ -56,10 +56,6 @@ class Unwritable(UserError):
         return made
 
 
-class OutOfMemory(TrainingError):
-    """The machine or the device has no memory left."""
-
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Numbers of errors of a disk, and not of a name that was given."""
 

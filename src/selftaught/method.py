@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from selftaught.backbones import encoder_of
-from selftaught.parts import unchanged
-from selftaught.signature import Checked
+from selftaught.backbones import Image, encoder_of
+from selftaught.signature import Checked, current, read_object
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
 """(image uint8 [H, W, C], generator of this sample) -> nested arrays that collate; picklable."""
@@ -152,9 +151,13 @@ class Insight(NamedTuple):
         last, the outputs are the goals.
     pairs: whose goal an output of predictor or embedding is to approach: `same` call of the
     target, `other` call, or the other `half` of the same output; empty where none is approached.
-    logits: gives what `Method.distribution` makes a distribution over prototypes of.
+    logits: gives scores of prototypes. shares: function of the method that makes distributions over
+    them of what `logits` gives; a softmax where it is empty.
     memory: buffers that every step changes, such as queues and centers.
-    frozen: whether the backbone is taken as it is, so that no gradient is to reach it.
+    query: which of the views looks for the others without being looked for alone (Un-Mix).
+    mixed: function of the method (mixed [B, C, H, W], share, batch) -> loss of mixtures, row i of
+    which is `share` of sample i and else of sample B - 1 - i: where queries and keys are unlike, so
+    that one pass does.
     """
 
     embedding: str = ""
@@ -162,8 +165,59 @@ class Insight(NamedTuple):
     copies: tuple[tuple[str, str], ...] = ()
     pairs: Literal["", "same", "other", "half"] = ""
     logits: str = ""
+    shares: str = ""
     memory: tuple[str, ...] = ()
-    frozen: bool = False
+    query: int = 0
+    mixed: str = ""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the engine must see to, so that the loss means what it is to mean.
+
+    A method has one for its class, in plain values that the command line reads from the source; its
+    constructor may set another, where something follows from a parameter.
+
+    Args:
+        batch: smallest batch, over all processes, for which the loss means something.
+        group: samples that belong together: each part of a batch, in each process, has whole
+            groups.
+        batchnorm: `all` where batch norms see the batch of all processes, `own` where they must not
+            (MoCo).
+        labels: whether the loss needs `Batch.label`, below `classes` where it has that.
+        beside: `masks` where pipelines are handed [H, W, C + 1]: the mask of the image is the last
+            channel.
+        second: name of the submodule that encodes a second modality; empty where samples are one
+            image.
+        learned: whether the backbone is taken as it is, so that one that has learned is needed and
+            no gradient is to reach it.
+        teacher: whether the constructor takes the method of another run, as `network`.
+        backbone: what the method is built around where the user names none.
+        drop_path: stochastic depth that the paper gives ViTs: the command line's, where the user
+            names none.
+    """
+
+    batch: int = 2
+    group: int = 1
+    batchnorm: Literal["all", "own"] = "all"
+    labels: bool = False
+    beside: Literal["", "masks"] = ""
+    second: str = ""
+    learned: bool = False
+    teacher: bool = False
+    backbone: str = "resnet50"
+    drop_path: float = 0.0
+
+
+class Epoch(NamedTuple):
+    """What `Method.on_epoch` made of an epoch to come.
+
+    order: indices of the samples that it shows, in their order; None for all of them, shuffled.
+    reset: names of submodules that were made anew: the engine drops their optimizer state.
+    """
+
+    order: Tensor | None = None
+    reset: tuple[str, ...] = ()
 
 
 def terms_of(loss: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
@@ -177,6 +231,7 @@ class Around(ABCMeta):
     if not TYPE_CHECKING:  # to whom a class takes what its constructor takes
 
         def __call__(cls, *args, **kwargs):
+            kwargs = current(kwargs, read_object(cls))
             if args:
                 args = (encoder_of(args[0]), *args[1:])
             elif "backbone" in kwargs:
@@ -201,35 +256,13 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     recipe: ClassVar[Recipe]
     """The constructor may set another, where the paper has one for such a backbone."""
 
-    default_backbone: ClassVar[str] = "resnet50"
-    default_drop_path: ClassVar[float] = 0.0
-    """Stochastic depth that the paper gives ViTs: the command line's, where the user names none."""
-
-    sync_batchnorm: ClassVar[bool] = True
-    """Whether batch norms see the batch of all processes; MoCo's must not."""
-    min_batch: int = 2
-    """Smallest batch, over all processes, for which the loss means something; the constructor may
-    set it where that follows from its parameters."""
-
-    group_size: ClassVar[int] = 1
-    """Samples that belong together: each part of a batch, in each process, has whole groups."""
-
-    supervised: ClassVar[bool] = False
-    """Whether the loss needs `Batch.label`, below the parameter `classes` where it has one."""
-
-    with_masks: ClassVar[bool] = False
-    """Whether pipelines are handed [H, W, C + 1]: the mask of the image is the last channel."""
-
-    query: ClassVar[int] = 0
-    """Which of its views Un-Mix mixes: one that looks for others, and is not looked for alone."""
-
-    reset: tuple[str, ...] = ()
-    """Names of submodules that `on_epoch` has made anew; the engine drops their optimizer state."""
+    needs: Needs = Needs()
+    """What the engine must see to; the constructor may set another."""
 
     insight: ClassVar[Insight] = Insight()
     """What is what among the submodules, for the doctor."""
 
-    backbone: nn.Module
+    backbone: Image
     progress: float = 0.0
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
 
@@ -241,44 +274,14 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     def loss(self, batch: Batch) -> Tensor | dict[str, Tensor]:
         """Scalar loss, or named terms whose sum is the loss."""
 
-    def mixed_loss(self, mixed: Tensor, share: float, batch: Batch) -> Tensor:
-        """Loss of mixed images that look for their sources (Un-Mix).
-
-        Here the view `query` gives way to the mixture; methods whose queries and keys are unlike
-        encode it once, as the paper does. What is remembered of a step is that of plain images:
-        queues, centers and the like are left as they are.
-
-        Args:
-            mixed: [B, C, H, W], of which row i is `share` of sample i and else of sample B - 1 - i.
-            share: in [0, 1].
-            batch: the plain views.
-        """
-        total = mixed.new_zeros(())
-        for images, weight in ((mixed, share), (mixed.flip(0), 1 - share)):
-            views = list(batch.views)
-            views[self.query] = images
-            with unchanged(self):
-                terms = terms_of(type(self).loss(self, batch._replace(views=views)))
-            total = total + weight * sum(terms.values())
-        return total
-
     @property
     def encoder(self) -> nn.Module:
         """The network to evaluate and to export."""
         return self.backbone
 
-    @property
-    def second(self) -> Any:
-        """The encoder of a second modality, an `Image`; None where samples are one image."""
-        return None
-
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         """Values of the loss that mean nothing, where `batch` samples are compared at once."""
         return ()
-
-    def distribution(self, logits: Tensor) -> Tensor:
-        """[..., K] outputs of `insight.logits` as distributions over K prototypes."""
-        return logits.softmax(-1)
 
     def show(self, batch: Batch) -> Pictures | None:
         """What became of the images of `batch`, where that can be seen; state stays as it is.
@@ -294,8 +297,8 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
         """
         return None
 
-    def on_epoch(self, corpus: Corpus) -> Tensor | None:
-        """Before each epoch: cluster, relabel. May return the indices that the epoch shows.
+    def on_epoch(self, corpus: Corpus) -> Epoch | None:
+        """Before each epoch: cluster, relabel, choose what it shows.
 
         A run may be stopped while it embeds `corpus`: what it changes it changes afterwards.
         """

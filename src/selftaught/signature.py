@@ -7,16 +7,16 @@ importing torch takes seconds.
 import ast
 import difflib
 import inspect
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, reduce
 from math import isfinite
 from numbers import Integral, Real
 from operator import or_
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from . import roles
 from .errors import UserError
@@ -38,6 +38,7 @@ _TYPES |= {name: kind for name, kind in vars(roles).items() if get_origin(kind) 
 FORMER = {
     "colours": "colors",
     "edges": "sobel",
+    "freeze": "freeze_prototypes",
     "licence": "license",
     "neighbours": "neighbors",
     "sees": "input",
@@ -326,6 +327,57 @@ class Checked:
         return super().__new__(cls)
 
 
+class Options:
+    """What a command, and the function behind it, may be asked for: a frozen dataclass of it.
+
+    Each option is said once, as a field and its line of documentation. Values become those of the
+    fields' types, from the command line, YAML and Python alike.
+
+    Raises:
+        UserError: a value of another type, or outside of its bounds.
+    """
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """As Python gives them, and type checkers do not know it: lists for tuples, text for paths.
+
+        Raises:
+            TypeError: there is no such option.
+        """
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        for parameter in read_object(type(self)).parameters:
+            name, value = parameter.name, getattr(self, parameter.name)
+            if name not in OBJECTS or isinstance(value, str | Path):
+                object.__setattr__(self, name, parameter.parse(value))
+
+
+OBJECTS = ("second", "test", "on_record")
+"""Options that may be an object in Python: data, a function."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def takes(options: type[Options]) -> Callable[[Function], Function]:
+    """Decorate a function whose `**options` are the fields of `options`.
+
+    The command line reads them as parameters of the function, and so do `help` and notebooks.
+    Where it takes more than these, `**options` is of type Any.
+    """
+    fields = inspect.signature(options).parameters.values()
+
+    def spelled(function: Function) -> Function:
+        own = inspect.signature(function)
+        *given, rest = own.parameters.values()
+        given += [p.replace(kind=p.KEYWORD_ONLY) for p in fields if p.name not in own.parameters]
+        given += [rest] if rest.annotation is Any else []
+        function.__signature__ = own.replace(parameters=given)  # pyrefly: ignore[missing-attribute]
+        return function
+
+    return spelled
+
+
 def closest(word: str, known: Collection[str]) -> str:
     """`: did you mean X?` where a known word is near, otherwise the known ones."""
     near = difflib.get_close_matches(word, known, 1, 0.6)
@@ -367,17 +419,35 @@ def read_class(path: Path, base: str | None = None, name: str | None = None) -> 
 
 @cache
 def read_function(path: Path, name: str) -> Signature:
-    """The function `name` of the file `path`; LookupError where there is none."""
+    """The function `name` of the file `path`, with the options that it `takes`.
+
+    Raises:
+        LookupError: There is no such function, or the file does not import its options from ours.
+    """
     for node in _tree(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _signature(name, ast.get_docstring(node), node.args)
+            found = _signature(name, ast.get_docstring(node), node.args)
+            words = [ast.unparse(d) for d in node.decorator_list]
+            kinds = [w[len("takes(") : -1] for w in words if w.startswith("takes(")]
+            options = [read_class(_home(path, kind), name=kind) for kind in kinds]
+            more = [p for o in options for p in o.parameters if p.name not in found]
+            return replace(found, parameters=(*found.parameters, *more))
     raise LookupError(f"{path} has no function {name}")
+
+
+def _home(path: Path, name: str) -> Path:
+    """The file of ours from which `path` imports `name`."""
+    for node in _tree(path).body:
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            rooms = (node.module or "").split(".")[1:]
+            return Path(__file__).parent.joinpath(*rooms).with_suffix(".py")
+    raise LookupError(f"{path} does not import {name}")
 
 
 @cache
 def read_object(kind: type) -> Signature:
     """The class `kind` as `read_class` reads it, from the class itself, wherever it was made."""
-    args = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
+    args = list(inspect.signature(kind.__init__).parameters.values())[1:]
     documentation = inspect.cleandoc(kind.__doc__ or "").split("\n")
     docs, others = _arguments(documentation), _arguments(documentation, OTHERS)
     parameters = [
@@ -397,17 +467,18 @@ def read_object(kind: type) -> Signature:
     return Signature(kind.__name__, documentation[0], tuple(parameters))
 
 
-def read_constant(path: Path, name: str, attribute: str) -> Any:
-    """The plain value that the body of the class `name` gives an attribute; None without one."""
+def read_call(path: Path, name: str, attribute: str) -> dict[str, Any]:
+    """The plain arguments of what the body of the class `name` calls for an attribute, by name."""
     for node in _tree(path).body:
         for n in node.body if isinstance(node, ast.ClassDef) and node.name == name else ():
             targets = n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)]
             value = getattr(n, "value", None)
-            if isinstance(value, ast.Constant) and any(
+            if isinstance(value, ast.Call) and any(
                 t and ast.unparse(t) == attribute for t in targets
             ):
-                return value.value
-    return None
+                given = ((k.arg, k.value) for k in value.keywords)
+                return {k: v.value for k, v in given if k and isinstance(v, ast.Constant)}
+    return {}
 
 
 def _known(kind: Any) -> Any:

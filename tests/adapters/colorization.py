@@ -32,7 +32,7 @@ def check(golden: Golden) -> None:
 
     close(cross_entropy(logits, which, weights), golden["ce"])
     for form, name in (("plain", "unweighted"), ("rebalanced", "weighted")):
-        method = Colorization(Image("test_resnet", 32), form, neighbors, sigma).double()  # type: ignore[arg-type]
+        method = Colorization(Image("test_resnet", 32), form, neighbors, sigma).double()
         method.factors.copy_(factors)
         terms = method.compare(logits, ab)
         pixels = ab[0, 0].numel()  # the reference's sum over the pixels of an image

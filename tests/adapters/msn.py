@@ -40,7 +40,7 @@ def check(golden: Golden) -> None:
         terms = method.match(views, targets)
         close(terms["match"], golden[f"{prefix}ce"])
         close(terms["me_max"], weight * golden[f"{prefix}me_max"])
-        p = method.distribution(method.scores(views))
+        p = method.predicted(method.scores(views))
         close(entropy(p).mean(), golden[f"{prefix}entropy"])
         loss = torch.stack(list(terms.values())).sum()
         close(loss, golden[f"{prefix}loss"])

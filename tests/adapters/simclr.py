@@ -107,7 +107,7 @@ def _check_rates(golden: Golden) -> None:
             "lars_tf",
             base,
             batch=256 if scaling == "linear" else 1,
-            scaling=scaling,  # type: ignore[arg-type]
+            scaling=scaling,
             warmup=warmup / total,
         )
         plan = Rates(recipe, batch, total, images // batch)

@@ -11,8 +11,9 @@ list, tuple or dict of arrays that `default_collate` batches. Image views leave 
 Names load on first use, so that importing this package does not import torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
     from selftaught.augment.image.cells import Tiles as Tiles
@@ -40,22 +41,4 @@ if TYPE_CHECKING:
     from selftaught.augment.pipeline import Transform as Transform
     from selftaught.augment.pipeline import sample_rng as sample_rng
 
-_MODULE = {
-    "Colored": "image.colored",
-    "normalize": "image.device",
-    **dict.fromkeys(("Deferred", "finish_on_device"), "image.photometric"),
-    **dict.fromkeys(("Noised", "Pipeline", "Transform", "sample_rng"), "pipeline"),
-    **dict.fromkeys(("byol", "crop", "moco", "moco_v1", "multicrop", "plain"), "image.presets"),
-    **dict.fromkeys(("simclr", "simsiam", "tiles"), "image.presets"),
-    **dict.fromkeys(("Tiles", "cut_tiles"), "image.cells"),
-    **dict.fromkeys(("Params", "View"), "image.view"),
-    **dict.fromkeys(("Cornered", "Plain", "Views"), "image.views"),
-}
-
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+__all__, __getattr__ = lazily(__name__, __file__)

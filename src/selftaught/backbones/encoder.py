@@ -17,14 +17,8 @@ class Features(NamedTuple):
 
 
 @runtime_checkable
-class Encoder(Protocol):
-    """A torch module that turns normalized images [B, channels, H, W] into features.
-
-    name: what it is called in a sentence. dim: width of pooled features. local_dim: width of local
-    ones; UserError where `has_local` is false. size: side of its images in pixels. channels: of
-    them. mean, std: of each channel, what images in 0..1 are normalized with. trained: whether it
-    carries weights that a method must not draw anew. config: plain values that build it again.
-    """
+class _Known(Protocol):
+    """What can be asked of any encoder: an `Encoder` is known by it."""
 
     name: str
     size: int
@@ -63,11 +57,25 @@ class Encoder(Protocol):
     def cpu(self) -> Self: ...
     def float(self) -> Self: ...
     def to(self, *args: Any, **kwargs: Any) -> Self: ...
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
+
+
+class Encoder(_Known, Protocol):
+    """A torch module that turns normalized images [B, channels, H, W] into features.
+
+    name: what it is called in a sentence. dim: width of pooled features. local_dim: width of local
+    ones; UserError where `has_local` is false. size: side of its images in pixels. channels: of
+    them. mean, std: of each channel, what images in 0..1 are normalized with. trained: whether it
+    carries weights that a method must not draw anew. config: plain values that build it again.
+    """
+
+    @property
+    def local_dim(self) -> int: ...
 
 
 def is_encoder(thing: Any) -> TypeGuard[Encoder]:
     """Whether it has all that is asked of an encoder."""
-    return isinstance(thing, Encoder)
+    return isinstance(thing, _Known)
 
 
 def outputs(encoder: Encoder, x: Tensor) -> dict[str, Tensor]:

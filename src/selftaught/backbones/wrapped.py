@@ -37,7 +37,8 @@ class Wrapped(Shown):
     """A module that turns images into features, with what its images are to be like.
 
     A timm model is asked for what comes before its classifier. Of any other module the output
-    counts: features [B, D]; maps [B, D, H, W] or tokens [B, N, D], whose mean is taken.
+    counts: features [B, D]; maps [B, D, H, W] or tokens [B, N, D], whose mean is taken; of maps of
+    several sizes the smallest.
 
     Args:
         net: the module, which is used and not copied.
@@ -71,8 +72,15 @@ class Wrapped(Shown):
         given: dict[str, Any] = {}
         if self.from_timm:
             about: Any = net
-            given = about.pretrained_cfg
+            given = dict(about.pretrained_cfg)
             self.name = given.get("architecture", self.name)
+            if _as_drawn(net):
+                given = {k: v for k, v in given.items() if k not in ("mean", "std")}
+                log.info(
+                    "%s has no weights of timm's: its images are normalized with ImageNet's mean "
+                    "and std; say otherwise with Wrapped(module, mean=, std=)",
+                    self.name,
+                )
         self.sized = size is not None or "input_size" in given
         self.size = size or given.get("input_size", (3, 224))[-1]
         first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
@@ -110,7 +118,7 @@ class Wrapped(Shown):
         found = Wrapped(
             net, self.size, self.channels, self.mean, self.std, self.asked, made_by=self.made_by
         )
-        found.edges, found.input = self.sobel, self.input
+        found.sobel, found.input = self.sobel, self.input
         return found
 
     def partner(self, name: str = "", channels: int = 0) -> Encoder:
@@ -171,7 +179,7 @@ class Wrapped(Shown):
 
     def _output(self, x: Tensor) -> Tensor:
         net: Any = self.net
-        found = self._run(net.forward_features if self.from_timm else net, x)
+        found = _smallest(self._run(net.forward_features if self.from_timm else net, x))
         if (
             not isinstance(found, Tensor)
             or found.dim() not in (2, 3, 4)
@@ -179,7 +187,8 @@ class Wrapped(Shown):
         ):
             raise UserError(
                 f"{self.name} gives {_told(found)} for images {list(x.shape)}; an encoder gives a "
-                "tensor [B, D], [B, N, D] or [B, D, H, W]: wrap it in a module that returns one"
+                "tensor [B, D], [B, N, D] or [B, D, H, W], or maps of several sizes: wrap it in a "
+                "module that returns one"
             )
         return found
 
@@ -208,6 +217,11 @@ class Wrapped(Shown):
         except Exception as error:  # any code may run here
             if out_of_memory(error):
                 raise
+            if needed := _needed(self.net):
+                raise UserError(
+                    f"{self.name} takes {len(needed)} inputs ({', '.join(needed)}), and a backbone "
+                    "takes images alone: wrap it in a module whose forward has them as its one"
+                ) from error
             raise UserError(
                 f"{self.name} cannot take images {list(x.shape)} ({type(error).__name__}: "
                 f"{error}); say what it takes with Wrapped(module, size=, channels=), or with "
@@ -226,6 +240,40 @@ class Wrapped(Shown):
                 "name, such as vit_small_patch16_224"
             )
         return super().__getattr__(name)
+
+
+def _as_drawn(net: nn.Module) -> bool:
+    """Whether no norm has learned anything: the network is as it was made."""
+    factors = [
+        layer.get_parameter(name)
+        for layer in net.modules()
+        for name, p in layer.named_parameters(recurse=False)
+        if "norm" in type(layer).__name__.lower() and p.dim() == 1
+    ]
+    return bool(factors) and all(bool((p == p[0]).all()) for p in factors)
+
+
+def _smallest(found: Any) -> Any:
+    """Of maps of several sizes, as U-Nets and detectors give them, the smallest; else as it is."""
+    maps = list(found.values()) if isinstance(found, Mapping) else found
+    if isinstance(found, Tensor) or not isinstance(maps, tuple | list) or len(maps) < 2:
+        return found
+    if not all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
+        return found
+    sides = [m.shape[2] * m.shape[3] for m in maps]
+    return maps[sides.index(min(sides))] if len(set(sides)) == len(sides) else found
+
+
+def _needed(net: nn.Module) -> list[str]:
+    """What a module's forward must be given, where that is more than one thing."""
+    try:
+        parameters = inspect.signature(net.forward).parameters.values()
+    except (TypeError, ValueError):  # of compiled code nothing is known
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    kinds = (*positional, inspect.Parameter.KEYWORD_ONLY)
+    names = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    return names if len(names) > 1 else []
 
 
 def _told(found: Any) -> str:

@@ -3,28 +3,17 @@
 Nothing heavy is imported before a name is used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
-    from selftaught.data.image.decode import MAX_PIXELS, BadSample, Header, inspect
-    from selftaught.data.opening import open_data
-    from selftaught.data.source import Samples, Skipped
+    from selftaught.data.image.decode import MAX_PIXELS as MAX_PIXELS
+    from selftaught.data.image.decode import BadSample as BadSample
+    from selftaught.data.image.decode import Header as Header
+    from selftaught.data.image.decode import inspect as inspect
+    from selftaught.data.opening import open_data as open_data
+    from selftaught.data.source import Samples as Samples
+    from selftaught.data.source import Skipped as Skipped
 
-_HOMES = {
-    "MAX_PIXELS": "image.decode",
-    "BadSample": "image.decode",
-    "Header": "image.decode",
-    "Skipped": "source",
-    "Samples": "source",
-    "inspect": "image.decode",
-    "open_data": "opening",
-}
-
-__all__ = ["MAX_PIXELS", "BadSample", "Header", "Samples", "Skipped", "inspect", "open_data"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__all__, __getattr__ = lazily(__name__, __file__)

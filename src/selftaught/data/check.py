@@ -17,20 +17,23 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
 from selftaught.data import quarantine
 from selftaught.data.arrays import ObjectSource
 from selftaught.data.image.decode import BadSample, Header, guard
-from selftaught.data.opening import open_data
+from selftaught.data.opening import HOW, open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
+from selftaught.data.settings import Checking
 from selftaught.data.source import Raw, Samples, Skipped
-from selftaught.errors import UserError
 from selftaught.printable import printable
-from selftaught.roles import Count, Number, Positive
+from selftaught.signature import takes
+
+if TYPE_CHECKING:
+    from selftaught.options import CheckingOptions
 
 log = logging.getLogger("selftaught")
 
@@ -142,74 +145,32 @@ class Report:
         return table
 
 
-def check(
-    data: Any,
-    out: Path | None = None,
-    *,
-    full: bool = True,
-    workers: Number | None = None,
-    column: str | None = None,
-    labels: str | None = None,
-    path_column: str | None = None,
-    channels: Count = 3,
-    value_range: tuple[float, float] | None = None,
-    truncated: Literal["skip", "keep"] = "skip",
-    max_pixels: Count = 179_000_000,
-    nodata: float | None = None,
-    layout: Literal["HWC", "CHW"] | None = None,
-    tiny: Number = 32,
-    timeout: Positive = 60.0,
-    progress: bool = True,
-) -> Report:
+@takes(Checking)
+def check(data: Any, out: Path | None = None, **options: "Unpack[CheckingOptions]") -> Report:
     """Read every sample and count what is readable, broken, constant, tiny, duplicate.
 
     Args:
         data: folder, list file, Parquet, tar shards, array or anything else that `open_data` takes.
         out: folder for bad_files.csv, the quarantine list that training reads; the command line
             has runs/check-DATA by default.
-        full: decode every image, and compare pixels; otherwise read headers, and compare files.
-        workers: processes that read; 0 reads in this one, none stands for one a processor.
-        labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
+        options: fields of `Checking`.
 
-    Other Args:
-        column: column of a table, array of a .npz or extension in a tar that holds the images.
-        path_column: column of a list that holds the paths, where it is not found by itself.
-        channels: channels that every image must give.
-        value_range: values that become 0 and 255, for images of more than 8 bits.
-        truncated: whether images that end early count as unreadable, or are kept.
-        max_pixels: width x height above which an image is refused; a file that is too small to be
-            a picture of so many is refused before, unless another number is given.
-        nodata: value for missing ones (NaN, or what a GeoTIFF names), in images of more than 8
-            bits; also one that stands for missing ones itself.
-        layout: order of an array's axes; HWC unless given, refused where it looks like CHW.
-        tiny: shorter side in pixels below which an image counts as tiny.
-        timeout: seconds after which a sample counts as unreadable.
-        progress: show a progress bar, where standard error is a terminal.
+    Raises:
+        UserError: an option that cannot work, or nothing that can be read.
     """
-    if workers is not None and workers < 0:
-        raise UserError(f"workers must be at least 0, got {workers}")
-    if not timeout > 0 or max_pixels < 1:
-        raise UserError(f"timeout={timeout} and max_pixels={max_pixels} must be above 0")
-    samples = open_data(
-        data,
-        column=column,
-        labels=labels,
-        path_column=path_column,
-        channels=channels,
-        value_range=value_range,
-        truncated=truncated,
-        max_pixels=max_pixels,
-        nodata=nodata,
-        layout=layout,
-    )
+    asked = Checking.of(**options)
+    how = {name: getattr(asked, name) for name in ("labels", "channels", *HOW)}
+    samples = open_data(data, **how)
     list_path = None if out is None else Path(out) / quarantine.FILE
     known: dict[str, Bad] = {}
     if list_path is not None:  # an unwritable folder shows before the work, not after
         known = quarantine.append(list_path, {})
     start = time.monotonic()
-    tally = _Tally(samples, tiny, full)
-    with bar(len(samples), progress, "reading") as advance:
-        for i, found in scan(samples, full=full, workers=workers, timeout=timeout):
+    tally = _Tally(samples, asked.tiny, asked.full)
+    with bar(len(samples), asked.progress, "reading") as advance:
+        for i, found in scan(
+            samples, full=asked.full, workers=asked.workers, timeout=asked.timeout
+        ):
             tally.add(i, found)
             advance()
     if list_path is not None:
@@ -315,9 +276,9 @@ class _Pool:
         while self.waiting or self.workers:
             while self.waiting and len(self.workers) < count:
                 self._start()
-            by_connection = {w.connection: w for w in self.workers}
+            by_connection: dict[Any, _Worker] = {w.connection: w for w in self.workers}
             for connection in wait(list(by_connection), timeout=min(1.0, self.timeout / 4)):
-                worker = by_connection[connection]  # type: ignore[index]
+                worker = by_connection[connection]
                 try:
                     bundle = worker.connection.recv()
                 except (EOFError, OSError, pickle.UnpicklingError):

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +31,10 @@ def warn_once(sentence: str) -> None:
     log.warning("%s", sentence)
 
 
-def as_text(value: object) -> str:
+def as_text(value: Any) -> str:
     """A label as text: `1.0` is 1, and what is no number or no value is nothing."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy or torch
-        value = value.item()  # type: ignore[attr-defined]
+        value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bytes):

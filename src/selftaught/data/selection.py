@@ -36,15 +36,7 @@ class Selected(Source):
 
 def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:
     """The samples at `positions`, read as before."""
-    return Samples(
-        Selected(samples.source, np.asarray(positions, dtype=np.int64)),
-        channels=samples.channels,
-        value_range=samples.value_range,
-        truncated=samples.truncated,
-        max_pixels=samples.max_pixels,
-        nodata=samples.nodata,
-        layout=samples.layout,
-    )
+    return samples.over(Selected(samples.source, np.asarray(positions, dtype=np.int64)))
 
 
 def without(samples: Samples, listed: str | Path) -> Samples:

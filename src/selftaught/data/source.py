@@ -1,9 +1,10 @@
 """What a dataset is made of: a `Source` yields raw samples, `Samples` turns them into pixels."""
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 
@@ -95,6 +96,12 @@ class Samples:
         self._limits: tuple[int, float, float] | None = None
         self._fingerprint: str | None = None
 
+    def over(self, source: Source) -> "Samples":
+        """Another source, read as this one."""
+        found = copy.copy(self)
+        found.source, found._limits, found._fingerprint = source, None, None
+        return found
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -163,10 +170,10 @@ class Samples:
                 name=name,
                 layout=self.layout,
             )
-        options = {"value_range": self.value_range, "nodata": self.nodata}
+        options: dict[str, Any] = {"value_range": self.value_range, "nodata": self.nodata}
         if isinstance(raw, np.ndarray):
-            return from_array(raw, channels=self.channels, layout=self.layout, **options)  # type: ignore
-        return from_image(raw, channels=self.channels, **options)  # type: ignore
+            return from_array(raw, channels=self.channels, layout=self.layout, **options)
+        return from_image(raw, channels=self.channels, **options)
 
     def _range(self, one: NoWhite) -> tuple[int, float, float]:
         """Of how many images, from all over the dataset, the values go from where to where."""

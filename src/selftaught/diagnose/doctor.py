@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from selftaught.diagnose import measures
 from selftaught.diagnose.hooks import Heard, attach
-from selftaught.diagnose.rules import BEFORE, DURING, Before, Exam, Finding, Watch
+from selftaught.diagnose.rules import BEFORE, BESIDE, DURING, Before, Beside, Exam, Finding, Watch
 from selftaught.method import Method
+from selftaught.parts import lora
 
 log = logging.getLogger("selftaught")
 
@@ -91,12 +92,24 @@ class Doctor:
         steps: of the training.
         batch: samples that are compared at once.
         done: steps that are done; of an earlier file what came later is dropped.
+        accepted: names of rules that have nothing to say, as what they look for was asked for.
+        resting: steps at the beginning in which the backbone rests: they are not looked at.
     """
 
-    def __init__(self, method: Method, path: Path, steps: int, batch: int, done: int = 0):
+    def __init__(
+        self,
+        method: Method,
+        path: Path,
+        steps: int,
+        batch: int,
+        done: int = 0,
+        accepted: Collection[str] = (),
+        resting: int = 0,
+    ):
         self.method, self.path, self.steps, self.done = method, path, steps, done
         self.references = method.reference_losses(batch)
-        self.watch = Watch(DURING)
+        self.watch = Watch(tuple(rule for rule in DURING if rule.name not in accepted))
+        self.beside, self.resting = Watch(BESIDE), resting
         self.findings: list[Finding] = []
         self.course: list[Exam] = []
         self.losses: list[tuple[int, float]] = []
@@ -132,7 +145,7 @@ class Doctor:
     def before_forward(self, views: Any) -> None:
         """Before the forward pass of a step's last part, which is handed `views`."""
         due = self.done % self.every == 0 or self.done == self.steps - 1
-        if due and not self.blind:
+        if due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
             self.heard, self.images = attach(self.method), _images(views)
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
@@ -143,7 +156,7 @@ class Doctor:
         if self.heard is not None:
             begun = time.perf_counter()
             self.heard.close()
-            trained = self.method if self.method.insight.frozen else self.method.backbone
+            trained = self.method if self.method.needs.learned else self.method.backbone
             self.gradient = _norm(p.grad for p in trained.parameters())
             self.before = [
                 (w, _slice(w), _slice(w.grad)) for w in self.weights if w.grad is not None
@@ -171,6 +184,11 @@ class Doctor:
         self.course.append(exam)
         self._tell(self.watch.look(exam))
         self.spent += self.cost + time.perf_counter() - begun
+
+    def compare(self, facts: Beside) -> None:
+        """Hear how the encoder is beside what training began with, in the order of steps; of a run
+        that goes on once more from the first on, which tells nothing twice."""
+        self._tell(self.beside.look(facts))
 
     @torch.no_grad()
     def _examine(self, terms: Mapping[str, Tensor], lr: float) -> Exam:
@@ -252,7 +270,8 @@ class Doctor:
                 found["predicted"] = _ratio(p - z, z)
         if heard.logits:
             logits = heard.logits[0].flatten(0, -2)[:IMAGES].float()
-            p = self.method.distribution(logits).cpu()
+            shares = self.method.insight.shares
+            p = (getattr(self.method, shares)(logits) if shares else logits.softmax(-1)).cpu()
             found["entropy"], found["largest"] = measures.entropy(p), measures.largest(p)
         return found
 
@@ -288,6 +307,7 @@ class Doctor:
             nothing = math.nan, math.nan, (), ""
             self.findings.append(Finding(STOPPED, "failure", self.done, progress, error, *nothing))
         standing = {f.name for f in self.findings if not f.step} | self.watch.standing()
+        standing |= self.beside.standing()
         standing |= {STOPPED} if error else set()
         if self.first == self.done:  # nothing was trained since the file was read
             standing |= self.stood
@@ -392,6 +412,7 @@ class Doctor:
         self.findings = [f for f in findings if f.step <= self.done and f.name != STOPPED]
         self.course = [e for e in course if e.step <= self.done]
         self.watch.said = {f.name for f in self.findings}
+        self.beside.said = set(self.watch.said)
 
 
 def _rounded(exam: dict[str, Any]) -> dict[str, Any]:
@@ -420,7 +441,11 @@ def _finite(node: Any) -> Any:
 
 def _weights(method: Method) -> list[Tensor]:
     """Some of the trained matrices, from the first to the last."""
-    every: list[Tensor] = [p for p in method.parameters() if p.requires_grad and p.ndim > 1]
+    every: list[Tensor] = [
+        p
+        for name, p in method.named_parameters()
+        if p.requires_grad and p.ndim > 1 and not name.endswith(lora.BEGINS_AT_ZERO)
+    ]
     return every[:: max(1, len(every) // 8)]
 
 

@@ -23,12 +23,34 @@ def rank(x: Tensor) -> float:
 
     The exponential of the entropy of the singular values' shares; 0 for a matrix of zeros.
     """
-    values = spectrum(x)
+    return _effective(spectrum(x))
+
+
+def lidar(x: Tensor, delta: float = 1e-4) -> float:
+    """Effective rank of [n, q, D], q views of each of n images: LiDAR (Thilak et al., 2023,
+    arXiv 2312.04000, section 4).
+
+    Directions count by how far images differ in them as a multiple of how far views of one image
+    do: the eigenvalues of W^-1/2 B W^-1/2, of the covariances between the means of images, B, and
+    of views about them, W, with `delta` on its diagonal. From 1 to min(n - 1, D), 0 where all
+    images have the same mean.
+    """
+    x = x.double()
+    n, q, width = x.shape
+    means = x.mean(1)
+    between = (means - means.mean(0)) / math.sqrt(n - 1)
+    within = (x - means[:, None]).flatten(0, 1) / math.sqrt(n * (q - 1))
+    eye = torch.eye(width, dtype=x.dtype, device=x.device)
+    root = torch.linalg.cholesky(within.mT @ within + delta * eye)
+    return _effective(spectrum(torch.linalg.solve_triangular(root, between.mT, upper=False)) ** 2)
+
+
+def _effective(values: Tensor) -> float:
+    """The exponential of the entropy of the shares of [N] values; 0 where all are 0."""
     total = values.sum()
     if not total > 0:
         return 0.0
-    share = values / total
-    return math.exp(torch.special.entr(share).sum().item())
+    return math.exp(torch.special.entr(values / total).sum().item())
 
 
 def slope(x: Tensor) -> float:

@@ -49,7 +49,7 @@ def preflight(
         values=values_by_role(method),
         images=len(samples),
         batch=batch,
-        compares=method.min_batch > 1,
+        compares=method.needs.batch > 1,
         steps=steps,
         optimizer=optimizer,
         lr=max(rates),

@@ -68,7 +68,8 @@ def beside(encoder: Encoder, path: str | Path) -> Encoder | None:
     A start that is damaged or of another network is told and done without: the scores of the
     encoder are worth more.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    place = Path(path)
+    folder = place.parent if place.is_file() else place  # else it may be a name
     if not (folder / SETTINGS).is_file():
         return None
     try:

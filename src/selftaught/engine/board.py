@@ -18,6 +18,8 @@ class Board:
 
     def __init__(self, folder: Path, step: int):
         self.writer = SummaryWriter(str(folder), purge_step=step + 1, max_queue=100)
+        assert self.writer.file_writer is not None  # it is there until `close`
+        self.events = self.writer.file_writer
 
     def add(self, rows: Sequence[tuple[float, dict[str, float]]]) -> None:
         """Rows with the times at which they were made, in seconds since the epoch."""
@@ -27,7 +29,7 @@ class Board:
                 for name, value in row.items()
                 if name not in ("step", "epoch") and not math.isnan(value)
             ]
-            self.writer.file_writer.add_summary(Summary(value=values), int(row["step"]), when)
+            self.events.add_summary(Summary(value=values), int(row["step"]), when)
 
     def close(self) -> None:
         self.writer.close()

@@ -15,6 +15,8 @@ from selftaught import code, config, methods
 from selftaught.backbones import Encoder, Image, build, is_encoder
 from selftaught.backbones.image import encoder as image_module
 from selftaught.backbones.image.depth import with_drop_path
+from selftaught.backbones.weights.places import TIMM
+from selftaught.backbones.weights.told import network_of
 from selftaught.backbones.wrapped import maker
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
@@ -57,6 +59,7 @@ def assemble(
     options: dict[str, Any],
     samples: Any,
     seed: int,
+    begins: bool = False,
 ) -> Method:
     """A method around a new backbone, from plain values; the seed is set before weights are drawn.
 
@@ -67,11 +70,14 @@ def assemble(
         samples: the dataset, for its length and the size of its images; None where `image` and
             `options` have all that it would tell.
         seed: of the initial weights.
+        begins: whether the backbone gets other weights later, so that none are to be drawn for it.
     """
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
     given = dict(image)
-    given.setdefault("name", kind.default_backbone)
+    if "name" not in given and given.get("weights") not in (None, TIMM):
+        given["name"] = network_of(given["weights"])
+    given.setdefault("name", kind.needs.backbone)
     own = code.names(given["name"])
     if own:
         maker(given["name"])  # what its file does when it is imported comes before the seed
@@ -81,15 +87,16 @@ def assemble(
     for parameter in signature.parameters:
         if parameter.from_data and parameter.name not in options:
             options = {parameter.name: count[parameter.from_data.name](samples)} | options
-    if "network" in signature:
-        teacher = Path(options.get("teacher") or "")
+    if kind.needs.teacher:
+        teacher = Path(str(options.get("teacher") or ""))
         if teacher == Path():
             raise UserError(f"{name} learns from another run: name its folder with --teacher")
         options = {"network": restored(teacher)} | options
     torch.manual_seed(seed)
     encoder = build(**given)
+    encoder.trained = encoder.trained or begins
     if "drop_path" not in given and isinstance(encoder, Image):
-        with_drop_path(encoder, kind.default_drop_path)
+        with_drop_path(encoder, kind.needs.drop_path)
     return kind(encoder, **options)
 
 
@@ -100,7 +107,7 @@ def restored(run: str | Path) -> Method:
         UserError: there is no such run, it has no checkpoint, or its method has changed.
     """
     asked, state = asked_of(Path(run)), state_of(Path(run))
-    if "network" in methods.signature(asked["method"]):
+    if methods.find(asked["method"]).needs.teacher:
         raise UserError(
             f"{run} was itself taught by another network; give the run of its teacher, "
             f"{asked['options'].get('teacher')}"

@@ -18,11 +18,11 @@ def fix_bf16_stride(module: nn.Module) -> None:
 
 
 class _Strided(nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_autocast_enabled("cpu") or not self._moved_once(x):
-            return super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled("cpu") or not self._moved_once(input):
+            return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
+            return super().forward(input.float())
 
     def _moved_once(self, x: Tensor) -> bool:
         """Whether it has a stride and padding along an axis in which its output is one pixel."""

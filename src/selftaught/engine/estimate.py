@@ -119,7 +119,7 @@ def needed(
         optimizer: by its name.
     """
     before = random_state(fabric.device)
-    count = max(PROBE, method.min_batch)
+    count = max(PROBE, method.needs.batch)
     readable(views, 0)  # the first one loads libraries and opens files
     begun = time.perf_counter()
     items = [readable(views, i % len(views.samples)) for i in range(count)]
@@ -127,7 +127,7 @@ def needed(
     item, image = collate(items), cast(Encoder, method.encoder)
     moved, index = fabric.to_device((item.views, item.index))
     labels = cast(Samples, views.samples).labels
-    label = torch.from_numpy(labels)[item.index] if method.supervised else None
+    label = torch.from_numpy(labels)[item.index] if method.needs.labels else None
     small = Batch(normalize(moved, image.mean, image.std), index, fabric.to_device(label))
     need = measure(
         method,

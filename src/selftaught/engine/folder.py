@@ -7,9 +7,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import yaml
 from selftaught.data import quarantine
 from selftaught.engine.lock import FILE as LOCK
 from selftaught.engine.lock import claim, moved, release
+from selftaught.engine.trackers import Follower, Row
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
 from selftaught.export.files import sweep
@@ -28,12 +28,14 @@ FLUSH = 1.0
 """Seconds after which rows of metrics are written."""
 HARMLESS = {
     "accelerator",
+    "curve",
     "devices",
     "evaluate",
     "log_every",
     "read_timeout",
     "save_every",
     "test",
+    "track",
     "workers",
 }
 """Settings whose change leaves a resumed run the same run."""
@@ -144,7 +146,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in sorted({*old, *new})
         if key.split(".")[-1] not in HARMLESS
-        and not key.startswith("made_by.")
+        and not key.startswith(("made_by.", "chosen."))
         and old.get(key) != new.get(key)
     ]
 
@@ -178,15 +180,23 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 class Metrics:
-    """Rows of numbers, as CSV and, where it is installed, for TensorBoard; a resumed run drops the
-    rows it repeats.
+    """Rows of numbers, as CSV and for whoever else follows the run; a resumed run drops the rows it
+    repeats.
 
     Args:
         out: run folder.
         step: steps that are done; later rows are dropped.
+        followers: are handed rows whenever they are written.
+        hear: is handed each row at once.
     """
 
-    def __init__(self, out: Path, step: int):
+    def __init__(
+        self,
+        out: Path,
+        step: int,
+        followers: Iterable[Follower] = (),
+        hear: Callable[[Row], None] = lambda _: None,
+    ):
         self.path = out / "metrics.csv"
         self.columns: list[str] = []
         if self.path.exists():
@@ -197,11 +207,7 @@ class Metrics:
                 writer.writeheader()
             writer.writerows(r for r in rows if int(r["step"]) <= step)
             write_text(self.path, text.getvalue())
-        self.board = None
-        if find_spec("tensorboard"):  # an extra
-            from selftaught.engine.board import Board
-
-            self.board = Board(out / "tensorboard", step)
+        self.followers, self.hear = list(followers), hear
         self.waiting: list[tuple[float, dict[str, float]]] = []
         self.flushed = 0.0
 
@@ -211,6 +217,7 @@ class Metrics:
         """
         self.columns = self.columns or list(row)
         self.waiting.append((time.time(), row))
+        self.hear(dict(row))
         if time.monotonic() - self.flushed >= FLUSH:
             self.flush()
 
@@ -225,12 +232,19 @@ class Metrics:
             if not file.tell():
                 writer.writeheader()
             writer.writerows(row for _, row in rows)
-        if self.board:
-            self.board.add(rows)
+        for follower in self.followers:
+            follower.add(rows)
+
+    def note(self, row: dict[str, float]) -> None:
+        """Numbers of another kind, which are no row of the CSV."""
+        self.flush()
+        self.hear(dict(row))
+        for follower in self.followers:
+            follower.add([(time.time(), row)])
 
     def close(self) -> None:
         try:
             self.flush()
         finally:
-            if self.board:
-                self.board.close()
+            for follower in self.followers:
+                follower.close()

@@ -5,9 +5,11 @@ import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any, TypeVar
 
 import torch
@@ -20,8 +22,10 @@ from selftaught.augment.image.device import normalize
 from selftaught.augment.image.photometric import finish_on_device
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
+from selftaught.engine.build import image_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.curve import Observer
 from selftaught.engine.estimate import Estimate
 from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
@@ -33,7 +37,8 @@ from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Stuck, Unmade
 from selftaught.feed.views import Fetched
-from selftaught.method import Batch, Method, Recipe, terms_of
+from selftaught.method import Batch, Epoch, Method, Recipe, terms_of
+from selftaught.objectives import anchors
 from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
@@ -74,9 +79,10 @@ class Loop:
         names: of samples, for messages.
         labels: [N] of all samples, for supervised methods alone.
         doctor: watches, in the first process.
-        guard: called after each step, with their number, in the first process.
+        look: called after each step, with their number, in the first process.
         late: from which step on other batches take the place of `batches`, and these.
         need: memory that a step was measured to need, for advice where it is not there.
+        resting: steps at the beginning in which the backbone is not trained.
     """
 
     fabric: Fabric
@@ -101,10 +107,11 @@ class Loop:
     names: Any
     labels: Tensor | None = None
     doctor: Doctor | None = None
-    guard: Callable[[int], None] | None = None
+    look: Observer | None = None
     late: tuple[int, Any] | None = None
     cache: GradientCache | None = None
     need: Estimate | None = None
+    resting: int = 0
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
@@ -115,7 +122,8 @@ class Loop:
             module, wrapped = self.fabric.setup(self.method, self.optimizer)
         module.mark_forward_method("loss")
         self.module, self.stepper = module, wrapped
-        self.mean, self.std = self.method.encoder.mean, self.method.encoder.std
+        image = image_of(self.method)
+        self.mean, self.std = image.mean, image.std
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.broken_before: Tensor | None = None
         self.begun = False  # whether on_epoch has been called for the step to come
@@ -154,7 +162,7 @@ class Loop:
                 try:
                     with self._enough_memory():
                         self._step(stream, epoch)
-                    self._guard()
+                    self._look()
                 except _StopNow:
                     self._interrupt(self.state())
                 stop, due = self._agree(time.monotonic() - saved >= self.save_every)
@@ -165,13 +173,17 @@ class Loop:
                     saved = time.monotonic()
             self.save(self.state())
 
-    def _guard(self) -> None:
-        if self.guard:
-            try:
-                with self.signals.at_once():
-                    self.guard(self.step)
-            except KeyboardInterrupt:
-                raise _StopNow from None
+    def _look(self) -> None:
+        if not self.look:
+            return
+        begun = time.perf_counter()
+        try:
+            # of several processes none stops alone: the others are in the next step already
+            with self.signals.at_once() if dist.world() == 1 else nullcontext():
+                self.look(self.step)
+        except KeyboardInterrupt:
+            raise _StopNow from None
+        self.progress.leave_out(time.perf_counter() - begun)
 
     # one step -------------------------------------------------------------------------------
 
@@ -185,6 +197,9 @@ class Loop:
         self.plan.apply(self.optimizer, self.step)
         terms = self._whole(items) if self.cache else self._parts(items)
         method.before_step()
+        if self.step < self.resting:
+            for p in method.backbone.parameters():
+                p.grad = None
         norm = self._clip()
         if self.doctor:
             self.doctor.after_backward()
@@ -193,7 +208,8 @@ class Loop:
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
         if self.doctor:
-            self.doctor.after_step(terms, self.plan.lr(self.step))
+            own = {n: x for n, x in terms.items() if not n.startswith(anchors.TERM)}
+            self.doctor.after_step(own, self.plan.lr(self.step))
         self.step += 1
         self.begun = False
         self.whole = True
@@ -228,7 +244,7 @@ class Loop:
                     self.doctor.before_forward(batch.views)
                 with self.fabric.autocast():  # which on one device Fabric leaves to us
                     parts = terms_of(self.module.loss(batch))
-                loss = sum(parts.values()) / self.accumulate
+                loss = reduce(add, parts.values()) / self.accumulate
                 self._check(loss, batch)
                 self.fabric.backward(loss)
             for name, value in parts.items():
@@ -311,7 +327,7 @@ class Loop:
             self.stepper.zero_grad(set_to_none=True)
             where = self.fabric.device
             room, part = there(where), self.order.batch // dist.world()
-            least = -(-self.method.min_batch // dist.world())
+            least = -(-self.method.needs.batch // dist.world())
             fits = fitting(part, self.need, room, max(1, least))
             reason = (str(error) or type(error).__name__).partition("\n")[0].partition(". ")[0]
             words = f"memory ran out at step {step + 1} of {self.steps} ({reason})"
@@ -329,7 +345,7 @@ class Loop:
                 self.accumulate,
                 part,
                 fits,
-                self.method.min_batch > 1,
+                self.method.needs.batch > 1,
                 self.cache is not None,
                 saved,
             )
@@ -354,12 +370,14 @@ class Loop:
             boundary = self.state()
             self.remembered.keep()
             self.method.progress = self.step / self.steps
+            made = Epoch()
             try:
                 with self._reading(boundary), self._enough_memory():
-                    self.order.given = self.method.on_epoch(self.corpus)
+                    made = self.method.on_epoch(self.corpus) or Epoch()
             except _StopNow:
                 self._interrupt(boundary)
-            for name in self.method.reset:
+            self.order.given = made.order
+            for name in made.reset:
                 for parameter in self.method.get_submodule(name).parameters():
                     for value in self.optimizer.state.get(parameter, {}).values():
                         value.zero_()  # fused optimizers want state for all parameters or none

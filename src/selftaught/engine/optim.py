@@ -267,6 +267,11 @@ def _inside(name: str, parts: tuple[str, ...]) -> bool:
     return any(name == part or name.startswith(part + ".") for part in parts)
 
 
+def layered(method: nn.Module) -> bool:
+    """Whether rates can decay from layer to layer of what it trains: its backbone is a ViT."""
+    return any(_BLOCK.match(name) for name, p in method.named_parameters() if p.requires_grad)
+
+
 _EMBEDDING = re.compile(
     r"backbone\.(net\.)?(patch_embed|pos_embed|cls_token|reg_token)\b|mask_token$"
 )
@@ -278,7 +283,8 @@ def _layer_rates(names: list[str], recipe: Recipe) -> list[float]:
 
     Embeddings are layer 0, block i is i + 1, everything after the last block keeps its full rate.
     """
-    if recipe.layer_decay == 1.0 and recipe.patch_lr == 1.0:
+    trained = any(name.startswith("backbone.") for name in names)
+    if (recipe.layer_decay == 1.0 and recipe.patch_lr == 1.0) or not trained:
         return [1.0] * len(names)
     blocks = {name: int(found[1]) for name in names if (found := _BLOCK.match(name))}
     if not blocks:

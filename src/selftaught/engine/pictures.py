@@ -38,10 +38,10 @@ SHOWN = 12
 def keep_views(views: ViewDataset, out: Path) -> None:
     """Views of a few images as the method saw them in its first epoch, for the report."""
     items = [readable(views, i).views for i in range(min(SHOWN, len(views.samples)))]
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     for leaves in zip(*map(_images, items), strict=True):
         columns[f"view{len(columns)}"] = np.stack(leaves)
-    np.savez_compressed(out / "views.npz", **columns)  # type: ignore[arg-type]
+    np.savez_compressed(out / "views.npz", **columns)
 
 
 def _images(node: Any) -> list[np.ndarray]:

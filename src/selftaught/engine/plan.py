@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config
 from selftaught.augment.image.device import normalize
-from selftaught.backbones import Encoder
+from selftaught.backbones import Encoder, is_encoder
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import kept, optim, resolution
+from selftaught.engine import continued, kept, optim, resolution, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -36,7 +37,7 @@ from selftaught.engine.colors import settled
 from selftaught.engine.estimate import readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
-from selftaught.engine.restore import weights_of
+from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.settings import Settings
 from selftaught.engine.unmix import query
 from selftaught.errors import UserError
@@ -67,6 +68,8 @@ class Plan:
         compared: images that a loss compares at once.
         steps, per_epoch: of the training and of an epoch.
         phase: of the last steps with images of another size.
+        rest: number of first steps in which the backbone rests and new heads learn alone.
+        chosen: settings that were chosen for going on from weights.
         pipeline: what an image is turned into.
         workers: processes that make views.
         content: of run.yaml.
@@ -88,6 +91,8 @@ class Plan:
     steps: int
     per_epoch: int
     phase: resolution.Phase | None
+    rest: int
+    chosen: list[continued.Chosen]
     pipeline: Pipeline
     workers: int
     content: dict[str, Any]
@@ -105,10 +110,17 @@ class Plan:
         return self.settings.start is not None or self.image.trained
 
     @property
+    def rates(self) -> optim.Rates:
+        """Learning rate and weight decay of each step."""
+        return continued.rates(
+            self.recipe, self.settings, self.batch, self.steps, self.per_epoch, self.rest
+        )
+
+    @property
     def fingerprint(self) -> str:
         """Of the data: a resumed run has the same."""
-        paired = isinstance(self.partners, Paired)
-        return self.partners.fingerprint if paired else self.samples.fingerprint
+        data = self.partners if isinstance(self.partners, Paired) else self.samples
+        return data.fingerprint
 
     def seen(self, samples: Samples) -> Samples | Paired | Masked:
         """What pipelines are handed: `samples`, with their partners where there are any."""
@@ -143,18 +155,20 @@ def prepared(
     if samples is None:
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
-    made = assemble(method, image, options, kept, settings.seed)
+    begins = settings.start is not None
+    asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
+    made = assemble(method, asked, options, kept, settings.seed, begins)
     channels = image_of(made).channels
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)
     begun = settings.start or settings.resume or image_of(made).trained
-    if made.insight.frozen and not begun:
+    if made.needs.learned and not begun:
         raise UserError(
             f"{method_name(made)} takes its encoder as it is, and that of {image_of(made).name} "
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
             "timm's weights (--pretrained)"
         )
-    return plan(made, samples, settings, source=data, given=False)
+    return plan(made, samples, settings, source=data, given=False, said=options)
 
 
 def plan(
@@ -164,10 +178,12 @@ def plan(
     *,
     source: Any = None,
     given: bool = True,
+    said: Collection[str] = (),
 ) -> Plan:
     """Decide all of a training that can be decided without doing any of it.
 
-    Nothing is written and `method` is left as it is: whatever the user is to change is told here.
+    Nothing is written and `method` is left as it is, but for a momentum that a short training from
+    weights is to have: whatever the user is to change is told here.
 
     Args:
         method: what to train.
@@ -176,12 +192,17 @@ def plan(
         source: what `samples` were opened from; they themselves unless given.
         given: whether the weights of `method` were made by the user: run.yaml then says that it
             does not hold them. False where they follow from the settings.
+        said: names of parameters of `method` that the user gave.
 
     Raises:
         UserError: method, data, settings, machine or run folder do not go together.
     """
     source = samples if source is None else source
-    recipe = _recipe(method.recipe, settings)
+    trackers.check(settings.track)
+    out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
+    begins = continued.begins(image_of(method), settings, out)
+    continued.check(method, settings, begins)
+    recipe = _recipe(continued.recipe(method, settings) if begins else method.recipe, settings)
     optim.build(method, recipe)  # tells what the recipe names and the method has not
     batch, parts = settings.batch, settings.accumulate
     if settings.effective_batch is not None:
@@ -195,12 +216,11 @@ def plan(
     if settings.quarantine:
         samples = without(samples, settings.quarantine)
         partners = partners and partners.of(samples)
-    if method.supervised:
+    if method.needs.labels:
         everything = samples
         teacher = options_of(method).get("teacher")
         samples = _labeled(agreed(samples, teacher, settings.start), method)
         partners = partners if samples is everything else partners and partners.of(samples)
-    out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     weights = None
     # a run that was stopped before its first checkpoint begins again
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
@@ -210,6 +230,12 @@ def plan(
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     steps = per_epoch * settings.epochs
+    rest = continued.resting(method, settings, steps, set(weights or ())) if begins else 0
+    chosen: list[continued.Chosen] = []
+    if begins:
+        chosen = continued.chosen(method, settings, recipe, batch, steps, rest)
+        if "momentum" not in said:
+            chosen += continued.fit_momentum(method, settings, out, steps)
     phase = None
     if settings.resolution_phase:
         phase = resolution.phase(method, settings.resolution_phase, steps)
@@ -229,13 +255,15 @@ def plan(
         steps=steps,
         per_epoch=per_epoch,
         phase=phase,
+        rest=rest,
+        chosen=chosen,
         pipeline=pipeline,
         workers=spare_cores(fabric) if settings.workers is None else settings.workers,
         content={},
         weights=weights,
         state=None,
     )
-    kept.check(settings, made.image, made.continued, method.supervised)
+    kept.check(settings, made.image, made.continued, method.needs.labels)
     if settings.unmix is not None:
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
@@ -257,6 +285,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     training = settings.repeated() | {"precision": precision_of(made.fabric)}
     training["colors"] = settled(settings.colors, made.pipeline, made.fabric.device, before)
     content = describe(made.method, source, training)
+    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper)] for c in made.chosen}
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
@@ -320,6 +349,10 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
         )
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _class(name: Any) -> str:
     return str(name).rpartition(":")[2]
 
@@ -337,7 +370,7 @@ def _recipe(paper: Recipe, settings: Settings) -> Recipe:
         changed["scaling"] = "none"
     elif settings.optimizer not in (None, paper.optimizer):
         raise UserError(
-            f"the paper's learning rate {paper.lr} is for {paper.optimizer}; with --optimizer "
+            f"the learning rate {paper.lr} is for {paper.optimizer}; with --optimizer "
             f"{settings.optimizer} give --lr too"
         )
     return dataclasses.replace(paper, **changed)
@@ -367,7 +400,7 @@ def _labeled(samples: Samples, method: Method) -> Samples:
 
 def _masks(source: Any, samples: Samples, settings: Settings, method: Method) -> Masks | None:
     """The masks of the samples, for a method that learns from them."""
-    if method.with_masks:
+    if method.needs.beside == "masks":
         try:
             found = open_masks(source, samples, settings.masks)
         except UserError as error:
@@ -405,9 +438,10 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
 
 def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | None:
     """The samples beside those of a second modality, where the method compares two."""
-    if method.second is None and settings.second is None:
+    second = method.get_submodule(method.needs.second) if method.needs.second else None
+    if second is None and settings.second is None:
         return None
-    if method.second is None:
+    if second is None:
         raise UserError(
             f"{type(method).__name__} sees one image a sample, and --second gives another: add "
             "--pair modalities where the method has it (vicreg, dcca, dccae, ace), or drop --second"
@@ -417,11 +451,10 @@ def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | No
             "--pair modalities compares two pictures of the same thing: name the data of the other "
             "modality with --second"
         )
+    assert is_encoder(second)
     return pair(
         samples,
-        open_data(
-            settings.second, channels=method.second.channels, value_range=settings.value_range
-        ),
+        open_data(settings.second, channels=second.channels, value_range=settings.value_range),
     )
 
 
@@ -473,19 +506,19 @@ def _fits(
             f"{count} images are fewer than a batch of {batch}; use --batch {max(count, 1)} or "
             "less, or add images"
         )
-    if compared < method.min_batch:
+    if compared < method.needs.batch:
         raise UserError(
             f"{method_name(method)} compares images of a batch and needs at least "
-            f"{method.min_batch} at once, got {compared}; use --batch "
-            f"{method.min_batch * (batch // compared)} or more"
+            f"{method.needs.batch} at once, got {compared}; use --batch "
+            f"{method.needs.batch * (batch // compared)} or more"
         )
-    if batch // parts % method.group_size:
+    if batch // parts % method.needs.group:
         raise UserError(
-            f"{method_name(method)} takes images {method.group_size} at a time, and a batch of "
+            f"{method_name(method)} takes images {method.needs.group} at a time, and a batch of "
             f"{batch} leaves {batch // parts} to each of {parts} parts; use a multiple of "
-            f"{method.group_size * parts}"
+            f"{method.needs.group * parts}"
         )
-    if not method.sync_batchnorm and batch // parts < 2:
+    if method.needs.batchnorm == "own" and batch // parts < 2:
         raise UserError(
             f"{method_name(method)} keeps the batch norms of each process apart, which need 2 "
             f"images at once, and a batch of {batch} leaves {batch // parts} to each of {parts} "

@@ -1,6 +1,5 @@
 """`pretrain`: what Python users call, and the command of the same name."""
 
-from inspect import Signature, signature
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
 from selftaught.feed.readers import refuse_imported
 from selftaught.method import Method
-from selftaught.signature import read_object
+from selftaught.signature import read_object, takes
 
 
+# for editors and type checkers the settings are written out in pretrain.pyi
+@takes(Settings)
 def pretrain(
     method: str | type[Method] | Method, data: Any, out: str | Path | None = None, **options: Any
 ) -> Run:
@@ -49,14 +50,6 @@ def pretrain(
             f"{method!r} is no method: give a class that derives from Method, or its name"
         )
     asked = config.sort_out(options, read_object(kind), built)
-    settings = Settings(out=out, **asked["training"])
+    settings = Settings.of(out=out, **asked["training"])
     plan = prepared(method, data, settings, asked["backbone"], asked["options"])
     return Run(plan).complete()
-
-
-_method, _data, _out, _options = signature(pretrain).parameters.values()
-_settings = [p.replace(kind=p.KEYWORD_ONLY) for p in signature(Settings).parameters.values()]
-# what `help` and notebooks show; for editors and type checkers it is written out in pretrain.pyi
-pretrain.__signature__ = Signature(  # type: ignore[attr-defined]
-    [_method, _data, _out, *_settings[1:], _options], return_annotation=Run
-)

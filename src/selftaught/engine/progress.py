@@ -63,6 +63,10 @@ class Progress:
         self.waits.append(waited)
         return now >= self.next
 
+    def leave_out(self, seconds: float) -> None:
+        """Take time that went into something else than training out of the speed."""
+        self.ends = deque((end + seconds for end in self.ends), maxlen=self.ends.maxlen)
+
     @property
     def images_per_second(self) -> float:
         return self.batch * (len(self.ends) - 1) / max(self.ends[-1] - self.ends[0], 1e-9)

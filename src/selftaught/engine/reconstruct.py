@@ -44,7 +44,7 @@ def reconstruct(
     asked = asked_of(Path(run))
     samples = open_each(images, out, asked["backbone"].get("channels", 3))
     method = restored(Path(run))
-    if method.with_masks:
+    if method.needs.beside:
         raise UserError(
             f"{asked['method']} learns from images with masks, not from images alone; the report "
             f"of the run, {Path(run) / 'report.html'}, shows what it finds"

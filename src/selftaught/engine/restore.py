@@ -1,4 +1,4 @@
-"""Weights of earlier runs, and those that a new one begins with."""
+"""Weights of earlier runs and of encoders, and those that a new run begins with."""
 
 import logging
 from pathlib import Path
@@ -7,38 +7,77 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selftaught import code, config
+from selftaught.backbones import Image
+from selftaught.backbones.image.create import plain_vit
+from selftaught.backbones.positions import resampled
+from selftaught.backbones.weights.reading import read_weights
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import settings_of
 from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS, content, encoder_files
 from selftaught.method import Method
+from selftaught.parts import lora
+from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
 
+BACKBONE = "backbone."
+NOT_ITS = {"weights", "pretrained", "drop_path"}
+"""Parameters of a backbone that do not follow from the weights to begin with."""
 
-def weights_of(method: Method, run: str | Path) -> dict[str, Tensor]:
-    """The weights of an earlier run that `method` can begin with: parts called the same in both.
+
+def weights_of(method: Method, start: str | Path) -> dict[str, Tensor]:
+    """The weights that `method` can begin with: the backbone's, and parts alike in both.
+
+    A part of which a tensor is missing or has another shape, such as a head of another width, is
+    new as a whole, and so is what follows it (its momentum encoder).
+
+    Args:
+        method: that begins.
+        start: run, folder of an encoder, or its file.
 
     Raises:
-        UserError: there is no such run, its backbone is another, or parts have other shapes.
+        UserError: there is no such thing, or its backbone is another.
     """
-    theirs, ours = state_of(Path(run)), method.state_dict()
-    wanted = [name for name in ours if name.startswith("backbone.")]
-    lacking = [name for name in wanted if name not in theirs]
-    shared = {name: x for name, x in theirs.items() if name in ours}
-    unlike = [name for name, x in shared.items() if x.shape != ours[name].shape]
-    if lacking or [n for n in unlike if n.startswith("backbone.")]:
-        first = (lacking or unlike)[0]
+    ours = method.state_dict()
+    theirs = _on_grid(began(Path(start)), method)
+    unlike = [n for n, x in ours.items() if n not in theirs or theirs[n].shape != x.shape]
+    first = next((name for name in unlike if name.startswith(BACKBONE)), None)
+    if first is not None:
         raise UserError(
-            f"{run} was trained with another backbone: {first} is "
-            f"{'absent there' if lacking else 'of another shape'}; give this training the same "
-            "--backbone, --size and --channels"
+            f"{start} was trained with another backbone: {first} is "
+            f"{'of another shape' if first in theirs else 'absent there'}; give this training the "
+            "same --backbone, --size and --channels"
         )
-    if unlike:
-        raise UserError(
-            f"{unlike[0]} has shape {list(theirs[unlike[0]].shape)} in {run} and "
-            f"{list(ours[unlike[0]].shape)} here: give the head the same widths as there"
-        )
-    return shared
+    copies = method.insight.copies
+    parts = [target for target, _ in copies]
+    new = {_part(name, parts) for name in unlike}
+    new |= {target for target, online in copies if online in new}
+    return {n: theirs[n] for n in ours if n in theirs and _part(n, parts) not in new}
+
+
+def _part(name: str, parts: list[str]) -> str:
+    """The part of a method that a tensor belongs to: one that is told of, or a child."""
+    return next((p for p in parts if name.startswith(f"{p}.")), name.split(".")[0])
+
+
+def _on_grid(theirs: dict[str, Tensor], method: Method) -> dict[str, Tensor]:
+    """With the backbone's table of positions for the images of `method`."""
+    image, name = method.backbone, f"{BACKBONE}net.pos_embed"
+    net = plain_vit(image.net) if isinstance(image, Image) else None
+    table = theirs.get(name)
+    if net is None or net.pos_embed is None or table is None or table.shape == net.pos_embed.shape:
+        return theirs
+    own = net.pos_embed
+    patches: Any = net.patch_embed
+    prefix = own.shape[1] - patches.num_patches
+    side = round((table.shape[1] - prefix) ** 0.5)
+    if side * side + prefix != table.shape[1] or table.shape[2] != own.shape[2]:
+        return theirs
+    grids = (side, side), patches.grid_size
+    log.info("positions of %d x %d patches are carried to %d x %d", side, side, *grids[1])
+    return theirs | {name: resampled(table, *grids, prefix, image.resample or "plain")}
 
 
 def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None = None) -> None:
@@ -50,7 +89,7 @@ def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None
     method.load_state_dict(shared, strict=False)
     with torch.no_grad():
         for target, online in method.insight.copies:
-            if not any(name.startswith(target) for name in shared):
+            if not any(name.startswith(f"{target}.") for name in shared):
                 followed = method.get_submodule(online).state_dict()
                 method.get_submodule(target).load_state_dict(followed)
     ours = method.state_dict()
@@ -64,6 +103,49 @@ def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None
     )
 
 
+def backbone_of(start: str | Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a backbone that is to begin with `start`: those `given`, else what it says.
+
+    Raises:
+        UserError: it is no run and no encoder, or code that came with it would have to run.
+    """
+    path = Path(start)
+    known: dict[str, Any] = {}
+    if (path / SETTINGS).is_file():
+        known = config.load(path / SETTINGS).get("backbone") or {}
+        known = {"name": known} if isinstance(known, str) else dict(known)
+    else:
+        about = content(encoder_files(path)[0])
+        known = {**(about.get("encoder") or {}), "mean": about.get("mean"), "std": about.get("std")}
+    known = {k: v for k, v in current(known).items() if k not in NOT_ITS and v is not None}
+    name = str(known.get("name", ""))
+    if given.get("name", name) != name:
+        # another one may fit all the same, but little of what is said here
+        known = {k: v for k, v in known.items() if k in ("mean", "std", "size", "channels")}
+    elif code.names(name) and "name" not in given and not code.at_hand(name, path):
+        raise UserError(
+            f"the backbone of {start} is built by {name}, which is not in the folder where you "
+            f"are: name it, so that its code may run, with --backbone {name}"
+        )
+    if given.get("channels") not in (None, known.get("channels")):
+        known = {k: v for k, v in known.items() if k not in ("mean", "std")}
+    return {**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}, **given}
+
+
+def began(start: Path) -> dict[str, Any]:
+    """What there is to begin with: a run's newest checkpoint, or an encoder as the backbone.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if (start / SETTINGS).is_file() and Checkpoints.of(start).steps():
+        return state_of(start)
+    if (start / SETTINGS).is_file() and not (start / "encoder.json").is_file():
+        return state_of(start)  # which says what is missing
+    _, weights = encoder_files(start)
+    return {f"{BACKBONE}net.{name}": x for name, x in read_weights(weights).items()}
+
+
 def state_of(run: Path) -> dict[str, Any]:
     """What the newest checkpoint of `run` holds of its method.
 
@@ -74,4 +156,4 @@ def state_of(run: Path) -> dict[str, Any]:
     state = Checkpoints.of(run).training()
     if state is None:
         raise UserError(f"the run in {run} has no checkpoint yet; wait for its first one")
-    return state["method"]
+    return lora.plain(state["method"])

@@ -5,6 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Iterable
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,17 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, kept, optim, session
+from selftaught.engine import beginning, classes, continued, kept, optim, session, trackers
+from selftaught.engine.anchor import anchored
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
 from selftaught.engine.convolution import fix_bf16_stride
+from selftaught.engine.curve import observed
 from selftaught.engine.ending import as_run_errors, end_with_parent
 from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
 from selftaught.engine.folder import Metrics, prepare, write_text
-from selftaught.engine.guard import Guard, guard
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
 from selftaught.engine.pictures import SHOWN, keep_pictures, keep_views
@@ -42,6 +44,7 @@ from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
+from selftaught.evaluate.curve import Curve
 from selftaught.export.facts import SETTINGS, of_folder
 from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
@@ -70,7 +73,8 @@ class Run:
         scores: of the encoder, beside their floors; None where there was nothing to score it on.
         report: the page about all of it.
         began: the encoder as training began, on the CPU, where that was no fresh draw.
-        kept: of such a run: the encoder that was exported, where that is not the end.
+        exported: of such a run: the encoder that was kept, the end or a better one.
+        curve: how the encoder did on held-out images while it trained; None where nobody looked.
     """
 
     def __init__(self, plan: Plan):
@@ -83,12 +87,14 @@ class Run:
         self.samples: Samples = plan.samples
         self.views: list[ViewDataset] = []
         self.began: Encoder | None = None
-        self.kept: Encoder | None = None
+        self.exported: Encoder | None = None
+        self.curve: Curve | None = None
+        self.kept = continued.NOTHING
 
     @property
     def encoder(self) -> Encoder:
         """The network to use: what was kept, of a run that began with weights."""
-        return self.plan.image if self.kept is None else self.kept
+        return self.plan.image if self.exported is None else self.exported
 
     @property
     def verdict(self) -> Verdict | None:
@@ -144,6 +150,9 @@ class Run:
             self.began = beginning.kept(plan.image, self.folder)
         elif plan.continued:
             self.began = beginning.keep(plan.image, None if dist.rank() else self.folder)
+        self.kept = continued.keep(plan.method, settings)
+        if settings.anchor is not None:
+            plan.method.loss = self._anchored()  # type: ignore[method-assign]
         # decoded once, in processes: before any view is made
         if settings.cache:
             self.samples = cached(plan.samples, max(1, plan.workers))
@@ -153,7 +162,7 @@ class Run:
             log.info("measuring memory and time on a few images")
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
-        labels = torch.from_numpy(samples.labels) if plan.method.supervised else None
+        labels = torch.from_numpy(samples.labels) if plan.method.needs.labels else None
         part = plan.batch // plan.parts
         if colors == "auto":
             colors = choose(
@@ -174,6 +183,8 @@ class Run:
             self._announce(need)
         if settings.unmix is not None:  # after the estimate, which is of the method's own loss
             plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
+            if settings.anchor is not None:
+                plan.method.loss = self._anchored()  # type: ignore[method-assign]
         order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
@@ -184,7 +195,7 @@ class Run:
             fabric=fabric,
             method=plan.method,
             recipe=plan.recipe,
-            plan=optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch),
+            plan=plan.rates,
             order=order,
             batches=batches,
             late=(first, late[0]) if late else None,
@@ -196,20 +207,29 @@ class Run:
             per_epoch=plan.per_epoch,
             corpus=DatasetPass(samples, plan.image, part, plan.workers, fabric.device),
             checkpoints=checkpoints,
-            metrics=Metrics(self.folder, done) if dist.rank() == 0 else None,
+            metrics=self._metrics(done) if dist.rank() == 0 else None,
             progress=Progress(
                 plan.steps, plan.per_epoch, plan.batch, (need.flops, peak_flops(fabric.device))
             ),
             signals=signals,
             facts={"data": plan.fingerprint},
             need=need,
+            resting=plan.rest,
             log_every=settings.log_every,
             save_every=60 * settings.save_every,
             channels_last=settings.channels_last,
             max_bad=int(settings.max_bad * len(samples)),
             names=samples.name,
             labels=labels,
-            doctor=Doctor(plan.method, self.folder / FILE, plan.steps, plan.compared, done)
+            doctor=Doctor(
+                plan.method,
+                self.folder / FILE,
+                plan.steps,
+                plan.compared,
+                done,
+                self.kept.accepted,
+                plan.rest,
+            )
             if dist.rank() == 0
             else None,
         )
@@ -221,9 +241,28 @@ class Run:
             log.info("resuming at step %d of %d", loop.step, plan.steps)
         elif loop.doctor:
             self._intake(loop)
-        if dist.rank() == 0 and settings.evaluate and not plan.method.supervised:
-            loop.guard = guard(plan.image, samples, self.folder, plan.steps, bool(state))
+        if loop.metrics and loop.doctor:
+            observer = loop.look = observed(
+                plan,
+                samples,
+                self.folder,
+                began=self.began is not None,
+                done=loop.step,
+                seconds=need.seconds,
+                tell=loop.metrics.note,
+                compare=loop.doctor.compare,
+            )
+            self.curve = None if observer is None else observer.curve
         return loop
+
+    def _metrics(self, done: int) -> Metrics:
+        """Rows of numbers, for the run folder and for whoever follows the run."""
+        settings, device = self.plan.settings, self.plan.fabric.device
+        others = trackers.followers(settings.track, self.folder, done, self.plan.content, device)
+        if settings.on_record is None:
+            return Metrics(self.folder, done, others)
+        apart = trackers.Apart("on_record", device)
+        return Metrics(self.folder, done, others, partial(apart, settings.on_record))
 
     def _prepare_folder(self) -> None:
         """Make the run folder and write down what repeats the run, before anything is computed."""
@@ -236,7 +275,7 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
-            if self.plan.method.supervised:
+            if self.plan.method.needs.labels:
                 classes.keep(self.folder, self.plan.samples)
         except OSError as error:
             raise UserError(
@@ -251,7 +290,7 @@ class Run:
             begin_with(method, str(settings.start), plan.weights)
         torch.backends.cudnn.deterministic = True
         # synchronized batch norms are new modules, which layout and device are to reach too
-        if dist.world() > 1 and method.sync_batchnorm:
+        if dist.world() > 1 and method.needs.batchnorm == "all":
             synchronize(method)
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -272,6 +311,16 @@ class Run:
         return [
             ViewDataset(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines
         ]
+
+    def _anchored(self) -> Any:
+        """The method's loss with the anchors that were asked for."""
+        plan, asked = self.plan, self.plan.settings.anchor
+        if self.began is None:
+            raise UserError(
+                f"{self.folder} does not hold the weights that the run began with, which --anchor "
+                "keeps to; begin anew with --overwrite, or drop --anchor"
+            )
+        return anchored(plan.method, self.began, asked or (), plan.fabric.device)
 
     def estimate(self) -> Estimate:
         """Memory and time of the training; the method is on its device."""
@@ -302,9 +351,10 @@ class Run:
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
             self._prepare_method()
+            self.kept = continued.keep(plan.method, plan.settings)
             self.views = self._views()
             need = self.estimate()
-        rates = optim.Rates(plan.recipe, plan.batch, plan.steps, plan.per_epoch)
+        rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
@@ -326,6 +376,10 @@ class Run:
         if plan.phase:
             last = plan.steps - plan.phase.first
             rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
+        if plan.chosen:
+            rows["chosen"] = "; ".join(map(str, plan.chosen))
+        if self.kept.told:
+            rows["kept"] = "; ".join(self.kept.told)
         if plan.state:
             rows["steps"] += f"; goes on from step {plan.state['step']:,}"
         table = Table.grid(padding=(0, 2))
@@ -347,6 +401,13 @@ class Run:
             precision_of(fabric),
         )
         tell(plan.samples)
+        if plan.chosen:
+            log.info(
+                "it goes on from weights: %s; --recipe paper keeps the paper's",
+                ", ".join(map(str, plan.chosen)),
+            )
+        for line in self.kept.told:
+            log.info(line)
         if plan.phase:
             last = plan.steps - plan.phase.first
             log.info("the last %d steps see images of %d px", last, plan.phase.size)
@@ -379,7 +440,9 @@ class Run:
             steps=plan.steps,
             rate=loop.plan.lr,
             optimizer=plan.recipe.optimizer,
-            paper_lr=(paper.lr, theirs) if plan.recipe.optimizer == paper.optimizer else None,
+            paper_lr=(paper.lr, theirs)
+            if plan.recipe.optimizer == paper.optimizer and not plan.chosen
+            else None,
         )
         if loop.doctor:
             loop.doctor.begin(facts, time.perf_counter() - begun)
@@ -395,8 +458,9 @@ class Run:
                 loop.doctor.save(loop.doctor.conclude(str(error)))
             raise
         finally:
-            if self.plan.settings.unmix is not None:
+            if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
+            self.kept.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
                 quarantined.append(self.folder / quarantined.FILE, listed)
@@ -426,35 +490,35 @@ class Run:
             )
         image = plan.image.float()
         image.trained = True
-        image = self._kept(image, loop)
+        if self.began is not None:
+            image = self.exported = self._best(image, self.began, loop)
         export.save(image, self.folder)
         if settings.evaluate:
-            self._score(image, loop)
+            self._score(image)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
+        if self.curve is not None and self.curve.advice:
+            log.info("%s", self.curve.advice)
         module = copy.deepcopy(image.net) if isinstance(image, Wrapped) else None
         self.report = report.write(self.folder, samples, module=module)
         loop.checkpoints.finish(plan.steps)
 
-    def _kept(self, image: Encoder, loop: Loop) -> Encoder:
-        """The encoder to export, of a run that began with weights; else `image`, the end."""
-        if self.began is None:
-            return image
-        self.kept = kept.keep(
-            image,
-            self.began,
+    def _best(self, end: Encoder, began: Encoder, loop: Loop) -> Encoder:
+        """The encoder to export, of a run that began with weights."""
+        return kept.keep(
+            end,
+            began,
             self.samples,
             settings=self.plan.settings,
-            supervised=self.plan.method.supervised,
+            supervised=self.plan.method.needs.labels,
             held=self.plan.held,
             bad=loop.bad,
             folder=self.folder,
         )
-        return self.kept
 
-    def _score(self, image: Encoder, loop: Loop) -> None:
+    def _score(self, image: Encoder) -> None:
         plan, samples = self.plan, self.samples
-        if plan.method.supervised and plan.held is None:
+        if plan.method.needs.labels and plan.held is None:
             log.info(
                 "the encoder is not scored: it has learned these labels; name others with --test"
             )
@@ -463,15 +527,18 @@ class Run:
             return
         try:
             self.scores = evaluation.compare(
-                image, samples, plan.held, seed=plan.settings.seed, start=self.began
+                image,
+                samples,
+                plan.held,
+                seed=plan.settings.seed,
+                read_timeout=plan.settings.read_timeout,
+                start=self.began,
             )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return
         kept.apart(self.folder, self.scores.skipped)
         self.scores.save(self.folder / "scores.json")
-        if isinstance(loop.guard, Guard):
-            loop.guard.compare(loop.guard.score(), "at the end")
         log.info(_rendered(self.scores.table))
 
     # in a notebook ------------------------------------------------------------------------------

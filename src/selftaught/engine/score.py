@@ -8,21 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught import evaluate
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import beginning
+from selftaught.engine.build import image_of
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
 from selftaught.evaluate.commands import bar
-from selftaught.evaluate.comparing import PROBES, fingerprints, labeled
+from selftaught.evaluate.comparing import PROBES, compared, fingerprints, labeled, named
 from selftaught.evaluate.features import (
     Embeddings,
     device_for,
@@ -35,11 +35,15 @@ from selftaught.evaluate.features import (
 from selftaught.evaluate.few_labels import choose
 from selftaught.evaluate.floors import ENCODER, FINE_TUNED, FLOORS, Comparison
 from selftaught.evaluate.scores import Score, Task, split
+from selftaught.evaluate.settings import Scoring
 from selftaught.export.facts import CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
-from selftaught.roles import Count, Fraction, Number, Positive, Several, Temperature
+from selftaught.signature import takes
 from selftaught.verdict import START
+
+if TYPE_CHECKING:
+    from selftaught.options import ScoringOptions
 
 log = logging.getLogger("selftaught")
 
@@ -50,142 +54,64 @@ LEAST_STEPS = 200
 """Of a fine-tuning: few labels are shown more often."""
 
 
-def evaluate_command(
-    encoder: str,
-    data: str,
-    *,
-    probes: tuple[
-        Literal[
-            "knn",
-            "ridge",
-            "linear",
-            "lowshot",
-            "finetune",
-            "retrieval",
-            "segment",
-            "cluster",
-            "robustness",
-        ],
-        ...,
-    ] = ("knn", "ridge"),
-    test: str | None = None,
-    labels: str | None = None,
-    path_column: str | None = None,
-    masks: str | None = None,
-    test_masks: str | None = None,
-    ignore: tuple[int, ...] = (255,),
-    k: Count = 20,
-    temperature: Temperature = 0.07,
-    altered: Several = 1000,
-    shares: tuple[Fraction, ...] = (0.1, 1.0),
-    epochs: Count = 30,
-    size: Count | None = None,
-    batch: Count = 256,
-    workers: Number | None = None,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    read_timeout: Positive = 600.0,
-    seed: Number = 0,
-    out: Path | None = None,
-) -> Comparison:
-    """Score an encoder on labeled images beside floors: raw pixels, the untrained network, and,
-    for a run that began with weights, those as they were.
+@takes(Scoring)
+def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]") -> Comparison:
+    """Score an encoder on labeled images beside floors: as it began, untrained, raw pixels.
 
     Args:
-        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
+            that builds a module, as package.module:function.
         data: labeled images: folder of class folders, list file, Parquet, tar shards.
-        probes: which scores: knn, ridge, linear, lowshot, retrieval, cluster, robustness, segment,
-            or finetune, which trains the whole network and takes longest.
-        test: labeled images to score on; by default a fifth of each class of data is held out.
-        labels: CSV of path,label or name of a column; class folders are found by themselves.
-        k: neighbors that vote.
-        size: side of the views in pixels; by default the encoder's own.
-        batch: images a forward pass.
-        workers: processes that read images; by default one a core, none for few images.
-        device: such as cpu or cuda; by default the best that the machine has.
-        out: JSON file for the scores.
-
-    Other Args:
-        path_column: column of a list that holds the paths, where it is not found by itself.
-        masks: for segment: folder of masks with the names of the images, or a column (mask).
-        test_masks: for segment: folder of the test images' masks, where it is another one.
-        ignore: for segment: values of masks that count for nothing.
-        temperature: of their votes.
-        altered: for robustness and retrieval: test images that are corrupted and copied, at most.
-        shares: for finetune: of the labels that are used, one training each.
-        epochs: for finetune: of a training with all labels; more where they are under 200 steps.
-        precision: of the forward pass; bf16 is used only on processors that have it natively.
-        read_timeout: seconds for a batch after which a process that reads counts as hung.
-        seed: of the untrained network and of the probes.
+        options: fields of `Scoring`.
     """
-    if out is not None and out.suffix != ".json":
-        raise UserError(f"{out} must end in .json")
+    asked = Scoring.of(**options)
+    probes, size = asked.probes, asked.size
+    if asked.out is not None and asked.out.suffix != ".json":
+        raise UserError(f"{asked.out} must end in .json")
     if not probes:
         raise UserError(f"probes must name some of {', '.join((*PROBES, 'finetune'))}")
-    if not 0 <= seed < 2**63:
-        raise UserError(f"seed={seed} must be from 0 to 2**63 - 1")
-    network = resolve(encoder, size)
+    if asked.seed >= 2**63:
+        raise UserError(f"seed={asked.seed} must be from 0 to 2**63 - 1")
+    network = resolve(named(encoder, asked), size)
     start = beginning.beside(network, encoder)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
-        pair = _sets(network, data, test, labels, path_column)
-        _check_tuning(shares, epochs)
+        pair = _sets(network, data, asked)
+        _check_tuning(asked.shares, asked.epochs)
         if size not in (None, network.size):
             raise UserError(
                 f"--size {size}: finetune trains {encoder} at its own {network.size} px; leave "
                 "--size out, or name the other probes alone"
             )
-    given = [p for p in probes if p != "finetune"]
+    given = tuple(p for p in probes if p != "finetune")
     found = None
     if given:
-        with bar() as progress, limited(read_timeout):
-            found = evaluate.compare(
-                encoder,
-                data,
-                test,
-                probes=given,
-                labels=labels,
-                path_column=path_column,
-                masks=masks,
-                test_masks=test_masks,
-                ignore=ignore,
-                k=k,
-                temperature=temperature,
-                altered=altered,
-                size=size,
-                batch=batch,
-                workers=workers,
-                device=device,
-                precision=precision,
-                seed=seed,
-                strict=True,
-                progress=progress,
-                start=start,
-            )
+        with bar() as progress, limited(asked.read_timeout):
+            found = compared(encoder, data, replace(asked, probes=given), True, progress, start)
     if pair is not None:
         begun = time.perf_counter()
         scores = finetune(
             network,
             *pair,
-            shares=shares,
-            epochs=epochs,
-            seed=seed,
-            batch=batch,
-            workers=workers,
-            device=device,
-            precision=precision,
-            read_timeout=read_timeout,
+            shares=asked.shares,
+            epochs=asked.epochs,
+            seed=asked.seed,
+            batch=asked.batch,
+            workers=asked.workers,
+            device=asked.device,
+            precision=asked.precision,
+            read_timeout=asked.read_timeout,
             start=start,
         )
         seconds = time.perf_counter() - begun
-        name = f"{network.name}, {size or network.size} px from {encoder}"
         side = size or network.size
+        name = f"{network.name}, {side} px from {encoder}"
         tuned = Comparison(name, scores, 0, seconds, fingerprints(pair), side)
         found = tuned if found is None else found.joined(tuned)
     assert found is not None
-    if out is not None:
-        found.save(out)
-    _keep(Path(encoder), data, test, found)
+    if asked.out is not None:
+        found.save(asked.out)
+    _keep(Path(encoder), data, asked.test, found)
     return found
 
 
@@ -255,7 +181,8 @@ def finetune(
             copied = copy.deepcopy(begun_with)
             if name == START:  # which is kept frozen
                 _as_free(copied, encoder)
-            method = Finetune(copied, classes=int(codes[-1]) + 1)
+            # methods say Image and take any encoder
+            method = Finetune(copied, classes=int(codes[-1]) + 1)  # pyrefly: ignore[bad-argument-type]
             log.info(
                 "fine-tuning from %s weights on %d labels, %d of %d; its run folder is temporary",
                 {ENCODER: "these", START: "its first"}.get(name, "fresh"),
@@ -299,13 +226,11 @@ def _as_free(network: Encoder, like: Encoder) -> None:
         parameter.requires_grad_(name not in fixed)
 
 
-def _sets(
-    network: Encoder, data: str, test: str | None, labels: str | None, path_column: str | None
-) -> tuple[Samples, Samples]:
-    """Labeled training and test samples; a fifth of each class is held out without `test`."""
+def _sets(network: Encoder, data: str, asked: Scoring) -> tuple[Samples, Samples]:
+    """Labeled training and test samples; a fifth of each class is held out without a test."""
     given = [
-        open_samples(d, labels, network.channels, path_column)
-        for d in (data, test)
+        open_samples(d, asked.labels, network.channels, asked.path_column)
+        for d in (data, asked.test)
         if d is not None
     ]
     sets = labeled(given, strict=True)
@@ -350,7 +275,7 @@ def _predictions(
     workers: int | None,
 ) -> tuple[Task, Tensor]:
     """The task, and the classes of its test samples that a trained method says."""
-    image = method.backbone
+    image = image_of(method)
     device = device_for(image, image, "auto")
 
     def logits(network: Encoder, x: Tensor) -> Tensor:

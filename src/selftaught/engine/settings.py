@@ -3,21 +3,23 @@
 The command line, YAML and the documentation read them here. Nothing heavy is imported.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import HOW
-from selftaught.roles import Count, Fraction, Number, Positive, Rate, Share, Weight
-from selftaught.signature import read_class
+from selftaught.errors import UserError
+from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
+from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force"}
-"""Settings that run.yaml leaves out: a repetition is a run of its own."""
+NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record"}
+"""Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Train a method on unlabeled images; leave a run folder with the encoder and a report.
 
     Args:
@@ -29,7 +31,16 @@ class Settings:
         workers: processes that read images and make views; by default as many as cores are free.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         test: labeled images to evaluate on; by default a fifth of the labeled data.
-        start: run to begin with the weights of: all of its parts that this method has too.
+        recipe: of a training that begins with weights: `auto` is one that keeps what they know
+            (AdamW at a low rate, new heads first), and is told; `paper` is the method's own, made
+            for a fresh draw.
+        freeze: stages or blocks of the backbone, from its stem on, that stay as they are, or all.
+        lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
+            it is merged into them at the end.
+        anchor: what keeps the network near the weights that it begins with, and how much: cosine
+            (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
+            cosine:1.0,l2sp:0.01.
+        start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
 
     Other Args:
@@ -45,6 +56,14 @@ class Settings:
             it, instead of the paper's; 1 for the same rate everywhere.
         warmup: fraction of training in which the learning rate rises, instead of the paper's.
         clip: largest gradient norm, instead of the paper's.
+        head_warmup: fraction of training, at its beginning, in which what is new learns alone and
+            the backbone rests; 0.05 with the recipe `auto` where a training begins with weights.
+        norm_statistics: of the backbone's batch norms while a training goes on from weights: those
+            of the batch, or those of the start.
+        lora_alpha: scale of what is learned by low rank, as a multiple of 1 / rank; the rank itself
+            unless given.
+        lora_layers: names of the layers to learn it in, such as qkv,proj; by default all linear
+            layers and 1 x 1 convolutions that are wide enough.
         read_timeout: seconds for a batch after which a process that reads counts as hung.
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
@@ -76,6 +95,11 @@ class Settings:
             better (the end, the start, or weights between them), or the end as it is, or the end
             with the start's statistics of batch norms.
         evaluate: whether to score the encoder against floors at the end, where labels exist.
+        curve: whether to look at the encoder while it trains, on held-out images, in at most 3 % of
+            the time: by k-NN and probe where labels exist, else by rank and the like.
+        track: who follows the run beside its folder; metrics.csv is written always, TensorBoard
+            where it is installed.
+        on_record: in Python, a function that is handed each row of metrics and each look.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
         overwrite: whether to move an earlier run in `out` aside.
@@ -101,6 +125,14 @@ class Settings:
     layer_decay: Fraction | None = None
     warmup: Share | None = None
     clip: Rate | None = None
+    recipe: Literal["auto", "paper"] = "auto"
+    head_warmup: PartialShare | None = None
+    norm_statistics: Literal["batch", "start"] = "batch"
+    freeze: Number | Literal["all"] | None = None
+    lora: Count | None = None
+    lora_alpha: Positive | None = None
+    lora_layers: tuple[str, ...] | None = None
+    anchor: tuple[str, ...] | None = None
     seed: Number = 0
     workers: Number | None = None
     read_timeout: Positive = 600.0
@@ -128,6 +160,9 @@ class Settings:
     max_bad: Share = 0.05
     keep: Literal["auto", "end", "start-statistics"] = "auto"
     evaluate: bool = True
+    curve: bool = True
+    track: tuple[Literal["wandb", "mlflow", "trackio", "csv", "tensorboard"], ...] = ()
+    on_record: Callable[[dict[str, float]], None] | None = None
     log_every: Count = 10
     save_every: Weight = 10.0
     start: Path | None = None
@@ -136,11 +171,9 @@ class Settings:
     force: bool = False
 
     def __post_init__(self) -> None:
-        for parameter in read_class(Path(__file__), name="Settings").parameters:
-            name, value = parameter.name, getattr(self, parameter.name)
-            if name in ("second", "test") and not isinstance(value, str | Path):
-                continue  # data may be an object, in Python
-            object.__setattr__(self, name, parameter.parse(value))
+        super().__post_init__()
+        if self.on_record is not None and not callable(self.on_record):
+            raise UserError(f"on_record must be a function of one row, got {self.on_record!r}")
 
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""

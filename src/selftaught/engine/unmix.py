@@ -13,6 +13,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, terms_of
+from selftaught.parts import unchanged
 
 
 class Mixed(NamedTuple):
@@ -48,13 +49,36 @@ def draw_box(height: int, width: int, share: float) -> tuple[int, int, int, int]
     for length in (height, width):
         half, middle = int(length * side) // 2, int(torch.randint(length, ()))
         bounds += [max(0, middle - half), min(length, middle + half)]
-    return tuple(bounds)  # type: ignore[return-value]
+    top, bottom, left, right = bounds
+    return top, bottom, left, right
 
 
 def mix(x: Tensor, whole: float) -> Mixed:
     """As a whole with chance `whole`, else by a region; shares are uniform, Beta(1, 1)."""
     chance, share = torch.rand(2, dtype=torch.float64).tolist()
-    return mix_whole(x, share) if chance < whole else mix_region(x, draw_box(*x.shape[2:], share))
+    if chance < whole:
+        return mix_whole(x, share)
+    height, width = x.shape[2:]
+    return mix_region(x, draw_box(height, width, share))
+
+
+def mixed_loss(method: Method, mixed: Mixed, batch: Batch) -> Tensor:
+    """Loss of mixed images that look for their sources, which are the plain views of `batch`.
+
+    The view `insight.query` gives way to the mixture, unless the method has a function of its own
+    (`insight.mixed`). What is remembered of a step is that of plain images: queues, centers and the
+    like are left as they are.
+    """
+    if method.insight.mixed:
+        return getattr(method, method.insight.mixed)(*mixed, batch)
+    total = mixed.images.new_zeros(())
+    for images, weight in ((mixed.images, mixed.share), (mixed.images.flip(0), 1 - mixed.share)):
+        views = list(batch.views)
+        views[method.insight.query] = images
+        with unchanged(method):
+            terms = terms_of(type(method).loss(method, batch._replace(views=views)))
+        total = total + weight * sum(terms.values())
+    return total
 
 
 def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tensor]]:
@@ -68,7 +92,7 @@ def with_mixed(method: Method, whole: float) -> Callable[[Batch], dict[str, Tens
     def loss(method: Method, batch: Batch) -> dict[str, Tensor]:
         mixed = mix(query(method, batch), whole)
         before = [p._version for p in method.parameters()]
-        extra = method.mixed_loss(mixed.images, mixed.share, batch)
+        extra = mixed_loss(method, mixed, batch)
         if before != [p._version for p in method.parameters()]:
             raise UserError(
                 f"{type(method).__name__} changes its weights while it computes its loss, so it "
@@ -83,7 +107,7 @@ def query(method: Method, batch: Batch) -> Tensor:
     """The view that is mixed; UserError where the views are not two images or more."""
     views = batch.views
     if isinstance(views, list | tuple) and len(views) > 1 and all(_is_image(v) for v in views):
-        return views[method.query]
+        return views[method.insight.query]
     raise UserError(
         f"Un-Mix mixes one view of an image, which then looks for another; the views of "
         f"{type(method).__name__} are not two or more images: leave out --unmix"

@@ -9,8 +9,9 @@ evaluate.knn("train/", "test/", encoder="vit_small_patch16_224")    # a timm mod
 evaluate.compare(module, "train/", probes=["linear", "lowshot"])    # any torch module
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
     from selftaught.evaluate.classifiers import linear as linear
@@ -36,24 +37,4 @@ if TYPE_CHECKING:
     from selftaught.evaluate.scores import knn as knn
     from selftaught.evaluate.scores import probe as probe
 
-_MODULE = {
-    **dict.fromkeys(("Embeddings", "embed", "pixels", "untrained", "changed_features"), "features"),
-    **dict.fromkeys(("Score", "knn", "probe"), "scores"),
-    **dict.fromkeys(("linear", "logistic"), "classifiers"),
-    **dict.fromkeys(("Saving", "lowshot", "savings"), "few_labels"),
-    **dict.fromkeys(("copies", "retrieval"), "finding"),
-    **dict.fromkeys(("cluster",), "clusters"),
-    **dict.fromkeys(("segment", "segments"), "places"),
-    **dict.fromkeys(("robustness",), "corrupted"),
-    **dict.fromkeys(("Comparison",), "floors"),
-    **dict.fromkeys(("compare",), "comparing"),
-    **dict.fromkeys(("embed_command",), "commands"),
-}
-
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+__all__, __getattr__ = lazily(__name__, __file__)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rich.progress import Progress as Bar
 
-from selftaught.evaluate.features import Embeddings, Progress, embed
+from selftaught.evaluate.features import Asked, Embeddings, Progress, embed
 from selftaught.feed.readers import limited
 from selftaught.roles import Count, Number, Positive
 from selftaught.terminal import standard_error
@@ -21,6 +21,9 @@ def embed_command(
     labels: str | None = None,
     path_column: str | None = None,
     size: Count | None = None,
+    backbone: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[Positive, ...] | None = None,
     batch: Count = 256,
     workers: Number | None = None,
     device: str = "auto",
@@ -30,12 +33,15 @@ def embed_command(
     """Write the features of images to a file: one row an image, in dataset order.
 
     Args:
-        encoder: run folder, encoder.safetensors, or name of a timm model (pretrained).
+        encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
+            that builds a module, as package.module:function.
         data: folder, list file, Parquet, tar shards or array of images.
         out: file to write: .npz, .npy (features alone) or .parquet.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         path_column: column of a list that holds the paths, where it is not found by itself.
         size: side of the views in pixels; by default the encoder's own.
+        backbone: function that builds the module of a run, where it is of an installed package.
+        mean, std: what images are normalized with, where the encoder does not say it.
         batch: images a forward pass.
         workers: processes that read images; by default one a core, none for few images.
         device: such as cpu or cuda; by default the best that the machine has.
@@ -44,7 +50,7 @@ def embed_command(
     """
     with bar() as progress, limited(read_timeout):
         return embed(
-            encoder,
+            Asked(encoder, backbone, mean, std),
             data,
             labels=labels,
             path_column=path_column,

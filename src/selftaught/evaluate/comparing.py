@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
 from selftaught.evaluate.features import (
+    Asked,
     Embeddings,
     Encoder,
     Layered,
@@ -47,7 +48,13 @@ from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
 from selftaught.evaluate.image.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
+from selftaught.evaluate.settings import Scoring
+from selftaught.feed.readers import limited
+from selftaught.signature import takes
 from selftaught.verdict import START
+
+if TYPE_CHECKING:
+    from selftaught.options import ScoringOptions
 
 PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")
 
@@ -61,65 +68,60 @@ Network = Callable[[Tensor], Tensor]
 Scores = dict[str, tuple[Score, ...]]
 
 
+@takes(Scoring)
 def compare(
-    encoder: nn.Module | str | Path,
+    encoder: Encoder | nn.Module | str | Path,
     train: Any,
     test: Any = None,
     *,
-    probes: Sequence[str] = ("knn", "ridge"),
-    labels: str | None = None,
-    path_column: str | None = None,
-    masks: str | None = None,
-    test_masks: str | None = None,
-    ignore: Sequence[int] = (255,),
-    k: int = 20,
-    temperature: float = 0.07,
-    altered: int = 1000,
-    size: int | None = None,
-    batch: int = 256,
-    workers: int | None = None,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    seed: int = 0,
     strict: bool = False,
     progress: Progress | None = None,
-    start: nn.Module | str | Path | None = None,
+    start: Encoder | nn.Module | str | Path | None = None,
+    **options: "Unpack[ScoringOptions]",
 ) -> Comparison:
     """Scores of an encoder and of its floors; each image is read once for all of them.
 
     Test images that are corrupted and copied, and images with masks, are read once more.
 
     Args:
-        encoder, size, batch, workers, device, precision, progress: as of `embed`.
+        encoder, progress: as of `embed`.
         train, test: labeled data, as of `embed`; without `test` a fifth of `train` is held out.
-        probes: which scores: of knn, ridge, linear, lowshot, retrieval, cluster, robustness and
-            segment.
-        labels: CSV of path,label or name of a column.
-        path_column: column of a list that holds the paths, where it is not found by itself.
-        masks: for segment: folder of masks with the names of the images, or name of a column; by
-            default the column called mask.
-        test_masks: folder of the test images' masks, where it is another one.
-        ignore: values of masks that count for nothing.
-        k, temperature: of `knn`.
-        altered: test images that are corrupted, and copied, at most; evenly spread.
-        seed: of the untrained network, and of whatever a probe draws.
         strict: whether a class of one image is refused where test images are held out of `train`.
         start: the encoder as its training began, where that was with weights worth keeping: one
             more floor, and the first question of the verdict. It sees the same images.
+        options: fields of `Scoring`; its probe finetune, which trains, is the command's alone.
 
     Raises:
         UserError: labels or masks are missing or do not fit, or an argument cannot work.
         DataError: no sample can be read.
         TrainingError: features are not finite.
     """
+    asked = Scoring.of(test=test, **options)
+    with limited(asked.read_timeout):
+        found = compared(encoder, train, asked, strict, progress, start)
+    if asked.out is not None:
+        found.save(asked.out)
+    return found
+
+
+def compared(
+    encoder: Encoder | nn.Module | str | Path,
+    train: Any,
+    asked: Scoring,
+    strict: bool = False,
+    progress: Progress | None = None,
+    start: Encoder | nn.Module | str | Path | None = None,
+) -> Comparison:
+    """What `compare` returns: arguments and errors as there."""
     begun = time.perf_counter()
-    wrong = [p for p in probes if p not in PROBES]
-    if wrong or not probes:
-        raise UserError(f"probes={list(probes)}: must be some of {', '.join(PROBES)}")
-    if altered < 2:
-        raise UserError(f"altered={altered}: at least 2 images must be there to be told apart")
-    network = resolve(encoder, size)
-    side = size or network.size
+    probes = asked.probes
+    if not probes or not set(probes) <= set(PROBES):
+        raise UserError(
+            f"probes={list(probes)}: must be some of {', '.join(PROBES)}; finetune trains, which "
+            "`selftaught evaluate` does"
+        )
+    network = resolve(named(encoder, asked), asked.size)
+    side = asked.size or network.size
     networks = {ENCODER: network}
     if start is not None:
         networks[START] = resolve(start, side)
@@ -128,23 +130,24 @@ def compare(
                 f"the encoder takes images of {network.channels} channels, and the one that it "
                 f"began as takes {networks[START].channels}: they cannot see the same images"
             )
-    networks[FLOORS[0]] = untrained(network, seed)
-    sources = [d for d in (train, test) if d is not None]
-    opened = [open_samples(d, labels, network.channels, path_column) for d in sources]
+    networks[FLOORS[0]] = untrained(network, asked.seed)
+    sources = [d for d in (train, asked.test) if d is not None]
+    opened = [open_samples(d, asked.labels, network.channels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p != "segment"]
     sets = labeled(opened, strict) if by_class else []
     fields: tuple[Masks, Masks] | None = None
     if "segment" in probes:
-        fields = _fields(sources, opened, (masks, test_masks or masks), seed)
+        masks = (asked.masks, asked.test_masks or asked.masks)
+        fields = _fields(sources, opened, masks, asked.seed)
     found: Scores = {}
     skipped = 0
     with ExitStack() as stack:
-        where = device_for(encoder, network, device)
-        look = Look(networks, where, precision, side, batch, workers, progress, stack)
+        where = device_for(encoder, network, asked.device)
+        look = Look(networks, where, side, asked, progress, stack)
         if sets:
-            found, skipped = _of_classes(look, sets, by_class, altered, k, temperature, seed)
+            found, skipped = _of_classes(look, sets, by_class)
         if fields:
-            for name, scores in _of_places(look, *fields, ignore, seed).items():
+            for name, scores in _of_places(look, *fields).items():
                 found[name] = found.get(name, ()) + scores
     origin = "" if isinstance(encoder, nn.Module) else f" from {encoder}"
     return Comparison(
@@ -157,29 +160,48 @@ def compare(
     )
 
 
+def named(encoder: Encoder | nn.Module | str | Path, asked: Scoring) -> Asked | Encoder | nn.Module:
+    """An encoder with what is said of it, where it is given by its name.
+
+    Raises:
+        UserError: something is said of a network that is given itself.
+    """
+    if isinstance(encoder, str | Path):
+        return Asked(str(encoder), asked.backbone, asked.mean, asked.std)
+    said = [n for n in ("backbone", "mean", "std") if getattr(asked, n) is not None]
+    if said:
+        raise UserError(
+            f"{said[0]} says what the files of an encoder do not; a network itself has it: "
+            "Wrapped(module, mean=..., std=...)"
+        )
+    return encoder
+
+
 @dataclass(frozen=True)
 class Look:
-    """The encoder, its start and its untrained self, and how images are read and shown to them."""
+    """The encoder, its start and its untrained self, and how images are read and shown to them.
+
+    size: side of the views in pixels. asked: all else that was asked for.
+    """
 
     networks: Mapping[str, Encoder]
     device: torch.device
-    precision: str
     size: int
-    batch: int
-    workers: int | None
+    asked: Scoring
     progress: Progress | None
     stack: ExitStack
 
-    def asked(self, of: Sequence[Callable[[Encoder, Tensor], Tensor]]) -> list[Network]:
+    def each(self, of: Sequence[Callable[[Encoder, Tensor], Tensor]]) -> list[Network]:
         """All of them, each asked for something."""
         return [
-            self.stack.enter_context(running(n, self.device, self.precision, each))
-            for n, each in zip(self.networks.values(), of, strict=True)
+            self.stack.enter_context(running(n, self.device, self.asked.precision, wanted))
+            for n, wanted in zip(self.networks.values(), of, strict=True)
         ]
 
     def at(self, samples: Samples, networks: Sequence[Network]) -> tuple[list[np.ndarray], Rest]:
         """One pass over plain views."""
-        return one_pass(networks, samples, self.size, self.batch, self.workers, self.progress)
+        asked = self.asked
+        return one_pass(networks, samples, self.size, asked.batch, asked.workers, self.progress)
 
 
 # classes ---------------------------------------------------------------------------------------
@@ -263,20 +285,13 @@ def _names(samples: Samples) -> Counter[str]:
     return found
 
 
-def _of_classes(
-    look: Look,
-    sets: list[Samples],
-    probes: list[str],
-    altered: int,
-    k: int,
-    temperature: float,
-    seed: int,
-) -> tuple[Scores, int]:
+def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple[Scores, int]:
     """Scores of the encoder and of its floors, and how many samples could not be read."""
+    asked, seed = look.asked, look.asked.seed
     wide = [Layered() for _ in look.networks]
     plain = [small_pixels(8), small_pixels(16)]
     flat = [pooled] * len(wide)
-    networks = look.asked(wide if "linear" in probes else flat) + plain
+    networks = look.each(wide if "linear" in probes else flat) + plain
     found: list[list[Embeddings]] = []
     for samples in sets:
         features, rest = look.at(samples, networks)
@@ -293,14 +308,14 @@ def _of_classes(
     rows, changed = np.empty(0, int), []
     if changes:
         tested = tasks[0].tested
-        rows = evenly(len(tested), altered).numpy()
+        rows = evenly(len(tested), asked.altered).numpy()
         changed = changed_features(
-            look.asked(flat) + plain,
+            look.each(flat) + plain,
             select(sets[-1], found[-1][0].index[tested[rows]]),
             changes,
             look.size,
-            look.batch,
-            look.workers,
+            asked.batch,
+            asked.workers,
             seed,
             look.progress,
         )
@@ -314,7 +329,7 @@ def _of_classes(
         def of(name: str) -> tuple[Score, ...]:
             match name:
                 case "knn":
-                    return (knn(*train, k=k, temperature=temperature),)
+                    return (knn(*train, k=asked.k, temperature=asked.temperature),)
                 case "ridge":
                     return (probe(*train, seed=seed),)
                 case "linear":
@@ -330,7 +345,13 @@ def _of_classes(
                 case _:
                     corrupted = of_changed(CORRUPTIONS)
                     return on_corrupted(
-                        tasks[n], corrupted, tuple(CORRUPTIONS), rows, k, temperature, seed
+                        tasks[n],
+                        corrupted,
+                        tuple(CORRUPTIONS),
+                        rows,
+                        asked.k,
+                        asked.temperature,
+                        seed,
                     )
 
         return tuple(score for name in probes for score in of(name))
@@ -375,16 +396,16 @@ def _mask(masks: Masks, i: int) -> np.ndarray:
     return found
 
 
-def _of_places(look: Look, train: Masks, test: Masks, ignore: Sequence[int], seed: int) -> Scores:
+def _of_places(look: Look, train: Masks, test: Masks) -> Scores:
     """Segmentation by the encoder and by its floors."""
     local = [Local() for _ in look.networks]
-    networks = look.asked(local)
+    networks = look.each(local)
     channels = look.networks[ENCODER].channels
     blank = torch.zeros(1, channels, look.size, look.size, dtype=torch.uint8)
     for network in networks:  # what has no local features is told before the images are read
         network(blank)
     networks.append(color_and_place(local[0].grid))
-    grids = [each.grid for each in (*local, local[0])]
+    grids = [found.grid for found in (*local, local[0])]
     pipeline = augment.plain(look.size)
     sides = []
     for masks in (train, test):
@@ -392,6 +413,6 @@ def _of_places(look: Look, train: Masks, test: Masks, ignore: Sequence[int], see
         shown = [plain_mask(_mask(masks, int(i)), pipeline.resize, look.size) for i in rest.index]
         sides.append([(f, np.stack(shown)) for f in features])
     return {
-        name: segment(a, b, grid=grid, ignore=ignore, seed=seed)
+        name: segment(a, b, grid=grid, ignore=look.asked.ignore, seed=look.asked.seed)
         for name, grid, a, b in zip((*look.networks, *PLACES[1:]), grids, *sides, strict=True)
     }

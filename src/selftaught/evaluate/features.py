@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught import augment, export
+from selftaught import augment, code, export
 from selftaught.augment.image.device import normalize
-from selftaught.backbones import Encoder, Image, Wrapped, is_encoder, layers
+from selftaught.backbones import Encoder, Image, Wrapped, build, is_encoder, layers
 from selftaught.backbones import untrained as reset
+from selftaught.backbones.image.shown import statistics
 from selftaught.data import Samples, open_data
 from selftaught.data.skipped import tell
 from selftaught.errors import DataError, TrainingError, UserError
@@ -55,8 +56,52 @@ class Embeddings:
         return len(self.features)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """An encoder as a command names it, and what its files do not say.
+
+    Args:
+        encoder: run, encoder.safetensors, name of a timm model, or function that builds a module.
+        backbone: function that builds its module, which may run because the user names it.
+        mean, std: what images are normalized with.
+    """
+
+    encoder: str
+    backbone: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.encoder
+
+    def network(self, size: int | None) -> Encoder:
+        """The network; UserError where it is none, or does not take this normalization."""
+        if _is_code(self.encoder):
+            given = {"size": size, "usual": 224, "mean": self.mean, "std": self.std}
+            found: Any = build(self.encoder, **given).eval()
+            if self.mean is None or self.std is None:
+                log.warning(
+                    "nothing says what %s was trained with: images are normalized with mean %s "
+                    "and std %s; say otherwise with --mean and --std",
+                    self.encoder,
+                    *([round(v, 3) for v in values] for values in (found.mean, found.std)),
+                )
+            return found
+        path = Path(self.encoder)
+        if self.backbone is not None and not is_path(self.encoder):
+            raise UserError(
+                f"--backbone says which code builds the module of a run, and {self.encoder} is a "
+                "name: leave it out"
+            )
+        known = self.backbone is None
+        found = resolve(self.encoder, size) if known else export.load(path, self.backbone)
+        found.mean = statistics("mean", self.mean, found.mean, found.channels)
+        found.std = statistics("std", self.std, found.std, found.channels)
+        return found
+
+
 def embed(
-    encoder: nn.Module | str | Path,
+    encoder: Asked | Encoder | nn.Module | str | Path,
     data: Any,
     *,
     labels: str | None = None,
@@ -164,10 +209,16 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
         return encoder.like(reset(encoder.net, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Image(**{**encoder.config, "pretrained": False})
+        config: dict[str, Any] = {**encoder.config, "pretrained": False}
+        return Image(**config)
 
 
-def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder:
+def _is_code(name: str) -> bool:
+    """Whether a word for an encoder names a function that builds it."""
+    return code.names(name) and not Path(name).exists()
+
+
+def resolve(encoder: Asked | Encoder | nn.Module | str | Path, size: int | None = None) -> Encoder:
     """The network that `encoder` stands for; see `embed`.
 
     Raises:
@@ -175,10 +226,14 @@ def resolve(encoder: nn.Module | str | Path, size: int | None = None) -> Encoder
     """
     if size is not None and size < 1:
         raise UserError(f"size={size} is a side of images in pixels, at least 1")
+    if isinstance(encoder, Asked):
+        return encoder.network(size)
     if is_encoder(encoder):
         return encoder
     if isinstance(encoder, nn.Module):
         return Wrapped(encoder, size)
+    if isinstance(encoder, str) and _is_code(encoder):
+        return Asked(encoder).network(size)
     if not isinstance(encoder, str | Path):
         raise UserError(
             f"an encoder is a torch module, a path or a timm name, not a "
@@ -348,7 +403,7 @@ def color_and_place(grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def home_of(network: nn.Module) -> torch.device:
+def home_of(network: Encoder | nn.Module) -> torch.device:
     """Where the weights of a module are; the CPU for one that has none."""
     first = next(network.parameters(), None)
     return torch.device("cpu") if first is None else first.device
@@ -406,7 +461,9 @@ def usable(device: str) -> torch.device:
     return torch.device(device)
 
 
-def device_for(encoder: nn.Module | str | Path, network: Encoder, device: str) -> torch.device:
+def device_for(
+    encoder: Asked | Encoder | nn.Module | str | Path, network: Encoder, device: str
+) -> torch.device:
     """Where `network` runs: the device asked for, or the best for an encoder from a file."""
     if device != "auto":
         return usable(device)

@@ -6,8 +6,9 @@ print(export.timm_code(encoder))              # the same network without selftau
 export.convert("runs/simclr", to="onnx")      # for another library, checked in that library
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
     from selftaught.export.conversion import Exported as Exported
@@ -17,17 +18,4 @@ if TYPE_CHECKING:
     from selftaught.export.files import atomic as atomic
     from selftaught.export.timm import timm_code as timm_code
 
-_MODULE = {
-    **dict.fromkeys(("Exported", "convert"), "conversion"),
-    **dict.fromkeys(("load", "save"), "encoder"),
-    "atomic": "files",
-    "timm_code": "timm",
-}
-
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+__all__, __getattr__ = lazily(__name__, __file__)

@@ -48,6 +48,7 @@ def convert(
     out: Path | None = None,
     license: str | None = None,
     fp16: bool = False,
+    backbone: str | None = None,
     force: bool = False,
 ) -> Exported:
     """Write an encoder for another library, with a model card, and check it in that library.
@@ -59,6 +60,7 @@ def convert(
         out: folder to write; by default export-TARGET in the run folder.
         license: that you give the weights, such as mit; it stands in the model card.
         fp16: for onnx, half the size: weights are stored in 16 bits and computed with in 32.
+        backbone: function that builds the module of a run, where it is of an installed package.
         force: whether to export what the doctor says has failed, or is not finite.
 
     Returns:
@@ -78,7 +80,7 @@ def convert(
     from selftaught.export.encoder import check_finite, load
     from selftaught.export.targets import TARGETS
 
-    facts, encoder = card.read(folder), load(run)
+    facts, encoder = card.read(folder), load(run, backbone)
     facts.check_verdict(force)
     check_finite(encoder.get_submodule("net").state_dict(), force)
     target = TARGETS[to]

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.export.facts import CONFIG, WEIGHTS, encoder_files
 from selftaught.export.files import atomic
 from selftaught.export.timm import plain_timm, timm_code
+from selftaught.parts import lora
 from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
@@ -29,7 +31,14 @@ FORMAT = 1
 _PREFIXES = ("module.", "_orig_mod.", "net.", "backbone.net.", "backbone.", "encoder.", "model.")
 
 
-def save(encoder: Encoder, folder: str | Path, *, force: bool = False) -> Path:
+def save(
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    force: bool = False,
+    quick: bool = False,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
     """Write `encoder.safetensors` and `encoder.json` into `folder`; both whole or as they were.
 
     The weights have timm's own names, or those of the module that is one's own. Before they take
@@ -39,6 +48,9 @@ def save(encoder: Encoder, folder: str | Path, *, force: bool = False) -> Path:
         encoder: network to save, on any device, in any mode; it is left as it is.
         folder: made where it does not exist.
         force: whether to save weights that are not finite, for a post-mortem.
+        quick: whether to leave out what takes longer than writing: the comparison, and code for
+            plain timm. For weights that are still being trained.
+        facts: plain values that `encoder.json` is to say, too.
 
     Returns:
         `folder`.
@@ -48,7 +60,7 @@ def save(encoder: Encoder, folder: str | Path, *, force: bool = False) -> Path:
         UserError: the folder cannot be written to.
     """
     folder = Path(folder)
-    network = encoder.get_submodule("net").state_dict()
+    network = lora.plain(encoder.get_submodule("net").state_dict())  # while it trains
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.items()}
     check_finite(state, force)
     with (
@@ -57,8 +69,9 @@ def save(encoder: Encoder, folder: str | Path, *, force: bool = False) -> Path:
         atomic(folder / WEIGHTS) as weights,
     ):
         _write(state, weights)
-        about = _describe(encoder, weights)
-        _verify(encoder, about, config, weights)
+        about = _describe(encoder, weights, quick) | dict(facts or {})
+        if not quick:
+            _verify(encoder, about, config, weights)
         config.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     return folder
 
@@ -127,7 +140,8 @@ def _own(about: dict[str, Any], config: Path, module: nn.Module | str | None) ->
             by = f"{name} builds, whose file is not in the folder where you are, apart from the run"
         raise UserError(
             f"the encoder in {config.parent} is a {about['module']} that {by}: build it, and give "
-            f"it as in selftaught.load({str(config.parent)!r}, module)"
+            f"it as in selftaught.load({str(config.parent)!r}, module); or name the function, so "
+            f"that it may run: --backbone {name if code.names(name) else 'FILE.py:FUNCTION'}"
         )
     return made(module, **described)
 
@@ -199,8 +213,9 @@ def _write(state: dict[str, Tensor], path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def _describe(encoder: Encoder, weights: Path) -> dict[str, Any]:
+def _describe(encoder: Encoder, weights: Path, quick: bool = False) -> dict[str, Any]:
     timms = isinstance(encoder, Image)
+    timms_own = _timm_code(encoder, weights) if isinstance(encoder, Image) and not quick else None
     return {
         "format": FORMAT,
         "selftaught": __version__,
@@ -209,7 +224,7 @@ def _describe(encoder: Encoder, weights: Path) -> dict[str, Any]:
         "dim": encoder.dim,
         "mean": list(encoder.mean),
         "std": list(encoder.std),
-        "timm": _timm_code(encoder, weights) if isinstance(encoder, Image) else None,
+        "timm": timms_own,
         "sha256": _sha256(weights),
     }
 
@@ -230,7 +245,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_same(encoder: Encoder, other: nn.Module) -> None:
+def _check_same(encoder: Encoder, other: Encoder | nn.Module) -> None:
     """Raise TrainingError unless `other` has the features of `encoder`, bit by bit."""
     # channels last, as training may have it, adds up in another order
     layout = torch.contiguous_format
@@ -238,7 +253,8 @@ def _check_same(encoder: Encoder, other: nn.Module) -> None:
     kind = next(ours.parameters()).dtype
     with torch.inference_mode():
         x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
-        wanted, found = ours(x), other.to(dtype=kind, memory_format=layout)(x)
+        module: Any = other  # torch does not say that `to` takes a layout
+        wanted, found = ours(x), module.to(dtype=kind, memory_format=layout)(x)
     if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):
         raise TrainingError("its features differ after saving and loading")
 

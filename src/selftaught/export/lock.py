@@ -6,7 +6,7 @@ import os
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 _held: set[int] = set()
 

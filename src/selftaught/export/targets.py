@@ -202,7 +202,7 @@ def _cells(maps: Tensor, encoder: Encoder) -> Tensor:
     """[B, N, L] from feature maps, or from tokens of which the first are no cells."""
     if maps.dim() == 4:
         return channels_first(maps, encoder.local_dim).flatten(2).mT
-    return maps[:, cast(Any, encoder.net).num_prefix_tokens :]
+    return maps[:, cast(Any, encoder).net.num_prefix_tokens :]
 
 
 # graphs ------------------------------------------------------------------------------------------

@@ -539,7 +539,7 @@ class _Packer(pickle.Pickler):
             return None
         if x.requires_grad or x.is_conj() or x.is_neg() or x.is_quantized:
             return None
-        data = memoryview(x.contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = x.contiguous().reshape(-1).view(torch.uint8).numpy().data
         start, self.size = self.size, self.size + -(-data.nbytes // 64) * 64
         self.parts += [data, memoryview(bytes(self.size - start - data.nbytes))]
         return start, data.nbytes, x.dtype, x.shape
@@ -618,7 +618,7 @@ def _receive(pipe: socket.socket, pin: bool) -> tuple[int, Any, int]:
         head = bytearray(length)
         _fill(pipe, memoryview(head))
         whole = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
-        into = memoryview(whole.numpy())
+        into = whole.numpy().data
         if in_file:
             done = 0
             while done < size:

@@ -65,8 +65,8 @@ class ViewDataset(Dataset[Fetched]):
         self.samples, self.pipeline, self.seed = samples, pipeline, seed
         self.reduced, self.replaced = reduced, replaced
 
-    def __getitem__(self, key: tuple[int, int]) -> Fetched:
-        return self._readable(key, lambda index: self.see(index, key))
+    def __getitem__(self, index: tuple[int, int]) -> Fetched:
+        return self._readable(index, lambda used: self.see(used, index))
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Fetched:
         """A batch, collated."""

@@ -1,6 +1,6 @@
 """Heads: from a representation to the space of a loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -42,7 +42,7 @@ def each_cell(head: nn.Module, cells: Tensor) -> Tensor:
     return head(cells.flatten(0, 1)).unflatten(0, cells.shape[:2])
 
 
-def projected_cells(net: Sequence[Any], x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def projected_cells(net: Iterable[Any], x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Images [B, C, H, W] -> cells [B, N, K], and their grid, by a backbone and its projector."""
     backbone, projector = net
     found = backbone.features(x)
@@ -75,11 +75,11 @@ class Prototypes(nn.Linear):
         # two dimensions, as in torch's weight norm: the papers' code decays it like a weight
         self.scale = nn.Parameter(torch.ones(count, 1)) if scale else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight = F.normalize(self.weight, dim=-1)
         if self.scale is not None:
             weight = self.scale * weight
-        return F.linear(F.normalize(x, dim=-1), weight)
+        return F.linear(F.normalize(input, dim=-1), weight)
 
 
 def prototype_head(

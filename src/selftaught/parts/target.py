@@ -4,7 +4,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -21,4 +21,5 @@ def ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
     Buffers stay: in the papers' code the statistics of a target's batch norms come from its own
     forward passes (MoCo, BYOL, DINO).
     """
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+    weights: tuple[list[Tensor], list[Tensor]] = ([*target.parameters()], [*online.parameters()])
+    torch._foreach_lerp_(*weights, 1 - momentum)

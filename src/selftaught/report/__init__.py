@@ -3,8 +3,9 @@
 `report.compare(["runs/first", "runs/second"])` sets runs side by side.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
     from selftaught.report.beside import compare as compare
@@ -12,17 +13,4 @@ if TYPE_CHECKING:
     from selftaught.report.commands import report_command as report_command
     from selftaught.report.page import write as write
 
-_MODULE = {
-    "write": "page",
-    "compare": "beside",
-    "report_command": "commands",
-    "compare_command": "commands",
-}
-
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+__all__, __getattr__ = lazily(__name__, __file__)

@@ -1,7 +1,7 @@
 """Charts as SVG text: lines over steps, and scores as bars with their intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 Point = tuple[float, float]
@@ -12,7 +12,7 @@ _POINTS = 400
 """Points a line has at most: more than a screen shows."""
 
 
-def lines(series: dict[str, Sequence[Point]], kind: str = "", log: bool = False) -> str:
+def lines(series: Mapping[str, Sequence[Point]], kind: str = "", log: bool = False) -> str:
     """Lines over steps; values that are not finite are gaps.
 
     Args:

@@ -13,6 +13,8 @@ import numpy as np
 
 from selftaught.data import quarantine
 from selftaught.errors import UserError
+from selftaught.evaluate import curve
+from selftaught.evaluate.curve import Curve
 from selftaught.export.facts import (
     CONFIG,
     DIAGNOSIS,
@@ -37,7 +39,8 @@ class RunFolder:
     text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
     a row has none. scores: of training itself and of evaluations, the newest last, each what
     `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w]. bad: unreadable file -> why.
-    encoder, diagnosis, kept: what the files of these names say.
+    encoder, diagnosis, kept: what the files of these names say. looks: at the encoder while it
+    trained.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class RunFolder:
     encoder: dict[str, Any]
     diagnosis: dict[str, Any]
     kept: dict[str, Any]
+    looks: Curve | None
 
 
 def read(path: Path) -> RunFolder:
@@ -70,6 +74,7 @@ def read(path: Path) -> RunFolder:
         encoder=content(path / CONFIG),
         diagnosis=content(path / DIAGNOSIS),
         kept=content(path / KEPT),
+        looks=curve.read(path / curve.FILE),
     )
 
 

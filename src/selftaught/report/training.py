@@ -143,6 +143,28 @@ def curves(run: RunFolder) -> Section | Missing:
     return Section("Curves", f'<div class="grid2">{grid}</div>', note)
 
 
+def learning(run: RunFolder) -> Section | None:
+    """How the encoder did on held-out images while it trained, beside its floors."""
+    curve = run.looks
+    if curve is None or not curve.looks:
+        return None  # of a run that was asked for none, or is older than curves
+    parts = []
+    for name in curve.looks[0].figures:
+        across = (curve.looks[0].step, max(curve.looks[-1].step, 1))
+        floors = {f: [(x, v[name]) for x in across] for f, v in curve.floors.items() if name in v}
+        series = {"this encoder": curve.points(name), **floors}
+        title = f"{name}, per cent right" if curve.labeled else name
+        parts.append(
+            f"<div><h3>{escape(title)}</h3>{charts.lines(series)}{charts.key(list(series))}</div>"
+        )
+    sizes = " and ".join(f"{n:,} ({what})" for what, n in curve.images.items())
+    note = f"{len(curve.looks)} looks over steps, at the same images each time: {sizes}. "
+    note += "Less exact than the scores above, which are of more images. " if curve.labeled else ""
+    return Section(
+        "While it trained", f'<div class="grid2">{"".join(parts)}</div>', note + curve.advice
+    )
+
+
 def views(run: RunFolder) -> Section | Missing:
     """Images as the method saw them."""
     if not run.views:

@@ -17,7 +17,7 @@ from selftaught.augment.image.render import render_view, tell_of_colors
 from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import check_image, sample_rng
 from selftaught.data import Samples, open_data
-from selftaught.data.image.picture import SCALES, DecodeBuffer, Picture
+from selftaught.data.image.picture import SCALES, DecodeBuffer, Picture, Ready
 from selftaught.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,13 +99,14 @@ class BatchRenderer:
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._held = 0
 
-    def add(self, row: int, picture: Picture) -> None:
+    def add(self, row: int, picture: Picture | Ready) -> None:
         """Make the views of sample `row`, now or at the latest at `finish`.
 
         Raises:
             BadSample: the picture cannot be decoded; another may be painted in its place.
         """
         if picture.pixels is None:
+            assert isinstance(picture, Picture)  # what is ready has pixels
             rows, size = slice(row, row + 1), _sides(picture.height, picture.width, 1)
             params = self._draw(rows, *size)
             pixels, scale = self._read(picture, params)
@@ -286,6 +287,5 @@ def _samples(images: Any, channels: int | None) -> Samples:
         return images
     if channels is None:
         first = images[0] if len(images) else None
-        array = isinstance(first, np.ndarray) and first.ndim == 3
-        channels = first.shape[2] if array else 3
+        channels = first.shape[2] if isinstance(first, np.ndarray) and first.ndim == 3 else 3
     return open_data(images, channels=channels, layout="HWC")

@@ -56,7 +56,7 @@ def create(
         with torch.device("meta"):
             plan = _build(name, False, {**options, "img_size": None})
         if patches := patch_layer(plan):
-            own = patches.patch_size[0]
+            own = int(patches.patch_size[0])
             options["patch_size"] = patch_size or _small_patch(plan, own, size)
         elif patch_size is not None:
             raise UserError(

@@ -1,5 +1,6 @@
 """Image encoders: any timm model by name, fitted to the size and channels of the images."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,15 @@ from selftaught.backbones.image.packed import packable, run_packed
 from selftaught.backbones.image.rotary import through
 from selftaught.backbones.image.shown import Shown
 from selftaught.backbones.positions import Grid, Resample, resampled, sincos
-from selftaught.backbones.weights import exact_weights, network, vit_weights
+from selftaught.backbones.weights.carrying import Network, exact_weights, network, vit_weights
+from selftaught.backbones.weights.places import TIMM
+from selftaught.backbones.weights.reading import Source, opened
+from selftaught.backbones.weights.whose import as_timm_has_it
 from selftaught.errors import UserError
 from selftaught.roles import Count, PartialShare, Positive
 from selftaught.signature import Checked
+
+log = logging.getLogger("selftaught")
 
 
 class Image(Checked, Shown):
@@ -44,8 +50,8 @@ class Image(Checked, Shown):
             builds a module of one's own, as my_module.py:make_encoder.
         size: side of the images in pixels; below 64 the stem is adapted.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
-        weights: file to start from: a MAE, I-JEPA or DINO (v2, v3) checkpoint of this ViT, or any
-            that has the weights of this network under timm's names.
+        weights: to start from: a file or a folder of any library's (`selftaught weights FILE` says
+            what it is), hf-hub:ORGANIZATION/NAME, local-dir:FOLDER, or timm for timm's own.
 
     Other Args:
         channels: of the images.
@@ -64,7 +70,7 @@ class Image(Checked, Shown):
             (MAE, BEiT, I-JEPA), with DINO's and DINOv2's `offset`, or `smooth` (antialiased: timm,
             DINOv2 with registers); as the weights or the method have it unless given, else plain.
         mean, std: of each channel, or one value for all: what images are normalized with, as the
-            weights were trained; by default that of pretrained weights, else ImageNet's.
+            weights were trained; by default what is known of the weights, else ImageNet's.
     """
 
     def __init__(
@@ -83,17 +89,18 @@ class Image(Checked, Shown):
         resample: Literal["plain", "offset", "smooth"] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[Positive, ...] | None = None,
-        weights: Path | None = None,
+        weights: str | Path | None = None,
     ):
         super().__init__()
+        pretrained, weights = _asked(pretrained, weights)
+        source = None if weights is None else opened(weights)
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
         self.weights, self.trained = weights, pretrained or weights is not None
         self.resample: Resample | None = resample
         self.patch_size = patch_size
-        loaded = pretrained and weights is None
-        self.own(create(name, size, channels, loaded, drop_path, patch_size))
+        self.own(create(name, size, channels, pretrained, drop_path, patch_size))
         net = cast(Any, self.net)
         self.dim: int = net.head_hidden_size
         self.local_dim: int = net.num_features
@@ -101,8 +108,8 @@ class Image(Checked, Shown):
         self.normalized(mean, std, given)
         if plain_vit(self.net) is not None:
             self.grid(size)
-        if weights is not None:
-            self._load(weights)
+        if source is not None:
+            self._load(source, mean, std, sobel)
         if pool != "timm" or not class_token or positions != "timm":
             self.arrange(pool, class_token, positions)
         if sobel:
@@ -115,18 +122,53 @@ class Image(Checked, Shown):
         """Every network of timm's makes features of places."""
         return True
 
-    def _load(self, path: Path) -> None:
-        net = plain_vit(self.net)
-        if net is None:
-            self.net.load_state_dict(self._others(path))
-            return
-        state = network(path, net, self.name)
-        if "cls_token" not in state:
+    def _load(
+        self,
+        source: Source,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+        edges: bool,
+    ) -> None:
+        """Take the weights of a file, and what images are to be like; say what was found."""
+        found = network(source.content, source.path, self.net, self.name)
+        if plain_vit(self.net) is None:
+            self.net.load_state_dict(self._others(found, edges))
+        else:
+            self._load_vit(found)
+        about = source.normalization
+        if about is not None and len(about.mean) not in (1, self.channels):
+            about = None  # of images of other channels
+        if about is not None:
+            self.normalized(mean, std, {"mean": about.mean, "std": about.std})
+        where = "as given" if mean and std else about.where if about else ""
+        where = where or self._assumed(found, mean, std)
+        told = [round(v, 3) for v in self.mean], [round(v, 3) for v in self.std]
+        log.info(
+            "%s; normalized with mean %s, std %s (%s)",
+            found.told(self.net.state_dict()),
+            *told,
+            where,
+        )
+
+    def _assumed(
+        self, found: Network, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    ) -> str:
+        """Normalize as weights of this kind usually want it, where nothing beside them says how."""
+        about = cast(Any, self.net).pretrained_cfg
+        usual = f"ImageNet's, which {found.path.name} does not say; --mean and --std say otherwise"
+        if as_timm_has_it(found.author, found.layout):
+            self.normalized(mean, std, {k: about[k] for k in ("mean", "std")})
+            usual = f"as {self.name} is usually trained; --mean and --std say otherwise"
+        return usual
+
+    def _load_vit(self, found: Network) -> None:
+        net = self._vit()
+        if "cls_token" not in found.state:
             self.arrange("mean", class_token=False)
         elif isinstance(net.norm, nn.Identity) or isinstance(net, Eva):
             # the papers' models normalize every token; timm averages the patches of rotary ones
             self.arrange("class")
-        carried, how = vit_weights(state, path, net, self.name)
+        carried, how = vit_weights(found, net)
         self.resample = self.resample or how
         net.load_state_dict(carried)
         if isinstance(net, Eva):  # which has the epsilon that goes with its name
@@ -135,14 +177,23 @@ class Image(Checked, Shown):
             if isinstance(layer, nn.LayerNorm):
                 layer.eps = 1e-6
 
-    def _others(self, path: Path) -> dict[str, Tensor]:
+    def _others(self, found: Network, edges: bool) -> dict[str, Tensor]:
+        if beit(self.net) is not None:
+            self._arrange_as(found)
         try:
-            return exact_weights(network(path, self.net, self.name), self.net, path, self.name)
+            return exact_weights(found, self.net, edges)
         except UserError as error:
             small = ", and below 64 px its first layers are others" if self.size < SMALL else ""
             raise UserError(
                 f"{error}; {self.name} is a {type(self.net).__name__}{small}"
             ) from error
+
+    def _arrange_as(self, found: Network) -> None:
+        """Make a BEiT one of the kind that its weights are of: its biases, and its last norm."""
+        shared = any(k.startswith("rel_pos_bias.") for k in found.state)
+        each = "norm.weight" in found.state and "fc_norm.weight" not in found.state
+        if shared or each:
+            self.arrange("class" if each else "timm", positions="shared" if shared else "timm")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -219,9 +270,8 @@ class Image(Checked, Shown):
             self.pool = pool
         if positions == "shared" and net.rel_pos_bias is None:
             blocks = [cast(Any, block) for block in net.blocks]
-            net.rel_pos_bias = RelativePositionBias(
-                net.patch_embed.grid_size, blocks[0].attn.num_heads
-            )
+            grid = cast(Grid, net.patch_embed.grid_size)  # None for models of any size alone
+            net.rel_pos_bias = RelativePositionBias(grid, blocks[0].attn.num_heads)
             for block in blocks:
                 block.attn.relative_position_bias_table = None
                 block.attn.relative_position_index = None
@@ -368,9 +418,8 @@ class Image(Checked, Shown):
         table = net.pos_embed
         if table is not None:
             prefix = table.shape[1] - cast(int, net.patch_embed.num_patches)
-            table = resampled(
-                table, net.patch_embed.grid_size, grid, prefix, self.resample or "plain"
-            )
+            own = cast(Grid, net.patch_embed.grid_size)  # None for models of any size alone
+            table = resampled(table, own, grid, prefix, self.resample or "plain")
             tokens = tokens + table[:, prefix:]
             if prefix:
                 extra = [torch.cat(extra, 1) + table[:, :prefix]]
@@ -442,6 +491,13 @@ def backbone(
     patch_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    weights: str | Path | None = None,
 ) -> Image:
     """An image encoder by its timm name; see `Image`."""
-    return Image(name, size, channels, pretrained, drop_path, patch_size, mean=mean, std=std)
+    given = {"mean": mean, "std": std, "weights": weights}
+    return Image(name, size, channels, pretrained, drop_path, patch_size, **given)
+
+
+def _asked(pretrained: bool, weights: str | Path | None) -> tuple[bool, str | Path | None]:
+    """`weights="timm"` is what `pretrained` is; other weights come before timm's."""
+    return (True, None) if str(weights) == TIMM else (pretrained and weights is None, weights)

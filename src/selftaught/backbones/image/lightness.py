@@ -1,6 +1,7 @@
 """Networks that see the lightness of an image alone, or lightness and color in halves apart."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,28 +68,22 @@ def _grouped(conv: nn.Conv2d, first: bool, name: str) -> nn.Conv2d:
             "not cut into halves; use a ResNet, such as resnet50"
         )
     with torch.device(conv.weight.device):
-        new = type(conv)(
-            inputs,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            groups,
-            conv.bias is not None,
-        )
+        names = ("kernel_size", "stride", "padding", "dilation")
+        shape: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        bias = conv.bias is not None
+        new = type(conv)(inputs, conv.out_channels, groups=groups, bias=bias, **shape)
     with torch.no_grad():
         if not first:
             taken, wide = torch.tensor_split(conv.weight, groups), new.weight.shape[1]
             at = [(g % 2) * wide for g in range(groups)]
             new.weight.copy_(torch.cat([w[:, k : k + wide] for w, k in zip(taken, at)]))
-        if conv.bias is not None:
-            new.bias.copy_(conv.bias)  # type: ignore[union-attr]
+        if conv.bias is not None and new.bias is not None:
+            new.bias.copy_(conv.bias)
     return new
 
 
 @torch.no_grad()
-def _apart(net: nn.Module) -> bool:
+def _apart(net: Any) -> bool:
     """Whether colors change the second half of what comes out alone, and lightness the first."""
     if next(net.parameters()).is_meta:
         return True

@@ -24,7 +24,7 @@ def packable(blocks: nn.Module) -> bool:
     )
 
 
-def run_packed(blocks: nn.Sequential, batches: Sequence[Tensor]) -> list[Tensor]:
+def run_packed(blocks: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
     """What `packable` blocks make of each of `batches`, [B, N, D] of any B and N, image by image.
 
     Norms and linear layers see one sequence [T, D] of all tokens; attention is block-diagonal, from
@@ -33,16 +33,19 @@ def run_packed(blocks: nn.Sequential, batches: Sequence[Tensor]) -> list[Tensor]
     """
     shapes = [(x.shape[0], x.shape[1]) for x in batches]
     x = joined(batches)
-    for block in blocks:
+    for block in blocks.children():
+        assert isinstance(block, Block)
         x = through(block, x, shapes)
     return apart(x, shapes)
 
 
 def through(block: Block, x: Tensor, shapes: Shapes) -> Tensor:
     """One block: [T, D] -> [T, D]."""
+    layer = block.attn
+    assert isinstance(layer, Attention)
 
     def attention(part: Tensor, shapes: Shapes) -> Tensor:
-        return block.ls1(attend(block.attn, block.norm1(part), shapes))
+        return block.ls1(attend(layer, block.norm1(part), shapes))
 
     def layers(part: Tensor, _: Shapes) -> Tensor:
         return block.ls2(block.mlp(block.norm2(part)))

@@ -38,10 +38,11 @@ def statistics(
 class Shown(nn.Module):
     """An encoder whose network may be shown less than the colors.
 
-    edges: whether it sees edges. sees: colors, their lightness, or both apart.
+    sobel: whether it sees edges. input: colors, their lightness, or both apart.
     """
 
     net: nn.Module
+    sobel: bool
     name: str
     channels: int
     mean: tuple[float, ...]

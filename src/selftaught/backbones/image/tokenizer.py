@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.backbones.image.encoder import Image
-from selftaught.backbones.weights import read_weights
+from selftaught.backbones.weights.reading import read_weights
 from selftaught.errors import UserError
 from selftaught.signature import current
 
@@ -105,7 +104,7 @@ class DallEBlock(nn.Module):
         self.gain = 1 / layers**2
         self.id_path = DallEConv(dim, out, 1) if dim != out else nn.Identity()
         widths = [(dim, out // 4, 3), (out // 4, out // 4, 3), (out // 4, out // 4, 3)]
-        self.res_path = nn.Sequential(OrderedDict())
+        self.res_path = nn.Sequential()
         for i, shape in enumerate([*widths, (out // 4, out, 1)], 1):
             self.res_path.add_module(f"relu_{i}", nn.ReLU())
             self.res_path.add_module(f"conv_{i}", DallEConv(*shape))
@@ -135,10 +134,11 @@ class DallETokenizer(nn.Module):
         super().__init__()
         self.cell, self.vocabulary = 2 ** (groups - 1), vocabulary
         self.channels = channels
-        self.blocks = nn.Sequential(OrderedDict(input=DallEConv(channels, hidden, 7)))
+        self.blocks = nn.Sequential()
+        self.blocks.add_module("input", DallEConv(channels, hidden, 7))
         before = hidden
         for g in range(groups):
-            group = nn.Sequential(OrderedDict())
+            group = nn.Sequential()
             for i in range(depth):
                 now = hidden * 2**g
                 group.add_module(f"block_{i + 1}", DallEBlock(before, now, groups * depth))
@@ -146,8 +146,10 @@ class DallETokenizer(nn.Module):
             if g + 1 < groups:
                 group.add_module("pool", nn.MaxPool2d(2))
             self.blocks.add_module(f"group_{g + 1}", group)
-        output = OrderedDict(relu=nn.ReLU(), conv=DallEConv(before, vocabulary, 1))
-        self.blocks.add_module("output", nn.Sequential(output))
+        output = nn.Sequential()
+        output.add_module("relu", nn.ReLU())
+        output.add_module("conv", DallEConv(before, vocabulary, 1))
+        self.blocks.add_module("output", output)
 
     def forward(self, colors: Tensor) -> Tensor:
         return self.blocks(map_pixels(colors)).argmax(1)

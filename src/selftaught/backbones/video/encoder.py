@@ -1,6 +1,5 @@
 """Encoders of clips: ViTs whose patches are tubelets, boxes of a few frames."""
 
-from collections import OrderedDict
 from typing import Literal
 
 import torch
@@ -49,9 +48,8 @@ class ClipEncoder(nn.Module):
             )
         self.grid = (size[0] // tubelet[0], size[1] // tubelet[1], size[2] // tubelet[2])
         self.dim, self.kind, self.rotary = dim, positions, positions != "sincos"
-        self.patch_embed = nn.Sequential(
-            OrderedDict(proj=nn.Conv3d(channels, dim, tubelet, tubelet))
-        )
+        self.patch_embed = nn.Sequential()
+        self.patch_embed.add_module("proj", nn.Conv3d(channels, dim, tubelet, tubelet))
         self.blocks = rotary_blocks(dim, depth, heads, mlp_ratio)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.register_buffer("pos_embed", self.positions(dim, heads), persistent=not self.rotary)

@@ -79,7 +79,7 @@ def check(data: bytes) -> None:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
         except ValueError:
             return
-        if read(data, space, height, width) is not None:
+        if read(data, space, int(height), int(width)) is not None:
             return
 
 

@@ -44,8 +44,7 @@ class Picture:
     ):
         self._raw, self._decode, self._channels, self._layout = raw, decode, channels, layout
         self.pixels: np.ndarray | None = None
-        size = jpeg_size(raw) if isinstance(raw, bytes) else None
-        if size is not None:
+        if isinstance(raw, bytes) and (size := jpeg_size(raw)) is not None:
             guard(size[1], size[0], max_pixels, len(raw))
         else:
             self.pixels = self._decoded()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Epoch, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
 from selftaught.search import kmeans, whiten
@@ -39,7 +39,6 @@ class DeepCluster(Method):
     recipe = Recipe(
         "sgd", lr=0.05, scaling="none", weight_decay=1e-5, schedule="constant", decay_bias=True
     )
-    reset = ("classifier",)
     backbone: Image
 
     def __init__(
@@ -79,8 +78,8 @@ class DeepCluster(Method):
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")
 
-    def on_epoch(self, corpus: Corpus) -> Tensor:
-        """Cluster anew where it is time; returns the indices of the epoch's images, in order."""
+    def on_epoch(self, corpus: Corpus) -> Epoch:
+        """Cluster anew where it is time; all clusters are shown alike."""
         if len(corpus) != self.samples:
             raise UserError(
                 f"this deepcluster was made for {self.samples} images and got {len(corpus)}; "
@@ -91,11 +90,11 @@ class DeepCluster(Method):
         seed = int(dist.from_first(torch.randint(2**62, (1,)).to(device)))
         generator = torch.Generator().manual_seed(seed)
         due = int(self.epoch) % self.reassign == 0
-        self.reset = ("classifier",) if due else ()
         if due:
             self._cluster(corpus, seed, generator)
         self.epoch += 1
-        return balanced(self.assignment.cpu(), generator)
+        order = balanced(self.assignment.cpu(), generator)
+        return Epoch(order, reset=("classifier",) if due else ())
 
     def _cluster(self, corpus: Corpus, seed: int, generator: torch.Generator) -> None:
         device = self.assignment.device

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -38,7 +38,7 @@ class SEER(Method):
         epsilon: weight of the entropy of the assignments, above 0.
         iterations: of Sinkhorn's normalizations.
         hard: fraction of training in which an image is assigned to its likeliest prototype alone.
-        freeze: fraction of training in which the prototypes stay as they are.
+        freeze_prototypes: fraction of training in which the prototypes stay as they are.
         global_scale, local_scale: area of the crops, as fractions of the image.
     """
 
@@ -53,8 +53,8 @@ class SEER(Method):
         end=0.001,
         decay_bias=True,
     )
-    default_backbone = "regnety_320"
-    insight = Insight("projector", logits="scores")
+    needs = Needs(backbone="regnety_320")
+    insight = Insight("projector", logits="scores", shares="predicted")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class SEER(Method):
         epsilon: Positive = 0.03,
         iterations: Count = 10,
         hard: Share = 0.0,
-        freeze: Share = 0.0,
+        freeze_prototypes: Share = 0.0,
         local_crops: Number = 4,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
@@ -76,7 +76,7 @@ class SEER(Method):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
-        self.hard, self.freeze, self.blur = hard, freeze, blur
+        self.hard, self.freeze_prototypes, self.blur = hard, freeze_prototypes, blur
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale = global_scale, local_scale
         self.projector = mlp(backbone.dim, *hidden, dim, norm=False)
@@ -113,7 +113,7 @@ class SEER(Method):
             return F.one_hot(q.argmax(1), self.prototypes).to(q.dtype)
         return q
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def predicted(self, logits: Tensor) -> Tensor:
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 
@@ -121,5 +121,5 @@ class SEER(Method):
         return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
 
     def before_step(self) -> None:
-        if self.progress < self.freeze:
+        if self.progress < self.freeze_prototypes:
             self.scores.weight.grad = None

@@ -98,8 +98,9 @@ class SeLa(Method):
         if due <= self.done:
             return
         features = corpus.embed(self.backbone).to(self.assignment.device)
+        features = features.to(next(self.classifiers.parameters()).dtype)
         for own, classifier in zip(self.assignment, self.classifiers):
-            scores = classifier(features.to(classifier.weight.dtype))
+            scores = classifier(features)
             labels = balanced_plan(scores.double().log_softmax(1), self.power).argmax(1)
             own.copy_(dist.from_first(labels))
         self.done.fill_(due)

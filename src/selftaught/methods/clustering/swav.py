@@ -35,7 +35,7 @@ class SwAV(Method):
         dim: width of the embedding.
         epsilon: weight of the entropy of the assignments, above 0.
         iterations: of Sinkhorn's normalizations.
-        freeze: fraction of training in which the prototypes stay as they are.
+        freeze_prototypes: fraction of training in which the prototypes stay as they are.
         queue_start: fraction of training after which the queue is filled, and used once full; 15
             epochs in the paper.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
@@ -51,7 +51,7 @@ class SwAV(Method):
         end=0.001,
         decay_bias=True,
     )
-    insight = Insight("projector", logits="scores")
+    insight = Insight("projector", logits="scores", shares="predicted")
     backbone: Image
 
     def __init__(
@@ -63,7 +63,7 @@ class SwAV(Method):
         temperature: Temperature = 0.1,
         epsilon: Positive = 0.05,
         iterations: Count = 3,
-        freeze: Share = 0.01,
+        freeze_prototypes: Share = 0.01,
         queue: Number = 3840,
         queue_start: Share = 0.15,
         local_crops: Number = 6,
@@ -75,7 +75,7 @@ class SwAV(Method):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
-        self.freeze, self.queue, self.queue_start = freeze, queue, queue_start
+        self.freeze_prototypes, self.queue, self.queue_start = freeze_prototypes, queue, queue_start
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale, self.blur = global_scale, local_scale, blur
         self.projector = mlp(backbone.dim, hidden, dim)
@@ -132,10 +132,10 @@ class SwAV(Method):
     def assign(self, images: Tensor) -> Tensor:
         return self.scores(F.normalize(self.projector(self.backbone(images)), dim=-1))
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def predicted(self, logits: Tensor) -> Tensor:
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 
     def before_step(self) -> None:
-        if self.progress < self.freeze:
+        if self.progress < self.freeze_prototypes:
             self.scores.weight.grad = None

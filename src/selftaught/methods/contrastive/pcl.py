@@ -1,7 +1,6 @@
 """PCL, prototypical contrastive learning (Li et al., 2021), https://arxiv.org/abs/2005.04966."""
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
@@ -46,7 +45,7 @@ class PCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
-    sync_batchnorm = False
+    needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),
@@ -95,6 +94,11 @@ class PCL(Method):
     def online(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.projector)
 
+    @property
+    def levels(self) -> "list[Clustering]":
+        """The clusterings, one for each number of prototypes."""
+        return [level for level in self.clusterings if isinstance(level, Clustering)]
+
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
         guess = f"ln {keys}, guessing among the queue"
@@ -116,7 +120,7 @@ class PCL(Method):
         # all processes draw alike: from process 0's generator
         seed = int(dist.from_first(torch.randint(2**62, (1,)).to(device)))
         features = F.normalize(corpus.embed(self.target).to(device), dim=1)
-        for i, clustering in enumerate(self.clusterings):
+        for i, clustering in enumerate(self.levels):
             runs = (
                 kmeans(features, len(clustering.density), self.iterations, seed + r, "random")
                 for r in range(i * self.restarts, (i + 1) * self.restarts)
@@ -137,18 +141,17 @@ class PCL(Method):
     @full_precision
     def find_prototypes(self, query: Tensor, index: Tensor) -> Tensor:
         """ProtoNCE (Eq. 11) of [B, dim] unit embeddings of samples [B]; 0 before there are any."""
-        if not self.clusterings[0].density.any():
+        if not self.levels[0].density.any():
             return query.new_zeros(())
         own = torch.arange(len(query), device=query.device) + dist.rank() * len(query)
         everyone = dist.gather(index)
         terms = [
-            F.cross_entropy(c.logits(query, everyone, self.negatives), own)
-            for c in self.clusterings
+            F.cross_entropy(c.logits(query, everyone, self.negatives), own) for c in self.levels
         ]
         return torch.stack(terms).mean()
 
     def assign(self, images: Tensor) -> Tensor | None:
-        first = cast(Clustering, self.clusterings[0])
+        first = self.levels[0]
         if not first.density.any():
             return None
         return F.normalize(self.online(images), dim=1) @ first.centroids.mT

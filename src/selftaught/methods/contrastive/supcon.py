@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import supervised
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share, Temperature
@@ -34,7 +34,7 @@ class SupCon(Method):
         by_epoch=True,
         decay_bias=True,
     )
-    supervised = True
+    needs = Needs(labels=True)
     insight = Insight("projector", pairs="half")
 
     def __init__(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.roles import Count, Fraction, Number, Share
@@ -56,16 +56,13 @@ class ACE(Method):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared
         self.eps, self.scale, self.blur = eps, scale, blur
-        self.min_batch = 2 * dim + 1
         self.head = nn.Linear(backbone.dim, dim)
         self.second_net, self.second_channels = second_net, second_channels
         one = shared and pair != "modalities"
         self.other = None if one else backbone.partner(second_net, second_channels)
+        second = "other" if pair == "modalities" else ""
+        self.needs = Needs(batch=2 * dim + 1, second=second)
         self.other_head = None if self.other is None else nn.Linear(self.other.dim, dim)
-
-    @property
-    def second(self) -> Image | None:
-        return self.other if self.pair == "modalities" else None
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(1.0, "1, nothing of the other view is told"),)
@@ -73,9 +70,9 @@ class ACE(Method):
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
-        if self.second is not None:
+        if self.other is not None and self.pair == "modalities":
             crop = augment.crop(size, self.scale)
-            return Modalities(crop, crop, self.second.mean, self.second.std)
+            return Modalities(crop, crop, self.other.mean, self.other.std)
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> Tensor:

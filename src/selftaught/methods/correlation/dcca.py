@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
 from selftaught.roles import Count, Fraction, Number, Positive, Share
 
@@ -54,16 +54,13 @@ class DCCA(Method):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared
         self.form, self.regularize, self.scale, self.blur = form, regularize, scale, blur
-        self.min_batch = 2 * dim + 1
         self.head = nn.Linear(backbone.dim, dim)
         self.second_net, self.second_channels = second_net, second_channels
         one = shared and pair != "modalities"
         self.other = None if one else backbone.partner(second_net, second_channels)
+        second = "other" if pair == "modalities" else ""
+        self.needs = Needs(batch=2 * dim + 1, second=second)
         self.other_head = None if self.other is None else nn.Linear(self.other.dim, dim)
-
-    @property
-    def second(self) -> Image | None:
-        return self.other if self.pair == "modalities" else None
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         if self.form != "sum":
@@ -74,9 +71,9 @@ class DCCA(Method):
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
-        if self.second is not None:
+        if self.other is not None and self.pair == "modalities":
             crop = augment.crop(size, self.scale)
-            return Modalities(crop, crop, self.second.mean, self.second.std)
+            return Modalities(crop, crop, self.other.mean, self.other.std)
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> Tensor:

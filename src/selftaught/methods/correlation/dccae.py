@@ -10,7 +10,7 @@ from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import (
     canonical_correlations,
     reconstruction,
@@ -68,19 +68,16 @@ class DCCAE(Method):
         self.backbone, self.dim, self.hidden, self.side = backbone, dim, hidden, side
         self.weight, self.element_mean, self.pair = weight, element_mean, pair
         self.regularize, self.scale, self.blur = regularize, scale, blur
-        self.min_batch = 2 * dim + 1
         self.second_net, self.second_channels = second_net, second_channels
         self.other = backbone.partner(second_net, second_channels)
+        second = "other" if pair == "modalities" else ""
+        self.needs = Needs(batch=2 * dim + 1, second=second)
         self.head, self.other_head = (nn.Linear(n.dim, dim) for n in (backbone, self.other))
         self.shape = (side, side // 2 if pair == "halves" else side)
         self.decoder, self.other_decoder = (
             mlp(dim, hidden, network.channels * self.shape[0] * self.shape[1], norm=False)
             for network in (backbone, self.other)
         )
-
-    @property
-    def second(self) -> Image | None:
-        return self.other if self.pair == "modalities" else None
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         why = f"{self.dim} correlations of 1: too few samples"
@@ -89,9 +86,9 @@ class DCCAE(Method):
     def views(self, size: int) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
-        if self.second is not None:
+        if self.pair == "modalities":
             crop = augment.crop(size, self.scale)
-            return Modalities(crop, crop, self.second.mean, self.second.std)
+            return Modalities(crop, crop, self.other.mean, self.other.std)
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, Number, Share, Weight
@@ -65,12 +65,9 @@ class VICReg(Method):
         self.projector = mlp(backbone.dim, *widths, last_bias=False)
         self.other = self.other_projector = None
         if pair == "modalities":
+            self.needs = Needs(second="other")
             self.other = backbone.partner(second_net, second_channels)
             self.other_projector = mlp(self.other.dim, *widths, last_bias=False)
-
-    @property
-    def second(self) -> Image | None:
-        return self.other
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         none = self.variance * variance_hinge(torch.zeros(2, 1)).item()

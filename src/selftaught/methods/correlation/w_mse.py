@@ -8,7 +8,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
@@ -84,7 +84,7 @@ class WMSE(Method):
         self.group, self.draws, self.count, self.eps = group, draws, count, eps
         self.normalize, self.one_sided = normalize, one_sided
         self.jitter, self.gray, self.scale = jitter, gray, scale
-        self.min_batch = 2 * dim
+        self.needs = Needs(batch=2 * dim)
         self.projector = mlp(backbone.dim, hidden, dim)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,16 @@ from torch.utils.checkpoint import checkpoint
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Insight,
+    Method,
+    Needs,
+    Pictures,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
@@ -41,7 +50,7 @@ class DenseCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True)
-    sync_batchnorm = False
+    needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
         copies=(
@@ -78,6 +87,11 @@ class DenseCL(Method):
         """What the target follows."""
         return nn.ModuleList([self.backbone, self.projector, self.dense_projector])
 
+    @property
+    def followed(self) -> Image:
+        """The target's backbone."""
+        return cast(Image, self.target[0])
+
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         keys = self.queue + 1
         return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
@@ -89,7 +103,7 @@ class DenseCL(Method):
         """views: two [B, C, H, W], queries and keys."""
         x1, x2 = batch.views
         query = project(self.online, features(self.backbone, x1))
-        key = project(self.target, shuffled(partial(features, self.target[0]), x2))
+        key = project(self.target, shuffled(partial(features, self.followed), x2))
         cells = key.cells.take_along_dim(match(query.features, key.features)[..., None], 1)
         whole = info_nce(query.whole, key.whole, self.negatives.items.clone(), self.temperature)
         dense = by_blocks(
@@ -104,7 +118,7 @@ class DenseCL(Method):
 
     def show(self, batch: Batch) -> Pictures:
         x1, x2 = batch.views
-        queries, keys = self.backbone.features(x1), self.target[0].features(x2)
+        queries, keys = self.backbone.features(x1), self.followed.features(x2)
         mean, std = self.backbone.mean, self.backbone.std
         found = matches((x1, x2), (queries.local, keys.local), queries.grid, mean, std)
         return Pictures(

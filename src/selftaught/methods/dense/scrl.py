@@ -1,5 +1,6 @@
 """SCRL (Roh et al., 2021), https://arxiv.org/abs/2103.06122."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -138,7 +139,7 @@ class SCRL(Method):
         ema(self.target, self.online, cosine(self.momentum, 1.0, self.progress))
 
 
-def embed(net: nn.ModuleList, x: Tensor, boxes: Tensor) -> Tensor:
+def embed(net: Iterable[Any], x: Tensor, boxes: Tensor) -> Tensor:
     """Images [M, C, S, S], boxes [K, 5] -> their projections [K, dim]."""
     backbone, projector = net
     found = backbone.features(x)

@@ -10,7 +10,16 @@ from torch.nn.functional import normalize
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Pictures, Pipeline, Recipe
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Epoch,
+    Method,
+    Needs,
+    Pictures,
+    Pipeline,
+    Recipe,
+)
 from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
@@ -74,9 +83,7 @@ class STEGO(Method):
     recipe = Recipe(
         "adam", lr=5e-4, batch=32, scaling="none", weight_decay=0.0, schedule="constant"
     )
-    default_backbone = "vit_small_patch8_224"
-    insight = Insight(frozen=True)
-    group_size = 2
+    needs = Needs(backbone="vit_small_patch8_224", group=2, learned=True)
     nearest: Tensor
 
     def __init__(
@@ -127,7 +134,7 @@ class STEGO(Method):
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")
 
-    def on_epoch(self, corpus: Corpus) -> Tensor:
+    def on_epoch(self, corpus: Corpus) -> Epoch:
         """Half of the images, each followed by one of its nearest neighbors."""
         if self.nearest.min() < 0:
             features = normalize(corpus.embed(self.backbone), dim=1)
@@ -135,7 +142,7 @@ class STEGO(Method):
         anchors = torch.randperm(self.samples)[: max(1, self.samples // 2)]
         which = torch.randint(self.neighbors, anchors.shape)
         order = torch.stack([anchors, self.nearest.cpu()[anchors, which]], 1).flatten()
-        return dist.from_first(order.to(self.nearest.device)).cpu()
+        return Epoch(dist.from_first(order.to(self.nearest.device)).cpu())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """views: one [B, C, S, S], image and neighbor in turn."""

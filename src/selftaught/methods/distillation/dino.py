@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.backbones.image.depth import without_drop_path
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
@@ -39,7 +39,7 @@ class DINO(Method):
         student_temp: of the student's softmax, above 0.
         temp_warmup: fraction of training after which `teacher_temp` has reached its end.
         center_momentum: of the running mean of the teacher's outputs.
-        freeze: fraction of training in which the prototypes stay as they are.
+        freeze_prototypes: fraction of training in which the prototypes stay as they are.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.
@@ -56,11 +56,11 @@ class DINO(Method):
         clip=3.0,
         clip_by="parameter",
     )
-    default_backbone = "vit_small_patch16_224"
-    default_drop_path = 0.1
+    needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",
+        shares="centered",
         memory=("center",),
     )
     backbone: Image
@@ -77,7 +77,7 @@ class DINO(Method):
         teacher_temp: tuple[Temperature, Temperature] = (0.04, 0.04),
         temp_warmup: Share = 0.3,
         center_momentum: Share = 0.9,
-        freeze: Share = 0.01,
+        freeze_prototypes: Share = 0.01,
         local_crops: Number = 8,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.4, 1.0),
@@ -91,7 +91,7 @@ class DINO(Method):
         self.bottleneck, self.norm_last_layer = bottleneck, norm_last_layer
         self.momentum, self.student_temp = momentum, student_temp
         self.teacher_temp, self.temp_warmup = teacher_temp, temp_warmup
-        self.center_momentum, self.freeze = center_momentum, freeze
+        self.center_momentum, self.freeze_prototypes = center_momentum, freeze_prototypes
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale = global_scale, local_scale
         self.blur, self.solarize = blur, solarize
@@ -131,11 +131,11 @@ class DINO(Method):
     @full_precision
     def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
         """student: [V, B, prototypes] logits; teacher: [2, B, prototypes], of the global views."""
-        loss = cross_prediction(self.distribution(teacher), student / self.student_temp)
+        loss = cross_prediction(self.centered(teacher), student / self.student_temp)
         self.center.lerp_(dist.mean(teacher.mean((0, 1))), 1 - self.center_momentum)
         return loss
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def centered(self, logits: Tensor) -> Tensor:
         """The teacher's, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
@@ -148,7 +148,7 @@ class DINO(Method):
         return ramp(*self.teacher_temp, self.temp_warmup, self.progress)
 
     def before_step(self) -> None:
-        if self.progress < self.freeze:
+        if self.progress < self.freeze_prototypes:
             for parameter in self.head[-1].parameters():
                 parameter.grad = None
 

@@ -12,7 +12,7 @@ from selftaught.backbones.image.depth import with_subset_depth, without_drop_pat
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
@@ -63,7 +63,7 @@ class DINOv2(Method):
         student_temp: of the student's softmax, above 0.
         temp_warmup: fraction of training after which `teacher_temp` has reached its end.
         center_momentum: of the running means of the teacher's outputs.
-        freeze: fraction of training in which the prototypes stay as they are.
+        freeze_prototypes: fraction of training in which the prototypes stay as they are.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.
@@ -88,10 +88,11 @@ class DINOv2(Method):
         clip=3.0,
         clip_by="module",
     )
-    default_backbone = "vit_small_patch14_dinov2"
-    default_drop_path = 0.3
+    needs = Needs(backbone="vit_small_patch14_dinov2", drop_path=0.3)
     insight = Insight(
-        copies=(("teacher", "backbone"), ("teacher_head", "head")), logits="teacher_head"
+        copies=(("teacher", "backbone"), ("teacher_head", "head")),
+        logits="teacher_head",
+        shares="centered",
     )
 
     def __init__(
@@ -115,7 +116,7 @@ class DINOv2(Method):
         teacher_temp: tuple[Temperature, Temperature] = (0.04, 0.07),
         temp_warmup: Share = 0.3,
         center_momentum: Share = 0.9,
-        freeze: Share = 0.01,
+        freeze_prototypes: Share = 0.01,
         local_crops: Number = 8,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.32, 1.0),
@@ -134,7 +135,8 @@ class DINOv2(Method):
         self.koleo_weight, self.momentum = koleo_weight, momentum
         self.mask_share, self.mask_ratio = mask_share, mask_ratio
         self.student_temp, self.teacher_temp = student_temp, teacher_temp
-        self.temp_warmup, self.center_momentum, self.freeze = temp_warmup, center_momentum, freeze
+        self.temp_warmup, self.center_momentum = temp_warmup, center_momentum
+        self.freeze_prototypes = freeze_prototypes
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale = global_scale, local_scale
         self.blur, self.solarize = blur, solarize
@@ -261,7 +263,7 @@ class DINOv2(Method):
         # where no patch is hidden it stays; asking whether would make the device wait
         center.lerp_(mean, (1 - self.center_momentum) * (everyone > 0).to(center))
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def centered(self, logits: Tensor) -> Tensor:
         """The teacher's of class tokens, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
@@ -274,7 +276,7 @@ class DINOv2(Method):
         return ramp(*self.teacher_temp, self.temp_warmup, self.progress)
 
     def before_step(self) -> None:
-        if self.progress < self.freeze:
+        if self.progress < self.freeze_prototypes:
             for head in (self.head, self.patch_head):
                 for parameter in head[-1].parameters() if head else ():
                     parameter.grad = None

@@ -15,7 +15,7 @@ from selftaught.backbones.image.depth import without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import Grid
 from selftaught.masks.blocks import by_ratio
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
@@ -67,7 +67,7 @@ class IBOT(Method):
         temp_warmup: fraction of training in which each of them goes to its end, that of patches
             from `mask_start` on.
         center_momentum: of the running means of the teacher's outputs, of class tokens and patches.
-        freeze: fraction of training in which the prototypes stay as they are.
+        freeze_prototypes: fraction of training in which the prototypes stay as they are.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.
@@ -84,11 +84,11 @@ class IBOT(Method):
         clip=3.0,
         clip_by="parameter",
     )
-    default_backbone = "vit_small_patch16_224"
-    default_drop_path = 0.1
+    needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",
+        shares="centered",
         memory=("center", "patch_center"),
     )
 
@@ -114,7 +114,7 @@ class IBOT(Method):
         patch_temp: tuple[Temperature, Temperature] = (0.04, 0.07),
         temp_warmup: Share = 0.0375,
         center_momentum: Share = 0.9,
-        freeze: Share = 0.00125,
+        freeze_prototypes: Share = 0.00125,
         local_crops: Number = 10,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.25, 1.0),
@@ -131,7 +131,8 @@ class IBOT(Method):
         self.mask_start = mask_start
         self.momentum, self.student_temp = momentum, student_temp
         self.teacher_temp, self.patch_temp = teacher_temp, patch_temp
-        self.temp_warmup, self.center_momentum, self.freeze = temp_warmup, center_momentum, freeze
+        self.temp_warmup, self.center_momentum = temp_warmup, center_momentum
+        self.freeze_prototypes = freeze_prototypes
         self.local_crops, self.local_size = local_crops, local_size
         self.global_scale, self.local_scale = global_scale, local_scale
         self.blur, self.solarize = blur, solarize
@@ -232,7 +233,7 @@ class IBOT(Method):
         """
         goals = (teacher_patches[hidden] - self.patch_center) / self.patch_temperature
         patches = soft_cross_entropy(goals.softmax(-1), student_patches / self.student_temp)
-        views = cross_prediction(self.distribution(teacher), student / self.student_temp)
+        views = cross_prediction(self.centered(teacher), student / self.student_temp)
         for center, outputs in ((self.center, teacher), (self.patch_center, teacher_patches)):
             mean = dist.mean(outputs.flatten(0, -2).mean(0))
             center.lerp_(mean, 1 - self.center_momentum)
@@ -241,7 +242,7 @@ class IBOT(Method):
             "patch": self.patch_weight * image_mean(patches, hidden.flatten(0, 1)),
         }
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def centered(self, logits: Tensor) -> Tensor:
         """The teacher's of class tokens, centered and sharpened."""
         return ((logits - self.center) / self.temperature).softmax(-1)
 
@@ -266,7 +267,7 @@ class IBOT(Method):
         return self.progress >= self.mask_start
 
     def before_step(self) -> None:
-        if self.progress < self.freeze:
+        if self.progress < self.freeze_prototypes:
             for last in (self.head[-1], self.patch_last):
                 for parameter in last.parameters() if last else ():
                     parameter.grad = None

@@ -10,7 +10,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.masks import generator
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
@@ -76,10 +76,12 @@ class MSN(Method):
         clip=3.0,
         no_clip=("scores",),
     )
-    default_backbone = "vit_small_patch16_224"
-    query = 1
+    needs = Needs(backbone="vit_small_patch16_224")
     insight = Insight(
-        copies=(("target", "backbone"), ("target_projector", "projector")), logits="scores"
+        copies=(("target", "backbone"), ("target_projector", "projector")),
+        logits="scores",
+        shares="predicted",
+        query=1,
     )
 
     def __init__(
@@ -174,7 +176,7 @@ class MSN(Method):
         sharp = (self.scores(targets) / (self.temperature * self.sharpen)).log_softmax(-1)
         return sinkhorn(sharp, 1.0, self.iterations) if self.iterations else sharp.exp()
 
-    def distribution(self, logits: Tensor) -> Tensor:
+    def predicted(self, logits: Tensor) -> Tensor:
         """The predictions'."""
         return (logits / self.temperature).softmax(-1)
 

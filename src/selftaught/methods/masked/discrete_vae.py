@@ -11,7 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.backbones.image.tokenizer import Tokenizer, map_pixels, unmap_pixels
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe
+from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Temperature, Weight
 from selftaught.schedule import cosine
@@ -39,8 +39,7 @@ class DiscreteVAE(Method):
     """
 
     recipe = Recipe("adamw", lr=5e-4, batch=256, scaling="none", weight_decay=1e-4, end=0.0025)
-    default_backbone = "vit_small_patch16_224"
-    min_batch = 1
+    needs = Needs(backbone="vit_small_patch16_224", batch=1)
 
     def __init__(
         self,

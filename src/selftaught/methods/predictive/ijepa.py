@@ -1,7 +1,7 @@
 """I-JEPA (Assran et al., 2023), https://arxiv.org/abs/2301.08243."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.models.eva import EvaBlock
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from selftaught import augment, masks
 from selftaught.backbones import Image, Predictor, interpolate, sincos
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
 from selftaught.roles import Count, Fraction, Momentum, Number, Positive
@@ -57,8 +57,7 @@ class IJEPA(Method):
         end=1e-3,
         step_offset=1,
     )
-    default_backbone = "vit_small_patch16_224"
-    min_batch = 1
+    needs = Needs(backbone="vit_small_patch16_224", batch=1)
     insight = Insight(copies=(("target", "backbone"),))
 
     def __init__(
@@ -177,7 +176,7 @@ def initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Predictor):
             nn.init.trunc_normal_(module.mask_token, std=0.02)
-    blocks = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
+    blocks: list[Any] = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
     with torch.no_grad():
         for i, block in enumerate(blocks, 1):
             for layer in (block.attn.proj, block.mlp.fc2):

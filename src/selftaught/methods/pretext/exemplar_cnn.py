@@ -14,7 +14,16 @@ from selftaught import augment, dist
 from selftaught.augment.pipeline import check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Epoch,
+    Method,
+    Pictures,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.metric import semi_hard
 from selftaught.roles import Count, Fraction, Margin, SampleCount
 
@@ -97,13 +106,13 @@ class ExemplarCNN(Method):
     def views(self, size: int) -> Pipeline:
         return Distorted(size, self.patch, self.copies)
 
-    def on_epoch(self, corpus: Corpus) -> Tensor:
+    def on_epoch(self, corpus: Corpus) -> Epoch:
         """The images with a class, as often as fills an epoch."""
         rounds = -(-len(corpus) // len(self.chosen))
         chosen = dist.from_first(
             torch.cat([self.chosen[torch.randperm(len(self.chosen))] for _ in range(rounds)])
         )
-        return chosen[: len(corpus)].cpu()
+        return Epoch(chosen[: len(corpus)].cpu())
 
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, copies, C, S, S]."""
@@ -195,7 +204,7 @@ def seed_patch(image: np.ndarray, side: int) -> tuple[float, float, float]:
     area = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     within = area[side:, side:] - area[:-side, side:] - area[side:, :-side] + area[:-side, :-side]
     chance = within.clip(min=0).ravel() + 1e-6
-    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image)))
+    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image).data))
     place = np.searchsorted(chance.cumsum(), rng.random() * chance.sum())
     top, left = np.unravel_index(min(int(place), chance.size - 1), within.shape)
     return float(top) + side / 2, float(left) + side / 2, float(side)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.roles import Count, Fraction, Share
@@ -38,8 +38,7 @@ class Motion(Method):
     """
 
     recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
-    min_batch = 1
-    with_masks = True
+    needs = Needs(batch=1, beside="masks")
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class Watched(augment.Pipeline):
 
 def cells(masks: Tensor, like: Tensor) -> Tensor:
     """Masks [B, S, S] -> their means in the cells of `like` [B, h, w]."""
-    return F.adaptive_avg_pool2d(masks.to(like.dtype), like.shape[1:])
+    return F.adaptive_avg_pool2d(masks.to(like.dtype), (like.shape[1], like.shape[2]))
 
 
 def trimap(moving: Tensor, low: float, high: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Needs, Pipeline, Recipe
 from selftaught.objectives.distillation import soft_cross_entropy, with_labels
 from selftaught.parts import frozen_copy
 from selftaught.roles import Fraction, Share, Temperature
@@ -31,6 +31,8 @@ class Distill(Method):
 
     recipe = Recipe("lars_tf", lr=0.1, batch=1, scaling="sqrt", weight_decay=1e-4, warmup=0.05)
 
+    needs = Needs(teacher=True)
+
     def __init__(
         self,
         backbone: Image,
@@ -45,10 +47,7 @@ class Distill(Method):
         self.temperature, self.alpha, self.scale = temperature, alpha, scale
         self.network = frozen_copy(network)
         self.classifier = nn.Linear(backbone.dim, network.classes)
-
-    @property
-    def supervised(self) -> bool:  # type: ignore[override]
-        return self.alpha < 1
+        self.needs = Needs(teacher=True, labels=alpha < 1)
 
     def views(self, size: int) -> Pipeline:
         return augment.crop(size, scale=self.scale)

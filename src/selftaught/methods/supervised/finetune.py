@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.roles import ClassCount, Fraction, Share
 
 
@@ -32,8 +32,7 @@ class Finetune(Method):
         weight_decay=0.05,
         warmup=0.05,
     )
-    min_batch = 2
-    supervised = True
+    needs = Needs(batch=2, labels=True)
 
     def __init__(
         self,
@@ -59,6 +58,7 @@ class Finetune(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, S, S]; label: [B] below `classes`."""
         (x,) = batch.views
+        assert batch.label is not None  # `needs` says so
         return F.cross_entropy(self.logits(x), batch.label, label_smoothing=self.smoothing)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import simclr_head
 from selftaught.roles import ClassCount, Fraction, Number
 
@@ -26,7 +26,7 @@ class SimCLRv2Finetune(Method):
     """
 
     recipe = Recipe("lars_tf", lr=0.005, batch=1, scaling="sqrt")
-    supervised = True
+    needs = Needs(labels=True)
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class SimCLRv2Finetune(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, S, S]; label: [B] below `classes`."""
         (x,) = batch.views
+        assert batch.label is not None  # `needs` says so
         return F.cross_entropy(self.logits(x), batch.label)
 
     def logits(self, x: Tensor) -> Tensor:

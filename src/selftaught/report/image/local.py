@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.augment.image.device import normalize
-from selftaught.backbones import Encoder
+from selftaught.backbones import Encoder, Image, Wrapped
 from selftaught.errors import UserError
 from selftaught.report.html import Missing, Section, figure, strip
 from selftaught.report.image.pictures import THUMB, data_url
@@ -90,7 +90,7 @@ def _size(network: Encoder) -> int | None:
     """Side of images that give enough cells: its own, or up to four times that."""
     own = _grid(network, network.size)[0]
     factor = min(4, -(-_CELLS // own))
-    if factor > 1:
+    if factor > 1 and isinstance(network, Image | Wrapped):
         size = network.fit(factor * network.size)
         try:
             _grid(network, size)
@@ -102,6 +102,8 @@ def _size(network: Encoder) -> int | None:
 
 
 def _attention(network: Encoder, x: Tensor) -> Tensor | None:
+    if not isinstance(network, Image):
+        return None
     try:
         return torch.cat([network.attention(one[None]) for one in x])
     except UserError:  # no plain ViT

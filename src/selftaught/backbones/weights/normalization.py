@@ -1,0 +1,76 @@
+"""What images are normalized with, where a file beside weights says it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """mean, std: of each channel. where: what says so. size: side of the images, or None."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    where: str
+    size: int | None = None
+
+
+def beside(weights: Path) -> Normalization | None:
+    """What the files that belong to weights say: ours, those of transformers and of timm.
+
+    Damaged ones say nothing.
+    """
+    folder = weights.parent
+    if weights.name == "encoder.safetensors":
+        return _of(folder / "encoder.json", ("mean", "std"), ("encoder", "size"))
+    if folder.name == "checkpoints":
+        return _of(folder.parent / "run.yaml", ("mean", "std"), ("size",), within="backbone")
+    if not weights.name.startswith(("model.", "pytorch_model.", "model-", "pytorch_model-")):
+        return None
+    return _of(
+        folder / "preprocessor_config.json", ("image_mean", "image_std"), ("size", "height")
+    ) or _of(folder / "config.json", ("mean", "std"), ("input_size",), within="pretrained_cfg")
+
+
+def content(path: Path) -> dict[str, Any]:
+    """The mapping in a file of JSON or YAML; empty where there is none, or it is damaged."""
+    try:
+        text = path.read_text("utf-8")
+        found = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of(
+    path: Path, names: tuple[str, str], size: tuple[str, ...], within: str = ""
+) -> Normalization | None:
+    told = content(path)
+    told = told.get(within, told) if within else told
+    if not isinstance(told, dict):
+        return None
+    mean, std = (told.get(name) or () for name in names)
+    if not (_numbers(mean) and _numbers(std) and all(s > 0 for s in std)):
+        return None
+    side: Any = told
+    for word in size:
+        side = side.get(word) if isinstance(side, Mapping) else None
+    side = side[-1] if isinstance(side, list) and side else side
+    return Normalization(
+        tuple(map(float, mean)),
+        tuple(map(float, std)),
+        path.name,
+        side if type(side) is int else None,
+    )
+
+
+def _numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    )

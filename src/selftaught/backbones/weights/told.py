@@ -1,0 +1,170 @@
+"""What `selftaught weights` runs: what a file of weights is, and which command takes it."""
+
+import logging
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.backbones.weights.header import Header, Shape, header
+from selftaught.backbones.weights.networks import backbones, likeliest
+from selftaught.backbones.weights.normalization import Normalization, beside, content
+from selftaught.backbones.weights.places import ENCODER, located, shards
+from selftaught.backbones.weights.whose import as_timm_has_it, whose
+from selftaught.errors import UserError
+
+log = logging.getLogger("selftaught")
+
+METHOD = "simclr"
+"""Of the command that is shown."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file of weights is.
+
+    Args:
+        file: that was looked at.
+        author: whose weights they are, in words.
+        network: timm's name; empty where none of the list has such weights.
+        tensors, numbers: of the encoder.
+        prefix: what comes before its names.
+        others: first parts of the names of what else there is, and how many tensors each has.
+        normalization: where something beside the file says it.
+        assumed: else, in words.
+        looks: what is to be looked at, sentences.
+        commands: that take it.
+    """
+
+    file: Path
+    author: str
+    network: str
+    tensors: int
+    numbers: int
+    prefix: str
+    others: dict[str, int]
+    normalization: Normalization | None
+    assumed: str
+    looks: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    def __str__(self) -> str:
+        under = f", under {self.prefix}" if self.prefix else ""
+        rows = {
+            "whose": self.author,
+            "network": self.network or "none that is known by its size",
+            "encoder": f"{self.tensors} tensors, {self.numbers / 1e6:.1f} million numbers{under}",
+            "besides": ", ".join(f"{n} ({c})" for n, c in self.others.items()) or "nothing",
+            "normalization": f"nothing beside the file says it; {self.assumed} is assumed, and "
+            "--mean and --std say otherwise",
+        }
+        if about := self.normalization:
+            values = (", ".join(f"{v:g}" for v in part) for part in (about.mean, about.std))
+            rows["normalization"] = "mean {}, std {} ({})".format(*values, about.where)
+        lines = [str(self.file), *(f"  {name:<15}{text}" for name, text in rows.items())]
+        lines += [f"  look out: {look}" for look in self.looks]
+        return "\n".join([*lines, "  What takes it:", *(f"    {c}" for c in self.commands)])
+
+
+def weights_command(file: str) -> Told:
+    """Tell what a file of weights is: whose, which network, what else, and what takes it.
+
+    Args:
+        file: of any library; a folder of transformers or timm, a run folder, or a name of a hub.
+    """
+    path = located(file)
+    if path.name.endswith(".index.json"):
+        parts = [header(shard) for shard in shards(path)]
+        found = Header({k: v for part in parts for k, v in part.tensors.items()})
+    else:
+        found = header(path)
+    own, layout, prefix = likeliest(found.tensors)
+    names = backbones(own, layout)
+    quoted = shlex.quote(file)
+    if path.name == ENCODER:
+        network = str(content(path.parent / "encoder.json").get("encoder", {}).get("name", ""))
+        commands = [
+            f"selftaught pretrain {METHOD} photos/ --start {quoted}",
+            f"selftaught evaluate {quoted} labeled/",
+        ]
+    else:
+        network = names[0] if names else ""
+        named = "" if network else " --backbone NAME"
+        commands = [f"selftaught pretrain {METHOD} photos/ --weights {quoted}{named}"]
+    if (path.parent.parent / "run.yaml").is_file() and path.parent.name == "checkpoints":
+        run = shlex.quote(str(path.parent.parent))
+        commands = [f"selftaught pretrain {METHOD} photos/ --start {run}"]
+    usual = "torchvision and timm" if "conv1.weight" in own else "timm"
+    author = whose(list(found.tensors), layout.library if layout else usual)
+    return Told(
+        path,
+        author,
+        network,
+        len(own),
+        sum(t.count for t in own.values()),
+        prefix,
+        _others(found.tensors, own, prefix),
+        beside(path),
+        f"that of timm's {network}" if as_timm_has_it(author, layout) else "ImageNet's",
+        tuple(_looks(found, own, names)),
+        tuple(commands) if own else ("nothing here: it holds no network of images that is known",),
+    )
+
+
+def network_of(weights: str | Path) -> str:
+    """The backbone that weights are of, where none was named; it is told.
+
+    Raises:
+        UserError: they are no weights, or of a network that is not told by its size.
+    """
+    found = weights_command(str(weights))
+    if not found.network:
+        raise UserError(
+            f"{found.file} does not tell of which network it is ({found.author}; {found.tensors} "
+            f"tensors, {found.numbers / 1e6:.1f} million numbers): name it with --backbone"
+        )
+    log.info("%s is of a %s, which is taken as the backbone", found.file, found.network)
+    return found.network
+
+
+def _others(tensors: dict[str, Shape], own: dict[str, Shape], prefix: str) -> dict[str, int]:
+    """First parts of the names that are no part of the encoder, and how many tensors each has."""
+    inside = Counter(
+        name[len(prefix) :].split(".")[0] if name.startswith(prefix) else name.split(".")[0] + "."
+        for name in tensors
+    )
+    ours = Counter(name.split(".")[0] for name in own)
+    left = {name: count - ours.get(name, 0) for name, count in inside.items()}
+    # names of another library count as its own where as many are left as were carried
+    surplus = sum(left.values()) - (len(tensors) - len(own))
+    return {n: c for n, c in left.items() if c > 0 and not (surplus and n in _BODY)}
+
+
+_BODY = {"embeddings", "encoder", "layer", "layers", "layernorm", "layer_norm", "features", "norm"}
+_BODY |= {"embedder", "downsample_layers", "stages", "model", "class_token", "conv_proj"}
+_BODY |= {"_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1"}
+
+
+def _looks(found: Header, own: dict[str, Shape], names: list[str]) -> list[str]:
+    looks = []
+    if found.objects:
+        listed = ", ".join(sorted(found.objects)[:3])
+        looks.append(
+            f"it names code ({listed}), which nothing here runs; where it is more than settings, "
+            "the file is refused: save the state dict alone"
+        )
+    first = next((t for n, t in own.items() if len(t.shape) in (4, 5)), None)
+    if first is not None and len(first.shape) == 5:
+        looks.append("its first layer is of clips; selftaught.backbones.ClipEncoder takes V-JEPA's")
+    elif first is not None and first.shape[1] not in (1, 3):
+        looks.append(
+            f"its first layer is of {first.shape[1]} channels: --channels {first.shape[1]}"
+        )
+    kinds = {t.kind for t in own.values() if t.count > 1}
+    if half := kinds & {"Half", "BFloat16", "F16", "BF16"}:
+        looks.append(f"its numbers are rounded to 16 bits ({', '.join(sorted(half))})")
+    if own and not names:
+        looks.append("no network of timm's that is listed has as many numbers: name it yourself")
+    if len(names) > 1:
+        looks.append(f"{' and '.join(names[1:4])} would take it, too")
+    return looks

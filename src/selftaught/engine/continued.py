@@ -1,0 +1,338 @@
+"""How a run goes on from weights: a recipe that keeps what they know, and what stays as it was."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from selftaught.backbones import Encoder, Image
+from selftaught.backbones.stages import stages
+from selftaught.engine import anchor, beginning, optim
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.settings import Settings
+from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS, content
+from selftaught.method import Method, Recipe
+from selftaught.parts import frozen, lora
+from selftaught.signature import read_object
+
+LR, LORA_LR = 1e-4, 1e-3
+"""Of AdamW for a batch of 256. It follows the square root of the batch: Adam divides a gradient by
+its size, so that steps do not shrink with its noise, whose share falls with that root. What is
+added by low rank begins at nothing and is to go farther."""
+DECAY, WARMUP, LAYER_DECAY = 0.01, 0.1, 0.9
+HEADS, HEADS_RATE = 0.05, 10.0
+"""Share of the training in which what is new learns alone, and its rate then, as a multiple of the
+peak: 1e-3, AdamW's for what begins at random."""
+HALF_LIFE = 0.05
+"""Of an EMA copy, at most, as a share of the training."""
+
+
+class Chosen(NamedTuple):
+    """A setting that was chosen for going on from weights, beside the paper's."""
+
+    name: str
+    value: Any
+    paper: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} {_said(self.value)} (paper: {_said(self.paper)})"
+
+
+def begins(image: Encoder, settings: Settings, out: Path) -> bool:
+    """Whether the run in `out` begins, or has begun, with weights rather than a fresh draw."""
+    if settings.resume and Checkpoints.of(out).steps():
+        return (out / beginning.FILE).exists()
+    return settings.start is not None or image.trained
+
+
+def _own(method: Method) -> bool:
+    """Whether the paper's recipe is one for going on from weights already."""
+    return method.needs.labels or method.needs.learned
+
+
+def recipe(method: Method, settings: Settings) -> Recipe:
+    """The recipe of a training that goes on from weights, before the user's changes."""
+    paper = method.recipe
+    if settings.recipe == "paper" or _own(method):
+        return paper
+    layered = optim.layered(method) and settings.lora is None and settings.freeze != "all"
+    return Recipe(
+        "adamw",
+        lr=LR if settings.lora is None else LORA_LR,
+        scaling="sqrt",
+        weight_decay=DECAY,
+        warmup=WARMUP,
+        layer_decay=LAYER_DECAY if layered else 1.0,
+        **{name: getattr(paper, name) for name in _NAMED if layered or name != "patch_lr"},
+    )
+
+
+_NAMED = ("no_decay", "decay_tokens", "patch_lr", "constant", "clip", "clip_by", "no_clip")
+"""What a recipe says of parts by their names, which stays."""
+
+
+def resting(method: Method, settings: Settings, steps: int, loaded: set[str]) -> int:
+    """Steps at the beginning in which the backbone rests and what is new learns alone.
+
+    Args:
+        method, settings: of a training that goes on from weights.
+        steps: of it.
+        loaded: names of what comes from the run to begin with, heads included.
+    """
+    share = settings.head_warmup
+    if share is None:
+        share = 0.0 if settings.recipe == "paper" or _own(method) else HEADS
+    new = any(
+        p.requires_grad and not name.startswith("backbone.") and name not in loaded
+        for name, p in method.named_parameters()
+    )
+    return round(share * steps) if new else 0
+
+
+class HeadsFirst(optim.Rates):
+    """Rates of a training in whose first steps the backbone rests; its schedules begin after them.
+
+    Args:
+        recipe, batch, steps, steps_per_epoch: as of `Rates`, of the whole training.
+        rest: number of these steps.
+        rate: in them, as a multiple of the peak.
+    """
+
+    def __init__(
+        self, recipe: Recipe, batch: int, steps: int, steps_per_epoch: int, rest: int, rate: float
+    ):
+        super().__init__(recipe, batch, steps - rest, steps_per_epoch)
+        self.rest, self.rate = rest, rate
+
+    def lr(self, step: int) -> float:
+        return self.rate * self.peak if step < self.rest else super().lr(step - self.rest)
+
+    def weight_decay(self, step: int) -> float:
+        return super().weight_decay(max(0, step - self.rest))
+
+
+def rates(
+    recipe: Recipe, settings: Settings, batch: int, steps: int, per_epoch: int, rest: int
+) -> optim.Rates:
+    """Those of a training whose backbone rests for `rest` steps, which may be none."""
+    if not rest:
+        return optim.Rates(recipe, batch, steps, per_epoch)
+    rate = 1.0 if settings.recipe == "paper" else HEADS_RATE
+    return HeadsFirst(recipe, batch, steps, per_epoch, rest, rate)
+
+
+def fit_momentum(method: Method, settings: Settings, out: Path, steps: int) -> list[Chosen]:
+    """Let an EMA copy follow within a short training, where its momentum is still the paper's.
+
+    Args:
+        method, settings: of a training that goes on from weights.
+        out: run folder; a run that is resumed keeps the momentum that it began with.
+        steps: of the training.
+    """
+    known = read_object(type(method))
+    paper = known["momentum"].default if "momentum" in known else None
+    kept = settings.recipe == "paper" or _own(method) or not method.insight.copies
+    if paper is None or kept or getattr(method, "momentum", None) != paper:
+        return []
+    least = max(0.5, 0.5 ** (1 / max(1.0, HALF_LIFE * steps)))
+    many = isinstance(paper, tuple)
+    value: Any = (min(paper[0], least), *paper[1:]) if many else min(paper, least)
+    if settings.resume:
+        before = content(out / SETTINGS).get("options", {}).get("momentum", value)
+        value = known["momentum"].parse(before)
+    setattr(method, "momentum", value)  # noqa: B010  (a checker takes attributes for modules)
+    return [] if value == paper else [Chosen("momentum", value, paper)]
+
+
+def chosen(
+    method: Method, settings: Settings, now: Recipe, batch: int, steps: int, rest: int
+) -> list[Chosen]:
+    """What differs from the paper's recipe without the user having said so."""
+    paper = method.recipe
+    peaks = [optim.Rates(r, batch, steps, 1).peak for r in (now, paper)]
+    every = [Chosen("lr", *peaks)]
+    names = ("optimizer", "weight_decay", "warmup", "layer_decay")
+    every += [Chosen(name, getattr(now, name), getattr(paper, name)) for name in names]
+    every.append(Chosen("schedule", now.schedule, paper.schedule))
+    found = [c for c in every if c.value != c.paper and getattr(settings, c.name, None) is None]
+    if rest and settings.head_warmup is None:
+        found.append(Chosen("head_warmup", HEADS, 0.0))
+    return found
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_said, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# what stays as it was ---------------------------------------------------------------------------
+
+
+def check(method: Method, settings: Settings, begins: bool) -> None:
+    """Refuse what a network cannot keep, or has not got yet; `method` is left as it is."""
+    kept = {
+        "--freeze": settings.freeze is not None,
+        "--lora": settings.lora is not None,
+        "--norm-statistics start": settings.norm_statistics == "start",
+    }
+    image: Any = method.encoder
+    if not begins and any(kept.values()) and (isinstance(image, Image) or kept[_START]):
+        asked = next(name for name, given in kept.items() if given)
+        raise UserError(
+            f"{asked} keeps weights as they are, and this training begins with random ones: name "
+            "some with --start, --weights or --pretrained, or leave it out"
+        )
+    if settings.lora is None and (settings.lora_alpha or settings.lora_layers):
+        raise UserError("lora_alpha and lora_layers belong to --lora RANK, which is not given")
+    names = _frozen(method, settings)
+    if settings.lora is not None:
+        _adapted(method, settings, names)
+    elif settings.anchor and not _trained(method, names):
+        raise UserError(
+            "all of the backbone is frozen, so that an anchor has nothing to keep: drop --anchor, "
+            "or freeze less"
+        )
+    if settings.anchor is not None:
+        anchor.check(method, settings.anchor, begins, settings.effective_batch is not None)
+
+
+_START = "--norm-statistics start"
+
+
+def _backbone(method: Method) -> Any:
+    return method.backbone
+
+
+def _trained(method: Method, names: set[str]) -> bool:
+    """Whether anything of the backbone is trained beside what is called `names`."""
+    every = method.backbone.named_parameters()
+    return any(p.requires_grad and name not in names for name, p in every)
+
+
+def _frozen(method: Method, settings: Settings) -> set[str]:
+    """Names of the backbone's parameters that are not trained at all."""
+    if settings.freeze is None:
+        return set()
+    parts = stages(_backbone(method))
+    if settings.freeze == "all":
+        return {name for part in parts for name in part}
+    if settings.freeze >= len(parts):
+        raise UserError(
+            f"{_backbone(method).name} has {len(parts) - 1} stages or blocks after its stem, and "
+            f"--freeze {settings.freeze} asks for more: use a smaller number, or all"
+        )
+    return {name for part in parts[: settings.freeze + 1] for name in part}
+
+
+def _adapted(method: Method, settings: Settings, names: set[str]) -> list[str]:
+    """Names of the layers to which something of low rank is added, outside of what is frozen."""
+    assert settings.lora is not None
+    every = [n for n, _ in lora.adaptable(method.backbone, settings.lora)]
+    every = [name for name in every if f"{name}.weight" not in names]
+    wanted = settings.lora_layers
+    found = [n for n in every if wanted is None or set(wanted) & set(n.split("."))]
+    if not found:
+        there = ", ".join(dict.fromkeys(n.rpartition(".")[2] for n in every))
+        raise UserError(
+            f"--lora {settings.lora} finds no layer in {_backbone(method).name}: it takes linear "
+            "layers and 1 x 1 convolutions that are not frozen and wider than twice the rank"
+            + (f", called {', '.join(wanted)}; there are {there or 'none'}" if wanted else "")
+        )
+    return found
+
+
+class Kept(NamedTuple):
+    """What was done to a method before its first step.
+
+    undo: makes it plain again: layers of low rank are merged, what was held is let go.
+    accepted: rules of the doctor that have nothing to say of it.
+    told: what was done, in words.
+    """
+
+    undo: ExitStack
+    accepted: frozenset[str]
+    told: list[str]
+
+
+NOTHING = Kept(ExitStack(), frozenset(), [])
+
+
+def keep(method: Method, settings: Settings) -> Kept:
+    """Freeze, adapt and hold what the settings say, in the backbone and in EMA copies of it."""
+    undo, told = ExitStack(), list[str]()
+    backbone, names = _backbone(method), _frozen(method, settings)
+    layers = [] if settings.lora is None else _adapted(method, settings, names)
+    whole = {name for name, _ in backbone.named_parameters()}
+    for network in (backbone, *_copies(method)):
+        undo.callback(frozen.freeze(network, names).close)
+        if settings.lora is not None:
+            undo.callback(frozen.stop(network, whole).close)
+            lora.adapt(network, layers, settings.lora, _alpha(settings), settings.seed)
+            if network is not backbone:
+                network.requires_grad_(False)
+            undo.callback(lora.merge, network)
+        if settings.lora is not None or settings.norm_statistics == "start":
+            for layer in _norms(network):
+                undo.callback(frozen.hold(layer).close)
+    if names:
+        stem = "all of it" if names == whole else f"the stem and {settings.freeze} stages or blocks"
+        told.append(f"frozen in {backbone.name}: {stem}, {_share(backbone, names)} of its weights")
+    if settings.lora is not None:
+        kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+        new = {n for n, p in backbone.named_parameters() if p.requires_grad}
+        told.append(
+            f"low rank {settings.lora} is learned in {len(layers)} layers ({kinds}): "
+            f"{_share(backbone, new)} of the weights; the others stay as they are"
+        )
+    if settings.norm_statistics == "start":
+        told.append("batch norms of the backbone use the statistics that it begins with")
+    accepted = {"batch norm off"} if settings.norm_statistics == "start" else set[str]()
+    if not any(p.requires_grad for p in backbone.parameters()):
+        accepted.add("no gradient")
+    return Kept(undo, frozenset(accepted), told)
+
+
+def _copies(method: Method) -> Iterator[nn.Module]:
+    """EMA copies of the backbone."""
+    for target, online in method.insight.copies:
+        if online == "backbone":
+            yield method.get_submodule(target)
+
+
+def _alpha(settings: Settings) -> float:
+    return float(settings.lora or 1) if settings.lora_alpha is None else settings.lora_alpha
+
+
+def _norms(network: nn.Module) -> list[_BatchNorm]:
+    """Batch norms that keep statistics, and could do without those of the batch."""
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+def _share(network: nn.Module, names: set[str]) -> str:
+    sizes = {name: p.numel() for name, p in network.named_parameters()}
+    some = sum(size for name, size in sizes.items() if name in names)
+    return f"{some / 1e6:.3g} of {sum(sizes.values()) / 1e6:.3g} million"
+
+
+@torch.no_grad()
+def with_statistics_of(start: Encoder, encoder: Encoder) -> Encoder:
+    """A copy of `encoder` whose batch norms have the statistics of `start`.
+
+    Training on estimates them anew on augmented views, which may cost more than the weights gain.
+
+    Args:
+        start: the encoder as training began (`Run.began`).
+        encoder: the same network, trained.
+    """
+    found: Any = copy.deepcopy(encoder)
+    for layer, before in zip(_norms(found), _norms(start), strict=True):  # type: ignore[arg-type]
+        for ours, theirs in zip(layer.buffers(), before.buffers(), strict=True):
+            ours.copy_(theirs)
+    return found
