@@ -432,6 +432,52 @@ def test_comparison_as_table_and_as_file(encoder, photos, tmp_path):
     assert saved["margins"][0]["verdict"] in ("above", "unclear", "below")
 
 
+def test_the_start_is_one_more_floor(encoder, photos):
+    start = evaluate.untrained(encoder, 7)
+    found = evaluate.compare(encoder, photos, k=3, start=start)
+    assert list(found.scores) == [
+        "this encoder",
+        "as it began",
+        "untrained",
+        "pixels 8x8",
+        "pixels 16x16",
+    ]
+    alone = evaluate.compare(start, photos, k=3).scores["this encoder"]
+    assert [s.value for s in found.scores["as it began"]] == [s.value for s in alone]
+    without = evaluate.compare(encoder, photos, k=3)
+    for name, floor in without.scores.items():
+        assert [s.value for s in found.scores[name]] == [s.value for s in floor]
+    assert [g.points for g in found.gains] == pytest.approx(
+        [ours.value - its.value for ours, its in zip(found.scores["this encoder"], alone)]
+    )
+    assert found.as_dict()["gains"][0]["floor"] == "as it began"
+    assert "its start" in found.verdict or "the weights it began with" in found.verdict
+    assert not without.gains
+    assert without.as_dict()["gains"] == []
+    same = evaluate.compare(encoder, photos, k=3, start=encoder)
+    assert same.verdict.startswith("Unclear: within the noise of its start (+0.0 points of k-NN")
+
+
+def test_all_scores_have_the_start_beside_them_in_80_columns(encoder, photos):
+    probes = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness")
+    start = evaluate.untrained(encoder, 7)
+    found = evaluate.compare(encoder, photos, photos, probes=probes, k=3, altered=4, start=start)
+    names = [s.name for s in found.scores["this encoder"]]
+    assert [s.name for s in found.scores["as it began"]] == names
+    assert len(found.gains) == len(names)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(found)
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"as it[\s\S]*began", text)
+
+
+def test_a_start_of_other_images_is_refused(encoder, photos):
+    with pytest.raises(UserError, match=r"takes images of 3 channels, and .* takes 1"):
+        evaluate.compare(encoder, photos, start=Image("test_resnet", 32, channels=1))
+
+
 def test_compare_wants_labels_before_it_reads_anything(encoder, tmp_path):
     Picture.new("RGB", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="scores need labels"):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from selftaught.verdict import by_scores, judge
+from selftaught.verdict import GENTLER, by_margins, by_scores, judge
 
 HEALTHY = {"verdict": "healthy", "evidence": ["the loss went from 5 to 2"]}
 DOUBTFUL = {"verdict": "doubtful", "evidence": ["the rank is low"]}
 FAILED = {"verdict": "failed", "evidence": ["the features are constant", "the loss is 0"]}
 
 
-def scored(*kinds: str, n: int = 40, **more: str) -> dict:
+def scored(*kinds: str, n: int = 40, **more) -> dict:
     return {
         "verdict": "Word: clause. By k-NN: 50.0 %, and more.",
         "details": ["By k-NN: 50.0 %, and more."],
@@ -79,3 +79,110 @@ def test_of_as_many_images_the_newest_decides():
 )
 def test_damaged_files_are_no_scores(damaged):
     assert judge({"verdict": "<i>", "evidence": 3}, [damaged]).word == "unclear"
+
+
+# beside the weights that a run began with --------------------------------------------------------
+
+
+def gain(points: float, noise: float = 1.0, score: str = "k-NN") -> dict:
+    verdict = "above" if points > noise else "below" if points < -noise else "unclear"
+    interval = [points - noise, points + noise]
+    return {"score": score, "points": points, "interval": interval, "verdict": verdict}
+
+
+CLEAR, LOST = {"verdict": "above"}, {"verdict": "below"}
+
+
+@pytest.mark.parametrize(
+    ("margins", "gains", "word", "clause", "beside"),
+    [
+        (
+            [CLEAR],
+            [gain(3.2)],
+            "learned",
+            "better than its start by 3.2 points of k-NN (95 % interval +2.2 to +4.2)",
+            "better",
+        ),
+        (
+            [CLEAR, CLEAR],
+            [gain(3.0), gain(5.0, score="probe")],
+            "learned",
+            "better than its start by 5.0 points of probe (95 % interval +4.0 to +6.0) and 3.0 "
+            "points of k-NN (95 % interval +2.0 to +4.0)",
+            "better",
+        ),
+        (
+            [CLEAR, CLEAR],
+            [gain(0.5), gain(5.0, score="probe")],
+            "learned",
+            "better than its start by 5.0 points of probe (95 % interval +4.0 to +6.0)",
+            "better",
+        ),
+        (
+            [CLEAR],
+            [gain(-0.5)],
+            "unclear",
+            "within the noise of its start (-0.5 points of k-NN (95 % interval -1.5 to +0.5))",
+            "within the noise",
+        ),
+        (
+            [CLEAR, CLEAR],
+            [gain(0.5), gain(-5.0, score="probe")],
+            "did not learn",
+            "worse than the weights it began with by 5.0 points of probe (95 % interval -6.0 to "
+            "-4.0)",
+            "worse",
+        ),
+        (
+            [CLEAR, CLEAR],
+            [gain(2.0), gain(-5.0, score="probe")],
+            "unclear",
+            "better than its start by 2.0 points of k-NN (95 % interval +1.0 to +3.0), and worse "
+            "by 5.0 points of probe (95 % interval -6.0 to -4.0)",
+            "better and worse",
+        ),
+        (
+            [LOST],
+            [gain(2.0)],
+            "did not learn",
+            "better than its start by 2.0 points of k-NN (95 % interval +1.0 to +3.0), but raw "
+            "pixels or the untrained network do better",
+            "better",
+        ),
+        ([CLEAR], [], "learned", "its score clears its floor", None),
+    ],
+)
+def test_the_start_is_asked_for_first(margins, gains, word, clause, beside):
+    assert by_margins(margins, gains) == (word, clause)
+    said = judge({}, [scored(*(m["verdict"] for m in margins), gains=gains)])
+    assert (said.word, said.because, said.start) == (word, f"{clause}.", beside)
+
+
+def test_of_many_scores_the_headline_names_a_few():
+    many = [gain(p, score=str(p)) for p in (2.0, 3.0, 4.0, 5.0, 6.0)]
+    clause = by_margins([CLEAR] * 5, many)[1]
+    assert "6.0 points of 6.0" in clause
+    assert "points of 3.0" not in clause
+    assert clause.endswith("and those of 2 more scores")
+    none = [gain(0.1, score=str(i)) for i in range(5)]
+    assert by_margins([CLEAR] * 5, none)[1] == "within the noise of its start (all 5 scores)"
+
+
+def test_a_start_that_is_kept_is_nothing_learned():
+    kept = {"kept": "start", "why": "Kept: start; 90 % where the end has 80 %."}
+    said = judge(HEALTHY, [scored("above", gains=[gain(0.0)])], kept)
+    assert said.word == "did not learn"
+    assert "nothing that training made is better than the weights it began with" in said.because
+    assert said.reasons[:2] == (kept["why"], GENTLER)
+    assert judge(FAILED, [], kept).word == "failed"
+    other = {"kept": "end", "why": "Kept: end; 90 % where the start has 80 %."}
+    said = judge(HEALTHY, [scored("above", gains=[gain(3.0)])], other)
+    assert said.word == "learned"
+    assert other["why"] in said.reasons
+
+
+@pytest.mark.parametrize(
+    "gains", [3, [3, {}], [{"verdict": "<i>"}], [{"verdict": "above", "interval": "x"}]]
+)
+def test_damaged_gains_and_choices_cost_no_verdict(gains):
+    assert judge({}, [scored("above", gains=gains)], {"kept": 3, "why": []}).word == "learned"

@@ -1,7 +1,7 @@
 """One verdict a run, of what the doctor found and of what the scores say.
 
-It is made of the contents of diagnosis.json, scores.json and evaluated.json, so that terminal,
-report, model card and `compare` say the same of the same files.
+It is made of the contents of diagnosis.json, scores.json, evaluated.json and kept.json, so that
+terminal, report, model card and `compare` say the same of the same files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,22 @@ from typing import Any, Literal
 
 Word = Literal["learned", "unclear", "did not learn", "failed"]
 Kind = Literal["above", "unclear", "below"]
+Beside = Literal["better", "within the noise", "worse", "better and worse"]
+
+START = "as it began"
+"""What scores call the encoder with the weights that a run began with, where no fresh draw."""
+
+KEPT_START = "start"
+"""What kept.json calls it."""
+
+GENTLER = (
+    "The weights it began with can be used as they are; to gain from training, continue from them "
+    "more gently: a lower learning rate (--lr), fewer epochs, early layers frozen, or an anchor to "
+    "the start."
+)
+
+_TOLD = 3
+"""Scores that a headline names."""
 
 _NUMBERS = {2: ("two", "both"), 3: ("three", "all three")}
 
@@ -21,12 +37,14 @@ class Verdict:
 
     word: `failed` where the doctor says that training did; else by the scores beside their floors,
     and `unclear` without any. because: a sentence, without the word. reasons: sentences with what
-    the scores and the doctor's findings add.
+    the scores and the doctor's findings add. start: how the encoder is beside the weights that the
+    run began with; None where it began with none, or nobody scored both.
     """
 
     word: Word
     because: str
     reasons: tuple[str, ...] = ()
+    start: Beside | None = None
 
     def __str__(self) -> str:
         return f"{self.word}: {self.because}"
@@ -53,7 +71,71 @@ def by_scores(kinds: Sequence[Kind]) -> tuple[Word, str]:
     return word, f"{clear} of {some} scores {verb}"
 
 
-def judge(diagnosis: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> Verdict:
+def by_margins(
+    margins: Sequence[Mapping[str, Any]], gains: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Word, str]:
+    """What scores say beside their floors: the word, and why, without a full stop.
+
+    Whether an encoder is better than the weights it began with is asked before anything else.
+
+    Args:
+        margins: above the highest floors, as `Comparison.as_dict` has them; one at least.
+        gains: above the encoder as it began, where it began with weights.
+    """
+    word, clause = by_scores([m["verdict"] for m in margins])
+    beside = beside_start(gains)
+    above, below = (_listed(gains, kind) for kind in ("above", "below"))
+    match beside:
+        case None:
+            return word, clause
+        case "worse":
+            return "did not learn", f"worse than the weights it began with by {below}"
+        case "better and worse":
+            return "unclear", f"better than its start by {above}, and worse by {below}"
+        case "within the noise":
+            told = _listed(gains, "unclear") if len(gains) <= _TOLD else f"all {len(gains)} scores"
+            return "unclear", f"within the noise of its start ({told})"
+        case _:
+            better = f"better than its start by {above}"
+            return word, better if word == "learned" else f"{better}, but {clause}"
+
+
+def beside_start(gains: Sequence[Mapping[str, Any]]) -> Beside | None:
+    """How an encoder is beside the weights it began with; None without `gains`."""
+    found = {g["verdict"] for g in gains}
+    if not found:
+        return None
+    if {"above", "below"} <= found:
+        return "better and worse"
+    return "better" if "above" in found else "worse" if "below" in found else "within the noise"
+
+
+def _listed(gains: Sequence[Mapping[str, Any]], kind: Kind) -> str:
+    """Points of the scores that say so, the largest difference first."""
+    mine = [g for g in gains if g["verdict"] == kind]
+    mine.sort(key=lambda g: -abs(g["points"]))
+    sign = "+" if kind == "unclear" else ""
+    words = []
+    for g in mine[:_TOLD]:
+        points = g["points"] if sign else abs(g["points"])
+        low, high = g["interval"]
+        interval = f"95 % interval {low:+.1f} to {high:+.1f}"
+        words.append(f"{points:{sign}.1f} points of {g['score']} ({interval})")
+    if len(mine) > _TOLD:
+        words.append(f"those of {len(mine) - _TOLD} more scores")
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def advice(gains: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What to do where the encoder is worse than the weights it began with."""
+    return (GENTLER,) if beside_start(gains) == "worse" else ()
+
+
+def judge(
+    diagnosis: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]],
+    kept: Mapping[str, Any] | None = None,
+) -> Verdict:
     """The verdict on a run.
 
     Of several evaluations the one with the most test images decides, the newest of those; where
@@ -62,11 +144,24 @@ def judge(diagnosis: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]
     Args:
         diagnosis: content of diagnosis.json, empty where there is none.
         evaluations: what `Comparison.as_dict` gives of each, the newest last.
+        kept: content of kept.json, which encoder was exported; None or empty where nobody chose.
     """
     found = tuple(map(_sentence, _texts(diagnosis, "evidence")))
     if diagnosis.get("verdict") == "failed":
         return Verdict("failed", found[0] if found else "the doctor says so.", found[1:])
-    scored = [(e, kinds) for e in evaluations if (kinds := _kinds(e))]
+    kept = kept or {}
+    choice = [t for t in (kept.get("why"),) if isinstance(t, str) and t]
+    if kept.get("kept") == KEPT_START:
+        because = (
+            "nothing that training made is better than the weights it began with, which are kept."
+        )
+        reasons = (*choice, GENTLER, *found)
+        return Verdict("did not learn", because, reasons, "within the noise")
+    scored = [
+        (e, by_margins(margins, _differences(e, "gains")))
+        for e in evaluations
+        if (margins := _differences(e, "margins"))
+    ]
     if not scored:
         doubts = diagnosis.get("verdict") == "doubtful"
         because = (
@@ -75,22 +170,33 @@ def judge(diagnosis: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]
             else "there are no scores; a falling loss alone is no evidence. A few hundred labeled "
             "images are enough to tell."
         )
-        return Verdict("unclear", because, found)
-    chosen, kinds = max(enumerate(scored), key=lambda at: (_tested(at[1][0]), at[0]))[1]
-    word, clause = by_scores(kinds)
+        return Verdict("unclear", because, (*choice, *found))
+    chosen, (word, clause) = max(enumerate(scored), key=lambda at: (_tested(at[1][0]), at[0]))[1]
     others = [
-        f"{_place(e, chosen)} it was {by_scores(k)[0]} ({by_scores(k)[1]}; {_tested(e)} test images"
-        f" against {_tested(chosen)})."
-        for e, k in scored
-        if e is not chosen and by_scores(k)[0] != word
+        f"{_place(e, chosen)} it was {other} ({why}; {_tested(e)} test images against "
+        f"{_tested(chosen)})."
+        for e, (other, why) in scored
+        if e is not chosen and other != word
     ]
-    return Verdict(word, f"{clause}.", (*_texts(chosen, "details"), *others, *found))
+    reasons = (*_texts(chosen, "details"), *choice, *others, *found)
+    return Verdict(word, f"{clause}.", reasons, beside_start(_differences(chosen, "gains")))
 
 
-def _kinds(evaluation: Mapping[str, Any]) -> list[Kind]:
-    margins = evaluation.get("margins")
-    found = [m for m in margins if isinstance(m, dict)] if isinstance(margins, list) else []
-    return [m["verdict"] for m in found if m.get("verdict") in ("above", "unclear", "below")]
+def _differences(evaluation: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Those of the `margins` or `gains` of a file that are whole."""
+    rows = evaluation.get(name)
+    found = []
+    for m in rows if isinstance(rows, list) else []:
+        if isinstance(m, dict) and m.get("verdict") in ("above", "unclear", "below"):
+            given = m.get("interval")
+            low, high = given if isinstance(given, list) and len(given) == 2 else (0, 0)
+            told = {"points": _real(m.get("points")), "interval": (_real(low), _real(high))}
+            found.append({"score": str(m.get("score")), "verdict": m["verdict"]} | told)
+    return found
+
+
+def _real(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _tested(evaluation: Mapping[str, Any]) -> int:

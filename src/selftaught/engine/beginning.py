@@ -1,6 +1,7 @@
 """What a training began with, where that was more than a fresh draw: it is to end better."""
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ from safetensors.torch import load_file, save_file
 from selftaught import export
 from selftaught.backbones import Encoder
 from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS
+
+log = logging.getLogger("selftaught")
 
 FILE = "start.safetensors"
 """In the run folder: the encoder's weights before the first step, for runs that are resumed."""
@@ -56,3 +60,20 @@ def kept(encoder: Encoder, folder: Path) -> Encoder | None:
             "again from where the run was made"
         ) from error
     return found
+
+
+def beside(encoder: Encoder, path: str | Path) -> Encoder | None:
+    """What the encoder of a run folder, or of the file in it, began as; None where nobody knows.
+
+    A start that is damaged or of another network is told and done without: the scores of the
+    encoder are worth more.
+    """
+    place = Path(path)
+    folder = place.parent if place.is_file() else place  # else it may be a name
+    if not (folder / SETTINGS).is_file():
+        return None
+    try:
+        return kept(encoder, folder)
+    except UserError as error:
+        log.warning("%s; there are no scores of it", error)
+        return None

@@ -21,7 +21,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import continued, optim, resolution, trackers
+from selftaught.engine import continued, kept, optim, resolution, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -263,6 +263,7 @@ def plan(
         weights=weights,
         state=None,
     )
+    kept.check(settings, made.image, made.continued, method.needs.labels)
     if settings.unmix is not None:
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far

@@ -58,6 +58,7 @@ def pretrain(
     reduced: bool = True,
     colors: Literal["auto", "loader", "device"] = "auto",
     max_bad: Share = 0.05,
+    keep: Literal["auto", "end", "start-statistics"] = "auto",
     evaluate: bool = True,
     curve: bool = True,
     track: Sequence[Literal["wandb", "mlflow", "trackio", "csv", "tensorboard"]] = (),

@@ -22,7 +22,7 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, continued, optim, session, trackers
+from selftaught.engine import beginning, classes, continued, kept, optim, session, trackers
 from selftaught.engine.anchor import anchored
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
@@ -73,6 +73,7 @@ class Run:
         scores: of the encoder, beside their floors; None where there was nothing to score it on.
         report: the page about all of it.
         began: the encoder as training began, on the CPU, where that was no fresh draw.
+        exported: of such a run: the encoder that was kept, the end or a better one.
         curve: how the encoder did on held-out images while it trained; None where nobody looked.
     """
 
@@ -86,13 +87,14 @@ class Run:
         self.samples: Samples = plan.samples
         self.views: list[ViewDataset] = []
         self.began: Encoder | None = None
+        self.exported: Encoder | None = None
         self.curve: Curve | None = None
         self.kept = continued.NOTHING
 
     @property
     def encoder(self) -> Encoder:
-        """The network to use."""
-        return self.plan.image
+        """The network to use: what was kept, of a run that began with weights."""
+        return self.plan.image if self.exported is None else self.exported
 
     @property
     def verdict(self) -> Verdict | None:
@@ -492,6 +494,8 @@ class Run:
             )
         image = plan.image.float()
         image.trained = True
+        if self.began is not None:
+            image = self.exported = self._best(image, self.began, loop)
         export.save(image, self.folder)
         if settings.evaluate:
             self._score(image)
@@ -502,6 +506,19 @@ class Run:
         module = copy.deepcopy(image.net) if isinstance(image, Wrapped) else None
         self.report = report.write(self.folder, samples, module=module)
         loop.checkpoints.finish(plan.steps)
+
+    def _best(self, end: Encoder, began: Encoder, loop: Loop) -> Encoder:
+        """The encoder to export, of a run that began with weights."""
+        return kept.keep(
+            end,
+            began,
+            self.samples,
+            settings=self.plan.settings,
+            supervised=self.plan.method.needs.labels,
+            held=self.plan.held,
+            bad=loop.bad,
+            folder=self.folder,
+        )
 
     def _score(self, image: Encoder) -> None:
         plan, samples = self.plan, self.samples
@@ -519,10 +536,12 @@ class Run:
                 plan.held,
                 seed=plan.settings.seed,
                 read_timeout=plan.settings.read_timeout,
+                start=self.began,
             )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return
+        kept.apart(self.folder, self.scores.skipped)
         self.scores.save(self.folder / "scores.json")
         log.info(_rendered(self.scores.table))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
+from selftaught.engine import beginning
 from selftaught.engine.build import image_of
 from selftaught.engine.pretrain import pretrain
 from selftaught.errors import Interrupted, UserError
@@ -39,6 +40,7 @@ from selftaught.export.facts import CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
 from selftaught.signature import takes
+from selftaught.verdict import START
 
 if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
@@ -54,7 +56,7 @@ LEAST_STEPS = 200
 
 @takes(Scoring)
 def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]") -> Comparison:
-    """Score an encoder on labeled images beside honest floors: raw pixels, the untrained network.
+    """Score an encoder on labeled images beside floors: as it began, untrained, raw pixels.
 
     Args:
         encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
@@ -71,6 +73,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     if asked.seed >= 2**63:
         raise UserError(f"seed={asked.seed} must be from 0 to 2**63 - 1")
     network = resolve(named(encoder, asked), size)
+    start = beginning.beside(network, encoder)
     pair = None
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, asked)
@@ -84,7 +87,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     found = None
     if given:
         with bar() as progress, limited(asked.read_timeout):
-            found = compared(encoder, data, replace(asked, probes=given), True, progress)
+            found = compared(encoder, data, replace(asked, probes=given), True, progress, start)
     if pair is not None:
         begun = time.perf_counter()
         scores = finetune(
@@ -98,6 +101,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
             device=asked.device,
             precision=asked.precision,
             read_timeout=asked.read_timeout,
+            start=start,
         )
         seconds = time.perf_counter() - begun
         side = size or network.size
@@ -136,10 +140,11 @@ def finetune(
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
     read_timeout: float = 600.0,
+    start: Encoder | None = None,
 ) -> dict[str, tuple[Score, ...]]:
-    """Accuracy after fine-tuning, from the encoder's weights and from fresh ones.
+    """Accuracy after fine-tuning, from the encoder's weights, from fresh ones, and from its start.
 
-    Both are trained alike, by the method `finetune`; from fresh weights that is what labels alone
+    All are trained alike, by the method `finetune`; from fresh weights that is what labels alone
     give. With shares of the labels the two curves tell how many labels the encoder saves.
 
     Args:
@@ -151,19 +156,21 @@ def finetune(
         batch: images a forward pass on the test images; trainings take up to 128 a step.
         workers, device, precision: as of `embed`.
         read_timeout: seconds for a batch, as of trainings.
+        start: the encoder as its own training began, where that was with weights.
 
     Returns:
-        Scores of "this encoder" and "untrained".
+        Scores of "this encoder", of "as it began" where there is a start, and of "untrained".
 
     Raises:
         UserError: a share or a number of epochs that cannot be.
     """
     _check_tuning(shares, epochs)
-    starts = {ENCODER: encoder, FLOORS[0]: untrained(encoder, seed)}
+    starts = {ENCODER: encoder} | ({} if start is None else {START: start})
+    starts[FLOORS[0]] = untrained(encoder, seed)
     y = np.asarray(train.labels)
     codes, each = np.unique(y, return_counts=True)
     found: dict[str, tuple[Score, ...]] = {}
-    for name, start in starts.items():
+    for name, begun_with in starts.items():
         scores = []
         for share in sorted(shares):
             begun = time.perf_counter()
@@ -171,11 +178,14 @@ def finetune(
             chosen = choose(np.searchsorted(codes, y), wanted, seed)
             step = min(STEP, len(chosen))
             rounds = max(epochs, -(-LEAST_STEPS // (len(chosen) // step)))
+            copied = copy.deepcopy(begun_with)
+            if name == START:  # which is kept frozen
+                _as_free(copied, encoder)
             # methods say Image and take any encoder
-            method = Finetune(copy.deepcopy(start), classes=int(codes[-1]) + 1)  # pyrefly: ignore[bad-argument-type]
+            method = Finetune(copied, classes=int(codes[-1]) + 1)  # pyrefly: ignore[bad-argument-type]
             log.info(
                 "fine-tuning from %s weights on %d labels, %d of %d; its run folder is temporary",
-                "these" if name == ENCODER else "fresh",
+                {ENCODER: "these", START: "its first"}.get(name, "fresh"),
                 len(chosen),
                 len(found) * len(shares) + len(scores) + 1,
                 len(starts) * len(shares),
@@ -207,6 +217,13 @@ def finetune(
             scores.append(replace(score, labels=len(chosen)))
         found[name] = tuple(scores)
     return found
+
+
+def _as_free(network: Encoder, like: Encoder) -> None:
+    """Let those weights of `network` be trained that are trained in `like`."""
+    fixed = {n for n, p in cast(Any, like).named_parameters() if not p.requires_grad}
+    for name, parameter in cast(Any, network).named_parameters():
+        parameter.requires_grad_(name not in fixed)
 
 
 def _sets(network: Encoder, data: str, asked: Scoring) -> tuple[Samples, Samples]:

@@ -91,6 +91,9 @@ class Settings(Options):
         colors: who makes colors, blur and solarization of views: the processes that read images,
             or the device, batch by batch; with an NVIDIA GPU the faster one is found by measuring.
         max_bad: share of unreadable images above which training stops.
+        keep: of a run that begins with weights: the encoder that labeled training images say is
+            better (the end, the start, or weights between them), or the end as it is, or the end
+            with the start's statistics of batch norms.
         evaluate: whether to score the encoder against floors at the end, where labels exist, and
             to look at it on the way.
         curve: whether to look at the encoder while it trains, on held-out images, in at most 3 % of
@@ -156,6 +159,7 @@ class Settings(Options):
     reduced: bool = True
     colors: Literal["auto", "loader", "device"] = "auto"
     max_bad: Share = 0.05
+    keep: Literal["auto", "end", "start-statistics"] = "auto"
     evaluate: bool = True
     curve: bool = True
     track: tuple[Literal["wandb", "mlflow", "trackio", "csv", "tensorboard"], ...] = ()

@@ -51,6 +51,7 @@ from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 from selftaught.evaluate.settings import Scoring
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
+from selftaught.verdict import START
 
 if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
@@ -75,6 +76,7 @@ def compare(
     *,
     strict: bool = False,
     progress: Progress | None = None,
+    start: Encoder | nn.Module | str | Path | None = None,
     **options: "Unpack[ScoringOptions]",
 ) -> Comparison:
     """Scores of an encoder and of its floors; each image is read once for all of them.
@@ -85,6 +87,8 @@ def compare(
         encoder, progress: as of `embed`.
         train, test: labeled data, as of `embed`; without `test` a fifth of `train` is held out.
         strict: whether a class of one image is refused where test images are held out of `train`.
+        start: the encoder as its training began, where that was with weights worth keeping: one
+            more floor, and the first question of the verdict. It sees the same images.
         options: fields of `Scoring`; its probe finetune, which trains, is the command's alone.
 
     Raises:
@@ -94,7 +98,7 @@ def compare(
     """
     asked = Scoring.of(test=test, **options)
     with limited(asked.read_timeout):
-        found = compared(encoder, train, asked, strict, progress)
+        found = compared(encoder, train, asked, strict, progress, start)
     if asked.out is not None:
         found.save(asked.out)
     return found
@@ -106,9 +110,10 @@ def compared(
     asked: Scoring,
     strict: bool = False,
     progress: Progress | None = None,
+    start: Encoder | nn.Module | str | Path | None = None,
 ) -> Comparison:
     """What `compare` returns: arguments and errors as there."""
-    start = time.perf_counter()
+    begun = time.perf_counter()
     probes = asked.probes
     if not probes or not set(probes) <= set(PROBES):
         raise UserError(
@@ -117,6 +122,15 @@ def compared(
         )
     network = resolve(named(encoder, asked), asked.size)
     side = asked.size or network.size
+    networks = {ENCODER: network}
+    if start is not None:
+        networks[START] = resolve(start, side)
+        if networks[START].channels != network.channels:
+            raise UserError(
+                f"the encoder takes images of {network.channels} channels, and the one that it "
+                f"began as takes {networks[START].channels}: they cannot see the same images"
+            )
+    networks[FLOORS[0]] = untrained(network, asked.seed)
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, asked.labels, network.channels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p != "segment"]
@@ -129,8 +143,7 @@ def compared(
     skipped = 0
     with ExitStack() as stack:
         where = device_for(encoder, network, asked.device)
-        fresh = untrained(network, asked.seed)
-        look = Look(network, fresh, where, side, asked, progress, stack)
+        look = Look(networks, where, side, asked, progress, stack)
         if sets:
             found, skipped = _of_classes(look, sets, by_class)
         if fields:
@@ -141,7 +154,7 @@ def compared(
         encoder=f"{network.name}, {side} px{origin}",
         scores=found,
         skipped=skipped,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - begun,
         images=fingerprints(opened),
         size=side,
     )
@@ -166,24 +179,23 @@ def named(encoder: Encoder | nn.Module | str | Path, asked: Scoring) -> Asked | 
 
 @dataclass(frozen=True)
 class Look:
-    """The encoder and its untrained self, and how images are read and shown to them.
+    """The encoder, its start and its untrained self, and how images are read and shown to them.
 
     size: side of the views in pixels. asked: all else that was asked for.
     """
 
-    network: Encoder
-    fresh: Encoder
+    networks: Mapping[str, Encoder]
     device: torch.device
     size: int
     asked: Scoring
     progress: Progress | None
     stack: ExitStack
 
-    def both(self, of: Callable[[Encoder, Tensor], Tensor]) -> list[Network]:
-        """The encoder and its untrained self, each asked for something."""
+    def each(self, of: Sequence[Callable[[Encoder, Tensor], Tensor]]) -> list[Network]:
+        """All of them, each asked for something."""
         return [
-            self.stack.enter_context(running(n, self.device, self.asked.precision, of))
-            for n in (self.network, self.fresh)
+            self.stack.enter_context(running(n, self.device, self.asked.precision, wanted))
+            for n, wanted in zip(self.networks.values(), of, strict=True)
         ]
 
     def at(self, samples: Samples, networks: Sequence[Network]) -> tuple[list[np.ndarray], Rest]:
@@ -276,14 +288,16 @@ def _names(samples: Samples) -> Counter[str]:
 def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple[Scores, int]:
     """Scores of the encoder and of its floors, and how many samples could not be read."""
     asked, seed = look.asked, look.asked.seed
-    wide = Layered()
+    wide = [Layered() for _ in look.networks]
     plain = [small_pixels(8), small_pixels(16)]
-    networks = look.both(wide if "linear" in probes else pooled) + plain
+    flat = [pooled] * len(wide)
+    networks = look.each(wide if "linear" in probes else flat) + plain
     found: list[list[Embeddings]] = []
     for samples in sets:
         features, rest = look.at(samples, networks)
         layered = [
-            wide.split(f) if wide.widths and n < 2 else (f, {}) for n, f in enumerate(features)
+            w.split(f) if w is not None and w.widths else (f, {})
+            for f, w in zip(features, [*wide, *[None] * len(plain)], strict=True)
         ]
         found.append([Embeddings(f, *rest, extra) for f, extra in layered])
     data = [list(pair) for pair in zip(*found)]
@@ -296,7 +310,7 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
         tested = tasks[0].tested
         rows = evenly(len(tested), asked.altered).numpy()
         changed = changed_features(
-            look.both(pooled) + plain,
+            look.each(flat) + plain,
             select(sets[-1], found[-1][0].index[tested[rows]]),
             changes,
             look.size,
@@ -343,7 +357,8 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
         return tuple(score for name in probes for score in of(name))
 
     skipped = sum(len(each[0].skipped) for each in found)
-    return {name: scored(n) for n, name in enumerate((ENCODER, *FLOORS))}, skipped
+    names = (*look.networks, *FLOORS[1:])
+    return {name: scored(n) for n, name in enumerate(names)}, skipped
 
 
 # places ----------------------------------------------------------------------------------------
@@ -383,11 +398,14 @@ def _mask(masks: Masks, i: int) -> np.ndarray:
 
 def _of_places(look: Look, train: Masks, test: Masks) -> Scores:
     """Segmentation by the encoder and by its floors."""
-    local = Local()
-    networks = look.both(local)
-    blank = torch.zeros(1, look.network.channels, look.size, look.size, dtype=torch.uint8)
-    networks[0](blank)  # what has no local features is told before the images are read
-    networks.append(color_and_place(local.grid))
+    local = [Local() for _ in look.networks]
+    networks = look.each(local)
+    channels = look.networks[ENCODER].channels
+    blank = torch.zeros(1, channels, look.size, look.size, dtype=torch.uint8)
+    for network in networks:  # what has no local features is told before the images are read
+        network(blank)
+    networks.append(color_and_place(local[0].grid))
+    grids = [found.grid for found in (*local, local[0])]
     pipeline = augment.plain(look.size)
     sides = []
     for masks in (train, test):
@@ -395,6 +413,6 @@ def _of_places(look: Look, train: Masks, test: Masks) -> Scores:
         shown = [plain_mask(_mask(masks, int(i)), pipeline.resize, look.size) for i in rest.index]
         sides.append([(f, np.stack(shown)) for f in features])
     return {
-        name: segment(a, b, grid=local.grid, ignore=look.asked.ignore, seed=look.asked.seed)
-        for name, a, b in zip((ENCODER, *PLACES), *sides)
+        name: segment(a, b, grid=grid, ignore=look.asked.ignore, seed=look.asked.seed)
+        for name, grid, a, b in zip((*look.networks, *PLACES[1:]), grids, *sides, strict=True)
     }

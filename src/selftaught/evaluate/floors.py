@@ -1,4 +1,4 @@
-"""An encoder beside its floors: raw pixels, and the same network untrained."""
+"""An encoder beside its floors: as it began, the same network untrained, and raw pixels."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from rich.table import Table
 from selftaught import export
 from selftaught.evaluate.few_labels import Saving, savings
 from selftaught.evaluate.scores import Score
-from selftaught.verdict import Kind, by_scores
+from selftaught.verdict import START, Kind, advice, by_margins
 
 ENCODER = "this encoder"
 FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
@@ -66,12 +66,15 @@ class Margin:
         return "above" if low > 0 else "below" if high < 0 else "unclear"
 
     def __str__(self) -> str:
-        low, high = self.interval
-        head = (
-            f"By {self.score.name}: {self.score.value:.1f} %, highest floor "
-            f"{self.floor_score.value:.1f} % ({self.floor}), "
-        )
+        low, high = (round(v, 2) for v in self.interval)  # as files have it
+        ours, theirs = (f"{s.value:.1f} %" for s in (self.score, self.floor_score))
+        head = f"By {self.score.name}: {ours}, highest floor {theirs} ({self.floor}), "
         noise = f"95 % interval {low:+.1f} to {high:+.1f}, {self.score.n} test images"
+        if self.floor == START:
+            head = f"By {self.score.name}: {ours}, {START} {theirs}, "
+            if self.verdict != "unclear":
+                word = "better" if self.verdict == "above" else "worse"
+                return f"{head}{word} by {abs(self.points):.1f} points ({noise})."
         if self.verdict == "above":
             return f"{head}which it clears by {self.points:.1f} points ({noise})."
         if self.verdict == "below":
@@ -106,6 +109,15 @@ class Comparison:
         )
 
     @property
+    def gains(self) -> tuple[Margin, ...]:
+        """How far each score is above that of the encoder as it began, where that was scored."""
+        return tuple(
+            Margin(ours, START, theirs)
+            for ours in self.scores[ENCODER]
+            if (theirs := self._floors(ours.name).get(START))
+        )
+
+    @property
     def savings(self) -> tuple[Saving, ...]:
         """How many labels the encoder saves, where it was scored with several numbers of them."""
         found: list[Saving] = []
@@ -120,19 +132,21 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What the scores say, in sentences."""
-        word, clause = by_scores([m.verdict for m in self.margins])
+        word, clause = by_margins(_plain(self.margins), _plain(self.gains))
         return " ".join([f"{word.capitalize()}: {clause}.", *self.details])
 
     @property
     def details(self) -> tuple[str, ...]:
         """How far scores are from their floors: of each, or of those that are not above theirs."""
         margins = self.margins
+        told = [*self.gains, *(m for m in margins if m.floor != START)]
+        todo = advice(_plain(self.gains))
         if len(margins) <= FEW:
-            return tuple(map(str, margins))
-        lost = [m for m in margins if m.verdict != "above"]
-        others = ", ".join(m.score.name for m in lost[FEW:])
+            return (*map(str, told), *todo)
+        lost = [m for m in told if m.verdict != "above"]
+        others = ", ".join(dict.fromkeys(m.score.name for m in lost[FEW:]))
         rest = [f"Nor do these clear theirs: {others}."] if others else []
-        return (*map(str, lost[:FEW]), *rest)
+        return (*map(str, lost[:FEW]), *rest, *todo)
 
     def joined(self, other: "Comparison") -> "Comparison":
         """The scores of both, of the same encoder."""
@@ -164,16 +178,8 @@ class Comparison:
             "images": dict(self.images),
             "size": self.size,
             "settings": {s.name: dict(s.settings) for s in self.scores[ENCODER] if s.settings},
-            "margins": [
-                {
-                    "score": m.score.name,
-                    "floor": m.floor,
-                    "points": round(m.points, 2),
-                    "interval": [round(v, 2) for v in m.interval],
-                    "verdict": m.verdict,
-                }
-                for m in self.margins
-            ],
+            "margins": _plain(self.margins),
+            "gains": _plain(self.gains),
             "scores": [
                 {
                     "features": name,
@@ -217,12 +223,13 @@ class Comparison:
     def table(self) -> Iterator[Table | str]:
         """Scores beside floors, and how they were made, without a verdict: parts for rich."""
         ours = self.scores[ENCODER]
-        table = Table(title=self.encoder, title_justify="left")
+        # with a start among the floors 80 columns just do
+        table = Table(title=self.encoder, title_justify="left", pad_edge=START not in self.scores)
         table.add_column("per cent")
         floors = [name for name in self.scores if name != ENCODER]
         for name in (ENCODER, "95 %", *floors):
             style = {ENCODER: "bold", "95 %": "dim"}.get(name, "")
-            heading = name if name == "95 %" else name.replace(" ", "\n")  # narrow: 80 columns do
+            heading = name if name == "95 %" else "\n".join(name.rsplit(" ", 1))  # narrow
             table.add_column(heading, justify="right", style=style, no_wrap=True)
         for score in ours:
             theirs = self._floors(score.name)
@@ -246,3 +253,17 @@ class Comparison:
             yield f"{saving}."
         pixels = "Pixels: the mean of each image removed. " if FLOORS[1] in self.scores else ""
         yield f"{pixels}Intervals: 95 %. {self.seconds:.0f} s."
+
+
+def _plain(margins: tuple[Margin, ...]) -> list[dict[str, Any]]:
+    """Margins as YAML and JSON hold them."""
+    return [
+        {
+            "score": m.score.name,
+            "floor": m.floor,
+            "points": round(m.points, 2),
+            "interval": [round(v, 2) for v in m.interval],
+            "verdict": m.verdict,
+        }
+        for m in margins
+    ]

@@ -15,9 +15,9 @@ from torch import Tensor
 from selftaught import __version__, augment
 from selftaught.backbones import Encoder, Image
 from selftaught.errors import TrainingError
-from selftaught.export.facts import CONFIG, DIAGNOSIS, SETTINGS, content, evaluations
+from selftaught.export.facts import CONFIG, DIAGNOSIS, KEPT, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
-from selftaught.verdict import judge
+from selftaught.verdict import START, judge
 
 log = logging.getLogger("selftaught")
 
@@ -26,8 +26,8 @@ log = logging.getLogger("selftaught")
 class Facts:
     """What a run folder says of itself; empty where a file is missing or damaged.
 
-    settings: of run.yaml. diagnosis: of the file of this name. scores: as `evaluations` finds them.
-    bad: number of images that could not be read.
+    settings: of run.yaml. diagnosis, kept: of the files of these names. scores: as `evaluations`
+    finds them. bad: number of images that could not be read.
     """
 
     folder: Path
@@ -35,6 +35,7 @@ class Facts:
     diagnosis: dict[str, Any]
     scores: list[dict[str, Any]]
     bad: int
+    kept: dict[str, Any]
 
     def check_verdict(self, force: bool) -> None:
         """Raise TrainingError where the doctor says that the training failed, unless forced."""
@@ -58,6 +59,7 @@ def read(folder: Path) -> Facts:
         content(folder / DIAGNOSIS),
         evaluations(folder),
         max(0, len(bad.read_bytes().splitlines()) - 1) if bad.is_file() else 0,
+        content(folder / KEPT),
     )
 
 
@@ -95,6 +97,7 @@ def text(
         _training(facts, count),
         _verdict(facts),
         _scores(facts.scores),
+        _kept(facts.kept),
         _limits(facts),
         f"## Check\n\n{checked}\n\nWritten by selftaught {__version__}.\n",
         "## License\n\n"
@@ -309,12 +312,14 @@ def _scores(found: list[dict[str, Any]]) -> str:
     each = [part for scores in found if (part := _evaluation(scores))]
     if not each:
         return "## Scores\n\nNot scored: what the features are worth is not known.\n"
-    floors = "Floors: raw pixels, and the same network untrained.\n"
+    floors = "Floors: raw pixels, and the same network untrained"
+    begun = any(r.get("features") == START for s in found for r in _rows(s.get("scores")))
+    floors += ", and with the weights that it began with.\n" if begun else ".\n"
     return "\n".join(["## Scores\n", *each, floors])
 
 
 def _evaluation(scores: dict[str, Any]) -> str:
-    rows = [r for r in scores.get("scores") or [] if isinstance(r, dict)]
+    rows = _rows(scores.get("scores"))
     if not rows:
         return ""
     data = scores.get("data")
@@ -341,6 +346,22 @@ def _evaluation(scores: dict[str, Any]) -> str:
     )
 
 
+def _rows(node: Any) -> list[dict[str, Any]]:
+    return [r for r in node if isinstance(r, dict)] if isinstance(node, list) else []
+
+
+def _kept(kept: dict[str, Any]) -> str:
+    """Which encoder this is, of a run that began with weights."""
+    if not kept:
+        return ""
+    lines = [
+        f"| {' | '.join(_cell(r.get(name)) for name in ('name', 'k-NN', 'probe', 'mean'))} |"
+        for r in _rows(kept.get("candidates"))
+    ]
+    heads = ["| | k-NN % | probe % | mean % |", "| --- | --- | --- | --- |"] if lines else []
+    return "\n".join(["## What was kept\n", f"{kept.get('why', '')}\n", *heads, *lines, ""])
+
+
 def _interval(node: Any) -> str:
     return f"{node[0]} to {node[1]}" if isinstance(node, list) and len(node) == 2 else ""
 
@@ -349,7 +370,7 @@ def _verdict(facts: Facts) -> str:
     """The verdict on the run, with reasons."""
     if not facts.diagnosis and not facts.scores:
         return "## Verdict\n\nNone was recorded.\n"
-    said = judge(facts.diagnosis, facts.scores)
+    said = judge(facts.diagnosis, facts.scores, facts.kept)
     reasons = "".join(f"\n- {reason}" for reason in said.reasons)
     return f"## Verdict\n\n**{said.word.capitalize()}**: {said.because}\n{reasons}\n"
 

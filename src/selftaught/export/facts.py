@@ -21,6 +21,8 @@ SCORES = "scores.json"
 """What training itself found at its end."""
 EVALUATED = "evaluated.json"
 """What `selftaught evaluate` found later, the newest last."""
+KEPT = "kept.json"
+"""Which encoder a run that began with weights kept, and why."""
 TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
 """Files that a training leaves, the first one being there from its start."""
 
@@ -97,7 +99,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 def of_folder(run: Path) -> Verdict:
     """The verdict on the run in a folder."""
-    return judge(content(run / DIAGNOSIS), evaluations(run))
+    return judge(content(run / DIAGNOSIS), evaluations(run), content(run / KEPT))
 
 
 def keep(run: Path, data: str, test: str | None, found: dict[str, Any]) -> Path:

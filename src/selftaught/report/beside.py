@@ -18,7 +18,7 @@ from selftaught.errors import UserError
 from selftaught.report import charts
 from selftaught.report.folder import RunFolder, read
 from selftaught.report.html import Missing, Section, dicts, mapping, page, pair, real, table
-from selftaught.verdict import judge
+from selftaught.verdict import START, judge
 
 _LINES = 6
 """Runs that a chart can tell apart."""
@@ -113,10 +113,13 @@ def _overview(runs: dict[str, RunFolder]) -> list[list[str]]:
 def _facts(run: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[str, str]:
     """What there is to say of a run and of its chosen scores, in words."""
     about, training = (mapping(run.settings.get(name)) for name in ("backbone", "training"))
+    said = judge(run.diagnosis, run.scores, run.kept)
     facts = {
         "method": " ".join(_known(run.settings, "method")),
         "encoder": " ".join(_known(about, "name", "size")),
-        "verdict": judge(run.diagnosis, run.scores).word,
+        "verdict": said.word,
+        "beside its start": said.start or "",
+        "kept": str(run.kept.get("kept", "")),
     }
     for name, found in scores.items():
         score = _of(found, "scores", name)[0]
@@ -126,6 +129,10 @@ def _facts(run: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[str, str]:
             points, (low, high) = real(margin.get("points")), pair(margin.get("interval"))
             facts[f"{name} floor %"] = f"{value - points:.1f} ({margin.get('floor')})"
             facts[f"{name} above floor"] = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
+        for gain in _of(found, "gains", name):
+            points, (low, high) = real(gain.get("points")), pair(gain.get("interval"))
+            facts[f"{name} {START} %"] = f"{value - points:.1f}"
+            facts[f"{name} above start"] = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
     losses = [y for _, y in run.curves.get("loss", []) if math.isfinite(y)]
     facts["last loss"] = f"{losses[-1]:.4g}" if losses else ""
     facts["epochs"] = " ".join(_known(training, "epochs"))
@@ -248,11 +255,15 @@ def _scores(runs: dict[str, RunFolder]) -> Section | Missing:
             shown = [(_short(run_name), mine, True)]
             if floors:
                 best = max(floors, key=lambda e: real(e.get("value")))
-                shown.append((str(best.get("features")), best, False))
+                starts = [e for e in floors if e.get("features") == START and e is not best]
+                shown += [(str(e.get("features")), e, False) for e in (*starts, best)]
             bars += [(n, real(e.get("value")), pair(e.get("interval")), own) for n, e, own in shown]
         title = f"{escape(name)}, per cent {escape(measure)}"
         parts.append(f"<div><h3>{title}</h3>{charts.bars(bars)}</div>")
-    note = "Each run, and below it the highest of its floors. Whiskers are 95 % intervals."
+    note = (
+        "Each run, and below it the highest of its floors, and the weights that it began with "
+        "where they were no fresh draw. Whiskers are 95 % intervals."
+    )
     return Section("Scores", f'<div class="grid2">{"".join(parts)}</div>', note)
 
 

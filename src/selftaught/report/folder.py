@@ -15,7 +15,15 @@ from selftaught.data import quarantine
 from selftaught.errors import UserError
 from selftaught.evaluate import curve
 from selftaught.evaluate.curve import Curve
-from selftaught.export.facts import CONFIG, DIAGNOSIS, SETTINGS, content, evaluations, trained
+from selftaught.export.facts import (
+    CONFIG,
+    DIAGNOSIS,
+    KEPT,
+    SETTINGS,
+    content,
+    evaluations,
+    trained,
+)
 from selftaught.report.charts import Point
 
 log = logging.getLogger("selftaught")
@@ -31,7 +39,8 @@ class RunFolder:
     text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
     a row has none. scores: of training itself and of evaluations, the newest last, each what
     `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w]. bad: unreadable file -> why.
-    encoder, diagnosis: what the files of these names say. looks: at the encoder while it trained.
+    encoder, diagnosis, kept: what the files of these names say. looks: at the encoder while it
+    trained.
     """
 
     path: Path
@@ -43,6 +52,7 @@ class RunFolder:
     bad: dict[str, str]
     encoder: dict[str, Any]
     diagnosis: dict[str, Any]
+    kept: dict[str, Any]
     looks: Curve | None
 
 
@@ -63,6 +73,7 @@ def read(path: Path) -> RunFolder:
         bad=_bad(path / quarantine.FILE),
         encoder=content(path / CONFIG),
         diagnosis=content(path / DIAGNOSIS),
+        kept=content(path / KEPT),
         looks=curve.read(path / curve.FILE),
     )
 

@@ -67,6 +67,7 @@ def write(
             why = str(error)
     parts = [
         scored.scores(found),
+        scored.kept(found),
         *scored.labels(found),
         training.learning(found),
         training.curves(found),

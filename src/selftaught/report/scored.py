@@ -9,12 +9,12 @@ from selftaught.report import charts
 from selftaught.report.folder import RunFolder
 from selftaught.report.html import Missing, Section, dicts, pair, real, table
 from selftaught.report.training import findings
-from selftaught.verdict import judge
+from selftaught.verdict import START, judge
 
 
 def verdict(run: RunFolder) -> str:
     """Whether it learned, why, and what the doctor found with causes and remedies."""
-    said = judge(run.diagnosis, run.scores)
+    said = judge(run.diagnosis, run.scores, run.kept)
     style = {"learned": "above", "unclear": "unclear"}.get(said.word, "below")
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in said.reasons)
     head = escape(f"{said.word.capitalize()}: {said.because}")
@@ -33,12 +33,37 @@ def scores(run: RunFolder) -> Section | Missing | None:
         return Missing(
             "Scores against floors", "the data had no labels, or evaluation was switched off"
         )
+    names = {r.get("features") for found in run.scores for r in dicts(found.get("scores"))}
+    begun = ", and with the weights that it began with" if START in names else ""
     note = (
         "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, and the same "
-        "network untrained. Whiskers are 95 % intervals. An encoder that is not above all floors "
-        "has learned nothing that is of use here."
+        f"network untrained{begun}. Whiskers are 95 % intervals. An encoder that is not above all "
+        "floors has learned nothing that is of use here."
     )
     return Section("Scores against floors", "".join(parts), note)
+
+
+def kept(run: RunFolder) -> Section | None:
+    """Which encoder was exported of a run that began with weights, beside what else there was."""
+    if not run.kept:
+        return None
+    rows = [
+        (
+            str(r.get("name")),
+            *(f"{real(r.get(name)):.1f}" for name in ("k-NN", "probe", "mean")),
+            f"{real(r.get('above_end')):+.1f} ± {real(r.get('noise')):.1f}",
+        )
+        for r in dicts(run.kept.get("candidates"))
+    ]
+    heads = ("", "k-NN", "probe", "mean", "above the end")
+    figures = f'<div class="scroll">{table(heads, rows)}</div>' if rows else ""
+    note = (
+        "Per cent right on labeled images of the training data, each classified by the others; ± "
+        "is one standard error. They are for choosing: what the encoder is worth, the scores say, "
+        "which are of other images. The checkpoints are those of the end."
+    )
+    why = f"<p>{escape(str(run.kept.get('why', '')))}</p>"
+    return Section("What was kept", why + figures, note if rows else "")
 
 
 def _evaluation(found: dict[str, Any], first: bool) -> str:
@@ -118,7 +143,11 @@ def _savings(
         for s in savings
     ]
     heads = ("", "labels", "per cent right", "labels without it", "saved")
-    without = "the same network trained from fresh weights" if tuned else "the best floor"
+    without = "the best floor"
+    if tuned:
+        begun = START in curves
+        without = "the same network trained from fresh weights"
+        without += ", or from those that it began with" if begun else ""
     protocol = str(rows[0].get("protocol")).partition(";")[0]
     note = (
         f"{_best(savings)} Per cent right against the number of labels; {protocol}. "

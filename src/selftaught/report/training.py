@@ -66,8 +66,10 @@ def tiles(run: RunFolder) -> str:
     """The numbers that one looks for first."""
     tiles: list[tuple[str, str]] = []
     if run.scores:
-        for m in dicts(run.scores[0].get("margins"))[:_MARGINS]:
-            tiles.append((f"{m.get('score')} above floor", f"{real(m.get('points')):+.1f} points"))
+        for kind, of in (("gains", "start"), ("margins", "floor")):
+            for m in dicts(run.scores[0].get(kind))[:_MARGINS]:
+                name = f"{m.get('score')} above {of}"
+                tiles.append((name, f"{real(m.get('points')):+.1f} points"))
     last = {name: _last(points) for name, points in run.curves.items()}
     training = mapping(run.settings.get("training"))
     for label, value in (
