@@ -4,8 +4,7 @@ import pytest
 import torch
 from timm.layers import apply_rot_embed_cat
 
-from selftaught.backbones import ClipEncoder, Predictor, sincos, sincos_clip
-from selftaught.backbones.image import rotary
+from selftaught.backbones import ClipEncoder, Predictor, rotary, sincos, sincos_clip
 from selftaught.errors import UserError
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from timm.layers import apply_rot_embed_cat
 
-from selftaught.backbones.image import rotary
+from selftaught.backbones import rotary
 from selftaught.backbones.predictor import rotary_blocks
 from selftaught.engine.optim import Rates
 from selftaught.method import Recipe
