@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from selftaught.data import quarantine
 from selftaught.engine.lock import FILE as LOCK
 from selftaught.engine.lock import claim, moved, release
-from selftaught.engine.trackers import Follower, Row
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
 from selftaught.export.files import sweep
+
+if TYPE_CHECKING:  # it waits for torch, and a wrong folder is told before
+    from selftaught.engine.trackers import Follower, Row
 
 log = logging.getLogger("selftaught")
 
@@ -194,8 +196,8 @@ class Metrics:
         self,
         out: Path,
         step: int,
-        followers: Iterable[Follower] = (),
-        hear: Callable[[Row], None] = lambda _: None,
+        followers: "Iterable[Follower]" = (),
+        hear: "Callable[[Row], None]" = lambda _: None,
     ):
         self.path = out / "metrics.csv"
         self.columns: list[str] = []

@@ -31,12 +31,7 @@ class Settings(Options):
         workers: processes that read images and make views; by default as many as cores are free.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         test: labeled images to evaluate on; by default a fifth of the labeled data.
-        recipe: of a training that begins with weights: `auto` is one that keeps what they know
-            (AdamW at a low rate, new heads first), and is told; `paper` is the method's own, made
-            for a fresh draw.
         freeze: stages or blocks of the backbone, from its stem on, that stay as they are, or all.
-        lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
-            it is merged into them at the end.
         anchor: what keeps the network near the weights that it begins with, and how much: cosine
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
             cosine:1.0,l2sp:0.01.
@@ -44,6 +39,11 @@ class Settings(Options):
         resume: whether to continue the run in `out`, bit for bit.
 
     Other Args:
+        recipe: of a training that begins with weights: `auto` is one that keeps what they know
+            (AdamW at a low rate, new heads first), and is told; `paper` is the method's own, made
+            for a fresh draw.
+        lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
+            it is merged into them at the end.
         accumulate: parts that a step's batch is computed in, to save memory.
         effective_batch: images a step whose loss is exactly that of one batch, computed with the
             memory of `batch` images at a time, for a second forward pass.

@@ -55,7 +55,6 @@ class DINOv2(Method):
         teacher: run of `dinov2` that the network comes from.
         prototypes: width of the output softmax.
         dino_weight, patch_weight, koleo_weight: of the terms.
-        mask_ratio: smallest and largest ratio of hidden patches in these.
         momentum: of the EMA teacher, at the start and the end of training, along a cosine.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         local_crops: number of small views beside the two global ones.
@@ -69,6 +68,7 @@ class DINOv2(Method):
         targets: how the teacher's outputs become targets: centered, or balanced by Sinkhorn.
         iterations: of Sinkhorn's normalizations.
         mask_share: share of the global views that hide patches, in [0, 1].
+        mask_ratio: smallest and largest ratio of hidden patches in these.
         student_temp: of the student's softmax, above 0.
         temp_warmup: fraction of training after which `teacher_temp` has reached its end.
         center_momentum: of the running means of the teacher's outputs.
