@@ -64,6 +64,7 @@ def moved(module, before: dict) -> set[str]:
     ("method", "layers"),
     [
         (lambda e: SimCLR(e("test_resnet"), **SMALL), 1.0),
+        (lambda e: SimCLR(e("tf_efficientnet_lite0", 64), **SMALL), 1.0),  # has `blocks`, too
         (lambda e: BYOL(e("test_vit"), **SMALL), 0.9),
         (lambda e: MAE(e("test_vit"), dim=16, depth=1, heads=2), 0.9),
         (lambda e: IJEPA(e("test_vit"), dim=16, depth=1, heads=2, targets=1), 0.9),
@@ -78,7 +79,7 @@ def test_going_on_from_weights_has_a_recipe_of_its_own_and_a_fresh_draw_the_pape
     assert made.recipe.layer_decay == layers
     assert made.rates.peak == pytest.approx(1e-4 * math.sqrt(8 / 256))
     assert planned(method(encoder), tmp_path, 256, batch=256).rates.peak == pytest.approx(1e-4)
-    fresh = method(lambda name: encoder(name, trained=False))
+    fresh = method(lambda *given: encoder(*given, trained=False))
     theirs = planned(fresh, tmp_path)
     assert theirs.recipe == fresh.recipe
     assert (theirs.rest, theirs.chosen, type(theirs.rates)) == (0, [], Rates)

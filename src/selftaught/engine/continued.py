@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.backbones import Encoder, Image
+from selftaught.backbones.image.create import beit, plain_vit
 from selftaught.backbones.stages import stages
 from selftaught.engine import anchor, beginning, optim
 from selftaught.engine.checkpoint import Checkpoints
@@ -61,7 +62,7 @@ def recipe(method: Method, settings: Settings) -> Recipe:
     paper = method.recipe
     if settings.recipe == "paper" or _own(method):
         return paper
-    layered = optim.layered(method) and settings.lora is None and settings.freeze != "all"
+    layered = _is_vit(method.backbone) and settings.lora is None
     return Recipe(
         "adamw",
         lr=LR if settings.lora is None else LORA_LR,
@@ -70,6 +71,13 @@ def recipe(method: Method, settings: Settings) -> Recipe:
         warmup=WARMUP,
         layer_decay=LAYER_DECAY if layered else 1.0,
         **{name: getattr(paper, name) for name in _NAMED if layered or name != "patch_lr"},
+    )
+
+
+def _is_vit(backbone: Any) -> bool:
+    """Whether rates can decay from layer to layer of it."""
+    return (
+        isinstance(backbone, Image) and (plain_vit(backbone.net) or beit(backbone.net)) is not None
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from selftaught.engine.run import Run
 from selftaught.method import Method
-from selftaught.roles import Count, Fraction, Number, Positive, Rate, Share, Weight
+from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 
 def pretrain(
     method: str | type[Method] | Method,
@@ -24,6 +24,14 @@ def pretrain(
     layer_decay: Fraction | None = None,
     warmup: Share | None = None,
     clip: Rate | None = None,
+    recipe: Literal["auto", "paper"] = "auto",
+    head_warmup: PartialShare | None = None,
+    norm_statistics: Literal["batch", "start"] = "batch",
+    freeze: Number | Literal["all"] | None = None,
+    lora: Count | None = None,
+    lora_alpha: Positive | None = None,
+    lora_layers: tuple[str, ...] | None = None,
+    anchor: tuple[str, ...] | None = None,
     seed: Number = 0,
     workers: Number | None = None,
     read_timeout: Positive = 600.0,
