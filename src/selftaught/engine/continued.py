@@ -76,9 +76,8 @@ def recipe(method: Method, settings: Settings) -> Recipe:
 
 def _is_vit(backbone: Any) -> bool:
     """Whether rates can decay from layer to layer of it."""
-    return (
-        isinstance(backbone, Image) and (plain_vit(backbone.net) or beit(backbone.net)) is not None
-    )
+    net = backbone.net if isinstance(backbone, Image) else nn.Identity()
+    return plain_vit(net) is not None or beit(net) is not None
 
 
 _NAMED = ("no_decay", "decay_tokens", "patch_lr", "constant", "clip", "clip_by", "no_clip")
