@@ -1,6 +1,7 @@
 """Former names of options and settings: what was written with them goes on working."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_prototypes_that_rest_are_known_by_their_former_name():
     assert asked.training == {"freeze": 4}
     old = {"method": "swav", "options": {"freeze": 0.02}}
     assert config.validate(old, "run.yaml")["options"] == {"freeze_prototypes": 0.02}
-    given = {"prototypes": 4, "hidden": (8,), "dim": 5, "freeze": 0.5}
+    given: Any = {"prototypes": 4, "hidden": (8,), "dim": 5, "freeze": 0.5}
     method = SEER(Image("test_resnet", 32), **given)
     assert method.freeze_prototypes == 0.5
 

@@ -28,8 +28,8 @@ its size, so that steps do not shrink with its noise, whose share falls with tha
 added by low rank begins at nothing and is to go farther."""
 DECAY, WARMUP, LAYER_DECAY = 0.01, 0.1, 0.9
 HEADS, HEADS_RATE = 0.05, 10.0
-"""Share of the training in which what is new learns alone, and its rate then, as a multiple of the
-peak: 1e-3, AdamW's for what begins at random."""
+"""Share of the training in which what is new learns alone, and its rate then, as a multiple of LR:
+AdamW's for what begins at random."""
 HALF_LIFE = 0.05
 """Of an EMA copy, at most, as a share of the training."""
 
@@ -99,7 +99,7 @@ def resting(method: Method, settings: Settings, steps: int, loaded: set[str]) ->
         p.requires_grad and not name.startswith("backbone.") and name not in loaded
         for name, p in method.named_parameters()
     )
-    return round(share * steps) if new else 0
+    return min(round(share * steps), steps - 1) if new else 0
 
 
 class HeadsFirst(optim.Rates):
@@ -130,7 +130,7 @@ def rates(
     """Those of a training whose backbone rests for `rest` steps, which may be none."""
     if not rest:
         return optim.Rates(recipe, batch, steps, per_epoch)
-    rate = 1.0 if settings.recipe == "paper" else HEADS_RATE
+    rate = HEADS_RATE if recipe.lr == LR and settings.recipe == "auto" else 1.0
     return HeadsFirst(recipe, batch, steps, per_epoch, rest, rate)
 
 
@@ -188,13 +188,14 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
         "--freeze": settings.freeze is not None,
         "--lora": settings.lora is not None,
         "--norm-statistics start": settings.norm_statistics == "start",
+        "--head-warmup": bool(settings.head_warmup),
     }
     image: Any = method.encoder
-    if not begins and any(kept.values()) and (isinstance(image, Image) or kept[_START]):
+    if not begins and any(kept.values()) and isinstance(image, Image):
         asked = next(name for name, given in kept.items() if given)
         raise UserError(
-            f"{asked} keeps weights as they are, and this training begins with random ones: name "
-            "some with --start, --weights or --pretrained, or leave it out"
+            f"{asked} is for going on from weights, and this training begins with random ones: "
+            "name some with --start, --weights or --pretrained, or leave it out"
         )
     if settings.lora is None and (settings.lora_alpha or settings.lora_layers):
         raise UserError("lora_alpha and lora_layers belong to --lora RANK, which is not given")
@@ -208,9 +209,6 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
         )
     if settings.anchor is not None:
         anchor.check(method, settings.anchor, begins, settings.effective_batch is not None)
-
-
-_START = "--norm-statistics start"
 
 
 def _backbone(method: Method) -> Any:

@@ -329,6 +329,7 @@ class Run:
             self.kept = continued.keep(plan.method, plan.settings)
             self.views = self._views()
             need = self.estimate()
+            self.kept.undo.close()
         rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
