@@ -64,6 +64,7 @@ def moved(module, before: dict) -> set[str]:
     ("method", "layers"),
     [
         (lambda e: SimCLR(e("test_resnet"), **SMALL), 1.0),
+        (lambda e: SimCLR(e("tf_efficientnet_lite0", 64), **SMALL), 1.0),  # has `blocks`, too
         (lambda e: BYOL(e("test_vit"), **SMALL), 0.9),
         (lambda e: MAE(e("test_vit"), dim=16, depth=1, heads=2), 0.9),
         (lambda e: IJEPA(e("test_vit"), dim=16, depth=1, heads=2, targets=1), 0.9),
@@ -78,7 +79,7 @@ def test_going_on_from_weights_has_a_recipe_of_its_own_and_a_fresh_draw_the_pape
     assert made.recipe.layer_decay == layers
     assert made.rates.peak == pytest.approx(1e-4 * math.sqrt(8 / 256))
     assert planned(method(encoder), tmp_path, 256, batch=256).rates.peak == pytest.approx(1e-4)
-    fresh = method(lambda name: encoder(name, trained=False))
+    fresh = method(lambda *given: encoder(*given, trained=False))
     theirs = planned(fresh, tmp_path)
     assert theirs.recipe == fresh.recipe
     assert (theirs.rest, theirs.chosen, type(theirs.rates)) == (0, [], Rates)
@@ -209,6 +210,17 @@ def test_the_backbone_rests_while_new_heads_learn(name, tmp_path):
     assert [heads for heads, _ in seen] == [True] * 12
     # the rate of the schedules' own first step is 0
     assert [backbone for _, backbone in seen] == [False] * 7 + [True] * 5
+
+
+def test_heads_have_no_higher_rate_than_the_user_or_low_rank_gives(tmp_path):
+    rates = []
+    for given in ({}, {"lr": 0.01}, {"lora": 2}, {"recipe": "paper", "head_warmup": 0.1}):
+        made = planned(SimCLR(encoder(), **SMALL), tmp_path, epochs=20, **given)
+        assert made.rest
+        rates.append(made.rates.lr(0) / made.rates.peak)
+    assert rates == [10.0, 1.0, 1.0, 1.0]
+    whole = planned(SimCLR(encoder(), **SMALL), tmp_path, epochs=1, head_warmup=0.99)
+    assert whole.rest == whole.steps - 1
 
 
 def test_where_the_heads_come_along_nothing_rests(tmp_path):
@@ -402,7 +414,9 @@ def test_what_is_frozen_needs_less_memory(tmp_path):
     for freeze in (None, 3):
         made = planned(SimCLR(encoder(size=64), **SMALL), tmp_path, freeze=freeze)
         run = Run(made)
-        run.preview()
+        run._prepare_method()
+        run.views = run._views()
+        continued.keep(made.method, made.settings)
         needs.append(run.estimate())
     assert needs[1].each < 0.5 * needs[0].each
     assert needs[1].memory < needs[0].memory
@@ -411,9 +425,11 @@ def test_what_is_frozen_needs_less_memory(tmp_path):
 def test_what_cannot_be_frozen_is_told(tmp_path):
     with pytest.raises(UserError, match="test_resnet has 4 stages or blocks after its stem, and"):
         planned(SimCLR(encoder(), **SMALL), tmp_path, freeze=5)
-    with pytest.raises(UserError, match="begins with random ones: name some with --start"):
+    with pytest.raises(UserError, match="begins with random ones: name some with"):
         planned(SimCLR(encoder(trained=False), **SMALL), tmp_path, freeze=1)
-    with pytest.raises(UserError, match="--norm-statistics start keeps weights as they are"):
+    with pytest.raises(UserError, match="--norm-statistics start is for going on from"):
         planned(SimCLR(encoder(trained=False), **SMALL), tmp_path, norm_statistics="start")
+    with pytest.raises(UserError, match="--head-warmup is for going on from weights, and this"):
+        planned(SimCLR(encoder(trained=False), **SMALL), tmp_path, head_warmup=0.1)
     with pytest.raises(UserError, match="freeze must be a whole number"):
         settings(freeze="some")

@@ -149,5 +149,5 @@ def test_what_low_rank_cannot_be_is_told(tmp_path):
         planned(vit, tmp_path, lora=4, freeze="all")
     with pytest.raises(UserError, match="belong to --lora RANK"):
         planned(vit, tmp_path, lora_alpha=8.0)
-    with pytest.raises(UserError, match="--lora keeps weights as they are"):
+    with pytest.raises(UserError, match="--lora is for going on from weights"):
         planned(SimCLR(encoder(trained=False), **SMALL), tmp_path, lora=4)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.backbones import Encoder, Image
+from selftaught.backbones.image.create import beit, plain_vit
 from selftaught.backbones.stages import stages
 from selftaught.engine import anchor, beginning, optim
 from selftaught.engine.checkpoint import Checkpoints
@@ -27,8 +28,8 @@ its size, so that steps do not shrink with its noise, whose share falls with tha
 added by low rank begins at nothing and is to go farther."""
 DECAY, WARMUP, LAYER_DECAY = 0.01, 0.1, 0.9
 HEADS, HEADS_RATE = 0.05, 10.0
-"""Share of the training in which what is new learns alone, and its rate then, as a multiple of the
-peak: 1e-3, AdamW's for what begins at random."""
+"""Share of the training in which what is new learns alone, and its rate then, as a multiple of LR:
+AdamW's for what begins at random."""
 HALF_LIFE = 0.05
 """Of an EMA copy, at most, as a share of the training."""
 
@@ -61,7 +62,7 @@ def recipe(method: Method, settings: Settings) -> Recipe:
     paper = method.recipe
     if settings.recipe == "paper" or _own(method):
         return paper
-    layered = optim.layered(method) and settings.lora is None and settings.freeze != "all"
+    layered = _is_vit(method.backbone) and settings.lora is None
     return Recipe(
         "adamw",
         lr=LR if settings.lora is None else LORA_LR,
@@ -71,6 +72,12 @@ def recipe(method: Method, settings: Settings) -> Recipe:
         layer_decay=LAYER_DECAY if layered else 1.0,
         **{name: getattr(paper, name) for name in _NAMED if layered or name != "patch_lr"},
     )
+
+
+def _is_vit(backbone: Any) -> bool:
+    """Whether rates can decay from layer to layer of it."""
+    net = backbone.net if isinstance(backbone, Image) else nn.Identity()
+    return plain_vit(net) is not None or beit(net) is not None
 
 
 _NAMED = ("no_decay", "decay_tokens", "patch_lr", "constant", "clip", "clip_by", "no_clip")
@@ -92,7 +99,7 @@ def resting(method: Method, settings: Settings, steps: int, loaded: set[str]) ->
         p.requires_grad and not name.startswith("backbone.") and name not in loaded
         for name, p in method.named_parameters()
     )
-    return round(share * steps) if new else 0
+    return min(round(share * steps), steps - 1) if new else 0
 
 
 class HeadsFirst(optim.Rates):
@@ -123,7 +130,7 @@ def rates(
     """Those of a training whose backbone rests for `rest` steps, which may be none."""
     if not rest:
         return optim.Rates(recipe, batch, steps, per_epoch)
-    rate = 1.0 if settings.recipe == "paper" else HEADS_RATE
+    rate = HEADS_RATE if recipe.lr == LR and settings.recipe == "auto" else 1.0
     return HeadsFirst(recipe, batch, steps, per_epoch, rest, rate)
 
 
@@ -181,13 +188,14 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
         "--freeze": settings.freeze is not None,
         "--lora": settings.lora is not None,
         "--norm-statistics start": settings.norm_statistics == "start",
+        "--head-warmup": bool(settings.head_warmup),
     }
     image: Any = method.encoder
-    if not begins and any(kept.values()) and (isinstance(image, Image) or kept[_START]):
+    if not begins and any(kept.values()) and isinstance(image, Image):
         asked = next(name for name, given in kept.items() if given)
         raise UserError(
-            f"{asked} keeps weights as they are, and this training begins with random ones: name "
-            "some with --start, --weights or --pretrained, or leave it out"
+            f"{asked} is for going on from weights, and this training begins with random ones: "
+            "name some with --start, --weights or --pretrained, or leave it out"
         )
     if settings.lora is None and (settings.lora_alpha or settings.lora_layers):
         raise UserError("lora_alpha and lora_layers belong to --lora RANK, which is not given")
@@ -201,9 +209,6 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
         )
     if settings.anchor is not None:
         anchor.check(method, settings.anchor, begins, settings.effective_batch is not None)
-
-
-_START = "--norm-statistics start"
 
 
 def _backbone(method: Method) -> Any:

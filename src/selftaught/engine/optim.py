@@ -267,11 +267,6 @@ def _inside(name: str, parts: tuple[str, ...]) -> bool:
     return any(name == part or name.startswith(part + ".") for part in parts)
 
 
-def layered(method: nn.Module) -> bool:
-    """Whether rates can decay from layer to layer of what it trains: its backbone is a ViT."""
-    return any(_BLOCK.match(name) for name, p in method.named_parameters() if p.requires_grad)
-
-
 _EMBEDDING = re.compile(
     r"backbone\.(net\.)?(patch_embed|pos_embed|cls_token|reg_token)\b|mask_token$"
 )

@@ -358,6 +358,7 @@ class Run:
             self.views = self._views()
             plan.method.on_start(Blank(len(plan.samples)))
             need = self.estimate()
+            self.kept.undo.close()
         rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
