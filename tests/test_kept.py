@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from selftaught import evaluate, export, load, open_data, pretrain, report
 from selftaught.backbones import Image, Wrapped
-from selftaught.engine import kept, score
+from selftaught.engine import kept, restore, score
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.kept import (
     BLENDS,
@@ -157,6 +158,18 @@ def test_the_card_tells_of_start_and_choice(continued, tmp_path):
     card = (tmp_path / "e" / "README.md").read_text()
     for words in ("## What was kept", f"| {STATISTICS} |", "| as it began | k-NN |", "its start"):
         assert words in card, words
+
+
+@pytest.mark.parametrize("name", [END, KEPT_START])
+def test_a_run_that_begins_with_another_is_told_what_that_kept(continued, tmp_path, caplog, name):
+    run = shutil.copytree(continued.folder, tmp_path / "a")
+    (run / "kept.json").write_text(json.dumps({"kept": name}))
+    with caplog.at_level("INFO", "selftaught"):
+        restore.began(run)
+    assert ("encoder.safetensors begins with that" in caplog.text) == (name != END)
+    begun = restore.began(run / "encoder.safetensors")
+    for key, x in continued.encoder.state_dict().items():
+        assert torch.equal(begun[f"backbone.{key}"], x)
 
 
 def test_evaluate_finds_the_start_of_a_run_by_itself(continued, photos, caplog, monkeypatch):

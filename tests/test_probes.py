@@ -1,5 +1,6 @@
 """Scores beyond k-NN and ridge, against scikit-learn and computation by hand."""
 
+import copy
 import json
 import warnings
 
@@ -480,6 +481,38 @@ def test_everything_from_the_command_line(vit, streets, tmp_path, capsys, monkey
     assert saved["savings"][0]["score"] == "1 a class"
     assert len(next(s for s in saved["scores"] if s["score"] == "corrupted probe")["parts"]) == 18
     assert "labels are worth" in shown
+
+
+def test_masks_have_the_start_beside_them(streets):
+    encoder = Image("test_resnet", 32)
+    start = evaluate.untrained(encoder, 7)
+    given = {"probes": ("segment",), "masks": str(streets / "masks"), "workers": 0}
+    found = evaluate.compare(encoder, streets / "images", start=start, **given)
+    assert list(found.scores) == ["this encoder", "as it began", "untrained", "color and place"]
+    alone = evaluate.compare(start, streets / "images", **given).scores["this encoder"]
+    assert [s.value for s in found.scores["as it began"]] == [s.value for s in alone]
+    assert len(found.gains) == 2
+
+
+def test_a_start_of_another_kind_is_probed_layer_by_layer(streets, vit):
+    given = {"probes": ("linear",), "workers": 0}
+    start = Image("test_resnet", 32)
+    found = evaluate.compare(vit, streets / "images", start=start, **given)
+    alone = evaluate.compare(start, streets / "images", **given).scores["this encoder"]
+    assert [s.value for s in found.scores["as it began"]] == [s.value for s in alone]
+
+
+def test_fine_tuning_trains_the_start_as_the_others(streets, monkeypatch):
+    from selftaught.engine import score as scoring
+
+    monkeypatch.setattr(scoring, "LEAST_STEPS", 20)
+    encoder = Image("test_resnet", 32)
+    samples = open_data(streets / "images")
+    start = copy.deepcopy(encoder).requires_grad_(False)
+    found = finetune(encoder, samples, samples, shares=(1.0,), epochs=1, workers=0, start=start)
+    ours, its = (found[name][0] for name in ("this encoder", "as it began"))
+    assert list(ours.correct) == list(its.correct)  # the same weights, trained alike
+    assert not any(p.requires_grad for p in start.parameters())
 
 
 def test_fine_tuning_from_the_encoder_and_from_nothing(streets, tmp_path, monkeypatch, caplog):

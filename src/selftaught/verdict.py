@@ -21,8 +21,8 @@ KEPT_START = "start"
 
 GENTLER = (
     "The weights it began with can be used as they are; to gain from training, continue from them "
-    "more gently: a lower learning rate (--lr), fewer epochs, early layers frozen, or an anchor to "
-    "the start."
+    "more gently: a lower learning rate (--lr), fewer epochs, early layers frozen (--freeze), low "
+    "rank (--lora), or an anchor to the start (--anchor)."
 )
 
 _TOLD = 3

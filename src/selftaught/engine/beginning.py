@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from selftaught import export
 from selftaught.backbones import Encoder
 from selftaught.errors import UserError
-from selftaught.export.facts import SETTINGS
 
 log = logging.getLogger("selftaught")
 
@@ -68,12 +67,9 @@ def beside(encoder: Encoder, path: str | Path) -> Encoder | None:
     A start that is damaged or of another network is told and done without: the scores of the
     encoder are worth more.
     """
-    place = Path(path)
-    folder = place.parent if place.is_file() else place  # else it may be a name
-    if not (folder / SETTINGS).is_file():
-        return None
+    place = Path(path)  # or a name, of which there is no folder
     try:
-        return kept(encoder, folder)
+        return kept(encoder, place.parent if place.is_file() else place)
     except UserError as error:
         log.warning("%s; there are no scores of it", error)
         return None

@@ -247,10 +247,10 @@ def keep(
     ]
     found = candidates(*states)
     choice = _Choice(end, start, found, samples, held, bad)
+    log.info("looking at what to keep of the start, the end and what lies between")
     about = choice.made(settings, supervised)
     with atomic(folder / KEPT) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    log.info("%s", about["why"])
     name = about["kept"]
     if name == END:
         return end

@@ -15,7 +15,7 @@ from selftaught.backbones.weights.reading import read_weights
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import settings_of
 from selftaught.errors import UserError
-from selftaught.export.facts import SETTINGS, content, encoder_files
+from selftaught.export.facts import KEPT, SETTINGS, WEIGHTS, content, encoder_files
 from selftaught.method import Method
 from selftaught.parts import lora
 from selftaught.signature import current
@@ -138,6 +138,14 @@ def began(start: Path) -> dict[str, Any]:
         UserError: there is neither.
     """
     if (start / SETTINGS).is_file() and Checkpoints.of(start).steps():
+        kept = content(start / KEPT).get("kept", "end")
+        if kept != "end":
+            log.info(
+                "%s begins with its end, and it kept %s: --start %s begins with that",
+                start,
+                kept,
+                start / WEIGHTS,
+            )
         return state_of(start)
     if (start / SETTINGS).is_file() and not (start / "encoder.json").is_file():
         return state_of(start)  # which says what is missing
