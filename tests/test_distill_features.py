@@ -118,7 +118,10 @@ def test_features_come_on_one_scale():
     torch.testing.assert_close(scale.mean, x.mean(0))
     torch.testing.assert_close(scale.var, x.var(0, unbiased=False), rtol=1e-4, atol=1e-9)
     found = scale(x)
-    torch.testing.assert_close(found.std(0, unbiased=False), torch.tensor([1.0, 1.0, 0.0]))
+    assert found.mean(0).abs().max() < 1e-5
+    torch.testing.assert_close(found.square().mean(), torch.tensor(1.0))
+    spread = found.std(0) / x.std(0)
+    torch.testing.assert_close(spread[0], spread[1])  # what hardly changes is not blown up
     scale.fit(x[:10])
     torch.testing.assert_close(scale.mean, x[:10].mean(0))
     torch.testing.assert_close(Standardize(2)(torch.ones(4, 2) * 0), torch.zeros(4, 2))
