@@ -71,6 +71,11 @@ ROWS = {
         ADAMW | {"weight_decay": 0.05, "warmup": 10, "warmup_from": 1e-6 / 2e-4}
         | {"end": 1e-5 / 2e-4, "clip": 5.0, "no_decay": ("mask_token",), "decay_tokens": False},
     ),
+    # no paper's: the settings of benchmarks/adapt.py
+    "distill_features": (
+        *(100, (3e-3, 256)),
+        ADAMW | {"scaling": "none", "weight_decay": 1e-4, "warmup": 5, "clip": 3.0},
+    ),
     # other lengths, which the method's description names
     "swav": (200, (0.6, 256), {"optimizer": "larc", "weight_decay": 1e-6} | FROM_03),
     "deepcluster_v2": (

@@ -166,7 +166,7 @@ def loss_distill_features(method: Any, batch: Batch) -> dict[str, float]:
             goals = on_scale(method.scales[i], numbers(theirs.pooled))
         else:
             theirs, whole = None, numbers(method.goals[i])
-            goals = (whole - whole.mean(0)) / whole.std(0)
+            goals = (whole - whole.mean(0)) / np.sqrt(whole.var(0).mean())
             goals = np.concatenate([goals[numbers(batch.index)]] * 2)
         terms = near(method, numbers(method.heads[i](seen.pooled)), goals)
         if theirs is not None and method.local:
@@ -198,7 +198,7 @@ def on_scale(scale: Any, x: np.ndarray) -> np.ndarray:
     mean, square = numbers(scale.mean), numbers(scale.var) + numbers(scale.mean) ** 2
     mean = (before * mean + rows.mean(0)) / (before + 1)
     square = (before * square + (rows**2).mean(0)) / (before + 1)
-    return (x - mean) / np.sqrt(square - mean**2)
+    return (x - mean) / np.sqrt((square - mean**2).mean())
 
 
 def between(count: int, wanted: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Features of any network on one scale: each number with mean 0 and variance 1."""
+"""Features of any network on one scale: numbers with mean 0, and variance 1 on average."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,11 @@ from selftaught import dist
 
 
 class Standardize(nn.Module):
-    """Takes the mean from features [..., D] and divides them by their standard deviation.
+    """Takes the mean from each number of features [..., D] and divides all by the same one.
 
-    Both are those of all features that were shown, until `memory` batches have been: then of about
-    the last ones. They are alike in all processes. A number that never changes becomes 0.
+    So they have variance 1 on average and keep their geometry; numbers that hardly change, which
+    are mostly noise, are not blown up. Mean and variance are those of all features that were shown,
+    until `memory` batches have been: then of about the last ones. They are alike in all processes.
 
     Args:
         dim: D.
@@ -48,5 +49,4 @@ class Standardize(nn.Module):
         self.show(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = torch.where(self.var > 1e-12 * self.var.max(), self.var.rsqrt(), 0)
-        return (x.to(self.mean) - self.mean) * scale
+        return (x.to(self.mean) - self.mean) * self.var.mean().clamp(min=1e-12).rsqrt()

@@ -22,19 +22,18 @@ from selftaught.roles import Count, Fraction, Share, Weight
 class DistillFeatures(Method):
     """Tell from a crop which features trained networks have of the image; no labels are needed.
 
-    Each teacher has heads of its own on the student, and its features a scale of their own: each
-    number has mean 0 and variance 1. With `teacher_view` plain it sees each image once, before
-    training: whole, at its own size. That costs little and is a better goal than what it makes of a
-    crop. With `same` it sees what the student sees in every step, as in the paper, and its features
-    of places can be told, too.
+    Each teacher has heads of its own on the student, and its features a scale of their own: mean 0
+    and, on average, variance 1. With `teacher_view` plain it sees each image once, before training:
+    whole, at its own size. With `same` it sees in every step what the student sees, as in the
+    paper, which costs many times as much, and its features of places can be told, too.
 
     Args:
         backbone: image encoder of the student.
         network: the teacher or a list of several, encoders or modules of any kind; they are copied,
             and stay as they are.
         teacher: what they come from, separated by commas: folder of a run or of an encoder,
-            encoder.safetensors, name of a timm model whose weights are taken (also as timm:NAME or
-            hf-hub:OWNER/NAME), NAME=FILE for weights of that model, or file.py:function.
+            encoder.safetensors, name of a timm model whose weights are taken (also timm:NAME),
+            NAME=FILE for weights of that model, or file.py:function.
         teacher_view: what a teacher sees.
         teacher_size: side of its images in pixels; its own unless given.
         strength: of the color jitter of the student's two views.
@@ -49,7 +48,7 @@ class DistillFeatures(Method):
     """
 
     needs = Needs(teacher="timm:resnet50")
-    recipe = Recipe("adamw", lr=3e-3, scaling="none", weight_decay=0.05, warmup=0.05, clip=3.0)
+    recipe = Recipe("adamw", lr=3e-3, scaling="none", weight_decay=1e-4, warmup=0.05, clip=3.0)
 
     def __init__(
         self,
@@ -58,12 +57,12 @@ class DistillFeatures(Method):
         teacher: tuple[str, ...] = (),
         teacher_view: Literal["plain", "same"] = "plain",
         teacher_size: Count | None = None,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
-        scale: tuple[Fraction, Fraction] = (0.08, 1.0),
+        strength: Weight = 0.5,
+        blur: Share = 0.1,
+        scale: tuple[Fraction, Fraction] = (0.2, 1.0),
         hidden: Count = 512,
         cosine: Weight = 1.0,
-        smooth_l1: Weight = 1.0,
+        smooth_l1: Weight = 0.1,
         local: Weight = 0.0,
     ):
         super().__init__()
