@@ -106,7 +106,7 @@ def weights_command(file: str) -> Told:
         _others(found.tensors, own, prefix),
         beside(path),
         f"that of timm's {network}" if as_timm_has_it(author, layout) else "ImageNet's",
-        tuple(_looks(found, own, names)),
+        tuple(_looks(found, own, network, names)),
         tuple(commands) if own else ("nothing here: it holds no network of images that is known",),
     )
 
@@ -145,7 +145,8 @@ _BODY |= {"embedder", "downsample_layers", "stages", "model", "class_token", "co
 _BODY |= {"_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1"}
 
 
-def _looks(found: Header, own: dict[str, Shape], names: list[str]) -> list[str]:
+def _looks(found: Header, own: dict[str, Shape], network: str, names: list[str]) -> list[str]:
+    """What of a file is to be looked at."""
     looks = []
     if found.objects:
         listed = ", ".join(sorted(found.objects)[:3])
@@ -163,8 +164,8 @@ def _looks(found: Header, own: dict[str, Shape], names: list[str]) -> list[str]:
     kinds = {t.kind for t in own.values() if t.count > 1}
     if half := kinds & {"Half", "BFloat16", "F16", "BF16"}:
         looks.append(f"its numbers are rounded to 16 bits ({', '.join(sorted(half))})")
-    if own and not names:
+    if own and not network:
         looks.append("no network of timm's that is listed has as many numbers: name it yourself")
-    if len(names) > 1:
+    if network in names[:1] and names[1:]:
         looks.append(f"{' and '.join(names[1:4])} would take it, too")
     return looks
