@@ -227,6 +227,23 @@ def test_transformers(case, form, tmp_path, caplog):
     assert ours.trained
 
 
+def test_transformers_mae(tmp_path, caplog):
+    """Nothing hidden: the class token does not see in which order the patches come."""
+    small = {"decoder_hidden_size": 32, "decoder_num_attention_heads": 2, "mask_ratio": 0.0}
+    small |= {"decoder_num_hidden_layers": 1, "decoder_intermediate_size": 64}
+    config = transformers.ViTMAEConfig(**TEST_VIT, **small)
+    theirs = drawn(transformers.ViTMAEForPreTraining(config))
+    theirs.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, "selftaught"):
+        ours = Image("test_vit", 160, pool="class", weights=tmp_path).eval()
+    x = seen(ours)
+    with torch.no_grad():
+        same(ours(x), cls(theirs.vit(x)))
+    assert re.search(
+        r"MAE, by the names of transformers.*left out: \d+ weights of decoder", caplog.text
+    )
+
+
 # torchvision -----------------------------------------------------------------------------------
 
 
@@ -427,6 +444,17 @@ OF_RESNETS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 }
 
 
+LEFT = {
+    "MoCo": ("encoder_k", "queue", "fc"),
+    "SwAV": ("projection_head", "prototypes"),
+    "Barlow Twins": ("projector", "bn"),
+    "VICReg or SimCLR": ("2 weights of projector",),
+    "DINO": ("head", "student"),
+    "solo-learn": ("classifier", "momentum_backbone", "projector"),
+}
+"""What the line names as left out."""
+
+
 @pytest.mark.parametrize("case", OF_RESNETS)
 def test_resnets_of_other_trainings(case, tmp_path, caplog):
     theirs = measured(drawn(models.resnet18(weights=None)), 64)
@@ -440,6 +468,8 @@ def test_resnets_of_other_trainings(case, tmp_path, caplog):
     (line,) = (r.getMessage() for r in caplog.records if "tensors of" in r.getMessage())
     assert f"x.pth: {case}" in line
     assert "120 of 120 tensors of resnet18" in line
+    assert all(word in line for word in LEFT.get(case, ()))
+    assert "optim" not in line
     assert "ImageNet's" in line
 
 

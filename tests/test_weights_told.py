@@ -122,7 +122,7 @@ def test_the_command_answers_without_torch_and_names_what_is_suspicious(tmp_path
     code = (
         "import sys; from selftaught.cli import main; "
         f"code = main(['weights', {str(tmp_path / 'x.pth')!r}]); "
-        "assert not {'torch', 'timm', 'numpy'} & set(sys.modules); sys.exit(code)"
+        "assert not {'torch', 'timm'} & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -143,6 +143,29 @@ def test_a_run_and_an_encoder_tell_how_they_are_begun_with(here, capsys):
         assert "test_resnet" in said
     step = next((here / "a" / "checkpoints").glob("*.pt"))
     assert "--start" in str(told.weights_command(str(step)))
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_values_that_are_no_numbers_and_zeros_are_told(ending, kind, tmp_path):
+    state = {k: v.to(kind).clone() for k, v in Image("test_vit", 64).net.state_dict().items()}
+    path = tmp_path / f"x.{ending}"
+
+    def looks() -> str:
+        save_file(state, path) if ending == "safetensors" else torch.save(state, path)
+        return " ".join(told.weights_command(str(path)).looks)
+
+    assert "numbers (" not in looks()
+    state["pos_embed"].zero_()
+    assert "positions are all zeros" in looks()
+    state["blocks.1.norm1.weight"][2] = float("inf")
+    assert "1 tensors hold values that are no numbers (blocks.1.norm1.weight)" in looks()
+
+
+def test_timms_settings_say_the_network(tmp_path):
+    export.save(Image("test_convnext", 64), tmp_path / "a")
+    export.convert(tmp_path / "a", to="timm", out=tmp_path / "timm")
+    assert told.weights_command(str(tmp_path / "timm")).network == "test_convnext"
 
 
 # doors -----------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def encoder_files(path: Path) -> tuple[Path, Path]:
             f"{path} is a pickle, which can run code when it is read; give a run folder or an "
             f"{WEIGHTS}. To bring weights from elsewhere, read them with torch.load(FILE, "
             "weights_only=True), load them into selftaught.backbone(NAME).net and give that "
-            "backbone to selftaught.export.save"
+            "backbone to selftaught.export.save; a training begins with them by --weights"
         )
     folder = path if path.is_dir() else path.parent
     weights = folder / WEIGHTS if path.is_dir() else path

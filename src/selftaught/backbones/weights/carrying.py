@@ -121,6 +121,11 @@ def network(content: dict[str, Any], path: Path, net: nn.Module, name: str) -> N
     usual = "torchvision and timm" if anchor == "conv1.weight" else "timm"
     author = whose(list(tensors), given.library if given else usual)
     made = Network(path, name, state, given, author)
+    beside = best[0].rstrip(".").rpartition(".")[0]
+    for key in tensors:
+        first = key.removeprefix(f"{beside}." if beside else "").split(".")[0]
+        if not key.startswith(tuple(best)) and not first.startswith("optim"):
+            made.left[first] = made.left.get(first, 0) + 1
     if len(found) > len(best):
         made.notes.append(f"of its networks {best[0].rstrip('.')} is taken")
     return made

@@ -47,10 +47,12 @@ READ = "a file of torch (.pth, .pt, .bin, .ckpt, .tar of torch.save) or .safeten
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor without its values; kind: of its numbers, such as float32 or BFloat16."""
+    """A tensor without its values; kind: of its numbers, such as F32 or BFloat16. storage: where
+    they lie in a file of torch."""
 
     shape: tuple[int, ...]
     kind: str
+    storage: str = ""
 
     @property
     def count(self) -> int:
@@ -238,7 +240,8 @@ _PLAIN = {"_codecs", "argparse", "collections", "torch", "torch._tensor", "torch
 
 
 def _tensor(storage: Any, _: Any, shape: Any, *__: Any) -> Shape:
-    return Shape(tuple(shape), getattr(storage[1], "__name__", str(storage[1])))
+    kind = getattr(storage[1], "__name__", str(storage[1]))
+    return Shape(tuple(shape), kind, str(storage[2]))
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:

@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftaught import timm_names
 from selftaught.backbones.weights.header import Header, Shape, header, shards
 from selftaught.backbones.weights.networks import backbones, likeliest
 from selftaught.backbones.weights.normalization import Normalization, beside, content
 from selftaught.backbones.weights.places import ENCODER, located
+from selftaught.backbones.weights.values import lost
 from selftaught.backbones.weights.whose import as_timm_has_it, whose
 from selftaught.errors import UserError
 
@@ -80,6 +82,7 @@ def weights_command(file: str) -> Told:
         found = header(path)
     own, layout, prefix = likeliest(found.tensors)
     names = backbones(own, layout)
+    broken, zeros = lost(path, found.tensors) if path.suffix != ".json" else ([], [])
     quoted = shlex.quote(file)
     if path.name == ENCODER:
         network = str(content(path.parent / "encoder.json").get("encoder", {}).get("name", ""))
@@ -88,7 +91,7 @@ def weights_command(file: str) -> Told:
             f"selftaught evaluate {quoted} labeled/",
         ]
     else:
-        network = names[0] if names else ""
+        network = _written(path) or (names[0] if names else "")
         named = "" if network else " --backbone NAME"
         commands = [f"selftaught pretrain {METHOD} photos/ --weights {quoted}{named}"]
     if (path.parent.parent / "run.yaml").is_file() and path.parent.name == "checkpoints":
@@ -106,7 +109,7 @@ def weights_command(file: str) -> Told:
         _others(found.tensors, own, prefix),
         beside(path),
         f"that of timm's {network}" if as_timm_has_it(author, layout) else "ImageNet's",
-        tuple(_looks(found, own, names)),
+        (*_looks(found, own, network, names), *_values(broken, zeros)),
         tuple(commands) if own else ("nothing here: it holds no network of images that is known",),
     )
 
@@ -145,7 +148,28 @@ _BODY |= {"embedder", "downsample_layers", "stages", "model", "class_token", "co
 _BODY |= {"_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1"}
 
 
-def _looks(found: Header, own: dict[str, Shape], names: list[str]) -> list[str]:
+def _written(weights: Path) -> str:
+    """The network that timm's settings beside weights name; empty where none do."""
+    if not weights.name.startswith(("model.", "pytorch_model.")):
+        return ""
+    name = content(weights.parent / "config.json").get("architecture")
+    return name if isinstance(name, str) and name in timm_names.known()[1] else ""
+
+
+def _values(broken: list[str], zeros: list[str]) -> list[str]:
+    looks = []
+    if broken:
+        looks.append(
+            f"{len(broken)} tensors hold values that are no numbers ({', '.join(broken[:3])}): "
+            "that training had failed, and the file is refused"
+        )
+    if zeros:
+        looks.append(f"its positions are all zeros ({zeros[0]}), and the file is refused")
+    return looks
+
+
+def _looks(found: Header, own: dict[str, Shape], network: str, names: list[str]) -> list[str]:
+    """What of a file is to be looked at."""
     looks = []
     if found.objects:
         listed = ", ".join(sorted(found.objects)[:3])
@@ -163,8 +187,8 @@ def _looks(found: Header, own: dict[str, Shape], names: list[str]) -> list[str]:
     kinds = {t.kind for t in own.values() if t.count > 1}
     if half := kinds & {"Half", "BFloat16", "F16", "BF16"}:
         looks.append(f"its numbers are rounded to 16 bits ({', '.join(sorted(half))})")
-    if own and not names:
+    if own and not network:
         looks.append("no network of timm's that is listed has as many numbers: name it yourself")
-    if len(names) > 1:
+    if network in names[:1] and names[1:]:
         looks.append(f"{' and '.join(names[1:4])} would take it, too")
     return looks
