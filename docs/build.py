@@ -161,7 +161,7 @@ def stubs() -> dict[Path, str]:
         if isinstance(n, ast.FunctionDef)
     )
     pretrain.decorator_list.clear()
-    _, fields = _fields(engine / "settings.py")
+    (fields,) = _fields(engine / "settings.py").values()
     for field in fields[1:]:  # `out` has its place
         kind = ast.Name(_given(field))
         pretrain.args.kwonlyargs.append(ast.arg(ast.unparse(field.target), kind))
@@ -183,7 +183,7 @@ def stubs() -> dict[Path, str]:
 def _options() -> str:
     """What `**options` may hold, of functions that take the fields of a dataclass."""
     files = (SOURCE / "data" / "settings.py", SOURCE / "evaluate" / "settings.py")
-    found = dict(map(_fields, files))
+    found = {name: fields for file in files for name, fields in _fields(file).items()}
     text = (
         "from collections.abc import Sequence\nfrom pathlib import Path\n"
         "from typing import Literal, TypedDict\n\n"
@@ -199,10 +199,13 @@ def _options() -> str:
     return text
 
 
-def _fields(file: Path) -> tuple[str, list[ast.AnnAssign]]:
-    """The one class in `file`, and its fields."""
-    (node,) = (n for n in ast.parse(file.read_text("utf-8")).body if isinstance(n, ast.ClassDef))
-    return node.name, [n for n in node.body if isinstance(n, ast.AnnAssign)]
+def _fields(file: Path) -> dict[str, list[ast.AnnAssign]]:
+    """The classes in `file`, and their fields."""
+    return {
+        node.name: [n for n in node.body if isinstance(n, ast.AnnAssign)]
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def _given(field: ast.AnnAssign) -> str:

@@ -296,17 +296,6 @@ def test_norms_that_are_off_unasked_are_told_still(tmp_path):
     assert "batch norm off" not in {rule.name for rule in doctor.watch.rules}
 
 
-def test_the_statistics_of_the_start_can_be_put_back(tmp_path):
-    run = pretrain(going_on("simclr"), photos(), tmp_path / "run", **FAST, epochs=4)
-    assert run.began is not None
-    found = continued.with_statistics_of(run.began, run.encoder)
-    start, end = run.began.state_dict(), run.encoder.state_dict()
-    for name, x in found.state_dict().items():
-        of_norm = "running" in name or "tracked" in name
-        assert torch.equal(x, (start if of_norm else end)[name]), name
-    assert not torch.equal(end["net.conv1.1.running_var"], start["net.conv1.1.running_var"])
-
-
 # freezing ---------------------------------------------------------------------------------------
 
 

@@ -56,3 +56,17 @@ class ScoringOptions(TypedDict, total=False):
     read_timeout: Positive
     seed: Number
     out: str | Path | None
+
+class EmbeddingOptions(TypedDict, total=False):
+    out: str | Path
+    labels: str | None
+    path_column: str | None
+    size: Count | None
+    backbone: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[Positive, ...] | None
+    batch: Count
+    workers: Number | None
+    device: str
+    precision: Literal["fp32", "bf16"]
+    read_timeout: Positive

@@ -1,12 +1,10 @@
 """How a run goes on from weights: a recipe that keeps what they know, and what stays as it was."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -324,20 +322,3 @@ def _share(network: nn.Module, names: set[str]) -> str:
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     some = sum(size for name, size in sizes.items() if name in names)
     return f"{some / 1e6:.3g} of {sum(sizes.values()) / 1e6:.3g} million"
-
-
-@torch.no_grad()
-def with_statistics_of(start: Encoder, encoder: Encoder) -> Encoder:
-    """A copy of `encoder` whose batch norms have the statistics of `start`.
-
-    Training on estimates them anew on augmented views, which may cost more than the weights gain.
-
-    Args:
-        start: the encoder as training began (`Run.began`).
-        encoder: the same network, trained.
-    """
-    found: Any = copy.deepcopy(encoder)
-    for layer, before in zip(_norms(found), _norms(start), strict=True):  # type: ignore[arg-type]
-        for ours, theirs in zip(layer.buffers(), before.buffers(), strict=True):
-            ours.copy_(theirs)
-    return found

@@ -2,64 +2,45 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from rich.progress import Progress as Bar
 
 from selftaught.evaluate.features import Asked, Embeddings, Progress, embed
+from selftaught.evaluate.settings import Embedding
 from selftaught.feed.readers import limited
-from selftaught.roles import Count, Number, Positive
+from selftaught.signature import takes
 from selftaught.terminal import standard_error
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
-def embed_command(
-    encoder: str,
-    data: str,
-    *,
-    out: Path = Path("features.npz"),
-    labels: str | None = None,
-    path_column: str | None = None,
-    size: Count | None = None,
-    backbone: str | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[Positive, ...] | None = None,
-    batch: Count = 256,
-    workers: Number | None = None,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    read_timeout: Positive = 600.0,
-) -> Embeddings:
+    from selftaught.options import EmbeddingOptions
+
+
+@takes(Embedding)
+def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]") -> Embeddings:
     """Write the features of images to a file: one row an image, in dataset order.
 
     Args:
         encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
             that builds a module, as package.module:function.
         data: folder, list file, Parquet, tar shards or array of images.
-        out: file to write: .npz, .npy (features alone) or .parquet.
-        labels: CSV of path,label or name of a column; class folders are found by themselves.
-        path_column: column of a list that holds the paths, where it is not found by itself.
-        size: side of the views in pixels; by default the encoder's own.
-        backbone: function that builds the module of a run, where it is of an installed package.
-        mean, std: what images are normalized with, where the encoder does not say it.
-        batch: images a forward pass.
-        workers: processes that read images; by default one a core, none for few images.
-        device: such as cpu or cuda; by default the best that the machine has.
-        precision: of the forward pass; bf16 is used only on processors that have it natively.
-        read_timeout: seconds for a batch after which a process that reads counts as hung.
+        options: fields of `Embedding`.
     """
-    with bar() as progress, limited(read_timeout):
+    asked = Embedding.of(**options)
+    with bar() as progress, limited(asked.read_timeout):
         return embed(
-            Asked(encoder, backbone, mean, std),
+            Asked(encoder, asked.backbone, asked.mean, asked.std),
             data,
-            labels=labels,
-            path_column=path_column,
-            size=size,
-            batch=batch,
-            workers=workers,
-            device=device,
-            precision=precision,
-            out=out,
+            labels=asked.labels,
+            path_column=asked.path_column,
+            size=asked.size,
+            batch=asked.batch,
+            workers=asked.workers,
+            device=asked.device,
+            precision=asked.precision,
+            out=asked.out,
             progress=progress,
         )
 

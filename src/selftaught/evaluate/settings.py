@@ -1,4 +1,4 @@
-"""What an evaluation may be asked for: each option once. Nothing heavy is imported."""
+"""What an evaluation, or `embed`, may be asked for: each option once. Nothing heavy is imported."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,3 +76,35 @@ class Scoring(Options):
     read_timeout: Positive = 600.0
     seed: Number = 0
     out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Embedding(Options):
+    """How images are read and embedded, and where their features go.
+
+    Args:
+        out: file to write: .npz, .npy (features alone) or .parquet.
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        path_column: column of a list that holds the paths, where it is not found by itself.
+        size: side of the views in pixels; by default the encoder's own.
+        backbone: function that builds the module of a run, where it is of an installed package.
+        mean, std: what images are normalized with, where the encoder does not say it.
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as cpu or cuda; by default the best that the machine has.
+        precision: of the forward pass; bf16 is used only on processors that have it natively.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
+    """
+
+    out: Path = Path("features.npz")
+    labels: str | None = None
+    path_column: str | None = None
+    size: Count | None = None
+    backbone: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    batch: Count = 256
+    workers: Number | None = None
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    read_timeout: Positive = 600.0
