@@ -70,7 +70,7 @@ def test_the_same_crop_is_made_at_each_size():
     image = photos(1, 6)[0].repeat(30, 0).repeat(30, 1)
     made = method.views(32)(image, sample_rng(0, 0, 0))
     assert [[v.shape for v in views] for views in made] == [[(3, 32, 32)] * 2, [(3, 64, 64)] * 2]
-    plain = augment.simclr(32)(image, sample_rng(0, 0, 0))
+    plain = DistillFeatures(student(), teacher()).views(32)(image, sample_rng(0, 0, 0))
     for small, large, alone in zip(*made, plain, strict=True):
         np.testing.assert_array_equal(small, alone)
         halved = large.reshape(3, 32, 2, 32, 2).mean((2, 4))

@@ -31,10 +31,10 @@ class DistillFeatures(Method):
         backbone: image encoder of the student.
         network: the teacher or a list of several, encoders or modules of any kind; they are copied,
             and stay as they are.
-        teacher: what they come from, separated by commas: folder of a run or of an encoder,
-            encoder.safetensors, name of a timm model whose weights are taken (also timm:NAME),
-            NAME=FILE for weights of that model, or file.py:function.
-        teacher_view: what a teacher sees.
+        teacher: names of the teachers, separated by commas: folder of a run or of an encoder, an
+            encoder.safetensors, a timm model whose weights are taken (also timm:NAME), NAME=FILE
+            for weights of that model, or file.py:function.
+        teacher_view: what a teacher sees: each image once, or each crop.
         teacher_size: side of its images in pixels; its own unless given.
         strength: of the color jitter of the student's two views.
         blur: probability of Gaussian blur.
