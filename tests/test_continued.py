@@ -170,7 +170,7 @@ def test_weights_and_their_copies_are_those_of_the_start_before_the_first_step(n
     method = kind(network, **options)
     run = Run(planned(method, tmp_path, data=fitting(name, photos(), tmp_path)))
     run._prepare_method()
-    kept = continued.keep(method, run.plan.settings)
+    kept = continued.prepare(method, run.plan.settings)
     for module in (method.backbone, *continued._copies(method)):
         now = module.state_dict()
         shared = [n for n, x in now.items() if n in before and x.shape == before[n].shape]
@@ -404,7 +404,7 @@ def test_what_is_frozen_needs_less_memory(tmp_path):
         run = Run(made)
         run._prepare_method()
         run.views = run._views()
-        continued.keep(made.method, made.settings)
+        continued.prepare(made.method, made.settings)
         needs.append(run.estimate())
     assert needs[1].each < 0.5 * needs[0].each
     assert needs[1].memory < needs[0].memory

@@ -251,7 +251,7 @@ def _adapted(method: Method, settings: Settings, names: set[str]) -> list[str]:
     return found
 
 
-class Kept(NamedTuple):
+class Prepared(NamedTuple):
     """What was done to a method before its first step.
 
     undo: makes it plain again: layers of low rank are merged, what was held is let go.
@@ -264,10 +264,10 @@ class Kept(NamedTuple):
     told: list[str]
 
 
-NOTHING = Kept(ExitStack(), frozenset(), [])
+NOTHING = Prepared(ExitStack(), frozenset(), [])
 
 
-def keep(method: Method, settings: Settings) -> Kept:
+def prepare(method: Method, settings: Settings) -> Prepared:
     """Freeze, adapt and hold what the settings say, in the backbone and in EMA copies of it."""
     undo, told = ExitStack(), list[str]()
     backbone, names = _backbone(method), _frozen(method, settings)
@@ -299,7 +299,7 @@ def keep(method: Method, settings: Settings) -> Kept:
     accepted = {"batch norm off"} if settings.norm_statistics == "start" else set[str]()
     if not any(p.requires_grad for p in backbone.parameters()):
         accepted.add("no gradient")
-    return Kept(undo, frozenset(accepted), told)
+    return Prepared(undo, frozenset(accepted), told)
 
 
 def _copies(method: Method) -> Iterator[nn.Module]:

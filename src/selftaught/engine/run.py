@@ -89,7 +89,7 @@ class Run:
         self.began: Encoder | None = None
         self.exported: Encoder | None = None
         self.curve: Curve | None = None
-        self.kept = continued.NOTHING
+        self.prepared = continued.NOTHING
 
     @property
     def encoder(self) -> Encoder:
@@ -150,7 +150,7 @@ class Run:
             self.began = beginning.kept(plan.image, self.folder)
         elif plan.continued:
             self.began = beginning.keep(plan.image, None if dist.rank() else self.folder)
-        self.kept = continued.keep(plan.method, settings)
+        self.prepared = continued.prepare(plan.method, settings)
         if settings.anchor is not None:
             plan.method.loss = self._anchored()  # type: ignore[method-assign]
         # decoded once, in processes: before any view is made
@@ -230,7 +230,7 @@ class Run:
                 plan.steps,
                 plan.compared,
                 done,
-                self.kept.accepted,
+                self.prepared.accepted,
                 plan.rest,
             )
             if dist.rank() == 0
@@ -354,11 +354,11 @@ class Run:
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
             self._prepare_method()
-            self.kept = continued.keep(plan.method, plan.settings)
+            self.prepared = continued.prepare(plan.method, plan.settings)
             self.views = self._views()
             plan.method.on_start(Blank(len(plan.samples)))
             need = self.estimate()
-            self.kept.undo.close()
+            self.prepared.undo.close()
         rates = plan.rates
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
@@ -383,8 +383,8 @@ class Run:
             rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
         if plan.chosen:
             rows["chosen"] = "; ".join(map(str, plan.chosen))
-        if self.kept.told:
-            rows["kept"] = "; ".join(self.kept.told)
+        if self.prepared.told:
+            rows["kept"] = "; ".join(self.prepared.told)
         if plan.state:
             rows["steps"] += f"; goes on from step {plan.state['step']:,}"
         table = Table.grid(padding=(0, 2))
@@ -411,7 +411,7 @@ class Run:
                 "it goes on from weights: %s; --recipe paper keeps the paper's",
                 ", ".join(map(str, plan.chosen)),
             )
-        for line in self.kept.told:
+        for line in self.prepared.told:
             log.info(line)
         if plan.phase:
             last = plan.steps - plan.phase.first
@@ -465,7 +465,7 @@ class Run:
         finally:
             if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
-            self.kept.undo.close()
+            self.prepared.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
                 quarantined.append(self.folder / quarantined.FILE, listed)
