@@ -37,6 +37,7 @@ from selftaught.diagnose.rules import (
     Watch,
 )
 from selftaught.engine import run as runs
+from selftaught.engine.corpus import Blank
 from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
@@ -54,7 +55,9 @@ def photos(count: int = 24, side: int = 40, channels: int = 3) -> np.ndarray:
 
 def make(name: str, samples: int = 24):
     torch.manual_seed(0)
-    return CASES[name].make(name, samples)
+    method = CASES[name].make(name, samples)
+    method.on_start(Blank(samples))
+    return method
 
 
 def batch_of(method, count: int = 8) -> Batch:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -49,11 +50,15 @@ class Channels(nn.Module):
         return self.norm(x).mean((2, 3)) * self.weight
 
 
-class Ending(SimCLR):
-    """A training that ends with given weights, whatever it learned."""
+def ending(net, state):
+    """A method that ends with the weights `state`, whatever it learned."""
 
     def after_step(self):
-        self.backbone.net.load_state_dict(self.ending)
+        self.backbone.net.load_state_dict(state)
+
+    method = SimCLR(Wrapped(net, 8, trained=True), hidden=8, dim=4)
+    method.after_step = MethodType(after_step, method)
+    return method
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +77,7 @@ def photos(tmp_path_factory):
 
 def run(photos, out, start, end, statistics=None, **options):
     """A run from and to weights of the three channels."""
-    encoder = Wrapped(Channels(*start), 8, trained=True)
-    method = Ending(encoder, hidden=8, dim=4)
-    method.ending = Channels(*end).state_dict() | (statistics or {})
+    method = ending(Channels(*start), Channels(*end).state_dict() | (statistics or {}))
     return pretrain(method, photos, out, **RUN | options)
 
 
@@ -227,14 +230,11 @@ def test_a_run_goes_on_from_its_end_whatever_was_kept(photos, tmp_path):
     assert made.encoder.state_dict()["net.weight"].tolist() == pytest.approx(ALL)
     seen = []
 
-    class Watched(Ending):
-        def before_step(self):
-            seen.append(self.backbone.net.weight.tolist())
+    def before_step(self):
+        seen.append(self.backbone.net.weight.tolist())
 
-        def after_step(self):
-            return
-
-    method = Watched(Wrapped(Channels(*ALL), 8, trained=True), hidden=8, dim=4)
+    method = SimCLR(Wrapped(Channels(*ALL), 8, trained=True), hidden=8, dim=4)
+    method.before_step = MethodType(before_step, method)
     again = pretrain(method, photos, tmp_path / "a", **RUN | {"epochs": 2}, resume=True, force=True)
     assert seen[0] == pytest.approx(RED)
     assert again.began.state_dict()["net.weight"].tolist() == pytest.approx(ALL)
@@ -257,10 +257,8 @@ def test_without_labels_statistics_stay_where_they_fit(tmp_path, end, wanted):
         def forward(self, x):
             return self.second(self.first(x))
 
-    start = Deep(0.0, 1.0, 1.0)
-    method = Ending(Wrapped(start, 8, trained=True), hidden=8, dim=4)
     shaken = {"second.running_mean": torch.full((3,), 5.0)}
-    method.ending = Deep(*end).state_dict() | shaken
+    method = ending(Deep(0.0, 1.0, 1.0), Deep(*end).state_dict() | shaken)
     made = pretrain(method, images, tmp_path / "a", **RUN)
     said = kept_of(made)
     assert said["kept"] == wanted

@@ -333,7 +333,7 @@ def test_what_a_function_takes_is_read_from_its_dataclass():
 @pytest.mark.parametrize(
     ("function", "first", "last"),
     [
-        (evaluate.compare, ["encoder", "train", "test", "strict", "progress", "probes"], "out"),
+        (evaluate.compare, ["encoder", "train", "test", "strict", "progress", "start"], "out"),
         (score.evaluate_command, ["encoder", "data", "probes", "test"], "out"),
         (check, ["data", "out", "full", "workers"], "progress"),
         (pretrain, ["method", "data", "out", "epochs"], "options"),
