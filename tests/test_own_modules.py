@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import timm
 import torch
@@ -23,6 +22,7 @@ from selftaught.backbones import Image, Wrapped, is_encoder
 from selftaught.errors import UserError
 from selftaught.methods import MAE, DenseCL, MoCoV3, SimCLR
 from tests.cases import CASES
+from tests.photos import two_classes
 from tests.test_engine import Killed, curve, killed_after
 
 FAST = {"epochs": 1, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"}
@@ -120,12 +120,7 @@ def resnet18() -> nn.Module:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with photos of two classes, and a module of one's own."""
-    rng = np.random.default_rng(0)
-    for label in range(2):
-        (tmp_path / "photos" / str(label)).mkdir(parents=True)
-        for i in range(8):
-            pixels = rng.integers(0, 90, (40, 40, 3), np.uint8) + np.uint8(120 * label)
-            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / str(label) / f"{i}.png")
+    two_classes(tmp_path / "photos")
     (tmp_path / "my_csp.py").write_text(CSP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import timm
 import torch
@@ -30,6 +29,7 @@ from selftaught.engine.restore import begin_with
 from selftaught.errors import UserError
 from selftaught.methods import SimCLR
 from tests.cases import CASES
+from tests.photos import two_classes
 from tests.test_sources import DINOV2, OF_RESNETS
 
 FAST = {"epochs": 1, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"}
@@ -39,12 +39,7 @@ WORDS += ["--hidden=16", "--dim=8"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    rng = np.random.default_rng(0)
-    for label in range(2):
-        (tmp_path / "photos" / str(label)).mkdir(parents=True)
-        for i in range(8):
-            pixels = rng.integers(0, 90, (40, 40, 3), np.uint8) + np.uint8(120 * label)
-            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / str(label) / f"{i}.png")
+    two_classes(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

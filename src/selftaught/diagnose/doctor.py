@@ -197,9 +197,8 @@ class Doctor:
         found = self._of_loss(exam.loss, values) | self._of_weights(lr) | self._of_heard()
         if self.images:
             found |= _of_images(self.images)
-            if (
-                len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps
-            ):  # the last is shown
+            # the last is shown
+            if len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps:
                 found |= self._of_features(self.images[0])
             if "related" in found:
                 found["related"] = self._smooth("related", found["related"])

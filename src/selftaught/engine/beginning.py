@@ -29,7 +29,7 @@ def keep(encoder: Encoder, folder: Path | None) -> Encoder:
     Raises:
         Unwritable: the folder cannot be written.
     """
-    kept = cast(Any, copy.deepcopy(encoder)).cpu().float().eval().requires_grad_(False)
+    kept = _still(encoder)
     if folder is not None:
         with export.atomic(folder / FILE) as temporary:
             save_file(
@@ -50,7 +50,7 @@ def kept(encoder: Encoder, folder: Path) -> Encoder | None:
     """
     if not (folder / FILE).exists():
         return None
-    found = cast(Any, copy.deepcopy(encoder)).cpu().float().eval().requires_grad_(False)
+    found = _still(encoder)
     try:
         found.load_state_dict(load_file(folder / FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -59,6 +59,11 @@ def kept(encoder: Encoder, folder: Path) -> Encoder | None:
             "again from where the run was made"
         ) from error
     return found
+
+
+def _still(encoder: Encoder) -> Any:
+    """A copy on the CPU, in evaluation mode, that is not trained."""
+    return cast(Any, copy.deepcopy(encoder)).cpu().float().eval().requires_grad_(False)
 
 
 def beside(encoder: Encoder, path: str | Path) -> Encoder | None:

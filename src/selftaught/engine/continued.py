@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.backbones import Encoder, Image
 from selftaught.backbones.image.create import beit, plain_vit
@@ -18,6 +17,7 @@ from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS, content
 from selftaught.method import Method, Recipe
 from selftaught.parts import frozen, lora
+from selftaught.parts.norm import tracking
 from selftaught.signature import read_object
 
 LR, LORA_LR = 1e-4, 1e-3
@@ -282,7 +282,7 @@ def prepare(method: Method, settings: Settings) -> Prepared:
                 network.requires_grad_(False)
             undo.callback(lora.merge, network)
         if settings.lora is not None or settings.norm_statistics == "start":
-            for layer in _norms(network):
+            for layer in tracking(network.modules()):
                 undo.callback(frozen.hold(layer).close)
     if names:
         stem = "all of it" if names == whole else f"the stem and {settings.freeze} stages or blocks"
@@ -311,11 +311,6 @@ def _copies(method: Method) -> Iterator[nn.Module]:
 
 def _alpha(settings: Settings) -> float:
     return float(settings.lora or 1) if settings.lora_alpha is None else settings.lora_alpha
-
-
-def _norms(network: nn.Module) -> list[_BatchNorm]:
-    """Batch norms that keep statistics, and could do without those of the batch."""
-    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 def _share(network: nn.Module, names: set[str]) -> str:

@@ -20,11 +20,12 @@ from selftaught.diagnose.rules import Beside
 from selftaught.engine.plan import Plan
 from selftaught.engine.randomness import Generators
 from selftaught.errors import SelftaughtError
-from selftaught.evaluate.curve import BEGAN, BEST, FILE, KNN, RANK, Curve, Look, read, sure
+from selftaught.evaluate.curve import BEST, FILE, KNN, RANK, Curve, Look, read, sure
 from selftaught.evaluate.features import untrained
 from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.held import MOST, Held, held_out
 from selftaught.export.facts import CONFIG, content
+from selftaught.verdict import START
 
 log = logging.getLogger("selftaught")
 
@@ -129,7 +130,7 @@ class Observer:
         curve = self.curve
         first = curve.looks[0].figures
         if curve.began:
-            curve.floors[BEGAN] = first
+            curve.floors[START] = first
             with unnoticed(self.image, self.fabric.device):
                 fresh = untrained(self.image)
                 fresh.to(self.fabric.device)  # type: ignore[attr-defined]

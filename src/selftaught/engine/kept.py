@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
@@ -28,6 +27,7 @@ from selftaught.evaluate.finding import evenly
 from selftaught.evaluate.scores import fit_ridge, split, vote
 from selftaught.export.facts import KEPT, content
 from selftaught.export.files import atomic
+from selftaught.parts.norm import tracking
 from selftaught.verdict import KEPT_START
 
 log = logging.getLogger("selftaught")
@@ -175,11 +175,6 @@ class Judges:
 # without labels ----------------------------------------------------------------------------------
 
 
-def norms_of(network: Encoder) -> list[_BatchNorm]:
-    """The batch norms that keep statistics."""
-    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-
-
 def misfit(network: Encoder, x: Tensor) -> float:
     """How far the statistics of batch norms are from those of what comes to them, for images x.
 
@@ -195,7 +190,7 @@ def misfit(network: Encoder, x: Tensor) -> float:
         shift = (mean - norm.running_mean).square() / (norm.running_var + norm.eps)
         found.append(((ratio - 1 - ratio.log() + shift) / 2).median())
 
-    hooks = [norm.register_forward_pre_hook(look) for norm in norms_of(network)]
+    hooks = [norm.register_forward_pre_hook(look) for norm in tracking(network.modules())]
     try:
         network(x)
     finally:
@@ -216,7 +211,7 @@ def check(settings: Settings, image: Encoder, continued: bool, supervised: bool)
             "--keep start-statistics is for runs that begin with weights (--start, --weights or "
             "--pretrained), and this one has no start: drop it"
         )
-    if supervised or not norms_of(image):
+    if supervised or not tracking(image.modules()):
         why = "has no batch norms" if not supervised else "is to fit what is learned of labels"
         raise UserError(f"--keep start-statistics: {image.name} {why}; use --keep end")
 

@@ -25,9 +25,6 @@ BEST = "best"
 KNN, RANK = "k-NN", "RankMe"
 """Figure that chooses where labels are; figure that stands first where there are none."""
 
-BEGAN = "as it began"
-"""Name of the floor that the start's weights are."""
-
 SURE = 3.0
 """Standard errors beyond which looks differ: they are many, and the best of them is compared."""
 

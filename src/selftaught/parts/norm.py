@@ -1,5 +1,6 @@
 """Batch norm over the batch of all processes, on any device."""
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -46,6 +47,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(input.dtype)
+
+
+def tracking(modules: Iterable[nn.Module]) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch norms among modules that keep statistics, and could do without those of a batch."""
+    norms = (m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [norm for norm in norms if norm.track_running_stats]
 
 
 def same_statistics(module: nn.Module) -> None:
