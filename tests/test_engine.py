@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selftaught.data import open_data
 from selftaught.engine import checkpoint
 from selftaught.engine.build import assemble
 from selftaught.engine.checkpoint import Checkpoints
@@ -373,6 +374,14 @@ def test_what_was_learned_from_labels_is_not_scored_on_them(tmp_path, caplog):
     pretrain(make("finetune"), labeled(photos()), tmp_path / "run", epochs=1, batch=8, workers=0)
     assert "it has learned these labels" in caplog.text
     assert not (tmp_path / "run" / "scores.json").exists()
+
+
+@pytest.mark.parametrize("form", [open_data, list])
+def test_a_run_is_scored_on_test_data_of_any_form(form, tmp_path):
+    images, held = labeled(photos()), form(labeled(photos(9)))
+    run = pretrain(make(), images, tmp_path / "run", epochs=1, batch=8, workers=0, test=held)
+    assert all(score.n == 9 for score in run.scores.scores["this encoder"])
+    assert f"test: <{type(held).__name__}>" in (run.folder / "run.yaml").read_text()
 
 
 def test_only_runs_are_moved_aside(tmp_path, caplog):

@@ -55,7 +55,8 @@ def open_data(
     Args:
         source: path or pattern (`shard-{000..012}.tar`), array [N, H, W] or [N, H, W, C], list of
             paths, arrays or Pillow images, `datasets.Dataset`, or any object with `__len__` and
-            `__getitem__` that yields images or (image, label).
+            `__getitem__` that yields images or (image, label); samples that are open stay as
+            they are.
         column: column of a table, array of a .npz or extension in a tar that holds the images,
             where it is not found by itself.
         labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
@@ -71,6 +72,8 @@ def open_data(
     Raises:
         UserError: when there is nothing that can be read, saying what there was.
     """
+    if isinstance(source, Samples):
+        return source
     found = _open(source, column, labels, path_column)
     if len(found) == 0:
         raise UserError(f"{_shown(source)} holds no images{_beside(found)}")

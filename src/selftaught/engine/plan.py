@@ -37,7 +37,7 @@ from selftaught.engine.estimate import readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.restore import backbone_of, weights_of
-from selftaught.engine.settings import Settings
+from selftaught.engine.settings import Settings, named
 from selftaught.engine.unmix import query
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
@@ -225,7 +225,7 @@ def plan(
     # a run that was stopped before its first checkpoint begins again
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
         weights = weights_of(method, settings.start)
-    held = _held_out(settings, samples, method) if settings.evaluate and settings.test else None
+    held = _held_out(settings, samples, method)
     fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
@@ -414,8 +414,10 @@ def _masks(source: Any, samples: Samples, settings: Settings, method: Method) ->
     return None
 
 
-def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
+def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples | None:
     """The test data, opened before minutes are spent on what could not be scored."""
+    if not settings.evaluate or settings.test is None:
+        return None
     if samples.labels is None:
         raise UserError(
             "--test needs labels in the training data too: sort its images into one folder a class,"
@@ -429,7 +431,7 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples:
     )
     if held.labels is None:
         raise UserError(
-            f"the test data {settings.test} has no labels: sort its images into one folder a "
+            f"the test data {named(settings.test)} has no labels: sort its images into one folder a "
             "class, or name a column or a CSV of path,label with --labels"
         )
     labeled([samples, held])

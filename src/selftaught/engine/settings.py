@@ -179,7 +179,8 @@ class Settings(Options):
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        given["second"] = None if self.second is None else named(self.second)
+        for data in ("second", "test"):
+            given[data] = None if given[data] is None else named(given[data])
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in given.items()
@@ -188,8 +189,6 @@ class Settings(Options):
 
     def open(self, data: Any, channels: int = 3) -> Samples:
         """The dataset as these settings say it is to be read, and as it is where it is open."""
-        if isinstance(data, Samples):
-            return data
         return open_data(data, channels=channels, **{n: getattr(self, n) for n in ("labels", *HOW)})
 
 
