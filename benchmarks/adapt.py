@@ -100,6 +100,7 @@ class Asked:
         seed: of everything.
         cpu_seconds: of training that begins with the weights.
         before: rows of this set that are there already.
+        paces: CPU seconds an image of rows that were trained on any set.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Asked:
     seed: int
     cpu_seconds: float
     before: dict[str, Any]
+    paces: dict[str, float]
 
     @cached_property
     def teacher(self) -> Image:
@@ -149,13 +151,15 @@ def start(asked: Asked) -> dict[str, Any]:
     return scored(asked, made)
 
 
-def on(method: str, says: str, **options: Any) -> None:
+def on(method: str, says: str, *also: str, **options: Any) -> None:
     """A row that goes on from the weights for `--cpu-seconds`, as the command line does it."""
 
-    def made(asked: Asked) -> dict[str, Any]:
-        return continued(asked, method, **options)
+    called = "_".join(["on", method, *also])
 
-    made.__name__ = "_".join(["on", method, *options.get("called", ())])
+    def made(asked: Asked) -> dict[str, Any]:
+        return continued(asked, method, called, **options)
+
+    made.__name__ = called
     made.__doc__ = says
     row(made)
 
@@ -164,14 +168,15 @@ on("simclr", "SimCLR from there, with the defaults of a training that begins wit
 on("byol", "BYOL from there")
 on("vicreg", "VICReg from there")
 on("dino", "DINO from there", local_crops=2, prototypes=1024)
-on("simclr", "SimCLR from there, held by an anchor", called=("cosine",), anchor="cosine:1")
-on("simclr", "SimCLR from there, held by an anchor", called=("gram",), anchor="gram:1")
-on("simclr", "SimCLR from there, held by an anchor", called=("l2sp",), anchor="l2sp:0.01")
-on("simclr", "SimCLR from there, with low rank", called=("lora",), lora=16)
+on("simclr", "SimCLR from there, held by an anchor", "cosine", anchor="cosine:1")
+on("simclr", "SimCLR from there, held by an anchor", "gram", anchor="gram:1")
+on("simclr", "SimCLR from there, held by an anchor", "l2sp", anchor="l2sp:0.01")
+on("simclr", "SimCLR from there, with low rank", "lora", lora=16)
 
 
-def continued(asked: Asked, method: str, called: Any = (), **options: Any) -> dict[str, Any]:
-    """Scores of what a run keeps, and the paired margins to its start."""
+def continued(asked: Asked, method: str, called: str, **options: Any) -> dict[str, Any]:
+    """Scores of what a run keeps, and the paired margins to its start. An image costs as much on
+    any set, as all are kept in memory and cut to one size: it is timed on the first."""
     given = {
         "backbone": "tf_efficientnet_lite0",
         "weights": asked.weights,
@@ -194,15 +199,19 @@ def continued(asked: Asked, method: str, called: Any = (), **options: Any) -> di
             file = done.folder / "kept.json"
             return done, seconds, json.loads(file.read_text()) if file.exists() else {}
 
-    one, two = (run(epochs, evaluate=False, keep="end")[1] for epochs in (1, 2))
-    epochs = max(2, round(asked.cpu_seconds / (two - one)))
+    whole = len(asked.train) // 64 * 64
+    pace = asked.paces.get(called)
+    if pace is None:  # a run begins and ends at a cost that is no epoch's
+        one, two = (run(epochs, evaluate=False, keep="end")[1] for epochs in (1, 2))
+        pace = (two - one) / whole
+    epochs = max(1, round(asked.cpu_seconds / (pace * whole)))
     done, seconds, chosen = run(epochs, test=asked.test)
     own = done.scores.scores[ENCODER]
     floors = [s for name, s in done.scores.scores.items() if name not in (ENCODER, START)]
     return {
         "epochs": epochs,
-        "samples": epochs * (len(asked.train) // 64 * 64),
-        "cpu_seconds": round(epochs * (two - one), 1),
+        "samples": epochs * whole,
+        "cpu_seconds": round(pace * epochs * whole, 1),
         "whole_seconds": round(seconds, 1),
         "scores": [round(s.value, 1) for s in own],
         "floor": [round(max(s.value for s in each), 1) for each in zip(*floors)],
@@ -280,7 +289,13 @@ def main() -> None:
         train, test = SETS[name](arguments.data / name)
         rows = found.setdefault(name, {})
         limits = arguments.samples, arguments.seed, arguments.cpu_seconds
-        asked = Asked(name, train, test, weights, *limits, rows)
+        paces = {
+            made: r["cpu_seconds"] / r["samples"]
+            for scored in found.values()
+            for made, r in scored.items()
+            if made.startswith("on_")
+        }
+        asked = Asked(name, train, test, weights, *limits, rows, paces)
         for made in arguments.only:
             rows[made] = ROWS[made](asked)
             print(name, made, json.dumps(rows[made]), flush=True)
