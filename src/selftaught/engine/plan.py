@@ -431,8 +431,8 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples |
     )
     if held.labels is None:
         raise UserError(
-            f"the test data {named(settings.test)} has no labels: sort its images into one folder a "
-            "class, or name a column or a CSV of path,label with --labels"
+            f"the test data {named(settings.test)} has no labels: sort its images into one folder "
+            "a class, or name a column or a CSV of path,label with --labels"
         )
     labeled([samples, held])
     return held
