@@ -14,12 +14,13 @@ from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
 from selftaught.roles import (
+    Blur,
     Count,
     Fraction,
-    Number,
+    HeadWidth,
     PrototypeCount,
     SampleCount,
-    Share,
+    SmallViews,
     Temperature,
 )
 from selftaught.search import nearest, spherical_kmeans
@@ -66,15 +67,15 @@ class DeepClusterV2(Method):
         backbone: Image,
         samples: SampleCount,
         prototypes: tuple[PrototypeCount, ...] = (3000, 3000, 3000),
-        hidden: Count = 2048,
-        dim: Count = 128,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
         temperature: Temperature = 0.1,
         iterations: Count = 10,
-        local_crops: Number = 6,
+        local_crops: SmallViews = 6,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if not prototypes or not 2 <= min(prototypes) <= max(prototypes) <= samples:

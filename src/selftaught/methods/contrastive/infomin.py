@@ -13,7 +13,7 @@ from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, R
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Share, Strength, Temperature
 
 TILES = 9
 
@@ -51,11 +51,11 @@ class InfoMin(Method):
         backbone: Image,
         temperature: Temperature = 0.15,
         beta: Share = 0.5,
-        dim: Count = 128,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        queue: QueueLength = 65536,
         momentum: Momentum = 0.999,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature, self.beta = backbone, temperature, beta

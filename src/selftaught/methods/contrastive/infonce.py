@@ -11,7 +11,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, Strength, Temperature
 
 
 class InfoNCE(Method):
@@ -40,10 +40,10 @@ class InfoNCE(Method):
         backbone: Image,
         temperature: Temperature = 0.1,
         symmetric: bool = True,
-        hidden: Count = 2048,
-        dim: Count = 128,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature, self.symmetric = backbone, temperature, symmetric

@@ -11,7 +11,7 @@ from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, R
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Temperature
+from selftaught.roles import HeadWidth, Momentum, QueueLength, Temperature
 
 
 class MoCoV1(Method):
@@ -49,8 +49,8 @@ class MoCoV1(Method):
         self,
         backbone: Image,
         temperature: Temperature = 0.07,
-        dim: Count = 128,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        queue: QueueLength = 65536,
         momentum: Momentum = 0.999,
     ):
         super().__init__()

@@ -14,7 +14,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.negatives import hard_negatives
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Temperature, Weight
 
 
 class MoCoV2(Method):
@@ -47,10 +47,10 @@ class MoCoV2(Method):
         self,
         backbone: Image,
         temperature: Temperature = 0.2,
-        dim: Count = 128,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        queue: QueueLength = 65536,
         momentum: Momentum = 0.999,
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
         symmetric: bool = False,
         hardness: Weight = 0.0,
     ):

@@ -12,7 +12,7 @@ from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, Referenc
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
-from selftaught.roles import Count, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, QueueLength, Strength, Temperature
 
 
 class NNCLR(Method):
@@ -44,13 +44,13 @@ class NNCLR(Method):
         self,
         backbone: Image,
         temperature: Temperature = 0.1,
-        hidden: Count = 2048,
-        dim: Count = 256,
-        predictor_hidden: Count = 4096,
-        queue: Count = 98304,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 256,
+        predictor_hidden: HeadWidth = 4096,
+        queue: QueueLength = 98304,
         both_ways: bool = False,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

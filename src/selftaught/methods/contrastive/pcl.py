@@ -14,7 +14,17 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, PrototypeCount, SampleCount, Share, Temperature
+from selftaught.roles import (
+    Blur,
+    Count,
+    HeadWidth,
+    Momentum,
+    PrototypeCount,
+    QueueLength,
+    SampleCount,
+    Share,
+    Temperature,
+)
 from selftaught.search import kmeans
 
 
@@ -59,15 +69,15 @@ class PCL(Method):
         samples: SampleCount,
         prototypes: tuple[PrototypeCount, ...] = (25000, 50000, 100000),
         temperature: Temperature = 0.2,
-        dim: Count = 128,
+        dim: HeadWidth = 128,
         layers: Count = 2,
-        queue: Count = 16384,
+        queue: QueueLength = 16384,
         negatives: Count = 16384,
         momentum: Momentum = 0.999,
         cluster_start: Share = 0.1,
         iterations: Count = 20,
         restarts: Count = 5,
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if not prototypes or not all(2 <= k <= samples for k in prototypes):

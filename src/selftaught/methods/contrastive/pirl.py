@@ -17,7 +17,7 @@ from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, Referenc
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
-from selftaught.roles import Count, SampleCount, Share, Temperature, Weight
+from selftaught.roles import HeadWidth, QueueLength, SampleCount, Share, Temperature, Weight
 
 TILES = 9
 
@@ -52,9 +52,9 @@ class PIRL(Method):
         self,
         backbone: Image,
         samples: SampleCount,
-        negatives: Count = 32000,
+        negatives: QueueLength = 32000,
         temperature: Temperature = 0.07,
-        dim: Count = 128,
+        dim: HeadWidth = 128,
         memory_momentum: Share = 0.5,
         weights: tuple[Weight, Weight] = (0.5, 0.5),
         objective: Literal["nce", "cross_entropy"] = "nce",

@@ -8,7 +8,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
-from selftaught.roles import Count, Positive, Share
+from selftaught.roles import Blur, HeadWidth, Positive
 
 
 class Spectral(Method):
@@ -32,9 +32,9 @@ class Spectral(Method):
         self,
         backbone: Image,
         radius: Positive = 10.0,
-        hidden: Count = 8192,
-        dim: Count = 8192,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 8192,
+        dim: HeadWidth = 8192,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.radius = backbone, radius

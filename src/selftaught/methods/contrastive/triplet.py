@@ -11,7 +11,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
-from selftaught.roles import Count, Margin, Share, Weight
+from selftaught.roles import Blur, HeadWidth, Margin, Strength
 
 
 class Triplet(Method):
@@ -39,10 +39,10 @@ class Triplet(Method):
         backbone: Image,
         margin: Margin | None = None,
         distance: Literal["euclidean", "squared"] = "euclidean",
-        hidden: Count = 1024,
-        dim: Count = 128,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 1024,
+        dim: HeadWidth = 128,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.margin, self.distance = backbone, margin, distance

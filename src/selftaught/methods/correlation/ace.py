@@ -11,7 +11,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
-from selftaught.roles import Count, Fraction, Number, Share
+from selftaught.roles import Blur, Fraction, HeadWidth, Number
 
 
 class ACE(Method):
@@ -44,14 +44,14 @@ class ACE(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 16,
+        dim: HeadWidth = 16,
         pair: Literal["halves", "crops", "modalities"] = "crops",
         shared: bool = True,
         eps: Fraction = 1e-3,
         second_net: str = "",
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared

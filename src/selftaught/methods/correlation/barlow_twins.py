@@ -7,7 +7,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Weight
 
 
 class BarlowTwins(Method):
@@ -38,12 +38,12 @@ class BarlowTwins(Method):
         self,
         backbone: Image,
         redundancy: Weight = 0.0051,
-        hidden: Count = 8192,
-        dim: Count = 8192,
+        hidden: HeadWidth = 8192,
+        dim: HeadWidth = 8192,
         layers: Count = 3,
         reference_gradient: bool = False,
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.redundancy = backbone, redundancy

@@ -9,7 +9,7 @@ from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
-from selftaught.roles import Count, Fraction, Number, Positive, Share
+from selftaught.roles import Blur, Fraction, HeadWidth, Number, Positive
 
 
 class DCCA(Method):
@@ -41,7 +41,7 @@ class DCCA(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 50,
+        dim: HeadWidth = 50,
         pair: Literal["halves", "crops", "modalities"] = "halves",
         shared: bool = False,
         form: Literal["sum", "frobenius", "squares", "largest"] = "sum",
@@ -49,7 +49,7 @@ class DCCA(Method):
         second_net: str = "",
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.8, 1.0),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared

@@ -17,7 +17,7 @@ from selftaught.objectives.canonical import (
     total_correlation,
 )
 from selftaught.parts import mlp
-from selftaught.roles import Count, Fraction, Number, Positive, Share, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Number, Positive, Weight
 
 
 class DCCAE(Method):
@@ -50,17 +50,17 @@ class DCCAE(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 50,
+        dim: HeadWidth = 50,
         weight: Weight = 0.001,
         element_mean: bool = False,
-        hidden: Count = 1024,
+        hidden: HeadWidth = 1024,
         side: Count = 16,
         pair: Literal["halves", "crops", "modalities"] = "halves",
         regularize: Positive = 1e-3,
         second_net: str = "",
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.8, 1.0),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if side < 2:

@@ -12,7 +12,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Count, Number, Share, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Number, Weight
 
 
 class VICReg(Method):
@@ -47,11 +47,11 @@ class VICReg(Method):
         invariance: Weight = 25.0,
         variance: Weight = 25.0,
         covariance: Weight = 1.0,
-        hidden: Count = 8192,
-        dim: Count = 8192,
+        hidden: HeadWidth = 8192,
+        dim: HeadWidth = 8192,
         layers: Count = 3,
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
         pair: Literal["views", "modalities"] = "views",
         second_net: str = "",
         second_channels: Number = 0,

@@ -12,7 +12,7 @@ from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, R
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
-from selftaught.roles import Count, Fraction, Share, Weight
+from selftaught.roles import Count, Fraction, HeadWidth, Share, Weight
 
 
 class WMSE(Method):
@@ -59,8 +59,8 @@ class WMSE(Method):
     def __init__(
         self,
         backbone: Image,
-        hidden: Count = 1024,
-        dim: Count = 64,
+        hidden: HeadWidth = 1024,
+        dim: HeadWidth = 64,
         group: Count | None = 128,
         draws: Count = 1,
         count: Count = 2,

@@ -13,7 +13,7 @@ from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
-from selftaught.roles import Count, Fraction, Momentum, Positive, Share, Temperature
+from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Positive, Temperature
 from selftaught.schedule import cosine
 
 
@@ -47,11 +47,11 @@ class PixContrast(Method):
         ratio: Positive = 0.7,
         temperature: Temperature = 0.3,
         momentum: Momentum = 0.99,
-        hidden: Count = 4096,
-        dim: Count = 256,
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
         scale: tuple[Fraction, Fraction] = (0.08, 1.0),
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.ratio, self.temperature = backbone, ratio, temperature

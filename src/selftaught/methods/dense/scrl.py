@@ -19,7 +19,7 @@ from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
-from selftaught.roles import Count, Fraction, Momentum, PartialShare, Share, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, PartialShare, Strength
 from selftaught.schedule import cosine
 
 TRIES = 50
@@ -70,11 +70,11 @@ class SCRL(Method):
         placement: Literal["grid", "anywhere"] = "grid",
         jitter: PartialShare = 0.0,
         momentum: Momentum = 0.97,
-        hidden: Count = 4096,
-        dim: Count = 256,
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if least >= 224:

@@ -24,7 +24,15 @@ from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
 from selftaught.parts.drawing import COLORS
-from selftaught.roles import Count, Fraction, PartialShare, PrototypeCount, SampleCount, Weight
+from selftaught.roles import (
+    Count,
+    Fraction,
+    HeadWidth,
+    PartialShare,
+    PrototypeCount,
+    SampleCount,
+    Weight,
+)
 
 CRF_SIDE, CRF_PLACES = 56, 1000
 """To what side images and codes are brought, and at how many places, for the loss `crf`."""
@@ -93,7 +101,7 @@ class STEGO(Method):
         preset: Literal["default", "coco_small", "coco_base", "cityscapes", "potsdam"] = "default",
         balance: tuple[Weight, Weight, Weight] | None = None,
         shifts: tuple[float, float, float] | None = None,
-        dim: Count = 70,
+        dim: HeadWidth = 70,
         clusters: PrototypeCount = 27,
         places: Count = 11,
         neighbors: Count = 7,

@@ -15,14 +15,17 @@ from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
 from selftaught.roles import (
+    Blur,
     Count,
     Fraction,
+    HeadWidth,
     Momentum,
     Number,
     PartialShare,
     Positive,
     PrototypeCount,
-    Share,
+    SmallViews,
+    Strength,
     Temperature,
     Weight,
 )
@@ -88,8 +91,8 @@ class MSN(Method):
         self,
         backbone: Image,
         prototypes: PrototypeCount = 1024,
-        hidden: Count = 2048,
-        dim: Count = 256,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 256,
         temperature: Temperature = 0.1,
         sharpen: Positive = 0.25,
         iterations: Number = 3,
@@ -98,12 +101,12 @@ class MSN(Method):
         momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
         drop: PartialShare = 0.15,
         random_views: Count = 1,
-        focal_views: Number = 10,
+        focal_views: SmallViews = 10,
         focal_size: Count | None = None,
         random_scale: tuple[Fraction, Fraction] = (0.3, 1.0),
         focal_scale: tuple[Fraction, Fraction] = (0.05, 0.3),
-        strength: Weight = 0.5,
-        blur: Share = 0.5,
+        strength: Strength = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.prototypes, self.hidden, self.dim = prototypes, hidden, dim
