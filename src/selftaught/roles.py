@@ -65,6 +65,9 @@ PrototypeCount = Annotated[int, Role("prototypes", least=1)]
 QueueLength = Annotated[int, Role("queue", least=1)]
 """Earlier outputs that are compared with: fewer than there are images."""
 
+DrawnImages = Annotated[int, Role("drawn images", least=2)]
+"""Of the data, each used alone: not more than there are."""
+
 HeadWidth = Annotated[int, Role("head width", least=1)]
 """Of the layers between the backbone and the loss, in numbers."""
 

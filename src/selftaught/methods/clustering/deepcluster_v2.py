@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -59,6 +59,14 @@ class DeepClusterV2(Method):
         warmup_full=True,
         end=0.001,
         decay_bias=True,
+    )
+    few = Few(
+        hidden=256,
+        dim=64,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=(100, 100, 100),
     )
     insight = Insight("projector", memory=("memory",))
 

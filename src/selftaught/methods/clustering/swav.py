@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -62,6 +62,17 @@ class SwAV(Method):
         warmup_full=True,
         end=0.001,
         decay_bias=True,
+    )
+    few = Few(
+        hidden=256,
+        dim=64,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=128,
+        epsilon=0.01,
+        freeze_prototypes=0.02,
+        queue=0,
     )
     insight = Insight("projector", logits="scores", shares="predicted")
     backbone: Image

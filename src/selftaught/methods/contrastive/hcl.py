@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import hard_negatives, similarities
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, PartialShare, Strength, Temperature, Weight
@@ -35,6 +35,7 @@ class HCL(Method):
     recipe = Recipe(
         "adam", lr=1e-3, scaling="none", weight_decay=1e-6, schedule="constant", decay_bias=True
     )
+    few = Few(hidden=256, dim=64)
     insight = Insight("projector", pairs="half")
 
     def __init__(

@@ -10,7 +10,7 @@ from selftaught import augment
 from selftaught.augment import Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
@@ -43,6 +43,7 @@ class InstDisc(Method):
         schedule="step",
         milestones=(0.6, 0.8),
     )
+    few = Few(negatives=0, temperature=0.1, dim=64)
     insight = Insight("projector", memory=("memory.items",))
 
     def __init__(

@@ -10,7 +10,7 @@ from selftaught import augment
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
@@ -40,6 +40,7 @@ class MeanShift(Method):
     """
 
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True)
+    few = Few(hidden=512, dim=128, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy
 from selftaught.parts.shuffle import shuffled
@@ -37,6 +37,7 @@ class MoCoV1(Method):
         schedule="step",
         milestones=(0.6, 0.8),
     )
+    few = Few(dim=64, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",

@@ -9,7 +9,17 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Few,
+    Insight,
+    Method,
+    Needs,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
@@ -55,6 +65,9 @@ class PCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
+    few = Few(
+        prototypes=(50, 100, 200), dim=64, queue=2048, negatives=200, restarts=1, cluster_start=0.3
+    )
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",

@@ -13,7 +13,7 @@ from selftaught import augment
 from selftaught.augment import Tiles, View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
@@ -45,6 +45,7 @@ class PIRL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, end=0.001, by_epoch=True)
+    few = Few(negatives=2048, dim=64, objective="cross_entropy")
     insight = Insight("projector", memory=("memory.items",))
     backbone: Image
 

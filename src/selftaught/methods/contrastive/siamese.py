@@ -5,7 +5,7 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import pair_loss, squared_distances
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Margin, Strength
@@ -28,6 +28,7 @@ class Siamese(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
+    few = Few(hidden=256, dim=64)
     insight = Insight("projector", pairs="half")
 
     def __init__(

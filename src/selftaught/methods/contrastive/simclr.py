@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
 from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
@@ -29,6 +29,7 @@ class SimCLR(Method):
     """
 
     recipe = Recipe("lars_tf", lr=0.3, weight_decay=1e-6, warmup=0.1)
+    few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")
 
     def __init__(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Positive
@@ -26,6 +26,7 @@ class Spectral(Method):
     """
 
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, warmup=0.1, decay_bias=True)
+    few = Few(hidden=256, dim=64, radius=1.0)
     insight = Insight("projector", pairs="half")
 
     def __init__(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Margin, Strength
@@ -32,6 +32,7 @@ class Triplet(Method):
     """
 
     recipe = Recipe("adam", lr=3e-4, scaling="none", schedule="constant", cooldown=0.4)
+    few = Few(hidden=256, dim=64, lr=0.0003, batch=16)
     insight = Insight("projector", pairs="half")
 
     def __init__(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.roles import Blur, Fraction, HeadWidth, Number
@@ -39,6 +39,7 @@ class ACE(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=256, scaling="none", weight_decay=1e-5)
+    few = Few(scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 
     def __init__(

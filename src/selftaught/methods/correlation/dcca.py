@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
 from selftaught.roles import Blur, Fraction, HeadWidth, Number, Positive
 
@@ -36,6 +36,7 @@ class DCCA(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    few = Few(dim=16, pair="crops", shared=True, scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 
     def __init__(

@@ -10,7 +10,7 @@ from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import (
     canonical_correlations,
     reconstruction,
@@ -45,6 +45,7 @@ class DCCAE(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    few = Few(dim=16, pair="crops", scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 
     def __init__(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, Count, HeadWidth, Number, Weight
@@ -39,6 +39,7 @@ class VICReg(Method):
     """
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1, end=0.001)
+    few = Few(hidden=512, dim=512, lr=0.001)
     insight = Insight("projector")
 
     def __init__(

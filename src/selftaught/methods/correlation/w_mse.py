@@ -8,7 +8,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
@@ -54,6 +54,7 @@ class WMSE(Method):
         drop=0.2,
         decay_bias=True,
     )
+    few = Few(hidden=256, dim=32, group=None, lr=0.001)
     insight = Insight("projector")
 
     def __init__(

@@ -13,6 +13,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import (
     Batch,
+    Few,
     Insight,
     Method,
     Needs,
@@ -50,6 +51,7 @@ class DenseCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True)
+    few = Few(hidden=256, dim=64, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp, projected_cells
@@ -37,6 +37,7 @@ class PixContrast(Method):
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
+    few = Few(hidden=512, dim=128)
     insight = Insight(
         "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="other"
     )

@@ -15,7 +15,7 @@ from selftaught.augment.pipeline import Around, check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
@@ -57,6 +57,7 @@ class SCRL(Method):
     """
 
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.05)
+    few = Few(hidden=512, dim=128)
     insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "half"
     )

@@ -10,16 +10,7 @@ from torch.nn.functional import normalize
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import (
-    Batch,
-    Corpus,
-    Epoch,
-    Method,
-    Needs,
-    Pictures,
-    Pipeline,
-    Recipe,
-)
+from selftaught.method import Batch, Corpus, Epoch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
@@ -91,6 +82,7 @@ class STEGO(Method):
     recipe = Recipe(
         "adam", lr=5e-4, batch=32, scaling="none", weight_decay=0.0, schedule="constant"
     )
+    few = Few(clusters=10, places=4, dim=32, neighbors=3)
     needs = Needs(backbone="vit_small_patch8_224", group=2, learned=True)
     nearest: Tensor
 

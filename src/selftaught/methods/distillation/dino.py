@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.backbones.image.depth import without_drop_path
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
@@ -65,6 +65,14 @@ class DINO(Method):
         end=0.002,
         clip=3.0,
         clip_by="parameter",
+    )
+    few = Few(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=512,
+        hidden=256,
+        bottleneck=64,
     )
     needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(

@@ -13,7 +13,7 @@ from selftaught.backbones.image.depth import with_subset_depth, without_drop_pat
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
@@ -98,6 +98,15 @@ class DINOv2(Method):
         patch_lr=0.2,
         clip=3.0,
         clip_by="module",
+    )
+    few = Few(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=512,
+        hidden=256,
+        bottleneck=64,
+        weight_decay=0.04,
     )
     needs = Needs(backbone="vit_small_patch14_dinov2", drop_path=0.3)
     insight = Insight(

@@ -15,7 +15,7 @@ from selftaught.backbones.image.depth import without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import Grid
 from selftaught.masks.blocks import by_ratio
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
@@ -85,6 +85,16 @@ class IBOT(Method):
         end=0.002,
         clip=3.0,
         clip_by="parameter",
+    )
+    few = Few(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=512,
+        hidden=256,
+        bottleneck=64,
+        freeze_prototypes=0.01,
+        temp_warmup=0.3,
     )
     needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(

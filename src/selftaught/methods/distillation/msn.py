@@ -10,7 +10,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.masks import generator
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
@@ -79,6 +79,7 @@ class MSN(Method):
         clip=3.0,
         no_clip=("scores",),
     )
+    few = Few(prototypes=128, hidden=256, dim=64, focal_views=2, focal_scale=(0.1, 0.4))
     needs = Needs(backbone="vit_small_patch16_224")
     insight = Insight(
         copies=(("target", "backbone"), ("target_projector", "projector")),
