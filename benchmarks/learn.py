@@ -50,7 +50,14 @@ class Preset:
     net: str = CONV
 
 
-COMMON = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch": 64, "warmup": 0.05}
+COMMON = {
+    "recipe": "paper",
+    "optimizer": "adamw",
+    "lr": 2e-3,
+    "weight_decay": 1e-4,
+    "batch": 64,
+    "warmup": 0.05,
+}
 
 SMALL: dict[str, Any] = {"hidden": 256, "dim": 64}
 FEW: dict[str, Any] = {"global_scale": (0.3, 1.0), "local_scale": (0.1, 0.4), "local_crops": 2}

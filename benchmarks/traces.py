@@ -39,6 +39,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """Backbone and options of each."""
 
 TRAINING: dict[str, Any] = {
+    "recipe": "paper",
     "epochs": 2,
     "batch": 32,
     "optimizer": "adamw",

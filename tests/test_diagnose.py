@@ -551,7 +551,9 @@ def test_the_same_seed_gives_the_same_diagnosis_on_a_slower_machine(tmp_path, mo
     assert json.loads((tmp_path / "slow" / "diagnosis.json").read_text())["seconds"] > 1000
 
 
-@pytest.mark.parametrize(("steps", "looks"), [(1, 1), (6, 6), (50, 50), (120, 41), (5000, 51)])
+@pytest.mark.parametrize(
+    ("steps", "looks"), [(1, 1), (6, 6), (50, 26), (120, 21), (300, 31), (5000, 51)]
+)
 def test_looks_are_spread_evenly_over_the_steps(steps, looks, tmp_path, monkeypatch):
     doctor = Doctor(make("simclr"), tmp_path / "d.json", steps=steps, batch=8)
     seen = []

@@ -11,14 +11,11 @@ from timm.layers import DropPath
 from selftaught import methods
 from selftaught.backbones import Image, backbone
 from selftaught.engine.build import assemble, describe
+from selftaught.engine.choosing import PAPER_EPOCHS as LENGTH
 from selftaught.engine.optim import build
-from selftaught.engine.pretrain import pretrain
 from selftaught.method import Recipe
 from selftaught.methods.contrastive.moco_v3 import MoCoV3
 from tests.cases import CASES
-
-LENGTH = inspect.signature(pretrain).parameters["epochs"].default
-"""Epochs of the command line where the user names none."""
 
 LARS = {"optimizer": "lars"}
 ADAMW = {"optimizer": "adamw"}

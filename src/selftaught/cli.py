@@ -70,6 +70,9 @@ DRY = Option(
     "dry_run",
 )
 LISTING = "List the methods by family, or show what one of them takes."
+USUAL = "simclr"
+"""The method where none is named: among those that learn most in minutes on each of our data sets
+(benchmarks/results/learn-*.md), with nothing to set, and from weights as well as from nothing."""
 SLOW = 2.0
 """Seconds in which nobody asks what is going on."""
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
@@ -177,7 +180,7 @@ def overview() -> str:
         examples=(
             "selftaught demo",
             "selftaught check photos/",
-            "selftaught pretrain simclr photos/ --epochs 100",
+            "selftaught pretrain photos/ --time 20m",
             "selftaught evaluate runs/simclr-photos labeled/",
             "selftaught compare runs/simclr-photos runs/dino-photos",
         ),
@@ -212,6 +215,8 @@ def request(argv: Sequence[str]) -> Request:
     Raises:
         UserError: what does not fit the signatures of the method, the backbone or `pretrain`.
     """
+    if argv and _is_data(argv[0]):
+        argv = [USUAL, *argv]
     by_word = bool(argv) and not argv[0].startswith("-")
     method = argv[0] if by_word else None
     if method is not None:
@@ -231,7 +236,7 @@ def request(argv: Sequence[str]) -> Request:
     method = method or file["method"]
     if method is None:
         raise UserError(
-            "selftaught pretrain needs METHOD first, then DATA, such as: "
+            "selftaught pretrain needs DATA, or METHOD and then DATA, such as: "
             "selftaught pretrain simclr photos/"
         )
     parser = _pretrain_parser(method)
@@ -250,6 +255,12 @@ def request(argv: Sequence[str]) -> Request:
     if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
     return Request(method, data, backbone, own, training)
+
+
+def _is_data(word: str) -> bool:
+    """Whether the first word is DATA: something that is there, and no method is called so."""
+    known = word in methods.files() or word in methods.plugins() or code.names(word)
+    return not known and not word.startswith("-") and os.path.exists(word)
 
 
 def _not_beside(settings: str, name: str, word: str) -> None:
@@ -369,6 +380,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
 
 EXAMPLES = (
     "selftaught pretrain simclr photos/",
+    "selftaught pretrain simclr photos/ --time 20m",
     "selftaught pretrain simclr photos/ --backbone resnet18 --size 96 --epochs 200 --batch 128",
     "selftaught pretrain simclr photos/ --out runs/first --resume",
     "selftaught pretrain --config runs/first/run.yaml --seed 1",

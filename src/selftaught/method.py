@@ -215,6 +215,11 @@ class Needs:
     drop_path: float = 0.0
 
 
+class Few(dict[str, Any]):
+    """Settings for some thousand images and a small network, by name: parameters of the method, and
+    batch, lr (for that batch, or 64), optimizer, weight_decay and warmup of the training."""
+
+
 class Epoch(NamedTuple):
     """What `Method.on_epoch` made of an epoch to come.
 
@@ -261,6 +266,9 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
 
     recipe: ClassVar[Recipe]
     """The constructor may set another, where the paper has one for such a backbone."""
+
+    few: ClassVar[Few] = Few()
+    """What was measured to work for few images, where no rule of `choose` gives it."""
 
     needs: Needs = Needs()
     """What the engine must see to; the constructor may set another."""

@@ -62,6 +62,18 @@ Several = Annotated[int, Role("several", least=2)]
 PrototypeCount = Annotated[int, Role("prototypes", least=1)]
 """Groups that images are sorted into."""
 
+QueueLength = Annotated[int, Role("queue", least=1)]
+"""Earlier outputs that are compared with: fewer than there are images."""
+
+DrawnImages = Annotated[int, Role("drawn images", least=2)]
+"""Of the data, each used alone: not more than there are."""
+
+HeadWidth = Annotated[int, Role("head width", least=1)]
+"""Of the layers between the backbone and the loss, in numbers."""
+
+SmallViews = Annotated[int, Role("small views", least=0)]
+"""Of an image, beside the two that are large."""
+
 SampleCount = Annotated[int, Role("samples", least=1, from_data=True)]
 ClassCount = Annotated[int, Role("classes", least=1, from_data=True)]
 
@@ -76,6 +88,12 @@ HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
 
 Share = Annotated[float, Role("share", least=0, most=1)]
 """A probability, a fraction of training, a weight whose rest goes elsewhere."""
+
+Blur = Annotated[float, Role("blur", least=0, most=1)]
+"""Chance of what takes detail away from a view: blur, solarization."""
+
+Strength = Annotated[float, Role("strength", least=0)]
+"""Of color distortion, as a multiple of what is usual."""
 
 PartialShare = Annotated[float, Role("partial share", least=0, below=1)]
 """A share that leaves something: dropout, stochastic depth."""

@@ -25,9 +25,10 @@ log = logging.getLogger("selftaught")
 FILE = "diagnosis.json"
 """In the run folder, beside run.yaml."""
 
-EXAMS = 50
-"""Most looks in a training, evenly over its steps: which they are depends on no clock, so that the
-same seed gives the same diagnosis."""
+EXAMS, SPACING = 50, 10
+"""Most looks in a training, evenly over its steps, and the steps between two of them that make it
+cheap: shorter trainings have fewer looks, and 20 at least. Which they are depends on no clock, so
+that the same seed gives the same diagnosis."""
 
 IMAGES, SIGHTS = 128, 4
 """Images of a batch that are looked at; looks, of which one runs the encoder on them."""
@@ -126,7 +127,7 @@ class Doctor:
         self.copies = _copies(method)
         self.begun = time.perf_counter()
         self.spent, self.cost = 0.0, 0.0
-        self.every, self.blind = max(1, -(-steps // EXAMS)), False
+        self.every, self.blind = max(1, -(-steps // EXAMS), min(SPACING, steps // 20)), False
         self.first = done
         if done:
             self._read()

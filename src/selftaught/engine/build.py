@@ -1,6 +1,7 @@
 """Between a configuration (plain values, as in run.yaml) and a method (modules)."""
 
 import platform
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from selftaught.signature import read_class, read_object
 
 SIZES = (32, 64, 96, 128, 160, 224)
 """Sides that training uses when the user names none."""
+
+
+Fit = Callable[[type[Method], Encoder, dict[str, Any]], dict[str, Any]]
+"""(method, backbone, parameters) -> parameters, with those that fit the backbone."""
 
 
 def fitting_size(samples: Any, probes: int = 100) -> int:
@@ -60,6 +65,7 @@ def assemble(
     samples: Any,
     seed: int,
     begins: bool = False,
+    fit: Fit | None = None,
 ) -> Method:
     """A method around a new backbone, from plain values; the seed is set before weights are drawn.
 
@@ -71,6 +77,7 @@ def assemble(
             `options` have all that it would tell.
         seed: of the initial weights.
         begins: whether the backbone gets other weights later, so that none are to be drawn for it.
+        fit: what is to fit the backbone.
     """
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
@@ -95,7 +102,7 @@ def assemble(
     taught = options.get("network") is not None  # by which no path is dropped
     if "drop_path" not in given and not taught and isinstance(encoder, Image):
         with_drop_path(encoder, kind.needs.drop_path)
-    return kind(encoder, **options)
+    return kind(encoder, **(fit(kind, encoder, options) if fit else options))
 
 
 def taught_by(kind: type[Method], image: dict[str, Any], options: dict[str, Any]) -> Any:

@@ -1,15 +1,17 @@
 """How a run goes on from weights: a recipe that keeps what they know, and what stays as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from selftaught import choose
 from selftaught.backbones import Encoder, Image
 from selftaught.backbones.image.create import beit, plain_vit
 from selftaught.backbones.stages import stages
+from selftaught.choose import Chosen
 from selftaught.engine import anchor, beginning, optim
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.settings import Settings
@@ -28,19 +30,17 @@ DECAY, WARMUP, LAYER_DECAY = 0.01, 0.1, 0.9
 HEADS, HEADS_RATE = 0.05, 10.0
 """Share of the training in which what is new learns alone, and its rate then, as a multiple of LR:
 AdamW's for what begins at random."""
+REASONS = {
+    "optimizer": "steps of one size, whatever the loss",
+    "lr": "what the weights know is kept",
+    "weight_decay": "what the weights know is kept",
+    "warmup": "first steps are the roughest",
+    "layer_decay": "early layers change least",
+    "schedule": "down to nothing at the end",
+    "head_warmup": "what is new learns alone first",
+}
 HALF_LIFE = 0.05
-"""Of an EMA copy, at most, as a share of the training."""
-
-
-class Chosen(NamedTuple):
-    """A setting that was chosen for going on from weights, beside the paper's."""
-
-    name: str
-    value: Any
-    paper: Any
-
-    def __str__(self) -> str:
-        return f"{self.name} {_said(self.value)} (paper: {_said(self.paper)})"
+"""Of an EMA copy, at most, as a share of a training that goes on from weights."""
 
 
 def begins(image: Encoder, settings: Settings, out: Path) -> bool:
@@ -132,49 +132,53 @@ def rates(
     return HeadsFirst(recipe, batch, steps, per_epoch, rest, rate)
 
 
-def fit_momentum(method: Method, settings: Settings, out: Path, steps: int) -> list[Chosen]:
+def fit_momentum(
+    method: Method, settings: Settings, out: Path, steps: int, half_life: float = HALF_LIFE
+) -> list[Chosen]:
     """Let an EMA copy follow within a short training, where its momentum is still the paper's.
 
     Args:
-        method, settings: of a training that goes on from weights.
+        method, settings: of the training.
         out: run folder; a run that is resumed keeps the momentum that it began with.
         steps: of the training.
+        half_life: of the copy, at most, as a share of the training.
     """
     known = read_object(type(method))
     paper = known["momentum"].default if "momentum" in known else None
     kept = settings.recipe == "paper" or _own(method) or not method.insight.copies
     if paper is None or kept or getattr(method, "momentum", None) != paper:
         return []
-    least = max(0.5, 0.5 ** (1 / max(1.0, HALF_LIFE * steps)))
-    many = isinstance(paper, tuple)
-    value: Any = (min(paper[0], least), *paper[1:]) if many else min(paper, least)
+    first, *others = paper if isinstance(paper, tuple) else (paper,)
+    value: Any = choose.momentum(first, steps, half_life)
+    value = (value, *others) if isinstance(paper, tuple) else value
     if settings.resume:
         before = content(out / SETTINGS).get("options", {}).get("momentum", value)
         value = known["momentum"].parse(before)
     setattr(method, "momentum", value)  # noqa: B010  (a checker takes attributes for modules)
-    return [] if value == paper else [Chosen("momentum", value, paper)]
+    why = "an EMA copy that follows within the training"
+    return [] if value == paper else [Chosen("momentum", value, paper, why)]
 
 
 def chosen(
-    method: Method, settings: Settings, now: Recipe, batch: int, steps: int, rest: int
+    method: Method,
+    settings: Settings,
+    now: Recipe,
+    batch: int,
+    steps: int,
+    rest: int,
+    reasons: Mapping[str, str] = REASONS,
 ) -> list[Chosen]:
     """What differs from the paper's recipe without the user having said so."""
     paper = method.recipe
-    peaks = [optim.Rates(r, batch, steps, 1).peak for r in (now, paper)]
-    every = [Chosen("lr", *peaks)]
+    peak, papers = (optim.Rates(r, batch, steps, 1).peak for r in (now, paper))
+    every = [Chosen("lr", peak, papers)]
     names = ("optimizer", "weight_decay", "warmup", "layer_decay")
     every += [Chosen(name, getattr(now, name), getattr(paper, name)) for name in names]
     every.append(Chosen("schedule", now.schedule, paper.schedule))
     found = [c for c in every if c.value != c.paper and getattr(settings, c.name, None) is None]
     if rest and settings.head_warmup is None:
         found.append(Chosen("head_warmup", HEADS, 0.0))
-    return found
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_said, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return [c._replace(why=reasons.get(c.name, "")) for c in found]
 
 
 # what stays as it was ---------------------------------------------------------------------------

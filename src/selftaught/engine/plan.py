@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from selftaught import config
+from selftaught import config, methods
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, is_encoder
+from selftaught.choose import HALF_LIFE, REASONS, Chosen
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import continued, kept, optim, resolution, trackers
+from selftaught.engine import choosing, continued, kept, optim, resolution, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
     describe,
+    fitting_size,
     image_of,
     method_name,
     options_of,
@@ -33,11 +35,12 @@ from selftaught.engine.build import (
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
 from selftaught.engine.colors import settled
-from selftaught.engine.estimate import readable
+from selftaught.engine.estimate import epochs_within, readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
+from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
-from selftaught.engine.settings import Settings, named
+from selftaught.engine.settings import Settings, named, seconds
 from selftaught.engine.unmix import query
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
@@ -69,7 +72,7 @@ class Plan:
         steps, per_epoch: of the training and of an epoch.
         phase: of the last steps with images of another size.
         rest: number of first steps in which the backbone rests and new heads learn alone.
-        chosen: settings that were chosen for going on from weights.
+        chosen: settings that nobody gave.
         pipeline: what an image is turned into.
         workers: processes that make views.
         content: of run.yaml.
@@ -92,7 +95,7 @@ class Plan:
     per_epoch: int
     phase: resolution.Phase | None
     rest: int
-    chosen: list[continued.Chosen]
+    chosen: list[Chosen]
     pipeline: Pipeline
     workers: int
     content: dict[str, Any]
@@ -124,9 +127,13 @@ class Plan:
 
     def seen(self, samples: Samples) -> Samples | Paired | Masked:
         """What pipelines are handed: `samples`, with their partners where there are any."""
-        if isinstance(self.partners, Paired):
-            return Paired(samples, self.partners.second)
-        return samples if self.partners is None else Masked(samples, self.partners)
+        return _seen(samples, self.partners)
+
+
+def _seen(samples: Samples, partners: Paired | Masks | None) -> Samples | Paired | Masked:
+    if isinstance(partners, Paired):
+        return Paired(samples, partners.second)
+    return samples if partners is None else Masked(samples, partners)
 
 
 def prepared(
@@ -157,7 +164,12 @@ def prepared(
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     begins = settings.start is not None
     asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
-    made = assemble(method, asked, options, kept, settings.seed, begins)
+    kind = methods.find(method) if isinstance(method, str) else method
+    name = methods.short(methods.reference(kind))
+    out = settings.out or default_out(f"{name}-{_stem(data)}", settings.resume)
+    choice = choosing.choice(kind, settings, out, kept, fitting_size(kept), asked)
+    settings = choice.settings
+    made = assemble(method, choice.image, options, kept, settings.seed, begins, choice.fit)
     channels = image_of(made).channels
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)
@@ -168,7 +180,9 @@ def prepared(
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
             "timm's weights (--pretrained)"
         )
-    return plan(made, samples, settings, source=data, given=False, said=options)
+    return plan(
+        made, samples, settings, source=data, given=False, said=options, chosen=choice.chosen
+    )
 
 
 def plan(
@@ -179,11 +193,12 @@ def plan(
     source: Any = None,
     given: bool = True,
     said: Collection[str] = (),
+    chosen: Sequence[Chosen] = (),
 ) -> Plan:
     """Decide all of a training that can be decided without doing any of it.
 
-    Nothing is written and `method` is left as it is, but for a momentum that a short training from
-    weights is to have: whatever the user is to change is told here.
+    Nothing is written and `method` is left as it is, but for a momentum that a short training is to
+    have: whatever the user is to change is told here.
 
     Args:
         method: what to train.
@@ -193,6 +208,7 @@ def plan(
         given: whether the weights of `method` were made by the user: run.yaml then says that it
             does not hold them. False where they follow from the settings.
         said: names of parameters of `method` that the user gave.
+        chosen: what was chosen for what the user did not give.
 
     Raises:
         UserError: method, data, settings, machine or run folder do not go together.
@@ -202,13 +218,18 @@ def plan(
     out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     begins = continued.begins(image_of(method), settings, out)
     continued.check(method, settings, begins)
-    recipe = _recipe(continued.recipe(method, settings) if begins else method.recipe, settings)
-    optim.build(method, recipe)  # tells what the recipe names and the method has not
+    made_for = choosing.facts_of(settings, samples, 0, begins, method.needs.labels)
+    settings, lengths = choosing.settled(method, settings, out, made_for)
+    chosen = [*chosen, *lengths]
+    assert settings.batch is not None
     batch, parts = settings.batch, settings.accumulate
     if settings.effective_batch is not None:
         parts = _divided(method, settings, settings.effective_batch)
         batch = settings.effective_batch
     compared = batch // settings.accumulate
+    auto = continued.recipe(method, settings) if begins else None
+    recipe = _recipe(auto or choosing.recipe(method, settings, batch, out), settings)
+    optim.build(method, recipe)  # tells what the recipe names and the method has not
     # partners belong to all images: first they are found, then both lose what is left out
     paired = _paired(samples, settings, method)
     masks = _masks(source, samples, settings, method)
@@ -229,17 +250,36 @@ def plan(
     fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
+    pipeline = method.views(image_of(method).size)
+    workers = spare_cores(fabric) if settings.workers is None else settings.workers
+    if settings.epochs is None:
+        seen = _seen(samples, partners)
+        views = ViewDataset(seen, pipeline, settings.seed, settings.reduced)
+        count, each = epochs_within(
+            seconds(str(settings.time)),
+            method,
+            views,
+            fabric,
+            per_epoch,
+            batch=batch,
+            accumulate=parts,
+            makers=workers,
+            optimizer=recipe.optimizer,
+        )
+        why = f"{settings.time} at {duration(each)} a pass, some left for the scores"
+        chosen.append(Chosen("epochs", count, choosing.PAPER_EPOCHS, why))
+        settings = dataclasses.replace(settings, epochs=count, time=None)
+    assert settings.epochs is not None
     steps = per_epoch * settings.epochs
     rest = continued.resting(method, settings, steps, set(weights or ())) if begins else 0
-    chosen: list[continued.Chosen] = []
-    if begins:
-        chosen = continued.chosen(method, settings, recipe, batch, steps, rest)
-        if "momentum" not in said:
-            chosen += continued.fit_momentum(method, settings, out, steps)
+    reasons = continued.REASONS if begins else REASONS
+    chosen += continued.chosen(method, settings, recipe, batch, steps, rest, reasons)
+    if "momentum" not in said:
+        half_life = continued.HALF_LIFE if begins else HALF_LIFE
+        chosen += continued.fit_momentum(method, settings, out, steps, half_life)
     phase = None
     if settings.resolution_phase:
         phase = resolution.phase(method, settings.resolution_phase, steps)
-    pipeline = method.views(image_of(method).size)
     made = Plan(
         method=method,
         settings=settings,
@@ -258,7 +298,7 @@ def plan(
         rest=rest,
         chosen=chosen,
         pipeline=pipeline,
-        workers=spare_cores(fabric) if settings.workers is None else settings.workers,
+        workers=workers,
         content={},
         weights=weights,
         state=None,
@@ -285,7 +325,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     training = settings.repeated() | {"precision": precision_of(made.fabric)}
     training["colors"] = settled(settings.colors, made.pipeline, made.fabric.device, before)
     content = describe(made.method, source, training)
-    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper)] for c in made.chosen}
+    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper), c.why] for c in made.chosen}
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
@@ -431,8 +471,8 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples |
     )
     if held.labels is None:
         raise UserError(
-            f"the test data {named(settings.test)} has no labels: sort its images into one folder a "
-            "class, or name a column or a CSV of path,label with --labels"
+            f"the test data {named(settings.test)} has no labels: sort its images into one folder "
+            "a class, or name a column or a CSV of path,label with --labels"
         )
     labeled([samples, held])
     return held
@@ -462,7 +502,7 @@ def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | No
 
 def _divided(method: Method, settings: Settings, whole: int) -> int:
     """Parts that a batch of `whole` images is computed in, `settings.batch` at a time."""
-    batch = settings.batch
+    batch = settings.batch or whole
     if whole % batch or whole < batch:
         raise UserError(
             f"an effective batch of {whole} is not made of whole batches of {batch}; use "

@@ -382,7 +382,7 @@ class Run:
             last = plan.steps - plan.phase.first
             rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
         if plan.chosen:
-            rows["chosen"] = "; ".join(map(str, plan.chosen))
+            rows["chosen"] = "\n".join(map(str, plan.chosen))
         if self.prepared.told:
             rows["kept"] = "; ".join(self.prepared.told)
         if plan.state:
@@ -408,8 +408,9 @@ class Run:
         tell(plan.samples)
         if plan.chosen:
             log.info(
-                "it goes on from weights: %s; --recipe paper keeps the paper's",
-                ", ".join(map(str, plan.chosen)),
+                "chosen for %s, where nothing was given (--recipe paper keeps the paper's):\n  %s",
+                "going on from weights" if plan.continued else "this data and machine",
+                "\n  ".join(map(str, plan.chosen)),
             )
         for line in self.prepared.told:
             log.info(line)
@@ -446,7 +447,8 @@ class Run:
             rate=loop.plan.lr,
             optimizer=plan.recipe.optimizer,
             paper_lr=(paper.lr, theirs)
-            if plan.recipe.optimizer == paper.optimizer and not plan.chosen
+            if plan.recipe.optimizer == paper.optimizer
+            and not {"lr", "optimizer"} & {c.name for c in plan.chosen}
             else None,
         )
         if loop.doctor:

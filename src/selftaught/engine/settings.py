@@ -3,6 +3,7 @@
 The command line, YAML and the documentation read them here. Nothing heavy is imported.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +15,9 @@ from selftaught.errors import UserError
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record"}
-"""Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text."""
+NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time"}
+"""Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
+time has become epochs."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,27 @@ class Settings(Options):
 
     Args:
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
-        epochs: passes over the data.
-        batch: images a step, over all devices and accumulated parts.
+        epochs: passes over the data; by default as many as its images call for, or as `time` has
+            room for.
+        time: that the training may take, such as 20m or 1h30m, from which the epochs follow.
+        batch: images a step, over all devices and accumulated parts; by default fits the data.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
         seed: of everything random; the same seed gives the same losses to the last bit.
         workers: processes that read images and make views; by default as many as cores are free.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         test: labeled images to evaluate on; by default a fifth of the labeled data.
         freeze: stages or blocks of the backbone, from its stem on, that stay as they are, or all.
-        anchor: what keeps the network near the weights that it begins with, and how much: cosine
-            (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
-            cosine:1.0,l2sp:0.01.
         start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
 
     Other Args:
-        recipe: of a training that begins with weights: `auto` is one that keeps what they know
-            (AdamW at a low rate, new heads first), and is told; `paper` is the method's own, made
-            for a fresh draw.
+        recipe: what nobody gave: `auto` fits it to data, network and machine (AdamW for small
+            batches, queues and prototypes as there are images, heads as the backbone is wide; of
+            a training that begins with weights a low rate, new heads first), and is told; `paper`
+            is the method's own, made for a million images and a fresh draw.
+        anchor: what keeps the network near the weights that it begins with, and how much: cosine
+            (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
+            cosine:1.0,l2sp:0.01.
         lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
             it is merged into them at the end.
         accumulate: parts that a step's batch is computed in, to save memory.
@@ -112,8 +117,9 @@ class Settings(Options):
     """
 
     out: Path | None = None
-    epochs: Count = 100
-    batch: Count = 256
+    epochs: Count | None = None
+    time: str | None = None
+    batch: Count | None = None
     accumulate: Count = 1
     effective_batch: Count | None = None
     unmix: Share | None = None
@@ -173,6 +179,12 @@ class Settings(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.time is not None:
+            seconds(self.time)
+            if self.epochs is not None:
+                raise UserError(
+                    f"--time {self.time} and --epochs {self.epochs} both say how long: drop one"
+                )
         if self.on_record is not None and not callable(self.on_record):
             raise UserError(f"on_record must be a function of one row, got {self.on_record!r}")
 
@@ -190,6 +202,23 @@ class Settings(Options):
     def open(self, data: Any, channels: int = 3) -> Samples:
         """The dataset as these settings say it is to be read, and as it is where it is open."""
         return open_data(data, channels=channels, **{n: getattr(self, n) for n in ("labels", *HOW)})
+
+
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def seconds(text: str) -> float:
+    """Of a time such as 20m, 1h30m or 90s.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = _TIME.fullmatch(text.strip().lower())
+    hours, minutes, rest = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + rest
+    if not total > 0:
+        raise UserError(f"--time must be a time such as 20m, 1h30m or 90s, got {text!r}")
+    return total
 
 
 def named(data: Any) -> str:

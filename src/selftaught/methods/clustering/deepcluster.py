@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Epoch, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Epoch, Few, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
 from selftaught.search import kmeans, whiten
@@ -39,6 +39,7 @@ class DeepCluster(Method):
     recipe = Recipe(
         "sgd", lr=0.05, scaling="none", weight_decay=1e-5, schedule="constant", decay_bias=True
     )
+    few = Few(clusters=100, whitened=64, reassign=5, lr=0.0005)
     backbone: Image
 
     def __init__(

@@ -9,17 +9,18 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
 from selftaught.roles import (
+    Blur,
     Count,
     Fraction,
-    Number,
+    HeadWidth,
     PrototypeCount,
     SampleCount,
-    Share,
+    SmallViews,
     Temperature,
 )
 from selftaught.search import nearest, spherical_kmeans
@@ -59,6 +60,14 @@ class DeepClusterV2(Method):
         end=0.001,
         decay_bias=True,
     )
+    few = Few(
+        hidden=256,
+        dim=64,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=(100, 100, 100),
+    )
     insight = Insight("projector", memory=("memory",))
 
     def __init__(
@@ -66,15 +75,15 @@ class DeepClusterV2(Method):
         backbone: Image,
         samples: SampleCount,
         prototypes: tuple[PrototypeCount, ...] = (3000, 3000, 3000),
-        hidden: Count = 2048,
-        dim: Count = 128,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
         temperature: Temperature = 0.1,
         iterations: Count = 10,
-        local_crops: Number = 6,
+        local_crops: SmallViews = 6,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if not prototypes or not 2 <= min(prototypes) <= max(prototypes) <= samples:

@@ -8,11 +8,21 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
-from selftaught.roles import Count, Fraction, Number, Positive, PrototypeCount, Share, Temperature
+from selftaught.roles import (
+    Blur,
+    Count,
+    Fraction,
+    HeadWidth,
+    Positive,
+    PrototypeCount,
+    Share,
+    SmallViews,
+    Temperature,
+)
 
 
 class SEER(Method):
@@ -53,6 +63,15 @@ class SEER(Method):
         end=0.001,
         decay_bias=True,
     )
+    few = Few(
+        hidden=(256,),
+        dim=64,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=128,
+        epsilon=0.01,
+    )
     needs = Needs(backbone="regnety_320")
     insight = Insight("projector", logits="scores", shares="predicted")
 
@@ -60,18 +79,18 @@ class SEER(Method):
         self,
         backbone: Image,
         prototypes: PrototypeCount = 16000,
-        hidden: tuple[Count, ...] = (8192, 8192),
-        dim: Count = 256,
+        hidden: tuple[HeadWidth, ...] = (8192, 8192),
+        dim: HeadWidth = 256,
         temperature: Temperature = 0.1,
         epsilon: Positive = 0.03,
         iterations: Count = 10,
         hard: Share = 0.0,
         freeze_prototypes: Share = 0.0,
-        local_crops: Number = 4,
+        local_crops: SmallViews = 4,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim

@@ -1,6 +1,7 @@
 """SwAV (Caron et al., 2020), https://arxiv.org/abs/2006.09882."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,22 @@ from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
-from selftaught.roles import Count, Fraction, Number, Positive, PrototypeCount, Share, Temperature
+from selftaught.roles import (
+    Blur,
+    Count,
+    Fraction,
+    HeadWidth,
+    Positive,
+    PrototypeCount,
+    Role,
+    Share,
+    SmallViews,
+    Temperature,
+)
 
 
 class SwAV(Method):
@@ -51,6 +63,17 @@ class SwAV(Method):
         end=0.001,
         decay_bias=True,
     )
+    few = Few(
+        hidden=256,
+        dim=64,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=128,
+        epsilon=0.01,
+        freeze_prototypes=0.02,
+        queue=0,
+    )
     insight = Insight("projector", logits="scores", shares="predicted")
     backbone: Image
 
@@ -58,19 +81,19 @@ class SwAV(Method):
         self,
         backbone: Image,
         prototypes: PrototypeCount = 3000,
-        hidden: Count = 2048,
-        dim: Count = 128,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
         temperature: Temperature = 0.1,
         epsilon: Positive = 0.05,
         iterations: Count = 3,
         freeze_prototypes: Share = 0.01,
-        queue: Number = 3840,
+        queue: Annotated[int, Role("queue", least=0)] = 3840,
         queue_start: Share = 0.15,
-        local_crops: Number = 6,
+        local_crops: SmallViews = 6,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.14, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.14),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.prototypes, self.hidden, self.dim = backbone, prototypes, hidden, dim

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import decoupled
 from selftaught.parts import simclr_head
-from selftaught.roles import Count, Share, Temperature, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
 
 
 class DCL(Method):
@@ -35,6 +35,7 @@ class DCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
+    few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")
 
     def __init__(
@@ -44,11 +45,11 @@ class DCL(Method):
         weighted: bool = False,
         sigma: Temperature = 0.5,
         through_weights: bool = False,
-        hidden: Count = 2048,
-        dim: Count = 128,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
         layers: Count = 2,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

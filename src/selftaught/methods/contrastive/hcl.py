@@ -7,10 +7,10 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import hard_negatives, similarities
 from selftaught.parts import mlp
-from selftaught.roles import Count, PartialShare, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, PartialShare, Strength, Temperature, Weight
 
 
 class HCL(Method):
@@ -35,6 +35,7 @@ class HCL(Method):
     recipe = Recipe(
         "adam", lr=1e-3, scaling="none", weight_decay=1e-6, schedule="constant", decay_bias=True
     )
+    few = Few(hidden=256, dim=64)
     insight = Insight("projector", pairs="half")
 
     def __init__(
@@ -43,10 +44,10 @@ class HCL(Method):
         temperature: Temperature = 0.5,
         hardness: Weight = 1.0,
         prior: PartialShare = 0.1,
-        hidden: Count = 512,
-        dim: Count = 128,
-        strength: Weight = 0.5,
-        blur: Share = 0.0,
+        hidden: HeadWidth = 512,
+        dim: HeadWidth = 128,
+        strength: Strength = 0.5,
+        blur: Blur = 0.0,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Share, Strength, Temperature
 
 TILES = 9
 
@@ -38,6 +38,7 @@ class InfoMin(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
+    few = Few(dim=64, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
@@ -51,11 +52,11 @@ class InfoMin(Method):
         backbone: Image,
         temperature: Temperature = 0.15,
         beta: Share = 0.5,
-        dim: Count = 128,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        queue: QueueLength = 65536,
         momentum: Momentum = 0.999,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature, self.beta = backbone, temperature, beta

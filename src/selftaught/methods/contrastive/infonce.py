@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, Strength, Temperature
 
 
 class InfoNCE(Method):
@@ -33,6 +33,7 @@ class InfoNCE(Method):
     """
 
     recipe = Recipe("adam", lr=2e-4, scaling="none", schedule="constant")
+    few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")
 
     def __init__(
@@ -40,10 +41,10 @@ class InfoNCE(Method):
         backbone: Image,
         temperature: Temperature = 0.1,
         symmetric: bool = True,
-        hidden: Count = 2048,
-        dim: Count = 128,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature, self.symmetric = backbone, temperature, symmetric

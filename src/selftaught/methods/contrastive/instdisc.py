@@ -1,6 +1,7 @@
 """Instance discrimination, NPID (Wu et al., 2018), https://arxiv.org/abs/1805.01978."""
 
 import math
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,11 +10,11 @@ from selftaught import augment
 from selftaught.augment import Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
-from selftaught.roles import Count, Number, SampleCount, Share, Temperature
+from selftaught.roles import HeadWidth, Role, SampleCount, Share, Temperature
 
 
 class InstDisc(Method):
@@ -42,15 +43,16 @@ class InstDisc(Method):
         schedule="step",
         milestones=(0.6, 0.8),
     )
+    few = Few(negatives=0, temperature=0.1, dim=64)
     insight = Insight("projector", memory=("memory.items",))
 
     def __init__(
         self,
         backbone: Image,
         samples: SampleCount,
-        negatives: Number = 4096,
+        negatives: Annotated[int, Role("queue", least=0)] = 4096,
         temperature: Temperature = 0.07,
-        dim: Count = 128,
+        dim: HeadWidth = 128,
         memory_momentum: Share = 0.5,
     ):
         super().__init__()

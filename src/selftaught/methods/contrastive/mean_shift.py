@@ -10,11 +10,11 @@ from selftaught import augment
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Share
+from selftaught.roles import Blur, Count, HeadWidth, Momentum, QueueLength
 
 
 class MeanShift(Method):
@@ -40,6 +40,7 @@ class MeanShift(Method):
     """
 
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True)
+    few = Few(hidden=512, dim=128, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
@@ -53,12 +54,12 @@ class MeanShift(Method):
         self,
         backbone: Image,
         neighbors: Count = 5,
-        queue: Count = 128000,
+        queue: QueueLength = 128000,
         momentum: Momentum = 0.99,
-        hidden: Count | None = None,
-        dim: Count | None = None,
+        hidden: HeadWidth | None = None,
+        dim: HeadWidth | None = None,
         views_of: Literal["strong_weak", "strong_strong", "weak_weak"] = "strong_weak",
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if not 1 <= neighbors <= queue:

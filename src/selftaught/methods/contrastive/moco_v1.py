@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Temperature
+from selftaught.roles import HeadWidth, Momentum, QueueLength, Temperature
 
 
 class MoCoV1(Method):
@@ -37,6 +37,7 @@ class MoCoV1(Method):
         schedule="step",
         milestones=(0.6, 0.8),
     )
+    few = Few(dim=64, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
@@ -49,8 +50,8 @@ class MoCoV1(Method):
         self,
         backbone: Image,
         temperature: Temperature = 0.07,
-        dim: Count = 128,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        queue: QueueLength = 65536,
         momentum: Momentum = 0.999,
     ):
         super().__init__()

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.negatives import hard_negatives
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Temperature, Weight
 
 
 class MoCoV2(Method):
@@ -34,6 +34,7 @@ class MoCoV2(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
+    few = Few(dim=64, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
@@ -47,10 +48,10 @@ class MoCoV2(Method):
         self,
         backbone: Image,
         temperature: Temperature = 0.2,
-        dim: Count = 128,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        queue: QueueLength = 65536,
         momentum: Momentum = 0.999,
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
         symmetric: bool = False,
         hardness: Weight = 0.0,
     ):

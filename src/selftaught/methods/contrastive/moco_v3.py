@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.backbones.image.create import plain_vit
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
-from selftaught.roles import Count, Fraction, Momentum, Share, Temperature
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, Temperature
 from selftaught.schedule import cosine
 
 OF_VITS = Recipe("adamw", lr=1.5e-4, weight_decay=0.1, warmup=40 / 300, decay_bias=True)
@@ -48,6 +48,7 @@ class MoCoV3(Method):
     """
 
     recipe = Recipe("lars", lr=0.6, weight_decay=1e-6, warmup=0.1)
+    few = Few(hidden=512, dim=128, temperature=0.2)
     insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "other"
     )
@@ -57,14 +58,14 @@ class MoCoV3(Method):
         backbone: Image,
         temperature: Temperature | None = None,
         momentum: Momentum = 0.99,
-        hidden: Count = 4096,
-        dim: Count = 256,
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
         layers: Count | None = None,
         predictor_norm: Literal["vits", "always", "never"] = "vits",
         freeze_patches: bool = True,
         scale: tuple[Fraction, Fraction] | None = None,
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.temperature, self.momentum = backbone, temperature, momentum

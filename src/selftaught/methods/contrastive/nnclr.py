@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
-from selftaught.roles import Count, Share, Temperature, Weight
+from selftaught.roles import Blur, HeadWidth, QueueLength, Strength, Temperature
 
 
 class NNCLR(Method):
@@ -38,19 +38,20 @@ class NNCLR(Method):
     """
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1)
+    few = Few(hidden=256, dim=64, predictor_hidden=256, queue=2048, temperature=0.2)
     insight = Insight("projector", "predictor", pairs="other", memory=("support.items",))
 
     def __init__(
         self,
         backbone: Image,
         temperature: Temperature = 0.1,
-        hidden: Count = 2048,
-        dim: Count = 256,
-        predictor_hidden: Count = 4096,
-        queue: Count = 98304,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 256,
+        predictor_hidden: HeadWidth = 4096,
+        queue: QueueLength = 98304,
         both_ways: bool = False,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import n_pair
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share, Weight
+from selftaught.roles import Blur, HeadWidth, Strength, Weight
 
 
 class NPair(Method):
@@ -33,6 +33,7 @@ class NPair(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
+    few = Few(hidden=256, dim=64)
     insight = Insight("projector", pairs="half")
 
     def __init__(
@@ -40,10 +41,10 @@ class NPair(Method):
         backbone: Image,
         decay: Weight = 0.02,
         symmetric: bool = False,
-        hidden: Count = 2048,
-        dim: Count = 128,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.decay, self.symmetric = backbone, decay, symmetric

@@ -9,12 +9,32 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Few,
+    Insight,
+    Method,
+    Needs,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.contrastive import info_nce
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, PrototypeCount, SampleCount, Share, Temperature
+from selftaught.roles import (
+    Blur,
+    Count,
+    HeadWidth,
+    Momentum,
+    PrototypeCount,
+    QueueLength,
+    SampleCount,
+    Share,
+    Temperature,
+)
 from selftaught.search import kmeans
 
 
@@ -45,6 +65,9 @@ class PCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
+    few = Few(
+        prototypes=(50, 100, 200), dim=64, queue=2048, negatives=200, restarts=1, cluster_start=0.3
+    )
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
@@ -59,15 +82,15 @@ class PCL(Method):
         samples: SampleCount,
         prototypes: tuple[PrototypeCount, ...] = (25000, 50000, 100000),
         temperature: Temperature = 0.2,
-        dim: Count = 128,
+        dim: HeadWidth = 128,
         layers: Count = 2,
-        queue: Count = 16384,
+        queue: QueueLength = 16384,
         negatives: Count = 16384,
         momentum: Momentum = 0.999,
         cluster_start: Share = 0.1,
         iterations: Count = 20,
         restarts: Count = 5,
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if not prototypes or not all(2 <= k <= samples for k in prototypes):

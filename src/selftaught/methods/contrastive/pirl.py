@@ -13,11 +13,11 @@ from selftaught import augment
 from selftaught.augment import Tiles, View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
-from selftaught.roles import Count, SampleCount, Share, Temperature, Weight
+from selftaught.roles import HeadWidth, QueueLength, SampleCount, Share, Temperature, Weight
 
 TILES = 9
 
@@ -45,6 +45,7 @@ class PIRL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, end=0.001, by_epoch=True)
+    few = Few(negatives=2048, dim=64, objective="cross_entropy")
     insight = Insight("projector", memory=("memory.items",))
     backbone: Image
 
@@ -52,9 +53,9 @@ class PIRL(Method):
         self,
         backbone: Image,
         samples: SampleCount,
-        negatives: Count = 32000,
+        negatives: QueueLength = 32000,
         temperature: Temperature = 0.07,
-        dim: Count = 128,
+        dim: HeadWidth = 128,
         memory_momentum: Share = 0.5,
         weights: tuple[Weight, Weight] = (0.5, 0.5),
         objective: Literal["nce", "cross_entropy"] = "nce",

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import pair_loss, squared_distances
 from selftaught.parts import mlp
-from selftaught.roles import Count, Margin, Share, Weight
+from selftaught.roles import Blur, HeadWidth, Margin, Strength
 
 
 class Siamese(Method):
@@ -28,16 +28,17 @@ class Siamese(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
+    few = Few(hidden=256, dim=64)
     insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
         backbone: Image,
         margin: Margin = 1.0,
-        hidden: Count = 2048,
-        dim: Count = 128,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 128,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.margin = backbone, margin

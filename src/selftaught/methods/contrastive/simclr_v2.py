@@ -7,10 +7,10 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
-from selftaught.roles import Count, Share, Temperature, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
 
 
 class SimCLRv2(Method):
@@ -31,16 +31,17 @@ class SimCLRv2(Method):
     """
 
     recipe = Recipe("lars_tf", lr=0.1, batch=1, scaling="sqrt", weight_decay=1e-4, warmup=0.05)
+    few = Few(dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
         backbone: Image,
         temperature: Temperature = 0.1,
-        dim: Count = 128,
+        dim: HeadWidth = 128,
         layers: Count = 3,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
-from selftaught.roles import Count, Positive, Share
+from selftaught.roles import Blur, HeadWidth, Positive
 
 
 class Spectral(Method):
@@ -26,15 +26,16 @@ class Spectral(Method):
     """
 
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, warmup=0.1, decay_bias=True)
+    few = Few(hidden=256, dim=64, radius=1.0)
     insight = Insight("projector", pairs="half")
 
     def __init__(
         self,
         backbone: Image,
         radius: Positive = 10.0,
-        hidden: Count = 8192,
-        dim: Count = 8192,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 8192,
+        dim: HeadWidth = 8192,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.radius = backbone, radius

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import supervised
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share, Temperature
@@ -34,6 +34,7 @@ class SupCon(Method):
         by_epoch=True,
         decay_bias=True,
     )
+    few = Few(dim=64, temperature=0.2)
     needs = Needs(labels=True)
     insight = Insight("projector", pairs="half")
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
-from selftaught.roles import Count, Margin, Share, Weight
+from selftaught.roles import Blur, HeadWidth, Margin, Strength
 
 
 class Triplet(Method):
@@ -32,6 +32,7 @@ class Triplet(Method):
     """
 
     recipe = Recipe("adam", lr=3e-4, scaling="none", schedule="constant", cooldown=0.4)
+    few = Few(hidden=256, dim=64, lr=0.0003, batch=16)
     insight = Insight("projector", pairs="half")
 
     def __init__(
@@ -39,10 +40,10 @@ class Triplet(Method):
         backbone: Image,
         margin: Margin | None = None,
         distance: Literal["euclidean", "squared"] = "euclidean",
-        hidden: Count = 1024,
-        dim: Count = 128,
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        hidden: HeadWidth = 1024,
+        dim: HeadWidth = 128,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.margin, self.distance = backbone, margin, distance

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
-from selftaught.roles import Count, Fraction, Number, Share
+from selftaught.roles import Blur, Fraction, HeadWidth, Number
 
 
 class ACE(Method):
@@ -39,19 +39,20 @@ class ACE(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=256, scaling="none", weight_decay=1e-5)
+    few = Few(scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 16,
+        dim: HeadWidth = 16,
         pair: Literal["halves", "crops", "modalities"] = "crops",
         shared: bool = True,
         eps: Fraction = 1e-3,
         second_net: str = "",
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared

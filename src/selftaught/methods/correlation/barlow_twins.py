@@ -4,10 +4,10 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Weight
 
 
 class BarlowTwins(Method):
@@ -32,18 +32,19 @@ class BarlowTwins(Method):
     """
 
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.1, end=0.001, bias_lr=0.024)
+    few = Few(hidden=512, dim=512, lr=0.001)
     insight = Insight("projector")
 
     def __init__(
         self,
         backbone: Image,
         redundancy: Weight = 0.0051,
-        hidden: Count = 8192,
-        dim: Count = 8192,
+        hidden: HeadWidth = 8192,
+        dim: HeadWidth = 8192,
         layers: Count = 3,
         reference_gradient: bool = False,
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.redundancy = backbone, redundancy

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
-from selftaught.roles import Count, Fraction, Number, Positive, Share
+from selftaught.roles import Blur, Fraction, HeadWidth, Number, Positive
 
 
 class DCCA(Method):
@@ -36,12 +36,13 @@ class DCCA(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    few = Few(dim=16, pair="crops", shared=True, scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 50,
+        dim: HeadWidth = 50,
         pair: Literal["halves", "crops", "modalities"] = "halves",
         shared: bool = False,
         form: Literal["sum", "frobenius", "squares", "largest"] = "sum",
@@ -49,7 +50,7 @@ class DCCA(Method):
         second_net: str = "",
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.8, 1.0),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared

@@ -10,14 +10,14 @@ from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import (
     canonical_correlations,
     reconstruction,
     total_correlation,
 )
 from selftaught.parts import mlp
-from selftaught.roles import Count, Fraction, Number, Positive, Share, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Number, Positive, Weight
 
 
 class DCCAE(Method):
@@ -45,22 +45,23 @@ class DCCAE(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    few = Few(dim=16, pair="crops", scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 50,
+        dim: HeadWidth = 50,
         weight: Weight = 0.001,
         element_mean: bool = False,
-        hidden: Count = 1024,
+        hidden: HeadWidth = 1024,
         side: Count = 16,
         pair: Literal["halves", "crops", "modalities"] = "halves",
         regularize: Positive = 1e-3,
         second_net: str = "",
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.8, 1.0),
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if side < 2:

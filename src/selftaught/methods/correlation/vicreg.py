@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Count, Number, Share, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Number, Weight
 
 
 class VICReg(Method):
@@ -39,6 +39,7 @@ class VICReg(Method):
     """
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1, end=0.001)
+    few = Few(hidden=512, dim=512, lr=0.001)
     insight = Insight("projector")
 
     def __init__(
@@ -47,11 +48,11 @@ class VICReg(Method):
         invariance: Weight = 25.0,
         variance: Weight = 25.0,
         covariance: Weight = 1.0,
-        hidden: Count = 8192,
-        dim: Count = 8192,
+        hidden: HeadWidth = 8192,
+        dim: HeadWidth = 8192,
         layers: Count = 3,
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
         pair: Literal["views", "modalities"] = "views",
         second_net: str = "",
         second_channels: Number = 0,

@@ -8,11 +8,11 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
-from selftaught.roles import Count, Fraction, Share, Weight
+from selftaught.roles import Count, Fraction, HeadWidth, Share, Weight
 
 
 class WMSE(Method):
@@ -54,13 +54,14 @@ class WMSE(Method):
         drop=0.2,
         decay_bias=True,
     )
+    few = Few(hidden=256, dim=32, group=None, lr=0.001)
     insight = Insight("projector")
 
     def __init__(
         self,
         backbone: Image,
-        hidden: Count = 1024,
-        dim: Count = 64,
+        hidden: HeadWidth = 1024,
+        dim: HeadWidth = 64,
         group: Count | None = 128,
         draws: Count = 1,
         count: Count = 2,

@@ -13,6 +13,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import (
     Batch,
+    Few,
     Insight,
     Method,
     Needs,
@@ -25,7 +26,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Count, Momentum, Share, Temperature
+from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Share, Temperature
 
 BLOCK = 2**25
 """Similarities that exist at a time."""
@@ -50,6 +51,7 @@ class DenseCL(Method):
     """
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True)
+    few = Few(hidden=256, dim=64, queue=2048)
     needs = Needs(batchnorm="own")
     insight = Insight(
         "projector",
@@ -65,13 +67,13 @@ class DenseCL(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 128,
-        hidden: Count = 2048,
-        queue: Count = 65536,
+        dim: HeadWidth = 128,
+        hidden: HeadWidth = 2048,
+        queue: QueueLength = 65536,
         weight: Share = 0.5,
         momentum: Momentum = 0.999,
         temperature: Temperature = 0.2,
-        blur: Share = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.backbone, self.dim, self.hidden, self.queue = backbone, dim, hidden, queue

@@ -8,12 +8,12 @@ from torch.nn.functional import normalize
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
-from selftaught.roles import Count, Fraction, Momentum, Positive, Share, Temperature
+from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Positive, Temperature
 from selftaught.schedule import cosine
 
 
@@ -37,6 +37,7 @@ class PixContrast(Method):
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
+    few = Few(hidden=512, dim=128)
     insight = Insight(
         "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="other"
     )
@@ -47,11 +48,11 @@ class PixContrast(Method):
         ratio: Positive = 0.7,
         temperature: Temperature = 0.3,
         momentum: Momentum = 0.99,
-        hidden: Count = 4096,
-        dim: Count = 256,
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
         scale: tuple[Fraction, Fraction] = (0.08, 1.0),
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.ratio, self.temperature = backbone, ratio, temperature

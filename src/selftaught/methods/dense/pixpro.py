@@ -7,12 +7,12 @@ from torch.nn.functional import normalize
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_cell, ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
-from selftaught.roles import Count, Fraction, Momentum, Number, Positive, Share
+from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Number, Positive
 from selftaught.schedule import cosine
 
 
@@ -38,6 +38,7 @@ class PixPro(Method):
     """
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
+    few = Few(hidden=512, dim=128)
     insight = Insight(
         "projector", "value", (("target.0", "backbone"), ("target.1", "projector")), "other"
     )
@@ -50,11 +51,11 @@ class PixPro(Method):
         clamp: float = 0.0,
         layers: Number = 1,
         momentum: Momentum = 0.99,
-        hidden: Count = 4096,
-        dim: Count = 256,
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
         scale: tuple[Fraction, Fraction] = (0.08, 1.0),
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         if layers not in (0, 1, 2):

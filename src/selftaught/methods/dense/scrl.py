@@ -15,11 +15,11 @@ from selftaught.augment.pipeline import Around, check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
-from selftaught.method import Batch, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
-from selftaught.roles import Count, Fraction, Momentum, PartialShare, Share, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, PartialShare, Strength
 from selftaught.schedule import cosine
 
 TRIES = 50
@@ -57,6 +57,7 @@ class SCRL(Method):
     """
 
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.05)
+    few = Few(hidden=512, dim=128)
     insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "half"
     )
@@ -70,11 +71,11 @@ class SCRL(Method):
         placement: Literal["grid", "anywhere"] = "grid",
         jitter: PartialShare = 0.0,
         momentum: Momentum = 0.97,
-        hidden: Count = 4096,
-        dim: Count = 256,
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
-        strength: Weight = 1.0,
-        blur: Share = 0.5,
+        strength: Strength = 1.0,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         if least >= 224:

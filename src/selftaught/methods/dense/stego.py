@@ -10,21 +10,20 @@ from torch.nn.functional import normalize
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import (
-    Batch,
-    Corpus,
-    Epoch,
-    Method,
-    Needs,
-    Pictures,
-    Pipeline,
-    Recipe,
-)
+from selftaught.method import Batch, Corpus, Epoch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.mean_field import crf_loss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
 from selftaught.parts.drawing import COLORS
-from selftaught.roles import Count, Fraction, PartialShare, PrototypeCount, SampleCount, Weight
+from selftaught.roles import (
+    Count,
+    Fraction,
+    HeadWidth,
+    PartialShare,
+    PrototypeCount,
+    SampleCount,
+    Weight,
+)
 
 CRF_SIDE, CRF_PLACES = 56, 1000
 """To what side images and codes are brought, and at how many places, for the loss `crf`."""
@@ -83,6 +82,7 @@ class STEGO(Method):
     recipe = Recipe(
         "adam", lr=5e-4, batch=32, scaling="none", weight_decay=0.0, schedule="constant"
     )
+    few = Few(clusters=10, places=4, dim=32, neighbors=3)
     needs = Needs(backbone="vit_small_patch8_224", group=2, learned=True)
     nearest: Tensor
 
@@ -93,7 +93,7 @@ class STEGO(Method):
         preset: Literal["default", "coco_small", "coco_base", "cityscapes", "potsdam"] = "default",
         balance: tuple[Weight, Weight, Weight] | None = None,
         shifts: tuple[float, float, float] | None = None,
-        dim: Count = 70,
+        dim: HeadWidth = 70,
         clusters: PrototypeCount = 27,
         places: Count = 11,
         neighbors: Count = 7,

@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
-from selftaught.roles import Count, Momentum, Share
+from selftaught.roles import Blur, HeadWidth, Momentum
 from selftaught.schedule import cosine
 
 
@@ -30,6 +30,7 @@ class BYOL(Method):
     """
 
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.1)
+    few = Few(hidden=512, dim=128)
     insight = Insight(
         "projector", "predictor", (("target.0", "backbone"), ("target.1", "projector")), "other"
     )
@@ -38,10 +39,10 @@ class BYOL(Method):
         self,
         backbone: Image,
         momentum: Momentum = 0.99,
-        hidden: Count = 4096,
-        dim: Count = 256,
-        blur: tuple[Share, Share] = (1.0, 0.1),
-        solarize: tuple[Share, Share] = (0.0, 0.2),
+        hidden: HeadWidth = 4096,
+        dim: HeadWidth = 256,
+        blur: tuple[Blur, Blur] = (1.0, 0.1),
+        solarize: tuple[Blur, Blur] = (0.0, 0.2),
     ):
         super().__init__()
         self.backbone, self.momentum = backbone, momentum

@@ -8,11 +8,21 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.backbones.image.depth import without_drop_path
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
-from selftaught.roles import Count, Fraction, Momentum, Number, PrototypeCount, Share, Temperature
+from selftaught.roles import (
+    Blur,
+    Count,
+    Fraction,
+    HeadWidth,
+    Momentum,
+    PrototypeCount,
+    Share,
+    SmallViews,
+    Temperature,
+)
 from selftaught.schedule import cosine, ramp
 
 
@@ -56,6 +66,14 @@ class DINO(Method):
         clip=3.0,
         clip_by="parameter",
     )
+    few = Few(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=512,
+        hidden=256,
+        bottleneck=64,
+    )
     needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
@@ -69,8 +87,8 @@ class DINO(Method):
         self,
         backbone: Image,
         prototypes: PrototypeCount = 65536,
-        hidden: Count = 2048,
-        bottleneck: Count = 256,
+        hidden: HeadWidth = 2048,
+        bottleneck: HeadWidth = 256,
         norm_last_layer: bool = True,
         momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
         student_temp: Temperature = 0.1,
@@ -78,12 +96,12 @@ class DINO(Method):
         temp_warmup: Share = 0.3,
         center_momentum: Share = 0.9,
         freeze_prototypes: Share = 0.01,
-        local_crops: Number = 8,
+        local_crops: SmallViews = 8,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.4, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.4),
-        blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5),
-        solarize: Share = 0.2,
+        blur: tuple[Blur, Blur, Blur] = (1.0, 0.1, 0.5),
+        solarize: Blur = 0.2,
     ):
         super().__init__()
         backbone.resample = backbone.resample or "offset"

@@ -13,19 +13,21 @@ from selftaught.backbones.image.depth import with_subset_depth, without_drop_pat
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, ema, frozen_copy, prototype_head
 from selftaught.roles import (
+    Blur,
     Count,
     Fraction,
+    HeadWidth,
     Momentum,
-    Number,
     PrototypeCount,
     Share,
+    SmallViews,
     Temperature,
     Weight,
 )
@@ -97,6 +99,15 @@ class DINOv2(Method):
         clip=3.0,
         clip_by="module",
     )
+    few = Few(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=512,
+        hidden=256,
+        bottleneck=64,
+        weight_decay=0.04,
+    )
     needs = Needs(backbone="vit_small_patch14_dinov2", drop_path=0.3)
     insight = Insight(
         copies=(("ema", "backbone"), ("ema_head", "head")), logits="ema_head", shares="centered"
@@ -108,9 +119,9 @@ class DINOv2(Method):
         prototypes: PrototypeCount = 65536,
         patch_prototypes: Count | None = None,
         separate_head: bool = False,
-        hidden: Count = 2048,
-        bottleneck: Count = 256,
-        patch_bottleneck: Count | None = None,
+        hidden: HeadWidth = 2048,
+        bottleneck: HeadWidth = 256,
+        patch_bottleneck: HeadWidth | None = None,
         targets: Literal["center", "sinkhorn"] = "center",
         iterations: Count = 3,
         dino_weight: Weight = 1.0,
@@ -124,12 +135,12 @@ class DINOv2(Method):
         temp_warmup: Share = 0.3,
         center_momentum: Share = 0.9,
         freeze_prototypes: Share = 0.01,
-        local_crops: Number = 8,
+        local_crops: SmallViews = 8,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.32, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.32),
-        blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5),
-        solarize: Share = 0.2,
+        blur: tuple[Blur, Blur, Blur] = (1.0, 0.1, 0.5),
+        solarize: Blur = 0.2,
         reference_blur: bool = False,
         reference_center: bool = False,
         network: Any = None,

@@ -16,7 +16,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Needs, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, Standardize, each_cell, fingerprint, mlp
-from selftaught.roles import Count, Fraction, Share, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Strength, Weight
 
 
 class DistillFeatures(Method):
@@ -57,10 +57,10 @@ class DistillFeatures(Method):
         teacher: tuple[str, ...] = (),
         teacher_view: Literal["plain", "same"] = "plain",
         teacher_size: Count | None = None,
-        strength: Weight = 0.5,
-        blur: Share = 0.1,
+        strength: Strength = 0.5,
+        blur: Blur = 0.1,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
-        hidden: Count = 512,
+        hidden: HeadWidth = 512,
         cosine: Weight = 1.0,
         smooth_l1: Weight = 0.1,
         local: Weight = 0.0,

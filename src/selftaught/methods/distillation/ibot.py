@@ -15,18 +15,20 @@ from selftaught.backbones.image.depth import without_drop_path
 from selftaught.errors import UserError
 from selftaught.masks import Grid
 from selftaught.masks.blocks import by_ratio
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, ema, frozen_copy, prototype_head
 from selftaught.roles import (
+    Blur,
     Count,
     Fraction,
+    HeadWidth,
     Momentum,
-    Number,
     PrototypeCount,
     Share,
+    SmallViews,
     Temperature,
     Weight,
 )
@@ -84,6 +86,16 @@ class IBOT(Method):
         clip=3.0,
         clip_by="parameter",
     )
+    few = Few(
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.4),
+        local_crops=2,
+        prototypes=512,
+        hidden=256,
+        bottleneck=64,
+        freeze_prototypes=0.01,
+        temp_warmup=0.3,
+    )
     needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1)
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
@@ -99,8 +111,8 @@ class IBOT(Method):
         patch_prototypes: Count | None = None,
         shared_head: bool = True,
         shared_teacher_head: bool = True,
-        hidden: Count = 2048,
-        bottleneck: Count = 256,
+        hidden: HeadWidth = 2048,
+        bottleneck: HeadWidth = 256,
         norm_last_layer: bool = False,
         class_weight: Weight = 1.0,
         patch_weight: Weight = 1.0,
@@ -115,12 +127,12 @@ class IBOT(Method):
         temp_warmup: Share = 0.0375,
         center_momentum: Share = 0.9,
         freeze_prototypes: Share = 0.00125,
-        local_crops: Number = 10,
+        local_crops: SmallViews = 10,
         local_size: Count | None = None,
         global_scale: tuple[Fraction, Fraction] = (0.25, 1.0),
         local_scale: tuple[Fraction, Fraction] = (0.05, 0.25),
-        blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5),
-        solarize: Share = 0.2,
+        blur: tuple[Blur, Blur, Blur] = (1.0, 0.1, 0.5),
+        solarize: Blur = 0.2,
     ):
         super().__init__()
         self.prototypes, self.patch_prototypes = prototypes, patch_prototypes

@@ -10,19 +10,22 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.masks import generator
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
 from selftaught.roles import (
+    Blur,
     Count,
     Fraction,
+    HeadWidth,
     Momentum,
     Number,
     PartialShare,
     Positive,
     PrototypeCount,
-    Share,
+    SmallViews,
+    Strength,
     Temperature,
     Weight,
 )
@@ -76,6 +79,7 @@ class MSN(Method):
         clip=3.0,
         no_clip=("scores",),
     )
+    few = Few(prototypes=128, hidden=256, dim=64, focal_views=2, focal_scale=(0.1, 0.4))
     needs = Needs(backbone="vit_small_patch16_224")
     insight = Insight(
         copies=(("target", "backbone"), ("target_projector", "projector")),
@@ -88,8 +92,8 @@ class MSN(Method):
         self,
         backbone: Image,
         prototypes: PrototypeCount = 1024,
-        hidden: Count = 2048,
-        dim: Count = 256,
+        hidden: HeadWidth = 2048,
+        dim: HeadWidth = 256,
         temperature: Temperature = 0.1,
         sharpen: Positive = 0.25,
         iterations: Number = 3,
@@ -98,12 +102,12 @@ class MSN(Method):
         momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
         drop: PartialShare = 0.15,
         random_views: Count = 1,
-        focal_views: Number = 10,
+        focal_views: SmallViews = 10,
         focal_size: Count | None = None,
         random_scale: tuple[Fraction, Fraction] = (0.3, 1.0),
         focal_scale: tuple[Fraction, Fraction] = (0.05, 0.3),
-        strength: Weight = 0.5,
-        blur: Share = 0.5,
+        strength: Strength = 0.5,
+        blur: Blur = 0.5,
     ):
         super().__init__()
         self.prototypes, self.hidden, self.dim = prototypes, hidden, dim

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, Share
@@ -26,6 +26,7 @@ class SimSiam(Method):
     recipe = Recipe(
         "sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True, constant=("predictor",)
     )
+    few = Few(dim=512, bottleneck=128, optimizer="sgd", lr=0.05, weight_decay=0.0005)
     insight = Insight("projector", "predictor", pairs="other")
 
     def __init__(

@@ -17,7 +17,7 @@ from selftaught.backbones.image.tokenizer import RandomTokenizer, load_tokenizer
 from selftaught.errors import UserError
 from selftaught.masks import enlarge
 from selftaught.masks.blocks import blocks
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
 from selftaught.roles import Count
@@ -52,6 +52,7 @@ class BEiT(Method):
         decay_tokens=False,
         clip=3.0,
     )
+    few = Few(vocabulary=512, weight_decay=0.05)
     needs = Needs(backbone="beit_base_patch16_224", drop_path=0.1, batch=1)
 
     def __init__(

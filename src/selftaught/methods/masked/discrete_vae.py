@@ -11,7 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.backbones.image.tokenizer import Tokenizer, map_pixels, unmap_pixels
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Temperature, Weight
 from selftaught.schedule import cosine
@@ -39,6 +39,7 @@ class DiscreteVAE(Method):
     """
 
     recipe = Recipe("adamw", lr=5e-4, batch=256, scaling="none", weight_decay=1e-4, end=0.0025)
+    few = Few(vocabulary=512, dim=64, width=32, lr=0.001)
     needs = Needs(backbone="vit_small_patch16_224", batch=1)
 
     def __init__(

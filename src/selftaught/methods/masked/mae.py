@@ -11,7 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image, interpolate, sincos
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
 from selftaught.roles import Count, HiddenShare, Number, Positive
 
@@ -38,6 +38,7 @@ class MAE(Method):
     """
 
     recipe = Recipe("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95))
+    few = Few(dim=64, depth=2, heads=2, weight_decay=0.05)
     needs = Needs(backbone="vit_small_patch16_224", batch=1)
 
     decoder_pos_embed: Tensor

@@ -12,7 +12,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import enlarge, hidden_units
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
 from selftaught.roles import Count, HiddenShare
 
@@ -45,6 +45,7 @@ class SimMIM(Method):
         decay_tokens=False,
         clip=5.0,
     )
+    few = Few(weight_decay=0.05)
     needs = Needs(backbone="swin_tiny_patch4_window7_224", drop_path=0.1, batch=1)
 
     def __init__(self, backbone: Image, ratio: HiddenShare = 0.6, unit: Count | None = None):

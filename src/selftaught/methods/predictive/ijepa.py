@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from selftaught import augment, masks
 from selftaught.backbones import Image, Predictor, interpolate, sincos
 from selftaught.errors import UserError
-from selftaught.method import Batch, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
 from selftaught.roles import Count, Fraction, Momentum, Number, Positive
@@ -57,6 +57,7 @@ class IJEPA(Method):
         end=1e-3,
         step_offset=1,
     )
+    few = Few(dim=64, depth=2, heads=2)
     needs = Needs(backbone="vit_small_patch16_224", batch=1)
     insight = Insight(copies=(("target", "backbone"),))
 

@@ -10,7 +10,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, HiddenShare, PartialShare
@@ -37,6 +37,7 @@ class Selfie(Method):
     """
 
     recipe = Recipe("sgd", lr=0.1, batch=256, weight_decay=1e-4, warmup=0.05, nesterov=True)
+    few = Few(depth=1, heads=4, hidden=256)
     needs = Needs(backbone="resnet50", batch=1)
 
     def __init__(

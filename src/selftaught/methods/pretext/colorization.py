@@ -11,7 +11,7 @@ from selftaught import augment
 from selftaught.augment.image.colored import LEAST
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
@@ -57,6 +57,7 @@ class Colorization(Method):
         betas=(0.9, 0.99),
         decay_bias=True,
     )
+    few = Few(width=64, lr=0.001)
     needs = Needs(batch=1)
     centers: Tensor
     factors: Tensor

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Fraction, Positive, Weight
 
@@ -52,6 +52,7 @@ class Distortion(Method):
         decay_bias=True,
         nesterov=True,
     )
+    few = Few(lr=0.001)
     needs = Needs(batch=1)
 
     def __init__(

@@ -18,6 +18,7 @@ from selftaught.method import (
     Batch,
     Corpus,
     Epoch,
+    Few,
     Method,
     Pictures,
     Pipeline,
@@ -25,7 +26,7 @@ from selftaught.method import (
     ReferenceLoss,
 )
 from selftaught.objectives.metric import semi_hard
-from selftaught.roles import Count, Fraction, Margin, SampleCount
+from selftaught.roles import Count, DrawnImages, Fraction, Margin, SampleCount
 
 COLORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -59,6 +60,7 @@ class ExemplarCNN(Method):
     recipe = Recipe(
         "sgd", lr=0.01, scaling="none", weight_decay=0.004, schedule="constant", decay_bias=True
     )
+    few = Few(surrogates=2000, patch=1.0, lr=0.001)
     chosen: Tensor
     """[surrogates] the image that each class was made of."""
     surrogate: Tensor
@@ -68,7 +70,7 @@ class ExemplarCNN(Method):
         self,
         backbone: Image,
         samples: SampleCount,
-        surrogates: Count = 8000,
+        surrogates: DrawnImages = 8000,
         objective: Literal["classes", "triplet", "triplet_reference"] = "classes",
         copies: Count = 1,
         dim: Count = 1000,

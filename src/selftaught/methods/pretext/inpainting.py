@@ -15,7 +15,7 @@ from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws, Range
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Number, PartialShare, Weight
 
@@ -50,6 +50,7 @@ class ContextEncoder(Method):
     recipe = Recipe(
         "adam", lr=2e-4, batch=64, scaling="none", schedule="constant", betas=(0.5, 0.999)
     )
+    few = Few(width=64, overlap=1, lr=0.001)
     needs = Needs(backbone="resnet50")
 
     def __init__(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.roles import Count, Fraction, Share
@@ -38,6 +38,7 @@ class Motion(Method):
     """
 
     recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
+    few = Few(width=64, lr=0.001)
     needs = Needs(batch=1, beside="masks")
 
     def __init__(

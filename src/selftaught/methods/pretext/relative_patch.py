@@ -14,7 +14,7 @@ from selftaught.augment.pipeline import check_image
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import each_cell
 from selftaught.roles import Count, Share, Weight
 
@@ -51,6 +51,7 @@ class RelativePatch(Method):
     recipe = Recipe(
         "sgd", lr=56 * 40 * 1e-5, batch=56, schedule="constant", momentum=0.0, decay_bias=True
     )
+    few = Few(grid=2, hidden=256)
     needs = Needs(batch=1)
 
     def __init__(

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 
 
 class Rotation(Method):
@@ -32,6 +32,7 @@ class Rotation(Method):
         decay_bias=True,
         nesterov=True,
     )
+    few = Few(lr=0.001)
     needs = Needs(batch=1)
 
     def __init__(self, backbone: Image):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
@@ -42,6 +42,7 @@ class SplitBrain(Method):
         betas=(0.9, 0.99),
         decay_bias=True,
     )
+    few = Few(width=64, lr=0.001)
     needs = Needs(batch=1)
     centers: Tensor
 

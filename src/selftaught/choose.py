@@ -1,0 +1,253 @@
+"""What a training is given where nobody says it: rules by what a setting is for, with reasons.
+
+The papers' settings are for a million images and batches of thousands. A rule fits one to the data
+and the machine; what no rule gives, and `benchmarks/learn.py` has shown for few images, a method
+says in its `few`. Nothing here depends on a clock: the same data gets the same settings.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from selftaught.method import Method, Needs, Recipe
+from selftaught.signature import read_object
+
+LARGE_BATCH = 1024
+"""Images a step from which on a paper's own optimizer is kept: LARS is for such."""
+RATE, RATE_BATCH, RATE_WEIGHTS, RATE_POWER = 2e-3, 64, 0.4e6, -0.4
+"""AdamW's rate as `benchmarks/learn.py` has it, for this batch and this many weights. It follows
+the square root of the batch; for larger networks it falls so that 10 million have about 1e-3 at
+256, as is usual for them."""
+DECAY, WARMUP = 1e-4, 0.05
+MEASURED = 2e6
+"""Weights of a network up to which the settings of `few` were measured."""
+HALF_LIFE = 0.02
+"""Of an EMA copy, at most, as a share of the training."""
+CONVOLUTIONAL, TRANSFORMER = "test_resnet", "test_vit2"
+"""timm's smallest networks: those that learn most in minutes on a CPU."""
+PAPER_WIDTH = 2048
+"""Features of a ResNet-50, to which papers fit their heads."""
+SMALL = 64
+"""Side in pixels below which views keep their detail."""
+
+
+class Chosen(NamedTuple):
+    """A setting that nobody gave, beside the paper's.
+
+    why: in a few words.
+    """
+
+    name: str
+    value: Any
+    paper: Any
+    why: str = ""
+
+    def __str__(self) -> str:
+        reason = f": {self.why}" if self.why else ""
+        return f"{self.name} {said(self.value)}{reason} (paper: {said(self.paper)})"
+
+
+def said(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(said, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a training before its network is built.
+
+    Args:
+        images: that it learns from.
+        side: usual side that most of them have, in pixels.
+        gpu: whether it runs on one.
+        begins: whether it goes on from weights.
+    """
+
+    images: int
+    side: int
+    gpu: bool
+    begins: bool
+
+
+def network(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[Chosen]:
+    """Parameters of the backbone: on a CPU a small network and small images.
+
+    Args:
+        needs: of the method.
+        facts: of the training.
+        given: parameters that the user has given.
+    """
+    named = bool({"name", "weights"} & given.keys()) or facts.begins
+    found = []
+    size = given.get("size")
+    if size is None:
+        size = min(facts.side, 224 if facts.gpu else 128 if named else 64)
+        why = "as large as the images are, up to what a GPU trains in hours"
+        found.append(
+            Chosen("size", size, 224, why if facts.gpu else "a CPU sees more images if small")
+        )
+    if named or facts.gpu:
+        return found
+    transformer = any(word in needs.backbone for word in ("vit", "beit", "swin"))
+    name = TRANSFORMER if transformer else CONVOLUTIONAL
+    found.append(Chosen("backbone", name, needs.backbone, "0.4 million weights: a CPU in minutes"))
+    if transformer and "patch_size" not in given and size >= SMALL:
+        found.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
+    return found
+
+
+def batch(kind: type[Method], facts: Facts, parts: int) -> Chosen:
+    """Images a step: some dozen steps an epoch, and no more than the machine likes.
+
+    Args:
+        kind: of the method.
+        facts: of the training.
+        parts: that a batch is computed in, over all devices.
+    """
+    few = kind.few.get("batch")
+    most = few or (256 if facts.gpu else 64)
+    least = few or 16
+    value = min(_power(most), max(least, _power(facts.images / 12)), _power(facts.images))
+    unit = parts * kind.needs.group
+    value = -(-value // unit) * unit
+    return Chosen("batch", value, kind.recipe.batch, f"of {facts.images:,} images")
+
+
+def _power(value: float) -> int:
+    """The largest power of two that is not above it."""
+    return 2 ** int(math.log2(max(1.0, value)))
+
+
+def epochs(facts: Facts) -> Chosen:
+    """Passes over the data where neither they nor a time were asked for."""
+    shown, least, most = (10_000_000, 100, 800) if facts.gpu else (200_000, 20, 400)
+    if facts.begins:
+        shown, least, most = (1_000_000, 10, 100) if facts.gpu else (20_000, 3, 20)
+    value = min(most, max(least, round(shown / max(1, facts.images))))
+    return Chosen(
+        "epochs", value, 100, f"{value * facts.images:,} images; --time 20m fits a budget"
+    )
+
+
+def recipe(method: Method, batch: int) -> Recipe:
+    """The recipe of a training from a fresh draw, before the user's changes.
+
+    Args:
+        method: what is trained; its `few` has what is another than the rules say.
+        batch: images a step.
+    """
+    paper, few, weights = method.recipe, method.few, sizes(method.backbone)[1]
+    adam = paper.optimizer in ("adam", "adamw", "adamw_bert", "lamb")
+    if method.needs.learned or batch >= LARGE_BATCH or (adam and weights > MEASURED):
+        return paper
+    peak = few.get("lr", RATE) * math.sqrt(batch / few.get("batch", RATE_BATCH))
+    if "optimizer" not in few:
+        peak *= min(1.0, (weights / RATE_WEIGHTS) ** RATE_POWER)
+    return replace(
+        paper,
+        optimizer=few.get("optimizer", "adamw"),
+        lr=peak,
+        batch=batch,
+        scaling="none",
+        weight_decay=few.get("weight_decay", DECAY),
+        warmup=few.get("warmup", WARMUP),
+    )
+
+
+def momentum(paper: float, steps: int, half_life: float = HALF_LIFE) -> float:
+    """Of an EMA copy: the paper's, or as much less as makes half of it new after that share of the
+    steps."""
+    return min(paper, max(0.5, 0.5 ** (1 / max(1.0, half_life * steps))))
+
+
+REASONS = {
+    "optimizer": f"LARS and SGD are for batches from {LARGE_BATCH:,} on",
+    "lr": "as measured for such a network, by the root of the batch",
+    "weight_decay": "as measured with it",
+    "warmup": "a share of a short training",
+}
+
+
+def options(
+    kind: type[Method], facts: Facts, batch: int, backbone: Any, given: Collection[str]
+) -> list[Chosen]:
+    """Parameters of the method: by the roles that they have, or as its `few` says.
+
+    Args:
+        kind: of the method.
+        facts: of the training.
+        batch: images a step.
+        backbone: that the method is built around.
+        given: names of parameters that the user has given.
+    """
+    width, weights = sizes(backbone)
+    size = getattr(backbone, "size", SMALL)
+    made = Made(facts, batch, min(1.0, width / PAPER_WIDTH), size)
+    found = []
+    for parameter in read_object(kind).parameters:
+        name, paper = parameter.name, parameter.default
+        if name in given or parameter.required or parameter.from_data:
+            continue
+        measured = weights <= MEASURED and name in kind.few
+        value, why = (kind.few[name], "as measured") if measured else (paper, "")
+        for role in parameter.roles:
+            if role.name in RULES and value is not None:
+                rule, reason = RULES[role.name]
+                less = _lowered(value, rule)(made)
+                value, why = (less, reason) if less != value else (value, why)
+        if value != paper:
+            found.append(Chosen(name, value, paper, why))
+    return found
+
+
+class Made(NamedTuple):
+    """What rules look at.
+
+    facts: of the training. batch: images a step. width: features of the backbone, as a share of
+    those of a ResNet-50. size: side of the views in pixels.
+    """
+
+    facts: Facts
+    batch: int
+    width: float
+    size: int
+
+
+Rule = Callable[[Made, float], float]
+"""-> what a number may be at most; of a tuple the largest is handed in, the others follow it."""
+
+
+def _lowered(value: Any, rule: Rule) -> Callable[[Made], Any]:
+    many = isinstance(value, tuple)
+    top = max(value, default=0) if many else value
+
+    def lowered(made: Made) -> Any:
+        limit = min(top, rule(made, top))
+        if limit == top:
+            return value
+        return tuple(type(v)(v * limit / top) for v in value) if many else type(value)(limit)
+
+    return lowered
+
+
+RULES: dict[str, tuple[Rule, str]] = {
+    "queue": (
+        lambda m, _: max(m.batch, m.facts.images // 2 // m.batch * m.batch),
+        "half of the images at most",
+    ),
+    "prototypes": (lambda m, _: max(16, m.facts.images // 10), "a tenth of the images"),
+    "drawn images": (lambda m, _: m.facts.images, "as many as there are"),
+    "head width": (lambda m, most: max(256, most * m.width), "in proportion to the backbone"),
+    "blur": (lambda m, most: 0 if m.size < SMALL else most, f"no detail to lose below {SMALL} px"),
+    "strength": (lambda m, most: 0.5 if m.size < SMALL else most, "colors tell more of few pixels"),
+    "small views": (lambda m, most: most if m.facts.gpu else 2, "a CPU learns more of new images"),
+}
+"""By role: a rule, and its reason."""
+
+
+def sizes(backbone: Any) -> tuple[int, int]:
+    """Features and weights of a backbone."""
+    return int(getattr(backbone, "dim", PAPER_WIDTH)), sum(p.numel() for p in backbone.parameters())

@@ -1,0 +1,167 @@
+"""A training's settings where nobody gave them: by the rules of `choose`, as the run has them that
+goes on, or the paper's."""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftaught import choose, code
+from selftaught.choose import Chosen, Facts
+from selftaught.data import Samples
+from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.settings import Settings
+from selftaught.export.facts import SETTINGS, content
+from selftaught.method import Method, Recipe
+
+PAPER_BATCH, PAPER_EPOCHS = 256, 100
+"""Of `--recipe paper`, where neither the paper's data nor its machines are there."""
+OF_RECIPE = ("optimizer", "lr", "weight_decay", "warmup")
+
+
+@dataclass
+class Choice:
+    """What a training is built with.
+
+    Args:
+        settings: of it, with a batch, and a number of epochs unless a time is to give it.
+        image: parameters of the backbone.
+        chosen: what nobody gave.
+        facts: of the training; None where nothing is to be chosen any more.
+        options: parameters of the method that were chosen when the run began.
+    """
+
+    settings: Settings
+    image: dict[str, Any]
+    chosen: list[Chosen] = field(default_factory=list)
+    facts: Facts | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def fit(self, kind: type[Method], backbone: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """Parameters of the method: those that were given, and those that fit data and backbone."""
+        if self.facts is None:
+            return self.options | given
+        assert self.settings.batch is not None
+        found = choose.options(kind, self.facts, self.settings.batch, backbone, given)
+        self.chosen += found
+        return given | {c.name: c.value for c in found}
+
+
+def choice(
+    kind: type[Method],
+    settings: Settings,
+    out: Path,
+    samples: Samples,
+    side: int,
+    image: dict[str, Any],
+) -> Choice:
+    """Decide what a method, which is to be built, is built with and how long it trains.
+
+    Args:
+        kind: of the method.
+        settings: as they were given.
+        out: run folder; a run that goes on keeps what it has.
+        samples: that it learns from.
+        side: usual side that most of them have.
+        image: parameters of the backbone, as they were given.
+    """
+    before = recorded(settings, out)
+    if before:
+        return Choice(_again(settings, before), _images(before) | image, options=_options(before))
+    begins = settings.start is not None or bool(image.get("weights") or image.get("pretrained"))
+    facts = facts_of(settings, samples, side, begins, kind.needs.labels)
+    lengths = length(kind, settings, facts)
+    made = Choice(_with(settings, lengths), image)
+    if settings.recipe == "paper":
+        return made
+    made.facts = facts
+    own = bool(image.get("name")) and code.names(image["name"])
+    networks = [] if own else choose.network(kind.needs, facts, image)
+    made.image = image | {_WORDS.get(c.name, c.name): c.value for c in networks}
+    made.chosen += [*networks, *lengths]
+    return made
+
+
+def facts_of(settings: Settings, samples: Samples, side: int, begins: bool, labels: bool) -> Facts:
+    """What the rules of a training look at; where it needs labels, only images with them count."""
+    count = len(samples)
+    if labels and samples.labels is not None:
+        count = int((samples.labels >= 0).sum())
+    gpu = settings.accelerator in ("cuda", "mps") or (
+        settings.accelerator == "auto" and torch.cuda.is_available()
+    )
+    return Facts(count, side, gpu, begins)
+
+
+def length(kind: type[Method], settings: Settings, facts: Facts) -> list[Chosen]:
+    """Batch and epochs, where they were not given."""
+    found = []
+    if settings.batch is None:
+        parts = settings.accumulate * settings.devices
+        chosen = choose.batch(kind, facts, parts)
+        if settings.effective_batch is not None:  # is made of whole ones
+            part = math.gcd(chosen.value, settings.effective_batch)
+            chosen = chosen._replace(value=part, why=f"parts of {settings.effective_batch}")
+        found.append(chosen)
+    if settings.epochs is None and settings.time is None:
+        found.append(choose.epochs(facts))
+    if settings.recipe == "paper":
+        papers = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
+        return [Chosen(c.name, papers[c.name], papers[c.name]) for c in found]
+    return found
+
+
+def settled(
+    method: Method, settings: Settings, out: Path, facts: Facts
+) -> tuple[Settings, list[Chosen]]:
+    """Settings with a batch and a number of epochs, of a method that was built already."""
+    before = recorded(settings, out)
+    if before:
+        return _again(settings, before), []
+    found = length(type(method), settings, facts)
+    return _with(settings, found), [] if settings.recipe == "paper" else found
+
+
+def recipe(method: Method, settings: Settings, batch: int, out: Path) -> Recipe:
+    """How a training from a fresh draw is optimized, before the user's changes."""
+    before = recorded(settings, out)
+    # of a run from before there were rules, the paper's
+    kept = before and not before.get("chosen", {}).keys() & set(OF_RECIPE)
+    if settings.recipe == "paper" or settings.optimizer is not None or kept:
+        return method.recipe
+    return choose.recipe(method, batch)
+
+
+def recorded(settings: Settings, out: Path) -> dict[str, Any]:
+    """The settings of the run that goes on; empty where none does."""
+    return content(out / SETTINGS) if settings.resume and Checkpoints.of(out).steps() else {}
+
+
+_WORDS = {"backbone": "name"}
+"""What the parameters of a backbone are called on the command line."""
+
+
+def _images(before: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of the backbone that were chosen when a run began."""
+    names = [_WORDS.get(n, n) for n in before.get("chosen", {})]
+    return {n: before["backbone"][n] for n in names if n in before.get("backbone", {})}
+
+
+def _options(before: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of the method that were chosen when a run began."""
+    options = before.get("options", {})
+    found = {n: options[n] for n in before.get("chosen", {}) if n in options}
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
+
+
+def _again(settings: Settings, before: dict[str, Any]) -> Settings:
+    training = before.get("training", {})
+    usual = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
+    kept = {n: training.get(n, v) for n, v in usual.items() if getattr(settings, n) is None}
+    return replace(settings, **kept)
+
+
+def _with(settings: Settings, found: list[Chosen]) -> Settings:
+    return replace(settings, **{c.name: c.value for c in found})

@@ -1,0 +1,187 @@
+"""What is chosen where nobody says it: by rules, told, recorded, and never a reason for alarm."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from selftaught import choose, methods, pretrain
+from selftaught.backbones import backbone
+from selftaught.choose import Facts
+from selftaught.cli import request
+from selftaught.diagnose.rules import BEFORE, Before, Watch
+from selftaught.engine.optim import Rates
+from selftaught.engine.settings import seconds
+from selftaught.errors import UserError
+from selftaught.methods import BYOL, SimCLR
+from selftaught.signature import read_object, values_by_role
+
+IMAGES = (100, 1_000, 10_000, 100_000, 1_000_000)
+NETS = {False: (64, 390_000), True: (2048, 23_500_000)}
+"""Features and weights of what a CPU and a GPU train."""
+
+
+class Net:
+    """A backbone of which only its sizes are known."""
+
+    def __init__(self, size: int, gpu: bool):
+        self.size, (self.dim, self.weights) = size, NETS[gpu]
+
+    def parameters(self):
+        return [torch.empty(self.weights, device="meta")]
+
+
+def before(name: str, facts: Facts, monkeypatch) -> Before:
+    """What the doctor sees of a method with what is chosen for it, without building it."""
+    kind = methods.find(name)
+    batch, epochs = choose.batch(kind, facts, 1).value, choose.epochs(facts).value
+    steps = epochs * (facts.images // batch)
+    net = Net(facts.side, facts.gpu)
+    values = {p.name: p.default for p in read_object(kind).parameters if not p.required}
+    values |= {c.name: c.value for c in choose.options(kind, facts, batch, net, ())}
+    if "momentum" in values:
+        first, *others = np.atleast_1d(values["momentum"]).tolist()
+        first = choose.momentum(first, steps)
+        values["momentum"] = (first, *others) if others else first
+    method = kind.__new__(kind)
+    for key, value in values.items():
+        object.__setattr__(method, key, value)
+    monkeypatch.setattr(kind, "backbone", net, raising=False)
+    recipe = choose.recipe(method, batch)
+    rates = Rates(recipe, batch, steps, facts.images // batch)
+    at = np.linspace(0, steps - 1, min(steps, 200)).astype(int)
+    top = at[int(np.argmax([rates.lr(int(step)) for step in at]))] / steps
+    papers = (kind.recipe.lr, Rates(kind.recipe, batch, steps, 1).peak)
+    return Before(
+        method=name,
+        values=values_by_role(method),
+        images=facts.images,
+        batch=batch,
+        compares=kind.needs.batch > 1,
+        steps=steps,
+        optimizer=recipe.optimizer,
+        lr=rates.peak,
+        paper_lr=papers if recipe is kind.recipe else None,
+        top=float(top),
+        copy=bool(kind.insight.copies),
+        size=facts.side,
+        side=facts.side,
+        half=0.0,
+        constant=0.0,
+        repeated=0.0,
+    )
+
+
+@pytest.mark.parametrize("name", methods.files())
+def test_the_doctor_has_nothing_to_say_of_what_is_chosen(name, monkeypatch):
+    found = {
+        (images, side, gpu): [f.sentence() for f in Watch(BEFORE).look(seen)]
+        for images in IMAGES
+        for side in (32, 64, 128, 224)
+        for gpu in (False, True)
+        if (seen := before(name, Facts(images, side, gpu, False), monkeypatch))
+    }
+    assert not {key: said for key, said in found.items() if said}
+
+
+ALONE = [
+    name
+    for name in methods.files()
+    if not any(
+        p.name == "network" and p.required for p in read_object(methods.find(name)).parameters
+    )
+]
+"""Methods that learn from no other network."""
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_method_is_built_with_what_is_chosen_for_a_hundred_images(name):
+    kind, facts = methods.find(name), Facts(100, 64, False, False)
+    image = {c.name: c.value for c in choose.network(kind.needs, facts, {})}
+    net = backbone(image.pop("backbone"), **image)
+    batch = choose.batch(kind, facts, 1).value
+    chosen = {c.name: c.value for c in choose.options(kind, facts, batch, net, ())}
+    every = read_object(kind).parameters
+    of_data = {"samples": 100, "classes": 5}
+    method = kind(net, **chosen, **{p.name: of_data[p.name] for p in every if p.from_data})
+    assert all(getattr(method, key) == value for key, value in chosen.items())
+    assert batch % kind.needs.group == 0
+    assert 8 <= batch <= 100
+
+
+def photos(count: int = 40, side: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_a_run_is_told_records_and_repeats_what_was_chosen(tmp_path, caplog):
+    caplog.set_level("INFO", "selftaught")
+    out = tmp_path / "run"
+    small = {"epochs": 1, "workers": 0, "evaluate": False, "curve": False}
+    run = pretrain("moco_v2", photos(), out, temperature=0.3, **small)
+    written = yaml.safe_load((out / "run.yaml").read_text())
+    assert written["backbone"]["name"] == "test_resnet"
+    assert (written["backbone"]["size"], written["training"]["batch"]) == (32, 16)
+    assert written["options"] | {"queue": 16, "temperature": 0.3} == written["options"]
+    assert "temperature" not in written["chosen"]
+    assert written["chosen"]["queue"] == [16, 65536, "half of the images at most"]
+    assert run.plan.recipe.optimizer == "adamw"
+    assert run.method.momentum == choose.momentum(0.999, 2)
+    for name in written["chosen"]:
+        assert f"\n  {name} " in caplog.text, name
+    again = request(["--config", str(out / "run.yaml")])
+    assert again.options["queue"] == 16
+    assert again.training["batch"] == 16
+    longer = pretrain(
+        "moco_v2", photos(), out, temperature=0.3, **small | {"epochs": 2}, resume=True
+    )
+    assert longer.plan.recipe.optimizer == "adamw"
+    assert longer.method.queue == 16
+    assert longer.plan.batch == 16
+
+
+def test_the_papers_recipe_stays_as_it_was(tmp_path):
+    given = {"backbone": "test_resnet", "size": 32, "batch": 8, "epochs": 1, "workers": 0}
+    given |= {"evaluate": False, "curve": False}
+    run = pretrain(BYOL, photos(), tmp_path / "run", recipe="paper", **given)
+    assert run.plan.recipe == BYOL.recipe
+    assert not run.plan.chosen
+    assert (run.method.hidden, run.method.momentum) == (4096, 0.99)
+
+
+def test_a_time_becomes_epochs(tmp_path):
+    given = {"workers": 0, "evaluate": False, "curve": False, "time": "2s"}
+    run = pretrain(SimCLR, photos(16), tmp_path / "run", **given)
+    written = yaml.safe_load((run.folder / "run.yaml").read_text())
+    assert written["training"]["epochs"] == run.plan.settings.epochs >= 1
+    assert "time" not in written["training"]
+    assert "2s at" in written["chosen"]["epochs"][2]
+
+
+def test_times_are_read():
+    assert [seconds(t) for t in ("20m", "1h30m", "90s", "1.5h")] == [1200, 5400, 90, 5400]
+    for wrong in ("", "20", "m", "-1m", "1d", "0s"):
+        with pytest.raises(UserError, match="such as 20m"):
+            seconds(wrong)
+
+
+def test_a_time_and_epochs_are_one_too_many():
+    with pytest.raises(UserError, match="--time 5m and --epochs 3"):
+        pretrain(SimCLR, photos(16), epochs=3, time="5m")
+
+
+def test_large_batches_and_large_transformers_keep_the_papers():
+    small = SimCLR(backbone("test_resnet", size=32), hidden=8, dim=4)
+    assert choose.recipe(small, 1024) is SimCLR.recipe
+    assert choose.recipe(small, 256).lr == pytest.approx(4e-3)
+    assert choose.recipe(small, 64).lr == pytest.approx(2e-3)
+
+
+def test_data_alone_is_trained_on_by_the_usual_method(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "byol").mkdir()
+    asked = request(["photos", "--time", "5m"])
+    assert (asked.method, asked.data, asked.training) == ("simclr", "photos", {"time": "5m"})
+    assert request(["byol", "photos"]).method == "byol"
+    with pytest.raises(UserError, match="nowhere"):
+        request(["nowhere", "--time", "5m"])
