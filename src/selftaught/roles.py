@@ -77,6 +77,9 @@ HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
 Share = Annotated[float, Role("share", least=0, most=1)]
 """A probability, a fraction of training, a weight whose rest goes elsewhere."""
 
+Cosine = Annotated[float, Role("cosine", least=-1, most=1)]
+"""Of the angle between two features."""
+
 PartialShare = Annotated[float, Role("partial share", least=0, below=1)]
 """A share that leaves something: dropout, stochastic depth."""
 

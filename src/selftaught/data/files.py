@@ -64,6 +64,13 @@ class FileSource(Source):
         content = bytes(memoryview(data)[offsets[0] : offsets[-1]]) if data is not None else b""
         return digest(count, np.diff(offsets), content, all_sizes)
 
+    def stamp(self, i: int) -> str:
+        try:
+            found = os.stat(self.path(i))
+        except (OSError, ValueError):
+            return "absent"
+        return f"{found.st_size} {found.st_mtime_ns}"
+
 
 def _size(path: str) -> int:
     try:

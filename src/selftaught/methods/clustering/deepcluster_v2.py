@@ -22,7 +22,7 @@ from selftaught.roles import (
     Share,
     Temperature,
 )
-from selftaught.search import nearest, spherical_kmeans
+from selftaught.vectors import nearest, spherical_kmeans
 
 
 class DeepClusterV2(Method):

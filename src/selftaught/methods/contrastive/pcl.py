@@ -15,7 +15,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
 from selftaught.roles import Count, Momentum, PrototypeCount, SampleCount, Share, Temperature
-from selftaught.search import kmeans
+from selftaught.vectors import kmeans
 
 
 class PCL(Method):
