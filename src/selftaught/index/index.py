@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.functional import adaptive_avg_pool2d
 
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
@@ -284,7 +283,7 @@ class Index:
         for a in range(0, len(of), SMALL):
             some = slice(a, a + SMALL)
             others = self._small(near.index[some].reshape(-1)).reshape(*near.index[some].shape, -1)
-            hit[some] = likeness.alike(self._small(of[some]), others) >= likeness.ALIKE
+            hit[some] = likeness.alike(self._small(of[some]), others, self.side) >= likeness.ALIKE
         bars = np.full(len(of), likeness.USUAL)
         why = f"as usual: {len(of)} different images are too few to tell by"
         if len(of) >= likeness.FEW:
@@ -384,7 +383,10 @@ def fingerprints(views: Tensor) -> Tensor:
     """uint8 [B, C, S, S] -> [B, 4 + 256]: a hash, 16 bits each, and 16 x 16 gray values."""
     hashes = [hashlib.blake2b(view.numpy().tobytes(), digest_size=8).digest() for view in views]
     bits = torch.from_numpy(np.frombuffer(b"".join(hashes), "<u2").astype(np.float32)).view(-1, 4)
-    gray = adaptive_avg_pool2d(views.float().mean(1), likeness.SIDE).round()
+    sides = likeness.SIDE, likeness.SIDE
+    gray = F.interpolate(
+        views.float().mean(1, keepdim=True), sides, mode="bilinear", antialias=True
+    ).round()
     return torch.cat([bits, gray.flatten(1)], 1)
 
 

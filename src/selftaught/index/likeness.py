@@ -16,7 +16,7 @@ USUAL = 0.95
 """Threshold for so few."""
 SIDE = 16
 """Of small pictures, in pixels."""
-ALIKE = 0.99
+ALIKE = 0.985
 """Correlation of small pictures from which on neighbors are copies."""
 MIDST = 0.05
 """Share of images that may lie in groups of more than 10 copies."""
@@ -55,26 +55,38 @@ def bars(similarity: np.ndarray) -> np.ndarray | None:
     return 1 - closer**2 / 2
 
 
-def alike(small: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Correlation of small pictures, or of their mirror images where that is higher.
+def alike(small: np.ndarray, others: np.ndarray, side: int) -> np.ndarray:
+    """Correlation of what is to be seen in small pictures, or in their mirror images if higher.
 
     Args:
         small: [n, 256] gray values, 16 x 16; others: [n, k, 256].
+        side: of the views that they were made of. Where the middle of an image falls between two
+            pixels, the view of its mirror image is a pixel off.
 
     Returns:
         [n, k] from -1 to 1.
     """
-    ours, theirs = _centered(small), _centered(others)
-    mirrored = theirs.reshape(*theirs.shape[:-1], SIDE, SIDE)[..., ::-1].reshape(theirs.shape)
-    straight = np.einsum("nd,nkd->nk", ours, theirs)
-    return np.maximum(straight, np.einsum("nd,nkd->nk", ours, mirrored))
+    mirrored = others.reshape(*others.shape[:-1], SIDE, SIDE)[..., ::-1].astype(np.float32)
+    off = mirrored.copy()
+    off[..., 1:] += SIDE / side * (mirrored[..., :-1] - mirrored[..., 1:])
+    ours = _details(small)
+    found = [
+        np.einsum("nd,nkd->nk", ours, _details(theirs.reshape(others.shape)))
+        for theirs in (others, mirrored, off)
+    ]
+    return np.max(found, axis=0)
 
 
-def _centered(small: np.ndarray) -> np.ndarray:
-    """Of mean 0 and length 1, but for pictures of one gray, which are like nothing."""
-    x = small.astype(np.float32)
-    x = x - x.mean(-1, keepdims=True)
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-3)
+def _details(small: np.ndarray) -> np.ndarray:
+    """What is left without the light, a surface of degree 2, which many pictures share; of length
+    1, or less where that is below a gray value a pixel."""
+    place = np.linspace(-1, 1, SIDE)
+    x, y = (axis.reshape(-1) for axis in np.meshgrid(place, place))
+    light = np.linalg.qr(np.stack([np.ones(SIDE**2), x, y, x * x, x * y, y * y], 1))[0]
+    light = light.astype(np.float32)
+    left = small.astype(np.float32)
+    left -= (left @ light) @ light.T
+    return left / np.maximum(np.linalg.norm(left, axis=-1, keepdims=True), SIDE)
 
 
 def groups(count: int, pairs: Iterable[np.ndarray]) -> list[np.ndarray]:
