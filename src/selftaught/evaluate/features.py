@@ -348,12 +348,17 @@ def one_pass(
             f"none of the {len(samples)} samples can be read; the first: {name}: {reason}", skipped
         )
     if skipped:
-        name, reason = next(iter(skipped.items()))
-        log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
+        tell_skipped(skipped)
     index = index[:kept]
     labels = None if samples.labels is None else np.asarray(samples.labels)[index]
     classes = None if samples.classes is None else tuple(samples.classes)
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
+
+
+def tell_skipped(skipped: Mapping[str, str]) -> None:
+    """Say how many samples could not be read, and why one could not."""
+    name, reason = next(iter(skipped.items()))
+    log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
 
 
 class _Views(ViewDataset):

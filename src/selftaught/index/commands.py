@@ -81,6 +81,11 @@ def search(encoder: Any, data: Any, **options: "Unpack[SearchingOptions]") -> Se
     for out in asked.out:
         if out.suffix not in ENDINGS:
             raise UserError(f"{out} must end in one of {', '.join(ENDINGS)}")
+    if asked.out and not (asked.query or asked.duplicates or asked.outliers):
+        raise UserError(
+            f"there is nothing to write to {asked.out[0]}: ask for --query, --duplicates or "
+            "--outliers"
+        )
     if asked.engine == "faiss":
         approximate.needed()
     if isinstance(encoder, str | Path):
@@ -142,10 +147,6 @@ def _written(
     """Write what was found: pages hold all of it, tables one kind each."""
     written = []
     for out in files:
-        if not done.found:
-            raise UserError(
-                f"there is nothing to write to {out}: ask for query, duplicates or outliers"
-            )
         if out.suffix == ".html":
             page.write(out, done.index, done.found, queries, shown)
             written.append(out)

@@ -25,11 +25,13 @@ from selftaught.evaluate.features import (
     open_samples,
     resolve,
     running,
+    tell_skipped,
 )
 from selftaught.evaluate.writing import texts
 from selftaught.index import approximate, kept, likeness
 from selftaught.index.exact import Near, Vectors, nearest
 from selftaught.index.found import Found
+from selftaught.index.likeness import SIDE
 from selftaught.index.queries import Query, opened
 from selftaught.index.store import Store
 
@@ -141,7 +143,8 @@ class Index:
                     found, rest = one_pass(
                         [forward, fingerprints], select(samples, some), side, batch, workers, told
                     )
-                except NoneReadable as error:
+                except NoneReadable as error:  # others can, perhaps
+                    tell_skipped(error.skipped)
                     skipped |= error.skipped
                     continue
                 skipped |= rest.skipped
@@ -237,7 +240,7 @@ class Index:
         about.sort(key=lambda rows: (-rows[-1].similarity, rows[0].path))
         rows = [(n, *row) for n, group in enumerate(about, 1) for row in group]
         more = sum(len(group) - 1 for group in found)
-        told = f"{len(found):,} groups of duplicates, {more:,} images more than are needed,"
+        told = f"{len(found):,} group{'s' * (len(found) > 1)} of duplicates, {more:,} to spare,"
         return Found.of(
             "duplicates",
             ("group", *kept.Row._fields),
@@ -282,26 +285,26 @@ class Index:
         hit = np.zeros(near.index.shape, bool)
         for a in range(0, len(of), SMALL):
             some = slice(a, a + SMALL)
-            others = self._small(near.index[some].reshape(-1)).reshape(*near.index[some].shape, -1)
+            others = self._small(near.index[some].reshape(-1)).reshape(*hit[some].shape, SIDE**2)
             hit[some] = likeness.alike(self._small(of[some]), others, self.side) >= likeness.ALIKE
-        bars = np.full(len(of), likeness.USUAL)
-        why = f"as usual: {len(of)} different images are too few to tell by"
-        if len(of) >= likeness.FEW:
-            found = likeness.bars(near.similarity)
-            if found is None:
-                log.warning(
-                    "the features of all images are nearly the same, as of an encoder that has "
-                    "collapsed: duplicates are told by their pixels alone"
-                )
-                return hit & (near.index >= 0), ""
-            bars, why = found, "closer than one image in all by chance"
+        same = f"near means the same picture at {SIDE} x {SIDE} pixels, mirrored or not"
+        if len(of) < likeness.FEW:
+            return hit, f"; {same} ({len(of)} images are too few to tell by features; see --min)"
+        bars = likeness.bars(near.similarity)
+        if bars is None:
+            log.warning(
+                "the features of all images are nearly the same, as of an encoder that has "
+                "collapsed: duplicates are told by their pixels alone"
+            )
+            return hit, f"; {same}"
         least = np.full(len(self), np.inf)
         least[of] = bars
         hit |= near.similarity >= np.maximum(bars[:, None], least[near.index])
         low, high = bars.min(), bars.max()
         span = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}, by what is around"
-        note = f"; near means a similarity of {span}, {why}, or the same picture at 16 pixels"
-        return hit & (near.index >= 0), note
+        return hit & (near.index >= 0), (
+            f"; {same}, or a similarity of {span}: closer than one image in all comes by chance"
+        )
 
     def _small(self, positions: np.ndarray) -> np.ndarray:
         """[n, 256] small pictures."""
@@ -383,7 +386,7 @@ def fingerprints(views: Tensor) -> Tensor:
     """uint8 [B, C, S, S] -> [B, 4 + 256]: a hash, 16 bits each, and 16 x 16 gray values."""
     hashes = [hashlib.blake2b(view.numpy().tobytes(), digest_size=8).digest() for view in views]
     bits = torch.from_numpy(np.frombuffer(b"".join(hashes), "<u2").astype(np.float32)).view(-1, 4)
-    sides = likeness.SIDE, likeness.SIDE
+    sides = SIDE, SIDE
     gray = F.interpolate(
         views.float().mean(1, keepdim=True), sides, mode="bilinear", antialias=True
     ).round()

@@ -11,9 +11,7 @@ from scipy.sparse.csgraph import connected_components
 AROUND = 20
 """Nearest others of each image by which a threshold is calibrated."""
 FEW = 50
-"""Below so many images nothing can be told of how images lie."""
-USUAL = 0.95
-"""Threshold for so few."""
+"""Below so many images nothing can be told of how their features lie."""
 SIDE = 16
 """Of small pictures, in pixels."""
 ALIKE = 0.985

@@ -45,7 +45,7 @@ def _one(number: int, image: Any, data: Samples) -> Query:
     try:
         query.image.read(0)
     except BadSample as error:
-        raise UserError(f"{query.name}, to search by, {error}: give another image") from error
+        raise UserError(f"{query.name} cannot be searched by: {error}") from error
     return query
 
 
