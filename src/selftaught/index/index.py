@@ -37,7 +37,7 @@ from selftaught.index.store import Store
 
 log = logging.getLogger("selftaught")
 
-PART = 8192
+PART = 4096
 """Images of a part: what is embedded again, at most, after a process was killed."""
 SMALL = 2048
 """Images whose small pictures are compared at once."""
