@@ -195,6 +195,14 @@ def test_data_of_other_kinds_is_told_apart_by_what_it_holds(kind, encoder, tmp_p
     assert [row["index"] for row in again.query(photo(4), k=1)] == [2]
 
 
+def test_an_index_among_the_photos_is_none_of_them(encoder, tmp_path):
+    for n in range(4):
+        photo(n).save(tmp_path / f"{n}.png")
+    for added in (4, 0):
+        made = Index.of(encoder, tmp_path, tmp_path / "runs" / "index")
+        assert (len(made), made.added) == (4, added)
+
+
 def test_a_folder_of_something_else_is_left_alone(encoder, photos):
     before = sorted(os.listdir(photos))
     with pytest.raises(UserError, match="which is of no index"):

@@ -19,6 +19,7 @@ from selftaught.data.image.formats import (
     IMAGE,
     OTHER,
     RUN,
+    SEARCHED,
     UNSUPPORTED,
     endings,
     is_dicom,
@@ -112,8 +113,8 @@ def walk(
 
     Real folders come before links, and each folder and each link's target is visited once by
     (device, inode): a loop of links ends, and a file is named by its real place. Hidden names,
-    dangling links and folders that cannot be listed are counted; folders of runs below `root` are
-    none of the data. The order is that of sorted folders, then names: the same on every file
+    dangling links and folders that cannot be listed are counted; folders of runs, and of what `search`
+    keeps, below `root` are none of the data. The order is that of sorted folders, then names: the same on every file
     system. `classes` asks for labels from folders; see `class_folders`.
     """
     visited: dict[tuple[int, int], str] = {}
@@ -191,7 +192,7 @@ def _list(root: str, relative: str, extensions: frozenset[str], look_inside: boo
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name == RUN and relative:
+                if name in (RUN, SEARCHED) and relative:
                     ignored = Counter({"(run)": 1})
                     return _Folder(relative, info.st_dev, info.st_ino, ignored=ignored)
                 if name[0] == ".":

@@ -56,11 +56,15 @@ class Vectors:
 
     def of_rows(self, rows: np.ndarray) -> Tensor:
         """[n, D] float32 of unit length, of rows of the parts."""
-        return F.normalize(torch.from_numpy(self._rows(self.parts, rows).astype(np.float32)), dim=1)
+        own = np.array(self._rows(self.parts, rows))  # torch wants no mapped file
+        return F.normalize(torch.from_numpy(own).float(), dim=1)
 
     def _rows(self, parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-        out = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
         where = np.searchsorted(self.starts, rows, side="right") - 1
+        if len(rows) and where[0] == where[-1] and (np.diff(rows) == 1).all():  # no copy
+            start = rows[0] - self.starts[where[0]]
+            return parts[where[0]][start : start + len(rows)]
+        out = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
         for part in np.unique(where):
             mine = where == part
             out[mine] = parts[part][rows[mine] - self.starts[part]]

@@ -30,7 +30,8 @@ def opened(images: Any, data: Samples) -> list[Query]:
         images = [images]
     if not images:
         raise UserError("there is no picture to search by: give files of images")
-    return [_one(n, image, data) for n, image in enumerate(images)]
+    found = [_one(n, image, data) for n, image in enumerate(images)]
+    return list({query.name: query for query in found}.values())
 
 
 def _one(number: int, image: Any, data: Samples) -> Query:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught import __version__
+from selftaught.data.image.formats import SEARCHED
 from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.evaluate.writing import read_table, write_table
@@ -23,7 +24,6 @@ from selftaught.export.files import atomic, sweep
 
 log = logging.getLogger("selftaught")
 
-ABOUT = "index.json"
 OURS = ("part-", "small-", "faiss-")
 """What names of its files begin with."""
 KIND = np.float16
@@ -72,7 +72,7 @@ class Store:
             for file in sorted(folder.glob("*-*.*")):
                 if file.name.startswith(OURS) and f"-{self.mark}-" not in file.name:
                     file.unlink()
-            with atomic(folder / ABOUT) as temporary:
+            with atomic(folder / SEARCHED) as temporary:
                 made = {"selftaught": __version__, "encoder": dict(about)}
                 temporary.write_text(json.dumps(made, indent=2) + "\n", "utf-8")
         sweep(folder)
@@ -143,13 +143,13 @@ def _about(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         return {}
     found = [f.name for f in folder.iterdir() if not f.name.startswith(".")]
-    ours = [n for n in found if n == ABOUT or n.startswith(OURS)]
+    ours = [n for n in found if n == SEARCHED or n.startswith(OURS)]
     if len(ours) < len(found):
         other = next(n for n in found if n not in ours)
         raise UserError(
             f"{folder} holds {other}, which is of no index: name another folder with --index"
         )
-    return content(folder / ABOUT)
+    return content(folder / SEARCHED)
 
 
 def _differing(before: Any, now: Mapping[str, Any]) -> str:
