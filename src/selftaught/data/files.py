@@ -113,9 +113,10 @@ def walk(
 
     Real folders come before links, and each folder and each link's target is visited once by
     (device, inode): a loop of links ends, and a file is named by its real place. Hidden names,
-    dangling links and folders that cannot be listed are counted; folders of runs, and of what `search`
-    keeps, below `root` are none of the data. The order is that of sorted folders, then names: the same on every file
-    system. `classes` asks for labels from folders; see `class_folders`.
+    dangling links and folders that cannot be listed are counted; folders of runs, and of what
+    `search` keeps, below `root` are none of the data. The order is that of sorted folders, then
+    names: the same on every file system. `classes` asks for labels from folders; see
+    `class_folders`.
     """
     visited: dict[tuple[int, int], str] = {}
     twice: list[tuple[str, str]] = []  # a link to a folder, and where that was met before
