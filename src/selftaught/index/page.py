@@ -35,7 +35,7 @@ def write(
         strips = list(makers[one.kind](index, one, queries, shown))
         body = "".join(strips) or missing("Nothing was found.")
         parts.append(Section(one.kind.capitalize(), body, one.note))
-    title = " and ".join(one.kind for one in found).capitalize()
+    title = ", ".join(one.kind for one in found).capitalize()
     top = [f"<h1>{title}</h1>", f'<p class="soft">{escape(str(index))}</p>']
     with atomic(out) as temporary:
         text = page("selftaught search", top, parts)
@@ -58,7 +58,7 @@ def _duplicates(index: Index, found: Found, _: Sequence[Query], shown: int) -> I
             break
         figures = []
         for row in rows:
-            size = f"{row['width']} x {row['height']}"
+            size = f"{row['width']}x{row['height']}"
             caption = f"keep, {size}" if row["keep"] else f"{row['similarity']:.3f}, {size}"
             style = "same" if row["keep"] else ""
             figures.append(_shown(index, row, caption, style))
