@@ -57,6 +57,8 @@ API = {
         "data/opening.py",
         "data/check.py",
         "data/settings.py",
+        "index/index.py",
+        "index/commands.py",
     ),
     "selftaught.evaluate": (
         "evaluate/comparing.py",
@@ -103,7 +105,7 @@ API = {
     ),
     "selftaught.masks": ("masks/blocks.py", "masks/clips.py", "masks/text.py"),
     "selftaught.schedule": ("schedule.py",),
-    "selftaught.search": ("search.py",),
+    "selftaught.vectors": ("vectors.py",),
     "selftaught.dist": ("dist.py",),
     "selftaught.errors": ("errors.py",),
     "selftaught.roles": ("roles.py",),

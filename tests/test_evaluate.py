@@ -1,5 +1,6 @@
 """Features, scores and floors, against the plainest code that could be right."""
 
+import csv
 import inspect
 import io
 import json
@@ -15,7 +16,7 @@ from PIL import Image as Picture
 from pyarrow import parquet
 from rich.console import Console
 
-from selftaught import evaluate, export
+from selftaught import augment, evaluate, export
 from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.engine import score
@@ -64,8 +65,6 @@ def blobs(n, classes=3, width=8, spread=1.0, seed=0):
 
 
 def test_features_are_those_of_plain_views_one_by_one(encoder, photos, found):
-    from selftaught import augment
-
     samples = open_data(photos)
     assert len(found) == 24
     assert list(found.index) == [i for i in range(26) if "broken" not in samples.name(i)]
@@ -163,7 +162,7 @@ def test_any_channels(tmp_path):
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used"),
         ({"batch": 0}, "batch=0"),
         ({"size": 0}, "size=0 is a side of images"),
-        ({"out": Path("features.csv")}, "must end in one of .npz, .npy, .parquet"),
+        ({"out": Path("features.txt")}, "must end in one of .npz, .npy, .parquet, .csv"),
     ],
 )
 def test_arguments_that_cannot_work(encoder, photos, wrong, match):
@@ -184,6 +183,63 @@ def test_files(encoder, photos, found, tmp_path):
     assert table["name"] == names
     assert table["class"] == ["dark"] * 12 + ["light"] * 12
     assert np.array_equal(np.array(table["embedding"], np.float32), found.features)
+
+
+def test_a_table_has_a_column_for_each_dimension_where_wanted(encoder, photos, found, tmp_path):
+    export.save(encoder, tmp_path / "run")
+    for name, columns in (("f.csv", "auto"), ("w.parquet", "wide")):
+        commands.embed_command(str(tmp_path / "run"), photos, out=tmp_path / name, columns=columns)
+    wide = parquet.read_table(tmp_path / "w.parquet")
+    names = [f"f{n}" for n in range(found.features.shape[1])]
+    assert wide.column_names == ["name", "index", "label", "class", *names]
+    written = np.stack([wide[n].to_numpy() for n in names], 1)
+    assert np.array_equal(written, found.features)
+    with (tmp_path / "f.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == wide.column_names
+    read = np.array([[row[n] for n in names] for row in rows]).astype(np.float32)
+    assert np.array_equal(read, found.features)  # to the last bit
+    assert [row["name"] for row in rows] == wide["name"].to_pylist()
+    for name, columns, told in (
+        ("x.csv", "list", "a column for each dimension"),
+        ("x.npy", "wide", "have no columns"),
+    ):
+        with pytest.raises(UserError, match=told):
+            commands.embed_command("run", photos, out=tmp_path / name, columns=columns)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_features_of_places_are_those_of_the_network(name, photos, tmp_path):
+    network = Image(name, 32).eval()
+    local = evaluate.embed(network, photos, local=True, out=tmp_path / "f.npy").features
+    assert np.array_equal(np.load(tmp_path / "f.npy"), local)
+    samples = open_data(photos)
+    view = torch.from_numpy(augment.plain(32)(samples.read(1)))[None]
+    with torch.no_grad():
+        true = network.features(augment.normalize(view, network.mean, network.std))
+    assert local.shape == (24, *true.grid, network.local_dim)
+    np.testing.assert_allclose(local[1].reshape(-1, local.shape[-1]), true.local[0], atol=1e-4)
+
+
+def test_a_table_of_places_has_a_row_for_each(encoder, photos, tmp_path):
+    for name in ("f.parquet", "f.csv"):
+        local = evaluate.embed(encoder, photos, local=True, out=tmp_path / name).features
+    count, height, width, _ = local.shape
+    table = parquet.read_table(tmp_path / "f.parquet")
+    assert table.num_rows == count * height * width
+    row = table.slice(5 * height * width + 1 * width + 0, 1).to_pylist()[0]
+    assert (row["row"], row["column"], row["index"]) == (1, 0, 5)
+    assert row["class"] == "dark"
+    assert np.array_equal(np.array(row["embedding"], np.float32), local[5, 1, 0])
+    lines = (tmp_path / "f.csv").read_text().splitlines()
+    assert len(lines) == 1 + table.num_rows
+    assert lines[0].split(",")[4:7] == ["row", "column", "f0"]
+
+
+def test_a_network_without_places_has_none(photos):
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    with pytest.raises(UserError, match="no features of places"):
+        evaluate.embed(flat, photos, size=32, local=True)
 
 
 def test_pixels(photos):

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from selftaught import report as report
     from selftaught import roles as roles
     from selftaught import schedule as schedule
-    from selftaught import search as search
+    from selftaught import vectors as vectors
     from selftaught.backbones import backbone as backbone
     from selftaught.data import open_data as open_data
     from selftaught.data.check import check as check
     from selftaught.engine.pretrain import pretrain as pretrain
     from selftaught.evaluate import embed as embed
     from selftaught.export import load as load
+    from selftaught.index.commands import search as search
+    from selftaught.index.index import Index as Index
 
 __version__ = version("selftaught")
 

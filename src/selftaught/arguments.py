@@ -115,6 +115,8 @@ class Parser(argparse.ArgumentParser):
                 more: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
                 if o.parameter.type is not bool:
                     more = {"metavar": _metavar(o.parameter.type)}
+                if _of_files(o.parameter.type):
+                    more = {"metavar": "PATH", "nargs": "+", "action": "extend"}
                 target.add_argument(
                     o.flag, dest=_key(o), default=argparse.SUPPRESS, help=o.help, **more
                 )
@@ -191,6 +193,11 @@ class Parser(argparse.ArgumentParser):
                 item = None
             joined.append(word)
         return joined
+
+
+def _of_files(kind: Any) -> bool:
+    """Whether it is a list of files: words of their own, as a shell lists them, commas and all."""
+    return get_origin(kind) is tuple and get_args(kind) == (Path, ...)
 
 
 def _items(kind: Any) -> Callable[[str], Any] | None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from selftaught.engine.settings import Settings
 
 ENDINGS = {
-    "embed": (".npz", ".npy", ".parquet"),
+    "embed": (".npz", ".npy", ".parquet", ".csv"),
+    "search": (".html", ".csv", ".parquet"),
     "evaluate": (".json",),
     "compare": (".html",),
 }
@@ -47,8 +48,10 @@ def check(command: str, values: dict[str, Any]) -> None:
     if not re.fullmatch(r"auto|[a-z]{3,}(:\d+)?", values.get("device", "auto")):
         raise UserError(f"--device is such as cpu, cuda or cuda:1, got {values['device']!r}")
     out, endings = values.get("out"), ENDINGS.get(command)
-    if out is not None and endings and out.suffix not in endings:
-        raise UserError(f"{out} must end in {' or '.join(endings)}: name another file with --out")
+    for file in out if isinstance(out, tuple) else () if out is None else (out,):
+        if endings and file.suffix not in endings:
+            listed = " or ".join(endings)
+            raise UserError(f"{file} must end in {listed}: name another file with --out")
     if command == "compare":
         _runs(values["runs"])
     elif command == "report":

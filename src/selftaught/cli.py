@@ -56,6 +56,7 @@ NAMES = (
     "pretrain",
     "evaluate",
     "embed",
+    "search",
     "reconstruct",
     "segment",
     "weights",
@@ -459,9 +460,9 @@ def _show_frames(_: dict[str, Any], made: Any) -> None:
 
 
 def _show_embed(values: dict[str, Any], found: Any) -> None:
-    rows, width = found.features.shape
+    rows, *shape = found.features.shape
     out = values.get("out", COMMANDS["embed"].signature["out"].default)
-    sys.stdout.write(f"{rows:,} x {width} features are in {out}\n")
+    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {out}\n")
 
 
 def _show_report(_: dict[str, Any], page: Path) -> None:
@@ -527,6 +528,17 @@ COMMANDS = {
         (
             "selftaught embed runs/simclr-photos photos/",
             "selftaught embed runs/simclr-photos photos/ --out features.parquet",
+            "selftaught embed runs/simclr-photos photos/ --local --out places.npy",
+        ),
+    ),
+    "search": Command(
+        "index/commands.py",
+        "search_command",
+        _show,
+        (
+            "selftaught search runs/simclr-photos photos/ --query a.jpg b.jpg",
+            "selftaught search runs/simclr-photos photos/ --duplicates --out same.html same.csv",
+            "selftaught search runs/simclr-photos photos/ --outliers",
         ),
     ),
     "weights": Command(

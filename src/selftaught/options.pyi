@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from selftaught.roles import Count, Fraction, Number, Positive, Several, Temperature
+from selftaught.roles import Cosine, Count, Fraction, Number, Positive, Several, Temperature
 
 class CheckingOptions(TypedDict, total=False):
     full: bool
@@ -59,7 +59,30 @@ class ScoringOptions(TypedDict, total=False):
 
 class EmbeddingOptions(TypedDict, total=False):
     out: str | Path
+    local: bool
+    columns: Literal["auto", "list", "wide"]
     labels: str | None
+    path_column: str | None
+    size: Count | None
+    backbone: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[Positive, ...] | None
+    batch: Count
+    workers: Number | None
+    device: str
+    precision: Literal["fp32", "bf16"]
+    read_timeout: Positive
+
+class SearchingOptions(TypedDict, total=False):
+    query: Sequence[str | Path]
+    duplicates: bool
+    outliers: bool
+    k: Count
+    min: Cosine | None
+    out: Sequence[str | Path]
+    index: str | Path | None
+    engine: Literal["auto", "exact", "faiss"]
+    shown: Count
     path_column: str | None
     size: Count | None
     backbone: str | None

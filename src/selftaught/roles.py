@@ -95,6 +95,9 @@ Blur = Annotated[float, Role("blur", least=0, most=1)]
 Strength = Annotated[float, Role("strength", least=0)]
 """Of color distortion, as a multiple of what is usual."""
 
+Cosine = Annotated[float, Role("cosine", least=-1, most=1)]
+"""Of the angle between two features."""
+
 PartialShare = Annotated[float, Role("partial share", least=0, below=1)]
 """A share that leaves something: dropout, stochastic depth."""
 

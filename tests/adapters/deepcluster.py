@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught.methods.clustering.deepcluster import balanced
 from selftaught.objectives.assignment import cluster_cross_entropy
-from selftaught.search import spherical_kmeans, whiten
+from selftaught.vectors import spherical_kmeans, whiten
 from tests.adapters import Golden, close
 
 

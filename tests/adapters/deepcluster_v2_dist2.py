@@ -3,7 +3,7 @@
 import torch
 
 from selftaught import dist
-from selftaught.search import spherical_kmeans
+from selftaught.vectors import spherical_kmeans
 from tests.adapters import Golden, close
 
 

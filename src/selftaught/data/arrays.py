@@ -225,6 +225,9 @@ class ObjectSource(Source):
     def fingerprint(self) -> str:
         return digest(len(self), type(self.items).__qualname__)
 
+    def stamp(self, i: int) -> str:
+        return self.content(i)  # nothing else tells of an object
+
     @property
     def labels(self) -> np.ndarray | None:  # type: ignore[override]
         return self._read_labels()[0]

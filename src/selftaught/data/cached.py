@@ -48,6 +48,9 @@ class CachedSource(Source):
     def fingerprint(self) -> str:
         return self.original.fingerprint()
 
+    def stamp(self, i: int) -> str:
+        return self.original.stamp(i)
+
 
 def cached(samples: Samples, threads: int = 1) -> Samples:
     """The same samples, decoded now and kept as uint8 pixels.

@@ -19,6 +19,7 @@ from selftaught.data.image.formats import (
     IMAGE,
     OTHER,
     RUN,
+    SEARCHED,
     UNSUPPORTED,
     endings,
     is_dicom,
@@ -64,6 +65,13 @@ class FileSource(Source):
         content = bytes(memoryview(data)[offsets[0] : offsets[-1]]) if data is not None else b""
         return digest(count, np.diff(offsets), content, all_sizes)
 
+    def stamp(self, i: int) -> str:
+        try:
+            found = os.stat(self.path(i))
+        except (OSError, ValueError):
+            return "absent"
+        return f"{found.st_size} {found.st_mtime_ns}"
+
 
 def _size(path: str) -> int:
     try:
@@ -105,9 +113,10 @@ def walk(
 
     Real folders come before links, and each folder and each link's target is visited once by
     (device, inode): a loop of links ends, and a file is named by its real place. Hidden names,
-    dangling links and folders that cannot be listed are counted; folders of runs below `root` are
-    none of the data. The order is that of sorted folders, then names: the same on every file
-    system. `classes` asks for labels from folders; see `class_folders`.
+    dangling links and folders that cannot be listed are counted; folders of runs, and of what
+    `search` keeps, below `root` are none of the data. The order is that of sorted folders, then
+    names: the same on every file system. `classes` asks for labels from folders; see
+    `class_folders`.
     """
     visited: dict[tuple[int, int], str] = {}
     twice: list[tuple[str, str]] = []  # a link to a folder, and where that was met before
@@ -184,7 +193,7 @@ def _list(root: str, relative: str, extensions: frozenset[str], look_inside: boo
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name == RUN and relative:
+                if name in (RUN, SEARCHED) and relative:
                     ignored = Counter({"(run)": 1})
                     return _Folder(relative, info.st_dev, info.st_ino, ignored=ignored)
                 if name[0] == ".":

@@ -33,6 +33,9 @@ class Selected(Source):
     def fingerprint(self) -> str:
         return digest(self.source.fingerprint(), self.positions)
 
+    def stamp(self, i: int) -> str:
+        return self.source.stamp(int(self.positions[i]))
+
 
 def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:
     """The samples at `positions`, read as before."""

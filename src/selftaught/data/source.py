@@ -53,6 +53,19 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Hash of what tells this data from other data without reading it: names and sizes."""
 
+    def stamp(self, i: int) -> str:
+        """What changes where sample `i` does, told without reading it; "" where nothing is known
+        of one sample alone."""
+        return ""
+
+    def content(self, i: int) -> str:
+        """Hash of what `load` gives; "unreadable" where it fails."""
+        try:
+            raw = self.load(i)
+        except BadSample:
+            return "unreadable"
+        return digest(raw if isinstance(raw, bytes) else np.asarray(raw))
+
 
 @final
 class Samples:
@@ -130,6 +143,10 @@ class Samples:
     def name(self, i: int) -> str:
         """What sample `i` is called in messages, CSV files and the quarantine list."""
         return self.source.name(i)
+
+    def stamp(self, i: int) -> str:
+        """What changes where sample `i` does: its file's size and time, or all of the dataset."""
+        return self.source.stamp(i) or self.fingerprint
 
     def read(self, i: int, min_side: int | None = None) -> np.ndarray:
         """Sample `i` as uint8 [H, W, channels], upright; BadSample with the reason if it cannot.

@@ -165,6 +165,11 @@ class TableSource(Source):
     def fingerprint(self) -> str:
         return digest(len(self), "\n".join(self.shown), str(self.chunks.rows), *self._file_sizes())
 
+    def stamp(self, i: int) -> str:
+        """A file that was written again has another time, and so have all of its rows."""
+        found = os.stat(self.chunks.paths[self.chunks.files[self._at(i)[0]]])
+        return f"{found.st_size} {found.st_mtime_ns}"
+
     def _file_sizes(self) -> list[int]:
         return [os.path.getsize(p) for p in self.chunks.paths]
 
@@ -334,6 +339,9 @@ class HubSource(Source):
     def fingerprint(self) -> str:
         labels = self.labels if self.labels is not None else b""
         return digest(len(self), str(self.rows[:0].schema), labels)
+
+    def stamp(self, i: int) -> str:
+        return self.content(i)  # no file tells of rows in memory
 
 
 # ----------------------------------------------------------------------------------------- columns

@@ -209,6 +209,11 @@ class TarSource(Source):
         keys = b"\n".join(self.keys.to_pylist())
         return digest(len(self), "\n".join(self.shown), keys, self.shards, self.sizes)
 
+    def stamp(self, i: int) -> str:
+        """A shard that was written again has another time, and so have all of its samples."""
+        written = os.stat(self.paths[self.shards[i]]).st_mtime_ns
+        return f"{self.offsets[i]} {self.sizes[i]} {written}"
+
     def _read(self, shard: int, offset: int, size: int) -> bytes:
         try:
             if shard not in self._files:

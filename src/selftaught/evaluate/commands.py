@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress as Bar
 
-from selftaught.evaluate.features import Asked, Embeddings, Progress, embed
+from selftaught.evaluate.features import (
+    Asked,
+    Embeddings,
+    Progress,
+    columns_of,
+    device_for,
+    embed,
+    open_samples,
+)
 from selftaught.evaluate.settings import Embedding
+from selftaught.evaluate.writing import check, write
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
 from selftaught.terminal import standard_error
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 @takes(Embedding)
 def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]") -> Embeddings:
-    """Write the features of images to a file: one row an image, in dataset order.
+    """Write the features of images to a file: a row an image, or a place, in dataset order.
 
     Args:
         encoder: run folder, encoder.safetensors, name of a timm model (pretrained), or the function
@@ -29,20 +38,23 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
         options: fields of `Embedding`.
     """
     asked = Embedding.of(**options)
+    check(asked.out, asked.columns)
+    network = Asked(encoder, asked.backbone, asked.mean, asked.std).network(asked.size)
+    samples = open_samples(data, asked.labels, network.channels, asked.path_column)
     with bar() as progress, limited(asked.read_timeout):
-        return embed(
-            Asked(encoder, asked.backbone, asked.mean, asked.std),
-            data,
-            labels=asked.labels,
-            path_column=asked.path_column,
+        found = embed(
+            network,
+            samples,
             size=asked.size,
             batch=asked.batch,
             workers=asked.workers,
-            device=asked.device,
+            device=str(device_for(encoder, network, asked.device)),
             precision=asked.precision,
-            out=asked.out,
             progress=progress,
+            local=asked.local,
         )
+    write(asked.out, found.features, *columns_of(found, samples), asked.columns)
+    return found
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from selftaught.backbones import Encoder, Image, Wrapped, build, is_encoder, lay
 from selftaught.backbones import untrained as reset
 from selftaught.backbones.image.shown import statistics
 from selftaught.data import Samples, open_data
+from selftaught.data.memory import free_memory
 from selftaught.data.skipped import tell
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.image.changes import Change, changed
+from selftaught.evaluate.writing import check, texts, write
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
@@ -35,14 +37,22 @@ _FEW = 512
 """With fewer samples, starting worker processes takes longer than it saves."""
 
 
+class NoneReadable(DataError):
+    """No sample can be read; skipped: name of each -> why."""
+
+    def __init__(self, message: str, skipped: Mapping[str, str]):
+        super().__init__(message)
+        self.skipped = skipped
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Features of the samples that could be read, in dataset order.
 
-    features: [N, D] float32. labels: [N] int64, -1 where unknown, or None. index: [N] positions in
-    the dataset. classes: names of the labels, where they have names. skipped: name of each sample
-    that could not be read -> why. extra: further features by name, [N, ...], such as those of other
-    layers, which `linear` chooses from too.
+    features: [N, D] float32, or [N, h, w, L] of places. labels: [N] int64, -1 where unknown, or
+    None. index: [N] positions in the dataset. classes: names of the labels, where they have names.
+    skipped: name of each sample that could not be read -> why. extra: further features by name,
+    [N, ...], such as those of other layers, which `linear` chooses from too.
     """
 
     features: np.ndarray
@@ -113,6 +123,7 @@ def embed(
     precision: Literal["fp32", "bf16"] = "fp32",
     out: Path | None = None,
     progress: Progress | None = None,
+    local: bool = False,
 ) -> Embeddings:
     """Features of plain views (resize, center crop) of all samples that can be read.
 
@@ -128,8 +139,10 @@ def embed(
         workers: processes that read images; by default one a core, none for few images.
         device: such as `cuda`; by default where the network is, or the best for one from a file.
         precision: `bf16` is used only on processors that have it natively.
-        out: file to write: .npz, .npy (features alone) or .parquet.
+        out: file to write: .npz, .npy (features alone), .parquet or .csv.
         progress: is told how many samples are done.
+        local: features of places in place of pooled ones: of a ViT's patches, or the last map of a
+            convolutional network, [N, h, w, L].
 
     Returns:
         Features in dataset order, alike for any number of workers. The network is left in the mode
@@ -141,17 +154,28 @@ def embed(
         TrainingError: the network gives features that are not finite.
     """
     if out is not None:
-        _writer(out)
+        check(out)
     network = resolve(encoder, size)
     samples = open_samples(data, labels, network.channels, path_column)
-    with running(network, device_for(encoder, network, device), precision) as forward:
+    of = places if local else pooled
+    with running(network, device_for(encoder, network, device), precision, of) as forward:
         features, rest = one_pass(
             [forward], samples, size or network.size, batch, workers, progress
         )
     found = Embeddings(features[0], *rest)
     if out is not None:
-        _write(out, found, samples)
+        write(out, found.features, *columns_of(found, samples))
     return found
+
+
+def columns_of(
+    found: Embeddings, samples: Samples
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """What is written beside features: columns by name, and the names of classes."""
+    columns: dict[str, Any] = {"name": texts(samples, found.index), "index": found.index}
+    if found.labels is not None:
+        columns["label"] = found.labels
+    return columns, found.classes
 
 
 def pixels(
@@ -310,6 +334,7 @@ def one_pass(
                     found = found.reshape(*images.shape[:-3], *found.shape[1:])
                     _check_finite(found, samples, where)
                     if n == len(features):
+                        _check_room(len(samples) * found[0].nbytes, len(samples))
                         features.append(np.empty((len(samples), *found.shape[1:]), np.float32))
                     features[n][kept : kept + len(where)] = found
                 index[kept : kept + len(where)] = where
@@ -319,16 +344,21 @@ def one_pass(
                 progress(done, len(samples))
     if not kept:
         name, reason = next(iter(skipped.items()))
-        raise DataError(
-            f"none of the {len(samples)} samples can be read; the first: {name}: {reason}"
+        raise NoneReadable(
+            f"none of the {len(samples)} samples can be read; the first: {name}: {reason}", skipped
         )
     if skipped:
-        name, reason = next(iter(skipped.items()))
-        log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
+        tell_skipped(skipped)
     index = index[:kept]
     labels = None if samples.labels is None else np.asarray(samples.labels)[index]
     classes = None if samples.classes is None else tuple(samples.classes)
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
+
+
+def tell_skipped(skipped: Mapping[str, str]) -> None:
+    """Say how many samples could not be read, and why one could not."""
+    name, reason = next(iter(skipped.items()))
+    log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
 
 
 class _Views(ViewDataset):
@@ -348,6 +378,12 @@ class _Views(ViewDataset):
 def pooled(network: Encoder, x: Tensor) -> Tensor:
     """[B, C, S, S] floats -> [B, D]."""
     return network(x)
+
+
+def places(network: Encoder, x: Tensor) -> Tensor:
+    """[B, C, S, S] floats -> [B, h, w, L]: features of places; UserError where there are none."""
+    found = network.features(x)
+    return found.local.unflatten(1, found.grid)
 
 
 class Layered:
@@ -478,6 +514,17 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _check_room(need: int, count: int) -> None:
+    """Refuse what would not fit into memory, before most of it was computed."""
+    free = free_memory()
+    if free is not None and need > free:
+        raise UserError(
+            f"the features of {count:,} images take {need / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB of memory are free: embed the images in parts, or smaller "
+            "ones (--size)"
+        )
+
+
 def _check_finite(found: np.ndarray, samples: Samples, where: Tensor) -> None:
     bad = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(1))
     if len(bad):
@@ -486,60 +533,3 @@ def _check_finite(found: np.ndarray, samples: Samples, where: Tensor) -> None:
             f"{samples.name(int(where[bad[0]]))}: its weights are broken, or the range of bf16 is "
             "exceeded; look at the run that made it"
         )
-
-
-def _writer(out: Path) -> Callable[[Path, Embeddings, Samples], None]:
-    writers = {".npz": _npz, ".npy": _npy, ".parquet": _parquet}
-    if out.suffix not in writers:
-        raise UserError(f"{out} must end in one of {', '.join(writers)}")
-    return writers[out.suffix]
-
-
-def _write(out: Path, found: Embeddings, samples: Samples) -> None:
-    with export.atomic(out) as temporary:
-        _writer(out)(temporary, found, samples)
-
-
-def _names(found: Embeddings, samples: Samples) -> list[str]:
-    """Names that any file format takes: bytes that are no text are written as escapes."""
-    names = (samples.name(int(i)) for i in found.index)
-    return [n.encode("utf-8", "backslashreplace").decode() for n in names]
-
-
-def _npz(out: Path, found: Embeddings, samples: Samples) -> None:
-    arrays: dict[str, Any] = {"features": found.features, "index": found.index}
-    arrays["names"] = np.array(_names(found, samples))
-    if found.labels is not None:
-        arrays["labels"] = found.labels
-    if found.classes is not None:
-        arrays["classes"] = np.array(found.classes)
-    np.savez(out, **arrays)
-
-
-def _npy(out: Path, found: Embeddings, samples: Samples) -> None:
-    np.save(out, found.features)
-
-
-def _parquet(out: Path, found: Embeddings, samples: Samples) -> None:
-    import pyarrow as pa
-
-    flat = pa.array(np.ascontiguousarray(found.features).reshape(-1))
-    columns: dict[str, Any] = {
-        "name": _names(found, samples),
-        "index": found.index,
-        "embedding": pa.FixedSizeListArray.from_arrays(flat, found.features.shape[1]),
-    }
-    if found.labels is not None:
-        columns["label"] = found.labels
-        if found.classes is not None:
-            names = found.classes
-            columns["class"] = [names[i] if i >= 0 else None for i in found.labels]
-    write_table(out, columns)
-
-
-def write_table(out: Path, columns: Mapping[str, Any]) -> None:
-    """Columns of equal length as Parquet; lists of dicts become structs, None is no value."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    parquet.write_table(pa.table(dict(columns)), out)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from selftaught.roles import Count, Fraction, Number, Positive, Several, Temperature
+from selftaught.roles import Cosine, Count, Fraction, Number, Positive, Several, Temperature
 from selftaught.signature import Options
 
 
@@ -83,7 +83,11 @@ class Embedding(Options):
     """How images are read and embedded, and where their features go.
 
     Args:
-        out: file to write: .npz, .npy (features alone) or .parquet.
+        out: file to write: .npz, .npy (features alone), .parquet or .csv.
+        local: features of places, of a ViT's patches or the last map of a convolutional network,
+            in place of one of the whole image: N x h x w x d, in tables a row a place.
+        columns: of tables: one of lists (usual of .parquet), or wide: one for each dimension, f0
+            and on (always of .csv).
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         path_column: column of a list that holds the paths, where it is not found by itself.
         size: side of the views in pixels; by default the encoder's own.
@@ -97,7 +101,62 @@ class Embedding(Options):
     """
 
     out: Path = Path("features.npz")
+    local: bool = False
+    columns: Literal["auto", "list", "wide"] = "auto"
     labels: str | None = None
+    path_column: str | None = None
+    size: Count | None = None
+    backbone: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    batch: Count = 256
+    workers: Number | None = None
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    read_timeout: Positive = 600.0
+
+
+@dataclass(frozen=True)
+class Searching(Options):
+    """What is searched for among the images of a dataset, and where it is written.
+
+    Args:
+        query: pictures by which images are searched: files, or paths or numbers of images of data.
+        duplicates: whether to find images that are there several times, be it smaller, compressed
+            or mirrored.
+        outliers: whether to list images by how unlike the others they are.
+        k: images to find for each query.
+        min: similarity of matches and of near duplicates, at least; by default of duplicates as the
+            data shows it, of matches any.
+        out: files to write: .html (a page of pictures), .csv, .parquet (all rows); the command
+            writes search.html unless told otherwise.
+        index: folder that keeps the features, to be used again; by default of the command
+            runs/index-DATA-..., in Python none.
+        size: side of the views in pixels; by default the encoder's own.
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as cpu or cuda; by default the best that the machine has.
+
+    Other Args:
+        engine: exact compares with every image; faiss with candidates, which it finds sooner; auto
+            takes faiss, where it is installed, for 100,000 images and more.
+        shown: groups of duplicates, and outliers, on the page, at most.
+        path_column: column of a list that holds the paths, where it is not found by itself.
+        backbone: function that builds the module of a run, where it is of an installed package.
+        mean, std: what images are normalized with, where the encoder does not say it.
+        precision: of the forward pass; bf16 is used only on processors that have it natively.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
+    """
+
+    query: tuple[Path, ...] = ()
+    duplicates: bool = False
+    outliers: bool = False
+    k: Count = 10
+    min: Cosine | None = None
+    out: tuple[Path, ...] = ()
+    index: Path | None = None
+    engine: Literal["auto", "exact", "faiss"] = "auto"
+    shown: Count = 50
     path_column: str | None = None
     size: Count | None = None
     backbone: str | None = None

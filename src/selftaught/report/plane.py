@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from selftaught import export
-from selftaught.evaluate.features import write_table
+from selftaught.evaluate.writing import write_table
 from selftaught.report.html import Missing, Section
 from selftaught.report.image.pictures import jpeg, sprite
 from selftaught.report.seen import Seen

@@ -20,7 +20,7 @@ from selftaught.evaluate.features import device_for, one_pass, running
 from selftaught.export import load
 from selftaught.report.folder import RunFolder
 from selftaught.report.image.pictures import THUMB, data_url
-from selftaught.search import neighbors
+from selftaught.vectors import neighbors
 
 NEAR = 8
 """Neighbors of each image."""

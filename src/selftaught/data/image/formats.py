@@ -5,6 +5,8 @@ from pathlib import PurePath
 
 RUN = "run.yaml"
 """The file with its settings, which makes a folder that of a run."""
+SEARCHED = "search-index.json"
+"""The file that makes a folder that of an index, whose arrays are no images."""
 HEIF = find_spec("pillow_heif") is not None
 """Whether the extra `heif` is installed."""
 

@@ -12,7 +12,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Epoch, Few, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
-from selftaught.search import kmeans, whiten
+from selftaught.vectors import kmeans, whiten
 
 
 class DeepCluster(Method):

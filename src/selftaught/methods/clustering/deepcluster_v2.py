@@ -23,7 +23,7 @@ from selftaught.roles import (
     SmallViews,
     Temperature,
 )
-from selftaught.search import nearest, spherical_kmeans
+from selftaught.vectors import nearest, spherical_kmeans
 
 
 class DeepClusterV2(Method):

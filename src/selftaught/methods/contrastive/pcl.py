@@ -35,7 +35,7 @@ from selftaught.roles import (
     Share,
     Temperature,
 )
-from selftaught.search import kmeans
+from selftaught.vectors import kmeans
 
 
 class PCL(Method):

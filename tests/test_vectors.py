@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from selftaught import dist, search
+from selftaught import dist, vectors
 from selftaught.errors import UserError
 from selftaught.methods.clustering.deepcluster import balanced
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
-from selftaught.search import kmeans, nearest, neighbors, spherical_kmeans, whiten
+from selftaught.vectors import kmeans, nearest, neighbors, spherical_kmeans, whiten
 
 
 def blobs(each: int = 60, clusters: int = 8, dim: int = 5, noise: float = 0.3) -> Tensor:
@@ -61,7 +61,7 @@ def test_kmeans_depends_on_its_seed_alone(init):
 def test_blocks_do_not_change_the_answer(monkeypatch):
     x = blobs()
     whole = kmeans(x, 8), whiten(x, 3), neighbors(x, 4)
-    monkeypatch.setattr(search, "BLOCK", 100)
+    monkeypatch.setattr(vectors, "BLOCK", 100)
     parts = kmeans(x, 8), whiten(x, 3), neighbors(x, 4)
     assert torch.equal(whole[0].assignment, parts[0].assignment)
     torch.testing.assert_close(whole[0].centroids, parts[0].centroids)
