@@ -8,7 +8,7 @@ import numpy as np
 
 from selftaught.augment.image import native, photometric
 from selftaught.augment.image.batch import make
-from selftaught.augment.image.render import LONGEST, render_plain, render_view, tell_of_colors
+from selftaught.augment.image.render import LONGEST, check_views, render_plain, render_view
 from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import Around, Pipeline, check_image
 from selftaught.errors import UserError
@@ -60,7 +60,7 @@ class Views(Pipeline):
             native.pack(p, view.size, row)
         if not self.raw:
             return _rendered(image, self.views, table)
-        settings = photometric.take(table, self.views)[0]
+        settings = photometric.take(table, self.views, image.shape[2])[0]
         geometry = [native.unpacked(row) for row in table[0]]
         return photometric.Deferred(replace(self, raw=False).render(image, geometry), settings)
 
@@ -74,7 +74,7 @@ class Views(Pipeline):
         Returns:
             A list of uint8 arrays [C, size, size], or `Deferred` with them. With `boxes`, the pair
             of that and a float32 array [V, 5]: left, top, right, bottom of each crop as fractions
-            of the image's width and height, and 1 where the view is flipped.
+            of the image's width and height, and how it is flipped and turned (`Params.turned`).
 
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
@@ -141,7 +141,7 @@ class Cornered(Around):
 
 
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:
-    tell_of_colors(views, image.shape[2])
+    check_views(views, image.shape[2])
     outs = [np.empty((image.shape[2], view.size, view.size), np.uint8) for view in views]
     table, kept = native.located([image], *image.shape[:2])
     addresses = [out.ctypes.data for out in outs]
