@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
@@ -244,6 +245,9 @@ def request(argv: Sequence[str]) -> Request:
             timm_names.check(name)
         elif path is not None and not given["backbone"].get("name"):
             _not_beside(path, name, f"--backbone {name}")
+    mine = file.get("training", {}).get("augmentation")
+    if path is not None and mine and not given["training"].get("augmentation"):
+        _not_beside(path, mine, f"{method} --augmentation {mine}")
     backbone, own, training = (
         file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
     )
@@ -289,8 +293,13 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
         for p in config.settable(every["backbone"])
         if p.name not in taken
     ]
+    settings = options(config.settable(training), "training")
+    views = [o for o in settings if o.word in config.VIEWS]
+    if method and needs_of(method)["views"] == "own":  # refused in words, and not offered
+        views = [o._replace(parameter=replace(o.parameter, main=False)) for o in views]
     groups = [
-        Group("training", options(config.settable(training), "training")),
+        Group("training", [o for o in settings if o.word not in config.VIEWS]),
+        Group("views, instead of the method's", views),
         Group("backbone", backbone),
         Group("the command", [*options([CONFIG]), DRY]),
     ]

@@ -39,6 +39,7 @@ from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.settings import Settings
 from selftaught.engine.unmix import query
+from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
@@ -239,7 +240,7 @@ def plan(
     phase = None
     if settings.resolution_phase:
         phase = resolution.phase(method, settings.resolution_phase, steps)
-    pipeline = method.views(image_of(method).size)
+    pipeline = views_of(method, image_of(method).size, settings)
     made = Plan(
         method=method,
         settings=settings,
@@ -264,6 +265,8 @@ def plan(
         state=None,
     )
     kept.check(settings, made.image, made.continued, method.needs.labels)
+    if settings.augmentation is not None:  # the first view tells what is wrong with all
+        readable(ViewDataset(samples, pipeline, settings.seed), 0)
     if settings.unmix is not None:
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
@@ -316,6 +319,8 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
     for section, given in before.items():
         if isinstance(given, dict) and isinstance(now.get(section), dict):
             before[section] = current(given, now[section])
+    if isinstance(before.get("training"), dict):  # what an earlier version had not, it left alone
+        before["training"] = Settings().repeated() | before["training"]
     differences = changes(before, now)
     finished = Checkpoints.of(out).finished
     length = [d for d in differences if d.startswith("training.epochs")]

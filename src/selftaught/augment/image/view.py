@@ -216,9 +216,10 @@ class View:
         return (height - h) // 2, (width - w) // 2, h, w
 
     def _rectangle(self, u: Sequence[float]) -> tuple[int, int, int, int]:
+        narrow, wide = map(math.log, ERASED_RATIO)
         for k in range(10):
             target = self.size * self.size * _between(*ERASED, low(u[k]))
-            ratio = math.exp(_between(*map(math.log, ERASED_RATIO), low(u[10 + k])))
+            ratio = math.exp(_between(narrow, wide, low(u[10 + k])))
             h, w = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
             if 0 < h < self.size and 0 < w < self.size:
                 top = int(low(u[20]) * (self.size - h + 1))

@@ -1,8 +1,8 @@
 """Pipelines of declared views: what `view.py` declares, drawn and carried out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class Views(Pipeline):
         if all(view.geometric for view in self.views):
             return None
         return replace(self, raw=True)
+
+    def replaced(self, make: Callable[["Views"], Pipeline]) -> Pipeline:
+        """What `make` makes of these views."""
+        return make(self)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> list[Params]:
         """Draw the parameters of all views of a `height` x `width` image, before any pixel work.
@@ -127,6 +131,16 @@ class Cornered(Around):
 
     views: Views
 
+    def replaced(self, make: Callable[[Views], Pipeline]) -> Self:
+        """With other declared views, of which none is turned."""
+        views = declared(make(self.views))
+        if any(view.turns for view in views.views):
+            raise UserError(
+                "quarter turns are more than four corners can say, by which it finds the places "
+                "that two views share: flip views instead (--flips both)"
+            )
+        return replace(self, views=views)
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make the views of `image`, uint8 [H, W, C], and a float32 array [V, 4].
 
@@ -138,6 +152,20 @@ class Cornered(Around):
         params = self.views.draw(rng, height, width)
         corners = np.array([p.corners(height, width) for p in params], dtype=np.float32)
         return self.views.render(image, params), corners
+
+
+def declared(made: Pipeline) -> Views:
+    """Views that were made in place of others, for a pipeline that looks at how they are drawn.
+
+    Raises:
+        UserError: they are not declared.
+    """
+    if not isinstance(made, Views):
+        raise UserError(
+            "it looks at where its views come from, or cuts them up, which a function does not "
+            "tell: change its views by options instead (--crop-scale, --flips, --color-jitter)"
+        )
+    return made
 
 
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:

@@ -52,7 +52,7 @@ class BEiT(Method):
         decay_tokens=False,
         clip=3.0,
     )
-    needs = Needs(backbone="beit_base_patch16_224", drop_path=0.1, batch=1)
+    needs = Needs(backbone="beit_base_patch16_224", drop_path=0.1, batch=1, views="own")
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class SimMIM(Method):
         decay_tokens=False,
         clip=5.0,
     )
-    needs = Needs(backbone="swin_tiny_patch4_window7_224", drop_path=0.1, batch=1)
+    needs = Needs(backbone="swin_tiny_patch4_window7_224", drop_path=0.1, batch=1, views="own")
 
     def __init__(self, backbone: Image, ratio: HiddenShare = 0.6, unit: Count | None = None):
         super().__init__()

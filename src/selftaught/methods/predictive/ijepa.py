@@ -57,7 +57,7 @@ class IJEPA(Method):
         end=1e-3,
         step_offset=1,
     )
-    needs = Needs(backbone="vit_small_patch16_224", batch=1)
+    needs = Needs(backbone="vit_small_patch16_224", batch=1, views="own")
     insight = Insight(copies=(("target", "backbone"),))
 
     def __init__(

@@ -57,7 +57,7 @@ class Colorization(Method):
         betas=(0.9, 0.99),
         decay_bias=True,
     )
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
     centers: Tensor
     factors: Tensor
 

@@ -52,7 +52,7 @@ class Distortion(Method):
         decay_bias=True,
         nesterov=True,
     )
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from selftaught.method import (
     Corpus,
     Epoch,
     Method,
+    Needs,
     Pictures,
     Pipeline,
     Recipe,
@@ -59,6 +60,7 @@ class ExemplarCNN(Method):
     recipe = Recipe(
         "sgd", lr=0.01, scaling="none", weight_decay=0.004, schedule="constant", decay_bias=True
     )
+    needs = Needs(views="own")
     chosen: Tensor
     """[surrogates] the image that each class was made of."""
     surrogate: Tensor

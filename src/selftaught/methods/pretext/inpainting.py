@@ -50,7 +50,7 @@ class ContextEncoder(Method):
     recipe = Recipe(
         "adam", lr=2e-4, batch=64, scaling="none", schedule="constant", betas=(0.5, 0.999)
     )
-    needs = Needs(backbone="resnet50")
+    needs = Needs(backbone="resnet50", views="own")
 
     def __init__(
         self,

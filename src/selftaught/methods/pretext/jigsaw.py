@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import mlp
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, Number, Share
@@ -55,6 +55,7 @@ class Jigsaw(Method):
         milestones=(30 / 105, 60 / 105, 90 / 105, 100 / 105),
         by_epoch=True,
     )
+    needs = Needs(views="own")
     orders: Tensor
 
     def __init__(

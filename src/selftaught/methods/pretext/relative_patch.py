@@ -51,7 +51,7 @@ class RelativePatch(Method):
     recipe = Recipe(
         "sgd", lr=56 * 40 * 1e-5, batch=56, schedule="constant", momentum=0.0, decay_bias=True
     )
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class Rotation(Method):
         decay_bias=True,
         nesterov=True,
     )
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
 
     def __init__(self, backbone: Image):
         super().__init__()

@@ -42,7 +42,7 @@ class SplitBrain(Method):
         betas=(0.9, 0.99),
         decay_bias=True,
     )
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
     centers: Tensor
 
     def __init__(self, backbone: Image, steps: Count = 100, width: Count = 256):
