@@ -19,7 +19,8 @@ def views_of(method: Method, size: int, settings: Settings) -> Pipeline:
             that was named is not found.
     """
     pipeline = method.views(size)
-    asked = [n for n in config.VIEWS if getattr(settings, n) not in (None, False)]
+    usual = Settings()
+    asked = [n for n in config.VIEWS if getattr(settings, n) != getattr(usual, n)]
     if not asked:
         return pipeline
     if method.needs.views == "own":
