@@ -12,7 +12,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
@@ -295,11 +294,12 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
     ]
     settings = options(config.settable(training), "training")
     views = [o for o in settings if o.word in config.VIEWS]
-    if method and needs_of(method)["views"] == "own":  # refused in words, and not offered
-        views = [o._replace(parameter=replace(o.parameter, main=False)) for o in views]
+    title, about = "views, instead of the method's", ", ".join(o.flag for o in views)
+    if method and needs_of(method)["views"] == "own":
+        title, about = f"views, which {method} keeps: it refuses these", ""
     groups = [
         Group("training", [o for o in settings if o.word not in config.VIEWS]),
-        Group("views, instead of the method's", views),
+        Group(title, views, about),
         Group("backbone", backbone),
         Group("the command", [*options([CONFIG]), DRY]),
     ]

@@ -37,17 +37,6 @@ class Settings(Options):
         anchor: what keeps the network near the weights that it begins with, and how much: cosine
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
             cosine:1.0,l2sp:0.01.
-        crop_scale: smallest and largest area of the crops, as fractions of the image; local crops
-            keep theirs.
-        flips: ways in which views are flipped at random: both where there is no up and down, as in
-            aerial images, cells and surfaces.
-        quarter_turns: whether views are turned at random by 0, 90, 180 or 270 degrees.
-        color_jitter: strength, as a multiple of the method's; 0 for none.
-        grayscale: probability of dropping the colors of a view.
-        gaussian_blur: probability of blurring a view.
-        random_erasing: probability of filling a rectangle of a view with the mean color.
-        augmentation: file.py:function of your own that makes a view of an image; nothing else is
-            done to it.
         start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
 
@@ -99,6 +88,17 @@ class Settings(Options):
             the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
         cache: whether to keep all images in memory as pixels, decoded once.
+        crop_scale: smallest and largest area of the crops, as fractions of the image; local crops
+            keep theirs.
+        flips: ways in which views are flipped at random: both where there is no up and down, as in
+            aerial images, cells and surfaces.
+        quarter_turns: whether views are turned at random by 0, 90, 180 or 270 degrees.
+        color_jitter: strength, as a multiple of the method's; 0 for none.
+        grayscale: probability of dropping the colors of a view.
+        gaussian_blur: probability of blurring a view.
+        random_erasing: probability of filling a rectangle of a view with the mean color.
+        augmentation: file.py:function of your own that makes a view of an image; nothing else is
+            done to it.
         reduced: whether large JPEGs are decoded at 1/2, 1/4 or 1/8 where no crop gets smaller than
             its view by it; much faster, and almost the same views.
         colors: who makes colors, blur and solarization of views: the processes that read images,
