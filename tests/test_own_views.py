@@ -20,6 +20,7 @@ from selftaught import augment, cli, config, methods
 from selftaught.augment import Changes, Custom, Params, View, Views, sample_rng
 from selftaught.augment.image import native, render
 from selftaught.augment.image.view import DRAWS
+from selftaught.augment.pairs import Modalities
 from selftaught.backbones import backbone
 from selftaught.engine.plan import Plan, prepared
 from selftaught.engine.run import Run
@@ -108,6 +109,16 @@ def test_boxes_and_corners_say_how_a_view_is_flipped():
     p = Params(2, 1, 3, 4, True, (), (1, 1, 1, 0), False, 0.0, False, vertical=True)
     assert p.box(10, 10) == (0.1, 0.2, 0.5, 0.5, 3.0)
     assert p.corners(11, 11) == (0.4, 0.4, 0.1, 0.2)
+
+
+def test_boxes_of_a_batch_are_those_of_its_samples(engine):
+    pipeline = Views((View(8, vertical=0.5, turns=True),) * 2, boxes=True)
+    rngs = [sample_rng(0, 0, i) for i in range(8)]
+    _, boxes = pipeline.batch([noise(20, 30, 3)] * 8, rngs)
+    for i, found in enumerate(boxes):
+        _, want = pipeline(noise(20, 30, 3), sample_rng(0, 0, i))
+        assert np.array_equal(found, want)
+    assert len(set(boxes[:, :, 4].flatten().tolist())) > 4
 
 
 # --------------------------------------------------------------------------------------- erasing
@@ -300,6 +311,20 @@ def test_boxes_are_the_same_places_however_views_are_turned():
             assert np.abs(colors[0] - colors[1]).max() <= 16  # two pixels of a crop of 200
 
 
+def test_two_modalities_are_changed_each_with_its_own_mean():
+    pair = Modalities(augment.moco(16), augment.crop(16), (0.25,), (0.5,))
+    pair = replace(pair, first=Views(pair.first.views[:1]))
+    own = pair.replaced(Changes(flips="both", quarter_turns=True, grayscale=0.5, random_erasing=1))
+    assert [(v.vertical, v.turns, v.gray) for v in (*own.first.views, *own.second.views)] == [
+        (0.5, True, 0.5),
+        (0.5, True, 0.0),
+    ]
+    for seed in range(5):
+        one, other = own((noise(20, 20, 3), noise(30, 20, 1)), sample_rng(0, 0, seed))
+        assert one.shape == (3, 16, 16)
+        assert (np.abs(other) < 0.5 / 255 / 0.5).any(), "zero after normalization"
+
+
 def test_a_rectangle_is_erased_at_every_size_alike():
     small = augment.simclr(16, 0.0, 0.0)
     views = Alike((small, augment.simclr(32, 0.0, 0.0))).replaced(Changes(random_erasing=1.0))
@@ -437,6 +462,7 @@ def test_images_that_pillow_has_not_go_to_functions_of_arrays():
 @pytest.mark.parametrize(
     ("method", "options", "words"),
     [
+        ("dcca", {}, "Halves"),
         ("pixpro", {}, "looks at where its views come from"),
         ("pirl", {}, "cuts them up"),
         ("jigsaw", {}, "asks about what is in its views"),

@@ -111,8 +111,8 @@ class Parser(argparse.ArgumentParser):
                 help=p.doc.replace("%", "%%"),
             )
         for group in groups:
-            about = wrap(group.about, "  ", "  ") if group.about else None
-            target = self.add_argument_group(group.title, about)
+            before = wrap(group.about, "  ", "  ") if group.about else None
+            target = self.add_argument_group(group.title, before)
             for o in group.options:
                 more: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
                 if o.parameter.type is not bool:

@@ -64,6 +64,7 @@ class Views(Pipeline):
             native.pack(p, view.size, row)
         if not self.raw:
             return _rendered(image, self.views, table)
+        check_views(self.views, image.shape[2])
         settings = photometric.take(table, self.views, image.shape[2])[0]
         geometry = [native.unpacked(row) for row in table[0]]
         return photometric.Deferred(replace(self, raw=False).render(image, geometry), settings)
@@ -162,8 +163,9 @@ def declared(made: Pipeline) -> Views:
     """
     if not isinstance(made, Views):
         raise UserError(
-            "it looks at where its views come from, or cuts them up, which a function does not "
-            "tell: change its views by options instead (--crop-scale, --flips, --color-jitter)"
+            "it looks at where its views come from, cuts them up, or has them of two modalities, "
+            "which a function does not know: change its views by options instead (--crop-scale, "
+            "--flips, --color-jitter)"
         )
     return made
 
