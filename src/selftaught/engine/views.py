@@ -48,7 +48,8 @@ def views_of(method: Method, size: int, settings: Settings) -> Pipeline:
         return pipeline.replaced(make)
     except UserError as error:
         raise UserError(
-            f"{_flag(asked[0])} cannot change the views of this {method_name(method)}: {error}"
+            f"{', '.join(map(_flag, asked))} cannot change the views of this "
+            f"{method_name(method)}: {error}"
         ) from error
 
 
