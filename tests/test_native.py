@@ -404,6 +404,7 @@ REDUCED = {  # every one of 1/2, 1/4 and 1/8, for photos of demo size; nothing b
     "eighth": Views((View(7, (0.5, 1)), View(8, (0.8, 1)))),
     "simclr": augment.simclr(20),
     "dino": augment.multicrop(32, 12, 3),
+    "turned": Views((View(32, (0.4, 1), vertical=0.5, turns=True, erase=0.5),) * 2),
 }
 
 
