@@ -79,6 +79,8 @@ API = {
         "augment/image/presets.py",
         "augment/image/view.py",
         "augment/image/views.py",
+        "augment/image/changes.py",
+        "augment/custom.py",
         "augment/image/cells.py",
         "augment/image/colored.py",
         "augment/pipeline.py",

@@ -297,6 +297,9 @@ def test_operations_of_strength_zero_are_not_applied():
         {"solarize": 1.0},
         {"flip": 0.0},
         {"jitter": (0.1, 0.0, 0.9, 0.0)},
+        {"vertical": 0.5},
+        {"turns": True},
+        {"erase": 0.5},
     ],
     ids=str,
 )
@@ -309,6 +312,9 @@ def test_one_setting_moves_no_other_draw(change):
         "solarize": {"solarize"},
         "flip": {"flip"},
         "jitter": {"order", "factors"},
+        "vertical": {"vertical"},
+        "turns": {"flip", "vertical", "transpose"},
+        "erase": {"erased"},
     }[next(iter(change))]
     before, after = draws(view, 200, 60, 50), draws(replace(view, **change), 200, 60, 50)
     moved = {
@@ -480,6 +486,10 @@ def test_what_is_no_image_is_a_worded_error(pipeline, image):
         {"jitter": (0.1, 0.1, 0.1)},
         {"blur_sigma": (0.0, 1.0)},
         {"blur_radius": -1},
+        {"vertical": 1.5},
+        {"erase": -0.1},
+        {"fill": ()},
+        {"fill": (0, 256)},
     ],
     ids=str,
 )

@@ -17,6 +17,8 @@ from torch.utils.data import default_collate
 from selftaught import augment, dist, methods
 from selftaught.backbones import backbone
 from selftaught.engine.randomness import seed_all
+from selftaught.engine.settings import Settings
+from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
@@ -250,9 +252,29 @@ def test_views_pickle_and_follow_their_generator_alone(name):
     assert not all(np.array_equal(a, b) for a, b in zip(results[0], results[2]))
 
 
+ASKED = {
+    "crop_scale": (0.3, 1.0),
+    "flips": "both",
+    "color_jitter": 0.5,
+    "grayscale": 0.1,
+    "gaussian_blur": 0.5,
+    "random_erasing": 0.5,
+}
+
+
 @each
 def test_views_collate(name):
-    pipeline = CASES[name].make(name).views(CASES[name].size)
+    method, size = CASES[name].make(name), CASES[name].size
+    pipeline = method.views(size)
+    assert type(views_of(method, size, Settings())) is type(pipeline)
+    # what a user changes of them is taken, but where they are what is asked about, or halves
+    if method.needs.views == "alike" and name not in ("dcca", "dccae"):
+        own, rngs = views_of(method, size, Settings(**ASKED)), augment.sample_rng
+        both = [leaves(p(shown(name, 0, 3), rngs(0, 0, 0))) for p in (pipeline, own)]
+        assert [x.shape for x in both[0]] == [x.shape for x in both[1]]
+    else:
+        with pytest.raises(UserError, match="--crop-scale"):
+            views_of(method, size, Settings(**ASKED))
     for channels in (1, 3):
         samples = [
             pipeline(shown(name, i, channels), augment.sample_rng(0, 0, i)) for i in range(3)

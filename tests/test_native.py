@@ -59,6 +59,8 @@ def test_uniforms_are_those_of_the_samples_generators(seed, keys):
         assert np.array_equal(row, sample_rng(seed, *key).random(2 * DRAWS))
 
 
+TURNED = View(64, vertical=0.5, turns=True, erase=0.5, fill=(9, 99, 199))
+
 RECIPES = {
     "simclr": augment.simclr(64),
     "simclr 32": augment.simclr(32, 0.5, 0.0),
@@ -68,6 +70,7 @@ RECIPES = {
     "dino": augment.multicrop(64, 32, 3),
     "swav": augment.multicrop(64, 32, 3, (0.14, 1.0), (0.05, 0.14), family="swav"),
     "crop": augment.crop(64),
+    "turned": Views((TURNED, replace(augment.moco(40).views[0], turns=True, erase=0.5))),
     "odd": Views((View(7, ratio=(0.1, 0.11)), View(9, (1, 1), (5, 5), jitter=(0, 2, 0.3, 0.5)))),
 }
 
@@ -104,6 +107,10 @@ OPERATIONS = {
     "blur cut": View(96, blur=1, blur_radius=2),
     "blur wide": View(48, blur=1, blur_sigma=(5.0, 40.0)),
     "solarize": View(96, solarize=1),
+    "vertical": View(96, flip=0, vertical=1),
+    "turns": View(99, turns=True),
+    "turns bicubic": View(33, turns=True, interpolation="bicubic"),
+    "erase": View(96, solarize=1, erase=1, fill=(9, 99, 199)),
 }
 
 
@@ -397,6 +404,7 @@ REDUCED = {  # every one of 1/2, 1/4 and 1/8, for photos of demo size; nothing b
     "eighth": Views((View(7, (0.5, 1)), View(8, (0.8, 1)))),
     "simclr": augment.simclr(20),
     "dino": augment.multicrop(32, 12, 3),
+    "turned": Views((View(32, (0.4, 1), vertical=0.5, turns=True, erase=0.5),) * 2),
 }
 
 

@@ -60,6 +60,8 @@ OPERATIONS = {
     "blur wide": View(48, blur=1, blur_sigma=(5.0, 40.0)),
     "blur of a pixel": View(1, blur=1),
     "solarize": View(96, solarize=1),
+    "erase": View(96, solarize=1, erase=1, fill=(9, 99, 199)),
+    "turned": View(96, vertical=0.5, turns=True, solarize=1),
     "all": View(64, jitter=(0.4,) * 4, jitter_p=1, gray=0.5, blur=1, solarize=1),
 }
 

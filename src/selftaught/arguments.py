@@ -55,10 +55,11 @@ class Option(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Options under one heading of the help."""
+    """Options under one heading of the help, `about` before them."""
 
     title: str
     options: list[Option]
+    about: str = ""
 
 
 def options(parameters: Iterable[Parameter], section: str = "") -> list[Option]:
@@ -110,7 +111,8 @@ class Parser(argparse.ArgumentParser):
                 help=p.doc.replace("%", "%%"),
             )
         for group in groups:
-            target = self.add_argument_group(group.title)
+            before = wrap(group.about, "  ", "  ") if group.about else None
+            target = self.add_argument_group(group.title, before)
             for o in group.options:
                 more: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
                 if o.parameter.type is not bool:

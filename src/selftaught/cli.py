@@ -250,6 +250,9 @@ def request(argv: Sequence[str]) -> Request:
             timm_names.check(name)
         elif path is not None and not given["backbone"].get("name"):
             _not_beside(path, name, f"--backbone {name}")
+    mine = file.get("training", {}).get("augmentation")
+    if path is not None and mine and not given["training"].get("augmentation"):
+        _not_beside(path, mine, f"{method} --augmentation {mine}")
     backbone, own, training = (
         file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
     )
@@ -301,8 +304,14 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
         for p in config.settable(every["backbone"])
         if p.name not in taken
     ]
+    settings = options(config.settable(training), "training")
+    views = [o for o in settings if o.word in config.VIEWS]
+    title, about = "views, instead of the method's", ", ".join(o.flag for o in views)
+    if method and needs_of(method)["views"] == "own":
+        title, about = f"views, which {method} keeps: it refuses these", ""
     groups = [
-        Group("training", options(config.settable(training), "training")),
+        Group("training", [o for o in settings if o.word not in config.VIEWS]),
+        Group(title, views, about),
         Group("backbone", backbone),
         Group("the command", [*options([CONFIG]), DRY]),
     ]

@@ -82,6 +82,31 @@ def module_of(file: Path, place: str, module: str) -> Any:
     return found
 
 
+def found(text: str, what: str, does: str, like: str) -> Any:
+    """The function `file.py:function` or `package.module:function`, imported.
+
+    Args:
+        text: that names it.
+        what: it is for, such as backbone.
+        does: what it does.
+        like: what such functions are called.
+
+    Raises:
+        UserError: there is none, or its file cannot be imported.
+    """
+    place, module, label = split(text)
+    if not label or not place:
+        raise UserError(f"{text} names no function; name it too, as in {text}:{like}")
+    file = file_of(place)
+    if file is None or not file.is_file():
+        why = f"{place} does not exist" if file else f"no file holds a module {place} here"
+        raise UserError(f"the {what} {text} is not found: {why}")
+    thing = getattr(module_of(file.resolve(), place, module), label, None)
+    if not callable(thing):
+        raise UserError(f"{file} has no function {label} that {does}")
+    return thing
+
+
 def reference(thing: Any) -> str:
     """What a class or a function is called by: `file.py:Name`, or `package.module:Name`."""
     module, label = thing.__module__, thing.__qualname__

@@ -32,6 +32,17 @@ SECTIONS = {
     "chosen": "by the recipe `auto`, each beside the paper's; not read",
     IGNORED: "not read",
 }
+VIEWS = (
+    "crop_scale",
+    "flips",
+    "quarter_turns",
+    "color_jitter",
+    "grayscale",
+    "gaussian_blur",
+    "random_erasing",
+    "augmentation",
+)
+"""Parameters of pretrain that change the views of methods which want these alike."""
 RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
 """Words of the command line that are no parameters."""
 

@@ -190,6 +190,8 @@ class Needs:
         batchnorm: `all` where batch norms see the batch of all processes, `own` where they must not
             (MoCo).
         labels: whether the loss needs `Batch.label`, below `classes` where it has that.
+        views: `alike` where the loss wants views of an image alike (or its label told), whatever is
+            done to them, so that users may change them; `own` where they are what is asked about.
         beside: `masks` where pipelines are handed [H, W, C + 1]: the mask of the image is the last
             channel.
         second: name of the submodule that encodes a second modality; empty where samples are one
@@ -207,6 +209,7 @@ class Needs:
     group: int = 1
     batchnorm: Literal["all", "own"] = "all"
     labels: bool = False
+    views: Literal["alike", "own"] = "alike"
     beside: Literal["", "masks"] = ""
     second: str = ""
     learned: bool = False

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
+    from selftaught.augment.custom import Custom as Custom
     from selftaught.augment.image.cells import Tiles as Tiles
     from selftaught.augment.image.cells import cut_tiles as cut_tiles
+    from selftaught.augment.image.changes import Changes as Changes
     from selftaught.augment.image.colored import Colored as Colored
     from selftaught.augment.image.device import normalize as normalize
     from selftaught.augment.image.device import renormalize as renormalize
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from selftaught.augment.image.views import Cornered as Cornered
     from selftaught.augment.image.views import Plain as Plain
     from selftaught.augment.image.views import Views as Views
+    from selftaught.augment.image.views import declared as declared
     from selftaught.augment.pipeline import Noised as Noised
     from selftaught.augment.pipeline import Pipeline as Pipeline
     from selftaught.augment.pipeline import Transform as Transform

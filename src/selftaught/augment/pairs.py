@@ -1,10 +1,12 @@
 """Two views that are not two crops of one picture: its halves, or pictures of two modalities."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
+from selftaught.augment.image.views import Views, declared
 from selftaught.augment.pipeline import Pipeline
 
 
@@ -31,14 +33,21 @@ class Modalities(Pipeline):
     modality's statistics.
 
     Args:
-        first, second: pipelines of one view.
+        first, second: of one view each.
         mean, std: of the second modality's channels, on the scale 0..1.
     """
 
-    first: Pipeline
-    second: Pipeline
+    first: Views
+    second: Views
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def replaced(self, make: Callable[[Views], Pipeline]) -> Self:
+        """With other declared views, of which the second is erased with its own mean."""
+        first, second = declared(make(Views((*self.first.views, *self.second.views)))).views
+        fill = tuple(round(255 * level) for level in self.mean)
+        second = replace(second, fill=fill if second.erase else second.fill)
+        return replace(self, first=Views((first,)), second=Views((second,)))
 
     def __call__(self, image: Any, rng: np.random.Generator) -> Any:
         one, two = image

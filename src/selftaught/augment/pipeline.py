@@ -1,6 +1,7 @@
 """The contract of a pipeline, the randomness of a sample, and the adaptor for plain torch users."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -60,6 +61,16 @@ class Pipeline(ABC):
         """
         return None
 
+    def replaced(self, make: Callable[[Any], "Pipeline"]) -> "Pipeline":
+        """This pipeline with what `make` makes of its declared `Views` in their place.
+
+        Raises:
+            UserError: it has none, or needs to know more of them than others would tell.
+        """
+        raise UserError(
+            f"what it makes ({type(self).__name__}) is not made of views that could be others"
+        )
+
     def transform(self, seed: int = 0) -> "Transform":
         """This pipeline as the `transform` of a torchvision-style dataset (see `Transform`)."""
         return Transform(self, seed)
@@ -75,6 +86,10 @@ class Around(Pipeline):
         """With colors and blur of the views left to the device, or None where there are none."""
         views = self.views.split()
         return None if views is None else replace(self, views=views)
+
+    def replaced(self, make: Callable[[Any], Pipeline]) -> Self:
+        """With other views."""
+        return replace(self, views=make(self.views))
 
 
 @dataclass(frozen=True)

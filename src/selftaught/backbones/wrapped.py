@@ -315,18 +315,10 @@ def maker(name: str) -> Any:
     Raises:
         UserError: there is none, or its file cannot be imported.
     """
-    place, module, label = code.split(name)
-    if not label or not place:
-        raise UserError(f"{name} names no function; name it too, as in {name}:make_encoder")
-    file = code.file_of(place)
-    if file is None or not file.is_file():
-        what = f"{place} does not exist" if file else f"no file holds a module {place} here"
-        raise UserError(f"the backbone {name} is not found: {what}")
-    found = getattr(code.module_of(file.resolve(), place, module), label, None)
-    if found is None or isinstance(found, nn.Module) or not callable(found):
-        raise UserError(
-            f"{file} has no function {label} that builds a module; `def {label}():` returns one"
-        )
+    does = "builds a module; `def function():` returns one"
+    found = code.found(name, "backbone", does, "make_encoder")
+    if isinstance(found, nn.Module):
+        raise UserError(f"{name} is a module, and no function that {does}")
     return found
 
 

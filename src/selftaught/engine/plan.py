@@ -42,6 +42,7 @@ from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.settings import Settings, named, seconds
 from selftaught.engine.unmix import query
+from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
@@ -250,7 +251,7 @@ def plan(
     fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
-    pipeline = method.views(image_of(method).size)
+    pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
     if settings.epochs is None:
         seen = _seen(samples, partners)
@@ -304,6 +305,8 @@ def plan(
         state=None,
     )
     kept.check(settings, made.image, made.continued, method.needs.labels)
+    if settings.augmentation is not None:  # the first view tells what is wrong with all
+        readable(ViewDataset(samples, pipeline, settings.seed), 0)
     if settings.unmix is not None:
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
@@ -356,6 +359,8 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
     for section, given in before.items():
         if isinstance(given, dict) and isinstance(now.get(section), dict):
             before[section] = current(given, now[section])
+    if isinstance(before.get("training"), dict):  # what an earlier version had not, it left alone
+        before["training"] = Settings().repeated() | before["training"]
     differences = changes(before, now)
     finished = Checkpoints.of(out).finished
     length = [d for d in differences if d.startswith("training.epochs")]

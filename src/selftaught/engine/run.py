@@ -43,6 +43,7 @@ from selftaught.engine.randomness import seed_all
 from selftaught.engine.restore import begin_with
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
+from selftaught.engine.views import views_of
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
@@ -309,7 +310,7 @@ class Run:
         plan, settings = self.plan, self.plan.settings
         pipelines = [plan.pipeline]
         if plan.phase:
-            pipelines.append(plan.method.views(plan.phase.size))
+            pipelines.append(views_of(plan.method, plan.phase.size, settings))
         seen = plan.seen(self.samples)
         return [
             ViewDataset(seen, pipeline, settings.seed, settings.reduced) for pipeline in pipelines

@@ -6,9 +6,11 @@ The command line, YAML and the documentation read them here. Nothing heavy is im
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from inspect import isfunction
 from pathlib import Path
 from typing import Any, Literal
 
+from selftaught import code
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import HOW
 from selftaught.errors import UserError
@@ -91,6 +93,17 @@ class Settings(Options):
             the column that holds them (mask).
         quarantine: list of files to leave out, as `check` writes it.
         cache: whether to keep all images in memory as pixels, decoded once.
+        crop_scale: smallest and largest area of the crops, as fractions of the image; local crops
+            keep theirs.
+        flips: ways in which views are flipped at random: both where there is no up and down, as in
+            aerial images, cells and surfaces.
+        quarter_turns: whether views are turned at random by 0, 90, 180 or 270 degrees.
+        color_jitter: strength, as a multiple of the method's; 0 for none.
+        grayscale: probability of dropping the colors of a view.
+        gaussian_blur: probability of blurring a view.
+        random_erasing: probability of filling a rectangle of a view with the mean color.
+        augmentation: file.py:function of your own that makes a view of an image; nothing else is
+            done to it.
         reduced: whether large JPEGs are decoded at 1/2, 1/4 or 1/8 where no crop gets smaller than
             its view by it; much faster, and almost the same views.
         colors: who makes colors, blur and solarization of views: the processes that read images,
@@ -161,6 +174,14 @@ class Settings(Options):
     layout: Literal["HWC", "CHW"] | None = None
     masks: str | None = None
     quarantine: Path | None = None
+    crop_scale: tuple[Fraction, Fraction] | None = None
+    flips: Literal["none", "horizontal", "vertical", "both"] | None = None
+    quarter_turns: bool = False
+    color_jitter: Weight | None = None
+    grayscale: Share | None = None
+    gaussian_blur: Share | None = None
+    random_erasing: Share | None = None
+    augmentation: str | None = None
     cache: bool = False
     reduced: bool = True
     colors: Literal["auto", "loader", "device"] = "auto"
@@ -187,12 +208,18 @@ class Settings(Options):
                 )
         if self.on_record is not None and not callable(self.on_record):
             raise UserError(f"on_record must be a function of one row, got {self.on_record!r}")
+        if not (isinstance(self.augmentation, str | None) or callable(self.augmentation)):
+            raise UserError(
+                f"augmentation must be a function of an image, or name one, got "
+                f"{self.augmentation!r}"
+            )
 
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         for data in ("second", "test"):
             given[data] = None if given[data] is None else named(given[data])
+        given["augmentation"] = _function(self.augmentation)
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in given.items()
@@ -219,6 +246,14 @@ def seconds(text: str) -> float:
     if not total > 0:
         raise UserError(f"--time must be a time such as 20m, 1h30m or 90s, got {text!r}")
     return total
+
+
+def _function(given: Any) -> str | None:
+    """What run.yaml calls a function: where it is defined, or what kind of object it was."""
+    if isinstance(given, str):
+        return code.settled(given)
+    known = isfunction(given) and given.__qualname__.isidentifier()
+    return None if given is None else code.reference(given) if known else named(given)
 
 
 def named(data: Any) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from selftaught.augment.image import native
 from selftaught.augment.image.photometric import SETTINGS, Deferred, take
-from selftaught.augment.image.render import render_view, tell_of_colors
+from selftaught.augment.image.render import check_views, render_view
 from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import check_image, sample_rng
 from selftaught.data import Samples, open_data
@@ -72,7 +72,7 @@ class BatchRenderer:
     Attributes:
         images: uint8 [B, C, size, size] of each view.
         boxes: float32 [B, V, 5], as `Params.box`, where the pipeline gives them.
-        settings: float32 [B, V, SETTINGS], where it leaves colors to the device.
+        settings: float32 [B, V, SETTINGS + C], where it leaves colors to the device.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class BatchRenderer:
         reduced: bool = True,
     ):
         self.views, self.channels, self.reduced = pipeline.views, channels, reduced
-        tell_of_colors(self.views, channels)
+        check_views(self.views, channels)
         count, draws = len(rngs), len(self.views) * DRAWS
         if isinstance(rngs, Rngs):
             uniform = rngs.uniforms(draws)
@@ -95,7 +95,7 @@ class BatchRenderer:
         ]
         self.boxes = torch.empty(count, len(self.views), 5) if pipeline.boxes else None
         raw = pipeline.raw
-        self.settings = torch.empty(count, len(self.views), SETTINGS) if raw else None
+        self.settings = torch.empty(count, len(self.views), SETTINGS + channels) if raw else None
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._held = 0
 
@@ -164,11 +164,11 @@ class BatchRenderer:
                 params["top"] / high,
                 (params["left"] + params["width"]) / wide,
                 (params["top"] + params["height"]) / high,
-                params["flip"].astype(np.float64),
+                params["flip"] + 2.0 * params["vertical"] + 4 * params["transpose"],
             )
             self.boxes[rows] = torch.from_numpy(np.stack(corners, -1).astype(np.float32))
         if self.settings is not None:
-            self.settings[rows] = torch.from_numpy(take(params, self.views))
+            self.settings[rows] = torch.from_numpy(take(params, self.views, self.channels))
         return params
 
     def _read(self, picture: Picture, params: np.ndarray) -> tuple[np.ndarray, int]:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from selftaught.augment.image.view import View
 
-ORDER, FACTOR, REST, GRAY, SIGMA, REACH, SOLARIZE = 0, 4, 8, 12, 13, 14, 15
-SETTINGS = 16
+ORDER, FACTOR, REST, GRAY, SIGMA, REACH, SOLARIZE, ERASED = 0, 4, 8, 12, 13, 14, 15, 16
+SETTINGS = 20
 """Numbers a view: four operations in order, -1 for none; their factors; 1 - factor, rounded once;
-gray or not; sigma of the blur and where its Gaussian is cut, in pixels; solarized or not."""
+gray or not; sigma of the blur and where its Gaussian is cut, in pixels; solarized or not; of the
+erased rectangle top, left, height and width. The level that each channel has in it follows."""
 
 ROOM = 1 << 26
 """Levels that are worked on at once: a bound for the memory that floats take."""
@@ -27,24 +28,25 @@ class Deferred(NamedTuple):
     """Views that are cropped, resized and flipped, and what is left to do.
 
     images: of each view, uint8 [B, C, size, size]; of one sample [C, size, size].
-    settings: float32 [B, V, SETTINGS]; of one sample [V, SETTINGS].
+    settings: float32 [B, V, SETTINGS + C]; of one sample [V, SETTINGS + C].
     """
 
     images: list[Any]
     settings: Any
 
 
-def take(params: np.ndarray, views: tuple[View, ...]) -> np.ndarray:
+def take(params: np.ndarray, views: tuple[View, ...], channels: int) -> np.ndarray:
     """Take what `finish_on_device` can do out of drawn parameters; geometry is left in them.
 
     Args:
         params: `native.PARAMS` [..., V]; changed in place.
         views: V declarations.
+        channels: C of the images.
 
     Returns:
-        float32 [..., V, SETTINGS].
+        float32 [..., V, SETTINGS + C].
     """
-    out = np.empty((*params.shape, SETTINGS), np.float32)
+    out = np.empty((*params.shape, SETTINGS + channels), np.float32)
     out[..., ORDER:FACTOR] = params["order"]
     out[..., FACTOR:REST] = params["factors"]
     out[..., REST:GRAY] = 1 - params["factors"]
@@ -52,8 +54,10 @@ def take(params: np.ndarray, views: tuple[View, ...]) -> np.ndarray:
         out[..., column] = params[name]
     cut = [v.size - 1 if v.blur_radius is None else min(v.blur_radius, v.size - 1) for v in views]
     out[..., REACH] = np.minimum(np.ceil(5 * params["sigma"]), cut)
+    out[..., ERASED:SETTINGS] = params["erased"]
+    out[..., SETTINGS:] = [np.broadcast_to(v.fill if v.erase else 0, channels) for v in views]
     params["order"] = -1
-    for name in ("gray", "sigma", "solarize"):
+    for name in ("gray", "sigma", "solarize", "erased"):
         params[name] = 0
     return out
 
@@ -94,11 +98,11 @@ def _finished(raw: Deferred, device: torch.device | str) -> list[Tensor]:
 
 
 def _apply(x: Tensor, settings: Tensor) -> None:
-    """Carry out `settings` [N, SETTINGS] on images [N, C, S, S], in place."""
+    """Carry out `settings` [N, SETTINGS + C] on images [N, C, S, S], in place."""
     told = settings.numpy()
     steps = [(how, told[:, turn] == k) for turn in range(4) for k, how in enumerate(_JITTER)]
     steps += [(_grayscale, told[:, GRAY] > 0), (_blur, told[:, SIGMA] > 0)]
-    steps += [(_solarize, told[:, SOLARIZE] > 0)]
+    steps += [(_solarize, told[:, SOLARIZE] > 0), (_erase, told[:, ERASED + 2] > 0)]
     if x.shape[1] != 3:
         steps = [step for step in steps if step[0] not in (_saturation, _hue, _grayscale)]
     todo = [(how, rows) for how, mine in steps if len(rows := np.flatnonzero(mine))]
@@ -110,7 +114,8 @@ def _apply(x: Tensor, settings: Tensor) -> None:
         x[rows] = how(x[rows], settings[rows, :, None, None, None]).to(torch.uint8)
 
 
-# Operations on images [N, C, S, S] of bytes, each with settings of its own [N, SETTINGS, 1, 1, 1].
+# Operations on images [N, C, S, S] of bytes, each with settings of its own
+# [N, SETTINGS + C, 1, 1, 1].
 # They give levels 0..255, which are cut to whole ones; three channels are colors.
 
 
@@ -179,6 +184,14 @@ def _blur(x: Tensor, s: Tensor) -> Tensor:
 
 def _solarize(x: Tensor, s: Tensor) -> Tensor:
     return torch.minimum(x, 255 - x)
+
+
+def _erase(x: Tensor, s: Tensor) -> Tensor:
+    top, left, height, width = (s[:, ERASED + k] for k in range(4))
+    at = torch.arange(x.shape[-1], device=x.device)
+    down, across = at[:, None] - top, at - left
+    inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
+    return torch.where(inside, s[:, SETTINGS:].flatten(2)[..., None], x)
 
 
 _JITTER = (_brightness, _contrast, _saturation, _hue)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from selftaught.augment.image.view import Params, View
+from selftaught.errors import UserError
 
 _log = logging.getLogger("selftaught")
 
@@ -33,12 +34,20 @@ def render_view(image: np.ndarray, view: View, params: Params) -> np.ndarray:
     pixels = _resize(cut, view.size, view.size, view.interpolation)
     if p.flip:
         pixels = pixels[:, ::-1]
+    if p.vertical:
+        pixels = pixels[::-1]
+    if p.transpose:
+        pixels = pixels.transpose(1, 0, 2)
     planes = np.array(pixels.transpose(2, 0, 1), order="C")  # never a view of the image
-    channels = len(planes)
-    tell_of_colors([view], channels)
-    if not (p.order or p.gray or p.sigma or p.solarize):
-        return planes
+    check_views([view], len(planes))
+    if p.order or p.gray or p.sigma or p.solarize:
+        planes = _colored(planes, view, p)
+    top, left, height, width = p.erased
+    planes[:, top : top + height, left : left + width] = np.array(view.fill)[:, None, None]
+    return planes
 
+
+def _colored(planes: np.ndarray, view: View, p: Params) -> np.ndarray:
     x = torch.from_numpy(planes).float()
     for k in p.order:
         x = _JITTER[k](x, p.factors[k])
@@ -99,8 +108,18 @@ def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> 
     return x[0].permute(1, 2, 0).numpy()
 
 
-def tell_of_colors(views: Iterable[View], channels: int) -> None:
-    """Say once which operations images of `channels` channels go without."""
+def check_views(views: Iterable[View], channels: int) -> None:
+    """Say once which operations images of `channels` channels go without.
+
+    Raises:
+        UserError: a rectangle is to be filled with levels of another number of channels.
+    """
+    for view in views:
+        if view.erase and len(view.fill) not in (1, channels):
+            raise UserError(
+                f"images of {channels} channels are erased with the levels {list(view.fill)}: give "
+                "one, or one a channel"
+            )
     if channels != 3 and any(any(view.jitter[2:]) or view.gray for view in views):
         _warn_color(channels)
 

@@ -1,14 +1,14 @@
 """Pipelines of declared views: what `view.py` declares, drawn and carried out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from selftaught.augment.image import native, photometric
 from selftaught.augment.image.batch import make
-from selftaught.augment.image.render import LONGEST, render_plain, render_view, tell_of_colors
+from selftaught.augment.image.render import LONGEST, check_views, render_plain, render_view
 from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import Around, Pipeline, check_image
 from selftaught.errors import UserError
@@ -35,6 +35,10 @@ class Views(Pipeline):
             return None
         return replace(self, raw=True)
 
+    def replaced(self, make: Callable[["Views"], Pipeline]) -> Pipeline:
+        """What `make` makes of these views."""
+        return make(self)
+
     def draw(self, rng: np.random.Generator, height: int, width: int) -> list[Params]:
         """Draw the parameters of all views of a `height` x `width` image, before any pixel work.
 
@@ -60,7 +64,8 @@ class Views(Pipeline):
             native.pack(p, view.size, row)
         if not self.raw:
             return _rendered(image, self.views, table)
-        settings = photometric.take(table, self.views)[0]
+        check_views(self.views, image.shape[2])
+        settings = photometric.take(table, self.views, image.shape[2])[0]
         geometry = [native.unpacked(row) for row in table[0]]
         return photometric.Deferred(replace(self, raw=False).render(image, geometry), settings)
 
@@ -74,7 +79,7 @@ class Views(Pipeline):
         Returns:
             A list of uint8 arrays [C, size, size], or `Deferred` with them. With `boxes`, the pair
             of that and a float32 array [V, 5]: left, top, right, bottom of each crop as fractions
-            of the image's width and height, and 1 where the view is flipped.
+            of the image's width and height, and how it is flipped and turned (`Params.turned`).
 
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
@@ -127,6 +132,16 @@ class Cornered(Around):
 
     views: Views
 
+    def replaced(self, make: Callable[[Views], Pipeline]) -> Self:
+        """With other declared views, of which none is turned."""
+        views = declared(make(self.views))
+        if any(view.turns for view in views.views):
+            raise UserError(
+                "quarter turns are more than four corners can say, by which it finds the places "
+                "that two views share: flip views instead (--flips both)"
+            )
+        return replace(self, views=views)
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make the views of `image`, uint8 [H, W, C], and a float32 array [V, 4].
 
@@ -140,8 +155,23 @@ class Cornered(Around):
         return self.views.render(image, params), corners
 
 
+def declared(made: Pipeline) -> Views:
+    """Views that were made in place of others, for a pipeline that looks at how they are drawn.
+
+    Raises:
+        UserError: they are not declared.
+    """
+    if not isinstance(made, Views):
+        raise UserError(
+            "it looks at where its views come from, cuts them up, or has them of two modalities, "
+            "which a function does not know: change its views by options instead (--crop-scale, "
+            "--flips, --color-jitter)"
+        )
+    return made
+
+
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:
-    tell_of_colors(views, image.shape[2])
+    check_views(views, image.shape[2])
     outs = [np.empty((image.shape[2], view.size, view.size), np.uint8) for view in views]
     table, kept = native.located([image], *image.shape[:2])
     addresses = [out.ctypes.data for out in outs]

@@ -11,7 +11,7 @@ from selftaught import augment, dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import find_first, products
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
@@ -51,6 +51,7 @@ class CPC(Method):
     recipe = Recipe("adam", lr=2e-4, batch=32, scaling="none", schedule="constant")
     few = Few(context=64, blocks=3, gray=0.25, lr=0.001)
     insight = Insight("backbone")
+    needs = Needs(views="own")
     backbone: Image
 
     def __init__(

@@ -1,13 +1,16 @@
 """InfoMin (Tian et al., 2020), https://arxiv.org/abs/2005.10243."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment
+from selftaught.augment import Views
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import info_nce
@@ -118,6 +121,11 @@ class Shuffled(augment.Pipeline):
 
     pair: augment.Views
     tiles: augment.Tiles
+
+    def replaced(self, make: Callable[[Views], Any]) -> Self:
+        """With other declared views, the one that is cut into tiles among them."""
+        *whole, cut = augment.declared(make(Views((*self.pair.views, self.tiles.view)))).views
+        return replace(self, pair=Views(tuple(whole)), tiles=replace(self.tiles, view=cut))
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         views = self.pair(image, rng)

@@ -1,8 +1,9 @@
 """PIRL (Misra & van der Maaten, 2020), https://arxiv.org/abs/1912.01991."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -134,6 +135,11 @@ class Puzzle(augment.Pipeline):
 
     image: Views
     tiles: Tiles
+
+    def replaced(self, make: Callable[[Views], Any]) -> Self:
+        """With other declared views, the one that is cut into tiles among them."""
+        *whole, cut = augment.declared(make(Views((*self.image.views, self.tiles.view)))).views
+        return replace(self, image=Views(tuple(whole)), tiles=replace(self.tiles, view=cut))
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
         (view,) = self.image(image, rng)

@@ -1,8 +1,8 @@
 """SCRL (Roh et al., 2021), https://arxiv.org/abs/2103.06122."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -216,8 +216,12 @@ class Boxes:
                 for crop, scale in zip(crops, scales):
                     first = corner / coarse * scale + (start - (crop.left, crop.top)) * scale
                     last = first + side / coarse * scale
-                    if crop.flip:
-                        first[0], last[0] = self.size - last[0], self.size - first[0]
+                    for axis, mirrored in enumerate((crop.flip, crop.vertical)):
+                        if mirrored:
+                            swapped = self.size - last[axis], self.size - first[axis]
+                            first[axis], last[axis] = swapped
+                    if crop.transpose:
+                        first, last = first[::-1], last[::-1]
                     pair.append(np.concatenate([first, last]))
                 if self.jitter:
                     pair[1] = self._jittered(draws, pair[1])
@@ -253,6 +257,10 @@ class Boxed(Around):
 
     views: augment.Views
     boxes: Boxes
+
+    def replaced(self, make: Callable[[augment.Views], Any]) -> Self:
+        """With other declared views."""
+        return replace(self, views=augment.declared(make(self.views)))
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Make both from `image`, uint8 [H, W, C]; boxes as float32.

@@ -1,5 +1,6 @@
 """Features of teachers, as in AM-RADIO (Ranzinger et al., 2024), https://arxiv.org/abs/2312.06709."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -231,6 +232,10 @@ class Alike(Pipeline):
 
     sizes: tuple[Views, ...]
 
+    def replaced(self, make: Callable[[Views], Any]) -> "Alike":
+        """With other declared views, at each size alike."""
+        return Alike(tuple(augment.declared(make(views)) for views in self.sizes))
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[list[np.ndarray]]:
         check_image(image)
         first = self.sizes[0]
@@ -238,5 +243,11 @@ class Alike(Pipeline):
         made = []
         for views in self.sizes:
             times = views.views[0].size / first.views[0].size
-            made.append(views.render(image, [p._replace(sigma=p.sigma * times) for p in params]))
+            made.append(views.render(image, [_larger(p, times) for p in params]))
         return made
+
+
+def _larger(p: augment.Params, times: float) -> augment.Params:
+    """What is in pixels of a view, for one that is so many times as large."""
+    top, left, height, width = (int(n * times) for n in p.erased)
+    return p._replace(sigma=p.sigma * times, erased=(top, left, height, width))

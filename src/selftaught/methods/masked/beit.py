@@ -53,7 +53,7 @@ class BEiT(Method):
         clip=3.0,
     )
     few = Few(vocabulary=512, weight_decay=0.05)
-    needs = Needs(backbone="beit_base_patch16_224", drop_path=0.1, batch=1)
+    needs = Needs(backbone="beit_base_patch16_224", drop_path=0.1, batch=1, views="own")
 
     def __init__(
         self,

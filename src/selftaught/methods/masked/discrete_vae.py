@@ -40,7 +40,7 @@ class DiscreteVAE(Method):
 
     recipe = Recipe("adamw", lr=5e-4, batch=256, scaling="none", weight_decay=1e-4, end=0.0025)
     few = Few(vocabulary=512, dim=64, width=32, lr=0.001)
-    needs = Needs(backbone="vit_small_patch16_224", batch=1)
+    needs = Needs(backbone="vit_small_patch16_224", batch=1, views="own")
 
     def __init__(
         self,

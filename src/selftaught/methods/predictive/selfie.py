@@ -38,7 +38,7 @@ class Selfie(Method):
 
     recipe = Recipe("sgd", lr=0.1, batch=256, weight_decay=1e-4, warmup=0.05, nesterov=True)
     few = Few(depth=1, heads=4, hidden=256)
-    needs = Needs(backbone="resnet50", batch=1)
+    needs = Needs(backbone="resnet50", batch=1, views="own")
 
     def __init__(
         self,

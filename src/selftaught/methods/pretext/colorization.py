@@ -58,7 +58,7 @@ class Colorization(Method):
         decay_bias=True,
     )
     few = Few(width=64, lr=0.001)
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
     centers: Tensor
     factors: Tensor
 

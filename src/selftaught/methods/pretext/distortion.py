@@ -53,7 +53,7 @@ class Distortion(Method):
         nesterov=True,
     )
     few = Few(lr=0.001)
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
 
     def __init__(
         self,

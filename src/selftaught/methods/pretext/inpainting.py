@@ -51,7 +51,7 @@ class ContextEncoder(Method):
         "adam", lr=2e-4, batch=64, scaling="none", schedule="constant", betas=(0.5, 0.999)
     )
     few = Few(width=64, overlap=1, lr=0.001)
-    needs = Needs(backbone="resnet50")
+    needs = Needs(backbone="resnet50", views="own")
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Few, Method, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import mlp
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, Number, Share
@@ -56,6 +56,7 @@ class Jigsaw(Method):
         by_epoch=True,
     )
     few = Few(count=100, tile_dim=64, hidden=(256,), puzzles=4)
+    needs = Needs(views="own")
     orders: Tensor
 
     def __init__(

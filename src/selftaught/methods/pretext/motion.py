@@ -39,7 +39,7 @@ class Motion(Method):
 
     recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
     few = Few(width=64, lr=0.001)
-    needs = Needs(batch=1, beside="masks")
+    needs = Needs(batch=1, beside="masks", views="own")
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class RelativePatch(Method):
         "sgd", lr=56 * 40 * 1e-5, batch=56, schedule="constant", momentum=0.0, decay_bias=True
     )
     few = Few(grid=2, hidden=256)
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
 
     def __init__(
         self,

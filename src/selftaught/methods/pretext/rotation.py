@@ -33,7 +33,7 @@ class Rotation(Method):
         nesterov=True,
     )
     few = Few(lr=0.001)
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
 
     def __init__(self, backbone: Image):
         super().__init__()

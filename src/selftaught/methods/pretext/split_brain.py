@@ -43,7 +43,7 @@ class SplitBrain(Method):
         decay_bias=True,
     )
     few = Few(width=64, lr=0.001)
-    needs = Needs(batch=1)
+    needs = Needs(batch=1, views="own")
     centers: Tensor
 
     def __init__(self, backbone: Image, steps: Count = 100, width: Count = 256):

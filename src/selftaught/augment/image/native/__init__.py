@@ -41,8 +41,9 @@ VIEW = _record(
     gray="f8",
     blur="f8",
     sigma="2f8",
-    solarize="f8",
-    **dict.fromkeys(("size", "bicubic", "radius", "unused"), "i4"),
+    **dict.fromkeys(("solarize", "vertical", "erase"), "f8"),
+    **dict.fromkeys(("size", "bicubic", "radius", "turns"), "i4"),
+    fill="1024u1",
 )
 """Declared views; the fields of `view.View`, and the logarithms of its ratios."""
 
@@ -55,10 +56,17 @@ PARAMS = _record(
     solarize="i4",
     whole="2i4",
     shown="2i4",
+    vertical="i4",
+    transpose="i4",
+    erased="4i4",
     unused="i4",
 )
 """Drawn views; the fields of `view.Params`, `order` filled up with -1, and for `Plain` the size
 of the whole resized image and where what is shown of it begins."""
+
+_ALIKE = ("top", "left", "height", "width", "flip", "vertical", "transpose", "erased")
+_ALIKE += ("factors", "gray", "sigma", "solarize")
+"""Fields that are called so in both."""
 
 _REFUSALS = {
     1: "a view's size must be between 1 and 16384 pixels",
@@ -119,6 +127,9 @@ def declared(views: tuple[View, ...]) -> np.ndarray:
         row["log_ratio"] = [math.log(r) for r in view.ratio]
         for name in ("flip", "jitter", "jitter_p", "gray", "blur", "solarize", "size"):
             row[name] = getattr(view, name)
+        for name in ("vertical", "turns", "erase"):
+            row[name] = getattr(view, name)
+        row["fill"][: len(view.fill) if len(view.fill) > 1 else None] = view.fill
         row["bicubic"] = view.interpolation == "bicubic"
         row["radius"] = -1 if view.blur_radius is None else min(view.blur_radius, 1 << 30)
     out.flags.writeable = False
@@ -278,7 +289,7 @@ def _steps(image: np.ndarray) -> np.ndarray:
 
 def pack(params: Params, size: int, row: Any) -> None:
     """Write drawn parameters of a view of `size` pixels into a row of a `PARAMS` table."""
-    for name in ("top", "left", "height", "width", "flip", "factors", "gray", "sigma", "solarize"):
+    for name in _ALIKE:
         row[name] = getattr(params, name)
     row["order"] = [*params.order, -1, -1, -1, -1][:4]
     row["whole"], row["shown"], row["unused"] = size, 0, 0
@@ -295,6 +306,9 @@ def unpacked(row: Any) -> Params:
         gray=bool(row["gray"]),
         sigma=float(row["sigma"]),
         solarize=bool(row["solarize"]),
+        vertical=bool(row["vertical"]),
+        transpose=bool(row["transpose"]),
+        erased=tuple(row["erased"].tolist()),
     )
 
 

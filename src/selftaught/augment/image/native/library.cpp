@@ -29,7 +29,6 @@ enum Status : int32_t { DONE, BAD_SIZE, BAD_IMAGE, BAD_PARAMS, NO_MEMORY };
 
 const int LARGEST_VIEW = 1 << 14;
 const int LARGEST_IMAGE = 1 << 30;
-const int LARGEST_CHANNELS = 1 << 10;
 
 // ------------------------------------------------------------------------------ random numbers
 
@@ -111,9 +110,15 @@ class Generator {
 
 // ---------------------------------------------------------------------------------- parameters
 
-const int DRAWS = 33; // a view; their slots are explained in views.py
+const int DRAWS = 33; // a view; their slots are explained in view.py
 
 double between(double low, double high, double u) { return low + (high - low) * u; }
+
+// The low half of a draw, as another one.
+double low(double u) {
+    const double fine = u * (1 << 26);
+    return fine - std::floor(fine);
+}
 
 void draw_crop(const View &v, const double *u, int height, int width, Params &p) {
     const double area = double(height) * width;
@@ -134,6 +139,20 @@ void draw_crop(const View &v, const double *u, int height, int width, Params &p)
     p.top = (height - p.height) / 2, p.left = (width - p.width) / 2;
 }
 
+void draw_erased(const View &v, const double *u, Params &p) {
+    const double log_low = std::log(0.3), log_high = std::log(3.3);
+    for (int k = 0; k < 10; k++) {
+        const double target = double(v.size) * v.size * between(0.02, 0.33, low(u[k]));
+        const double ratio = std::exp(between(log_low, log_high, low(u[10 + k])));
+        const double h = std::nearbyint(std::sqrt(target * ratio));
+        const double w = std::nearbyint(std::sqrt(target / ratio));
+        if (h < 1 || h >= v.size || w < 1 || w >= v.size) continue;
+        p.erased[0] = int(low(u[20]) * (v.size - h + 1)), p.erased[2] = int(h);
+        p.erased[1] = int(low(u[21]) * (v.size - w + 1)), p.erased[3] = int(w);
+        return;
+    }
+}
+
 // The k-th order of four operations, in the order of dictionaries.
 void permutation(int k, int *out) {
     int left[4] = {0, 1, 2, 3};
@@ -150,7 +169,11 @@ void draw(const View &v, const double *u, int height, int width, Params &p) {
     memset(&p, 0, sizeof p);
     draw_crop(v, u, height, width, p);
     p.whole[0] = p.whole[1] = v.size;
-    p.flip = u[22] < v.flip;
+    // a quarter turn is a flip and a transposition, two are two flips
+    const int quarters = v.turns ? int(low(u[23]) * 4) : 0;
+    p.flip = (u[22] < v.flip) != (quarters == 1 || quarters == 2);
+    p.vertical = (low(u[22]) < v.vertical) != (quarters == 2 || quarters == 3);
+    p.transpose = quarters & 1;
     for (int k = 0; k < 4; k++) p.order[k] = -1, p.factors[k] = k < 3;
     if (u[23] < v.jitter_p) {
         int order[4], count = 0;
@@ -166,6 +189,7 @@ void draw(const View &v, const double *u, int height, int width, Params &p) {
     p.gray = u[29] < v.gray;
     p.sigma = u[30] < v.blur ? between(v.sigma[0], v.sigma[1], u[31]) : 0;
     p.solarize = u[32] < v.solarize;
+    if (low(u[32]) < v.erase) draw_erased(v, u, p);
 }
 
 // ------------------------------------------------------------------------------------- checking
@@ -184,6 +208,9 @@ Status check(const Image &image, const View &view, const Params &p) {
     bool good = in(1, p.height, image.height) && in(1, p.width, image.width) &&
                 in(0, p.top, image.height - p.height) && in(0, p.left, image.width - p.width) &&
                 p.sigma >= 0 && p.sigma < 1e6;
+    for (int k = 0; k < 2; k++)
+        good = good && in(0, p.erased[2 + k], view.size) &&
+               in(0, p.erased[k], view.size - p.erased[2 + k]);
     for (int k = 0; k < 2; k++)
         good = good && in(view.size, p.whole[k], LARGEST_IMAGE) &&
                in(0, p.shown[k], p.whole[k] - view.size);

@@ -273,13 +273,26 @@ void pick(const uint8_t *__restrict__ from, uint8_t *__restrict__ to, int size) 
     for (int x = 0; x < size; x++) to[x] = from[4 * x];
 }
 
+// The same of n rows, into as many columns: four at a time, which are neighbors there.
+void pick_turned(const uint8_t *from, int row, uint8_t *__restrict__ to, int size, int n) {
+    int r = 0;
+    for (; r + 4 <= n; r += 4)
+        for (int x = 0; x < size; x++) {
+            const uint8_t *p = from + size_t(r) * row + 4 * x;
+            const uint8_t four[4] = {p[0], p[row], p[2 * row], p[3 * row]};
+            memcpy(to + size_t(x) * size + r, four, 4);
+        }
+    for (; r < n; r++)
+        for (int x = 0; x < size; x++) to[size_t(x) * size + r] = from[size_t(r) * row + 4 * x];
+}
+
 // Across first, then down, with bytes between: the order of torch and Pillow, hence their rounding.
 void crop(const Image &image, int channels, const View &view, const Params &p, Memory memory,
           uint8_t *out) {
     const int size = view.size, step = image.step, scale = image.scale;
     const bool bicubic = view.bicubic;
     const Table rows = make_table(memory, {p.top, p.height, p.whole[0], p.shown[0]}, size, scale,
-                                  bicubic, false);
+                                  bicubic, p.vertical);
     const Table columns = make_table(memory, {p.left, p.width, p.whole[1], p.shown[1]}, size,
                                      scale, bicubic, p.flip);
     const int top = p.top / scale, height = (p.top + p.height - 1) / scale - top + 1;
@@ -307,8 +320,13 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
                 down<true>(narrow + size_t(rows.first[y + r]) * row, row,
                            rows.weight + size_t(y + r) * rows.taps, rows.taps, rows.unit, line,
                            bytes + size_t(r) * row, row);
-            for (int k = 0; k < 4 && c + k < channels; k++)
-                pick(bytes + k, out + (size_t(c + k) * size + y) * size, n * size);
+            for (int k = 0; k < 4 && c + k < channels; k++) {
+                uint8_t *plane = out + size_t(c + k) * size * size;
+                if (p.transpose)
+                    pick_turned(bytes + k, row, plane + y, size, n);
+                else
+                    pick(bytes + k, plane + size_t(y) * size, n * size);
+            }
         }
     }
 }
@@ -571,6 +589,12 @@ void blur(uint8_t *plane, int size, double sigma, int cut, Memory memory) {
     }
 }
 
+void erase(uint8_t *planes, int channels, int size, const int32_t *where, const uint8_t *fill) {
+    for (int c = 0; c < channels; c++)
+        for (int y = where[0]; y < where[0] + where[2]; y++)
+            memset(planes + (size_t(c) * size + y) * size + where[1], fill[c], where[3]);
+}
+
 } // namespace
 
 void render(const Image &image, int channels, const View &view, const Params &p, uint8_t *memory,
@@ -591,6 +615,7 @@ void render(const Image &image, int channels, const View &view, const Params &p,
     if (p.solarize)
         for (size_t i = 0; i < area * channels; i++)
             out[i] = out[i] < 128 ? out[i] : uint8_t(255 - out[i]);
+    if (p.erased[2]) erase(out, channels, view.size, p.erased, view.fill);
 }
 
 } // namespace VARIANT

@@ -12,22 +12,27 @@ struct Image {
     int32_t height, width, scale;
 };
 
+const int LARGEST_CHANNELS = 1 << 10;
+
 // A declared view: `selftaught.augment.View`, with the logarithms of its ratios.
 struct View {
     double scale[2], log_ratio[2], ratio[2];
-    double flip, jitter[4], jitter_p, gray, blur, sigma[2], solarize;
+    double flip, jitter[4], jitter_p, gray, blur, sigma[2], solarize, vertical, erase;
     int32_t size, bicubic;
     int32_t radius; // at which the blur is cut, below 0: nowhere
-    int32_t unused;
+    int32_t turns;
+    uint8_t fill[LARGEST_CHANNELS]; // of the erased rectangle
 };
 
 // A drawn view: `selftaught.augment.Params`. `order` ends with -1 where it is shorter than 4. The
 // crop is resized to whole[0] x whole[1], of which the view shows its size from `shown` on: down,
-// across.
+// across. `flip` mirrors it left to right, `vertical` top to bottom; then rows and columns change
+// places if `transpose`. `erased`: top, left, height, width in the view.
 struct Params {
     double factors[4], sigma;
     int32_t top, left, height, width, flip, order[4], gray, solarize;
     int32_t whole[2], shown[2];
+    int32_t vertical, transpose, erased[4];
     int32_t unused;
 };
 
