@@ -1,19 +1,18 @@
-"""What a running training shows: a live line on a terminal, a plain one now and then elsewhere."""
+"""What a running training shows: a line that is written anew, or a message now and then."""
 
 import logging
+import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 
-from rich.live import Live
-from rich.text import Text
-
-from selftaught import dist
-from selftaught.terminal import standard_error
+from selftaught import dist, voice
 
 log = logging.getLogger("selftaught")
 
-LIVE, PLAIN = 0.2, 10.0
-"""Seconds between two refreshes, on a terminal and elsewhere."""
+LIVE, PLAIN, SPARSE = 0.2, 10.0, 0.05
+"""Seconds between two states of the line, and between two messages at least; the latter come ever
+more rarely, each after this share of the time that has passed."""
 
 
 def duration(seconds: float) -> str:
@@ -42,22 +41,40 @@ class Progress:
         self.ends: deque[float] = deque([time.perf_counter()], maxlen=50)
         self.waits: deque[float] = deque(maxlen=49)
         self.next = 0.0
-        self.console = standard_error()
-        moves = self.console.is_terminal and not self.console.is_dumb_terminal
-        alive = moves and dist.rank() == 0
-        self.live = Live(console=self.console, auto_refresh=False) if alive else None
+        self.begun = self.ends[0]
+        self.moving = threading.Event()
+        self.live = voice.line() if dist.rank() == 0 else None
+        self.ending = ExitStack()
 
     def __enter__(self) -> "Progress":
+        self.begun = time.perf_counter()
         if self.live:
-            self.live.start()
+            self.ending.enter_context(self.live)
+        if dist.rank() == 0:
+            threading.Thread(target=self._wait, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.live.stop()
+        self.moving.set()
+        self.ending.close()
+
+    def _wait(self) -> None:
+        """Until a step is done, say that it goes on: the first one may take longer than others."""
+        text = "reading images, and the first step"
+        while not self.moving.wait(voice.SLOW):
+            with voice.BESIDE:
+                if self.moving.is_set():
+                    return
+                if self.live is None:
+                    log.info(text)
+                    return
+                self.live.show(f"{text}: {duration(time.perf_counter() - self.begun)}")
 
     def advance(self, waited: float) -> bool:
         """Count a step that waited so many seconds for its data; True when a line is due."""
+        if not self.moving.is_set():
+            with voice.BESIDE:
+                self.moving.set()
         now = time.perf_counter()
         self.ends.append(now)
         self.waits.append(waited)
@@ -78,13 +95,12 @@ class Progress:
 
     def show(self, done: int, loss: float) -> None:
         """Show the line for `done` steps."""
-        self.next = time.perf_counter() + (LIVE if self.live else PLAIN)
+        now = time.perf_counter()
         if self.live:
-            line = Text(
-                self.line(done, loss, self.console.width), no_wrap=True, overflow="ellipsis"
-            )
-            self.live.update(line, refresh=True)
+            self.next = now + LIVE
+            self.live.show(self.line(done, loss, self.live.width))
         else:
+            self.next = now + max(PLAIN, SPARSE * (now - self.begun))
             log.info(self.line(done, loss))
 
     def line(self, done: int, loss: float, width: int = 1000) -> str:

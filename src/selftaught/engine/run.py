@@ -554,12 +554,12 @@ class Run:
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(repr(self))}</p>"]
         if self.verdict is not None:
-            parts.append("".join(f"<li>{escape(reason)}</li>" for reason in self.verdict.reasons))
+            reasons = "".join(f"<li>{escape(reason)}</li>" for reason in self.verdict.reasons)
+            parts.append(f"<ul>{reasons}</ul>")
         if self.curve is not None:
             parts.append(f"<p>{escape(self.curve.advice)}</p>")
         if self.scores is not None:
-            text = _rendered(self.scores.table)
-            parts.append(f"<pre>{escape(text)}</pre>")
+            parts.append(self.scores.html)
         if self.report is not None:
             page = escape(str(self.report))
             parts.append(f'<p>All of it: <a href="{page}">{page}</a></p>')
