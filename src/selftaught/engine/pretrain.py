@@ -55,7 +55,8 @@ def pretrain(
     asked = config.sort_out(options, read_object(kind), built)
     settings = Settings.of(out=out, **asked["training"])
     with voice.heard():
-        plan = prepared(method, data, settings, asked["backbone"], asked["options"])
+        with voice.told_if_slow("opening the data, building the method"):
+            plan = prepared(method, data, settings, asked["backbone"], asked["options"])
         run = Run(plan).complete()
         if run.report is not None:
             log.info("the encoder is in %s, and all about it in %s", run.folder, run.report)

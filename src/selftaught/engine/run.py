@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from selftaught import config, dist, export, report
+from selftaught import config, dist, export, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
@@ -499,7 +499,8 @@ class Run:
             image = self.exported = self._best(image, self.began, loop)
         export.save(image, self.folder)
         if settings.evaluate:
-            self._score(image)
+            with voice.told_if_slow("scoring the encoder beside its floors"):
+                self._score(image)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
         if self.curve is not None and self.curve.advice:
