@@ -20,8 +20,13 @@ class Terminal(Console):
     """
 
     def __init__(self, **options: Any):
-        plain = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
-        super().__init__(**plain | options)
+        plain: dict[str, Any] = {
+            "highlight": False,
+            "markup": False,
+            "emoji": False,
+            "force_jupyter": False,
+        }
+        super().__init__(**(plain | options))
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
         for part in super().render(renderable, options):

@@ -338,7 +338,7 @@ class Run:
                 accumulate=plan.parts,
                 steps=steps,
                 makers=plan.workers,
-                optimizer=plan.recipe.optimizer,
+                optimizer=str(plan.recipe.optimizer),
             )
             for views, steps in zip(self.views, (first, plan.steps - first))
         ]
@@ -444,7 +444,7 @@ class Run:
             batch=plan.compared,
             steps=plan.steps,
             rate=loop.plan.lr,
-            optimizer=plan.recipe.optimizer,
+            optimizer=str(plan.recipe.optimizer),
             paper_lr=(paper.lr, theirs)
             if plan.recipe.optimizer == paper.optimizer and not plan.chosen
             else None,
