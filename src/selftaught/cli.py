@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
 
-from selftaught import __version__, code, config, methods, timm_names, voice
+from selftaught import __version__, code, config, methods, recipes, timm_names, voice
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
 from selftaught.errors import (
@@ -45,7 +45,8 @@ CONFIG = Parameter(
     Path,
     False,
     None,
-    "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
+    "YAML file of settings, such as the run.yaml of a run to repeat, or a row of a paper's table "
+    "(selftaught methods --recipes); what is given here wins",
 )
 NAMES = (
     "demo",
@@ -69,6 +70,7 @@ DRY = Option(
 )
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
+ROWS = Parameter("recipes", bool, False, False, "list rows of papers' tables, for --config")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -222,6 +224,7 @@ def request(argv: Sequence[str]) -> Request:
     path = _config_path(argv)
     content: dict[str, Any] = {}
     if path is not None:
+        path = recipes.path_of(path)
         content = config.load(path)
         if method is None:
             _not_beside(path, str(content.get("method")), str(content.get("method")))
@@ -579,10 +582,15 @@ def _methods(argv: Sequence[str]) -> None:
         "selftaught methods",
         LISTING,
         [Positional("method", "one of them, to see its parameters")],
-        [Group("settings", options([JSON]))],
-        ("selftaught methods", "selftaught methods simclr"),
+        [Group("settings", options([JSON, ROWS]))],
+        ("selftaught methods", "selftaught methods simclr", "selftaught methods byol --recipes"),
     )
     (name,), given = parser.read(argv)
+    if given[""].get("recipes"):
+        if name is not None:
+            methods.signature(name)
+        _recipes(name, given[""].get("json", False))
+        return
     names = [*methods.files(), *methods.plugins()] if name is None else [name]
     about = [_about(n) for n in names if n == name or _can_be_read(n)]
     if given[""].get("json"):
@@ -592,6 +600,21 @@ def _methods(argv: Sequence[str]) -> None:
         sys.stdout.write(_pretrain_parser(name, alone=True).format_help(everything=True))
     else:
         _table(about)
+
+
+def _recipes(method: str | None, as_json: bool) -> None:
+    """Rows of papers' tables, of one method or of all, with what was published."""
+    every = [recipes.about(name) for name in recipes.files()]
+    found = [r for r in every if method in (None, r["method"])]
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for r in found:
+        told = ", ".join(f"{what} {figure}" for what, figure in r["published"].items())
+        title = r["title"].partition(", http")[0]
+        sys.stdout.write(f"{r['name']}\n  {title}; {r['row']}\n  published: {told}\n")
+    if not found:
+        sys.stdout.write(f"there is no recipe of {method}: its defaults are its paper's\n")
 
 
 def _can_be_read(name: str) -> bool:

@@ -30,6 +30,7 @@ SECTIONS = {
     "training": "parameters of pretrain",
     "initial": "weights that were made in Python, which this file does not hold",
     "chosen": "by the recipe `auto`, each beside the paper's; not read",
+    "paper": "row of a table that these settings are of; not read",
     IGNORED: "not read",
 }
 RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
