@@ -1,4 +1,4 @@
-"""Rows of papers' tables as files: each is read, built, and has the rates and lengths of its row."""
+"""Rows of papers' tables as files: each is built, and has the rates and lengths of its row."""
 
 import json
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_a_recipe_is_its_row(name):
     assert (asked.data, settings.epochs, settings.batch) == ("photos/", epochs, batch)
     small = {"name": "test_vit" if "vit" in name else "test_resnet", "size": 32}
     few = {p.name for p in methods.signature(asked.method).parameters if p.from_data}
-    own = asked.options | {k: 100_000 for k in few}
+    own = asked.options | dict.fromkeys(few, 100000)
     plain = asked.method in ("dino", "ibot", "deepcluster_v2")  # they look at what they draw
     with torch.device("cpu" if plain else "meta"):
         method = assemble(asked.method, small, own, None, 0)

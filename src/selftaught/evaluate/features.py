@@ -294,8 +294,7 @@ def one_pass(
     """
     if batch < 1 or size < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
-    if workers is None:
-        workers = 0 if len(samples) < _FEW else min(8, _cores())
+    workers = processes(workers, samples)
     views = _Views(samples, size, changes, seed)
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
@@ -329,6 +328,13 @@ def one_pass(
     labels = None if samples.labels is None else np.asarray(samples.labels)[index]
     classes = None if samples.classes is None else tuple(samples.classes)
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
+
+
+def processes(workers: int | None, samples: Samples) -> int:
+    """How many are to read; where nobody says it, one a core, and none for few images."""
+    if workers is None:
+        return 0 if len(samples) < _FEW else min(8, _cores())
+    return workers
 
 
 class _Views(ViewDataset):
