@@ -110,11 +110,18 @@ def test_a_cell_keeps_the_last_state_of_the_line_and_escapes_what_it_shows():
 
     cell = notebook.Cell(SimpleNamespace(display=display))
     cell.say("<a>", False)
-    with cell.line() as line:
+    line = cell.line(stays=True)
+    assert line is cell
+    with line:
+        assert cell.line(stays=False) is None  # one at a time
         line.show("step 1")
         cell.say("warning: b", True)
         assert repr(cell) == "<a>\nwarning: b\nstep 1"
         line.show("step 2")
+    counting = cell.line(stays=False)
+    assert counting is cell
+    with counting:
+        counting.show("reading 1/2")
     cell.say("end", False)
     assert repr(cell) == "<a>\nwarning: b\nstep 2\nend"
     assert "&lt;a&gt;<br><span" in cell._repr_html_()

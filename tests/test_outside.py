@@ -384,6 +384,36 @@ def test_a_first_step_that_takes_long_is_told_of(screen, monkeypatch):
     assert found[1:] == [""]
 
 
+def test_a_line_within_another_one_is_left_out(screen):
+    """A look from within a training, say."""
+    with progress() as line:
+        line.show(1, 1.0)
+        with voice.counted("reading") as show:
+            show(1, 10)
+        line.show(2, 1.0)
+    with voice.counted("embedding") as show:
+        show(1234, 5000)
+    found = rows(screen.getvalue())
+    assert "reading" not in screen.getvalue()
+    assert "embedding 1,234/5,000 · 0:00 left" in screen.getvalue()
+    assert "step 2/123456" in found[0]
+    assert not any(found[1:])  # what counted is gone
+
+
+def test_in_a_file_what_is_counted_is_told_now_and_then(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "selftaught")
+    monkeypatch.setattr(logging.getLogger("selftaught"), "handlers", [])
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    with voice.counted("reading") as show:
+        for done in range(1, 101):
+            now[0] += 1.0
+            show(done, 100)
+    assert [r.getMessage().split(" ·")[0] for r in caplog.records] == [
+        f"reading {n}/100" for n in range(10, 101, 10)
+    ]
+
+
 def test_messages_come_ever_more_rarely(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "selftaught")
     monkeypatch.setattr(logging.getLogger("selftaught"), "handlers", [])

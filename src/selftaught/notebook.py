@@ -32,7 +32,7 @@ class Cell:
     def __init__(self, screen: Any):
         self.screen = screen
         self.said: list[tuple[str, bool]] = []
-        self.moving = ""
+        self.moving, self.stays, self.alive = "", True, False
         self.place: Any = None
 
     def say(self, text: str, warns: bool) -> None:
@@ -40,17 +40,22 @@ class Cell:
         self.said.append((text, warns))
         self._refresh()
 
-    def line(self) -> "Cell":
-        """Where a line can be shown that is written anew."""
+    def line(self, stays: bool) -> "Cell | None":
+        """Where a line can be shown that is written anew, and be kept; None below another one."""
+        if self.alive:
+            return None
+        self.stays = stays
         return self
 
     def __enter__(self) -> "Cell":
+        self.alive = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.moving:  # what it said last stays where it was said
+        self.alive = False
+        if self.moving and self.stays:
             self.said.append((self.moving, False))
-            self.show("")
+        self.show("")
 
     def show(self, text: str) -> None:
         """Write the line anew."""

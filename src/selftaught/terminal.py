@@ -63,13 +63,25 @@ def standard_error() -> Lasting:
 
 
 class Moving:
-    """A line of the terminal that is written anew; messages stand above it."""
+    """A line of the terminal that is written anew; messages stand above it.
 
-    def __init__(self) -> None:
+    Args:
+        stays: whether its last state is kept.
+    """
+
+    alive = False
+    """Whether there is one: another one below it would write over it."""
+
+    def __init__(self, stays: bool = True):
         self.console = standard_error()
         # what others print joins the messages, unless it goes into a file or a pipe
         beside = sys.stdout.isatty()
-        self.live = Live(console=self.console, auto_refresh=False, redirect_stdout=beside)
+        self.live = Live(
+            console=self.console,
+            auto_refresh=False,
+            redirect_stdout=beside,
+            transient=not stays,
+        )
 
     @property
     def width(self) -> int:
@@ -77,9 +89,11 @@ class Moving:
 
     def __enter__(self) -> "Moving":
         self.live.start()
+        Moving.alive = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        Moving.alive = False
         self.live.stop()
 
     def show(self, text: str) -> None:

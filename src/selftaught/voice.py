@@ -8,8 +8,9 @@ cell of a notebook, with a line that is written anew where one can be.
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, Self
 
 from selftaught import notebook
@@ -22,6 +23,10 @@ log = logging.getLogger("selftaught")
 
 SLOW = 1.0
 """Seconds in which nobody asks what is going on."""
+
+LIVE, PLAIN, SPARSE = 0.2, 10.0, 0.05
+"""Seconds between two states of a line, and between two messages at least; the latter come ever
+more rarely, each after this share of the time that has passed."""
 
 BESIDE = threading.Lock()
 """Held by a thread that speaks beside the main one: no process is forked meanwhile, which would
@@ -46,7 +51,7 @@ class Voice(Protocol):
     """Shows messages, and a line that is written anew where there is room for one."""
 
     def say(self, text: str, warns: bool) -> None: ...
-    def line(self) -> Line | None: ...
+    def line(self, stays: bool) -> Line | None: ...
 
 
 class OnStandardError:
@@ -65,12 +70,12 @@ class OnStandardError:
         # a style of the text alone: one of `print` would be that of the line below it, too
         self.console.print(Text(text, "yellow" if warns else ""))
 
-    def line(self) -> "Moving | None":
-        """None where nothing can be written over."""
+    def line(self, stays: bool) -> "Moving | None":
+        """None where nothing can be written over, or another line is."""
         from selftaught.terminal import Moving
 
         moves = self.console.is_terminal and not self.console.is_dumb_terminal
-        return Moving() if moves else None
+        return Moving(stays) if moves and not Moving.alive else None
 
 
 class Shown(logging.Handler):
@@ -126,10 +131,53 @@ def heard() -> Iterator[None]:
         log.setLevel(level)
 
 
-def line() -> Line | None:
-    """Where progress can be shown on a line that is written anew; None where it is messages."""
+def line(stays: bool = True) -> Line | None:
+    """Where progress can be shown on a line that is written anew; None where it is messages.
+
+    Args:
+        stays: whether its last state is kept.
+    """
     shown = next((h for h in log.handlers if isinstance(h, Shown)), None)
-    return shown.voice.line() if shown and log.isEnabledFor(logging.INFO) else None
+    return shown.voice.line(stays) if shown and log.isEnabledFor(logging.INFO) else None
+
+
+def pause(line: Line | None, passed: float) -> float:
+    """Seconds to the next state of a line, or to the next message after `passed` seconds."""
+    return LIVE if line else max(PLAIN, SPARSE * passed)
+
+
+def duration(seconds: float) -> str:
+    """Such as 0:42, 7:05:00 or 3 d 4 h."""
+    s = round(seconds)
+    if s >= 2 * 86400:
+        return f"{s // 86400} d {s % 86400 // 3600} h"
+    if s >= 3600:
+        return f"{s // 3600}:{s % 3600 // 60:02}:{s % 60:02}"
+    return f"{s // 60}:{s % 60:02}"
+
+
+@contextmanager
+def counted(task: str) -> Iterator[Callable[[int, int], None]]:
+    """A block of work; called with what is done of all, what is yielded shows it now and then."""
+    begun = time.perf_counter()
+    shown = line(stays=False)
+    due = begun + (0.0 if shown else PLAIN)
+
+    def tell(done: int, total: int) -> None:
+        nonlocal due
+        now = time.perf_counter()
+        if now < due:
+            return
+        due = now + pause(shown, now - begun)
+        left = (now - begun) * (total - done) / max(done, 1)
+        text = f"{task} {done:,}/{total:,} · {duration(left)} left"
+        if shown:
+            shown.show(text)
+        else:
+            log.info(text)
+
+    with shown or nullcontext():
+        yield tell
 
 
 @contextmanager

@@ -7,22 +7,9 @@ from collections import deque
 from contextlib import ExitStack
 
 from selftaught import dist, voice
+from selftaught.voice import duration
 
 log = logging.getLogger("selftaught")
-
-LIVE, PLAIN, SPARSE = 0.2, 10.0, 0.05
-"""Seconds between two states of the line, and between two messages at least; the latter come ever
-more rarely, each after this share of the time that has passed."""
-
-
-def duration(seconds: float) -> str:
-    """Such as 0:42, 7:05:00 or 3 d 4 h."""
-    s = round(seconds)
-    if s >= 2 * 86400:
-        return f"{s // 86400} d {s % 86400 // 3600} h"
-    if s >= 3600:
-        return f"{s // 3600}:{s % 3600 // 60:02}:{s % 60:02}"
-    return f"{s // 60}:{s % 60:02}"
 
 
 class Progress:
@@ -96,11 +83,10 @@ class Progress:
     def show(self, done: int, loss: float) -> None:
         """Show the line for `done` steps."""
         now = time.perf_counter()
+        self.next = now + voice.pause(self.live, now - self.begun)
         if self.live:
-            self.next = now + LIVE
             self.live.show(self.line(done, loss, self.live.width))
         else:
-            self.next = now + max(PLAIN, SPARSE * (now - self.begun))
             log.info(self.line(done, loss))
 
     def line(self, done: int, loss: float, width: int = 1000) -> str:

@@ -23,7 +23,6 @@ from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
 from selftaught.errors import Interrupted, UserError
-from selftaught.evaluate.commands import bar
 from selftaught.evaluate.comparing import PROBES, compared, fingerprints, labeled, named
 from selftaught.evaluate.features import (
     Embeddings,
@@ -43,6 +42,7 @@ from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
 from selftaught.signature import takes
 from selftaught.verdict import START
+from selftaught.voice import counted
 
 if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
@@ -88,7 +88,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     given = tuple(p for p in probes if p != "finetune")
     found = None
     if given:
-        with bar() as progress, limited(asked.read_timeout):
+        with limited(asked.read_timeout), counted("reading and embedding") as progress:
             found = compared(encoder, data, replace(asked, probes=given), True, progress, start)
     if pair is not None:
         begun = time.perf_counter()

@@ -1,16 +1,11 @@
 """What `selftaught embed` runs: paths and numbers in, a file out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import Progress as Bar
-
-from selftaught.evaluate.features import Asked, Embeddings, Progress, embed
+from selftaught.evaluate.features import Asked, Embeddings, embed
 from selftaught.evaluate.settings import Embedding
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
-from selftaught.terminal import standard_error
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,7 +24,7 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
         options: fields of `Embedding`.
     """
     asked = Embedding.of(**options)
-    with bar() as progress, limited(asked.read_timeout):
+    with limited(asked.read_timeout):
         return embed(
             Asked(encoder, asked.backbone, asked.mean, asked.std),
             data,
@@ -41,14 +36,4 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
             device=asked.device,
             precision=asked.precision,
             out=asked.out,
-            progress=progress,
         )
-
-
-@contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar on the terminal, nothing where errors go elsewhere."""
-    console = standard_error()
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("reading and embedding", total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught import augment
+from selftaught import augment, voice
 from selftaught.augment.image.render import plain_mask
 from selftaught.data import BadSample, Samples
 from selftaught.data.image.masks import Masks, open_masks
@@ -53,6 +53,7 @@ from selftaught.evaluate.settings import Scoring
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
 from selftaught.verdict import START
+from selftaught.voice import counted
 
 if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
@@ -102,8 +103,8 @@ def compare(
         TrainingError: features are not finite.
     """
     asked = Scoring.of(test=test, **options)
-    with limited(asked.read_timeout):
-        found = compared(encoder, train, asked, strict, progress, start)
+    with limited(asked.read_timeout), voice.heard(), counted("reading and embedding") as show:
+        found = compared(encoder, train, asked, strict, progress or show, start)
     if asked.out is not None:
         found.save(asked.out)
     return found

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught import augment, code, export
+from selftaught import augment, code, export, voice
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, Image, Wrapped, build, is_encoder, layers
 from selftaught.backbones import untrained as reset
@@ -25,6 +25,7 @@ from selftaught.evaluate.image.changes import Change, changed
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
+from selftaught.voice import counted
 
 log = logging.getLogger("selftaught")
 
@@ -144,9 +145,13 @@ def embed(
         _writer(out)
     network = resolve(encoder, size)
     samples = open_samples(data, labels, network.channels, path_column)
-    with running(network, device_for(encoder, network, device), precision) as forward:
+    with (
+        voice.heard(),
+        counted("reading and embedding") as show,
+        running(network, device_for(encoder, network, device), precision) as forward,
+    ):
         features, rest = one_pass(
-            [forward], samples, size or network.size, batch, workers, progress
+            [forward], samples, size or network.size, batch, workers, progress or show
         )
     found = Embeddings(features[0], *rest)
     if out is not None:
