@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import shutil
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -569,7 +570,8 @@ class Run:
 
 def _rendered(parts: Iterable[Any]) -> str:
     """What rich would print, as text."""
-    console = Terminal(file=io.StringIO(), width=100)
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    console = Terminal(file=io.StringIO(), width=width)
     with console.capture() as capture:
         for part in parts:
             console.print(part)

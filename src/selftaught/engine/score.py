@@ -88,7 +88,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     given = tuple(p for p in probes if p != "finetune")
     found = None
     if given:
-        with limited(asked.read_timeout), counted("reading and embedding") as progress:
+        with limited(asked.read_timeout), counted("embedding") as progress:
             found = compared(encoder, data, replace(asked, probes=given), True, progress, start)
     if pair is not None:
         begun = time.perf_counter()

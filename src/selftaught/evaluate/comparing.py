@@ -103,7 +103,7 @@ def compare(
         TrainingError: features are not finite.
     """
     asked = Scoring.of(test=test, **options)
-    with limited(asked.read_timeout), voice.heard(), counted("reading and embedding") as show:
+    with limited(asked.read_timeout), voice.heard(), counted("embedding") as show:
         found = compared(encoder, train, asked, strict, progress or show, start)
     if asked.out is not None:
         found.save(asked.out)

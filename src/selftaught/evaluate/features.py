@@ -147,7 +147,7 @@ def embed(
     samples = open_samples(data, labels, network.channels, path_column)
     with (
         voice.heard(),
-        counted("reading and embedding") as show,
+        counted("embedding") as show,
         running(network, device_for(encoder, network, device), precision) as forward,
     ):
         features, rest = one_pass(
