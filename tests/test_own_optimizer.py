@@ -11,6 +11,7 @@ from selftaught import config, pretrain
 from selftaught.engine import optim, own_optimizer
 from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
+from selftaught.export.conversion import convert
 from tests.photos import two_classes
 from tests.test_door import FAST, SMALL, command
 from tests.test_engine import curve, make
@@ -41,6 +42,9 @@ def test_it_has_the_rate_and_the_decay_that_it_was_made_with(here):
     assert rates[-1] < rates[2]  # the schedule is the paper's
     noted = yaml.safe_load((here.folder / "run.yaml").read_text())["training"]["optimizer"]
     assert noted.startswith("<RAdam(lr=0.002, betas=(0.8, 0.9), eps=1e-08, weight_decay=0.1")
+    convert(here.folder, to="safetensors", out=here.folder / "deployed")
+    card = (here.folder / "deployed" / "README.md").read_text()
+    assert "&lt;RAdam(lr=0.002" in card  # a page would take it for a tag
 
 
 def test_its_groups_are_those_of_our_own(here):
