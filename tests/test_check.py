@@ -247,6 +247,7 @@ def test_progress_shows_on_a_terminal_only(folder, monkeypatch, capsys):
     console = Terminal(file=shown, width=40, force_terminal=True, soft_wrap=True)
     monkeypatch.setattr("selftaught.terminal.standard_error", lambda: console)
     monkeypatch.setattr(voice, "log", logging.Logger("selftaught"))  # nobody listens there
+    monkeypatch.setattr(voice, "SLOW", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     check(folder, workers=0)
     assert "reading 1/" in shown.getvalue()

@@ -15,20 +15,11 @@ from tests.test_door import ECHO
 CELLS = [
     ECHO,
     "from selftaught import check, evaluate, pretrain\n"
-    "run = pretrain(Echo, 'photos', 'run', size=32, epochs=3, batch=8, workers=1, seed=3,\n"
+    "run = pretrain(Echo, 'photos', 'run', size=32, epochs=2, batch=8, workers=1, seed=3,\n"
     "               on_record=lambda row: print('row', int(row['step'])))",
     "run",
     "run.scores",
     "check('photos', workers=0)",
-    "import logging\n"
-    "logging.getLogger('selftaught').setLevel('WARNING')\n"
-    "run = pretrain(Echo, 'photos', 'quiet', size=32, epochs=1, batch=8, workers=0, curve=False,\n"
-    "               evaluate=False)",
-    "logging.getLogger('selftaught').setLevel('INFO')\n"
-    "handler = logging.StreamHandler()\n"
-    "logging.getLogger().addHandler(handler)\n"
-    "run = pretrain(Echo, 'photos', 'own', size=32, epochs=1, batch=8, workers=0, curve=False,\n"
-    "               evaluate=False)",
 ]
 
 
@@ -52,12 +43,12 @@ def shown(outputs: list[Any], kind: str = "text/plain") -> str:
 
 def test_a_method_of_a_cell_trains_and_says_what_it_does(outputs):
     said = shown(outputs[1])
-    plan = "Echo with test_resnet at 32 px on 16 images, 6 steps of 8"
+    plan = "Echo with test_resnet at 32 px on 16 images, 4 steps of 8"
     told = [
         "measuring memory",
         plan,
         "the run is kept in run",
-        "step 6/6",
+        "step 4/4",
         "By k-NN",
         "report.html",
     ]
@@ -71,7 +62,7 @@ def test_messages_and_progress_are_one_output_beside_what_is_printed(outputs):
     texts = [o for o in outputs[1] if "data" in o]
     assert len(texts) == 1
     printed = "".join(o.text for o in outputs[1] if o.get("name") == "stdout")
-    assert "row 6" in printed
+    assert "row 4" in printed
     assert not [o for o in outputs[1] if o.get("name") == "stderr"]
 
 
@@ -87,18 +78,6 @@ def test_results_are_shown_as_html(outputs, cell, holds):
     html = shown(outputs[cell], "text/html")
     for words in holds:
         assert words in html
-
-
-def test_who_wants_no_messages_gets_none(outputs):
-    assert outputs[5] == []
-
-
-def test_who_has_set_up_logging_gets_the_messages_there(outputs):
-    assert not shown(outputs[6])
-    said = "".join(o.text for o in outputs[6] if o.get("name") == "stderr")
-    assert "step 2/2" in said
-    assert "the encoder is in own" in said
-    assert said.count("measuring memory") == 1
 
 
 def test_a_cell_keeps_the_last_state_of_the_line_and_escapes_what_it_shows():

@@ -384,8 +384,9 @@ def test_a_first_step_that_takes_long_is_told_of(screen, monkeypatch):
     assert found[1:] == [""]
 
 
-def test_a_line_within_another_one_is_left_out(screen):
+def test_a_line_within_another_one_is_left_out(screen, monkeypatch):
     """A look from within a training, say."""
+    monkeypatch.setattr(voice, "SLOW", 0.0)
     with progress() as line:
         line.show(1, 1.0)
         with voice.counted("reading") as show:

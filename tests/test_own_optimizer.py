@@ -7,16 +7,16 @@ import pytest
 import torch
 import yaml
 
-from selftaught import config, pretrain
+from selftaught import cli, config, pretrain
 from selftaught.engine import optim, own_optimizer
 from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
 from selftaught.export.conversion import convert
 from tests.photos import two_classes
-from tests.test_door import FAST, SMALL, command
+from tests.test_door import FAST, SMALL
 from tests.test_engine import curve, make
 
-RUN: dict[str, Any] = {**SMALL, **FAST, "epochs": 3, "evaluate": False, "curve": False}
+RUN: dict[str, Any] = {**SMALL, **FAST, "epochs": 2, "evaluate": False, "curve": False}
 
 
 def radam(groups):
@@ -39,7 +39,7 @@ def test_it_has_the_rate_and_the_decay_that_it_was_made_with(here):
     assert (here.plan.rates.peak, recipe.weight_decay, recipe.warmup) == (2e-3, 0.1, 0.1)
     rates = [float(row["lr"]) for row in curve(here.folder)]
     assert max(rates) == pytest.approx(2e-3, rel=0.1)
-    assert rates[-1] < rates[2]  # the schedule is the paper's
+    assert rates[-1] < max(rates)  # the schedule is the paper's
     noted = yaml.safe_load((here.folder / "run.yaml").read_text())["training"]["optimizer"]
     assert noted.startswith("<RAdam(lr=0.002, betas=(0.8, 0.9), eps=1e-08, weight_decay=0.1")
     convert(here.folder, to="safetensors", out=here.folder / "deployed")
@@ -62,24 +62,14 @@ def test_its_groups_are_those_of_our_own(here):
     assert "weight_decay" not in kept
 
 
-def test_a_run_goes_on_with_it_and_not_without(here, tmp_path):
-    half: dict[str, Any] = RUN | {"epochs": 2, "save_every": 0}
-    out = tmp_path / "run"
-    pretrain("simclr", "photos", out, optimizer=radam, **half)
-    for other in (None, lambda g: torch.optim.RAdam(g, lr=2e-3)):
-        with pytest.raises(UserError, match=r"training\.optimizer: <RAdam"):
-            pretrain("simclr", "photos", out, optimizer=other, resume=True, **RUN)
-    pretrain("simclr", "photos", out, optimizer=radam, resume=True, **RUN)
-    assert len(curve(out)) == len(curve(here.folder)) == 6
-
-
-def test_a_file_does_not_repeat_it(here):
-    told = command("pretrain", "--config", "first/run.yaml", "--out", "b", code=2)
+def test_a_file_does_not_repeat_it(here, capsys):
+    assert cli.main(["pretrain", "--config", "first/run.yaml", "--out", "b"]) == 2
+    told = capsys.readouterr().err
     assert "RAdam(lr=0.002" in told
     assert "was made in Python" in told
     assert not Path("b").exists()
     content = config.load("first/run.yaml")  # but it can be read, and named anew
-    assert config.validate(content, "first/run.yaml")["training"]["epochs"] == 3
+    assert config.validate(content, "first/run.yaml")["training"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(
@@ -96,3 +86,12 @@ def test_what_is_no_optimizer_is_refused(made, says, here):
     with pytest.raises(UserError, match=says):
         pretrain("simclr", "photos", "c", optimizer=made, **RUN)
     assert not Path("c").exists()
+
+
+def test_a_run_goes_on_with_it_and_not_without(here):
+    longer: dict[str, Any] = RUN | {"epochs": 3, "resume": True}
+    for other in (None, lambda g: torch.optim.RAdam(g, lr=2e-3)):
+        with pytest.raises(UserError, match=r"training\.optimizer: <RAdam"):
+            pretrain("simclr", "photos", here.folder, optimizer=other, **longer)
+    pretrain("simclr", "photos", here.folder, optimizer=radam, **longer)
+    assert len(curve(here.folder)) == 6

@@ -161,7 +161,7 @@ def counted(task: str) -> Iterator[Callable[[int, int], None]]:
     """A block of work; called with what is done of all, what is yielded shows it now and then."""
     begun = time.perf_counter()
     shown = line(stays=False)
-    due = begun + (0.0 if shown else PLAIN)
+    due = begun + (SLOW if shown else PLAIN)
 
     def tell(done: int, total: int) -> None:
         nonlocal due
