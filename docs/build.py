@@ -171,7 +171,7 @@ def stubs() -> dict[Path, str]:
         pretrain.args.kwonlyargs.append(ast.arg(ast.unparse(field.target), kind))
         pretrain.args.kw_defaults.append(field.value)
     imports = (
-        "from collections.abc import Sequence\nfrom pathlib import Path\n"
+        "from collections.abc import Callable, Sequence\nfrom pathlib import Path\n"
         "from typing import Any, Literal\n\n"
         "from selftaught.engine.run import Run\nfrom selftaught.method import Method\n"
         f"from selftaught.roles import {_roles(fields)}\n\n"
@@ -214,9 +214,9 @@ def _fields(file: Path) -> dict[str, list[ast.AnnAssign]]:
 
 def _given(field: ast.AnnAssign) -> str:
     """The type of what Python may give for a field, where the field's own is what it becomes."""
-    if ast.unparse(field.target) in OBJECTS:
-        return "Any"
     kind = ast.unparse(field.annotation).replace("Path", "str | Path")
+    if ast.unparse(field.target) in OBJECTS:
+        return f"Callable[..., Any] | {kind}" if kind.startswith("Literal") else "Any"
     return re.sub(r"^tuple\[(.*), \.\.\.\]$", r"Sequence[\1]", kind)
 
 

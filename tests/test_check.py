@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import logging
 import os
 import signal
 import time
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from selftaught import voice
 from selftaught.data import MAX_PIXELS, open_data
 from selftaught.data import check as check_module
 from selftaught.data import quarantine as bad_list
 from selftaught.data.check import check, scan
 from selftaught.errors import UserError
-from selftaught.terminal import standard_error
+from selftaught.terminal import Terminal
 from tests.pool import other_children
 
 RNG = np.random.default_rng(0)
@@ -238,25 +240,21 @@ def test_errors_come_before_the_work(tmp_path):
         check(tmp_path / "gone")
 
 
-def test_the_bar_shows_on_a_terminal_only(folder, monkeypatch, capsys):
+def test_progress_shows_on_a_terminal_only(folder, monkeypatch, capsys):
     check(folder, workers=0)
     assert capsys.readouterr().err == ""
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(check_module.sys, "stderr", terminal)
+    shown = io.StringIO()
+    console = Terminal(file=shown, width=40, force_terminal=True, soft_wrap=True)
+    monkeypatch.setattr("selftaught.terminal.standard_error", lambda: console)
+    monkeypatch.setattr(voice, "log", logging.Logger("selftaught"))  # nobody listens there
+    monkeypatch.setattr(voice, "SLOW", 0.0)
     monkeypatch.setenv("TERM", "xterm")
-    standard_error.cache_clear()  # it looks once what it writes to
     check(folder, workers=0)
-    assert "reading" in terminal.getvalue()
-    terminal = Terminal()
-    monkeypatch.setattr(check_module.sys, "stderr", terminal)
+    assert "reading 1/" in shown.getvalue()
+    assert shown.getvalue().endswith("\x1b[2K")  # and is gone when it is done
+    before = shown.getvalue()
     check(folder, workers=0, progress=False)
-    assert terminal.getvalue() == ""
-    standard_error.cache_clear()
+    assert shown.getvalue() == before
 
 
 def test_the_command_line_can_read_the_signature():

@@ -5,6 +5,7 @@ import csv
 import io
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,13 +20,14 @@ from PIL import Image
 from rich.table import Table
 
 import selftaught
+from selftaught import voice
 from selftaught.cli import main
 from selftaught.data import opening, quarantine
 from selftaught.data.quarantine import Bad
 from selftaught.engine.progress import Progress
 from selftaught.errors import SelftaughtError
 from selftaught.printable import cell, from_cell, lines, printable, row
-from selftaught.terminal import Terminal, standard_error
+from selftaught.terminal import Moving, Terminal, standard_error
 from tests.test_faults import TARGET, words
 from tests.test_folder import finished, images, run  # noqa: F401  fixtures
 
@@ -277,27 +279,214 @@ def test_the_line_of_a_training_is_one_line(width, peak):
     assert ("step 99999/123456" in line) == (width >= 40)
 
 
-def test_messages_stand_above_the_line_that_moves(monkeypatch):
-    """Every message is still there at the end, on lines of its own."""
+@pytest.fixture
+def screen(monkeypatch):
+    """A terminal of 80 columns on which a command speaks; what was written to it."""
     shown = io.StringIO()
     console = Terminal(file=shown, width=80, force_terminal=True, soft_wrap=True)
-    monkeypatch.setattr("selftaught.engine.progress.standard_error", lambda: console)
+    monkeypatch.setattr("selftaught.terminal.standard_error", lambda: console)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    logger = logging.getLogger("selftaught")
+    before = logger.handlers, logger.level
+    voice.command_speaks()
+    yield shown
+    logger.handlers = before[0]
+    logger.setLevel(before[1])
+
+
+def rows(text: str, width: int = 80) -> list[str]:
+    """What a terminal of that many columns holds at the end."""
+    held, at, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[?0-9;]*[a-zA-Z]|.|\n", re.sub(r"\x1b\[[0-9;]*m", "", text)):
+        if part == "\n":
+            at, column = at + 1, 0
+            held += [""] * (at + 1 - len(held))
+        elif part == "\r":
+            column = 0
+        elif part == "\x1b[2K":
+            held[at] = ""
+        elif part == "\x1b[1A":
+            at -= 1
+        elif not part.startswith("\x1b"):
+            if column == width:
+                at, column = at + 1, 0
+                held += [""] * (at + 1 - len(held))
+            held[at] = held[at][:column].ljust(column) + part + held[at][column + 1 :]
+            column += 1
+    return held
+
+
+def test_messages_stand_above_the_line_that_moves(screen, capsys):
+    """Every message is still there at the end, on lines of its own."""
+    log = logging.getLogger("selftaught")
     with progress() as line:
         line.show(1, 1.0)
-        console.print("warning: " + "x" * 200)
+        log.warning("%s", "x" * 200)
         line.show(2, 1.0)
-    text = shown.getvalue()
-    at = text.index("warning: ")
-    assert text[:at].endswith("\x1b[2K")  # the line that moved was wiped
-    assert text[at:].split("\n")[0] == "warning: " + "x" * 200
+        log.info("a look")
+        sys.stderr.write("from elsewhere\n")
+        line.show(3, 1.0)
+    found = rows(screen.getvalue())
+    text = "warning: " + "x" * 200
+    assert found[:5] == [text[:80], text[80:160], text[160:], "a look", "from elsewhere"]
+    assert sum("step " in row for row in found) == 1
+    assert "step 3/123456" in found[-2]
+    assert found[-1] == ""
+
+
+def test_a_warning_is_yellow_and_the_line_below_it_is_not(screen):
+    with progress() as line:
+        line.show(1, 1.0)
+        before = len(screen.getvalue())
+        logging.getLogger("selftaught").warning("beware")
+    said = screen.getvalue()[before:]
+    assert "\x1b[33mwarning: beware\x1b[0m" in said
+    assert said.count("\x1b[33m") == 1
+
+
+def test_what_goes_into_a_file_is_not_taken_for_the_terminal(screen, capsys):
+    with progress() as line:
+        line.show(1, 1.0)
+        sys.stdout.write("a row\n")  # standard output is no terminal here
+    assert capsys.readouterr().out == "a row\n"
+    assert "a row" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("change", [{"TERM": "dumb"}, {"TTY_COMPATIBLE": "0"}])
+def test_where_nothing_can_be_written_over_progress_is_lines(change, screen, monkeypatch, caplog):
+    for name, value in change.items():
+        monkeypatch.setenv(name, value)
+    plain = Terminal(file=screen, width=80, soft_wrap=True)
+    monkeypatch.setattr("selftaught.terminal.standard_error", lambda: plain)
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    voice.command_speaks()
+    with progress() as line:
+        line.show(1, 1.0)
+        line.show(2, 1.0)
+    assert "\x1b" not in screen.getvalue()
+    assert [row.split(" · ")[1] for row in screen.getvalue().splitlines()] == [
+        "step 1/123456",
+        "step 2/123456",
+    ]
+
+
+def test_a_first_step_that_takes_long_is_told_of(screen, monkeypatch):
+    monkeypatch.setattr("selftaught.voice.SLOW", 0.02)
+    waiting = Progress(10, 10, 8)
+    with waiting:
+        until = time.monotonic() + 10
+        while "first step: 0:00" not in screen.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+        waiting.advance(0.0)
+        waiting.show(1, 1.0)
+    found = rows(screen.getvalue())
+    assert "step 1/10" in found[0]
+    assert found[1:] == [""]
+
+
+def test_a_line_within_another_one_is_left_out(screen, monkeypatch):
+    """A look from within a training, say."""
+    monkeypatch.setattr(voice, "SLOW", 0.0)
+    with progress() as line:
+        line.show(1, 1.0)
+        with voice.counted("reading") as show:
+            show(1, 10)
+        line.show(2, 1.0)
+    with voice.counted("embedding") as show:
+        show(1234, 5000)
+    found = rows(screen.getvalue())
+    assert "reading" not in screen.getvalue()
+    assert "embedding 1,234/5,000 · 0:00 left" in screen.getvalue()
+    assert "step 2/123456" in found[0]
+    assert not any(found[1:])  # what counted is gone
+
+
+def test_in_a_file_what_is_counted_is_told_now_and_then(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "selftaught")
+    monkeypatch.setattr(logging.getLogger("selftaught"), "handlers", [])
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    with voice.counted("reading") as show:
+        for done in range(1, 101):
+            now[0] += 1.0
+            show(done, 100)
+    assert [r.getMessage().split(" ·")[0] for r in caplog.records] == [
+        f"reading {n}/100" for n in range(10, 101, 10)
+    ]
+
+
+def test_messages_come_ever_more_rarely(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "selftaught")
+    monkeypatch.setattr(logging.getLogger("selftaught"), "handlers", [])
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    shown = []
+    line = Progress(10**6, 10**6, 1)
+    while now[0] < 36_000:
+        now[0] += 5.0
+        if line.advance(0.0):
+            line.show(1, 1.0)
+            shown.append(now[0])
+    gaps = np.diff(shown)
+    assert gaps[0] == 10
+    assert gaps[-1] == pytest.approx(0.05 * shown[-2], abs=10)
+    assert len(shown) < 150
+    assert len(caplog.records) == len(shown)
+
+
+@pytest.fixture
+def unheard(monkeypatch):
+    """A logger as the library's is where nobody has set up logging, as pytest has here."""
+    logger = logging.Logger("selftaught")
+    monkeypatch.setattr(voice, "log", logger)
+    return logger
+
+
+def test_a_library_is_heard_where_nobody_has_set_up_logging(unheard, capsys):
+    logger = unheard
+    with voice.heard():
+        logger.info("of %s", "a\x1b[2Jb")
+        with voice.heard():  # evaluate within pretrain, say
+            logger.info("once")
+    logger.info("nothing more")
+    assert capsys.readouterr().err == "of a\\x1b[2Jb\nonce\n"
+    assert logger.handlers == []
+    assert logger.level == logging.NOTSET
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
+def test_a_level_that_was_set_stays(level, unheard, capsys):
+    logger = unheard
+    logger.setLevel(level)
+    with voice.heard():
+        assert voice.line() is None
+        logger.info("nothing")
+        logger.error("that")
+    assert capsys.readouterr().err == "warning: that\n"
+    assert logger.level == level
+
+
+def test_who_has_set_up_logging_hears_alone(unheard, capsys):
+    logger, heard = unheard, []
+    own = logging.Handler()
+    own.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(own)
+    logger.setLevel(logging.INFO)
+    with voice.heard():
+        logger.info("a")
+        assert voice.line() is None  # lines of theirs and one that moves would be glued together
+    assert heard == ["a"]
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_shown_goes_through_one_console(capsys):
     assert standard_error() is standard_error()
-    assert Progress(1, 1, 1).console is standard_error()
     main(["check", "nowhere"])
-    handler = logging.getLogger("selftaught").handlers[0]
-    assert getattr(handler, "console", standard_error()) is standard_error()
+    (handler,) = logging.getLogger("selftaught").handlers
+    assert isinstance(handler, voice.Shown)
+    assert isinstance(handler.voice, voice.OnStandardError)
+    assert handler.voice.console is standard_error()
+    assert Moving().console is standard_error()
 
 
 def test_no_color_is_honored(monkeypatch):
@@ -309,7 +498,7 @@ def test_no_color_is_honored(monkeypatch):
 
 def test_a_run_says_what_it_does_before_its_first_step(images, tmp_path, caplog, monkeypatch):  # noqa: F811
     caplog.set_level(logging.INFO, "selftaught")
-    monkeypatch.setattr("selftaught.cli.SLOW", 0.05)
+    monkeypatch.setattr("selftaught.voice.SLOW", 0.05)
     real = opening.open_data
 
     def slow(*given, **more):

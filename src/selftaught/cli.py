@@ -4,19 +4,17 @@ read from the source of its function, which is imported once everything that was
 
 import io
 import json
-import logging
 import os
 import shlex
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
 
-from selftaught import __version__, code, config, methods, timm_names
+from selftaught import __version__, code, config, methods, recipes, timm_names, voice
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
 from selftaught.errors import (
@@ -29,7 +27,7 @@ from selftaught.errors import (
     of_system,
     out_of_memory,
 )
-from selftaught.printable import lines, printable
+from selftaught.printable import lines
 from selftaught.signature import (
     Parameter,
     Signature,
@@ -47,7 +45,8 @@ CONFIG = Parameter(
     Path,
     False,
     None,
-    "YAML file of settings, such as the run.yaml of a run to repeat; what is given here wins",
+    "YAML file of settings, such as the run.yaml of a run to repeat, or a row of a paper's table "
+    "(selftaught methods --recipes); what is given here wins",
 )
 NAMES = (
     "demo",
@@ -74,9 +73,8 @@ LISTING = "List the methods by family, or show what one of them takes."
 USUAL = "simclr"
 """The method where none is named: among those that learn most in minutes on each of our data sets
 (benchmarks/results/learn-*.md), with nothing to set, and from weights as well as from nothing."""
-SLOW = 2.0
-"""Seconds in which nobody asks what is going on."""
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
+ROWS = Parameter("recipes", bool, False, False, "list rows of papers' tables, for --config")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             traceback.print_exc()
         agreed = isinstance(error, DataError | Interrupted | TrainingError)
-        if agreed and not isinstance(error, Lost) and not _first():
+        if agreed and not isinstance(error, Lost) and not voice.first():
             return 0  # the first process tells what all have agreed on
         _say(f"{'' if isinstance(error, Interrupted) else 'error: '}{error}")
         return error.exit_code
@@ -164,8 +162,10 @@ def _run(argv: list[str]) -> None:
         if argv[0] == "check":  # from Python nothing is written unasked
             stem = Path(values["data"]).resolve().stem or "data"
             values.setdefault("out", Path("runs") / f"check-{stem}")
-        _log()
-        command.show(values, command.load()(**values))
+        voice.command_speaks()
+        with voice.told_if_slow("loading PyTorch"):
+            function = command.load()
+        command.show(values, function(**values))
     else:
         hint = config.near(argv[0], NAMES, f"; known: {', '.join(NAMES)}")
         raise UserError(f"selftaught has no command {argv[0]!r}{hint}")
@@ -230,6 +230,7 @@ def request(argv: Sequence[str]) -> Request:
     path = _config_path(argv)
     content: dict[str, Any] = {}
     if path is not None:
+        path = recipes.path_of(path)
         content = config.load(path)
         if method is None:
             _not_beside(path, str(content.get("method")), str(content.get("method")))
@@ -358,25 +359,27 @@ def needs_of(method: str) -> dict[str, Any]:
 
 
 def _pretrain(asked: Request, dry: bool) -> None:
-    _log()
+    voice.command_speaks()
     from selftaught.engine.settings import Settings
 
     settings = Settings(**asked.training)
-    if _first():  # it may have begun to write when the others get here
+    if voice.first():  # it may have begun to write when the others get here
         training(settings, asked.backbone.get("weights"))
     # wrong data is told before torch is imported
-    with _told_if_slow("opening %s", asked.data):
+    with voice.told_if_slow("opening %s", asked.data):
         samples = settings.open(asked.data, asked.backbone.get("channels", 3))
 
-    from selftaught.engine.plan import prepared
-    from selftaught.engine.run import Run
+    with voice.told_if_slow("loading PyTorch"):
+        from selftaught.engine.plan import prepared
+        from selftaught.engine.run import Run
 
-    plan = prepared(asked.method, asked.data, settings, asked.backbone, asked.options, samples)
+    with voice.told_if_slow("building %s", asked.method):
+        plan = prepared(asked.method, asked.data, settings, asked.backbone, asked.options, samples)
     if dry:
         _show({}, Run(plan).preview())
         return
     done = Run(plan).complete()
-    if _first():
+    if voice.first():
         run, data = shlex.quote(str(done.folder)), shlex.quote(asked.data)
         # what can its scores be made on?
         unlike = samples.labels is None or done.method.needs.labels
@@ -488,7 +491,7 @@ def _show_export(_: dict[str, Any], done: Any) -> None:
 
 
 def _show_demo(_: dict[str, Any], out: Path) -> None:
-    if _first():
+    if voice.first():
         run = shlex.quote(str(out))
         sys.stdout.write(
             f"{run}/report.html shows what it learned. Next, with images of your own:\n"
@@ -612,10 +615,15 @@ def _methods(argv: Sequence[str]) -> None:
         "selftaught methods",
         LISTING,
         [Positional("method", "one of them, to see its parameters")],
-        [Group("settings", options([JSON]))],
-        ("selftaught methods", "selftaught methods simclr"),
+        [Group("settings", options([JSON, ROWS]))],
+        ("selftaught methods", "selftaught methods simclr", "selftaught methods byol --recipes"),
     )
     (name,), given = parser.read(argv)
+    if given[""].get("recipes"):
+        if name is not None:
+            methods.signature(name)
+        _recipes(name, given[""].get("json", False))
+        return
     names = [*methods.files(), *methods.plugins()] if name is None else [name]
     about = [_about(n) for n in names if n == name or _can_be_read(n)]
     if given[""].get("json"):
@@ -625,6 +633,21 @@ def _methods(argv: Sequence[str]) -> None:
         sys.stdout.write(_pretrain_parser(name, alone=True).format_help(everything=True))
     else:
         _table(about)
+
+
+def _recipes(method: str | None, as_json: bool) -> None:
+    """Rows of papers' tables, of one method or of all, with what was published."""
+    every = [recipes.about(name) for name in recipes.files()]
+    found = [r for r in every if method in (None, r["method"])]
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for r in found:
+        told = ", ".join(f"{what} {figure}" for what, figure in r["published"].items())
+        title = r["title"].partition(", http")[0]
+        sys.stdout.write(f"{r['name']}\n  {title}; {r['row']}\n  published: {told}\n")
+    if not found:
+        sys.stdout.write(f"there is no recipe of {method}: its defaults are its paper's\n")
 
 
 def _can_be_read(name: str) -> bool:
@@ -669,49 +692,3 @@ def _table(about: list[dict[str, Any]]) -> None:
         for m in (m for m in about if m["family"] == family):
             table.add_row(f"  {m['name']}", m["summary"], Text(m["paper"], "dim"))
     console.print(table)
-
-
-# shared ----------------------------------------------------------------------------------------
-
-
-def _first() -> bool:
-    """Whether this is the process that speaks, where several train together."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def _told_if_slow(message: str, *about: str) -> Iterator[None]:
-    """A block that says what it does where that takes more than two seconds."""
-    timer = threading.Timer(SLOW, logging.getLogger("selftaught").info, (message, *about))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _log() -> None:
-    """Show what the library reports: on standard error, in step with live progress lines."""
-    logger = logging.getLogger("selftaught")
-    logger.handlers = [_Handler()]
-    logger.setLevel(logging.INFO if _first() else logging.ERROR)
-
-
-class _Handler(logging.Handler):
-    """Lines on standard error in which nothing that came from outside passes for our own words."""
-
-    def __init__(self) -> None:
-        from selftaught.terminal import standard_error
-
-        super().__init__()
-        self.console = standard_error()
-        self.console.quiet = False  # whoever read an earlier command's messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text, args = str(record.msg), record.args
-        if isinstance(args, tuple) and args:
-            text %= tuple(a if isinstance(a, int | float) else printable(str(a)) for a in args)
-        warns = record.levelno >= logging.WARNING
-        text = f"warning: {text}" if warns else text
-        self.console.print(printable(text, "\n"), style="yellow" if warns else None)

@@ -19,7 +19,7 @@ import yaml
 
 from selftaught import methods
 from selftaught.errors import UserError
-from selftaught.signature import Parameter, Signature, current, read_class
+from selftaught.signature import OBJECTS, Parameter, Signature, current, read_class
 
 HERE = Path(__file__).parent
 WORDS = ("method", "data")
@@ -30,6 +30,7 @@ SECTIONS = {
     "training": "parameters of pretrain",
     "initial": "weights that were made in Python, which this file does not hold",
     "chosen": "by the recipe `auto`, each beside the paper's; not read",
+    "paper": "row of a table that these settings are of; not read",
     IGNORED: "not read",
 }
 VIEWS = (
@@ -198,6 +199,9 @@ def validate(
         found[section] = {}
         for key, value in current(given, known).items():
             if key in every[section] and every[section][key].from_data:
+                continue
+            if key in OBJECTS and str(value).startswith("<"):  # which training says it cannot have
+                found[section][key] = value
                 continue
             if key not in known:
                 of = method if section == "options" else section

@@ -51,7 +51,7 @@ class Recipe:
     Args:
         optimizer: `lars` has the learning rate outside the momentum (BYOL, Barlow Twins, VICReg),
             `lars_tf` inside (SimCLR); `larc` is SwAV's, which adapts biases and norms too;
-            `adamw_bert` has no bias correction.
+            `adamw_bert` has no bias correction. A function makes one of groups of parameters.
         lr: peak learning rate for `batch` samples a step.
         batch: number of samples that `lr` holds for.
         scaling: how the rate follows the batch that is really used.
@@ -86,7 +86,10 @@ class Recipe:
         no_clip: names of submodules that are not clipped, nor count when others are.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"]
+    optimizer: (
+        Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"]
+        | Callable[[list[dict[str, Any]]], Any]
+    )
     lr: float
     batch: int = 256
     scaling: Literal["linear", "sqrt", "none"] = "linear"

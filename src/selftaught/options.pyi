@@ -27,6 +27,7 @@ class ScoringOptions(TypedDict, total=False):
             "knn",
             "ridge",
             "linear",
+            "linear-paper",
             "lowshot",
             "finetune",
             "retrieval",
@@ -43,6 +44,7 @@ class ScoringOptions(TypedDict, total=False):
     k: Count
     temperature: Temperature
     altered: Several
+    passes: Count
     shares: Sequence[Fraction]
     epochs: Count
     size: Count | None

@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -129,6 +130,9 @@ class Report:
         if len(self.bad) > 10:
             lines.append(f"  and {len(self.bad) - 10:,} more")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
     def render(self) -> Any:
         """The report as a rich table."""

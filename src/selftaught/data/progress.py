@@ -1,21 +1,23 @@
-"""A progress bar for whoever waits at a terminal."""
+"""How far a pass over samples is, for whoever waits."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from selftaught import voice
 
 
 @contextmanager
 def bar(total: int, wanted: bool, task: str) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error where that is a terminal; what is yielded moves it on."""
-    if not wanted or not sys.stderr.isatty():
+    """A block that goes through `total` samples; what is yielded is called after each."""
+    if not wanted:
         yield lambda: None
         return
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    done = 0
+    with voice.heard(), voice.counted(task) as show:
 
-    from selftaught.terminal import standard_error
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            show(done, total)
 
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=standard_error(), transient=True) as shown:
-        done = shown.add_task(task, total=total)
-        yield lambda: shown.advance(done)
+        yield advance

@@ -267,7 +267,7 @@ class Rule(Generic[F]):
 
 
 _TOP_RATE = {"sgd": 30.0, "larc": 30.0, "lars": 100.0, "lars_tf": 100.0}
-_TOP_RATE |= {"adam": 0.03, "adamw": 0.03, "lamb": 0.1}
+_TOP_RATE |= {"adam": 0.03, "adamw": 0.03, "adamw_bert": 0.03, "lamb": 0.1}
 """Peak learning rates above which an optimizer is not known to train anything."""
 
 
@@ -342,7 +342,9 @@ BEFORE: tuple[Rule[Before], ...] = (
     ),
     Rule(
         "rate for optimizer",
-        lambda f: f.lr / _TOP_RATE[f.optimizer] if f.paper_lr is None else None,
+        lambda f: f.lr / _TOP_RATE[f.optimizer]
+        if f.paper_lr is None and f.optimizer in _TOP_RATE
+        else None,
         1.0,
         "the peak learning rate {facts.lr:.3g} is {figure:.2g} times the largest that "
         "{facts.optimizer} is known to train with",

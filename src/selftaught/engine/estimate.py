@@ -141,7 +141,7 @@ def needed(
             steps=steps,
             seconds_per_view=each,
             makers=makers,
-            optimizer_states=2 if optimizer in ("adam", "adamw", "adamw_bert", "lamb") else 1,
+            optimizer_states=1 if optimizer in ("sgd", "lars", "lars_tf", "larc") else 2,
         )
         if time.perf_counter() - begun > QUICK:
             break

@@ -380,7 +380,8 @@ class Loop:
             for name in made.reset:
                 for parameter in self.method.get_submodule(name).parameters():
                     for value in self.optimizer.state.get(parameter, {}).values():
-                        value.zero_()  # fused optimizers want state for all parameters or none
+                        if isinstance(value, Tensor):  # of one's own may count in plain numbers
+                            value.zero_()  # fused ones want state for all parameters or none
             self.begun = True
         last = epoch + 1 if self.each_epoch else self.steps // self.per_epoch
         self.order.epochs = range(epoch, last)

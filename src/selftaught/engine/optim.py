@@ -221,32 +221,10 @@ def _trust(weights: list[Tensor], updates: list[Tensor], eta: float) -> Tensor:
 def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over what a method trains; `Rates.apply` sets its rates.
 
-    Parameters alike in decay, rate and adaptation share a group, in the order of the method.
-
     Raises:
-        UserError: the recipe names a submodule that the method lacks, or decays rates by layer and
-            the backbone is not a ViT.
+        UserError: as of `groups`.
     """
-    trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    for part in (*recipe.constant, *recipe.no_decay, *recipe.no_clip):
-        if not any(_inside(name, (part,)) for name, _ in trained):
-            raise UserError(
-                f"the recipe names {part!r}, which {type(method).__name__} does not train; it "
-                f"trains {', '.join(dict.fromkeys(name.split('.')[0] for name, _ in trained))}"
-            )
-    groups: dict[tuple[Any, ...], list[nn.Parameter]] = {}
-    for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
-        flat = p.ndim <= 1 or name.endswith((".bias", "_bias_table"))
-        decayed = not _inside(name, recipe.no_decay) and (recipe.decay_bias or not flat)
-        decayed &= recipe.decay_tokens or not name.endswith(("cls_token", "pos_embed"))
-        adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
-        scale = rate * (1.0 if adapt else recipe.bias_lr)
-        key = (decayed, adapt, scale, _inside(name, recipe.constant))
-        groups.setdefault(key, []).append(p)
-    names = ("decayed", "adapt", "scale", "constant")
-    params: list[dict[str, Any]] = [
-        {"params": members, **dict(zip(names, key))} for key, members in groups.items()
-    ]
+    params = groups(method, recipe)
     lr, momentum, betas = recipe.lr, recipe.momentum, recipe.betas
     match recipe.optimizer:
         case "sgd":
@@ -261,6 +239,37 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return timm.optim.Lamb(params, lr, betas=betas, max_grad_norm=None)
         case "lars" | "lars_tf" | "larc":
             return LARS(params, lr, momentum, eta=recipe.eta, form=recipe.optimizer)
+        case make:
+            return make(params)
+
+
+def groups(method: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """What a method trains, as optimizers take it.
+
+    Parameters alike in decay, rate and adaptation share a group, in the order of the method.
+
+    Raises:
+        UserError: the recipe names a submodule that the method lacks, or decays rates by layer and
+            the backbone is not a ViT.
+    """
+    trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    for part in (*recipe.constant, *recipe.no_decay, *recipe.no_clip):
+        if not any(_inside(name, (part,)) for name, _ in trained):
+            raise UserError(
+                f"the recipe names {part!r}, which {type(method).__name__} does not train; it "
+                f"trains {', '.join(dict.fromkeys(name.split('.')[0] for name, _ in trained))}"
+            )
+    shared: dict[tuple[Any, ...], list[nn.Parameter]] = {}
+    for (name, p), rate in zip(trained, _layer_rates([n for n, _ in trained], recipe)):
+        flat = p.ndim <= 1 or name.endswith((".bias", "_bias_table"))
+        decayed = not _inside(name, recipe.no_decay) and (recipe.decay_bias or not flat)
+        decayed &= recipe.decay_tokens or not name.endswith(("cls_token", "pos_embed"))
+        adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
+        scale = rate * (1.0 if adapt else recipe.bias_lr)
+        key = (decayed, adapt, scale, _inside(name, recipe.constant))
+        shared.setdefault(key, []).append(p)
+    names = ("decayed", "adapt", "scale", "constant")
+    return [{"params": members, **dict(zip(names, key))} for key, members in shared.items()]
 
 
 def _inside(name: str, parts: tuple[str, ...]) -> bool:

@@ -22,7 +22,15 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import choosing, continued, kept, optim, resolution, trackers
+from selftaught.engine import (
+    choosing,
+    continued,
+    kept,
+    optim,
+    own_optimizer,
+    resolution,
+    trackers,
+)
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -229,7 +237,7 @@ def plan(
         batch = settings.effective_batch
     compared = batch // settings.accumulate
     auto = continued.recipe(method, settings) if begins else None
-    recipe = _recipe(auto or choosing.recipe(method, settings, batch, out), settings)
+    recipe = _recipe(method, auto or choosing.recipe(method, settings, batch, out), settings)
     optim.build(method, recipe)  # tells what the recipe names and the method has not
     # partners belong to all images: first they are found, then both lose what is left out
     paired = _paired(samples, settings, method)
@@ -327,6 +335,8 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     before = out if settings.resume else None
     training = settings.repeated() | {"precision": precision_of(made.fabric)}
     training["colors"] = settled(settings.colors, made.pipeline, made.fabric.device, before)
+    if callable(made.recipe.optimizer):
+        training["optimizer"] = f"<{made.recipe.optimizer}>"
     content = describe(made.method, source, training)
     content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper), c.why] for c in made.chosen}
     content["made_by"]["images"] = len(made.samples)
@@ -402,7 +412,7 @@ def _class(name: Any) -> str:
     return str(name).rpartition(":")[2]
 
 
-def _recipe(paper: Recipe, settings: Settings) -> Recipe:
+def _recipe(method: Method, paper: Recipe, settings: Settings) -> Recipe:
     """The paper's recipe with the user's changes; a rate that the user gives is not scaled."""
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"batch"}
     changed = {k: v for k, v in vars(settings).items() if k in fields and v is not None}
@@ -413,11 +423,13 @@ def _recipe(paper: Recipe, settings: Settings) -> Recipe:
                 "--scaling"
             )
         changed["scaling"] = "none"
-    elif settings.optimizer not in (None, paper.optimizer):
+    elif settings.optimizer not in (None, paper.optimizer) and not callable(settings.optimizer):
         raise UserError(
             f"the learning rate {paper.lr} is for {paper.optimizer}; with --optimizer "
             f"{settings.optimizer} give --lr too"
         )
+    if callable(settings.optimizer):
+        changed |= own_optimizer.changes(settings.optimizer, method, paper, settings)
     return dataclasses.replace(paper, **changed)
 
 

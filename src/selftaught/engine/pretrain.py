@@ -1,9 +1,10 @@
 """`pretrain`: what Python users call, and the command of the same name."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from selftaught import config, methods
+from selftaught import config, methods, voice
 from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
@@ -11,6 +12,8 @@ from selftaught.errors import UserError
 from selftaught.feed.readers import refuse_imported
 from selftaught.method import Method
 from selftaught.signature import read_object, takes
+
+log = logging.getLogger("selftaught")
 
 
 # for editors and type checkers the settings are written out in pretrain.pyi
@@ -51,5 +54,10 @@ def pretrain(
         )
     asked = config.sort_out(options, read_object(kind), built)
     settings = Settings.of(out=out, **asked["training"])
-    plan = prepared(method, data, settings, asked["backbone"], asked["options"])
-    return Run(plan).complete()
+    with voice.heard():
+        with voice.told_if_slow("opening the data, building the method"):
+            plan = prepared(method, data, settings, asked["backbone"], asked["options"])
+        run = Run(plan).complete()
+        if run.report is not None:
+            log.info("the encoder is in %s, and all about it in %s", run.folder, run.report)
+    return run

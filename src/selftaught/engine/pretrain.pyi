@@ -1,5 +1,5 @@
 # Made by `python docs/build.py --stubs`.
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ def pretrain(
     accumulate: Count = 1,
     effective_batch: Count | None = None,
     unmix: Share | None = None,
-    optimizer: Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"]
+    optimizer: Callable[..., Any]
+    | Literal["sgd", "adam", "adamw", "adamw_bert", "lamb", "lars", "lars_tf", "larc"]
     | None = None,
     lr: Rate | None = None,
     scaling: Literal["linear", "sqrt", "none"] | None = None,

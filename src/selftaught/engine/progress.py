@@ -1,29 +1,15 @@
-"""What a running training shows: a live line on a terminal, a plain one now and then elsewhere."""
+"""What a running training shows: a line that is written anew, or a message now and then."""
 
 import logging
+import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 
-from rich.live import Live
-from rich.text import Text
-
-from selftaught import dist
-from selftaught.terminal import standard_error
+from selftaught import dist, voice
+from selftaught.voice import duration
 
 log = logging.getLogger("selftaught")
-
-LIVE, PLAIN = 0.2, 10.0
-"""Seconds between two refreshes, on a terminal and elsewhere."""
-
-
-def duration(seconds: float) -> str:
-    """Such as 0:42, 7:05:00 or 3 d 4 h."""
-    s = round(seconds)
-    if s >= 2 * 86400:
-        return f"{s // 86400} d {s % 86400 // 3600} h"
-    if s >= 3600:
-        return f"{s // 3600}:{s % 3600 // 60:02}:{s % 60:02}"
-    return f"{s // 60}:{s % 60:02}"
 
 
 class Progress:
@@ -42,22 +28,40 @@ class Progress:
         self.ends: deque[float] = deque([time.perf_counter()], maxlen=50)
         self.waits: deque[float] = deque(maxlen=49)
         self.next = 0.0
-        self.console = standard_error()
-        moves = self.console.is_terminal and not self.console.is_dumb_terminal
-        alive = moves and dist.rank() == 0
-        self.live = Live(console=self.console, auto_refresh=False) if alive else None
+        self.begun = self.ends[0]
+        self.moving = threading.Event()
+        self.live = voice.line() if dist.rank() == 0 else None
+        self.ending = ExitStack()
 
     def __enter__(self) -> "Progress":
+        self.begun = time.perf_counter()
         if self.live:
-            self.live.start()
+            self.ending.enter_context(self.live)
+        if dist.rank() == 0:
+            threading.Thread(target=self._wait, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.live.stop()
+        self.moving.set()
+        self.ending.close()
+
+    def _wait(self) -> None:
+        """Until a step is done, say that it goes on: the first one may take longer than others."""
+        text = "reading images, and the first step"
+        while not self.moving.wait(voice.SLOW):
+            with voice.BESIDE:
+                if self.moving.is_set():
+                    return
+                if self.live is None:
+                    log.info(text)
+                    return
+                self.live.show(f"{text}: {duration(time.perf_counter() - self.begun)}")
 
     def advance(self, waited: float) -> bool:
         """Count a step that waited so many seconds for its data; True when a line is due."""
+        if not self.moving.is_set():
+            with voice.BESIDE:
+                self.moving.set()
         now = time.perf_counter()
         self.ends.append(now)
         self.waits.append(waited)
@@ -78,12 +82,10 @@ class Progress:
 
     def show(self, done: int, loss: float) -> None:
         """Show the line for `done` steps."""
-        self.next = time.perf_counter() + (LIVE if self.live else PLAIN)
+        now = time.perf_counter()
+        self.next = now + voice.pause(self.live, now - self.begun)
         if self.live:
-            line = Text(
-                self.line(done, loss, self.console.width), no_wrap=True, overflow="ellipsis"
-            )
-            self.live.update(line, refresh=True)
+            self.live.show(self.line(done, loss, self.live.width))
         else:
             log.info(self.line(done, loss))
 

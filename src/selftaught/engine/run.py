@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import shutil
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from selftaught import config, dist, export, report
+from selftaught import config, dist, export, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
@@ -339,7 +340,7 @@ class Run:
                 accumulate=plan.parts,
                 steps=steps,
                 makers=plan.workers,
-                optimizer=plan.recipe.optimizer,
+                optimizer=str(plan.recipe.optimizer),
             )
             for views, steps in zip(self.views, (first, plan.steps - first))
         ]
@@ -446,7 +447,7 @@ class Run:
             batch=plan.compared,
             steps=plan.steps,
             rate=loop.plan.lr,
-            optimizer=plan.recipe.optimizer,
+            optimizer=str(plan.recipe.optimizer),
             paper_lr=(paper.lr, theirs)
             if plan.recipe.optimizer == paper.optimizer
             and not {"lr", "optimizer"} & {c.name for c in plan.chosen}
@@ -502,7 +503,8 @@ class Run:
             image = self.exported = self._best(image, self.began, loop)
         export.save(image, self.folder)
         if settings.evaluate:
-            self._score(image)
+            with voice.told_if_slow("scoring the encoder beside its floors"):
+                self._score(image)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
         if self.curve is not None and self.curve.advice:
@@ -557,12 +559,12 @@ class Run:
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(repr(self))}</p>"]
         if self.verdict is not None:
-            parts.append("".join(f"<li>{escape(reason)}</li>" for reason in self.verdict.reasons))
+            reasons = "".join(f"<li>{escape(reason)}</li>" for reason in self.verdict.reasons)
+            parts.append(f"<ul>{reasons}</ul>")
         if self.curve is not None:
             parts.append(f"<p>{escape(self.curve.advice)}</p>")
         if self.scores is not None:
-            text = _rendered(self.scores.table)
-            parts.append(f"<pre>{escape(text)}</pre>")
+            parts.append(self.scores.html)
         if self.report is not None:
             page = escape(str(self.report))
             parts.append(f'<p>All of it: <a href="{page}">{page}</a></p>')
@@ -571,7 +573,8 @@ class Run:
 
 def _rendered(parts: Iterable[Any]) -> str:
     """What rich would print, as text."""
-    console = Terminal(file=io.StringIO(), width=100)
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    console = Terminal(file=io.StringIO(), width=width)
     with console.capture() as capture:
         for part in parts:
             console.print(part)

@@ -19,9 +19,10 @@ from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import beginning
 from selftaught.engine.build import image_of
-from selftaught.engine.pretrain import pretrain
+from selftaught.engine.plan import prepared
+from selftaught.engine.run import Run
+from selftaught.engine.settings import Settings
 from selftaught.errors import Interrupted, UserError
-from selftaught.evaluate.commands import bar
 from selftaught.evaluate.comparing import PROBES, compared, fingerprints, labeled, named
 from selftaught.evaluate.features import (
     Embeddings,
@@ -41,6 +42,7 @@ from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
 from selftaught.signature import takes
 from selftaught.verdict import START
+from selftaught.voice import counted
 
 if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
@@ -86,7 +88,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     given = tuple(p for p in probes if p != "finetune")
     found = None
     if given:
-        with bar() as progress, limited(asked.read_timeout):
+        with limited(asked.read_timeout), counted("embedding") as progress:
             found = compared(encoder, data, replace(asked, probes=given), True, progress, start)
     if pair is not None:
         begun = time.perf_counter()
@@ -191,10 +193,8 @@ def finetune(
                 len(starts) * len(shares),
             )
             with tempfile.TemporaryDirectory() as folder, _not_kept():
-                pretrain(
-                    method,
-                    select(train, chosen),
-                    Path(folder) / "run",
+                settings = Settings(
+                    out=Path(folder) / "run",
                     epochs=rounds,
                     batch=step,
                     seed=seed,
@@ -205,6 +205,7 @@ def finetune(
                     evaluate=False,
                     force=True,  # the score tells whether it failed
                 )
+                Run(prepared(method, select(train, chosen), settings, {}, {})).complete()
             with limited(read_timeout):
                 task, predicted = _predictions(method, train, test, codes, batch, workers)
             score = task.score(

@@ -56,7 +56,8 @@ class Settings(Options):
             memory of `batch` images at a time, for a second forward pass.
         unmix: chance of mixing whole images, in [0, 1], else regions: adds the mixtures of Un-Mix,
             0.5 for images as small as CIFAR's and 0 for large ones; by default nothing is mixed.
-        optimizer: instead of the paper's.
+        optimizer: instead of the paper's; in Python also a function that makes one of groups of
+            parameters, whose rate and weight decay hold unless others are given.
         scaling: how the paper's rate follows the batch, instead of as in the paper.
         weight_decay: constant, or at the start and at the end of a cosine, instead of the paper's.
         layer_decay: the learning rate of a layer of a ViT, as a fraction of that of the layer above
@@ -199,6 +200,12 @@ class Settings(Options):
     force: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.optimizer, str) and self.optimizer.startswith("<"):
+            raise UserError(
+                f"the optimizer of this run, {self.optimizer[1:-1]}, was made in Python, which a "
+                "file of settings does not hold: repeat it there with optimizer=, or name one with "
+                "--optimizer and --lr"
+            )
         super().__post_init__()
         if self.time is not None:
             seconds(self.time)
@@ -206,6 +213,11 @@ class Settings(Options):
                 raise UserError(
                     f"--time {self.time} and --epochs {self.epochs} both say how long: drop one"
                 )
+        if not (isinstance(self.optimizer, str | None) or callable(self.optimizer)):
+            raise UserError(
+                "optimizer must be a name or a function of groups of parameters, such as "
+                f"torch.optim.RAdam, got {self.optimizer!r}"
+            )
         if self.on_record is not None and not callable(self.on_record):
             raise UserError(f"on_record must be a function of one row, got {self.on_record!r}")
         if not (isinstance(self.augmentation, str | None) or callable(self.augmentation)):
@@ -220,6 +232,7 @@ class Settings(Options):
         for data in ("second", "test"):
             given[data] = None if given[data] is None else named(given[data])
         given["augmentation"] = _function(self.augmentation)
+        given["optimizer"] = None if self.optimizer is None else named(self.optimizer)
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in given.items()

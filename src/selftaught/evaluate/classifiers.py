@@ -95,26 +95,57 @@ def descend(
         Weights [D, H, C] and biases [H, C] of the H classifiers.
     """
     generator = torch.Generator().manual_seed(seed)
-    count, heads = len(x), len(rates)
+    count = len(x)
     batch = min(BATCH, count)
     steps = max(STEPS, PASSES * count // batch)
-    weight = (0.01 * torch.randn(x.shape[1], 1, classes, generator=generator)).to(x)
-    weight = weight.repeat(1, heads, 1).flatten(1)
-    bias = x.new_zeros(heads * classes)
-    rate = x.new_tensor(rates).repeat_interleave(classes) * batch / BATCH
-    momenta = torch.zeros_like(weight), torch.zeros_like(bias)
+    heads = Heads(x, rates, classes, batch, generator)
     for step, rows in enumerate(_batches(count, batch, steps, generator)):
         rows = rows.to(x.device)
-        seen = x[rows]
-        error = torch.addmm(bias, seen, weight).unflatten(1, (heads, classes)).softmax(-1)
-        error[torch.arange(len(rows)), :, y[rows]] -= 1  # what cross entropy sends back
-        error = error.flatten(1) / len(rows)
-        now = rate * (0.5 * (1 + np.cos(np.pi * step / steps)))
+        heads.step(x[rows], y[rows], step / steps)
+    return heads.parameters
+
+
+class Heads:
+    """Linear classifiers, one a learning rate, trained at once by SGD with momentum 0.9.
+
+    Args:
+        like: features [N, D], of which they take width, type and place.
+        rates: peak learning rates for `BATCH` samples a step.
+        classes: C.
+        batch: samples a step.
+        generator: of the weights, alike for all rates.
+    """
+
+    def __init__(
+        self,
+        like: Tensor,
+        rates: tuple[float, ...],
+        classes: int,
+        batch: int,
+        generator: torch.Generator,
+    ):
+        self.shape = len(rates), classes
+        weight = (0.01 * torch.randn(like.shape[1], 1, classes, generator=generator)).to(like)
+        self.weight = weight.repeat(1, len(rates), 1).flatten(1)
+        self.bias = like.new_zeros(len(rates) * classes)
+        self.rate = like.new_tensor(rates).repeat_interleave(classes) * batch / BATCH
+        self.momenta = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+
+    def step(self, x: Tensor, y: Tensor, progress: float) -> None:
+        """One step on features [B, D] of classes [B]; the rate falls by a cosine of `progress`."""
+        error = torch.addmm(self.bias, x, self.weight).unflatten(1, self.shape).softmax(-1)
+        error[torch.arange(len(x)), :, y] -= 1  # what cross entropy sends back
+        error = error.flatten(1) / len(x)
+        now = self.rate * (0.5 * (1 + np.cos(np.pi * progress)))
         for parameter, momentum, gradient in zip(
-            (weight, bias), momenta, (seen.T @ error, error.sum(0))
+            (self.weight, self.bias), self.momenta, (x.T @ error, error.sum(0))
         ):
             parameter -= now * momentum.mul_(0.9).add_(gradient)
-    return weight.unflatten(1, (heads, classes)), bias.unflatten(0, (heads, classes))
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """Weights [D, H, C] and biases [H, C]."""
+        return self.weight.unflatten(1, self.shape), self.bias.unflatten(0, self.shape)
 
 
 def predictions(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

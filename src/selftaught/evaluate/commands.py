@@ -1,15 +1,10 @@
 """What `selftaught embed` runs: paths and numbers in, a file out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from rich.progress import Progress as Bar
 
 from selftaught.evaluate.features import (
     Asked,
     Embeddings,
-    Progress,
     columns_of,
     device_for,
     embed,
@@ -19,7 +14,6 @@ from selftaught.evaluate.settings import Embedding
 from selftaught.evaluate.writing import check, write
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
-from selftaught.terminal import standard_error
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -41,7 +35,7 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
     check(asked.out, asked.columns)
     network = Asked(encoder, asked.backbone, asked.mean, asked.std).network(asked.size)
     samples = open_samples(data, asked.labels, network.channels, asked.path_column)
-    with bar() as progress, limited(asked.read_timeout):
+    with limited(asked.read_timeout):
         found = embed(
             network,
             samples,
@@ -50,17 +44,7 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
             workers=asked.workers,
             device=str(device_for(encoder, network, asked.device)),
             precision=asked.precision,
-            progress=progress,
             local=asked.local,
         )
     write(asked.out, found.features, *columns_of(found, samples), asked.columns)
     return found
-
-
-@contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar on the terminal, nothing where errors go elsewhere."""
-    console = standard_error()
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("reading and embedding", total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught import augment
+from selftaught import augment, voice
 from selftaught.augment.image.render import plain_mask
 from selftaught.data import BadSample, Samples
 from selftaught.data.image.masks import Masks, open_masks
@@ -20,6 +20,7 @@ from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.selection import select
 from selftaught.data.source import digest
 from selftaught.errors import UserError
+from selftaught.evaluate.augmented import linear_augmented
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
 from selftaught.evaluate.features import (
@@ -52,11 +53,16 @@ from selftaught.evaluate.settings import Scoring
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
 from selftaught.verdict import START
+from selftaught.voice import counted
 
 if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
 
-PROBES = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness", "segment")
+PROBES = ("knn", "ridge", "linear", "linear-paper", "lowshot", "retrieval", "cluster")
+PROBES += ("robustness", "segment")
+
+APART = ("linear-paper", "segment")
+"""Those that look at the images in a way of their own."""
 
 FIELDS = 500
 """Images with masks of each set that are looked at, at most: their local features are kept."""
@@ -97,8 +103,8 @@ def compare(
         TrainingError: features are not finite.
     """
     asked = Scoring.of(test=test, **options)
-    with limited(asked.read_timeout):
-        found = compared(encoder, train, asked, strict, progress, start)
+    with limited(asked.read_timeout), voice.heard(), counted("embedding") as show:
+        found = compared(encoder, train, asked, strict, progress or show, start)
     if asked.out is not None:
         found.save(asked.out)
     return found
@@ -133,8 +139,8 @@ def compared(
     networks[FLOORS[0]] = untrained(network, asked.seed)
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, asked.labels, network.channels, asked.path_column) for d in sources]
-    by_class = [p for p in PROBES if p in probes and p != "segment"]
-    sets = labeled(opened, strict) if by_class else []
+    by_class = [p for p in PROBES if p in probes and p not in APART]
+    sets = labeled(opened, strict) if by_class or "linear-paper" in probes else []
     fields: tuple[Masks, Masks] | None = None
     if "segment" in probes:
         masks = (asked.masks, asked.test_masks or asked.masks)
@@ -144,8 +150,11 @@ def compared(
     with ExitStack() as stack:
         where = device_for(encoder, network, asked.device)
         look = Look(networks, where, side, asked, progress, stack)
-        if sets:
+        if by_class:
             found, skipped = _of_classes(look, sets, by_class)
+        if "linear-paper" in probes:
+            for name, score in _augmented(look, sets).items():
+                found[name] = (*found.get(name, ()), score)
         if fields:
             for name, scores in _of_places(look, *fields).items():
                 found[name] = found.get(name, ()) + scores
@@ -359,6 +368,16 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
     skipped = sum(len(each[0].skipped) for each in found)
     names = (*look.networks, *FLOORS[1:])
     return {name: scored(n) for n, name in enumerate(names)}, skipped
+
+
+def _augmented(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
+    """Linear classification with augmented images, of the encoder and of its floors."""
+    running_ones = look.each([pooled] * len(look.networks))
+    networks = dict(zip(look.networks, running_ones, strict=True))
+    networks |= {FLOORS[1]: small_pixels(8), FLOORS[2]: small_pixels(16)}
+    train, *rest = sets
+    test = rest[0] if rest else None
+    return linear_augmented(networks, train, test, look.size, look.asked, look.progress)
 
 
 # places ----------------------------------------------------------------------------------------

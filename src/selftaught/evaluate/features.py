@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught import augment, code, export
+from selftaught import augment, code, export, voice
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, Image, Wrapped, build, is_encoder, layers
 from selftaught.backbones import untrained as reset
@@ -27,6 +27,7 @@ from selftaught.evaluate.writing import check, texts, write
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
+from selftaught.voice import counted
 
 log = logging.getLogger("selftaught")
 
@@ -158,9 +159,13 @@ def embed(
     network = resolve(encoder, size)
     samples = open_samples(data, labels, network.channels, path_column)
     of = places if local else pooled
-    with running(network, device_for(encoder, network, device), precision, of) as forward:
+    with (
+        voice.heard(),
+        counted("embedding") as show,
+        running(network, device_for(encoder, network, device), precision, of) as forward,
+    ):
         features, rest = one_pass(
-            [forward], samples, size or network.size, batch, workers, progress
+            [forward], samples, size or network.size, batch, workers, progress or show
         )
     found = Embeddings(features[0], *rest)
     if out is not None:
@@ -318,8 +323,7 @@ def one_pass(
     """
     if batch < 1 or size < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
-    if workers is None:
-        workers = 0 if len(samples) < _FEW else min(8, _cores())
+    workers = processes(workers, samples)
     views = _Views(samples, size, changes, seed)
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
@@ -359,6 +363,13 @@ def tell_skipped(skipped: Mapping[str, str]) -> None:
     """Say how many samples could not be read, and why one could not."""
     name, reason = next(iter(skipped.items()))
     log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
+
+
+def processes(workers: int | None, samples: Samples) -> int:
+    """How many are to read; where nobody says it, one a core, and none for few images."""
+    if workers is None:
+        return 0 if len(samples) < _FEW else min(8, _cores())
+    return workers
 
 
 class _Views(ViewDataset):

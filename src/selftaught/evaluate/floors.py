@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from selftaught.evaluate.few_labels import Saving, savings
 from selftaught.evaluate.scores import Score
 from selftaught.verdict import START, Kind, advice, by_margins
 
-ENCODER = "this encoder"
+ENCODER, INTERVAL = "this encoder", "95 %"
 FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
 """The same network with fresh weights; raw pixels, the mean of each image removed."""
 
@@ -219,27 +220,53 @@ class Comparison:
         yield from self.table
         yield self.verdict
 
+    def _repr_html_(self) -> str:
+        return f"{self.html}<p><b>{escape(self.verdict)}</b></p>"
+
     @property
     def table(self) -> Iterator[Table | str]:
         """Scores beside floors, and how they were made, without a verdict: parts for rich."""
-        ours = self.scores[ENCODER]
         # with a start among the floors 80 columns just do
         table = Table(title=self.encoder, title_justify="left", pad_edge=START not in self.scores)
-        table.add_column("per cent")
-        floors = [name for name in self.scores if name != ENCODER]
-        for name in (ENCODER, "95 %", *floors):
-            style = {ENCODER: "bold", "95 %": "dim"}.get(name, "")
-            heading = name if name == "95 %" else "\n".join(name.rsplit(" ", 1))  # narrow
+        headings, *rows = self._rows()
+        table.add_column(headings[0])
+        for name in headings[1:]:
+            style = {ENCODER: "bold", INTERVAL: "dim"}.get(name, "")
+            heading = name if name == INTERVAL else "\n".join(name.rsplit(" ", 1))  # narrow
             table.add_column(heading, justify="right", style=style, no_wrap=True)
-        for score in ours:
+        for row in rows:
+            table.add_row(*row)
+        yield table
+        yield from self._notes()
+
+    @property
+    def html(self) -> str:
+        """The same for a notebook."""
+        headings, *rows = (map(escape, row) for row in self._rows())
+        head = "".join(f"<th>{heading}</th>" for heading in headings)
+        body = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+        notes = "<br>".join(map(escape, self._notes()))
+        return (
+            f"<table><caption>{escape(self.encoder)}</caption><tr>{head}</tr>"
+            f"<tr>{'</tr><tr>'.join(body)}</tr></table><p><small>{notes}</small></p>"
+        )
+
+    def _rows(self) -> Iterator[list[str]]:
+        """Cells of a table: headings, then each score of the encoder beside its floors."""
+        floors = [name for name in self.scores if name != ENCODER]
+        yield ["per cent", ENCODER, INTERVAL, *floors]
+        for score in self.scores[ENCODER]:
             theirs = self._floors(score.name)
-            table.add_row(
+            yield [
                 score.name,
                 f"{score.value:.1f}",
                 "{:.1f} to {:.1f}".format(*score.interval),
                 *(f"{theirs[name].value:.1f}" if name in theirs else "" for name in floors),
-            )
-        yield table
+            ]
+
+    def _notes(self) -> Iterator[str]:
+        """How the scores were made."""
+        ours = self.scores[ENCODER]
         tasks = Counter(score.protocol.partition("; ")[0] for score in ours)
         common = tasks.most_common(1)[0][0]  # which is told once
         yield f"Images: {common}."

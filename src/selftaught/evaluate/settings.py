@@ -13,8 +13,9 @@ class Scoring(Options):
     """Which scores of an encoder and of its floors, on which data, and how it is read.
 
     Args:
-        probes: which scores: knn, ridge, linear, lowshot, retrieval, cluster, robustness, segment,
-            or finetune, which trains the whole network and takes longest.
+        probes: which scores: knn, ridge, linear, linear-paper (on augmented images, as papers do;
+            slow), lowshot, retrieval, cluster, robustness, segment, or finetune, which trains the
+            whole network and takes longest.
         test: labeled images to score on; by default a fifth of each class of data is held out.
         labels: CSV of path,label or name of a column; class folders are found by themselves.
         k: neighbors that vote.
@@ -33,6 +34,7 @@ class Scoring(Options):
         mean, std: what images are normalized with, where the encoder does not say it.
         temperature: of their votes.
         altered: for robustness and retrieval: test images that are corrupted and copied, at most.
+        passes: for linear-paper: over the training images, each time with other crops.
         shares: for finetune: of the labels that are used, one training each.
         epochs: for finetune: of a training with all labels; more where they are under 200 steps.
         precision: of the forward pass; bf16 is used only on processors that have it natively.
@@ -45,6 +47,7 @@ class Scoring(Options):
             "knn",
             "ridge",
             "linear",
+            "linear-paper",
             "lowshot",
             "finetune",
             "retrieval",
@@ -63,6 +66,7 @@ class Scoring(Options):
     k: Count = 20
     temperature: Temperature = 0.07
     altered: Several = 1000
+    passes: Count = 100
     shares: tuple[Fraction, ...] = (0.1, 1.0)
     epochs: Count = 30
     size: Count | None = None

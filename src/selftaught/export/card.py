@@ -305,7 +305,7 @@ def _listed(node: Any) -> str | None:
 
 
 def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def _scores(found: list[dict[str, Any]]) -> str:

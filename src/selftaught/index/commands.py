@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from selftaught import voice
 from selftaught.data.source import digest
 from selftaught.errors import UserError
-from selftaught.evaluate.commands import bar
 from selftaught.evaluate.features import Asked, device_for, open_samples, resolve
 from selftaught.evaluate.settings import Searching
 from selftaught.feed.readers import limited
@@ -99,7 +99,11 @@ def search(encoder: Any, data: Any, **options: "Unpack[SearchingOptions]") -> Se
     # a query that cannot be read is told before a million images are
     queries = opened(list(asked.query), samples) if asked.query else []
     device = str(device_for(encoder, network, asked.device))
-    with bar() as progress, limited(asked.read_timeout):
+    with (
+        voice.heard(),
+        voice.counted("reading and embedding") as progress,
+        limited(asked.read_timeout),
+    ):
         index = Index.of(
             network,
             samples,
