@@ -412,9 +412,19 @@ def read_class(path: Path, base: str | None = None, name: str | None = None) -> 
                 if isinstance(member, ast.FunctionDef) and member.name == "__init__":
                     return _signature(node.name, ast.get_docstring(node), member.args)
             if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
-                return _signature(node.name, ast.get_docstring(node), _fields(node))
+                own = _signature(node.name, ast.get_docstring(node), _fields(node))
+                more = [p for b in bases for p in _inherited(path, b) if p.name not in own]
+                return replace(own, parameters=(*own.parameters, *more))
             raise LookupError(f"{node.name} in {path} has no __init__ of its own to read")
     raise LookupError(f"{path} has no class {name or f'derived from {base}'}")
+
+
+def _inherited(path: Path, base: str) -> tuple[Parameter, ...]:
+    """The fields of a dataclass of options that another one in `path` derives from."""
+    if base in ("", Options.__name__):
+        return ()
+    here = any(isinstance(n, ast.ClassDef) and n.name == base for n in _tree(path).body)
+    return read_class(path if here else _home(path, base), name=base).parameters
 
 
 @cache

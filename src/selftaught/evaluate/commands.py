@@ -31,7 +31,7 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
     asked = Embedding.of(**options)
     with bar() as progress, limited(asked.read_timeout):
         return embed(
-            Asked(encoder, asked.backbone, asked.mean, asked.std),
+            Asked(encoder, asked.backbone, asked.mean, asked.std, asked.weights),
             data,
             labels=asked.labels,
             path_column=asked.path_column,

@@ -64,12 +64,14 @@ class Asked:
         encoder: run, encoder.safetensors, name of a timm model, or function that builds a module.
         backbone: function that builds its module, which may run because the user names it.
         mean, std: what images are normalized with.
+        weights: file that the network of this name is to have, instead of pretrained ones.
     """
 
     encoder: str
     backbone: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    weights: Path | None = None
 
     def __str__(self) -> str:
         return self.encoder
@@ -87,6 +89,15 @@ class Asked:
                     *([round(v, 3) for v in values] for values in (found.mean, found.std)),
                 )
             return found
+        if self.weights is not None:
+            if is_path(self.encoder):
+                raise UserError(
+                    f"--weights are those of a timm model by its name, and {self.encoder} is a "
+                    "place that has its own: leave them out"
+                )
+            return Image(
+                self.encoder, size or 224, mean=self.mean, std=self.std, weights=self.weights
+            ).eval()
         path = Path(self.encoder)
         if self.backbone is not None and not is_path(self.encoder):
             raise UserError(
@@ -294,8 +305,7 @@ def one_pass(
     """
     if batch < 1 or size < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
-    if workers is None:
-        workers = 0 if len(samples) < _FEW else min(8, _cores())
+    workers = readers(len(samples), workers)
     views = _Views(samples, size, changes, seed)
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
@@ -329,6 +339,13 @@ def one_pass(
     labels = None if samples.labels is None else np.asarray(samples.labels)[index]
     classes = None if samples.classes is None else tuple(samples.classes)
     return [f[:kept] for f in features], Rest(labels, index, classes, skipped)
+
+
+def readers(count: int, workers: int | None) -> int:
+    """Processes that read so many samples, unless somebody has said how many."""
+    if workers is None:
+        return 0 if count < _FEW else min(8, _cores())
+    return workers
 
 
 class _Views(ViewDataset):
