@@ -41,7 +41,7 @@ class Judged:
 
     index: [M] positions in the data they are of. outputs: [M, C] probabilities or amounts.
     truth: [M] classes, -1 for one that is unknown, [M, C] of 0 and 1, or [M] amounts.
-    target: what was predicted. how: what was held out, in words.
+    target: what was predicted. how: what was held out, in words. chosen: what said it.
     """
 
     index: np.ndarray
@@ -49,6 +49,7 @@ class Judged:
     truth: np.ndarray
     target: Target
     how: str
+    chosen: str = "classifier chosen on held-out parts of the labels learned from"
 
     @property
     def predicted(self) -> np.ndarray:
@@ -205,7 +206,8 @@ def scores(judged: Judged, start: float) -> tuple[Score, ...]:
     seconds = time.perf_counter() - start
     if judged.target.kind == "classes":
         right = judged.correct
-        found = [Score("accuracy", 100 * float(right.mean()), n, judged.how, seconds, right)]
+        how = f"{judged.how}; {judged.chosen}"
+        found = [Score("accuracy", 100 * float(right.mean()), n, how, seconds, right)]
         each = [c for c in counts(truth, judged.target).values() if c]
         if max(each) > LOPSIDED * min(each):
             found.append(
@@ -251,7 +253,8 @@ def _resampled(
     if math.isnan(value):
         raise UserError(f"{name} of {n} held-out samples is not defined: label more images")
     each = np.array([value if math.isnan(v) else v for v in some])
-    return Score(name, 100 * value, n, judged.how, seconds, measure=measure, resampled=100 * each)
+    how = f"{judged.how}; {judged.chosen}"
+    return Score(name, 100 * value, n, how, seconds, measure=measure, resampled=100 * each)
 
 
 def told(given: np.ndarray, target: Target, left: int) -> list[str]:

@@ -167,17 +167,20 @@ class Classifier:
             device = torch.device("cuda")
         done = kept = 0
         last: Bad | None = None
-        with self._ready(device, asked.precision) as forward, limited(asked.read_timeout):
-            with reading(views, range(len(samples)), asked.batch, workers) as items:
-                for images, where, bad in items:
-                    outputs = np.empty((0, len(self.target.names)), np.float32)
-                    if images is not None:
-                        outputs = forward(images).float().cpu().numpy()
-                    kept, done = kept + len(where), done + len(where) + len(bad)
-                    last = bad[-1] if bad else last
-                    if progress is not None:
-                        progress(done, len(samples))
-                    yield Told(where.numpy(), outputs, bad)
+        with (
+            self._ready(device, asked.precision) as forward,
+            limited(asked.read_timeout),
+            reading(views, range(len(samples)), asked.batch, workers) as items,
+        ):
+            for images, where, bad in items:
+                outputs = np.empty((0, len(self.target.names)), np.float32)
+                if images is not None:
+                    outputs = forward(images).float().cpu().numpy()
+                kept, done = kept + len(where), done + len(where) + len(bad)
+                last = bad[-1] if bad else last
+                if progress is not None:
+                    progress(done, len(samples))
+                yield Told(where.numpy(), outputs, bad)
         if not kept and last is not None:
             raise DataError(
                 f"none of the {len(samples)} images can be read; such as "

@@ -49,8 +49,8 @@ class Written:
         lines = [f"{self.images:,} images are in {self.out}"]
         some = sorted(self.counts.items(), key=lambda pair: -pair[1])
         if some:
-            told = ", ".join(f"{name} {count:,}" for name, count in some[:MOST])
-            lines[0] += f": {told}" + (", ..." if len(some) > MOST else "")
+            told = ", ".join(f"{name}: {count:,}" for name, count in some[:MOST])
+            lines[0] += f" ({told}" + (", ...)" if len(some) > MOST else ")")
         if self.unsure:
             lines.append(f"{self.unsure:,} have no label: none of their probabilities is enough")
         if self.bad:
@@ -76,19 +76,22 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
     images = unsure = 0
     bad: list[tuple[str, str]] = []
     kind = _Csv if asked.out.suffix == ".csv" else _Parquet
-    with export.atomic(asked.out) as temporary, bar() as progress:
-        with closing(kind(temporary, columns(classifier))) as table:
-            for told in classifier.stream(samples, asked, progress):
-                labels = classifier.labels(told.outputs, asked.min)
-                names = [printed(samples.name(int(i))) for i in told.index]
-                table.write(_rows(names, labels, told.outputs, regression))
-                images += len(names)
-                unsure += sum(not label for label in labels)
-                if not regression:
-                    several = classifier.target.kind == "multilabel"
-                    each = (label.split(";") if several else [label] for label in labels if label)
-                    counts.update(name for names in each for name in names)
-                bad += [(printed(samples.name(b.index)), b.reason) for b in told.bad]
+    with (
+        export.atomic(asked.out) as temporary,
+        closing(kind(temporary, columns(classifier))) as table,
+        bar() as progress,
+    ):
+        for told in classifier.stream(samples, asked, progress):
+            labels = classifier.labels(told.outputs, asked.min)
+            names = [printed(samples.name(int(i))) for i in told.index]
+            table.write(_rows(names, labels, told.outputs, regression))
+            images += len(names)
+            unsure += sum(not label for label in labels)
+            if not regression:
+                several = classifier.target.kind == "multilabel"
+                each = (label.split(";") if several else [label] for label in labels if label)
+                counts.update(name for names in each for name in names)
+            bad += [(printed(samples.name(b.index)), b.reason) for b in told.bad]
     listed = asked.out.with_suffix(".bad.csv")
     if bad:
         with export.atomic(listed) as temporary, temporary.open("w", newline="") as file:

@@ -183,8 +183,10 @@ def _made(
         log.info("choosing a classifier of %s", name)
         found[name] = exam.take(each[0], each[1] if test is not None else None)
     learned = learn(x[ENCODER][0], given[0], target, asked.heads, asked.seed)
+    origin = str(encoder) if isinstance(encoder, str | Path) else network.name
+    origin += f" with {asked.weights}" if asked.weights else ""
     about: dict[str, Any] = {
-        "made_from": str(encoder) if isinstance(encoder, str | Path) else network.name,
+        "made_from": origin,
         "data": {"labels": len(given[0]), **fingerprints(sets)},
         "how": f"{learned.name}, {learned.how}, fitted to all {len(given[0])} labels",
     }
@@ -198,7 +200,7 @@ def _made(
             found = {ENCODER: trained.judged, FROZEN: trained.frozen, **floors}
     scored = {name: judging.scores(judged, begun) for name, judged in found.items()}
     compared = Comparison(
-        f"{network.name}, {side} px" + (f" from {encoder}" if isinstance(encoder, str) else ""),
+        f"{network.name}, {side} px from {origin}",
         scored,
         sum(len(e.skipped) for e in seen[ENCODER]),
         time.perf_counter() - begun,

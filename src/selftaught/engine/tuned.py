@@ -37,6 +37,9 @@ LR, LAYER_DECAY = 1e-4, 0.75
 BATCH, EPOCHS, STEPS = 32, 10, 100
 """Images a step at most; passes over the labels at least, and steps."""
 
+WHOLE = "all of the network trained"
+"""How what a trained network says came about."""
+
 SCALE = (0.5, 1.0)
 """Areas of crops: a class may be told by what a small crop leaves out."""
 
@@ -121,7 +124,7 @@ def beside(
     if exam.test is not None:
         trained, head, how = _train(network, x[0], train, labels, exam, asked)
         said = _said(trained, head, target, sets[1], asked)
-        judged = Judged(np.arange(len(said)), said, exam.test, target, exam.how)
+        judged = Judged(np.arange(len(said)), said, exam.test, target, exam.how, WHOLE)
         return Tuned(trained, head, judged, frozen, how)
     held = exam.parts[0]
     fit = np.setdiff1d(np.arange(len(labels)), held)
@@ -130,7 +133,7 @@ def beside(
     )
     said = _said(trained, head, target, select(sets[0], held), asked)
     told = f"learned from {len(fit)} labels, {len(held)} held out"
-    judged = Judged(held, said, labels[held], target, told)
+    judged = Judged(held, said, labels[held], target, told, WHOLE)
     tuned = Tuned(trained, head, judged, frozen.at(held), how)
     if not tuned.better:
         return tuned
