@@ -589,12 +589,13 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        "export/conversion.py",
-        "convert",
+        "classifier/graph.py",
+        "export_command",
         _show_export,
         (
             "selftaught export runs/simclr-photos --to timm --license mit",
             "selftaught export runs/simclr-photos --to onnx --fp16 --out deployed/",
+            "selftaught export runs/simclr-photos/model --to onnx",
         ),
     ),
 }

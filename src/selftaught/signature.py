@@ -378,6 +378,19 @@ def takes(options: type[Options]) -> Callable[[Function], Function]:
     return spelled
 
 
+def like(other: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Decorate a function that takes what `other` takes, as `**options`, and hands it on.
+
+    What it says of a parameter itself stands before what `other` says.
+    """
+
+    def spelled(function: Function) -> Function:
+        function.__signature__ = inspect.signature(other)  # pyrefly: ignore[missing-attribute]
+        return function
+
+    return spelled
+
+
 def closest(word: str, known: Collection[str]) -> str:
     """`: did you mean X?` where a known word is near, otherwise the known ones."""
     near = difflib.get_close_matches(word, known, 1, 0.6)
@@ -429,7 +442,7 @@ def _inherited(path: Path, base: str) -> tuple[Parameter, ...]:
 
 @cache
 def read_function(path: Path, name: str) -> Signature:
-    """The function `name` of the file `path`, with the options that it `takes`.
+    """The function `name` of the file `path`, with the options that it `takes`, or is `like`.
 
     Raises:
         LookupError: There is no such function, or the file does not import its options from ours.
@@ -440,6 +453,8 @@ def read_function(path: Path, name: str) -> Signature:
             words = [ast.unparse(d) for d in node.decorator_list]
             kinds = [w[len("takes(") : -1] for w in words if w.startswith("takes(")]
             options = [read_class(_home(path, kind), name=kind) for kind in kinds]
+            same = [w[len("like(") : -1] for w in words if w.startswith("like(")]
+            options += [read_function(_home(path, other), other) for other in same]
             more = [p for o in options for p in o.parameters if p.name not in found]
             return replace(found, parameters=(*found.parameters, *more))
     raise LookupError(f"{path} has no function {name}")

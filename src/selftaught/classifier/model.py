@@ -168,7 +168,7 @@ class Classifier:
         done = kept = 0
         last: Bad | None = None
         with (
-            self._ready(device, asked.precision) as forward,
+            self.ready(device, asked.precision) as forward,
             limited(asked.read_timeout),
             reading(views, range(len(samples)), asked.batch, workers) as items,
         ):
@@ -188,7 +188,8 @@ class Classifier:
             )
 
     @contextmanager
-    def _ready(self, device: torch.device, precision: str) -> Iterator[Any]:
+    def ready(self, device: torch.device, precision: str) -> Iterator[Any]:
+        """What it says of uint8 [B, C, S, S], on a device; afterwards all is where it was."""
         head = self.head.to(device).eval()
 
         def said(network: Encoder, x: Tensor) -> Tensor:

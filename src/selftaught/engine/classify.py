@@ -187,7 +187,11 @@ def _made(
     origin += f" with {asked.weights}" if asked.weights else ""
     about: dict[str, Any] = {
         "made_from": origin,
-        "data": {"labels": len(given[0]), **fingerprints(sets)},
+        "data": {
+            "path": str(data) if isinstance(data, str | Path) else None,
+            "labels": len(given[0]),
+            **fingerprints(sets),
+        },
         "how": f"{learned.name}, {learned.how}, fitted to all {len(given[0])} labels",
     }
     ours, head = network, learned.head
