@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from selftaught import augment
 from selftaught.augment.image.render import LONGEST
-from selftaught.classifier.model import Classifier, found, is_classifier, load
+from selftaught.classifier.model import Classifier, load
+from selftaught.classifier.places import found, is_classifier
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.export.conversion import NEEDS, Exported, convert
@@ -48,10 +49,11 @@ _README = """# {title}
 ```python
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("{file}")
-image = np.asarray(Image.open("photo.jpg").convert("{mode}")){axis}[None]
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
+image = np.asarray(photo){axis}[None]
 print(session.run(None, {{"image": image}}))
 ```
 

@@ -21,14 +21,14 @@ from selftaught.backbones import Encoder
 from selftaught.classifier import page
 from selftaught.classifier.heads import Head, Linear, Neighbors
 from selftaught.classifier.judging import Judged, Mistake
+from selftaught.classifier.places import ABOUT, HEAD, found, taken
 from selftaught.classifier.settings import Predicting
 from selftaught.classifier.targets import Target
 from selftaught.data import Samples
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import Progress, device_for, open_samples, readers, running
 from selftaught.evaluate.floors import Comparison
-from selftaught.export.facts import CONFIG, WEIGHTS
-from selftaught.export.files import check_free, whole_folder
+from selftaught.export.files import whole_folder
 from selftaught.feed.passes import reading
 from selftaught.feed.readers import limited
 from selftaught.feed.views import Bad, ViewDataset
@@ -41,9 +41,6 @@ log = logging.getLogger("selftaught")
 
 FORMAT = 1
 """Version of `model.json`; raised when an older selftaught could misread a newer file."""
-
-ABOUT, HEAD = "model.json", "head.safetensors"
-"""Files of a classifier, beside those of its encoder."""
 
 SEVERAL = 0.5
 """Probability above which one of several names is said, unless asked otherwise."""
@@ -256,28 +253,6 @@ class Classifier:
         }
 
 
-def taken(folder: Path, overwrite: bool) -> bool:
-    """Whether a classifier in `folder` is to be moved aside.
-
-    Raises:
-        UserError: something is in the way.
-    """
-    if is_classifier(folder):
-        if overwrite:
-            return True
-        raise UserError(
-            f"{folder} holds a classifier already: move it aside with --overwrite, or name another "
-            "folder with --out"
-        )
-    check_free(folder)
-    return False
-
-
-def is_classifier(folder: Path) -> bool:
-    """Whether `folder` holds what `Classifier.save` writes."""
-    return (folder / ABOUT).is_file()
-
-
 def load(folder: str | Path, module: Any = None) -> Classifier:
     """The classifier in a folder, on the CPU.
 
@@ -313,22 +288,6 @@ def load(folder: str | Path, module: Any = None) -> Classifier:
         raise UserError(f"{weights} is damaged ({error}); copy it again") from error
     kept = {k: about[k] for k in ("made_from", "data", "how", "scores", "held_out") if k in about}
     return Classifier(export.load(folder, module), made, target, size, kept)
-
-
-def found(folder: Path) -> Path:
-    """The folder of a classifier: `folder`, or `model` in it; UserError where it is neither."""
-    for place in (folder, folder / "model"):
-        if is_classifier(place):
-            missing = [n for n in (HEAD, CONFIG, WEIGHTS) if not (place / n).is_file()]
-            if missing:
-                raise UserError(f"{place / missing[0]} is missing; copy the classifier again")
-            return place
-    if not folder.exists():
-        raise UserError(f"{folder} does not exist; give the folder of a classifier")
-    raise UserError(
-        f"{folder} holds no classifier (no {ABOUT}); make one of it with "
-        f"selftaught classify {folder} LABELED"
-    )
 
 
 def _head(state: dict[str, Tensor], about: dict[str, Any], target: Target) -> Head:

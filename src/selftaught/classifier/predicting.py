@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from selftaught import export
-from selftaught.classifier.model import Classifier, found, load
+from selftaught.classifier.model import Classifier, load
+from selftaught.classifier.places import found, free
 from selftaught.classifier.settings import Predicting
-from selftaught.errors import UserError
 from selftaught.evaluate.commands import bar
 from selftaught.evaluate.features import open_samples
 from selftaught.signature import takes
@@ -97,14 +97,6 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
         with export.atomic(listed) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([("path", "reason"), *bad])
     return Written(asked.out, images, unsure, dict(counts), len(bad), listed if bad else None)
-
-
-def free(out: Path, overwrite: bool) -> None:
-    """Raise UserError where `out` is no table, or is there already and is not to be replaced."""
-    if out.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{out} must end in .csv or .parquet: name another file with --out")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out} exists already: replace it with --overwrite, or name another --out")
 
 
 def columns(classifier: Classifier) -> list[str]:

@@ -17,7 +17,8 @@ from selftaught.backbones import Encoder
 from selftaught.classifier import judging, page
 from selftaught.classifier.choosing import learn
 from selftaught.classifier.judging import Exam, Judged
-from selftaught.classifier.model import Classifier, taken
+from selftaught.classifier.model import Classifier
+from selftaught.classifier.places import default_out, taken
 from selftaught.classifier.settings import Classifying
 from selftaught.classifier.targets import texts, told, values
 from selftaught.data import Samples
@@ -38,7 +39,6 @@ from selftaught.evaluate.features import (
     untrained,
 )
 from selftaught.evaluate.floors import ENCODER, FLOORS, Comparison
-from selftaught.export.facts import CONFIG, is_path
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
 from selftaught.verdict import START
@@ -128,16 +128,6 @@ def classify_command(encoder: str, data: str, **options: "Unpack[ClassifyingOpti
     with bar() as progress, limited(asked.read_timeout):
         made = _made(encoder, data, asked.test, asked, progress)
     return Made(made, made.save(out, overwrite=asked.overwrite))
-
-
-def default_out(encoder: str, data: str) -> Path:
-    """`model` in the folder of an encoder; classifier-DATA where that has none."""
-    path = Path(encoder)
-    if is_path(encoder) and path.exists():
-        folder = path if path.is_dir() else path.parent
-        if (folder / CONFIG).is_file():
-            return folder / "model"
-    return Path(f"classifier-{Path(data).resolve().stem or 'data'}")
 
 
 def _made(
