@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,11 +22,12 @@ FOLDS = 5
 MANY = 2000
 """Labels above which one part of five is held out, once."""
 
-REPEATED = 200
+REPEATED = 100
 """Labels up to which that many are tried in all, by folds that are drawn again."""
 
 WIDEST = 6.0
-"""Logarithm that the scale of scores stays within: what is always right is no surer than that."""
+"""Logarithm of the scale, for scores of deviation 1, that it stays within: what is always right on
+a few labels is no surer than that."""
 
 SMALLEST = 1e-12
 
@@ -98,7 +100,7 @@ def _learn(
     """`learn`, with targets [N, C] and the groups of which each part has its share."""
     best, scale, shift = "", 1.0, 0.0
     parts: list[np.ndarray] = []
-    for again in range(max(1, min(FOLDS, REPEATED // len(x)))):
+    for again in range(max(1, min(3, REPEATED // len(x)))):
         parts += folds(groups, FOLDS, seed + again)[: 1 if len(x) > MANY else None]
     how = "too few labels to choose by, or to tell how sure it is"
     if len(parts) > 1 or (parts and len(x) > MANY):
@@ -109,8 +111,12 @@ def _learn(
                 said[name].append(head(x[held]))
         truth = torch.cat([y[held] for held in parts])
         whole = {n: torch.cat(s) for n, s in said.items() if len(s) == len(parts)}
-        tuned = {n: calibrate(scores, truth, kind) for n, scores in whole.items()}
-        best = max(whole, key=lambda n: (_right(whole[n], truth, kind), -tuned[n][0]))
+        right = {n: _right(scores, truth, kind) for n, scores in whole.items()}
+        first = max(right.values())  # of several that are right as often: which is surer of it
+        tuned = {
+            n: calibrate(whole[n], truth, kind, len(x)) for n, r in right.items() if r == first
+        }
+        best = min(tuned, key=lambda n: tuned[n][0])
         _, scale, shift = tuned[best]
         held_out = f"on {len(truth)} held-out labels"
         if len(parts) > 1:
@@ -128,9 +134,11 @@ def _learn(
 def _threads(count: int) -> Iterator[None]:
     """A block in which torch works alone on few numbers: threads would wait for each other."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if count < SMALL else before)
+    few = 1 if count < SMALL else None
+    torch.set_num_threads(few or before)
     try:
-        yield
+        with threadpool_limits(few):
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -144,39 +152,52 @@ def _right(scores: Tensor, truth: Tensor, kind: Kind) -> float:
     return -float((scores - truth).square().mean())
 
 
-def calibrate(scores: Tensor, truth: Tensor, kind: Kind) -> tuple[float, float, float]:
+def calibrate(
+    scores: Tensor, truth: Tensor, kind: Kind, count: int | None = None
+) -> tuple[float, float, float]:
     """Scale and shift by which held-out scores become logits that are as sure as they are right.
 
     One temperature for classes (Guo et al., 2017, arXiv 1706.04599), Platt's line for names that
-    are told one by one.
+    are told one by one. One image more, that might be anything, is reckoned with: who has been
+    right ten times of ten is not certain.
 
     Args:
         scores, truth: [N, C].
+        count: of different images among them; N unless given.
 
     Returns:
         Mean loss with them, scale, shift.
     """
     if kind == "regression":
         return float((scores - truth).square().mean()), 1.0, 0.0
-    s, y = scores.double(), truth.double()
+    s, n = scores.double(), count or len(truth)
+    any_of = 1 / truth.shape[1] if kind == "classes" else 0.5
+    y = (n * truth.double() + any_of) / (n + 1)
     start = -math.log(max(float(s.std()), SMALLEST))
 
-    def loss(at: np.ndarray) -> float:
-        logits = s * math.exp(float(np.clip(at[0], -20, start + WIDEST))) + float(at[1])
+    def loss(size: float, shift: float) -> float:
+        logits = s * math.exp(_within(size, start)) + float(shift)
         if kind == "classes":
             return float(F.cross_entropy(logits, y))
         return float(F.binary_cross_entropy_with_logits(logits, y))
 
-    free = [True, kind == "multilabel"]  # a softmax does not see a shift
-    begin = np.array([start, 0.0])
+    if kind == "classes":  # a softmax does not see a shift
+        found = minimize_scalar(
+            lambda at: loss(at, 0.0),
+            bounds=(start - WIDEST, start + WIDEST),
+            method="bounded",
+            options={"xatol": 1e-3},
+        )
+        return float(found.fun), math.exp(float(found.x)), 0.0
+    options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 200}
     found = minimize(
-        lambda at: loss(np.where(free, at, 0.0)),
-        begin,
-        method="Nelder-Mead",
-        options={"xatol": 1e-3, "fatol": 1e-6, "maxiter": 300},
+        lambda at: loss(at[0], at[1]), np.array([start, 0.0]), method="Nelder-Mead", options=options
     )
-    scale = math.exp(float(np.clip(found.x[0], -20, start + WIDEST)))
-    return float(found.fun), scale, float(found.x[1]) if free[1] else 0.0
+    return float(found.fun), math.exp(_within(found.x[0], start)), float(found.x[1])
+
+
+def _within(at: float, start: float) -> float:
+    return float(np.clip(at, start - WIDEST, start + WIDEST))
 
 
 def mean_precision(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -103,12 +103,15 @@ class Whole(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B, H, W, C] -> [B, names]."""
+        return self.head(self.network((self.view(image) / 255 - self.mean) / self.std))
+
+    def view(self, image: Tensor) -> Tensor:
+        """uint8 [B, H, W, C] -> whole levels [B, C, S, S], as `augment.plain` has them."""
         x = image.permute(0, 3, 1, 2).float()
         down, across = (torch.arange(side, device=x.device) for side in x.shape[2:])
         short = torch.minimum(down.max(), across.max()) + 1
         x = _levels(x @ self._weights(across, short).T)
-        x = _levels(self._weights(down, short) @ x)
-        return self.head(self.network((x / 255 - self.mean) / self.std))
+        return _levels(self._weights(down, short) @ x)
 
     def _weights(self, places: Tensor, short: Tensor) -> Tensor:
         """[S, n]: what each of n pixels of a side gives to each of the view, as `render_plain`.

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -142,34 +145,44 @@ def logistic(x: Tensor, targets: Tensor, kind: Kind) -> Iterator[tuple[str, nn.M
         held = values > 1e-9 * values[-1]
         basis = z.T.double() @ vectors[:, held] / values[held].sqrt()
         z = (z.double() @ basis).float()
-    y = targets.to(z)
-    weight = torch.zeros(z.shape[1], y.shape[1], requires_grad=True)
-    bias = torch.zeros(y.shape[1], requires_grad=True)
+    z1 = np.concatenate([z.numpy(), np.ones((len(z), 1), np.float32)], 1)
+    at = np.zeros((z1.shape[1], targets.shape[1]))
     for penalty in reversed(PENALTIES):
-        _descend(z, y, weight, bias, penalty, kind)
-        found = weight.detach().double()
+        at = _descend(z1, targets.numpy(), at, penalty, kind)
+        found = torch.from_numpy(at[:-1])
         found = (found if basis is None else basis @ found) / scale[:, None]
-        yield f"logistic, penalty {penalty:g}", Linear(found, bias.detach() - mean @ found)
+        yield (
+            f"logistic, penalty {penalty:g}",
+            Linear(found, torch.from_numpy(at[-1]) - mean @ found),
+        )
 
 
 def _descend(
-    z: Tensor, y: Tensor, weight: Tensor, bias: Tensor, penalty: float, kind: Kind
-) -> None:
-    search = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    z: np.ndarray, y: np.ndarray, start: np.ndarray, penalty: float, kind: Kind
+) -> np.ndarray:
+    """[D + 1, C] weights, the last row without a penalty, that are best for samples z [N, D + 1].
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        logits = torch.addmm(bias, z, weight)
+    NumPy, as autograd would take most of the time of the many small problems.
+    """
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        at = flat.reshape(start.shape)
+        logits = (z @ at.astype(z.dtype)).astype(np.float64)
         if kind == "classes":
-            found = F.cross_entropy(logits, y)
+            logits -= logits.max(1, keepdims=True)
+            total = np.exp(logits).sum(1, keepdims=True)
+            value = float((np.log(total) - (y * logits).sum(1, keepdims=True)).mean())
+            error = np.exp(logits) / total - y
         else:
-            found = F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / len(y)
-        found = found + 0.5 * penalty * weight.square().sum()
-        found.backward()
-        return found
+            value = float((np.logaddexp(0, logits) - y * logits).sum() / len(y))
+            error = expit(logits) - y
+        gradient = (z.T @ (error / len(y)).astype(z.dtype)).astype(np.float64)
+        gradient[:-1] += penalty * at[:-1]
+        return value + 0.5 * penalty * float((at[:-1] ** 2).sum()), gradient.ravel()
 
-    with torch.enable_grad():
-        search.step(loss)
+    options = {"maxiter": ITERATIONS, "gtol": 1e-4}
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(start.shape)
 
 
 def neighbors(x: Tensor, targets: Tensor, kind: Kind) -> Iterator[tuple[str, nn.Module]]:
