@@ -365,7 +365,10 @@ def takes(options: type[Options]) -> Callable[[Function], Function]:
     The command line reads them as parameters of the function, and so do `help` and notebooks.
     Where it takes more than these, `**options` is of type Any.
     """
-    fields = inspect.signature(options).parameters.values()
+    known = inspect.signature(options).parameters
+    # its own first, as `read_class` has them, and not those of what it derives from
+    kinds = [k for k in options.__mro__ if k is not Options and issubclass(k, Options)]
+    fields = [known[name] for kind in kinds for name in vars(kind).get("__annotations__", ())]
 
     def spelled(function: Function) -> Function:
         own = inspect.signature(function)
