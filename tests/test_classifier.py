@@ -516,3 +516,32 @@ def test_a_graph_says_names_of_bytes(made, labeled, tmp_path, capsys):
     strip = batch[0, :10]  # of another size and shape
     outputs = found.predict([strip]).outputs
     assert np.abs(session.run(None, {"image": strip[None]})[0] - outputs).max() < 1e-4
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_a_fine_tuning_ends_with_its_classifier(encoder, labeled, tmp_path, caplog, test):
+    with caplog.at_level(logging.INFO, "selftaught"):
+        run = selftaught.pretrain(
+            "finetune",
+            labeled,
+            tmp_path / "run",
+            start=encoder,
+            test=str(labeled) if test else None,
+            epochs=1,
+            batch=8,
+            size=SIZE,
+            backbone="test_resnet",
+            curve=False,
+        )
+    found = classifier.load(run.folder)
+    assert found.target.names == ("0", "1")
+    told = found.predict(labeled)
+    if test:
+        right = np.mean([n[0] == label for n, label in zip(told.names, told.labels)])
+        assert found.scores["accuracy"]["value"] == pytest.approx(100 * right, abs=0.01)
+        assert (
+            f"the classifier is in {run.folder}/model: accuracy {100 * right:.1f} %" in caplog.text
+        )
+    else:
+        assert found.scores == {}
+        assert "name labeled images with --test to know how often it is right" in caplog.text

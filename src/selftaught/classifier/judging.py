@@ -15,6 +15,7 @@ from torch import Tensor
 from selftaught.classifier.choosing import average_precisions, folds, learn
 from selftaught.classifier.targets import VALUE, Target, counts, strata
 from selftaught.errors import UserError
+from selftaught.evaluate.floors import ENCODER, Comparison
 from selftaught.evaluate.scores import Score, draws, few
 
 NESTED = 500
@@ -303,3 +304,22 @@ def plain(judged: Judged) -> Mapping[str, Any]:
     return found | {
         "precisions": {n: None if math.isnan(v) else round(100 * v, 1) for n, v in named}
     }
+
+
+def beside_floors(compared: Comparison) -> dict[str, Any]:
+    """Scores as `model.json` has them."""
+    found: dict[str, Any] = {}
+    for score in compared.scores[ENCODER]:
+        floors = {
+            name: round(s.value, 2)
+            for name, scores in compared.scores.items()
+            for s in scores
+            if name != ENCODER and s.name == score.name
+        }
+        found[score.name] = {
+            "value": round(score.value, 2),
+            "interval": [round(v, 2) for v in score.interval],
+            "n": score.n,
+            "floors": floors,
+        }
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from selftaught.data import Samples
 from selftaught.data.labels import match, names_of, warn_once
+from selftaught.data.selection import select
 from selftaught.errors import UserError
 from selftaught.evaluate.scores import few, unlike
 
@@ -53,6 +54,19 @@ def texts(samples: Samples) -> list[str | None]:
     labels = np.asarray(samples.labels)
     names = names_of(labels, samples.classes)
     return [names[int(code)] if code >= 0 else None for code in labels]
+
+
+def known(samples: Samples) -> np.ndarray:
+    """Positions of the samples that have a label."""
+    return np.array([i for i, text in enumerate(texts(samples)) if text is not None], np.int64)
+
+
+def labeled(samples: Samples) -> Samples:
+    """The samples that have a label; UserError where none has."""
+    rows = known(samples)
+    if not len(rows):
+        raise UserError("the test images have no labels: name a CSV or a column with --labels")
+    return samples if len(rows) == len(samples) else select(samples, rows)
 
 
 def told(samples: Samples, kind: Kind | None = None) -> Target:

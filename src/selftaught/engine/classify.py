@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import nn
@@ -20,7 +19,7 @@ from selftaught.classifier.judging import Exam, Judged
 from selftaught.classifier.model import Classifier
 from selftaught.classifier.places import default_out, taken
 from selftaught.classifier.settings import Classifying
-from selftaught.classifier.targets import texts, told, values
+from selftaught.classifier.targets import known, labeled, told, values
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import beginning, tuned
@@ -151,7 +150,7 @@ def _made(
     target = told(opened[0], asked.target)
     if asked.finetune:
         tuned.check(target, network, side)
-    sets = [_labeled(samples) for samples in opened]
+    sets = [labeled(samples) for samples in opened]
     networks = {ENCODER: network}
     start = None if not isinstance(encoder, str | Path) else beginning.beside(network, encoder)
     if start is not None:
@@ -161,7 +160,7 @@ def _made(
     # what cannot be read has no features
     sets = [select(s, e.index) if len(e) < len(s) else s for s, e in zip(sets, seen[ENCODER])]
     given = [values(samples, target) for samples in sets]
-    for line in judging.told(given[0], target, len(opened[0]) - len(_known(opened[0]))):
+    for line in judging.told(given[0], target, len(opened[0]) - len(known(opened[0]))):
         log.info("%s", line)
     exam = Exam.of(
         target, given[0], given[1] if test is not None else None, asked.heads, asked.seed
@@ -201,22 +200,9 @@ def _made(
         fingerprints(sets),
         side,
     )
-    about |= {"scores": _plain(compared), "held_out": judging.plain(found[ENCODER])}
+    about |= {"scores": judging.beside_floors(compared), "held_out": judging.plain(found[ENCODER])}
     shown = page.pictures(found[ENCODER], sets[-1], side)
     return Classifier(ours, head, target, side, about, found[ENCODER], compared, shown)
-
-
-def _known(samples: Samples) -> np.ndarray:
-    """Positions of the samples that have a label."""
-    return np.array([i for i, text in enumerate(texts(samples)) if text is not None], np.int64)
-
-
-def _labeled(samples: Samples) -> Samples:
-    """The samples that have a label; UserError where none has."""
-    known = _known(samples)
-    if not len(known):
-        raise UserError("the test images have no labels: name a CSV or a column with --labels")
-    return samples if len(known) == len(samples) else select(samples, known)
 
 
 def _seen(
@@ -239,23 +225,4 @@ def _seen(
             features, rest = one_pass(forwards, samples, side, asked.batch, asked.workers, progress)
             for name, each in zip(found, features, strict=True):
                 found[name].append(Embeddings(each, *rest))
-    return found
-
-
-def _plain(compared: Comparison) -> dict[str, Any]:
-    """Scores as `model.json` has them."""
-    found: dict[str, Any] = {}
-    for score in compared.scores[ENCODER]:
-        floors = {
-            name: round(s.value, 2)
-            for name, scores in compared.scores.items()
-            for s in scores
-            if name != ENCODER and s.name == score.name
-        }
-        found[score.name] = {
-            "value": round(score.value, 2),
-            "interval": [round(v, 2) for v in score.interval],
-            "n": score.n,
-            "floors": floors,
-        }
     return found
