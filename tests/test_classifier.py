@@ -545,3 +545,14 @@ def test_a_fine_tuning_ends_with_its_classifier(encoder, labeled, tmp_path, capl
     else:
         assert found.scores == {}
         assert "name labeled images with --test to know how often it is right" in caplog.text
+
+
+def test_weights_of_a_file_are_those_of_the_name(encoder, labeled, tmp_path, capsys):
+    weights = str(encoder / "encoder.safetensors")
+    words = ["embed", "test_resnet", str(labeled), "--size", str(SIZE), "--weights", weights]
+    assert main([*words, "--out", str(tmp_path / "a.npy")]) == 0
+    assert main(["embed", str(encoder), str(labeled), "--out", str(tmp_path / "b.npy")]) == 0
+    one, other = (np.load(tmp_path / name) for name in ("a.npy", "b.npy"))
+    assert np.allclose(one, other, atol=1e-5)
+    assert main([*words[:1], str(encoder), *words[2:]]) == 2
+    assert "a place that has its own" in capsys.readouterr().err
