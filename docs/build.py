@@ -51,6 +51,7 @@ BESIDE = ("deepcluster", "simclr")
 API = {
     "selftaught": (
         "engine/pretrain.py",
+        "engine/classify.py",
         "engine/settings.py",
         "engine/run.py",
         "backbones/image/encoder.py",
@@ -74,6 +75,7 @@ API = {
         "evaluate/floors.py",
         "evaluate/curve.py",
     ),
+    "selftaught.classifier": ("classifier/model.py", "classifier/settings.py"),
     "selftaught.export": ("export/conversion.py", "export/encoder.py", "export/timm.py"),
     "selftaught.augment": (
         "augment/image/presets.py",
@@ -186,15 +188,16 @@ def stubs() -> dict[Path, str]:
 
 def _options() -> str:
     """What `**options` may hold, of functions that take the fields of a dataclass."""
-    files = (SOURCE / "data" / "settings.py", SOURCE / "evaluate" / "settings.py")
+    files = [SOURCE / room / "settings.py" for room in ("data", "evaluate", "classifier")]
     found = {name: fields for file in files for name, fields in _fields(file).items()}
+    bases = {name: base for file in files for name, base in _bases(file).items()}
     text = (
         "from collections.abc import Sequence\nfrom pathlib import Path\n"
         "from typing import Literal, TypedDict\n\n"
         f"from selftaught.roles import {_roles([f for each in found.values() for f in each])}\n"
     )
     for name, fields in found.items():
-        text += f"\nclass {name}Options(TypedDict, total=False):\n"
+        text += f"\nclass {name}Options({bases[name]}, total=False):\n"
         text += "".join(
             f"    {ast.unparse(f.target)}: {_given(f)}\n"
             for f in fields
@@ -210,6 +213,16 @@ def _fields(file: Path) -> dict[str, list[ast.AnnAssign]]:
         for node in ast.parse(file.read_text("utf-8")).body
         if isinstance(node, ast.ClassDef)
     }
+
+
+def _bases(file: Path) -> dict[str, str]:
+    """The classes in `file`, and what the types of their options derive from."""
+    found = {}
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            (base,) = (ast.unparse(b) for b in node.bases)
+            found[node.name] = "TypedDict" if base == "Options" else f"{base}Options"
+    return found
 
 
 def _given(field: ast.AnnAssign) -> str:

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftaught import evaluate, pretrain
+from selftaught.classifier.settings import Classifying
 from selftaught.data.check import check
 from selftaught.engine import score
 from selftaught.errors import UserError
 from selftaught.evaluate import comparing
-from selftaught.evaluate.settings import Scoring
+from selftaught.evaluate.settings import Encoding, Reading, Scoring
 from selftaught.signature import (
     Parameter,
     closest,
@@ -333,8 +335,12 @@ def test_what_a_function_takes_is_read_from_its_dataclass():
 @pytest.mark.parametrize(
     ("function", "first", "last"),
     [
-        (evaluate.compare, ["encoder", "train", "test", "strict", "progress", "start"], "out"),
-        (score.evaluate_command, ["encoder", "data", "probes", "test"], "out"),
+        (
+            evaluate.compare,
+            ["encoder", "train", "test", "strict", "progress", "start"],
+            "read_timeout",
+        ),
+        (score.evaluate_command, ["encoder", "data", "probes", "test"], "read_timeout"),
         (check, ["data", "out", "full", "workers"], "progress"),
         (pretrain, ["method", "data", "out", "epochs"], "options"),
     ],
@@ -359,3 +365,16 @@ def test_options_are_of_their_types_whoever_gives_them():
             Scoring(**wrong)
     with pytest.raises(TypeError, match="neighbours"):
         Scoring(neighbours=3)  # type: ignore[call-arg]
+
+
+def test_options_that_derive_from_others_are_read_with_theirs():
+    file = Path(inspect.getfile(Parameter)).parent
+    for options, room in ((Classifying, "classifier"), (Encoding, "evaluate")):
+        found = read_class(file / room / "settings.py", name=options.__name__)
+        names = {f.name for f in fields(options)}
+        assert {p.name for p in found.parameters} == names
+        assert names > {f.name for f in fields(Reading)}
+        assert all(p.doc for p in found.parameters)
+    command = read_function(file / "classifier" / "graph.py", "export_command")
+    assert [p.name for p in command.parameters][:2] == ["run", "to"]
+    assert "classifier" in command["run"].doc

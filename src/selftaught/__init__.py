@@ -11,6 +11,7 @@ from selftaught.lazily import lazily
 if TYPE_CHECKING:
     from selftaught import augment as augment
     from selftaught import backbones as backbones
+    from selftaught import classifier as classifier
     from selftaught import data as data
     from selftaught import dist as dist
     from selftaught import errors as errors
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from selftaught.backbones import backbone as backbone
     from selftaught.data import open_data as open_data
     from selftaught.data.check import check as check
+    from selftaught.engine.classify import classify as classify
     from selftaught.engine.pretrain import pretrain as pretrain
     from selftaught.evaluate import embed as embed
     from selftaught.export import load as load

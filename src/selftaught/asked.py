@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from selftaught import code, timm_names
 from selftaught.backbones.weights.header import refuse_others
 from selftaught.backbones.weights.places import TIMM, located
+from selftaught.classifier import places
 from selftaught.data.absent import missing
 from selftaught.errors import UserError
 from selftaught.export.facts import encoder_files, is_path, trained
@@ -62,10 +63,18 @@ def check(command: str, values: dict[str, Any]) -> None:
         occupied(out, resume=False, overwrite=False)
     elif command == "export":
         encoder_files(Path(values["run"]))
+    elif command == "predict":
+        places.found(Path(values["model"]))
+        places.free(out or Path("predictions.csv"), values.get("overwrite", False))
     elif command in ("reconstruct", "segment"):
         _painting(command, Path(values["run"]), values["images"])
     elif "encoder" in values:
         encoder(values["encoder"])
+        if values.get("weights"):
+            refuse_others(located(values["weights"]))
+        if command == "classify":
+            default = places.default_out(values["encoder"], values["data"])
+            places.taken(out or default, values.get("overwrite", False))
         for key in ("data", "test"):
             if values.get(key):
                 _readable(values[key], values.get("labels"), values.get("path_column"))

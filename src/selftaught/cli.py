@@ -56,6 +56,8 @@ NAMES = (
     "evaluate",
     "embed",
     "search",
+    "classify",
+    "predict",
     "reconstruct",
     "segment",
     "weights",
@@ -471,6 +473,15 @@ def _show_frames(_: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"{made}\nNext:\n  selftaught pretrain motion {shlex.quote(str(made.out))}\n")
 
 
+def _show_classify(values: dict[str, Any], made: Any) -> None:
+    if values.get("json"):
+        found = {"folder": str(made.folder), **made.classifier.plain()}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    _show(values, made)
+    sys.stdout.write(f"Next:\n  selftaught predict {shlex.quote(str(made.folder))} photos/\n")
+
+
 def _show_embed(values: dict[str, Any], found: Any) -> None:
     rows, *shape = found.features.shape
     out = values.get("out", COMMANDS["embed"].signature["out"].default)
@@ -553,6 +564,24 @@ COMMANDS = {
             "selftaught search runs/simclr-photos photos/ --outliers",
         ),
     ),
+    "classify": Command(
+        "engine/classify.py",
+        "classify_command",
+        _show_classify,
+        (
+            "selftaught classify runs/simclr-photos labeled/",
+            "selftaught classify resnet50 labeled/ --test test/ --finetune",
+        ),
+    ),
+    "predict": Command(
+        "classifier/predicting.py",
+        "predict_command",
+        _show_plain,
+        (
+            "selftaught predict runs/simclr-photos photos/",
+            "selftaught predict classifier-labeled photos/ --out predictions.parquet --min 0.9",
+        ),
+    ),
     "weights": Command(
         "backbones/weights/told.py",
         "weights_command",
@@ -596,12 +625,13 @@ COMMANDS = {
         ),
     ),
     "export": Command(
-        "export/conversion.py",
-        "convert",
+        "classifier/graph.py",
+        "export_command",
         _show_export,
         (
             "selftaught export runs/simclr-photos --to timm --license mit",
             "selftaught export runs/simclr-photos --to onnx --fp16 --out deployed/",
+            "selftaught export runs/simclr-photos/model --to onnx",
         ),
     ),
 }

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from selftaught.roles import Cosine, Count, Fraction, Number, Positive, Several, Temperature
+from selftaught.roles import Cosine, Count, Fraction, Number, Positive, Several, Share, Temperature
 
 class CheckingOptions(TypedDict, total=False):
     full: bool
@@ -21,7 +21,23 @@ class CheckingOptions(TypedDict, total=False):
     timeout: Positive
     progress: bool
 
-class ScoringOptions(TypedDict, total=False):
+class ReadingOptions(TypedDict, total=False):
+    path_column: str | None
+    batch: Count
+    workers: Number | None
+    device: str
+    precision: Literal["fp32", "bf16"]
+    read_timeout: Positive
+
+class EncodingOptions(ReadingOptions, total=False):
+    labels: str | None
+    size: Count | None
+    weights: str | Path | None
+    backbone: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[Positive, ...] | None
+
+class ScoringOptions(EncodingOptions, total=False):
     probes: Sequence[
         Literal[
             "knn",
@@ -36,8 +52,6 @@ class ScoringOptions(TypedDict, total=False):
             "robustness",
         ]
     ]
-    labels: str | None
-    path_column: str | None
     masks: str | None
     test_masks: str | None
     ignore: Sequence[int]
@@ -47,35 +61,15 @@ class ScoringOptions(TypedDict, total=False):
     passes: Count
     shares: Sequence[Fraction]
     epochs: Count
-    size: Count | None
-    backbone: str | None
-    mean: tuple[float, ...] | None
-    std: tuple[Positive, ...] | None
-    batch: Count
-    workers: Number | None
-    device: str
-    precision: Literal["fp32", "bf16"]
-    read_timeout: Positive
     seed: Number
     out: str | Path | None
 
-class EmbeddingOptions(TypedDict, total=False):
+class EmbeddingOptions(EncodingOptions, total=False):
     out: str | Path
     local: bool
     columns: Literal["auto", "list", "wide"]
-    labels: str | None
-    path_column: str | None
-    size: Count | None
-    backbone: str | None
-    mean: tuple[float, ...] | None
-    std: tuple[Positive, ...] | None
-    batch: Count
-    workers: Number | None
-    device: str
-    precision: Literal["fp32", "bf16"]
-    read_timeout: Positive
 
-class SearchingOptions(TypedDict, total=False):
+class SearchingOptions(ReadingOptions, total=False):
     query: Sequence[str | Path]
     duplicates: bool
     outliers: bool
@@ -85,13 +79,24 @@ class SearchingOptions(TypedDict, total=False):
     index: str | Path | None
     engine: Literal["auto", "exact", "faiss"]
     shown: Count
-    path_column: str | None
     size: Count | None
+    weights: str | Path | None
     backbone: str | None
     mean: tuple[float, ...] | None
     std: tuple[Positive, ...] | None
-    batch: Count
-    workers: Number | None
-    device: str
-    precision: Literal["fp32", "bf16"]
-    read_timeout: Positive
+
+class ClassifyingOptions(EncodingOptions, total=False):
+    out: str | Path | None
+    finetune: bool
+    target: Literal["classes", "multilabel", "regression"] | None
+    overwrite: bool
+    json: bool
+    heads: Sequence[Literal["ridge", "logistic", "knn"]]
+    epochs: Count | None
+    seed: Number
+
+class PredictingOptions(ReadingOptions, total=False):
+    out: str | Path
+    min: Share | None
+    overwrite: bool
+    backbone: str | None

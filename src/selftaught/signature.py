@@ -365,7 +365,10 @@ def takes(options: type[Options]) -> Callable[[Function], Function]:
     The command line reads them as parameters of the function, and so do `help` and notebooks.
     Where it takes more than these, `**options` is of type Any.
     """
-    fields = inspect.signature(options).parameters.values()
+    known = inspect.signature(options).parameters
+    # its own first, as `read_class` has them, and not those of what it derives from
+    kinds = [k for k in options.__mro__ if k is not Options and issubclass(k, Options)]
+    fields = [known[name] for kind in kinds for name in vars(kind).get("__annotations__", ())]
 
     def spelled(function: Function) -> Function:
         own = inspect.signature(function)
@@ -373,6 +376,19 @@ def takes(options: type[Options]) -> Callable[[Function], Function]:
         given += [p.replace(kind=p.KEYWORD_ONLY) for p in fields if p.name not in own.parameters]
         given += [rest] if rest.annotation is Any else []
         function.__signature__ = own.replace(parameters=given)  # pyrefly: ignore[missing-attribute]
+        return function
+
+    return spelled
+
+
+def like(other: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Decorate a function that takes what `other` takes, as `**options`, and hands it on.
+
+    What it says of a parameter itself stands before what `other` says.
+    """
+
+    def spelled(function: Function) -> Function:
+        function.__signature__ = inspect.signature(other)  # pyrefly: ignore[missing-attribute]
         return function
 
     return spelled
@@ -412,14 +428,24 @@ def read_class(path: Path, base: str | None = None, name: str | None = None) -> 
                 if isinstance(member, ast.FunctionDef) and member.name == "__init__":
                     return _signature(node.name, ast.get_docstring(node), member.args)
             if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
-                return _signature(node.name, ast.get_docstring(node), _fields(node))
+                own = _signature(node.name, ast.get_docstring(node), _fields(node))
+                more = [p for b in bases for p in _inherited(path, b) if p.name not in own]
+                return replace(own, parameters=(*own.parameters, *more))
             raise LookupError(f"{node.name} in {path} has no __init__ of its own to read")
     raise LookupError(f"{path} has no class {name or f'derived from {base}'}")
 
 
+def _inherited(path: Path, base: str) -> tuple[Parameter, ...]:
+    """The fields of a dataclass of options that another one in `path` derives from."""
+    if base in ("", Options.__name__):
+        return ()
+    here = any(isinstance(n, ast.ClassDef) and n.name == base for n in _tree(path).body)
+    return read_class(path if here else _home(path, base), name=base).parameters
+
+
 @cache
 def read_function(path: Path, name: str) -> Signature:
-    """The function `name` of the file `path`, with the options that it `takes`.
+    """The function `name` of the file `path`, with the options that it `takes`, or is `like`.
 
     Raises:
         LookupError: There is no such function, or the file does not import its options from ours.
@@ -430,6 +456,8 @@ def read_function(path: Path, name: str) -> Signature:
             words = [ast.unparse(d) for d in node.decorator_list]
             kinds = [w[len("takes(") : -1] for w in words if w.startswith("takes(")]
             options = [read_class(_home(path, kind), name=kind) for kind in kinds]
+            same = [w[len("like(") : -1] for w in words if w.startswith("like(")]
+            options += [read_function(_home(path, other), other) for other in same]
             more = [p for o in options for p in o.parameters if p.name not in found]
             return replace(found, parameters=(*found.parameters, *more))
     raise LookupError(f"{path} has no function {name}")

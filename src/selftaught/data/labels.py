@@ -32,7 +32,13 @@ def warn_once(sentence: str) -> None:
 
 
 def as_text(value: Any) -> str:
-    """A label as text: `1.0` is 1, and what is no number or no value is nothing."""
+    """A label as text: `1.0` is 1, and what is no number or no value is nothing.
+
+    Several labels of one image, as a list, stand side by side, divided by `;`. An empty list is a
+    lone `;`, which says that none of the names fits; a missing value says nothing.
+    """
+    if isinstance(value, list | tuple):
+        return ";".join(map(as_text, value)) or ";"
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy or torch
         value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -382,9 +382,11 @@ def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | No
 
 
 def _is_label(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
     of = pa.types
+    if of.is_list(kind) or of.is_large_list(kind):  # several labels of one image
+        kind = kind.value_type
+    if of.is_dictionary(kind):
+        kind = kind.value_type
     numbers = (of.is_integer, of.is_floating, of.is_decimal, of.is_boolean)
     texts = (of.is_string, of.is_large_string, of.is_string_view)
     return any(holds(kind) for holds in (*numbers, *texts))
@@ -434,6 +436,8 @@ def _is_whole(kind: pa.DataType) -> bool:
 
 def _texts(chunk: pa.Array) -> list[str]:
     """Labels as text, each different one made once."""
+    if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+        return [*map(as_text, chunk.to_pylist())]
     if not pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary_encode()
     names = [*map(as_text, chunk.dictionary.to_pylist()), ""]

@@ -23,7 +23,16 @@ from selftaught.data.cached import cached
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
-from selftaught.engine import beginning, classes, continued, kept, optim, session, trackers
+from selftaught.engine import (
+    beginning,
+    classes,
+    continued,
+    kept,
+    optim,
+    session,
+    trackers,
+    trained,
+)
 from selftaught.engine.anchor import anchored
 from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
@@ -505,6 +514,7 @@ class Run:
         if settings.evaluate:
             with voice.told_if_slow("scoring the encoder beside its floors"):
                 self._score(image)
+            trained.keep(plan.method, plan.image, samples, plan.held, self.folder)
         said = of_folder(self.folder)
         log.info("\n  - ".join([str(said), *said.reasons]))
         if self.curve is not None and self.curve.advice:

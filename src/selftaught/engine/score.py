@@ -192,14 +192,14 @@ def finetune(
                 len(found) * len(shares) + len(scores) + 1,
                 len(starts) * len(shares),
             )
-            with tempfile.TemporaryDirectory() as folder, _not_kept():
+            with tempfile.TemporaryDirectory() as folder, not_kept():
                 settings = Settings(
                     out=Path(folder) / "run",
                     epochs=rounds,
                     batch=step,
                     seed=seed,
                     workers=workers,
-                    accelerator=_accelerator(device),
+                    accelerator=accelerator(device),
                     precision=precision,
                     read_timeout=read_timeout,
                     evaluate=False,
@@ -242,7 +242,7 @@ def _sets(network: Encoder, data: str, asked: Scoring) -> tuple[Samples, Samples
 
 
 @contextmanager
-def _not_kept() -> Iterator[None]:
+def not_kept() -> Iterator[None]:
     """A block whose run is gone when it is stopped, so that it cannot be resumed."""
     try:
         yield
@@ -260,7 +260,8 @@ def _check_tuning(shares: Sequence[float], epochs: int) -> None:
         )
 
 
-def _accelerator(device: str) -> Literal["auto", "cpu", "cuda", "mps"]:
+def accelerator(device: str) -> Literal["auto", "cpu", "cuda", "mps"]:
+    """What a training calls a device of this name."""
     for name in ("cpu", "cuda", "mps"):
         if device.startswith(name):
             return name

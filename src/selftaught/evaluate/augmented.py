@@ -13,7 +13,7 @@ from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.errors import DataError
 from selftaught.evaluate.classifiers import BATCH, Heads, predictions
-from selftaught.evaluate.features import Embeddings, Progress, one_pass, processes
+from selftaught.evaluate.features import Embeddings, Progress, one_pass, readers
 from selftaught.evaluate.scores import Score, Task, split
 from selftaught.evaluate.settings import Scoring
 from selftaught.feed.order import Order
@@ -76,7 +76,7 @@ def linear_augmented(
     order.epochs = range(asked.passes)
     crops = augment.crop(size, scale=AREA, interpolation="bilinear")
     views = ViewDataset(train, crops, asked.seed)
-    batches = Readers(views.__getitems__, order, processes(asked.workers, train))
+    batches = Readers(views.__getitems__, order, readers(len(train), asked.workers))
     twins: list[tuple[Heads, Heads]] = []
     steps = len(order)
     try:

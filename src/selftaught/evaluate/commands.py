@@ -33,7 +33,8 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
     """
     asked = Embedding.of(**options)
     check(asked.out, asked.columns)
-    network = Asked(encoder, asked.backbone, asked.mean, asked.std).network(asked.size)
+    named = Asked(encoder, asked.backbone, asked.mean, asked.std, asked.weights)
+    network = named.network(asked.size)
     samples = open_samples(data, asked.labels, network.channels, asked.path_column)
     with limited(asked.read_timeout):
         found = embed(

@@ -49,7 +49,7 @@ from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
 from selftaught.evaluate.image.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
-from selftaught.evaluate.settings import Scoring
+from selftaught.evaluate.settings import Encoding, Scoring
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
 from selftaught.verdict import START
@@ -169,15 +169,17 @@ def compared(
     )
 
 
-def named(encoder: Encoder | nn.Module | str | Path, asked: Scoring) -> Asked | Encoder | nn.Module:
+def named(
+    encoder: Encoder | nn.Module | str | Path, asked: Encoding
+) -> Asked | Encoder | nn.Module:
     """An encoder with what is said of it, where it is given by its name.
 
     Raises:
         UserError: something is said of a network that is given itself.
     """
     if isinstance(encoder, str | Path):
-        return Asked(str(encoder), asked.backbone, asked.mean, asked.std)
-    said = [n for n in ("backbone", "mean", "std") if getattr(asked, n) is not None]
+        return Asked(str(encoder), asked.backbone, asked.mean, asked.std, asked.weights)
+    said = [n for n in ("backbone", "weights", "mean", "std") if getattr(asked, n) is not None]
     if said:
         raise UserError(
             f"{said[0]} says what the files of an encoder do not; a network itself has it: "

@@ -75,12 +75,14 @@ class Asked:
         encoder: run, encoder.safetensors, name of a timm model, or function that builds a module.
         backbone: function that builds its module, which may run because the user names it.
         mean, std: what images are normalized with.
+        weights: file that the network of this name is to have, instead of pretrained ones.
     """
 
     encoder: str
     backbone: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    weights: Path | None = None
 
     def __str__(self) -> str:
         return self.encoder
@@ -98,6 +100,15 @@ class Asked:
                     *([round(v, 3) for v in values] for values in (found.mean, found.std)),
                 )
             return found
+        if self.weights is not None:
+            if is_path(self.encoder):
+                raise UserError(
+                    f"--weights are those of a timm model by its name, and {self.encoder} is a "
+                    "place that has its own: leave them out"
+                )
+            return Image(
+                self.encoder, size or 224, mean=self.mean, std=self.std, weights=self.weights
+            ).eval()
         path = Path(self.encoder)
         if self.backbone is not None and not is_path(self.encoder):
             raise UserError(
@@ -323,7 +334,7 @@ def one_pass(
     """
     if batch < 1 or size < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
-    workers = processes(workers, samples)
+    workers = readers(len(samples), workers)
     views = _Views(samples, size, changes, seed)
     features: list[np.ndarray] = []
     index = np.empty(len(samples), np.int64)
@@ -365,10 +376,10 @@ def tell_skipped(skipped: Mapping[str, str]) -> None:
     log.warning("%d samples left out, for instance %s: %s", len(skipped), name, reason)
 
 
-def processes(workers: int | None, samples: Samples) -> int:
-    """How many are to read; where nobody says it, one a core, and none for few images."""
+def readers(count: int, workers: int | None) -> int:
+    """Processes that read so many samples, unless somebody has said how many."""
     if workers is None:
-        return 0 if len(samples) < _FEW else min(8, _cores())
+        return 0 if count < _FEW else min(8, _cores())
     return workers
 
 

@@ -9,7 +9,52 @@ from selftaught.signature import Options
 
 
 @dataclass(frozen=True)
-class Scoring(Options):
+class Reading(Options):
+    """How images are read and shown to a network.
+
+    Args:
+        batch: images a forward pass.
+        workers: processes that read images; by default one a core, none for few images.
+        device: such as cpu or cuda; by default the best that the machine has.
+
+    Other Args:
+        path_column: column of a list that holds the paths, where it is not found by itself.
+        precision: of the forward pass; bf16 is used only on processors that have it natively.
+        read_timeout: seconds for a batch after which a process that reads counts as hung.
+    """
+
+    path_column: str | None = None
+    batch: Count = 256
+    workers: Number | None = None
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    read_timeout: Positive = 600.0
+
+
+@dataclass(frozen=True)
+class Encoding(Reading):
+    """An encoder, and what its files do not say.
+
+    Args:
+        labels: CSV of path,label or name of a column; class folders are found by themselves.
+        size: side of the views in pixels; by default the encoder's own.
+        weights: file of weights for the timm model of this name, instead of pretrained ones.
+
+    Other Args:
+        backbone: function that builds the module of a run, where it is of an installed package.
+        mean, std: what images are normalized with, where the encoder does not say it.
+    """
+
+    labels: str | None = None
+    size: Count | None = None
+    weights: Path | None = None
+    backbone: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Scoring(Encoding):
     """Which scores of an encoder and of its floors, on which data, and how it is read.
 
     Args:
@@ -17,28 +62,18 @@ class Scoring(Options):
             slow), lowshot, retrieval, cluster, robustness, segment, or finetune, which trains the
             whole network and takes longest.
         test: labeled images to score on; by default a fifth of each class of data is held out.
-        labels: CSV of path,label or name of a column; class folders are found by themselves.
         k: neighbors that vote.
-        size: side of the views in pixels; by default the encoder's own.
-        batch: images a forward pass.
-        workers: processes that read images; by default one a core, none for few images.
-        device: such as cpu or cuda; by default the best that the machine has.
         out: JSON file for the scores.
 
     Other Args:
-        path_column: column of a list that holds the paths, where it is not found by itself.
         masks: for segment: folder of masks with the names of the images, or a column (mask).
         test_masks: for segment: folder of the test images' masks, where it is another one.
         ignore: for segment: values of masks that count for nothing.
-        backbone: function that builds the module of a run, where it is of an installed package.
-        mean, std: what images are normalized with, where the encoder does not say it.
         temperature: of their votes.
         altered: for robustness and retrieval: test images that are corrupted and copied, at most.
         passes: for linear-paper: over the training images, each time with other crops.
         shares: for finetune: of the labels that are used, one training each.
         epochs: for finetune: of a training with all labels; more where they are under 200 steps.
-        precision: of the forward pass; bf16 is used only on processors that have it natively.
-        read_timeout: seconds for a batch after which a process that reads counts as hung.
         seed: of the untrained network and of the probes.
     """
 
@@ -58,8 +93,6 @@ class Scoring(Options):
         ...,
     ] = ("knn", "ridge")
     test: str | None = None
-    labels: str | None = None
-    path_column: str | None = None
     masks: str | None = None
     test_masks: str | None = None
     ignore: tuple[int, ...] = (255,)
@@ -69,21 +102,12 @@ class Scoring(Options):
     passes: Count = 100
     shares: tuple[Fraction, ...] = (0.1, 1.0)
     epochs: Count = 30
-    size: Count | None = None
-    backbone: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[Positive, ...] | None = None
-    batch: Count = 256
-    workers: Number | None = None
-    device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    read_timeout: Positive = 600.0
     seed: Number = 0
     out: Path | None = None
 
 
 @dataclass(frozen=True)
-class Embedding(Options):
+class Embedding(Encoding):
     """How images are read and embedded, and where their features go.
 
     Args:
@@ -92,36 +116,15 @@ class Embedding(Options):
             in place of one of the whole image: N x h x w x d, in tables a row a place.
         columns: of tables: one of lists (usual of .parquet), or wide: one for each dimension, f0
             and on (always of .csv).
-        labels: CSV of path,label or name of a column; class folders are found by themselves.
-        path_column: column of a list that holds the paths, where it is not found by itself.
-        size: side of the views in pixels; by default the encoder's own.
-        backbone: function that builds the module of a run, where it is of an installed package.
-        mean, std: what images are normalized with, where the encoder does not say it.
-        batch: images a forward pass.
-        workers: processes that read images; by default one a core, none for few images.
-        device: such as cpu or cuda; by default the best that the machine has.
-        precision: of the forward pass; bf16 is used only on processors that have it natively.
-        read_timeout: seconds for a batch after which a process that reads counts as hung.
     """
 
     out: Path = Path("features.npz")
     local: bool = False
     columns: Literal["auto", "list", "wide"] = "auto"
-    labels: str | None = None
-    path_column: str | None = None
-    size: Count | None = None
-    backbone: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[Positive, ...] | None = None
-    batch: Count = 256
-    workers: Number | None = None
-    device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    read_timeout: Positive = 600.0
 
 
 @dataclass(frozen=True)
-class Searching(Options):
+class Searching(Reading):
     """What is searched for among the images of a dataset, and where it is written.
 
     Args:
@@ -137,19 +140,14 @@ class Searching(Options):
         index: folder that keeps the features, to be used again; by default of the command
             runs/index-DATA-..., in Python none.
         size: side of the views in pixels; by default the encoder's own.
-        batch: images a forward pass.
-        workers: processes that read images; by default one a core, none for few images.
-        device: such as cpu or cuda; by default the best that the machine has.
+        weights: file of weights for the timm model of this name, instead of pretrained ones.
 
     Other Args:
         engine: exact compares with every image; faiss with candidates, which it finds sooner; auto
             takes faiss, where it is installed, for 100,000 images and more.
         shown: groups of duplicates, and outliers, on the page, at most.
-        path_column: column of a list that holds the paths, where it is not found by itself.
         backbone: function that builds the module of a run, where it is of an installed package.
         mean, std: what images are normalized with, where the encoder does not say it.
-        precision: of the forward pass; bf16 is used only on processors that have it natively.
-        read_timeout: seconds for a batch after which a process that reads counts as hung.
     """
 
     query: tuple[Path, ...] = ()
@@ -161,13 +159,8 @@ class Searching(Options):
     index: Path | None = None
     engine: Literal["auto", "exact", "faiss"] = "auto"
     shown: Count = 50
-    path_column: str | None = None
     size: Count | None = None
+    weights: Path | None = None
     backbone: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Positive, ...] | None = None
-    batch: Count = 256
-    workers: Number | None = None
-    device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    read_timeout: Positive = 600.0

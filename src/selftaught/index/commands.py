@@ -89,10 +89,10 @@ def search(encoder: Any, data: Any, **options: "Unpack[SearchingOptions]") -> Se
     if asked.engine == "faiss":
         approximate.needed()
     if isinstance(encoder, str | Path):
-        encoder = Asked(str(encoder), asked.backbone, asked.mean, asked.std)
-    elif asked.backbone or asked.mean or asked.std:
+        encoder = Asked(str(encoder), asked.backbone, asked.mean, asked.std, asked.weights)
+    elif asked.backbone or asked.mean or asked.std or asked.weights:
         raise UserError(
-            "backbone, mean and std belong to an encoder that is named, not to a module"
+            "backbone, weights, mean and std belong to an encoder that is named, not to a module"
         )
     network = resolve(encoder, asked.size)
     samples = open_samples(data, None, network.channels, asked.path_column)
