@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from selftaught import export
+from selftaught import export, voice
 from selftaught.classifier.model import Classifier, load
 from selftaught.classifier.places import found, free
 from selftaught.classifier.settings import Predicting
-from selftaught.evaluate.commands import bar
 from selftaught.evaluate.features import open_samples
 from selftaught.signature import takes
 
@@ -79,7 +78,8 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
     with (
         export.atomic(asked.out) as temporary,
         closing(kind(temporary, columns(classifier))) as table,
-        bar() as progress,
+        voice.heard(),
+        voice.counted("reading and embedding") as progress,
     ):
         for told in classifier.stream(samples, asked, progress):
             labels = classifier.labels(told.outputs, asked.min)

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import nn
 
+from selftaught import voice
 from selftaught.backbones import Encoder
 from selftaught.classifier import judging, page
 from selftaught.classifier.choosing import learn
@@ -24,7 +25,6 @@ from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import beginning, tuned
 from selftaught.errors import UserError
-from selftaught.evaluate.commands import bar
 from selftaught.evaluate.comparing import fingerprints, named
 from selftaught.evaluate.features import (
     Embeddings,
@@ -124,7 +124,11 @@ def classify_command(encoder: str, data: str, **options: "Unpack[ClassifyingOpti
     asked = Classifying.of(**options)
     out = asked.out or default_out(encoder, data)
     taken(out, asked.overwrite)
-    with bar() as progress, limited(asked.read_timeout):
+    with (
+        voice.heard(),
+        voice.counted("reading and embedding") as progress,
+        limited(asked.read_timeout),
+    ):
         made = _made(encoder, data, asked.test, asked, progress)
     return Made(made, made.save(out, overwrite=asked.overwrite))
 
