@@ -21,7 +21,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import continued, kept, optim, resolution, trackers
+from selftaught.engine import continued, kept, optim, precision, resolution, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -226,7 +226,8 @@ def plan(
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
         weights = weights_of(method, settings.start)
     held = _held_out(settings, samples, method) if settings.evaluate and settings.test else None
-    fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
+    computed_in = precision.asked(settings.precision, out if settings.resume else None)
+    fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     steps = per_epoch * settings.epochs
