@@ -13,10 +13,10 @@ LEAST = 600
 """Multiplications for each value that a depthwise convolution gives, below which bf16 is slower.
 
 CPUs compute large sums twice as fast in bf16, and depthwise convolutions, which sum up little,
-many times slower. Forward and backward of 20 networks at 64 px on an AMD EPYC: those with 97 to 361 took
-1.3 to 2.5 times as long in bf16 (MobileNets, EfficientNets, GhostNet), those with 873 and more 0.7
-to 1.1 times (ConvNeXt, EfficientNetV2, EdgeNeXt). A rule, not a measurement on the spot: the same
-seed gives the same losses.
+many times slower. Forward and backward of 20 networks at 64 px on an AMD EPYC: those with 97 to
+361 took 1.3 to 2.5 times as long in bf16 (MobileNets, EfficientNets, GhostNet), those with 873 and
+more 0.7 to 1.1 times (ConvNeXt, EfficientNetV2, EdgeNeXt). A rule, not a measurement on the spot:
+the same seed gives the same losses.
 """
 
 
