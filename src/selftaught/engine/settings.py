@@ -34,7 +34,7 @@ class Settings(Options):
         freeze: stages or blocks of the backbone, from its stem on, that stay as they are, or all.
         anchor: what keeps the network near the weights that it begins with, and how much: cosine
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
-            cosine:1.0,l2sp:0.01.
+            cosine:1.0,l2sp:0.01; gram:2@0.25 counts in the last quarter of training alone.
         start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
 
