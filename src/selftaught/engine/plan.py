@@ -21,7 +21,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
-from selftaught.engine import continued, kept, optim, precision, resolution, trackers
+from selftaught.engine import continued, kept, optim, precision, resolution, restore, trackers
 from selftaught.engine.build import (
     assemble,
     count_classes,
@@ -155,6 +155,7 @@ def prepared(
     if samples is None:
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
+    restore.check(settings.start, image)
     begins = settings.start is not None
     asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
     made = assemble(method, asked, options, kept, settings.seed, begins)
