@@ -248,8 +248,8 @@ _HEADS = (
     r"|projection|predictor|prediction_head|prototypes|pooler|decoder\w*|mask_token|masked_embed"
     r"|lm_head|top_layer|sobel|dino_head|ibot_head|queue\w*|linear|online_classifier|bn)(\.|$)"
 )
-_FIXED = r"(\.relative_position_index|\.attn_mask|^norms\.3\.\w+|\.sobel\.\w+)$"
-"""What follows from a network's form, or is there twice."""
+_FIXED = r"(\.relative_position_index|\.attn_mask|^norms\.3\.\w+|\.sobel\.\w+|^n_averaged)$"
+"""What follows from a network's form, or is there twice, or counts what torch has averaged."""
 
 
 def _for_channels(

@@ -11,6 +11,7 @@ from selftaught.backbones.weights.header import Header, Shape, code_of, header, 
 from selftaught.backbones.weights.networks import backbones, likeliest
 from selftaught.backbones.weights.normalization import Normalization, beside, content
 from selftaught.backbones.weights.places import ENCODER, located
+from selftaught.backbones.weights.prefixes import rank
 from selftaught.backbones.weights.values import lost
 from selftaught.backbones.weights.whose import as_timm_has_it, whose
 from selftaught.errors import UserError
@@ -117,7 +118,7 @@ def weights_command(file: str) -> Told:
         _others(found.tensors, own, prefix),
         beside(path),
         f"that of timm's {network}" if as_timm_has_it(author, layout) else "ImageNet's",
-        (*_looks(found, own, network, names), *refused),
+        (*_looks(found, own, network, names), *_twins(found.tensors, prefix), *refused),
         tuple(commands),
     )
 
@@ -162,6 +163,19 @@ def _written(weights: Path) -> str:
         return ""
     name = content(weights.parent / "config.json").get("architecture")
     return name if isinstance(name, str) and name in timm_names.known()[1] else ""
+
+
+def _twins(tensors: dict[str, Shape], prefix: str) -> list[str]:
+    """Whether another network of a file has as much claim to be the encoder."""
+    names = [name[len(prefix) :] for name in tensors if name.startswith(prefix)]
+    places = (n.removesuffix(names[0]) for n in tensors if names and n.endswith(f".{names[0]}"))
+    alike = [p for p in places if p != prefix and all(f"{p}{name}" in tensors for name in names)]
+    return [
+        f"there is as much under {other}: where the two differ the file is refused, so save the "
+        "state dict of the one that is meant"
+        for other in alike
+        if rank(other) == rank(prefix)
+    ]
 
 
 def _code(found: Header) -> list[str]:
