@@ -441,7 +441,10 @@ def _fit(state: dict[str, Tensor], own: dict[str, Tensor], found: Network, hint:
         if names
     ]
     if missing and not extra and not unlike:
-        hint = "it holds a part of this network: give the whole file, or name the network it is of"
+        hint = (
+            "it holds a part of this network: give the whole file, or name the network that it is "
+            f"of, as `selftaught weights {found.path}` tells it"
+        )
     if wrong:
         raise UserError(f"{found.path} does not fit {found.name}: {', '.join(wrong)}; {hint}")
 
