@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from selftaught import pretrain
 from selftaught.backbones import Wrapped
 from selftaught.cli import main
+from selftaught.engine import anchor, run
 from selftaught.engine.anchor import first_images, weights
+from selftaught.engine.estimate import needed
 from selftaught.errors import UserError
 from selftaught.methods import BYOL, MAE, SimCLR
 from selftaught.objectives import anchors
@@ -61,13 +63,51 @@ def test_losses_keep_full_precision_under_autocast():
 
 
 def test_what_an_anchor_is_asked_for_by():
-    assert weights(("cosine:1", "l2sp:0.01")) == {"cosine": 1.0, "l2sp": 0.01}
-    assert weights(("gram", " cosine:2.5")) == {"gram": 1.0, "cosine": 2.5}
+    assert weights(("cosine:1", "l2sp:0.01")) == {"cosine": (1.0, 0.0), "l2sp": (0.01, 0.0)}
+    assert weights(("gram", " cosine:2.5")) == {"gram": (1.0, 0.0), "cosine": (2.5, 0.0)}
+    late = weights(("gram:2@0.25", "cosine@.3", "l2sp:1@1"))
+    assert late == {"gram": (2.0, 0.75), "cosine": (1.0, 0.7), "l2sp": (1.0, 0.0)}
     for wrong in ("cos:1", "gram:0", "gram:-1", "l2sp:", "l2sp:nan", "cosine:inf", ""):
         with pytest.raises(UserError, match="an anchor is one of cosine, gram, l2sp"):
             weights((wrong,))
+    for wrong in ("gram@", "gram@0", "gram:1@1.5", "gram:1@-1", "gram:1@nan", "gram@0.5:1"):
+        with pytest.raises(UserError, match="@ and the share of training, its last part"):
+            weights((wrong,))
     with pytest.raises(UserError, match="each kind once"):
         weights(("gram:1", "gram:2"))
+
+
+def test_an_anchor_may_begin_late(tmp_path):
+    """In the last third of six steps; what counts from the first step on does all the time."""
+    train(
+        tmp_path / "run", method=going_on("simclr"), epochs=2, anchor="gram:1@0.34,cosine:1",
+        lr=1e-3, head_warmup=0.0,
+    )  # fmt: skip
+    rows = curve(tmp_path / "run")
+    late = [float(row["anchor_gram"]) for row in rows]
+    assert late[:4] == [0.0] * 4
+    assert min(late[4:]) > 0
+    assert min(float(row["anchor_cosine"]) for row in rows[1:]) > 0
+
+
+def test_with_mixtures_the_loss_is_wrapped_once(tmp_path, monkeypatch):
+    """The start is copied once, and the estimate before the first step is of the whole loss."""
+    copies, estimated = [], []
+    monkeypatch.setattr(
+        run, "anchored", lambda *given: copies.append(given) or anchor.anchored(*given)
+    )
+    monkeypatch.setattr(
+        run,
+        "needed",
+        lambda method, *g, **k: estimated.append(method.loss) or needed(method, *g, **k),
+    )
+    method = going_on("simclr")
+    train(tmp_path / "run", method=method, epochs=1, anchor="cosine:1,gram:1", unmix=0.5)
+    assert len(copies) == len(estimated) == 1
+    assert "anchored" in estimated[0].__qualname__
+    (row, *_) = curve(tmp_path / "run")
+    parts = [float(row[name]) for name in row if name.startswith(("anchor_", "mixed"))]
+    assert len(parts) == 3
 
 
 class Pooled(nn.Module):

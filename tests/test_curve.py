@@ -286,8 +286,15 @@ def test_the_best_encoder_is_kept_for_every_command(tmp_path, often, monkeypatch
     found = selftaught.evaluate.compare(best, shades())
     assert "k-NN" in {s.name for s in found.scores["this encoder"]}
     exported = tmp_path / "exported"
+    capsys.readouterr()
     assert main(["export", str(best), "--to", "safetensors", "--out", str(exported)]) == 0
-    assert any(exported.iterdir())
+    card = (exported / "README.md").read_text()
+    assert "| encoder of step | 3 of 6 |" in card
+    assert "| method | simclr |" in card
+    assert "cannot be read" not in capsys.readouterr().err
+    export.save(encoder, tmp_path / "bare")  # of which no run tells anything
+    assert main(["export", str(tmp_path / "bare"), "--to", "safetensors"]) == 0
+    assert "cannot be read" not in capsys.readouterr().err
     assert "Falling since step 3" in run.curve.advice
 
 

@@ -76,9 +76,17 @@ def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
     raise AssertionError(f"step {step} never came")
 
 
-def ended(process: subprocess.Popen[str], seconds: int = 60) -> tuple[int, str]:
-    """Exit code and standard error; nothing of the process group may be left."""
-    _, errors = process.communicate(timeout=seconds)
+def ended(process: subprocess.Popen[str], seconds: int = 240) -> tuple[int, str]:
+    """Exit code and standard error; nothing of the process group may be left.
+
+    seconds: after which it hangs. Two processes that share two cores with five others needed 90.
+    """
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired as late:
+        os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+        raise AssertionError(f"it did not end within {seconds} s: {errors}") from late
     for _ in range(100):
         try:
             os.killpg(process.pid, 0)

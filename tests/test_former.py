@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selftaught import arguments, cli, config, export, pretrain, signature
+from selftaught import arguments, backbones, cli, config, export, pretrain, signature
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.methods.clustering.seer import SEER
@@ -49,6 +49,13 @@ def test_prototypes_that_rest_are_known_by_their_former_name():
     before: dict[str, Any] = {"freeze": 0.5}
     method = SEER(Image("test_resnet", 32), prototypes=4, hidden=(8,), dim=5, **before)
     assert method.freeze_prototypes == 0.5
+
+
+def test_a_module_as_encoder_is_known_by_its_former_name():
+    assert backbones.__getattr__("Foreign") is backbones.Wrapped
+    assert "Foreign" not in backbones.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Strange'"):
+        _ = backbones.Strange
 
 
 def convert_parameters():

@@ -8,6 +8,7 @@ import torch
 
 from selftaught import export
 from selftaught.backbones import Image, interpolate
+from selftaught.backbones.weights.told import weights_command
 from selftaught.errors import UserError
 from selftaught.methods.masked.mae import MAE
 from selftaught.methods.predictive.ijepa import IJEPA
@@ -241,8 +242,27 @@ def test_several_networks_are_not_guessed_between(tmp_path):
     torch.save({"a": state, "b": zeros}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"several networks \(a, b\)"):
         vit(weights=tmp_path / "x.pth")
+    looks = weights_command(str(tmp_path / "x.pth")).looks
+    assert any(
+        "there is as much under b.: where the two differ the file is refused" in x for x in looks
+    )
     torch.save({"a": state, "b": state}, tmp_path / "x.pth")
     assert vit(weights=tmp_path / "x.pth").trained
+    for other in ({"student": zeros, "teacher": state}, {"a": state, "momentum_b": zeros}):
+        torch.save(other, tmp_path / "x.pth")
+        assert weights_command(str(tmp_path / "x.pth")).looks == ()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_what_torch_has_averaged_is_taken(name, tmp_path):
+    """Its copies count what they are the mean of."""
+    made = Image(name, 64)
+    averaged = torch.optim.swa_utils.AveragedModel(made.net)
+    averaged.update_parameters(made.net)
+    assert "n_averaged" in averaged.state_dict()
+    torch.save({"state_dict_ema": averaged.state_dict()}, tmp_path / "x.pth")
+    loaded = Image(name, 64, weights=tmp_path / "x.pth").net.state_dict()
+    assert all(torch.equal(x, loaded[k]) for k, x in made.net.state_dict().items())
 
 
 def test_heads_are_left_out_and_named(tmp_path, caplog):
@@ -320,10 +340,10 @@ def test_torchvisions_resnet(tmp_path):
 def test_other_networks_that_do_not_fit(tmp_path):
     state = Image("resnet18", 64).net.state_dict()
     torch.save(dict(list(state.items())[: len(state) // 2]), tmp_path / "half.pth")
-    with pytest.raises(UserError, match=r"weights are missing .*resnet18 is a ResNet"):
+    with pytest.raises(UserError, match=r"weights are missing .*a part of .*`selftaught weights"):
         Image("resnet18", 64, weights=tmp_path / "half.pth")
     torch.save(state, tmp_path / "whole.pth")
-    with pytest.raises(UserError, match=r"another shape .* below 64 px its first layers"):
+    with pytest.raises(UserError, match=r"another shape .* below 64 px the first layers of"):
         Image("resnet18", 32, weights=tmp_path / "whole.pth")
     with pytest.raises(UserError, match=r"does not fit resnet34|weights are missing"):
         Image("resnet34", 64, weights=tmp_path / "whole.pth")

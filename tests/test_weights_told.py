@@ -25,6 +25,7 @@ from selftaught import backbone, cli, export, methods, pretrain
 from selftaught.backbones import Image
 from selftaught.backbones.weights import hub, networks, told
 from selftaught.backbones.weights.header import Shape, header
+from selftaught.engine import build
 from selftaught.engine.restore import begin_with
 from selftaught.errors import UserError
 from selftaught.methods import SimCLR
@@ -262,6 +263,32 @@ def test_a_run_begins_with_an_encoder(here, caplog):
         pretrain(SimCLR, "photos", start="encoder", backbone="resnet18", **FAST)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"start": "a", "weights": "x.pth"},
+        {"start": "a/encoder.safetensors", "pretrained": True},
+        {"weights": "x.pth", "pretrained": True},
+        {"start": "a", "weights": "timm"},
+    ],
+)
+def test_a_run_begins_with_one_thing(image, here):
+    with pytest.raises(UserError, match=r"each say what the backbone is to begin with"):
+        pretrain("simclr", "photos", backbone="test_resnet", size=32, **image)
+    assert not (here / "runs").exists()
+
+
+def test_timm_s_weights_are_of_a_network_that_has_a_name(here, monkeypatch):
+    with pytest.raises(UserError, match=r"is no file: name one as hf-hub:timm/NAME"):
+        told.weights_command("timm")
+    # without a name the method's own backbone has them
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(build, "build", lambda **given: made.update(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pretrain("simclr", "photos", weights="timm", size=32)
+    assert (made["name"], str(made["weights"])) == ("resnet50", "timm")
+
+
 def test_a_vit_begins_with_one_of_another_size(here):
     encoder = backbone("test_vit", size=64)
     export.save(encoder, "encoder")
@@ -382,10 +409,14 @@ def test_a_folder_of_several_files_is_not_guessed_in(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda s: dict(list(s.items())[:60]), "weights are missing"),
+        (lambda s: dict(list(s.items())[:60]), r"weights are missing .*; it holds a part of"),
+        (lambda s: {k: v[1:] if v.dim() else v for k, v in s.items()}, r"resnet18: \d+ have anot"),
         (lambda s: s | {"conv1.weight": torch.full((64, 3, 7, 7), float("nan"))}, "no numbers"),
         (lambda s: s | {"conv1.weight": torch.zeros(64, 5, 7, 7)}, "images of 5 channels"),
-        (lambda s: s | {"layer1.0.extra": torch.zeros(3)}, "1 are not known"),
+        (
+            lambda s: s | {"layer1.0.extra": torch.zeros(3)},
+            r"resnet18: 1 are not known \(layer1.0.extra\); its",
+        ),
     ],
 )
 def test_files_of_another_network(change, says, tmp_path):

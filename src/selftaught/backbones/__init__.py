@@ -36,7 +36,12 @@ _MODULE = {
 __all__ = sorted(_MODULE)
 
 
+_FORMER = {"Foreign": "Wrapped"}
+"""What was called so before."""
+
+
 def __getattr__(name: str) -> Any:
+    name = _FORMER.get(name, name)
     if name not in _MODULE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)

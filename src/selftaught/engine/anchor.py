@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,25 +16,35 @@ from selftaught.objectives import anchors
 KINDS = ("cosine", "gram", "l2sp")
 
 
-def weights(asked: tuple[str, ...]) -> dict[str, float]:
-    """Weight of each kind of anchor, from `cosine:1.0,l2sp:0.01`.
+class Asked(NamedTuple):
+    """weight: of an anchor. since: fraction of training done from which on it counts."""
+
+    weight: float
+    since: float = 0.0
+
+
+def weights(asked: tuple[str, ...]) -> dict[str, Asked]:
+    """What is asked of each kind of anchor, by `cosine:1.0,gram:2@0.25`.
 
     Raises:
         UserError: it is not written so, a kind is unknown or named twice.
     """
-    found: dict[str, float] = {}
+    found: dict[str, Asked] = {}
     for text in asked:
-        kind, colon, number = text.strip().partition(":")
+        word, at, last = text.strip().partition("@")
+        kind, colon, number = word.partition(":")
         try:
-            weight = float(number if colon else "1")
+            weight, share = float(number if colon else "1"), float(last if at else "1")
         except ValueError:
-            weight = -1.0
-        if kind not in KINDS or kind in found or not 0 < weight < float("inf"):
+            weight = share = -1.0
+        wrong = not 0 < weight < float("inf") or not 0 < share <= 1
+        if kind not in KINDS or kind in found or wrong:
             raise UserError(
                 f"an anchor is one of {', '.join(KINDS)} and its weight above 0, each kind once, "
-                f"such as cosine:1.0,l2sp:0.01, got {text!r}"
+                "and, where it begins late, @ and the share of training, its last part, in which "
+                f"it counts, such as cosine:1.0,gram:2@0.25, got {text!r}"
             )
-        found[kind] = weight
+        found[kind] = Asked(weight, round(1 - share, 9))
     return found
 
 
@@ -77,7 +87,7 @@ def anchored(
     Args:
         method: whose backbone is kept near `start`.
         start: the encoder that training began with.
-        asked: as in `weights`.
+        asked: as in `weights`; what does not count yet is 0.
         device: of the training; `start` stays where it is.
     """
     kinds, inner = weights(asked), method.loss.__func__  # type: ignore[attr-defined]
@@ -86,16 +96,18 @@ def anchored(
 
     def loss(method: Method, batch: Batch) -> dict[str, Tensor]:
         terms = dict(terms_of(inner(method, batch)))
-        found: dict[str, Tensor] = {}
-        if "l2sp" in kinds:
+        now = {kind for kind, asked in kinds.items() if method.progress >= asked.since}
+        found = {kind: batch.index.new_zeros((), dtype=torch.float32) for kind in kinds}
+        if "l2sp" in now:
             found["l2sp"] = anchors.l2sp(_pairs(method.backbone, net))
-        if kinds.keys() - found.keys():
-            images, local = first_images(batch.views, net.channels), "gram" in kinds
+        if now - {"l2sp"}:
+            images, local = first_images(batch.views, net.channels), "gram" in now
             with torch.no_grad():
                 goal = _features(net, images, local)
             ours = _features(method.backbone, images, local)
-            found |= {k: f(a, b) for (k, f), a, b in zip(_OF_FEATURES, ours, goal)}
-        return terms | {anchors.TERM + kind: w * found[kind] for kind, w in kinds.items()}
+            pairs = zip(_OF_FEATURES, ours, goal)
+            found |= {kind: f(a, b) for (kind, f), a, b in pairs if kind in now}
+        return terms | {anchors.TERM + kind: kinds[kind].weight * x for kind, x in found.items()}
 
     return MethodType(loss, method)  # which is what Fabric takes for a method
 

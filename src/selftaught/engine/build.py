@@ -82,8 +82,9 @@ def assemble(
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
     given = dict(image)
-    if "name" not in given and given.get("weights") not in (None, TIMM):
-        given["name"] = network_of(given["weights"])
+    weights = given.get("weights")
+    if "name" not in given and weights is not None and str(weights) != TIMM:
+        given["name"] = network_of(weights)
     given.setdefault("name", kind.needs.backbone)
     own = code.names(given["name"])
     if own:

@@ -11,6 +11,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
+from selftaught.backbones import Encoder
+from selftaught.engine.precision import fastest
 from selftaught.errors import UserError
 
 
@@ -24,8 +26,12 @@ class _Autocast(MixedPrecision):
         return data
 
 
-def fabric_for(accelerator: str, devices: int, precision: str) -> Fabric:
+def fabric_for(accelerator: str, devices: int, precision: str, encoder: Encoder) -> Fabric:
     """The engine, on the device and in the precision that were asked for or are best.
+
+    Args:
+        accelerator, devices, precision: as of `Settings`.
+        encoder: that is trained.
 
     Raises:
         UserError: this machine has no such device, or the device no such precision.
@@ -40,7 +46,7 @@ def fabric_for(accelerator: str, devices: int, precision: str) -> Fabric:
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise UserError("this machine has no Apple GPU; use --accelerator cpu")
     if precision == "auto":
-        precision = _fastest(accelerator)
+        precision = fastest(accelerator, encoder)
     if precision == "fp16" and accelerator == "cpu":
         raise UserError("fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
     plugins: list[Any] = []
@@ -63,17 +69,6 @@ def fabric_for(accelerator: str, devices: int, precision: str) -> Fabric:
         strategy=strategy,
         plugins=plugins,
     )
-
-
-def _fastest(accelerator: str) -> str:
-    """The precision that the processor computes natively."""
-    if accelerator == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if accelerator == "cpu":
-        # without native instructions bf16 is emulated, 2.5 to 3 times slower than fp32
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if native else "fp32"
-    return "fp32"
 
 
 def precision_of(fabric: Fabric) -> str:

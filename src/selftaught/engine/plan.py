@@ -28,7 +28,9 @@ from selftaught.engine import (
     kept,
     optim,
     own_optimizer,
+    precision,
     resolution,
+    restore,
     trackers,
 )
 from selftaught.engine.build import (
@@ -171,6 +173,7 @@ def prepared(
     if samples is None:
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
+    restore.check(settings.start, image)
     begins = settings.start is not None
     asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
     kind = methods.find(method) if isinstance(method, str) else method
@@ -256,7 +259,8 @@ def plan(
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
         weights = weights_of(method, settings.start)
     held = _held_out(settings, samples, method)
-    fabric = fabric_for(settings.accelerator, settings.devices, settings.precision)
+    computed_in = precision.asked(settings.precision, out if settings.resume else None)
+    fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)

@@ -102,6 +102,25 @@ def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None
     )
 
 
+def check(start: str | Path | None, image: dict[str, Any]) -> None:
+    """Refuse a backbone that is to begin with several weights at once.
+
+    Args:
+        start: run or encoder to begin with.
+        image: parameters of the backbone that were given.
+    """
+    named = [f"--start {start}"] if start is not None else []
+    if image.get("weights") is not None:
+        named.append(f"--weights {image['weights']}")
+    if image.get("pretrained"):
+        named.append("--pretrained")
+    if len(named) > 1:
+        raise UserError(
+            f"{' and '.join(named)} each say what the backbone is to begin with: give one of them "
+            "(in a file of settings, weights: null and pretrained: false leave theirs out)"
+        )
+
+
 def backbone_of(start: str | Path, given: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a backbone that is to begin with `start`: those `given`, else what it says.
 

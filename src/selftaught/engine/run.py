@@ -162,6 +162,8 @@ class Run:
         elif plan.continued:
             self.began = beginning.keep(plan.image, None if dist.rank() else self.folder)
         self.prepared = continued.prepare(plan.method, settings)
+        if settings.unmix is not None:
+            plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
         if settings.anchor is not None:
             plan.method.loss = self._anchored()  # type: ignore[method-assign]
         # decoded once, in processes: before any view is made
@@ -195,10 +197,6 @@ class Run:
         if dist.rank() == 0:
             keep_views(self.views[0], self.folder)
             self._announce(need)
-        if settings.unmix is not None:  # after the estimate, which is of the method's own loss
-            plan.method.loss = with_mixed(plan.method, settings.unmix)  # type: ignore[method-assign]
-            if settings.anchor is not None:
-                plan.method.loss = self._anchored()  # type: ignore[method-assign]
         order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")

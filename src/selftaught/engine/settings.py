@@ -48,7 +48,7 @@ class Settings(Options):
             is the method's own, made for a million images and a fresh draw.
         anchor: what keeps the network near the weights that it begins with, and how much: cosine
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
-            cosine:1.0,l2sp:0.01.
+            cosine:1.0,l2sp:0.01; gram:2@0.25 counts in the last quarter of training alone.
         lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
             it is merged into them at the end.
         accumulate: parts that a step's batch is computed in, to save memory.

@@ -27,7 +27,8 @@ class Facts:
     """What a run folder says of itself; empty where a file is missing or damaged.
 
     settings: of run.yaml. diagnosis, kept: of the files of these names. scores: as `evaluations`
-    finds them. bad: number of images that could not be read.
+    finds them. bad: number of images that could not be read. step: of the training that an encoder
+    is from that was kept on the way, in words; empty for that of the end.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Facts:
     scores: list[dict[str, Any]]
     bad: int
     kept: dict[str, Any]
+    step: str = ""
 
     def check_verdict(self, force: bool) -> None:
         """Raise TrainingError where the doctor says that the training failed, unless forced."""
@@ -51,15 +53,24 @@ class Facts:
 
 
 def read(folder: Path) -> Facts:
-    """The facts in a run folder, or in any other that holds an encoder."""
-    bad = folder / "bad_files.csv"
+    """The facts in a run folder, or in any other that holds an encoder.
+
+    An encoder that a run has kept on its way lies in a folder within that of the run, whose verdict
+    and scores are those of another one.
+    """
+    about, run = content(folder / CONFIG), folder
+    step = f"{about['step']} of {about.get('steps')}" if "step" in about else ""
+    if step and not (folder / SETTINGS).is_file():
+        run = folder.resolve().parent
+    bad = run / "bad_files.csv"
     return Facts(
         folder,
-        content(folder / SETTINGS),
+        content(run / SETTINGS),
         content(folder / DIAGNOSIS),
         evaluations(folder),
         max(0, len(bad.read_bytes().splitlines()) - 1) if bad.is_file() else 0,
         content(folder / KEPT),
+        step,
     )
 
 
@@ -284,6 +295,7 @@ def _training(facts: Facts, count: int | None) -> str:
         ("backbone", _listed(settings.get("backbone"))),
         ("options of the method", _listed(settings.get("options"))),
         *((name, training.get(name)) for name in ("epochs", "batch", "seed", "precision")),
+        ("encoder of step", facts.step or None),
         *(
             (name.replace("_", " "), _own(training, name))
             for name in ("optimizer", "lr", "weight_decay", "warmup", "clip")

@@ -43,9 +43,10 @@ def images(settings: dict[str, Any], encoder: Encoder) -> tuple[Tensor, str, int
     found: list[np.ndarray] = []
     count = None
     try:
-        samples = _open(settings, encoder.channels)
-        found = [view(x) for x in _some(samples)]
-        count = len(samples)
+        if not str(settings.get("data") or "<").startswith("<"):  # which was in memory alone
+            samples = _open(settings, encoder.channels)
+            found = [view(x) for x in _some(samples)]
+            count = len(samples)
     except (SelftaughtError, OSError) as error:
         log.info("the images of the run cannot be read: %s", error)
     source = f"{len(found)} images of the training data"

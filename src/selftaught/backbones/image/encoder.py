@@ -183,9 +183,10 @@ class Image(Checked, Shown):
         try:
             return exact_weights(found, self.net, edges)
         except UserError as error:
-            small = ", and below 64 px its first layers are others" if self.size < SMALL else ""
+            if self.size >= SMALL:
+                raise
             raise UserError(
-                f"{error}; {self.name} is a {type(self.net).__name__}{small}"
+                f"{error}; below {SMALL} px the first layers of {self.name} are others"
             ) from error
 
     def _arrange_as(self, found: Network) -> None:

@@ -207,7 +207,8 @@ def exact_weights(found: Network, net: nn.Module, edges: bool = False) -> dict[s
     state = _without_heads(state, own, found)
     state = _relative(_last_norm(state, net, found), net, found)
     state = _same_epsilon(state, net, found)
-    _fit(state, own, found, "its weights need timm's names")
+    hint = f"its weights need timm's names; `selftaught weights {found.path}` says whose they are"
+    _fit(state, own, found, hint)
     return state
 
 
@@ -247,8 +248,8 @@ _HEADS = (
     r"|projection|predictor|prediction_head|prototypes|pooler|decoder\w*|mask_token|masked_embed"
     r"|lm_head|top_layer|sobel|dino_head|ibot_head|queue\w*|linear|online_classifier|bn)(\.|$)"
 )
-_FIXED = r"(\.relative_position_index|\.attn_mask|^norms\.3\.\w+|\.sobel\.\w+)$"
-"""What follows from a network's form, or is there twice."""
+_FIXED = r"(\.relative_position_index|\.attn_mask|^norms\.3\.\w+|\.sobel\.\w+|^n_averaged)$"
+"""What follows from a network's form, or is there twice, or counts what torch has averaged."""
 
 
 def _for_channels(
@@ -430,13 +431,22 @@ def _fit(state: dict[str, Tensor], own: dict[str, Tensor], found: Network, hint:
         for k in own
         if k in state and own[k].shape != state[k].shape
     ]
-    if missing or extra or unlike:
-        raise UserError(
-            f"{found.path} does not fit {found.name}: {len(missing)} of {len(own)} weights are "
-            f"missing ({', '.join(missing[:3])}), {len(extra)} are not known "
-            f"({', '.join(extra[:3])}), {len(unlike)} have another shape "
-            f"({', '.join(unlike[:3])}); {hint}"
+    wrong = [
+        f"{len(names)} {of}{what} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        for names, of, what in (
+            (missing, f"of {len(own)} weights ", "are missing"),
+            (extra, "", "are not known"),
+            (unlike, "", "have another shape"),
         )
+        if names
+    ]
+    if missing and not extra and not unlike:
+        hint = (
+            "it holds a part of this network: give the whole file, or name the network that it is "
+            f"of, as `selftaught weights {found.path}` tells it"
+        )
+    if wrong:
+        raise UserError(f"{found.path} does not fit {found.name}: {', '.join(wrong)}; {hint}")
 
 
 def _square(count: int) -> int:

@@ -6,8 +6,9 @@ import json
 import pickle
 import struct
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,19 @@ NAMED = {
     ".yml": ("a file of settings", "the file of weights beside it"),
 }
 """Endings of files that are no weights of PyTorch -> what they are, and what to give instead."""
+SETTINGS = (
+    *("accelerate", "argparse", "collections", "datetime", "decimal", "easydict", "enum"),
+    *("fairseq", "functools", "fvcore", "hydra", "lightly", "lightly_train", "lightning"),
+    *("lightning_fabric", "ml_collections", "mmcv", "mmengine", "numpy", "omegaconf", "pathlib"),
+    *("pytorch_lightning", "solo", "stable_pretraining", "stable_ssl", "timm", "torch"),
+    *("torchmetrics", "torchvision", "transformers", "typing", "uuid", "vissl", "yacs"),
+)
+"""Packages whose objects trainings leave beside weights: settings, which are passed over."""
+VALUES = (
+    *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list"),
+    *("object", "range", "set", "slice", "str", "tuple", "type"),
+)
+"""Builtins that settings are made of, or say what they are made of."""
 READ = "a file of torch (.pth, .pt, .bin, .ckpt, .tar of torch.save) or .safetensors"
 
 
@@ -70,6 +84,12 @@ class Header:
     tensors: dict[str, Shape]
     objects: set[str] = field(default_factory=set)
     content: Any = None
+
+
+def code_of(objects: Collection[str]) -> list[str]:
+    """Those of the objects that a pickle names which are no settings."""
+    values = {f"builtins.{name}" for name in VALUES}
+    return sorted(n for n in objects if n not in values and n.partition(".")[0] not in SETTINGS)
 
 
 def refuse_others(path: Path) -> None:
@@ -193,55 +213,69 @@ def _safetensors(path: Path) -> Header:
     )
 
 
-class Inert:
-    """What stands for an object of a pickle that is no weight: takes everything, does nothing."""
+class Inert(dict[Any, Any]):
+    """What stands for an object of a pickle that is no weight: takes everything, does nothing.
+
+    What is put into it by name stays there, as in the dictionaries with attributes of trainings.
+    """
 
     def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
         self.state: Any = None
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+    def add(self, item: Any) -> None: ...
 
-    def append(self, item: Any) -> None: ...
-
-    def extend(self, items: Any) -> None: ...
+    append = extend = add
 
 
-class _Unpickler(pickle.Unpickler):
-    """Imports nothing: tensors become shapes, everything else plain or `Inert`."""
+class Unpickler(pickle.Unpickler):
+    """Imports nothing: tensors become shapes, everything else plain or `Inert`.
+
+    Args:
+        file: of a pickle.
+        objects: gets the names of what is neither.
+    """
 
     def __init__(self, file: BinaryIO, objects: set[str]):
         super().__init__(file, encoding="latin1")
         self.objects = objects
 
     def find_class(self, module: str, name: str) -> Any:
+        known = IMPORT_MAPPING.get(module, module), name  # what they are called since Python 3
+        module, name = NAME_MAPPING.get((module, name), known)
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name.startswith("_rebuild_tensor"):
-            return _tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return self.tensor
+        if module == "torch._utils" and name.startswith("_rebuild_parameter"):
             return _parameter
         if module == "torch" and name.endswith("Storage"):
             return type(name.removesuffix("Storage"), (), {})
         if (module, name) == ("torch", "Size"):
             return tuple
-        if module not in _PLAIN:
+        if module not in _PLAIN and (module, name) not in _TAKEN:
             self.objects.add(f"{module}.{name}")
         return type(name, (Inert,), {"__module__": module})
 
     def persistent_load(self, pid: Any) -> Any:
         return pid
 
+    def tensor(self, storage: Any, offset: int, shape: Any, strides: Any, *_: Any) -> Any:
+        """What a tensor becomes, of a part of a storage."""
+        kind = getattr(storage[1], "__name__", str(storage[1]))
+        return Shape(tuple(shape), kind, str(storage[2]))
 
-_PLAIN = {"_codecs", "argparse", "collections", "torch", "torch._tensor", "torch._utils"}
+
+_PLAIN = {"_codecs", "torch", "torch._tensor", "torch._utils"}
 """Modules of which torch takes what weights need without importing anything."""
-
-
-def _tensor(storage: Any, _: Any, shape: Any, *__: Any) -> Shape:
-    kind = getattr(storage[1], "__name__", str(storage[1]))
-    return Shape(tuple(shape), kind, str(storage[2]))
+_TAKEN = {("argparse", "Namespace"), ("collections", "Counter")}
+"""What else it takes, or is allowed to take."""
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
@@ -250,18 +284,34 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 
 def _content(path: Path, objects: set[str]) -> Any:
     with path.open("rb") as file:
-        if file.read(2) != b"PK":  # as torch wrote them until 1.6: pickles one after the other
+        if file.read(2) != b"PK":
             file.seek(0)
-            first = _Unpickler(file, objects).load()
-            if not isinstance(first, int):
-                return first
-            for _ in range(2):
-                _Unpickler(file, objects).load()
-            return _Unpickler(file, objects).load()
-    with zipfile.ZipFile(path) as archive:
-        name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-        with archive.open(name) as inner:
-            return _Unpickler(inner, objects).load()  # type: ignore[arg-type]
+            return legacy(file, lambda inner: Unpickler(inner, objects))[0]
+    with zipfile.ZipFile(path) as archive, archive.open(pickle_in(archive)) as inner:
+        return Unpickler(inner, objects).load()  # type: ignore[arg-type]
+
+
+def legacy(file: BinaryIO, made: Callable[[BinaryIO], Any]) -> tuple[Any, bool]:
+    """What a file holds that is no archive, and whether storages follow.
+
+    Until torch 1.6 these were pickles one after the other, the first of which is a number; other
+    programs write a single one.
+
+    Args:
+        file: at its beginning.
+        made: an unpickler of what comes next.
+    """
+    first = made(file).load()
+    if not isinstance(first, int):
+        return first, False
+    for _ in range(2):
+        made(file).load()
+    return made(file).load(), True
+
+
+def pickle_in(archive: zipfile.ZipFile) -> str:
+    """Name of the pickle in an archive of torch."""
+    return next(n for n in archive.namelist() if n.endswith("data.pkl"))
 
 
 def flat(content: Any, kind: type, before: str = "", deep: int = 8) -> Iterator[tuple[str, Any]]:

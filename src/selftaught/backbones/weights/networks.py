@@ -74,7 +74,7 @@ def likeliest(
 
     best: tuple[tuple[int, int], dict[str, Shape], Layout | None, str] = ((0, 0), {}, None, "")
     for layout in (Layout("timm", "", f"(?:{_ANCHORS})"), *LAYOUTS):
-        for prefix in layout.prefixes(tensors):
+        for prefix in sorted(layout.prefixes(tensors)):
             inside = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             names = layout.renamed(list(inside))
             like = {names[k]: v for k, v in inside.items() if _CANON.fullmatch(names[k])}

@@ -20,6 +20,11 @@ def located(weights: str | Path) -> Path:
         UserError: there is none, or several.
     """
     word = str(weights)
+    if word == TIMM and not Path(word).exists():
+        raise UserError(
+            f"{TIMM} stands for the weights that timm has for a backbone, and is no file: name one "
+            f"as {HUB}timm/NAME"
+        )
     if word.startswith(HUB):
         return _within(hub.fetch(word.removeprefix(HUB)), word)
     path = Path(word.removeprefix(FOLDER))

@@ -10,23 +10,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from selftaught.backbones.weights.header import Inert, header, refuse_others, shards
+from selftaught.backbones.weights import inert
+from selftaught.backbones.weights.header import code_of, flat, header, refuse_others, shards
 from selftaught.backbones.weights.normalization import Normalization, beside
 from selftaught.backbones.weights.places import located
 from selftaught.errors import UserError
-
-SETTINGS = ("argparse", "collections", "easydict", "lightly", "lightly_train", "lightning")
-SETTINGS += (
-    "lightning_fabric",
-    "ml_collections",
-    "numpy",
-    "omegaconf",
-    "pathlib",
-    "solo",
-    "typing",
-)
-SETTINGS += ("pytorch_lightning", "stable_pretraining", "stable_ssl", "timm", "torch", "yacs")
-"""Packages whose objects trainings leave beside weights: settings, which are passed over."""
 
 
 @dataclass(frozen=True)
@@ -65,40 +53,50 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no file of weights, or holds objects whose loading could run code; save "
-            "its state dict alone with torch.save(model.state_dict(), ...), or as safetensors"
-            f"{_objects(path)}"
-        ) from error
-    except (RuntimeError, EOFError, SafetensorError, ValueError, KeyError) as error:
+        raise _of_objects(path, _objects(path)) from error
+    except (*_DAMAGES, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), "it ends too early")
         raise UserError(f"{path} is no whole file of weights ({reason}); copy it again") from error
+    if next(flat(found, torch.Tensor), None) is None and (objects := _objects(path)):
+        raise _of_objects(path, objects)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not weights by name")
     return found
 
 
+_DAMAGES = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+"""What comes of a file that was cut short or changed."""
+
+
 def _unpickled(path: Path) -> Any:
-    """By torch, which imports nothing that it does not know; settings of trainings are `Inert`."""
+    """By torch, which imports nothing that it does not know, or past settings of trainings."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # of many training scripts
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        try:
-            named = header(path).objects
-        except UserError:
-            named = set()
-        if not named or any(name.partition(".")[0] not in SETTINGS for name in named):
+        named = _objects(path)
+        if not named or code_of(named):
             raise
-        inert = [(type("Inert", (Inert,), {}), name) for name in named]
-        with torch.serialization.safe_globals([argparse.Namespace, *inert]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return inert.read(path)
 
 
-def _objects(path: Path) -> str:
-    """Which, where they can be told."""
+def _objects(path: Path) -> list[str]:
+    """What a pickle names that is no weight, where it can be told; what is no settings first."""
+    if path.suffix == ".safetensors":
+        return []
     try:
-        named = sorted(header(path).objects)
+        named = header(path).objects
     except UserError:
-        return ""
-    return f" (it names {', '.join(named[:3])})" if named else ""
+        return []
+    code = code_of(named)
+    return [*code, *sorted(named - set(code))]
+
+
+def _of_objects(path: Path, named: list[str]) -> UserError:
+    """The error for a file of more than weights."""
+    told = f" (it names {', '.join(named[:3])})" if named else ""
+    return UserError(
+        f"{path} is no file of weights, or holds objects whose loading could run code; save "
+        "its state dict alone with torch.save(model.state_dict(), ...), or as safetensors"
+        f"{told}"
+    )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught import timm_names
-from selftaught.backbones.weights.header import Header, Shape, header, shards
+from selftaught.backbones.weights.header import Header, Shape, code_of, header, shards
 from selftaught.backbones.weights.networks import backbones, likeliest
 from selftaught.backbones.weights.normalization import Normalization, beside, content
 from selftaught.backbones.weights.places import ENCODER, located
+from selftaught.backbones.weights.prefixes import rank
 from selftaught.backbones.weights.values import lost
 from selftaught.backbones.weights.whose import as_timm_has_it, whose
 from selftaught.errors import UserError
@@ -82,7 +83,11 @@ def weights_command(file: str) -> Told:
         found = header(path)
     own, layout, prefix = likeliest(found.tensors)
     names = backbones(own, layout)
-    broken, zeros = lost(path, found.tensors) if path.suffix != ".json" else ([], [])
+    inside = {n: t for n, t in found.tensors.items() if n.startswith(prefix)}
+    refused = [
+        *_code(found),
+        *_values(*(lost(path, inside) if path.suffix != ".json" else ([], []))),
+    ]
     quoted = shlex.quote(file)
     if path.name == ENCODER:
         network = str(content(path.parent / "encoder.json").get("encoder", {}).get("name", ""))
@@ -99,6 +104,10 @@ def weights_command(file: str) -> Told:
         commands = [f"selftaught pretrain {METHOD} photos/ --start {run}"]
     usual = "torchvision and timm" if "conv1.weight" in own else "timm"
     author = whose(list(found.tensors), layout.library if layout else usual)
+    if not own:
+        author, commands = "nobody's that is known", ["nothing: it holds no network of images"]
+    elif refused:
+        commands = ["nothing: the file is refused"]
     return Told(
         path,
         author,
@@ -109,8 +118,8 @@ def weights_command(file: str) -> Told:
         _others(found.tensors, own, prefix),
         beside(path),
         f"that of timm's {network}" if as_timm_has_it(author, layout) else "ImageNet's",
-        (*_looks(found, own, network, names), *_values(broken, zeros)),
-        tuple(commands) if own else ("nothing here: it holds no network of images that is known",),
+        (*_looks(found, own, network, names), *_twins(found.tensors, prefix), *refused),
+        tuple(commands),
     )
 
 
@@ -156,6 +165,28 @@ def _written(weights: Path) -> str:
     return name if isinstance(name, str) and name in timm_names.known()[1] else ""
 
 
+def _twins(tensors: dict[str, Shape], prefix: str) -> list[str]:
+    """Whether another network of a file has as much claim to be the encoder."""
+    names = [name[len(prefix) :] for name in tensors if name.startswith(prefix)]
+    places = (n.removesuffix(names[0]) for n in tensors if names and n.endswith(f".{names[0]}"))
+    alike = [p for p in places if p != prefix and all(f"{p}{name}" in tensors for name in names)]
+    return [
+        f"there is as much under {other}: where the two differ the file is refused, so save the "
+        "state dict of the one that is meant"
+        for other in alike
+        if rank(other) == rank(prefix)
+    ]
+
+
+def _code(found: Header) -> list[str]:
+    """What of a pickle is no settings."""
+    code = code_of(found.objects)
+    return [
+        f"it names code ({', '.join(code[:3])}), which nothing here runs, and the file is refused: "
+        "save the state dict alone"
+    ][: len(code)]
+
+
 def _values(broken: list[str], zeros: list[str]) -> list[str]:
     looks = []
     if broken:
@@ -171,12 +202,9 @@ def _values(broken: list[str], zeros: list[str]) -> list[str]:
 def _looks(found: Header, own: dict[str, Shape], network: str, names: list[str]) -> list[str]:
     """What of a file is to be looked at."""
     looks = []
-    if found.objects:
-        listed = ", ".join(sorted(found.objects)[:3])
-        looks.append(
-            f"it names code ({listed}), which nothing here runs; where it is more than settings, "
-            "the file is refused: save the state dict alone"
-        )
+    if found.objects and not code_of(found.objects):
+        listed = ", ".join(sorted(found.objects)[-3:])
+        looks.append(f"it names objects of settings ({listed}), which are passed over")
     first = next((t for n, t in own.items() if len(t.shape) in (4, 5)), None)
     if first is not None and len(first.shape) == 5:
         looks.append("its first layer is of clips; selftaught.backbones.ClipEncoder takes V-JEPA's")
