@@ -267,7 +267,7 @@ def test_help_shows_every_parameter(name: str, capsys):
     with pytest.raises(SystemExit):
         main(["pretrain", name, "--help-all"])
     text = " ".join(capsys.readouterr().out.split())
-    assert (f"{name}, by default as its paper:" in text) == bool(
+    assert (f"{name}, fitted to the data; its paper's in brackets:" in text) == bool(
         config.settable(methods.signature(name))
     )
     assert "training:" in text

@@ -330,7 +330,9 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
             f"methods (selftaught pretrain METHOD --help shows what each takes):\n{names}\n\n",
         )
     ours = method in methods.files()
-    title = f"{method}, by default as its paper" if ours else methods.short(method)
+    title = (
+        f"{method}, fitted to the data; its paper's in brackets" if ours else methods.short(method)
+    )
     others = f"training and the backbone have options too: selftaught pretrain {method} --help\n\n"
     return Parser(
         f"selftaught pretrain {method}",
