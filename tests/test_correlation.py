@@ -65,7 +65,7 @@ def test_time_is_estimated_on_as_many_images_as_whitening_needs(photos, tmp_path
     data = photos * 2
     caplog.set_level("INFO", "selftaught")
     pretrain(method, data, tmp_path / "run", epochs=1, batch=16, workers=0, evaluate=False)
-    assert re.search(r"about \S+ GiB of memory and .+ of time", caplog.text)
+    assert re.search(r"about \S+ [GM]iB of memory and .+ of time", caplog.text)
     (row,) = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]
     assert 0 < float(row.split(",")[3]) < 4
 

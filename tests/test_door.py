@@ -255,7 +255,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(here, capsys):
         "test_resnet at 32 px",
         "3 of 8 images",
         "lars",
-        "GiB",
+        "MiB",
         "runs/simclr",
     ):
         assert word in told

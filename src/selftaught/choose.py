@@ -26,6 +26,8 @@ HALF_LIFE = 0.02
 """Of an EMA copy, at most, as a share of the training."""
 CONVOLUTIONAL, TRANSFORMER = "test_resnet", "test_vit2"
 """timm's smallest networks: those that learn most in minutes on a CPU."""
+CPU_SIDE = 64
+"""Side in pixels of the images that they get."""
 PAPER_WIDTH = 2048
 """Features of a ResNet-50, to which papers fit their heads."""
 SMALL = 64
@@ -73,27 +75,22 @@ class Facts:
 
 
 def network(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[Chosen]:
-    """Parameters of the backbone: on a CPU a small network and small images.
+    """Parameters of the backbone: on a CPU, where nobody names one, small, and for small images.
 
     Args:
         needs: of the method.
         facts: of the training.
         given: parameters that the user has given.
     """
-    named = bool({"name", "weights"} & given.keys()) or facts.begins
-    found = []
-    size = given.get("size")
-    if size is None:
-        size = min(facts.side, 224 if facts.gpu else 128 if named else 64)
-        why = "as large as the images are, up to what a GPU trains in hours"
-        found.append(
-            Chosen("size", size, 224, why if facts.gpu else "a CPU sees more images if small")
-        )
-    if named or facts.gpu:
-        return found
+    if facts.gpu or facts.begins or {"name", "weights"} & given.keys():
+        return []
     transformer = any(word in needs.backbone for word in ("vit", "beit", "swin"))
     name = TRANSFORMER if transformer else CONVOLUTIONAL
-    found.append(Chosen("backbone", name, needs.backbone, "0.4 million weights: a CPU in minutes"))
+    found = [Chosen("backbone", name, needs.backbone, "0.4 million weights: a CPU in minutes")]
+    size = given.get("size")
+    if size is None:
+        size = min(facts.side, CPU_SIDE)
+        found.append(Chosen("size", size, 224, "a CPU sees more images if they are small"))
     if transformer and "patch_size" not in given and size >= SMALL:
         found.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
     return found

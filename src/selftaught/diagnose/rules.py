@@ -724,7 +724,7 @@ DURING: tuple[Rule[Exam], ...] = (
          "nothing of its images: it has collapsed"),
         "check that row i of both views is the same image; look at the views in the report",
         below=True,
-        patience=3,
+        patience=8,  # looks that the figure is the mean of: fresh networks hardly tell images apart
     ),
     Rule(
         "memory stands still",

@@ -181,6 +181,11 @@ def epochs_within(
     return max(1, int(USED * seconds / need.seconds)), need.seconds
 
 
+def amount(size: float) -> str:
+    """Of memory, in words."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{max(1, size / 2**20):.0f} MiB"
+
+
 def readable(views: ViewDataset, i: int) -> Fetched:
     """Sample `i` of the first epoch; DataError where neither it nor others can be read."""
     item = views[0, i]

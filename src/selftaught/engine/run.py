@@ -42,7 +42,7 @@ from selftaught.engine.convolution import fix_bf16_stride
 from selftaught.engine.corpus import Blank, RunCorpus
 from selftaught.engine.curve import observed
 from selftaught.engine.ending import as_run_errors, end_with_parent
-from selftaught.engine.estimate import Estimate, needed, peak_flops, readable
+from selftaught.engine.estimate import Estimate, amount, needed, peak_flops, readable
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
@@ -383,7 +383,7 @@ class Run:
             f"weight decay {plan.recipe.weight_decay}",
             "device": f"{device_name(fabric)} in {precision_of(fabric)}, {plan.workers} processes "
             "that make views",
-            "memory": f"about {need.memory / 2**30:.1f} GiB",
+            "memory": f"about {amount(need.memory)}",
             "time": f"about {duration(need.seconds)}",
             "folder": str(self.folder),
         }
@@ -416,11 +416,9 @@ class Run:
         )
         tell(plan.samples)
         if plan.chosen:
-            log.info(
-                "chosen for %s, where nothing was given (--recipe paper keeps the paper's):\n  %s",
-                "going on from weights" if plan.continued else "this data and machine",
-                "\n  ".join(map(str, plan.chosen)),
-            )
+            about = "going on from weights" if plan.continued else "this data and machine"
+            first = f"chosen for {about}; --recipe paper keeps the paper's, where nothing is given:"
+            log.info("\n  ".join([first, *map(str, plan.chosen)]))
         for line in self.prepared.told:
             log.info(line)
         if plan.phase:
@@ -428,7 +426,7 @@ class Run:
             log.info("the last %d steps see images of %d px", last, plan.phase.size)
         log.info(
             "about %s of memory and %s of time; the run is kept in %s",
-            f"{need.memory / 2**30:.1f} GiB",
+            amount(need.memory),
             duration(need.seconds),
             self.folder,
         )
