@@ -241,6 +241,7 @@ def fit(
         model,
         arguments.train,
         out,
+        recipe="paper",
         epochs=epochs,
         seed=arguments.seed,
         workers=arguments.workers,

@@ -73,6 +73,7 @@ def ours(name: str, seed: int, precision: Any, arguments: argparse.Namespace) ->
             method,
             arguments.train,
             Path(folder) / "run",
+            recipe="paper",
             epochs=arguments.epochs,
             batch=arguments.batch,
             optimizer="adamw",

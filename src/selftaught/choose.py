@@ -91,7 +91,7 @@ def network(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[Chosen
     if size is None:
         size = min(facts.side, CPU_SIDE)
         found.append(Chosen("size", size, 224, "a CPU sees more images if they are small"))
-    if transformer and "patch_size" not in given and size >= SMALL:
+    if transformer and "patch_size" not in given and size >= SMALL and size % 8 == 0:
         found.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
     return found
 

@@ -195,6 +195,7 @@ def finetune(
             with tempfile.TemporaryDirectory() as folder, not_kept():
                 settings = Settings(
                     out=Path(folder) / "run",
+                    recipe="paper",  # the same from any start
                     epochs=rounds,
                     batch=step,
                     seed=seed,

@@ -182,6 +182,7 @@ def _train(
             method,
             samples,
             Path(folder) / "run",
+            recipe="paper",
             epochs=rounds,
             batch=batch,
             lr=LR,
