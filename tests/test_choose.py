@@ -137,6 +137,9 @@ def test_a_run_is_told_records_and_repeats_what_was_chosen(tmp_path, caplog):
     assert longer.plan.recipe.optimizer == "adamw"
     assert longer.method.queue == 16
     assert longer.plan.batch == 16
+    kept = yaml.safe_load((out / "run.yaml").read_text())["chosen"]
+    assert kept["blur"] == written["chosen"]["blur"]  # or it would be refused the next time
+    assert kept.keys() | {"lr", "warmup"} >= written["chosen"].keys()
 
 
 def test_the_papers_recipe_stays_as_it_was(tmp_path):

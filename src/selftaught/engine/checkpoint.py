@@ -153,7 +153,12 @@ def write(path: Path, state: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
         need = max(size_of(state), written)
-        if free < need or isinstance(error, RuntimeError):
+        if free >= need and isinstance(error, RuntimeError):
+            raise OSError(
+                f"File too large: {path.parent} takes {written / _MIB:.1f} MiB of it, though "
+                f"{free / _MIB:.0f} MiB are free, as where files or users have a limit ({error})"
+            ) from error
+        if free < need:
             raise OSError(
                 f"no space left in {path.parent}: it needs {need / _MIB:.0f} MiB, "
                 f"{free / _MIB:.0f} MiB are free ({error})"

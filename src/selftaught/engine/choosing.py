@@ -42,6 +42,7 @@ class Choice:
     def fit(self, kind: type[Method], backbone: Any, given: dict[str, Any]) -> dict[str, Any]:
         """Parameters of the method: those that were given, and those that fit data and backbone."""
         if self.facts is None:
+            self.chosen = [c for c in self.chosen if c.name not in given]
             return self.options | given
         assert self.settings.batch is not None
         found = choose.options(kind, self.facts, self.settings.batch, backbone, given)
@@ -69,7 +70,7 @@ def choice(
     """
     before = recorded(settings, out)
     if before:
-        return Choice(_again(settings, before), _images(before) | image, options=_options(before))
+        return _going_on(settings, image, before)
     begins = settings.start is not None or bool(image.get("weights") or image.get("pretrained"))
     facts = facts_of(settings, samples, side, begins, kind.needs.labels)
     lengths = length(kind, settings, facts)
@@ -82,6 +83,19 @@ def choice(
     made.image = image | {_WORDS.get(c.name, c.name): c.value for c in networks}
     made.chosen += [*networks, *lengths]
     return made
+
+
+def _going_on(settings: Settings, image: dict[str, Any], before: dict[str, Any]) -> Choice:
+    """What was chosen when the run began, but for what is given now."""
+    images = {n: v for n, v in _images(before).items() if n not in image}
+    options = _options(before)
+    lengths = {n for n in ("batch", "epochs") if getattr(settings, n) is None}
+    chosen = [
+        Chosen(name, *values)
+        for name, values in before.get("chosen", {}).items()
+        if _WORDS.get(name, name) in images.keys() | options.keys() | lengths
+    ]
+    return Choice(_again(settings, before), images | image, chosen, None, options)
 
 
 def facts_of(settings: Settings, samples: Samples, side: int, begins: bool, labels: bool) -> Facts:

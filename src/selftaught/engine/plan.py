@@ -179,7 +179,8 @@ def prepared(
     kind = methods.find(method) if isinstance(method, str) else method
     name = methods.short(methods.reference(kind))
     out = settings.out or default_out(f"{name}-{_stem(data)}", settings.resume)
-    choice = choosing.choice(kind, settings, out, kept, fitting_size(kept), asked)
+    side = asked.get("size") or fitting_size(kept)
+    choice = choosing.choice(kind, settings, out, kept, side, asked)
     settings = choice.settings
     made = assemble(method, choice.image, options, kept, settings.seed, begins, choice.fit)
     channels = image_of(made).channels
