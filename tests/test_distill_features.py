@@ -229,14 +229,14 @@ def test_a_run_goes_on_with_the_same_curve_and_asks_its_teacher_no_more(
     folder, tmp_path, monkeypatch
 ):
     given = {"teacher": (str(folder),), "hidden": 16, "epochs": 3, "log_every": 1, **NET, **RUN}
-    pretrain("distill_features", photos(), tmp_path / "whole", **given)
+    pretrain("distill_features", photos(), tmp_path / "whole", recipe="paper", **given)
     whole = curve(tmp_path / "whole")
     out = tmp_path / "killed"
     image = {"name": "test_resnet", "size": 32}
     options = {"teacher": (str(folder),), "hidden": 16}
     method = assemble("distill_features", image, options, open_data(photos()), 0)
     with pytest.raises(Killed):
-        train(out, method=killed_after(method, 5), epochs=3, save_every=1e-9)
+        train(out, method=killed_after(method, 5), epochs=3, recipe="paper", save_every=1e-9)
     assert Checkpoints.of(out).steps()[0] == 5
     state = Checkpoints.of(out).training()
     assert state is not None
@@ -244,13 +244,13 @@ def test_a_run_goes_on_with_the_same_curve_and_asks_its_teacher_no_more(
     (file,) = out.glob("features-*.safetensors")
     monkeypatch.setattr(DatasetPass, "embed", lambda *_: pytest.fail("computed twice"))
     method = assemble("distill_features", image, options, open_data(photos()), 0)
-    train(out, method=method, epochs=3, resume=True)
+    train(out, method=method, epochs=3, recipe="paper", resume=True)
     assert curve(out) == whole
     monkeypatch.undo()
     file.write_bytes(b"damaged")
     shutil.rmtree(out / "checkpoints")
     method = assemble("distill_features", image, options, open_data(photos()), 0)
-    train(out, method=method, epochs=3, resume=True)  # computed again, and alike
+    train(out, method=method, epochs=3, recipe="paper", resume=True)  # computed again, and alike
     assert curve(out) == whole
     assert [f.name for f in out.glob("features-*")] == [file.name]
 

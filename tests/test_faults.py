@@ -467,7 +467,10 @@ def test_what_cannot_work_is_one_sentence_before_anything_is_done(folder, tmp_pa
         (["byol", str(folder) + "x"], "does not exist: did you mean"),
         (["byol", str(single), *SMALL], "1 images are fewer than a batch of 8"),
         (["byol", str(few), *SMALL], "5 images are fewer than a batch of 8; use --batch 5"),
-        (["moco_v2", data, *SMALL, *PAPER], "a queue of 65536 embeddings is longer than the dataset of 40"),
+        (
+            ["moco_v2", data, *SMALL, *PAPER],
+            "a queue of 65536 embeddings is longer than the dataset of 40",
+        ),
         (["mae", data, *SMALL], "test_resnet"),
         (["mae", data, *vit, "--size", "17", "--batch", "8"], "no multiple of; use size 16"),
         (["moco_v9", data], "did you mean"),

@@ -138,7 +138,8 @@ def recipe(method: Method, batch: int) -> Recipe:
     """
     paper, few, weights = method.recipe, method.few, sizes(method.backbone)[1]
     adam = paper.optimizer in ("adam", "adamw", "adamw_bert", "lamb")
-    if method.needs.learned or batch >= LARGE_BATCH or (adam and weights > MEASURED):
+    own = not type(method).__module__.startswith("selftaught.")  # whose recipe is meant
+    if own or method.needs.learned or batch >= LARGE_BATCH or (adam and weights > MEASURED):
         return paper
     peak = few.get("lr", RATE) * math.sqrt(batch / few.get("batch", RATE_BATCH))
     if "optimizer" not in few:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from selftaught.classifier.choosing import average_precisions, folds, learn
@@ -232,6 +231,8 @@ def scores(judged: Judged, start: float) -> tuple[Score, ...]:
 
     def explained(rows: np.ndarray) -> float:
         some = truth[rows]
+        from sklearn.metrics import r2_score  # which takes a second to import
+
         return r2_score(some, outputs[rows, 0]) if np.ptp(some) else math.nan
 
     return (_resampled("R²", explained, judged, "of the variance explained", seconds),)
