@@ -125,9 +125,8 @@ def needed(
     least = max(PROBE, method.needs.batch)
     readable(views, 0)  # the first one loads libraries and opens files
     need = Estimate(0.0, 0.0, 0.0)
-    for count in (least, min(MORE, part // method.needs.group * method.needs.group)):
-        if count < least:
-            break
+    more = min(MORE, part // method.needs.group * method.needs.group)
+    for count in (least, more) if more > least else (least,):
         begun = time.perf_counter()
         items = [readable(views, i % len(views.samples)) for i in range(count)]
         each = (time.perf_counter() - begun) / count
