@@ -549,10 +549,10 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     page = (Path(__file__).parent.parent / "docs" / "views.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (text,) = (b for b in blocks if "def aerial" in b)
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "of_the_page.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    views = views_of(make("dino"), 32, Settings.of(augmentation="mine.py:aerial"))
+    views = views_of(make("dino"), 32, Settings.of(augmentation="of_the_page.py:aerial"))
     made, again = (views(noise(40, 40, 3), sample_rng(0, 0, 0)) for _ in range(2))
     assert [v.shape[1] for v in made] == [v.size for v in make("dino").views(32).views]
     assert all(map(np.array_equal, made, again))

@@ -64,8 +64,8 @@ def check(command: str, values: dict[str, Any]) -> None:
     elif command == "export":
         encoder_files(Path(values["run"]))
     elif command == "predict":
-        places.found(Path(values["model"]))
         places.free(out or Path("predictions.csv"), values.get("overwrite", False))
+        places.found(Path(values["model"]))
     elif command in ("reconstruct", "segment"):
         _painting(command, Path(values["run"]), values["images"])
     elif "encoder" in values:
