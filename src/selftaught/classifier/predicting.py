@@ -1,13 +1,11 @@
 """What `selftaught predict` runs: a classifier and images in, a table out, batch by batch."""
 
-import csv
 import logging
-from abc import ABC, abstractmethod
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from selftaught.classifier.model import Classifier, load
 from selftaught.classifier.places import found, free
 from selftaught.classifier.settings import Predicting
 from selftaught.evaluate.features import open_samples
+from selftaught.evaluate.writing import texts, write_blocks, write_table
 from selftaught.signature import takes
 
 if TYPE_CHECKING:
@@ -70,32 +69,35 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
     free(asked.out, asked.overwrite)
     classifier = load(found(Path(model)), asked.backbone)
     samples = open_samples(data, None, classifier.network.channels, asked.path_column)
-    regression = classifier.target.kind == "regression"
+    heads, target = columns(classifier), classifier.target
     counts: Counter[str] = Counter()
     images = unsure = 0
     bad: list[tuple[str, str]] = []
-    kind = _Csv if asked.out.suffix == ".csv" else _Parquet
-    with (
-        export.atomic(asked.out) as temporary,
-        closing(kind(temporary, columns(classifier))) as table,
-        voice.heard(),
-        voice.counted("reading and embedding") as progress,
-    ):
-        for told in classifier.stream(samples, asked, progress):
-            labels = classifier.labels(told.outputs, asked.min)
-            names = [printed(samples.name(int(i))) for i in told.index]
-            table.write(_rows(names, labels, told.outputs, regression))
-            images += len(names)
-            unsure += sum(not label for label in labels)
-            if not regression:
-                several = classifier.target.kind == "multilabel"
-                each = (label.split(";") if several else [label] for label in labels if label)
-                counts.update(name for names in each for name in names)
-            bad += [(printed(samples.name(b.index)), b.reason) for b in told.bad]
+
+    def blocks() -> Iterator[dict[str, Any]]:
+        nonlocal images, unsure, bad
+        with voice.counted("reading and embedding") as progress:
+            for told in classifier.stream(samples, asked, progress):
+                labels = classifier.labels(told.outputs, asked.min)
+                images += len(labels)
+                unsure += sum(not label for label in labels)
+                if target.kind != "regression":
+                    several = target.kind == "multilabel"
+                    each = (label.split(";") if several else [label] for label in labels if label)
+                    counts.update(name for names in each for name in names)
+                unreadable = np.array([b.index for b in told.bad], np.int64)
+                bad += zip(texts(samples, unreadable), (b.reason for b in told.bad), strict=True)
+                named = [texts(samples, told.index)]
+                if target.kind != "regression":
+                    named += [[label or None for label in labels], told.outputs.max(1)]
+                yield dict(zip(heads, [*named, *told.outputs.T], strict=True))
+
+    with export.atomic(asked.out) as temporary, voice.heard():
+        write_blocks(temporary, blocks())
     listed = asked.out.with_suffix(".bad.csv")
     if bad:
-        with export.atomic(listed) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([("path", "reason"), *bad])
+        with export.atomic(listed) as temporary:
+            write_table(temporary, dict(zip(("path", "reason"), zip(*bad, strict=True))))
     return Written(asked.out, images, unsure, dict(counts), len(bad), listed if bad else None)
 
 
@@ -109,65 +111,3 @@ def columns(classifier: Classifier) -> list[str]:
             name = f"class {name}"
         heads.append(name)
     return heads
-
-
-def printed(name: str) -> str:
-    """A name that any file format takes: bytes that are no text are written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _rows(
-    names: list[str], labels: list[str], outputs: np.ndarray, regression: bool
-) -> list[list[Any]]:
-    """Columns of a batch."""
-    if regression:
-        return [names, outputs[:, 0].tolist()]
-    return [names, labels, outputs.max(1).tolist(), *outputs.T.tolist()]
-
-
-class _Table(ABC):
-    """A table that grows by columns of a batch."""
-
-    @abstractmethod
-    def write(self, batch: list[list[Any]]) -> None: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-
-@final
-class _Csv(_Table):
-    def __init__(self, path: Path, heads: list[str]):
-        self.file = path.open("w", encoding="utf-8", newline="")
-        self.rows = csv.writer(self.file)
-        self.rows.writerow(heads)
-
-    def write(self, batch: list[list[Any]]) -> None:
-        for row in zip(*batch, strict=True):
-            self.rows.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-
-    def close(self) -> None:
-        self.file.close()
-
-
-@final
-class _Parquet(_Table):
-    def __init__(self, path: Path, heads: list[str]):
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        texts = ("path", "label")
-        self.schema = pa.schema([(h, pa.string() if h in texts else pa.float32()) for h in heads])
-        self.file = parquet.ParquetWriter(path, self.schema)
-
-    def write(self, batch: list[list[Any]]) -> None:
-        import pyarrow as pa
-
-        arrays = [
-            pa.array([None if v == "" else v for v in column], kind)
-            for column, kind in zip(batch, self.schema.types, strict=True)
-        ]
-        self.file.write_batch(pa.record_batch(arrays, schema=self.schema))
-
-    def close(self) -> None:
-        self.file.close()
