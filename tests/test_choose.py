@@ -158,6 +158,8 @@ def test_a_time_becomes_epochs(tmp_path):
     assert written["training"]["epochs"] == run.plan.settings.epochs >= 1
     assert "time" not in written["training"]
     assert "2s at" in written["chosen"]["epochs"][2]
+    with pytest.raises(UserError, match="is finished"):  # and not that time and epochs are given
+        pretrain(SimCLR, photos(16), run.folder, resume=True, **given)
 
 
 def test_times_are_read():

@@ -10,8 +10,8 @@ from timm.layers import DropPath
 
 from selftaught import methods
 from selftaught.backbones import Image, backbone
+from selftaught.choose import PAPER_EPOCHS as LENGTH
 from selftaught.engine.build import assemble, describe
-from selftaught.engine.choosing import PAPER_EPOCHS as LENGTH
 from selftaught.engine.optim import build
 from selftaught.method import Recipe
 from selftaught.methods.contrastive.moco_v3 import MoCoV3

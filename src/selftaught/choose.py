@@ -20,6 +20,8 @@ RATE, RATE_BATCH, RATE_WEIGHTS, RATE_POWER = 2e-3, 64, 0.4e6, -0.4
 the square root of the batch; for larger networks it falls so that 10 million have about 1e-3 at
 256, as is usual for them."""
 DECAY, WARMUP = 1e-4, 0.05
+PAPER_BATCH, PAPER_EPOCHS = 256, 100
+"""Of `--recipe paper`, where neither the paper's data nor its machines are there."""
 MEASURED = 2e6
 """Weights of a network up to which the settings of `few` were measured."""
 HALF_LIFE = 0.02
@@ -110,7 +112,7 @@ def batch(kind: type[Method], facts: Facts, parts: int) -> Chosen:
     value = min(_power(most), max(least, _power(facts.images / 12)), _power(facts.images))
     unit = parts * kind.needs.group
     value = -(-value // unit) * unit
-    return Chosen("batch", value, kind.recipe.batch, f"of {facts.images:,} images")
+    return Chosen("batch", value, PAPER_BATCH, f"of {facts.images:,} images")
 
 
 def _power(value: float) -> int:
@@ -124,9 +126,8 @@ def epochs(facts: Facts) -> Chosen:
     if facts.begins:
         shown, least, most = (1_000_000, 10, 100) if facts.gpu else (20_000, 3, 20)
     value = min(most, max(least, round(shown / max(1, facts.images))))
-    return Chosen(
-        "epochs", value, 100, f"{value * facts.images:,} images; --time 20m fits a budget"
-    )
+    why = f"{value * facts.images:,} images; --time 20m fits a budget"
+    return Chosen("epochs", value, PAPER_EPOCHS, why)
 
 
 def recipe(method: Method, batch: int) -> Recipe:
@@ -194,7 +195,7 @@ def options(
         for role in parameter.roles:
             if role.name in RULES and value is not None:
                 rule, reason = RULES[role.name]
-                less = _lowered(value, rule)(made)
+                less = _lowered(value, rule, made)
                 value, why = (less, reason) if less != value else (value, why)
         if value != paper:
             found.append(Chosen(name, value, paper, why))
@@ -218,17 +219,13 @@ Rule = Callable[[Made, float], float]
 """-> what a number may be at most; of a tuple the largest is handed in, the others follow it."""
 
 
-def _lowered(value: Any, rule: Rule) -> Callable[[Made], Any]:
+def _lowered(value: Any, rule: Rule, made: Made) -> Any:
     many = isinstance(value, tuple)
     top = max(value, default=0) if many else value
-
-    def lowered(made: Made) -> Any:
-        limit = min(top, rule(made, top))
-        if limit == top:
-            return value
-        return tuple(type(v)(v * limit / top) for v in value) if many else type(value)(limit)
-
-    return lowered
+    limit = rule(made, top)
+    if limit >= top:
+        return value
+    return tuple(type(v)(v * limit / top) for v in value) if many else type(value)(limit)
 
 
 RULES: dict[str, tuple[Rule, str]] = {

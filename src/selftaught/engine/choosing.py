@@ -9,15 +9,13 @@ from typing import Any
 import torch
 
 from selftaught import choose, code
-from selftaught.choose import Chosen, Facts
+from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Chosen, Facts
 from selftaught.data import Samples
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.settings import Settings
 from selftaught.export.facts import SETTINGS, content
 from selftaught.method import Method, Recipe
 
-PAPER_BATCH, PAPER_EPOCHS = 256, 100
-"""Of `--recipe paper`, where neither the paper's data nor its machines are there."""
 OF_RECIPE = ("optimizer", "lr", "weight_decay", "warmup")
 
 
@@ -122,18 +120,18 @@ def length(kind: type[Method], settings: Settings, facts: Facts) -> list[Chosen]
     if settings.epochs is None and settings.time is None:
         found.append(choose.epochs(facts))
     if settings.recipe == "paper":
-        papers = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
-        return [Chosen(c.name, papers[c.name], papers[c.name]) for c in found]
+        return [c._replace(value=c.paper) for c in found]
     return found
 
 
 def settled(
-    method: Method, settings: Settings, out: Path, facts: Facts
+    method: Method, settings: Settings, out: Path, samples: Samples, begins: bool
 ) -> tuple[Settings, list[Chosen]]:
     """Settings with a batch and a number of epochs, of a method that was built already."""
     before = recorded(settings, out)
     if before:
         return _again(settings, before), []
+    facts = facts_of(settings, samples, 0, begins, method.needs.labels)
     found = length(type(method), settings, facts)
     return _with(settings, found), [] if settings.recipe == "paper" else found
 
@@ -174,7 +172,7 @@ def _again(settings: Settings, before: dict[str, Any]) -> Settings:
     training = before.get("training", {})
     usual = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
     kept = {n: training.get(n, v) for n, v in usual.items() if getattr(settings, n) is None}
-    return replace(settings, **kept)
+    return replace(settings, time=None, **kept)  # it has become epochs
 
 
 def _with(settings: Settings, found: list[Chosen]) -> Settings:

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught import config, methods
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, is_encoder
-from selftaught.choose import HALF_LIFE, REASONS, Chosen
+from selftaught.choose import HALF_LIFE, PAPER_EPOCHS, REASONS, Chosen
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
@@ -231,8 +231,7 @@ def plan(
     out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     begins = continued.begins(image_of(method), settings, out)
     continued.check(method, settings, begins)
-    made_for = choosing.facts_of(settings, samples, 0, begins, method.needs.labels)
-    settings, lengths = choosing.settled(method, settings, out, made_for)
+    settings, lengths = choosing.settled(method, settings, out, samples, begins)
     chosen = [*chosen, *lengths]
     assert settings.batch is not None
     batch, parts = settings.batch, settings.accumulate
@@ -266,22 +265,15 @@ def plan(
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
-    if settings.epochs is None:
-        seen = _seen(samples, partners)
-        views = ViewDataset(seen, pipeline, settings.seed, settings.reduced)
+    if settings.time is not None:
+        views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
+        asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
+        given_time = seconds(settings.time)
         count, each = epochs_within(
-            seconds(str(settings.time)),
-            method,
-            views,
-            fabric,
-            per_epoch,
-            batch=batch,
-            accumulate=parts,
-            makers=workers,
-            optimizer=recipe.optimizer,
+            given_time, method, views, fabric, per_epoch, makers=workers, **asked
         )
         why = f"{settings.time} at {duration(each)} a pass, some left for the scores"
-        chosen.append(Chosen("epochs", count, choosing.PAPER_EPOCHS, why))
+        chosen.append(Chosen("epochs", count, PAPER_EPOCHS, why))
         settings = dataclasses.replace(settings, epochs=count, time=None)
     assert settings.epochs is not None
     steps = per_epoch * settings.epochs
