@@ -3,8 +3,8 @@
 python benchmarks/learn.py --train TRAIN --test TEST --size 32 --samples 100000 \
     --name cifar10 [--methods simclr byol ...]
 
-Every method trains a network of like cost on the same number of samples seen, with the preset
-below: the papers' settings are for a thousand times as much. Rows are added to
+Every method trains a network of like cost on the same number of samples seen, with what its `few`
+says: the papers' settings are for a thousand times as much. Rows are added to
 results/learn-NAME.json (a method that is there is replaced) and the table is written anew.
 
 `motion` trains on frames of clips, all that have something moving in them: name it with --clips. It
@@ -18,7 +18,7 @@ import logging
 import shlex
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,28 @@ import machine
 import numpy as np
 import torch
 
-from selftaught import evaluate, methods, open_data, pretrain
+from selftaught import choose, evaluate, methods, open_data, pretrain
 from selftaught.data.selection import select
 from selftaught.data.video.frames import frames
 from selftaught.engine.build import assemble
 
-CONV, VIT = "test_resnet", "test_vit2"
+CONV, VIT = choose.CONVOLUTIONAL, choose.TRANSFORMER
 """Backbones: a ResNet of 0.37 M and a ViT of 0.34 M weights, alike in time per image."""
+
+COMMON = {"recipe": "paper", "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch": 64}
+COMMON |= {"warmup": 0.05}
+"""Of `pretrain`, where a method's `few` has nothing else."""
+
+MOMENTUM = 0.98
+"""At the start, of EMA copies: for a thousand steps or two."""
+
+COLORS = ("blur", "strength")
+"""Roles of what is weaker for 32 pixels alone: weak views of photos are told apart by colors."""
+
+ON_CONV = ("dino", "stego")
+"""Methods that a paper has on a ViT, and these tables on the ResNet."""
+
+OWN: dict[str, dict[str, Any]] = {"simmim": {"unit": 4}}
 
 
 @dataclass(frozen=True)
@@ -41,138 +56,40 @@ class Preset:
 
     Args:
         method: constructor parameters.
-        train: arguments of `pretrain`; AdamW, batch 128 and so on come from COMMON.
+        train: arguments of `pretrain`; AdamW, batch 64 and so on come from COMMON.
         net: backbone.
+        colors: names of the parameters that are for images under 64 pixels.
     """
 
-    method: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
-    net: str = CONV
+    method: dict[str, Any]
+    train: dict[str, Any]
+    net: str
+    colors: frozenset[str]
 
 
-COMMON = {
-    "recipe": "paper",
-    "optimizer": "adamw",
-    "lr": 2e-3,
-    "weight_decay": 1e-4,
-    "batch": 64,
-    "warmup": 0.05,
-}
+def preset(name: str) -> Preset:
+    """What the method's `few` says, weak views by their roles, and an EMA copy that follows."""
+    kind = methods.find(name)
+    train = {k: v for k, v in kind.few.items() if k in COMMON}
+    method = {k: v for k, v in kind.few.items() if k not in COMMON} | OWN.get(name, {})
+    colors = set()
+    for p in methods.signature(name).parameters:
+        many = isinstance(p.default, tuple)
+        for role in p.roles:
+            if role.name == "momentum":
+                method[p.name] = (MOMENTUM, *p.default[1:]) if many else MOMENTUM
+            elif role.name in COLORS:
+                colors.add(p.name)
+                value = 0.5 if role.name == "strength" else 0.0
+                method[p.name] = (value,) * len(p.default) if many else value
+    net = CONV if name in ON_CONV or not choose.wants_transformer(kind.needs) else VIT
+    return Preset(method, train, net, frozenset(colors))
 
-SMALL: dict[str, Any] = {"hidden": 256, "dim": 64}
-FEW: dict[str, Any] = {"global_scale": (0.3, 1.0), "local_scale": (0.1, 0.4), "local_crops": 2}
-PROTOTYPES: dict[str, Any] = {
-    "prototypes": 512,
-    "hidden": 256,
-    "bottleneck": 64,
-    "momentum": (0.98, 1.0),
-}
-WEAK: dict[str, Any] = {"strength": 0.5, "blur": 0.0}
-ALIKE: dict[str, Any] = {"blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
-CLEAR: dict[str, Any] = {"blur": (0.0, 0.0, 0.0), "solarize": 0.0}
 
-COLORS = ("strength", "blur", "solarize")
-"""What the presets change for 32 pixels alone: weak views of photos are told apart by colors."""
+TAUGHT = ("distill", "distill_features", "simclr_v2_finetune")
+"""Methods that go on from another run."""
 
-PRESETS = {
-    "simclr": Preset({**SMALL, "temperature": 0.2, "strength": 0.5, "blur": 0.0}),
-    "simclr_v2": Preset({**WEAK, "dim": 64, "temperature": 0.2}),
-    "siamese": Preset({**SMALL, **WEAK}),
-    # the nearest of 127 other views is too near: at 2e-3 everything fell into one point, and at the
-    # paper's rate the soft margin stayed above ln 2, where it is when all embeddings are alike
-    "triplet": Preset({**SMALL, **WEAK}, {"lr": 3e-4, "batch": 16}),
-    "npair": Preset({**SMALL, **WEAK}),
-    "infonce": Preset({**SMALL, **WEAK, "temperature": 0.2}),
-    "dcl": Preset({**SMALL, **WEAK, "temperature": 0.2}),
-    "hcl": Preset({**SMALL, **WEAK}),
-    "supcon": Preset({"dim": 64, "temperature": 0.2}),
-    "spectral": Preset({**SMALL, "radius": 1.0, "blur": 0.0}),
-    "moco_v1": Preset({"dim": 64, "queue": 2048, "momentum": 0.98}),
-    "moco_v2": Preset({"dim": 64, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
-    "moco_v3": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98, "temperature": 0.2}),
-    "nnclr": Preset(
-        {**SMALL, "predictor_hidden": 256, "queue": 2048, "temperature": 0.2, "blur": 0.0}
-        | {"strength": 0.5}
-    ),
-    "mean_shift": Preset({"hidden": 512, "dim": 128, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
-    # the paper's for CIFAR; with noise-contrastive estimation, whose partition is that of the first
-    # batch, the loss rose from 25 to 190 in the first 40 steps, as the memory filled
-    "instdisc": Preset({"negatives": 0, "temperature": 0.1, "dim": 64}),
-    "pirl": Preset({"negatives": 2048, "dim": 64, "objective": "cross_entropy"}),
-    "pcl": Preset(
-        {"prototypes": (50, 100, 200), "dim": 64, "queue": 2048, "negatives": 200, "restarts": 1}
-        | {"momentum": 0.98, "cluster_start": 0.3, "blur": 0.0}
-    ),
-    "cpc": Preset({"context": 64, "blocks": 3, "gray": 0.25}, {"lr": 1e-3}),
-    "infomin": Preset({**WEAK, "dim": 64, "queue": 2048, "momentum": 0.98}),
-    "byol": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
-    "simsiam": Preset(
-        {"dim": 512, "bottleneck": 128, "blur": 0.0},
-        {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
-    ),
-    "barlow_twins": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
-    "vicreg": Preset({**ALIKE, "hidden": 512, "dim": 512}, {"lr": 1e-3}),
-    # the assignments of a fresh small network are uniform at the paper's epsilon, 0.05, and stay so
-    "swav": Preset(
-        {**SMALL, **FEW, "blur": 0.0, "prototypes": 128, "epsilon": 0.01, "freeze_prototypes": 0.02}
-        | {"queue": 0}
-    ),
-    "dino": Preset({**FEW, **CLEAR, **PROTOTYPES}),
-    "ibot": Preset(
-        {**FEW, **CLEAR, **PROTOTYPES, "freeze_prototypes": 0.01, "temp_warmup": 0.3}, {}, VIT
-    ),
-    "dinov2": Preset({**FEW, **CLEAR, **PROTOTYPES}, {"weight_decay": 0.04}, VIT),
-    "msn": Preset(
-        {
-            "prototypes": 128,
-            "hidden": 256,
-            "dim": 64,
-            "momentum": (0.98, 1.0),
-            "focal_views": 2,
-            "focal_scale": (0.1, 0.4),
-            "blur": 0.0,
-        },
-        {},
-        VIT,
-    ),
-    # correlations of 64 samples in 16 dimensions are mostly chance: DCCA learned nothing from them
-    "dcca": Preset(
-        {"dim": 16, "pair": "crops", "shared": True, "scale": (0.3, 1.0), "blur": 0.0},
-        {"batch": 256},
-    ),
-    "dccae": Preset({"dim": 16, "pair": "crops", "scale": (0.3, 1.0), "blur": 0.0}, {"batch": 256}),
-    "ace": Preset({"dim": 16, "scale": (0.3, 1.0), "blur": 0.0}, {"batch": 256}),
-    "w_mse": Preset({"hidden": 256, "dim": 32, "group": None}, {"lr": 1e-3}),
-    "deepcluster_v2": Preset({**SMALL, **FEW, "prototypes": (100, 100, 100), "blur": 0.0}),
-    "sela": Preset({"prototypes": 100, "scale": (0.3, 1.0)}),
-    "seer": Preset(
-        {**SMALL, **FEW, "hidden": (256,), "prototypes": 128, "epsilon": 0.01, "blur": 0.0}
-    ),
-    # a new classifier each epoch of 48 or 156 steps learns nothing of its clusters
-    "deepcluster": Preset({"clusters": 100, "whitened": 64, "reassign": 5}, {"lr": 5e-4}),
-    "exemplar_cnn": Preset({"surrogates": 2000, "patch": 1.0}, {"lr": 1e-3}),
-    "rotation": Preset({}, {"lr": 1e-3}),
-    "distortion": Preset({}, {"lr": 1e-3}),
-    "motion": Preset({"width": 64}, {"lr": 1e-3}),
-    "relative_patch": Preset({"grid": 2, "hidden": 256}),
-    "counting": Preset({"counts": 256, "hidden": (256,)}, {"lr": 1e-3}),
-    "colorization": Preset({"width": 64}, {"lr": 1e-3}),
-    "split_brain": Preset({"width": 64}, {"lr": 1e-3}),
-    "inpainting": Preset({"width": 64, "overlap": 1}, {"lr": 1e-3}),
-    "finetune": Preset(),
-    "densecl": Preset({**SMALL, "queue": 2048, "momentum": 0.98, "blur": 0.0}),
-    "pixpro": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
-    "pixcontrast": Preset({**ALIKE, "hidden": 512, "dim": 128, "momentum": 0.98}),
-    "scrl": Preset({"hidden": 512, "dim": 128, "momentum": 0.98, **WEAK}),
-    "stego": Preset({"clusters": 10, "places": 4, "dim": 32, "neighbors": 3}),
-    "mae": Preset({"dim": 64, "depth": 2, "heads": 2}, {"weight_decay": 0.05}, VIT),
-    "discrete_vae": Preset({"vocabulary": 512, "dim": 64, "width": 32}, {"lr": 1e-3}, VIT),
-    "beit": Preset({"vocabulary": 512}, {"weight_decay": 0.05}, VIT),
-    "selfie": Preset({"depth": 1, "heads": 4, "hidden": 256}),
-    "simmim": Preset({"unit": 4}, {"weight_decay": 0.05}, VIT),
-    "ijepa": Preset({"dim": 64, "depth": 2, "heads": 2, "momentum": (0.98, 1.0)}, {}, VIT),
-    "jigsaw": Preset({"count": 100, "tile_dim": 64, "hidden": (256,), "puzzles": 4}),
-}
+PRESETS = {name: preset(name) for name in methods.files() if name not in TAUGHT}
 
 ALONE = [name for name in PRESETS if name != "motion"]
 """Methods that need nothing but images; motion needs clips."""
@@ -233,9 +150,9 @@ def command(name: str, arguments: argparse.Namespace) -> str:
 
 def settings(name: str, size: int) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Of the method, of `pretrain`, and the backbone, for images of `size` pixels."""
-    preset = PRESETS[name]
-    kept = {k: v for k, v in preset.method.items() if size < 64 or k not in COLORS}
-    return kept, COMMON | preset.train, preset.net
+    made = PRESETS[name]
+    kept = {k: v for k, v in made.method.items() if size < 64 or k not in made.colors}
+    return kept, COMMON | made.train, made.net
 
 
 def override(name: str, items: list[str], method: dict[str, Any], train: dict[str, Any]) -> None:

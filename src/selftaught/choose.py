@@ -86,7 +86,7 @@ def network(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[Chosen
     """
     if facts.gpu or facts.begins or {"name", "weights"} & given.keys():
         return []
-    transformer = any(word in needs.backbone for word in ("vit", "beit", "swin"))
+    transformer = wants_transformer(needs)
     name = TRANSFORMER if transformer else CONVOLUTIONAL
     found = [Chosen("backbone", name, needs.backbone, "0.4 million weights: a CPU in minutes")]
     size = given.get("size")
@@ -96,6 +96,11 @@ def network(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[Chosen
     if transformer and "patch_size" not in given and size >= SMALL and size % 8 == 0:
         found.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
     return found
+
+
+def wants_transformer(needs: Needs) -> bool:
+    """Whether a method's own backbone is a transformer."""
+    return any(word in needs.backbone for word in ("vit", "beit", "swin"))
 
 
 def batch(kind: type[Method], facts: Facts, parts: int) -> Chosen:

@@ -63,6 +63,7 @@ class SwAV(Method):
         end=0.001,
         decay_bias=True,
     )
+    # the assignments of a fresh small network are uniform at the paper's epsilon, and stay so
     few = Few(
         hidden=256,
         dim=64,

@@ -10,7 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import supervised
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share, Temperature
+from selftaught.roles import Blur, HeadWidth, Temperature
 
 
 class SupCon(Method):
@@ -39,7 +39,11 @@ class SupCon(Method):
     insight = Insight("projector", pairs="half")
 
     def __init__(
-        self, backbone: Image, temperature: Temperature = 0.07, dim: Count = 128, blur: Share = 0.0
+        self,
+        backbone: Image,
+        temperature: Temperature = 0.07,
+        dim: HeadWidth = 128,
+        blur: Blur = 0.0,
     ):
         super().__init__()
         self.backbone, self.temperature = backbone, temperature

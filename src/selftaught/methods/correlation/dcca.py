@@ -36,6 +36,7 @@ class DCCA(Method):
     """
 
     recipe = Recipe("adam", lr=1e-3, batch=800, scaling="none", weight_decay=1e-5)
+    # correlations of 64 samples in 16 dimensions are mostly chance: nothing was learned from them
     few = Few(dim=16, pair="crops", shared=True, scale=(0.3, 1.0), batch=256)
     insight = Insight("head")
 

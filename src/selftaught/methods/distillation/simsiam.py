@@ -10,7 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Count, Share
+from selftaught.roles import Blur, HeadWidth
 
 
 class SimSiam(Method):
@@ -30,7 +30,7 @@ class SimSiam(Method):
     insight = Insight("projector", "predictor", pairs="other")
 
     def __init__(
-        self, backbone: Image, dim: Count = 2048, bottleneck: Count = 512, blur: Share = 0.5
+        self, backbone: Image, dim: HeadWidth = 2048, bottleneck: HeadWidth = 512, blur: Blur = 0.5
     ):
         super().__init__()
         self.backbone, self.dim, self.bottleneck, self.blur = backbone, dim, bottleneck, blur
