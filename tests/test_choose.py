@@ -1,5 +1,7 @@
 """What is chosen where nobody says it: by rules, told, recorded, and never a reason for alarm."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,9 @@ from selftaught.backbones import backbone
 from selftaught.choose import Facts
 from selftaught.cli import request
 from selftaught.diagnose.rules import BEFORE, Before, Watch
+from selftaught.engine import plan
 from selftaught.engine.optim import Rates
-from selftaught.engine.settings import seconds
+from selftaught.engine.settings import Settings, seconds
 from selftaught.errors import UserError
 from selftaught.methods import BYOL, SimCLR
 from selftaught.signature import read_object, values_by_role
@@ -160,6 +163,28 @@ def test_a_time_becomes_epochs(tmp_path):
     assert "2s at" in written["chosen"]["epochs"][2]
     with pytest.raises(UserError, match="is finished"):  # and not that time and epochs are given
         pretrain(SimCLR, photos(16), run.folder, resume=True, **given)
+
+
+def test_a_training_ends_within_an_epoch(tmp_path):
+    given = {"batch": 8, "workers": 0, "evaluate": False, "curve": False, "backbone": "test_resnet"}
+    run = pretrain(SimCLR, photos(32), tmp_path / "run", max_steps=6, size=32, **given)
+    assert (run.plan.steps, run.plan.per_epoch, run.plan.settings.epochs) == (6, 4, 2)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == 6
+    with pytest.raises(UserError, match="is finished"):
+        pretrain(SimCLR, photos(32), tmp_path / "run", size=32, resume=True, **given)
+    given |= {"size": 32, "resume": True, "max_steps": 9}
+    assert pretrain(SimCLR, photos(32), tmp_path / "run", **given).plan.steps == 9
+
+
+def test_little_time_is_kept_to_the_step(tmp_path, monkeypatch):
+    given = Settings(batch=8, workers=0, evaluate=False, time="60s", out=tmp_path / "run")
+    image, found = {"name": "test_resnet", "size": 32}, {}
+    for room in (0.3, 1.75, 10.5):
+        monkeypatch.setattr(plan, "epochs_within", lambda *_, room=room, **__: (room, 60 / room))
+        made = plan.prepared(SimCLR, photos(32), given, image, {})
+        found[room] = made.steps, made.settings.epochs, made.settings.max_steps
+    assert found == {0.3: (1, 1, 1), 1.75: (7, 2, 7), 10.5: (40, 10, None)}
 
 
 def test_times_are_read():
