@@ -32,20 +32,8 @@ from selftaught.evaluate.curve import KNN
 from selftaught.evaluate.features import untrained
 from selftaught.evaluate.held import Unlabeled, held_out
 
-METHODS = [
-    "simclr",
-    "moco_v2",
-    "byol",
-    "simsiam",
-    "barlow_twins",
-    "vicreg",
-    "swav",
-    "dino",
-    "w_mse",
-    "densecl",
-    "rotation",
-    "mae",
-]
+JOINT = ("simclr", "moco_v2", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino", "w_mse")
+METHODS = (*JOINT, "densecl", "rotation", "mae")
 VARIANTS = {"chosen": (1.0, 1.0), "slow": (1.0, 1 / 15), "short": (0.15, 1.0)}
 """Share of the images, and of the rate."""
 MOST = 3000

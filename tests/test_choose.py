@@ -108,6 +108,8 @@ def test_a_method_is_built_with_what_is_chosen_for_a_hundred_images(name):
     of_data = {"samples": 100, "classes": 5}
     method = kind(net, **chosen, **{p.name: of_data[p.name] for p in every if p.from_data})
     assert all(getattr(method, key) == value for key, value in chosen.items())
+    rates = Rates(choose.recipe(method, batch), batch, 40, 10)
+    assert rates.lr(9) > 0.1 * rates.peak  # the first of four epochs is none of warming up alone
     assert batch % kind.needs.group == 0
     assert 8 <= batch <= 100
 
