@@ -20,14 +20,18 @@ import machine
 import numpy as np
 import torch
 from adapt import SETS
+from PIL import Image as Picture
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught import pretrain
+from selftaught import open_data
 from selftaught.augment.image.device import normalize
 from selftaught.data.selection import select
+from selftaught.engine.plan import prepared
+from selftaught.engine.run import Run
+from selftaught.engine.settings import Settings
 from selftaught.evaluate.curve import KNN
 from selftaught.evaluate.features import untrained
 from selftaught.evaluate.held import Unlabeled, held_out
@@ -36,8 +40,8 @@ JOINT = ("simclr", "moco_v2", "byol", "simsiam", "barlow_twins", "vicreg", "swav
 METHODS = (*JOINT, "densecl", "rotation", "mae")
 VARIANTS = {"chosen": (1.0, 1.0), "slow": (1.0, 1 / 15), "short": (0.15, 1.0)}
 """Share of the images, and of the rate."""
-MOST = 3000
-"""Images of a set that are trained on."""
+MOST, SIDE = 2000, 96
+"""Images of a set that are trained on; what their shorter side is made, in pixels, before."""
 RESULTS = Path(__file__).parent / "results" / "ranks.json"
 SIGNS = {
     "RankMe": 1,
@@ -126,15 +130,35 @@ def looked_at(encoder: Any, blind: Unlabeled, seeing: Any) -> dict[str, Any]:
 def run(name: str, variant: str, train: Any, looks: Any, arguments: Any, peak: Any) -> Any:
     """What a run of a method gives, and the rate at its peak."""
     share, slower = VARIANTS[variant]
-    given: dict[str, Any] = {"workers": 0, "evaluate": False, "curve": False, "size": 64}
-    given |= {"seed": arguments.seed, "cache": True, "force": True}
-    given["max_steps"] = max(20, round(share * arguments.samples / 64))
-    if slower != 1:
-        given["lr"] = peak * slower
+    steps = max(20, round(share * arguments.samples / 64))
+    given: dict[str, Any] = {"lr": peak * slower} if slower != 1 else {}
+    given |= {"max_steps": steps, "batch": 64, "workers": 0, "evaluate": False, "curve": False}
     with tempfile.TemporaryDirectory() as folder:
-        done = pretrain(name, train, f"{folder}/run", batch=64, **given)
+        settings = Settings(out=Path(folder) / "run", seed=arguments.seed, **given)
+        done = Trained(prepared(name, train, settings, {"size": 64}, {}))
+        done.complete()
         made = looked_at(done.encoder, *looks)
         return made | {"rate": done.plan.rates.peak, "machine": machine.describe()}, done.encoder
+
+
+class Trained(Run):
+    """A run that is over with its last step: nothing is exported, scored or reported."""
+
+    def finish(self, loop: Any) -> None:
+        pass
+
+
+def small(samples: Any, rows: np.ndarray) -> Any:
+    """Some images in memory, no larger than a view needs, so that all runs learn from the same."""
+    found = []
+    for i in rows:
+        picture = Picture.fromarray(np.asarray(samples.read(int(i))))
+        factor = SIDE / min(picture.size)
+        width, height = (max(SIDE, round(s * factor)) for s in picture.size)
+        found.append(
+            (np.asarray(picture.convert("RGB").resize((width, height))), samples.labels[i])
+        )
+    return open_data(found)
 
 
 def blind(samples: Any) -> Any:
@@ -149,7 +173,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder a set")
     parser.add_argument("--sets", nargs="+", default=list(SETS)[:5], choices=list(SETS))
     parser.add_argument("--only", nargs="+", default=METHODS)
-    parser.add_argument("--samples", type=int, default=6000, help="images that a run sees")
+    parser.add_argument("--samples", type=int, default=4000, help="images that a run sees")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -157,8 +181,8 @@ def main() -> None:
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in arguments.sets:
         train, test = SETS[name](arguments.data / name)
-        some = np.random.default_rng(0).permutation(len(train))[:MOST]
-        train = select(train, np.sort(some))
+        rng = np.random.default_rng(0)
+        train, test = (small(s, rng.permutation(len(s))[:MOST]) for s in (train, test))
         looks = held_out(blind(test), None, 64), held_out(train, test, 64)
         for method in arguments.only:
             for variant in VARIANTS:
