@@ -165,13 +165,16 @@ def on(method: str, says: str, *also: str, **options: Any) -> None:
 
 
 on("simclr", "SimCLR from there, with the defaults of a training that begins with weights")
-on("byol", "BYOL from there")
-on("vicreg", "VICReg from there")
-on("dino", "DINO from there", local_crops=2, prototypes=1024)
+on("byol", "BYOL from there, alike")
+on("vicreg", "VICReg from there, alike")
+on("dino", "DINO from there, alike", local_crops=2, prototypes=1024)
+on("simclr", "SimCLR from there, all weights trained", "full", lora=0)
+on("byol", "BYOL from there, all weights trained", "full", lora=0)
+on("vicreg", "VICReg from there, all weights trained", "full", lora=0)
+on("dino", "DINO from there, all weights trained", "full", lora=0, local_crops=2, prototypes=1024)
 on("simclr", "SimCLR from there, held by an anchor", "cosine", anchor="cosine:1")
 on("simclr", "SimCLR from there, held by an anchor", "gram", anchor="gram:1")
 on("simclr", "SimCLR from there, held by an anchor", "l2sp", anchor="l2sp:0.01")
-on("simclr", "SimCLR from there, with low rank", "lora", lora=16)
 
 
 def continued(asked: Asked, method: str, called: str, **options: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from selftaught import choose, code
 from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Chosen, Facts
 from selftaught.data import Samples
+from selftaught.engine import continued
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.settings import Settings
 from selftaught.export.facts import SETTINGS, content
@@ -89,7 +90,7 @@ def _going_on(settings: Settings, image: dict[str, Any], before: dict[str, Any])
     """What was chosen when the run began, but for what is given now."""
     images = {n: v for n, v in _images(before).items() if n not in image}
     options = _options(before)
-    lengths = {n for n in ("batch", "epochs", "max_steps") if getattr(settings, n) is None}
+    lengths = {n for n in ("batch", "epochs", "max_steps", "lora") if getattr(settings, n) is None}
     chosen = [
         Chosen(name, *values)
         for name, values in before.get("chosen", {}).items()
@@ -150,6 +151,8 @@ def settled(
         return _again(settings, before), []
     facts = facts_of(settings, samples, 0, begins, method.needs.labels)
     found = length(type(method), settings, facts)
+    if begins:
+        found += continued.low_rank(method, settings, facts.gpu)
     return _with(settings, found), [] if settings.recipe == "paper" else found
 
 
@@ -187,7 +190,7 @@ def _options(before: dict[str, Any]) -> dict[str, Any]:
 
 def _again(settings: Settings, before: dict[str, Any]) -> Settings:
     training = before.get("training", {})
-    usual: dict[str, int | None] = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
+    usual: dict[str, int | None] = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS, "lora": None}
     if settings.max_steps is not None:  # it says how long
         del usual["epochs"]
     elif settings.epochs is None:

@@ -230,8 +230,8 @@ def plan(
     trackers.check(settings.track)
     out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
     begins = continued.begins(image_of(method), settings, out)
-    continued.check(method, settings, begins)
     settings, lengths = choosing.settled(method, settings, out, samples, begins)
+    continued.check(method, settings, begins)
     chosen = [*chosen, *lengths]
     assert settings.batch is not None
     batch, parts = settings.batch, settings.accumulate

@@ -50,7 +50,8 @@ class Settings(Options):
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
             cosine:1.0,l2sp:0.01; gram:2@0.25 counts in the last quarter of training alone.
         lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
-            it is merged into them at the end.
+            it is merged into them at the end. By default 16 on a CPU from somebody's weights,
+            unless another setting says what stays as it was; 0 for none.
         max_steps: at which a training ends, within an epoch or not, that would be longer.
         accumulate: parts that a step's batch is computed in, to save memory.
         effective_batch: images a step whose loss is exactly that of one batch, computed with the
@@ -152,7 +153,7 @@ class Settings(Options):
     head_warmup: PartialShare | None = None
     norm_statistics: Literal["batch", "start"] = "batch"
     freeze: Number | Literal["all"] | None = None
-    lora: Count | None = None
+    lora: Number | None = None
     lora_alpha: Positive | None = None
     lora_layers: tuple[str, ...] | None = None
     anchor: tuple[str, ...] | None = None
