@@ -182,6 +182,24 @@ def test_nobody_looks_where_the_network_is_said_or_no_photos_are_seen(given, cac
     assert "weights" not in chosen(plan)
 
 
+def test_nobody_looks_where_machines_may_have_other_caches(caches, monkeypatch):
+    put(caches, "test_resnet.r160_in1k")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for world, begins in (("2", True), ("4", False)):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        found = {c.name: c.value for c in networks.network(wanted(40, 64))}
+        assert ("weights" in found) is begins
+
+
+def test_what_is_too_large_for_the_machine_is_named(caches, caplog, monkeypatch):
+    caplog.set_level("INFO", "selftaught")
+    monkeypatch.setattr(choose, "START_WEIGHTS", {False: 1e5, True: 4e5})
+    put(caches, "test_resnet.r160_in1k")
+    assert [c.value for c in networks.network(wanted(40, 64))][:2] == [None, "test_resnet"]
+    assert "test_resnet, of 0.375 million weights, is passed over" in caplog.text
+    assert choose.starts(at_hand(), methods.find("simclr").needs, gpu=True)
+
+
 def test_millions_of_images_teach_a_network_of_their_own():
     needs = methods.find("simclr").needs
     for images, expected in ((500, True), (100_000, True), (1_000_000, False)):
@@ -319,6 +337,29 @@ def test_nothing_is_measured_without_time_or_of_more_than_images(method, given):
     asked = wanted(100, 64, **given)
     asked.needs = methods.find(method).needs
     assert not asked.measurable()
+
+
+@pytest.mark.parametrize(
+    ("method", "side", "gpu", "given", "expected"),
+    [
+        ("simclr", 224, True, {}, [("resnet18", 96), ("resnet18", 0), ("resnet50", 0)]),
+        ("simclr", 64, True, {}, [("resnet18", 0), ("resnet50", 0)]),
+        ("mae", 224, True, {}, [("vit_tiny_patch16_224", 0), ("vit_small_patch16_224", 0)]),
+        ("mae", 64, False, {}, [("test_vit2", 64), ("vit_tiny_patch16_224", 64)]),
+        (
+            "simclr",
+            80,
+            False,
+            {"size": 80},
+            [(n, 0) for n in ("test_resnet", "resnet10t", "resnet18")],
+        ),
+        ("simclr", 32, False, {}, [(n, 32) for n in ("test_resnet", "resnet10t", "resnet18")]),
+    ],
+)
+def test_networks_grow(method, side, gpu, given, expected):
+    grown = choose.grown(methods.find(method).needs, Facts(1000, side, gpu, False), given)
+    found = [{c.name: c.value for c in made} for made in grown]
+    assert [(f["backbone"], f.get("size", 0)) for f in found] == expected
 
 
 def test_measuring_stops_when_it_has_taken_its_share(monkeypatch):

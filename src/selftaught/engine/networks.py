@@ -103,13 +103,20 @@ class Wanted:
 def network(wanted: Wanted) -> list[Chosen]:
     """Parameters of the backbone that nobody gave, those of weights at hand included."""
     offer: list[Chosen] = []
-    if choose.may_begin(wanted.needs, wanted.facts, wanted.image) and not wanted.settings.second:
+    alike = wanted.settings.second is None and not _on_machines()  # whose caches may differ
+    if alike and choose.may_begin(wanted.needs, wanted.facts, wanted.image):
         found = _begins(wanted)
         if found:
             return found
         offer = _offer(wanted)
     named = wanted.image.get("name") or wanted.facts.begins
     return offer + (_plain(wanted) if named or not wanted.measurable() else _grown(wanted))
+
+
+def _on_machines() -> bool:
+    """Whether torchrun has started processes on several machines."""
+    here = os.environ.get("LOCAL_WORLD_SIZE")
+    return here is not None and os.environ.get("WORLD_SIZE", here) != here
 
 
 def _plain(wanted: Wanted) -> list[Chosen]:
@@ -123,7 +130,7 @@ def _begins(wanted: Wanted) -> list[Chosen]:
     for found in every:
         if found not in few:
             log.info(
-                "%s, of %.0f million weights, is passed over: they take long here; --weights %s "
+                "%s, of %.3g million weights, is passed over: they take long here; --weights %s "
                 "begins with it all the same",
                 found.network,
                 found.numbers / 1e6,
