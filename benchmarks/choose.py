@@ -27,12 +27,12 @@ from selftaught.errors import SelftaughtError
 from selftaught.evaluate.floors import ENCODER
 
 ROWS: dict[str, dict[str, Any]] = {
-    "auto": {},
+    "auto": {"weights": None},
     "paper": {"recipe": "paper"},
     "small": {"recipe": "paper", "backbone": "test_resnet", "size": 64, "batch": 64},
 }
-"""What is given beside data and time: nothing; the paper's settings; those on the network that auto
-takes, so that what the other settings are worth is seen apart."""
+"""What is given beside data and time: no weights to begin with; the paper's settings; those on the
+network that auto takes, so that what the other settings are worth is seen apart."""
 LABELS = 10
 """Of each class, of the second k-NN."""
 RESULTS = Path(__file__).parent / "results" / "choose.json"

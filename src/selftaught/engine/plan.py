@@ -180,7 +180,7 @@ def prepared(
     name = methods.short(methods.reference(kind))
     out = settings.out or default_out(f"{name}-{_stem(data)}", settings.resume)
     side = asked.get("size") or fitting_size(kept)
-    choice = choosing.choice(kind, settings, out, kept, side, asked)
+    choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
     made = assemble(method, choice.image, options, kept, settings.seed, begins, choice.fit)
     channels = image_of(made).channels

@@ -30,7 +30,8 @@ class Settings(Options):
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         epochs: passes over the data; by default as many as its images call for, or as `time` has
             room for.
-        time: that the training may take, such as 20m or 1h30m, from which its length follows.
+        time: that the training may take, such as 20m or 1h30m, from which its length follows, and
+            the network where none is named.
         batch: images a step, over all devices and accumulated parts; by default fits the data.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
         seed: of everything random; the same seed gives the same losses to the last bit.
@@ -42,7 +43,8 @@ class Settings(Options):
         resume: whether to continue the run in `out`, bit for bit.
 
     Other Args:
-        recipe: what nobody gave: `auto` fits it to data, network and machine (AdamW for small
+        recipe: what nobody gave: `auto` begins with weights in the caches of timm and torch where
+            the backbone is open, and fits all else to data, network and machine (AdamW for small
             batches, queues and prototypes as there are images, heads as the backbone is wide; of
             a training that begins with weights a low rate, new heads first), and is told; `paper`
             is the method's own, made for a million images and a fresh draw.
