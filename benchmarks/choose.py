@@ -33,6 +33,7 @@ from PIL import Image as Picture
 
 from selftaught import backbone, evaluate, pretrain
 from selftaught.data import Samples
+from selftaught.data.memory import free_memory
 from selftaught.data.selection import select
 from selftaught.engine.plan import prepared
 from selftaught.engine.settings import Settings, seconds
@@ -50,6 +51,9 @@ PEERS = ("peer", "peer_small", "peer_ours")
 """lightly-train with its defaults, on the ResNet-50 that `paper` has too; those on the network,
 size and batch of `small`; all that `auto` chooses and it has an option for. It has none for the
 warmup, which is a tenth of the training."""
+PEER_BATCH, BYTES = 128, 0.09 * 2**30
+"""Its default, and what a ResNet-50 keeps of a view of 224 px until its backward pass: `peer` has
+half of the batch, or a quarter, where the memory that is free has no room for it."""
 LABELS = 10
 """Of each class, of the second k-NN."""
 RESULTS = Path(__file__).parent / "results" / "choose.json"
@@ -146,7 +150,9 @@ def exported(samples: Samples, i: int, folder: Path) -> None:
 def asked(row: str, train: Samples, seed: int, folder: Path) -> dict[str, Any]:
     """What lightly-train is asked for: its defaults, written out, or those of ours."""
     if row == "peer":
-        return told("resnet50", 224, 128)
+        room = free_memory() or float("inf")
+        batch = next(b for b in (PEER_BATCH >> i for i in range(7)) if 2 * b * BYTES < 0.75 * room)
+        return told("resnet50", 224, batch)
     if row == "peer_small":
         return told(*(ROWS["small"][name] for name in ("backbone", "size", "batch")))
     settings = Settings(epochs=1, out=folder / "run", seed=seed, accelerator="cpu")

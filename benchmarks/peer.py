@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help="of lightly_train.pretrain, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["LIGHTLY_TRAIN_CACHE_DIR"] = str(arguments.out / "cache")
     stamps = train(arguments, arguments.out / "tried", TRIED)
     pace = statistics.median(b - a for a, b in pairwise(stamps))
     steps = max(1, round(arguments.seconds / pace))
