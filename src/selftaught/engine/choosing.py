@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from selftaught import choose, code
-from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Chosen, Facts
+from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Facts
+from selftaught.chosen import Chosen, of
 from selftaught.data import Samples
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.settings import Settings
@@ -87,12 +88,9 @@ def _going_on(settings: Settings, image: dict[str, Any], before: dict[str, Any])
     """What was chosen when the run began, but for what is given now."""
     images = {n: v for n, v in _images(before).items() if n not in image}
     options = _options(before)
-    lengths = {n for n in ("batch", "epochs") if getattr(settings, n) is None}
-    chosen = [
-        Chosen(name, *values)
-        for name, values in before.get("chosen", {}).items()
-        if _WORDS.get(name, name) in images.keys() | options.keys() | lengths
-    ]
+    lengths = _lengths(settings)
+    names = images.keys() | options.keys() | lengths
+    chosen = [c for c in of(before) if _WORDS.get(c.name, c.name) in names]
     return Choice(_again(settings, before), images | image, chosen, None, options)
 
 
@@ -130,7 +128,8 @@ def settled(
     """Settings with a batch and a number of epochs, of a method that was built already."""
     before = recorded(settings, out)
     if before:
-        return _again(settings, before), []
+        lengths = _lengths(settings)
+        return _again(settings, before), [c for c in of(before) if c.name in lengths]
     facts = facts_of(settings, samples, 0, begins, method.needs.labels)
     found = length(type(method), settings, facts)
     return _with(settings, found), [] if settings.recipe == "paper" else found
@@ -166,6 +165,11 @@ def _options(before: dict[str, Any]) -> dict[str, Any]:
     options = before.get("options", {})
     found = {n: options[n] for n in before.get("chosen", {}) if n in options}
     return {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
+
+
+def _lengths(settings: Settings) -> set[str]:
+    """What of a training's length nobody gives."""
+    return {n for n in ("batch", "epochs") if getattr(settings, n) is None}
 
 
 def _again(settings: Settings, before: dict[str, Any]) -> Settings:

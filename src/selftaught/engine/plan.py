@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught import config, methods
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, is_encoder
-from selftaught.choose import HALF_LIFE, PAPER_EPOCHS, REASONS, Chosen
+from selftaught.choose import HALF_LIFE, PAPER_EPOCHS, REASONS
+from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
@@ -335,7 +336,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     if callable(made.recipe.optimizer):
         training["optimizer"] = f"<{made.recipe.optimizer}>"
     content = describe(made.method, source, training)
-    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper), c.why] for c in made.chosen}
+    content["chosen"] = plain(made.chosen)
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
@@ -399,10 +400,6 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
             "is that of the same step in a training of %s epochs",
             content["training"]["epochs"],
         )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _class(name: Any) -> str:
