@@ -252,9 +252,10 @@ def _of_peers(found: dict[str, Any]) -> list[str]:
     return versions and [
         "",
         f"`peer` is SimCLR of lightly-train {', '.join(versions)} with its defaults on a ResNet-50 "
-        "of 224 px (of its batch as much as the memory has room for), `peer_small` that on the network, size and batch of `small`, `peer_ours` with "
-        "what auto chooses, as far as it has options; with `--peer PYTHON`. Its time is of CPU, "
-        "and the steps that tell how many go into it do not count.",
+        "of 224 px (of its batch as much as the memory has room for), `peer_small` that on the "
+        "network, size and batch of `small`, `peer_ours` with what auto chooses, as far as it has "
+        "options; with `--peer PYTHON`. Its time is of CPU, and the steps that tell how many go "
+        "into it do not count.",
     ]
 
 
