@@ -185,6 +185,7 @@ def overview() -> str:
         "trusted.",
         examples=(
             "selftaught demo",
+            "selftaught methods --start",
             "selftaught check photos/",
             "selftaught pretrain photos/ --time 20m",
             "selftaught evaluate runs/simclr-photos labeled/",

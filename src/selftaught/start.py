@@ -45,7 +45,7 @@ STARTS = (
     ),
     Start(
         "Few images, and weights of ImageNet, say",
-        "selftaught pretrain photos/ --weights timm",
+        "selftaught pretrain photos/ --weights timm --time 20m",
         "simclr",
         "goes on from there, and keeps the start where labels say that it was better",
         "720 photos of steel, EfficientNet-Lite0 at 64 px",
@@ -54,7 +54,7 @@ STARTS = (
     ),
     Start(
         "The same, and a small network is wanted",
-        "selftaught pretrain distill_features photos/ --teacher resnet50 --backbone resnet18",
+        "selftaught pretrain distill_features photos/ --teacher resnet50 --time 20m",
         "distill_features",
         "the small one learns what the trained one sees",
         "3,068 photos of clothes, 64 px, taught by EfficientNet-Lite0",
