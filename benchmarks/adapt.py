@@ -191,27 +191,26 @@ def continued(asked: Asked, method: str, called: str, **options: Any) -> dict[st
         "seed": asked.seed,
     } | options
 
-    def run(epochs: int, **more: Any) -> Any:
+    def run(steps: int, **more: Any) -> Any:
         with tempfile.TemporaryDirectory() as out:
             begun = time.process_time()
-            done = pretrain(method, asked.train, f"{out}/run", epochs=epochs, **given, **more)
+            done = pretrain(method, asked.train, f"{out}/run", max_steps=steps, **given, **more)
             seconds = time.process_time() - begun
             file = done.folder / "kept.json"
             return done, seconds, json.loads(file.read_text()) if file.exists() else {}
 
-    whole = len(asked.train) // 64 * 64
     pace = asked.paces.get(called)
-    if pace is None:  # a run begins and ends at a cost that is no epoch's
-        one, two = (run(epochs, evaluate=False, keep="end")[1] for epochs in (1, 2))
-        pace = (two - one) / whole
-    epochs = max(1, round(asked.cpu_seconds / (pace * whole)))
-    done, seconds, chosen = run(epochs, test=asked.test)
+    if pace is None:  # a run begins and ends at a cost that is no step's
+        one, two = (run(steps, evaluate=False, keep="end")[1] for steps in (10, 20))
+        pace = (two - one) / 640
+    steps = max(1, round(asked.cpu_seconds / (pace * 64)))
+    done, seconds, chosen = run(steps, test=asked.test)
     own = done.scores.scores[ENCODER]
     floors = [s for name, s in done.scores.scores.items() if name not in (ENCODER, START)]
     return {
-        "epochs": epochs,
-        "samples": epochs * whole,
-        "cpu_seconds": round(pace * epochs * whole, 1),
+        "steps": steps,
+        "samples": steps * 64,
+        "cpu_seconds": round(pace * steps * 64, 1),
         "whole_seconds": round(seconds, 1),
         "scores": [round(s.value, 1) for s in own],
         "floor": [round(max(s.value for s in each), 1) for each in zip(*floors)],

@@ -1,5 +1,8 @@
 """What is chosen where nobody says it: by rules, told, recorded, and never a reason for alarm."""
 
+import csv
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from selftaught.choose import Facts
 from selftaught.chosen import Chosen
 from selftaught.cli import request
 from selftaught.diagnose.rules import BEFORE, Before, Watch
-from selftaught.engine import choosing
+from selftaught.engine import choosing, plan
 from selftaught.engine.optim import Rates
 from selftaught.engine.run import _rendered
 from selftaught.engine.settings import Settings, seconds
@@ -108,6 +111,8 @@ def test_a_method_is_built_with_what_is_chosen_for_a_hundred_images(name):
     of_data = {"samples": 100, "classes": 5}
     method = kind(net, **chosen, **{p.name: of_data[p.name] for p in every if p.from_data})
     assert all(getattr(method, key) == value for key, value in chosen.items())
+    rates = Rates(choose.recipe(method, batch), batch, 40, 10)
+    assert rates.lr(9) > 0.1 * rates.peak  # the first of four epochs is none of warming up alone
     assert batch % kind.needs.group == 0
     assert 8 <= batch <= 100
 
@@ -203,17 +208,22 @@ def test_of_a_damaged_file_what_is_whole_is_left(damaged):
 
 
 def test_of_a_built_method_that_goes_on_what_was_chosen_is_still_told(monkeypatch, tmp_path):
-    before = {
-        "training": {"batch": 8, "epochs": 20},
-        "chosen": {"batch": [8, 256, "of 100 images"], "epochs": [20, 100, "2,000 images"]},
-    }
+    rows: dict[str, Any] = {"batch": [8, 256, "of 16 images"], "epochs": [2, 100, "1m"]}
+    rows["max_steps"] = [3, None, "1.5 passes"]
+    before = {"training": {n: v[0] for n, v in rows.items()}, "chosen": rows}
     monkeypatch.setattr(choosing, "recorded", lambda settings, out: before)
     method = SimCLR(backbone("test_resnet", size=32), hidden=8, dim=4)
     data = open_data(photos(16))
-    for given, told in (({}, ["batch", "epochs"]), ({"epochs": 30}, ["batch"])):
-        settings, rows = choosing.settled(method, Settings(**given), tmp_path, data, False)
-        assert [c.name for c in rows] == told
-        assert (settings.batch, settings.epochs) == (8, given.get("epochs", 20))
+    for given, told, lasts in (
+        ({}, ["batch", "epochs", "max_steps"], (2, 3)),
+        ({"epochs": 30}, ["batch"], (30, None)),
+        ({"max_steps": 7, "batch": 4}, [], (None, 7)),
+    ):
+        settings, kept = choosing.settled(method, Settings(**given), tmp_path, data, False)
+        assert [c.name for c in kept] == told
+        assert settings.batch == given.get("batch", 8)
+        assert (settings.epochs, settings.max_steps) == lasts
+    assert Chosen("max_steps", *rows["max_steps"]).row[3] == "none"
 
 
 def test_the_papers_recipe_stays_as_it_was(tmp_path):
@@ -234,6 +244,28 @@ def test_a_time_becomes_epochs(tmp_path):
     assert "2s at" in written["chosen"]["epochs"][2]
     with pytest.raises(UserError, match="is finished"):  # and not that time and epochs are given
         pretrain(SimCLR, photos(16), run.folder, resume=True, **given)
+
+
+def test_a_training_ends_within_an_epoch(tmp_path):
+    given = {"batch": 8, "workers": 0, "evaluate": False, "curve": False, "backbone": "test_resnet"}
+    run = pretrain(SimCLR, photos(32), tmp_path / "run", max_steps=6, size=32, **given)
+    assert (run.plan.steps, run.plan.per_epoch, run.plan.settings.epochs) == (6, 4, 2)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == 6
+    with pytest.raises(UserError, match="is finished"):
+        pretrain(SimCLR, photos(32), tmp_path / "run", size=32, resume=True, **given)
+    given |= {"size": 32, "resume": True, "max_steps": 9}
+    assert pretrain(SimCLR, photos(32), tmp_path / "run", **given).plan.steps == 9
+
+
+def test_little_time_is_kept_to_the_step(tmp_path, monkeypatch):
+    given = Settings(batch=8, workers=0, evaluate=False, time="60s", out=tmp_path / "run")
+    image, found = {"name": "test_resnet", "size": 32}, {}
+    for room in (0.3, 1.75, 10.5):
+        monkeypatch.setattr(plan, "epochs_within", lambda *_, room=room, **__: (room, 60 / room))
+        made = plan.prepared(SimCLR, photos(32), given, image, {})
+        found[room] = made.steps, made.settings.epochs, made.settings.max_steps
+    assert found == {0.3: (1, 1, 1), 1.75: (7, 2, 7), 10.5: (40, 10, None)}
 
 
 def test_times_are_read():

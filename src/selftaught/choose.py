@@ -136,6 +136,7 @@ def recipe(method: Method, batch: int) -> Recipe:
         scaling="none",
         weight_decay=few.get("weight_decay", DECAY),
         warmup=few.get("warmup", WARMUP),
+        by_epoch=False,  # of few epochs the first would be at a warm-up's rate of 0
     )
 
 

@@ -32,6 +32,8 @@ def said(value: Any) -> str:
     """A value as it is typed."""
     if isinstance(value, tuple | list):
         return ",".join(map(said, value))
+    if value is None:
+        return "none"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

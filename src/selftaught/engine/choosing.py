@@ -18,6 +18,8 @@ from selftaught.export.facts import SETTINGS, content
 from selftaught.method import Method, Recipe
 
 OF_RECIPE = ("optimizer", "lr", "weight_decay", "warmup")
+WHOLE = 10
+"""Passes from which on a training that is fitted to a time has whole ones."""
 
 
 @dataclass
@@ -115,11 +117,26 @@ def length(kind: type[Method], settings: Settings, facts: Facts) -> list[Chosen]
             part = math.gcd(chosen.value, settings.effective_batch)
             chosen = chosen._replace(value=part, why=f"parts of {settings.effective_batch}")
         found.append(chosen)
-    if settings.epochs is None and settings.time is None:
+    if settings.epochs is None and settings.time is None and settings.max_steps is None:
         found.append(choose.epochs(facts))
     if settings.recipe == "paper":
         return [c._replace(value=c.paper) for c in found]
     return found
+
+
+def passes(room: float, per_epoch: int, why: str) -> list[Chosen]:
+    """Length of a training that has room for so many passes: of few of them, to the step.
+
+    Args:
+        room: passes over the data.
+        per_epoch: steps of one.
+        why: in a few words.
+    """
+    if room >= WHOLE:
+        return [Chosen("epochs", int(room), PAPER_EPOCHS, why)]
+    steps = max(1, int(room * per_epoch))
+    epochs = Chosen("epochs", -(-steps // per_epoch), PAPER_EPOCHS, why)
+    return [epochs, Chosen("max_steps", steps, None, f"{steps / per_epoch:.2g} passes")]
 
 
 def settled(
@@ -169,12 +186,18 @@ def _options(before: dict[str, Any]) -> dict[str, Any]:
 
 def _lengths(settings: Settings) -> set[str]:
     """What of a training's length nobody gives."""
-    return {n for n in ("batch", "epochs") if getattr(settings, n) is None}
+    names = {"batch"} if settings.batch is None else set[str]()
+    given = settings.epochs is not None or settings.max_steps is not None
+    return names if given else names | {"epochs", "max_steps"}
 
 
 def _again(settings: Settings, before: dict[str, Any]) -> Settings:
     training = before.get("training", {})
-    usual = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
+    usual: dict[str, int | None] = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
+    if settings.max_steps is not None:  # it says how long
+        del usual["epochs"]
+    elif settings.epochs is None:
+        usual["max_steps"] = None
     kept = {n: training.get(n, v) for n, v in usual.items() if getattr(settings, n) is None}
     return replace(settings, time=None, **kept)  # it has become epochs
 

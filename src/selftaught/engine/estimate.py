@@ -163,8 +163,8 @@ USED = 0.85
 
 def epochs_within(
     seconds: float, method: Method, views: ViewDataset, fabric: Fabric, per_epoch: int, **asked: Any
-) -> tuple[int, float]:
-    """Passes over the data that `seconds` have room for, one at least, and seconds of each.
+) -> tuple[float, float]:
+    """Passes over the data that `seconds` have room for, and seconds of each.
 
     Args:
         method: what is trained, wherever it is: it stays as it is.
@@ -177,7 +177,7 @@ def epochs_within(
     twin.to(fabric.device)
     twin.on_start(Blank(len(views.samples)))
     need = needed(twin, views, fabric, steps=per_epoch, **asked)
-    return max(1, int(USED * seconds / need.seconds)), need.seconds
+    return USED * seconds / need.seconds, need.seconds
 
 
 def amount(size: float) -> str:

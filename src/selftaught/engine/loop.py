@@ -383,7 +383,7 @@ class Loop:
                         if isinstance(value, Tensor):  # of one's own may count in plain numbers
                             value.zero_()  # fused ones want state for all parameters or none
             self.begun = True
-        last = epoch + 1 if self.each_epoch else self.steps // self.per_epoch
+        last = epoch + 1 if self.each_epoch else -(-self.steps // self.per_epoch)
         self.order.epochs = range(epoch, last)
         self.order.start = within * self.accumulate
         late = self.late is not None and self.step >= self.late[0]

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught import config, methods
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, is_encoder
-from selftaught.choose import HALF_LIFE, PAPER_EPOCHS, REASONS
+from selftaught.choose import HALF_LIFE, REASONS
 from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
@@ -270,14 +270,19 @@ def plan(
         views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
         asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
         given_time = seconds(settings.time)
-        count, each = epochs_within(
+        passes, each = epochs_within(
             given_time, method, views, fabric, per_epoch, makers=workers, **asked
         )
         why = f"{settings.time} at {duration(each)} a pass, some left for the scores"
-        chosen.append(Chosen("epochs", count, PAPER_EPOCHS, why))
-        settings = dataclasses.replace(settings, epochs=count, time=None)
-    assert settings.epochs is not None
-    steps = per_epoch * settings.epochs
+        lengths = choosing.passes(passes, per_epoch, why)
+        chosen += lengths
+        settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
+    epochs, most = settings.epochs, settings.max_steps
+    if epochs is None:
+        assert most is not None
+        epochs = -(-most // per_epoch)
+        settings = dataclasses.replace(settings, epochs=epochs)
+    steps = min(per_epoch * epochs, most or per_epoch * epochs)
     rest = continued.resting(method, settings, steps, set(weights or ())) if begins else 0
     reasons = continued.REASONS if begins else REASONS
     chosen += continued.chosen(method, settings, recipe, batch, steps, rest, reasons)
@@ -371,7 +376,7 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
         before["training"] = Settings().repeated() | before["training"]
     differences = changes(before, now)
     finished = Checkpoints.of(out).finished
-    length = [d for d in differences if d.startswith("training.epochs")]
+    length = [d for d in differences if d.startswith(("training.epochs", "training.max_steps"))]
     if state is None:
         log.warning("%s has no checkpoint yet: starting from its first step", out)
     else:
@@ -397,8 +402,8 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
     if length:
         log.warning(
             "the schedules are laid over the new length: from the next step on the learning rate "
-            "is that of the same step in a training of %s epochs",
-            content["training"]["epochs"],
+            "is that of the same step in a training of %s steps",
+            f"{made.steps:,}",
         )
 
 

@@ -15,6 +15,7 @@ def pretrain(
     epochs: Count | None = None,
     time: str | None = None,
     batch: Count | None = None,
+    max_steps: Count | None = None,
     accumulate: Count = 1,
     effective_batch: Count | None = None,
     unmix: Share | None = None,

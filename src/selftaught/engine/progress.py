@@ -92,10 +92,11 @@ class Progress:
     def line(self, done: int, loss: float, width: int = 1000) -> str:
         """What there is to say after `done` steps, as much of it as has room in `width` columns."""
         speed = self.images_per_second
-        epoch = min(done // self.per_epoch + 1, self.total // self.per_epoch)
+        epochs = -(-self.total // self.per_epoch)
+        epoch = min(done // self.per_epoch + 1, epochs)
         needed, peak = self.flops
         parts = {  # with what goes first where there is little room
-            f"epoch {epoch}/{self.total // self.per_epoch}": 2,
+            f"epoch {epoch}/{epochs}": 2,
             f"step {done}/{self.total}": 5,
             f"loss {loss:.4f}": 6,
             f"{speed:.0f} images/s" if speed >= 10 else f"{speed:.2f} images/s": 3,

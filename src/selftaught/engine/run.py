@@ -374,13 +374,14 @@ class Run:
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
+        epochs = f"{plan.steps / plan.per_epoch:,.2f}".removesuffix(".00")
         rows = {
             "method": method_name(plan.method),
             "data": f"{len(plan.samples):,} images of {plan.content['data']}",
             "backbone": f"{plan.image.name} at {size} px; {trained / 1e6:.1f} million weights "
             "with what the method adds",
-            "steps": f"{plan.steps:,} of {plan.batch} images{parts}: {plan.settings.epochs} "
-            f"epochs of {plan.per_epoch:,}",
+            "steps": f"{plan.steps:,} of {plan.batch} images{parts}: {epochs} epochs of "
+            f"{plan.per_epoch:,}",
             "optimizer": f"{plan.recipe.optimizer}, learning rate {rates.peak:.3g} at its peak, "
             f"weight decay {plan.recipe.weight_decay}",
             "device": f"{device_name(fabric)} in {precision_of(fabric)}, {plan.workers} processes "

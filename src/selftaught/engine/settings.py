@@ -30,7 +30,7 @@ class Settings(Options):
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         epochs: passes over the data; by default as many as its images call for, or as `time` has
             room for.
-        time: that the training may take, such as 20m or 1h30m, from which the epochs follow.
+        time: that the training may take, such as 20m or 1h30m, from which its length follows.
         batch: images a step, over all devices and accumulated parts; by default fits the data.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
         seed: of everything random; the same seed gives the same losses to the last bit.
@@ -51,6 +51,7 @@ class Settings(Options):
             cosine:1.0,l2sp:0.01; gram:2@0.25 counts in the last quarter of training alone.
         lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
             it is merged into them at the end.
+        max_steps: at which a training ends, within an epoch or not, that would be longer.
         accumulate: parts that a step's batch is computed in, to save memory.
         effective_batch: images a step whose loss is exactly that of one batch, computed with the
             memory of `batch` images at a time, for a second forward pass.
@@ -134,6 +135,7 @@ class Settings(Options):
     epochs: Count | None = None
     time: str | None = None
     batch: Count | None = None
+    max_steps: Count | None = None
     accumulate: Count = 1
     effective_batch: Count | None = None
     unmix: Share | None = None
@@ -209,10 +211,11 @@ class Settings(Options):
         super().__post_init__()
         if self.time is not None:
             seconds(self.time)
-            if self.epochs is not None:
-                raise UserError(
-                    f"--time {self.time} and --epochs {self.epochs} both say how long: drop one"
-                )
+            for name, given in (("epochs", self.epochs), ("max-steps", self.max_steps)):
+                if given is not None:
+                    raise UserError(
+                        f"--time {self.time} and --{name} {given} both say how long: drop one"
+                    )
         if not (isinstance(self.optimizer, str | None) or callable(self.optimizer)):
             raise UserError(
                 "optimizer must be a name or a function of groups of parameters, such as "
