@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from selftaught.backbones.weights.at_hand import Found
 from selftaught.backbones.weights.places import TIMM
+from selftaught.chosen import Chosen
 from selftaught.method import Method, Needs, Recipe
 from selftaught.signature import read_object
 
@@ -73,31 +74,6 @@ PAPER_WIDTH = 2048
 """Features of a ResNet-50, to which papers fit their heads."""
 SMALL = 64
 """Side in pixels below which views keep their detail."""
-
-
-class Chosen(NamedTuple):
-    """A setting that nobody gave, beside the paper's.
-
-    why: in a few words.
-    """
-
-    name: str
-    value: Any
-    paper: Any
-    why: str = ""
-
-    def __str__(self) -> str:
-        reason = f": {self.why}" if self.why else ""
-        return f"{self.name} {said(self.value)}{reason} (paper: {said(self.paper)})"
-
-
-def said(value: Any) -> str:
-    """A value as it is typed."""
-    if value is None:
-        return "none"
-    if isinstance(value, tuple | list):
-        return ",".join(map(said, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

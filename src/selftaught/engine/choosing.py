@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from selftaught import choose
-from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Chosen, Facts
+from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Facts
+from selftaught.chosen import Chosen, of
 from selftaught.data import Samples
 from selftaught.engine import continued
 from selftaught.engine.build import assemble
@@ -97,12 +98,9 @@ def _going_on(settings: Settings, image: dict[str, Any], before: dict[str, Any])
     """What was chosen when the run began, but for what is given now."""
     images = {n: v for n, v in _images(before).items() if n not in image}
     options = _options(before)
-    lengths = {n for n in ("batch", "epochs", "max_steps", "lora") if getattr(settings, n) is None}
-    chosen = [
-        Chosen(name, *values)
-        for name, values in before.get("chosen", {}).items()
-        if WORDS.get(name, name) in images.keys() | options.keys() | lengths
-    ]
+    lengths = _lengths(settings)
+    names = images.keys() | options.keys() | lengths
+    chosen = [c for c in of(before) if WORDS.get(c.name, c.name) in names]
     return Choice(_again(settings, before), images | image, chosen, None, options)
 
 
@@ -155,7 +153,8 @@ def settled(
     """Settings with a batch and a number of epochs, of a method that was built already."""
     before = recorded(settings, out)
     if before:
-        return _again(settings, before), []
+        lengths = _lengths(settings)
+        return _again(settings, before), [c for c in of(before) if c.name in lengths]
     facts = facts_of(settings, samples, 0, begins, method.needs.labels)
     found = length(type(method), settings, facts)
     if begins:
@@ -189,6 +188,13 @@ def _options(before: dict[str, Any]) -> dict[str, Any]:
     options = before.get("options", {})
     found = {n: options[n] for n in before.get("chosen", {}) if n in options}
     return {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
+
+
+def _lengths(settings: Settings) -> set[str]:
+    """Which of the settings that are chosen nobody gives."""
+    names = {n for n in ("batch", "lora") if getattr(settings, n) is None}
+    given = settings.epochs is not None or settings.max_steps is not None
+    return names if given else names | {"epochs", "max_steps"}
 
 
 def _again(settings: Settings, before: dict[str, Any]) -> Settings:

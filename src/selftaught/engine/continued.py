@@ -11,7 +11,7 @@ from selftaught import choose
 from selftaught.backbones import Encoder, Image
 from selftaught.backbones.image.create import beit, plain_vit
 from selftaught.backbones.stages import stages
-from selftaught.choose import Chosen
+from selftaught.chosen import Chosen
 from selftaught.engine import anchor, beginning, optim
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.settings import Settings

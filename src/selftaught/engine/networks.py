@@ -15,7 +15,8 @@ import torch
 from selftaught import choose
 from selftaught.backbones.image.create import offered
 from selftaught.backbones.weights.at_hand import at_hand
-from selftaught.choose import Chosen, Facts
+from selftaught.choose import Facts
+from selftaught.chosen import Chosen
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import precision

@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught import config, methods
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, is_encoder
-from selftaught.choose import HALF_LIFE, REASONS, Chosen
+from selftaught.choose import HALF_LIFE, REASONS
+from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
@@ -340,7 +341,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     if callable(made.recipe.optimizer):
         training["optimizer"] = f"<{made.recipe.optimizer}>"
     content = describe(made.method, source, training)
-    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper), c.why] for c in made.chosen}
+    content["chosen"] = plain(made.chosen)
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
@@ -404,10 +405,6 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
             "is that of the same step in a training of %s steps",
             f"{made.steps:,}",
         )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _class(name: Any) -> str:
