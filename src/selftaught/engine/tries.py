@@ -73,8 +73,7 @@ AHEAD = 1000
 """Of the steps that a try is thought to have, those that readers may have the order of."""
 
 APART: dict[str, Any] = {
-    "epochs": None,
-    "max_steps": None,
+    "time": None,
     "evaluate": False,
     "curve": False,
     "track": (),
@@ -198,6 +197,7 @@ class Trying:
         rounds: how many are tried in each.
         each: seconds of a try of the first.
         whole: seconds of the training: those that it may take, or is thought to take.
+        speed: steps a second of the usual one.
         held: images to compare on.
     """
 
@@ -230,7 +230,7 @@ class Trying:
         self.settings = replace(settings, out=self.out, try_=False)
         self.candidates: list[Candidate] = []
         self.rounds: list[int] = []
-        self.each = self.whole = self.around = 0.0
+        self.each = self.whole = self.around = self.speed = 0.0
         self.held: Held | None = None
         self.floors: dict[tuple[str, int], Look] = {}
 
@@ -258,7 +258,7 @@ class Trying:
                 "leave --try out"
             )
         epoch = _epoch(plan)
-        self.around = time.perf_counter() - begun
+        self.around, self.speed = time.perf_counter() - begun, plan.per_epoch / epoch
         self.whole = epoch * plan.steps / plan.per_epoch if given is None else seconds(given)
         self.rounds = rounds(len(self.candidates))
         self.each = self._affordable(0, len(self.candidates))
@@ -370,7 +370,9 @@ class Trying:
         ):
             signals = StopSignals()
             try:
-                plan = self.plan(candidate, **APART, out=Path(at) / "run", time=f"{self.each:f}s")
+                steps = max(1, round(self.each * self.speed))  # to begin with, for momenta
+                length = {"epochs": steps, "max_steps": steps}
+                plan = self.plan(candidate, **APART, **length, out=Path(at) / "run")
                 run = Run(plan)
                 with signals, run.guarded(signals):
                     loop = run.start(signals)
