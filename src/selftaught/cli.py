@@ -381,10 +381,10 @@ def _pretrain(asked: Request, dry: bool) -> None:
 
     method = asked.method if asked.named else None
     given = (method, asked.data, settings, asked.backbone, asked.options, samples)
-    if dry and settings.try_:
-        _show({}, tries.preview(*given))
-        return
     with voice.told_if_slow("building %s", asked.method):
+        if dry and settings.try_:
+            _show({}, tries.preview(*given))
+            return
         plan = tries.decided(*given)
     if dry:
         _show({}, Run(plan).preview())

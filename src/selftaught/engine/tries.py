@@ -62,8 +62,9 @@ without; BYOL, VICReg and DINO gained nothing or lost, so that no other method i
 
 SHARE = 0.15
 """Of the time, that goes into trying."""
-LOOKED = 4
-"""Images that a first try has time to see, for each that it is looked at."""
+LEAST, LOOKED = 1600, 2
+"""Images that a first try has time to see at least, some dozen steps; and for each that its encoder
+is looked at, which takes a tenth of its time, as that is forward alone and of one view."""
 FEWEST = 50
 """Images to compare on: with fewer, one standard error is more than seven points."""
 ERRORS = 2.4
@@ -247,9 +248,8 @@ class Trying:
         """
         usual, given = Candidate(self.method or methods.USUAL), self.settings.time
         begun = time.perf_counter()
-        with voice.told_if_slow("building %s", usual.name):
-            # of a time, how long it is in epochs is not asked yet
-            plan = self.plan(usual, **({} if given is None else {"time": None, "epochs": 1}))
+        # of a time, how long it is in epochs is not asked yet
+        plan = self.plan(usual, **({} if given is None else {"time": None, "epochs": 1}))
         _comparable(plan)
         self.candidates = [usual, *self._others(plan)]
         if len(self.candidates) == 1:
@@ -263,14 +263,13 @@ class Trying:
         self.rounds = rounds(len(self.candidates))
         self.each = self._affordable(0, len(self.candidates))
         each = epoch / (plan.per_epoch * plan.batch)
-        most = min(MOST, int(self.each / LOOKED / each))
-        if most < curve.LEAST:
-            self._too_short(LOOKED * curve.LEAST, each)
+        if self.each < LEAST * each:
+            self._too_short(LEAST * each)
         self.held = held_out(
             plan.samples,
             plan.held,
             plan.image.size,
-            most=most,
+            most=min(MOST, int(self.each / each / LOOKED)),
             seed=self.settings.seed,
             workers=plan.workers,
         )
@@ -302,17 +301,17 @@ class Trying:
         left = self.begun + SHARE * self.whole - time.perf_counter()
         return left / (len(self.rounds) - turn) / count - self.around
 
-    def _too_short(self, images: int, each: float) -> None:
-        """Refuse a time in which a first try does not see so many images of `each` seconds."""
+    def _too_short(self, least: float) -> None:
+        """Refuse a time in which first tries do not have the least that tells something."""
         count = len(self.candidates)
         spent = time.perf_counter() - self.begun
-        need = (spent + (images * each + self.around) * count * len(self.rounds)) / SHARE
+        need = (spent + (least + self.around) * count * len(self.rounds)) / SHARE
         given = self.settings.time
         short = f"about {duration(self.whole)}" if given is None else f"--time {given}"
         more = "train for longer" if given is None else f"give --time {math.ceil(need / 60)}m"
         raise UserError(
             f"{short} is too short to compare {count} candidates in {SHARE:.0%} of it: to see "
-            f"{images:,} images each at first, which tells something, they need about "
+            f"{LEAST:,} images each at first, which tells something, they need about "
             f"{duration(need)}; {more}, or leave --try out"
         )
 
@@ -342,7 +341,8 @@ class Trying:
                 break
         spent = time.perf_counter() - self.begun
         left = self.settings.time and f"{max(1, round(self.whole - spent))}s"
-        log.info(f"{why}; it is trained from its start" + (f" in {left}" if left else ""))
+        within = f" in {duration(seconds(left))}" if left else ""
+        log.info(f"{why}; it is trained from its start{within}")
         plan = self.plan(taken.candidate, time=left)
         own = taken.candidate.method
         found = {
