@@ -161,7 +161,7 @@ def stubs() -> dict[Path, str]:
             "from pathlib import Path\nfrom typing import Any\n\n",
             *classes,
             "from selftaught.signature import Signature\n\n",
-            "GROUP: str\n\n",
+            "GROUP: str\nUSUAL: str\n\n",
             *heads,
         ]
     )

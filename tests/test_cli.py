@@ -313,7 +313,8 @@ def test_help_shows_what_matters_and_how_many_more_there_are(words, capsys, monk
         main = "out epochs batch lr seed workers labels test backbone size weights"
         wanted = set(main.split())
         wanted -= {p.name for p in own}  # PIRL's are of its losses
-        assert {f"--{name}" for name in wanted} | {"--[no-]resume", "--[no-]dry-run"} < set(few)
+        switches = {"--[no-]resume", "--[no-]try", "--[no-]dry-run"}
+        assert {f"--{name}" for name in wanted} | switches < set(few)
         assert more > 30
         assert {p.name for p in own if not p.main} <= {
             flag.removeprefix("--").removeprefix("[no-]").replace("-", "_")

@@ -63,8 +63,8 @@ class Group(NamedTuple):
 
 
 def options(parameters: Iterable[Parameter], section: str = "") -> list[Option]:
-    """Each parameter as an option of its own name."""
-    return [Option(p, section, p.name) for p in parameters]
+    """Each parameter as an option of its own name, less the `_` that Python's own words need."""
+    return [Option(p, section, p.name.rstrip("_")) for p in parameters]
 
 
 class Parser(argparse.ArgumentParser):

@@ -72,9 +72,6 @@ DRY = Option(
     "dry_run",
 )
 LISTING = "List the methods by family, or show what one of them takes."
-USUAL = "simclr"
-"""The method where none is named: among those that learn most in minutes on each of our data sets
-(benchmarks/results/learn-*.md), with nothing to set, and from weights as well as from nothing."""
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 ROWS = Parameter("recipes", bool, False, False, "list rows of papers' tables, for --config")
 START = Parameter(
@@ -207,13 +204,17 @@ def _summary(name: str) -> str:
 
 
 class Request(NamedTuple):
-    """A training as it was asked for: what is absent keeps its default."""
+    """A training as it was asked for: what is absent keeps its default.
+
+    named: whether the method was asked for by its name.
+    """
 
     method: str
     data: str
     backbone: dict[str, Any]
     options: dict[str, Any]
     training: dict[str, Any]
+    named: bool = True
 
 
 def request(argv: Sequence[str]) -> Request:
@@ -222,8 +223,9 @@ def request(argv: Sequence[str]) -> Request:
     Raises:
         UserError: what does not fit the signatures of the method, the backbone or `pretrain`.
     """
-    if argv and _is_data(argv[0]):
-        argv = [USUAL, *argv]
+    named = not (argv and _is_data(argv[0]))
+    if not named:
+        argv = [methods.USUAL, *argv]
     by_word = bool(argv) and not argv[0].startswith("-")
     method = argv[0] if by_word else None
     if method is not None:
@@ -265,7 +267,7 @@ def request(argv: Sequence[str]) -> Request:
     )
     if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
-    return Request(method, data, backbone, own, training)
+    return Request(method, data, backbone, own, training, named)
 
 
 def _is_data(word: str) -> bool:
@@ -378,11 +380,16 @@ def _pretrain(asked: Request, dry: bool) -> None:
         samples = settings.open(asked.data, asked.backbone.get("channels", 3))
 
     with voice.told_if_slow("loading PyTorch"):
-        from selftaught.engine.plan import prepared
+        from selftaught.engine import tries
         from selftaught.engine.run import Run
 
+    method = asked.method if asked.named else None
+    given = (method, asked.data, settings, asked.backbone, asked.options, samples)
     with voice.told_if_slow("building %s", asked.method):
-        plan = prepared(asked.method, asked.data, settings, asked.backbone, asked.options, samples)
+        if dry and settings.try_:
+            _show({}, tries.preview(*given))
+            return
+        plan = tries.decided(*given)
     if dry:
         _show({}, Run(plan).preview())
         return

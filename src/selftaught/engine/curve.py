@@ -114,7 +114,7 @@ class Observer:
         curve = self.curve
         before = curve.best
         with unnoticed(self.image, self.fabric.device):
-            look = self.held.look(self._shown(self.image), step)
+            look = self.held.look(shown(self.image, self.fabric), step)
             curve.looks.append(look)
             if curve.best is not None and curve.best is not before:
                 facts = {"step": step, "steps": curve.steps, KNN: look.figures[KNN]}
@@ -135,22 +135,13 @@ class Observer:
                 fresh = untrained(self.image)
                 fresh.to(self.fabric.device)  # type: ignore[attr-defined]
                 with unnoticed(fresh, self.fabric.device):
-                    curve.floors[FLOORS[0]] = self.held.look(self._shown(fresh), 0).figures
+                    seen = self.held.look(shown(fresh, self.fabric), 0)
+                    curve.floors[FLOORS[0]] = seen.figures
         else:
             curve.floors[FLOORS[0]] = first
         pixels = self.held.pixels
         if pixels:
             curve.floors["pixels"] = max((p.figures for p in pixels.values()), key=lambda f: f[KNN])
-
-    def _shown(self, network: Encoder) -> Callable[[Tensor], Tensor]:
-        """Its features, by `forward`: hooks and compiled code belong to training."""
-
-        def features(x: Tensor) -> Tensor:
-            x = normalize(x.to(self.fabric.device), network.mean, network.std)
-            with self.fabric.autocast():
-                return network.forward(x)
-
-        return features
 
     def _beside(self, look: Look) -> None:
         """Let the doctor compare a look with the first, where that was at weights worth keeping."""
@@ -164,6 +155,17 @@ class Observer:
             now, start = look.figures[KNN], first.figures[KNN]
             facts = Beside(*at, now, start, len(look.right), -sure(look, first))
         self.compare(facts)
+
+
+def shown(network: Encoder, fabric: Fabric) -> Callable[[Tensor], Tensor]:
+    """Its features, by `forward`: hooks and compiled code belong to training."""
+
+    def features(x: Tensor) -> Tensor:
+        x = normalize(x.to(fabric.device), network.mean, network.std)
+        with fabric.autocast():
+            return network.forward(x)
+
+    return features
 
 
 def observed(

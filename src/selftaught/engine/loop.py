@@ -5,7 +5,7 @@ import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
@@ -25,7 +25,6 @@ from selftaught.engine import optim
 from selftaught.engine.build import image_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
-from selftaught.engine.curve import Observer
 from selftaught.engine.estimate import Estimate
 from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
@@ -107,7 +106,7 @@ class Loop:
     names: Any
     labels: Tensor | None = None
     doctor: Doctor | None = None
-    look: Observer | None = None
+    look: Callable[[int], None] | None = None
     late: tuple[int, Any] | None = None
     cache: GradientCache | None = None
     need: Estimate | None = None

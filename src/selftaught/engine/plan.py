@@ -90,6 +90,7 @@ class Plan:
         content: of run.yaml.
         weights: of an earlier run, to begin with.
         state: to go on from.
+        tried: candidates that this one was taken from, with `--try`.
     """
 
     method: Method
@@ -113,6 +114,7 @@ class Plan:
     content: dict[str, Any]
     weights: dict[str, Tensor] | None
     state: dict[str, Any] | None
+    tried: dict[str, Any] | None = None
 
     @property
     def image(self) -> Encoder:
@@ -179,7 +181,7 @@ def prepared(
     asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
     kind = methods.find(method) if isinstance(method, str) else method
     name = methods.short(methods.reference(kind))
-    out = settings.out or default_out(f"{name}-{_stem(data)}", settings.resume)
+    out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
     side = asked.get("size") or fitting_size(kept)
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
@@ -229,7 +231,7 @@ def plan(
     """
     source = samples if source is None else source
     trackers.check(settings.track)
-    out = settings.out or default_out(f"{method_name(method)}-{_stem(source)}", settings.resume)
+    out = settings.out or default_out(f"{method_name(method)}-{stem(source)}", settings.resume)
     begins = continued.begins(image_of(method), settings, out)
     settings, lengths = choosing.settled(method, settings, out, samples, begins)
     continued.check(method, settings, begins)
@@ -432,7 +434,8 @@ def _recipe(method: Method, paper: Recipe, settings: Settings) -> Recipe:
     return dataclasses.replace(paper, **changed)
 
 
-def _stem(source: Any) -> str:
+def stem(source: Any) -> str:
+    """What data is called in the name of a run folder."""
     if isinstance(source, str | Path):
         return Path(source).resolve().stem or "data"
     return type(source).__name__.lower()

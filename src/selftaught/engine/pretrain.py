@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import config, methods, voice
-from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
+from selftaught.engine.tries import decided
 from selftaught.errors import UserError
 from selftaught.feed.readers import refuse_imported
 from selftaught.method import Method
@@ -19,7 +19,10 @@ log = logging.getLogger("selftaught")
 # for editors and type checkers the settings are written out in pretrain.pyi
 @takes(Settings)
 def pretrain(
-    method: str | type[Method] | Method, data: Any, out: str | Path | None = None, **options: Any
+    method: str | type[Method] | Method | None,
+    data: Any,
+    out: str | Path | None = None,
+    **options: Any,
 ) -> Run:
     """Train a method on unlabeled images; leave a run folder with the encoder and a report.
 
@@ -29,6 +32,7 @@ def pretrain(
         method: class of a method, or its name: it is built after the seed is set, so that the same
             call, or the run's run.yaml, gives the same run. A method that was built before is
             trained from the weights that it has; run.yaml then says that it does not hold them.
+            None for the usual one or, with `try_=True`, for what is best of a handful.
         data: folder, list file, Parquet, tar shards, array, or dataset of images; or what
             `open_data` made of one.
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
@@ -46,8 +50,9 @@ def pretrain(
         Interrupted: a signal came; the run is saved and can be resumed.
     """
     refuse_imported()
-    built = isinstance(method, Method)
-    kind = type(method) if built else methods.find(method) if isinstance(method, str) else method
+    built, asked_for = isinstance(method, Method), methods.USUAL if method is None else method
+    kind = type(method) if built else asked_for
+    kind = methods.find(kind) if isinstance(kind, str) else kind
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise UserError(
             f"{method!r} is no method: give a class that derives from Method, or its name"
@@ -56,7 +61,7 @@ def pretrain(
     settings = Settings.of(out=out, **asked["training"])
     with voice.heard():
         with voice.told_if_slow("opening the data, building the method"):
-            plan = prepared(method, data, settings, asked["backbone"], asked["options"])
+            plan = decided(method, data, settings, asked["backbone"], asked["options"])
         run = Run(plan).complete()
         if run.report is not None:
             log.info("the encoder is in %s, and all about it in %s", run.folder, run.report)

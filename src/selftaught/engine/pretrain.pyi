@@ -8,7 +8,7 @@ from selftaught.method import Method
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 
 def pretrain(
-    method: str | type[Method] | Method,
+    method: str | type[Method] | Method | None,
     data: Any,
     out: str | Path | None = None,
     *,
@@ -79,6 +79,7 @@ def pretrain(
     start: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    try_: bool = False,
     force: bool = False,
     **options: Any,
 ) -> Run: ...

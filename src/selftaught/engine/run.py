@@ -2,10 +2,12 @@
 
 import copy
 import io
+import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -42,7 +44,7 @@ from selftaught.engine.colors import choose, fed
 from selftaught.engine.convolution import fix_bf16_stride
 from selftaught.engine.corpus import Blank, RunCorpus
 from selftaught.engine.curve import observed
-from selftaught.engine.ending import as_run_errors, end_with_parent
+from selftaught.engine.ending import Course, as_run_errors, end_with_parent
 from selftaught.engine.estimate import Estimate, amount, needed, peak_flops, readable
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.loop import Loop
@@ -58,7 +60,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
-from selftaught.export.facts import SETTINGS, of_folder
+from selftaught.export.facts import SETTINGS, TRIED, of_folder
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
@@ -123,14 +125,7 @@ class Run:
                 verdict; nothing is exported.
             Interrupted: a signal came; the run is saved and can be resumed.
         """
-        fabric = self.plan.fabric
-        with (
-            StopSignals() as signals,
-            as_run_errors(self.folder, signals) as course,
-            limited(self.plan.settings.read_timeout),
-            without_denormals(),
-            room_to_read(fabric),
-        ):
+        with StopSignals() as signals, self.guarded(signals) as course:
             loop = self.start(signals)
             first = loop.step
             # until a step is done all is told at once; nothing later is the arguments' alone
@@ -140,6 +135,17 @@ class Run:
             if dist.rank() == 0:
                 self.finish(loop)
         return self
+
+    @contextmanager
+    def guarded(self, signals: StopSignals) -> Iterator[Course]:
+        """A block that may train: whatever ends it is an error in words."""
+        with (
+            as_run_errors(self.folder, signals) as course,
+            limited(self.plan.settings.read_timeout),
+            without_denormals(),
+            room_to_read(self.plan.fabric),
+        ):
+            yield course
 
     # start ------------------------------------------------------------------------------------
 
@@ -289,6 +295,8 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
+            if self.plan.tried is not None:
+                write_text(self.folder / TRIED, json.dumps(self.plan.tried, indent=2) + "\n")
             if self.plan.method.needs.labels:
                 classes.keep(self.folder, self.plan.samples)
         except OSError as error:

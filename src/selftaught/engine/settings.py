@@ -17,7 +17,7 @@ from selftaught.errors import UserError
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time"}
+NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time", "try_"}
 """Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
 time has become epochs."""
 
@@ -41,6 +41,8 @@ class Settings(Options):
         freeze: stages or blocks of the backbone, from its stem on, that stay as they are, or all.
         start: run or encoder to begin with: its backbone, and parts of a run that fit this method.
         resume: whether to continue the run in `out`, bit for bit.
+        try_: whether to compare a handful of methods, or settings of the one that is named, in a
+            seventh of the time, and to train what is best in the rest.
 
     Other Args:
         recipe: what nobody gave: `auto` begins with weights in the caches of timm and torch where
@@ -202,6 +204,7 @@ class Settings(Options):
     start: Path | None = None
     resume: bool = False
     overwrite: bool = False
+    try_: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:

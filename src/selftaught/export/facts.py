@@ -23,6 +23,8 @@ EVALUATED = "evaluated.json"
 """What `selftaught evaluate` found later, the newest last."""
 KEPT = "kept.json"
 """Which encoder a run that began with weights kept, and why."""
+TRIED = "tried.json"
+"""Candidates that `--try` compared, what it took and why."""
 TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
 """Files that a training leaves, the first one being there from its start."""
 

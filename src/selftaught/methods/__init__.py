@@ -17,6 +17,9 @@ from selftaught.errors import UserError
 from selftaught.signature import Signature, closest, read_class, read_object
 
 GROUP = "selftaught.methods"
+USUAL = "simclr"
+"""The method where none is named: among those that learn most in minutes on each of our data sets
+(benchmarks/results/learn-*.md), with nothing to set, and from weights as well as from nothing."""
 
 
 @cache

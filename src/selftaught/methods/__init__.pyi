@@ -67,6 +67,7 @@ from selftaught.methods.supervised.simclr_v2_finetune import SimCLRv2Finetune as
 from selftaught.signature import Signature
 
 GROUP: str
+USUAL: str
 
 def files() -> dict[str, Path]: ...
 def plugins() -> dict[str, str]: ...

@@ -20,6 +20,7 @@ from selftaught.export.facts import (
     DIAGNOSIS,
     KEPT,
     SETTINGS,
+    TRIED,
     content,
     evaluations,
     trained,
@@ -39,8 +40,8 @@ class RunFolder:
     text: run.yaml as it stands. settings: its content. curves: column -> (step, value), NaN where
     a row has none. scores: of training itself and of evaluations, the newest last, each what
     `Comparison.as_dict` gives. views: name -> uint8 [n, C, h, w]. bad: unreadable file -> why.
-    encoder, diagnosis, kept: what the files of these names say. looks: at the encoder while it
-    trained.
+    encoder, diagnosis, kept, tried: what the files of these names say. looks: at the encoder while
+    it trained.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class RunFolder:
     encoder: dict[str, Any]
     diagnosis: dict[str, Any]
     kept: dict[str, Any]
+    tried: dict[str, Any]
     looks: Curve | None
 
 
@@ -74,6 +76,7 @@ def read(path: Path) -> RunFolder:
         encoder=content(path / CONFIG),
         diagnosis=content(path / DIAGNOSIS),
         kept=content(path / KEPT),
+        tried=content(path / TRIED),
         looks=curve.read(path / curve.FILE),
     )
 

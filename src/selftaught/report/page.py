@@ -69,6 +69,7 @@ def write(
         scored.scores(found),
         scored.kept(found),
         *scored.labels(found),
+        training.tried(found),
         training.learning(found),
         training.curves(found),
         training.views(found),

@@ -166,6 +166,40 @@ def learning(run: RunFolder) -> Section | None:
     )
 
 
+def tried(run: RunFolder) -> Section | None:
+    """Candidates that were trained for a short while, and why this one was taken."""
+    rounds = run.tried.get("rounds")
+    rows = [
+        (
+            str(number),
+            str(row.get("candidate")),
+            *(
+                f"{real(row.get(name)):,.{digits}f}"
+                for name, digits in (("seconds", 1), ("images", 0))
+            ),
+            *(_score(row.get(name)) for name in ("figure", "floor")),
+            " ".join(filter(None, (str(row.get("kept")), str(row.get("failed", ""))))),
+        )
+        for number, each in enumerate(rounds if isinstance(rounds, list) else [], 1)
+        for row in dicts(each)
+    ]
+    if not rows:
+        return None
+    name = str(run.tried.get("figure"))
+    heads = ("round", "candidate", "seconds", "images seen", name, "floor", "")
+    note = (
+        f"{name} on the same {real(run.tried.get('images')):,.0f} images after the same time; the "
+        "floor is the same network before its first step. Another seed would move them, too, which "
+        "nobody has looked at."
+    )
+    why = f"<p>{escape(str(run.tried.get('why', '')))}.</p>"
+    return Section("What was tried", f'{why}<div class="scroll">{table(heads, rows)}</div>', note)
+
+
+def _score(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else "-"
+
+
 def views(run: RunFolder) -> Section | Missing:
     """Images as the method saw them."""
     if not run.views:

@@ -56,12 +56,12 @@ class DINOv2(Method):
             the student's own EMA teacher.
         teacher: run of `dinov2` that the network comes from.
         prototypes: width of the output softmax.
-        dino_weight, patch_weight, koleo_weight: of the terms.
         momentum: of the EMA teacher, at the start and the end of training, along a cosine.
         teacher_temp: of the teacher's softmax, at the start and after its warm-up.
         local_crops: number of small views beside the two global ones.
 
     Other Args:
+        dino_weight, patch_weight, koleo_weight: of the terms.
         patch_prototypes: width of that of patches, where heads are separate; as many if none.
         separate_head: whether patches have a head of their own.
         hidden: width of the heads' two hidden layers.
