@@ -105,7 +105,7 @@ def theirs(
     row: str, train: Samples, limit: str, seed: int, folder: Path, peer: Path
 ) -> tuple[Any, dict[str, Any]]:
     """An encoder by lightly-train, run by another Python, and what its training was."""
-    images, settings = folder / "images", asked(row, train, seed, folder)
+    images, settings = folder / "images", asked(row, train, limit, seed, folder)
     images.mkdir()
     for i in range(len(train)):
         exported(train, i, images)
@@ -147,7 +147,7 @@ def exported(samples: Samples, i: int, folder: Path) -> None:
         Picture.fromarray(samples.read(i)).save(folder / f"{i:06}.png")
 
 
-def asked(row: str, train: Samples, seed: int, folder: Path) -> dict[str, Any]:
+def asked(row: str, train: Samples, limit: str, seed: int, folder: Path) -> dict[str, Any]:
     """What lightly-train is asked for: its defaults, written out, or those of ours."""
     if row == "peer":
         room = free_memory() or float("inf")
@@ -155,8 +155,8 @@ def asked(row: str, train: Samples, seed: int, folder: Path) -> dict[str, Any]:
         return told("resnet50", 224, batch)
     if row == "peer_small":
         return told(*(ROWS["small"][name] for name in ("backbone", "size", "batch")))
-    settings = Settings(epochs=1, out=folder / "run", seed=seed, accelerator="cpu")
-    plan = prepared("simclr", train, settings, {}, {})
+    settings = Settings(time=limit, out=folder / "run", seed=seed, workers=0, accelerator="cpu")
+    plan = prepared("simclr", train, settings, ROWS["auto"], {})
     method: Any = plan.method
     found = told(plan.image.name, plan.image.size, plan.batch)
     found["optim"] = plan.recipe.optimizer
