@@ -42,11 +42,12 @@ from selftaught.evaluate.floors import ENCODER
 
 ROWS: dict[str, dict[str, Any]] = {
     "auto": {"weights": None},
-    "paper": {"recipe": "paper"},
+    "paper": {"recipe": "paper", "batch": 32},
     "small": {"recipe": "paper", "backbone": "test_resnet", "size": 64, "batch": 64},
 }
-"""What is given beside data and time: no weights to begin with; the paper's settings; those on the
-network that auto takes, so that what the other settings are worth is seen apart."""
+"""What is given beside data and time: no weights to begin with; the paper's settings with the batch
+that a machine of 24 GiB has room for; those on the network that auto takes, so that what the other
+settings are worth is seen apart."""
 PEERS = ("peer", "peer_small", "peer_ours")
 """lightly-train with its defaults, on the ResNet-50 that `paper` has too; those on the network,
 size and batch of `small`; all that `auto` chooses and it has an option for. It has none for the
