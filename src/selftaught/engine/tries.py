@@ -57,9 +57,8 @@ TRANSFORMERS = ("simclr", "vicreg", "dino", "mae")
 them side by side on one; that is what is tried."""
 FACTOR, COLORS, ANCHOR = 3.0, 0.3, ("cosine:1",)
 """What is tried of one method: its rate lower and higher, and less of its color jitter, for images
-that are told apart by color; neither was measured here. From weights, an anchor: in
-benchmarks/results/adapt.md SimCLR gained 0.6 (-1.3 to +2.4) points of k-NN with one and 0.0
-without; BYOL, VICReg and DINO gained nothing or lost, so that no other method is tried there."""
+that are told apart by color; neither was measured here. From weights, all of them instead of low
+rank beside them, and these held by an anchor: benchmarks/results/adapt.md has what each gained."""
 
 SHARE = 0.15
 """Of the time, that goes into trying."""
@@ -494,6 +493,8 @@ def variants(usual: Plan) -> list[dict[str, Any]]:
     if usual.continued:
         if given.anchor is None and given.freeze != "all":
             found.append({"anchor": ANCHOR})
+        if any(c.name == "lora" for c in usual.chosen):
+            found.append({"lora": 0})
         parts = len(stages(usual.method.backbone)) - 1 if given.lora is None else 0  # type: ignore
         if given.freeze is None and parts > 1:
             found.append({"freeze": parts // 2})
