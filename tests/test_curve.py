@@ -25,7 +25,7 @@ from selftaught.evaluate.curve import KNN, RANK, Curve, Look, sure
 from selftaught.evaluate.held import held_out
 from selftaught.methods import SimCLR
 from tests.test_ddp import SIMCLR, TWO
-from tests.test_engine import Killed, killed_after, make, photos
+from tests.test_engine import Killed, killed_after, make, often_killed, photos
 from tests.test_engine import curve as metrics
 from tests.test_faults import ended, start, words
 
@@ -164,16 +164,18 @@ def test_a_tiny_run_is_looked_at_before_and_after(tmp_path):
 @pytest.mark.parametrize("data", [shades, unlabeled])
 def test_killed_and_resumed_the_curve_is_that_of_one_run(data, tmp_path, often):
     train(tmp_path / "whole", data(), save_every=0)
-    for steps in (1, 4):
-        out = tmp_path / f"killed-{steps}"
-        with pytest.raises(Killed):
-            train(out, data(), killed_after(make(), steps), save_every=0)
-        assert len(rows(out)) == 2 + steps  # it is on disk the moment it is seen
-        resumed = train(out, data(), save_every=0, resume=True)
-        assert rows(out) == rows(tmp_path / "whole")
-        assert [x.step for x in resumed.curve.looks] == list(range(7))
+    out, looked = tmp_path / "killed", []
+
+    def save(out, **options):
+        looked.append(len(rows(out)) if (out / saved.FILE).exists() else 0)
+        return train(out, data(), save_every=0, **options)
+
+    resumed = often_killed(out, make, save, 1, 4)
+    assert looked == [0, 2 + 1, 2 + 4]  # a look is on disk the moment it is seen
+    assert rows(out) == rows(tmp_path / "whole")
+    assert [x.step for x in resumed.curve.looks] == list(range(7))
     if data is shades:
-        whole, other = (export.load(tmp_path / n / saved.BEST) for n in ("whole", "killed-4"))
+        whole, other = (export.load(tmp_path / n / saved.BEST) for n in ("whole", "killed"))
         for key, value in whole.state_dict().items():
             assert torch.equal(value, other.state_dict()[key]), key
     else:

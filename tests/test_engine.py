@@ -3,9 +3,12 @@
 import csv
 import math
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,14 +61,14 @@ class Killed(BaseException):
 
 def killed_after(method, steps: int):
     """`method`, dying in the middle of the step that follows `steps` whole ones."""
-    seen = []
+    seen, real = [], method.loss.__func__
 
     def loss(self, batch: Batch):
         if self is method:  # not the copy that memory and time are estimated with
             if len(seen) == steps:
                 raise Killed
             seen.append(1)
-        return type(self).loss(self, batch)
+        return real(self, batch)
 
     method.loss = MethodType(loss, method)
     return method
@@ -96,19 +99,36 @@ def test_the_same_seed_gives_the_same_run_whatever_the_workers(tmp_path):
     assert curve(tmp_path / "c") != curve(tmp_path / "a")
 
 
+def often_killed(out: Path, fresh: Callable[[], Any], train: Any, *after: int, parts: int = 1):
+    """A run that is killed after each of those steps, gone on with each time, to its end.
+
+    Args:
+        out: run folder.
+        fresh: makes the method, as a new process does.
+        train: `train(out, method=, resume=)`, a checkpoint a step.
+        after: steps that are done when it is killed.
+        parts: losses a step.
+    """
+    done = 0
+    for step in after:
+        dying = killed_after(fresh(), (step - done) * parts)
+        with pytest.raises(Killed):
+            train(out, method=dying, resume=done > 0)
+        assert Checkpoints.of(out).steps()[0] == step
+        done = step
+    return train(out, method=fresh(), resume=True)
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "finish", lambda *_: None)  # export and report: half of the time
-    whole = train(tmp_path / "whole", name, save_every=0)
-    for steps in (1, 4):
-        out = tmp_path / f"killed-{steps}"
-        with pytest.raises(Killed):
-            train(out, name, method=killed_after(make(name), steps), save_every=0)
-        resumed = train(out, name, save_every=0, resume=True)
-        assert curve(out) == curve(tmp_path / "whole")
-        theirs = resumed.state_dict()
-        for key, value in whole.state_dict().items():
-            assert torch.equal(value, theirs[key]), key
+    save = partial(train, name=name, save_every=0)
+    whole = save(tmp_path / "whole")
+    resumed = often_killed(tmp_path / "killed", partial(make, name), save, 1, 4)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    theirs = resumed.state_dict()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, theirs[key]), key
 
 
 @pytest.mark.parametrize(("name", "workers", "accumulate"), [("mae", 2, 1), ("ijepa", 0, 2)])
@@ -116,30 +136,35 @@ def test_killed_around_a_resolution_phase_and_resumed_is_the_same_run(
     name, workers, accumulate, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Run, "finish", lambda *_: None)
-    options = {
-        "epochs": 3,  # of 3 steps each; the phase begins in the middle of the second epoch
-        "resolution_phase": "64@0.5",
-        "workers": workers,
-        "accumulate": accumulate,
-        "save_every": 0,
-    }
-    sides = [32] * 5 * accumulate + [64] * 4 * accumulate
-    whole = train(tmp_path / "whole", name, **options).state_dict()
-    for steps in (5, 7):
-        out, method, seen = tmp_path / f"killed-{steps}", make(name), []
-        with pytest.raises(Killed):
-            train(out, name, method=killed_after(make(name), steps * accumulate), **options)
+    save = partial(
+        train,
+        name=name,
+        epochs=3,  # of 3 steps each; the phase begins in the middle of the second epoch
+        resolution_phase="64@0.5",
+        workers=workers,
+        accumulate=accumulate,
+        save_every=0,
+    )
+    whole = save(tmp_path / "whole").state_dict()
+    seen: list[list[int]] = []
 
-        def loss(self, batch: Batch, method=method, seen=seen):
+    def fresh():
+        method, sides = make(name), []
+        seen.append(sides)
+
+        def loss(self, batch: Batch):
             if self is method:
-                seen.append(batch.views[0].shape[-1])
+                sides.append(batch.views[0].shape[-1])
             return type(self).loss(self, batch)
 
         method.loss = MethodType(loss, method)
-        resumed = train(out, name, method=method, resume=True, **options)
-        assert curve(out) == curve(tmp_path / "whole")
-        assert all(torch.equal(x, whole[key]) for key, x in resumed.state_dict().items())
-        assert seen == sides[steps * accumulate :]
+        return method
+
+    resumed = often_killed(tmp_path / "killed", fresh, save, 5, 7, parts=accumulate)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert all(torch.equal(x, whole[key]) for key, x in resumed.state_dict().items())
+    steps = [32] * 5, [64] * 2, [64] * 2  # of each process
+    assert seen == [[side for side in sides for _ in range(accumulate)] for sides in steps]
 
 
 def test_accumulated_parts_make_one_step(tmp_path):
