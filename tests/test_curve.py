@@ -63,6 +63,7 @@ def rows(out: Path) -> list[dict]:
 # nothing changes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("name", ["simclr", "moco_v2", "dino", "mae"])
 @pytest.mark.parametrize("data", [shades, unlabeled])
 def test_a_training_is_the_same_with_looks_and_without(name, data, tmp_path, often):
@@ -161,6 +162,7 @@ def test_a_tiny_run_is_looked_at_before_and_after(tmp_path):
 # what ends a run ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("data", [shades, unlabeled])
 def test_killed_and_resumed_the_curve_is_that_of_one_run(data, tmp_path, often):
     train(tmp_path / "whole", data(), save_every=0)
@@ -182,6 +184,7 @@ def test_killed_and_resumed_the_curve_is_that_of_one_run(data, tmp_path, often):
         assert not (tmp_path / "whole" / saved.BEST).exists()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_looks_after_the_checkpoint_come_again_and_not_twice(tmp_path, often):
     train(tmp_path / "whole")
     with pytest.raises(Killed):
@@ -192,6 +195,7 @@ def test_looks_after_the_checkpoint_come_again_and_not_twice(tmp_path, often):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_stopped_while_it_looked_it_looks_when_it_goes_on(tmp_path, often, monkeypatch):
     train(tmp_path / "whole")
     seen = looking.Observer.look
@@ -209,6 +213,7 @@ def test_stopped_while_it_looked_it_looks_when_it_goes_on(tmp_path, often, monke
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_damaged_curve_is_told_and_starts_anew(tmp_path, often, caplog):
     with pytest.raises(Killed):
         train(tmp_path / "run", method=killed_after(make(), 3), save_every=0)
@@ -300,6 +305,7 @@ def test_the_best_encoder_is_kept_for_every_command(tmp_path, often, monkeypatch
     assert "Falling since step 3" in run.curve.advice
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_the_best_encoder_is_that_of_its_step(tmp_path, often, monkeypatch):
     falls_after(monkeypatch, 3)
     train(tmp_path / "run")
@@ -330,6 +336,7 @@ def test_a_frozen_encoder_has_no_curve(tmp_path):
     assert train(tmp_path / "run", method=SimCLR(encoder), freeze="all").curve is None
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_best_that_is_later_than_what_goes_on_is_not_kept(tmp_path, often, monkeypatch):
     falls_after(monkeypatch, 4)
     with pytest.raises(Killed):

@@ -21,7 +21,6 @@ from selftaught.engine import checkpoint
 from selftaught.engine.build import assemble
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.pretrain import pretrain
-from selftaught.engine.run import Run
 from selftaught.errors import DataError, Interrupted, TrainingError, UserError
 from selftaught.feed.order import Order
 from selftaught.method import Batch
@@ -91,6 +90,7 @@ def test_an_epoch_shows_each_sample_at_most_once_and_resumes_anywhere(length, ba
     assert list(order) == whole[order.start :]
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(tmp_path):
     for name, workers in (("a", 0), ("b", 2)):
         train(tmp_path / name, workers=workers)
@@ -119,9 +119,9 @@ def often_killed(out: Path, fresh: Callable[[], Any], train: Any, *after: int, p
     return train(out, method=fresh(), resume=True)
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "finish", lambda *_: None)  # export and report: half of the time
+def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path):
     save = partial(train, name=name, save_every=0)
     whole = save(tmp_path / "whole")
     resumed = often_killed(tmp_path / "killed", partial(make, name), save, 1, 4)
@@ -131,11 +131,11 @@ def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path,
         assert torch.equal(value, theirs[key]), key
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(("name", "workers", "accumulate"), [("mae", 2, 1), ("ijepa", 0, 2)])
 def test_killed_around_a_resolution_phase_and_resumed_is_the_same_run(
-    name, workers, accumulate, tmp_path, monkeypatch
+    name, workers, accumulate, tmp_path
 ):
-    monkeypatch.setattr(Run, "finish", lambda *_: None)
     save = partial(
         train,
         name=name,
@@ -167,6 +167,7 @@ def test_killed_around_a_resolution_phase_and_resumed_is_the_same_run(
     assert seen == [[side for side in sides for _ in range(accumulate)] for sides in steps]
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_accumulated_parts_make_one_step(tmp_path):
     method = make()
     calls = []
@@ -213,6 +214,7 @@ class Broken:
         return self.photos[i]
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_samples_are_replaced_and_listed(tmp_path, workers):
     train(tmp_path / "run", data=Broken({5}), workers=workers)
@@ -246,6 +248,7 @@ def test_bad_arguments_are_sentences(tmp_path):
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_folder_with_another_run_is_refused_or_moved_aside(tmp_path):
     out = tmp_path / "run"
     train(out)
@@ -257,6 +260,7 @@ def test_a_folder_with_another_run_is_refused_or_moved_aside(tmp_path):
     assert curve(tmp_path / "run.old-1") == first
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_resuming_with_other_settings_is_refused_unless_forced(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Killed):
@@ -277,6 +281,7 @@ def test_extending_a_finished_run_asks_for_the_length(tmp_path):
     assert [int(r["step"]) for r in curve(tmp_path / "run")] == list(range(1, 10))
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     with pytest.raises(Killed):
         train(tmp_path / "run", method=killed_after(make(), 4), save_every=0)
@@ -318,6 +323,7 @@ def test_checkpoints_run_no_code(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_dead_worker_leaves_a_run_that_resumes(tmp_path):
     class Deadly(Broken):
         def __getitem__(self, i):
@@ -333,6 +339,7 @@ def test_a_dead_worker_leaves_a_run_that_resumes(tmp_path):
     train(tmp_path / "run", data=Deadly(set()), workers=0, resume=True, force=True)
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
@@ -350,6 +357,7 @@ def test_the_network_computes_in_the_precision_that_is_named(tmp_path, precision
 # labels --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_path):
     images = photos(24)
     data = labeled(images)
@@ -369,6 +377,7 @@ def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_pat
     assert all(kept[index] == label for index, label in seen.items())
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_others_are_handed_none_and_train_as_without(tmp_path):
     for out, data in ((tmp_path / "with", labeled(photos())), (tmp_path / "without", photos())):
         method, seen = make(), []
@@ -412,6 +421,7 @@ def test_a_run_is_scored_on_test_data_of_any_form(form, tmp_path):
     assert f"test: <{type(held).__name__}>" in (run.folder / "run.yaml").read_text()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_only_runs_are_moved_aside(tmp_path, caplog):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -445,6 +455,7 @@ def test_momenta_and_queues_are_checked_too():
         assemble("moco_v2", image, {"queue": 0}, None, 0)
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_decay_by_layer_and_over_time_are_those_of_a_recipe(tmp_path):
     asked = {"weight_decay": (0.1, 0.3), "layer_decay": 0.5}
     given = train(tmp_path / "given", "mae", recipe="paper", **asked).state_dict()
