@@ -9,6 +9,7 @@ import tempfile
 import numpy as np
 import PIL.Image
 import pytest
+import timm
 import torch
 from hypothesis import settings
 
@@ -66,6 +67,26 @@ def _one_thread_no_network():
     socket.socket.connect = connect  # type: ignore[method-assign]
     yield
     socket.socket.connect = real  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def unfinished(monkeypatch):
+    """Runs end with their last step: export, scores and report are half of the time of small ones,
+    and nothing to a test of what was trained."""
+    monkeypatch.setattr("selftaught.engine.run.Run.finish", lambda *_: None)
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """timm's BEiTs have two narrow blocks: what is their own counts, and Base has 86 million
+    weights to draw."""
+    real = timm.create_model
+    few = {"depth": 2, "embed_dim": 96, "num_heads": 3}
+
+    def create_model(name: str, **options):
+        return real(name, **(few if name.startswith("beit") else {}), **options)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Two gloo processes that run functions for the tests, started once a session."""
 
-import multiprocessing
 import queue
 import tempfile
 import traceback
@@ -11,8 +10,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.children import POOL
+
 WORLD = 2
-NAME = "pool"
 
 
 def _serve(rank: int, folder: str, tasks: Any, results: Any) -> None:
@@ -28,11 +28,6 @@ def _serve(rank: int, folder: str, tasks: Any, results: Any) -> None:
     dist.destroy_process_group()
 
 
-def other_children() -> list[Any]:
-    """Processes that this one started, without those of a pool."""
-    return [c for c in multiprocessing.active_children() if not c.name.startswith(NAME)]
-
-
 class Pool:
     """`run(f, *a)` calls `f(rank, *a)` in both processes at once and returns both results."""
 
@@ -46,7 +41,7 @@ class Pool:
         self.results = context.Queue()
         self.processes = [
             context.Process(
-                name=f"{NAME}-{r}",
+                name=f"{POOL}-{r}",
                 target=_serve,
                 args=(r, self.folder.name, q, self.results),
                 daemon=True,

@@ -77,6 +77,7 @@ def test_what_an_anchor_is_asked_for_by():
         weights(("gram:1", "gram:2"))
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_an_anchor_may_begin_late(tmp_path):
     """In the last third of six steps; what counts from the first step on does all the time."""
     train(
@@ -90,6 +91,7 @@ def test_an_anchor_may_begin_late(tmp_path):
     assert min(float(row["anchor_cosine"]) for row in rows[1:]) > 0
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_with_mixtures_the_loss_is_wrapped_once(tmp_path, monkeypatch):
     """The start is copied once, and the estimate before the first step is of the whole loss."""
     copies, estimated = [], []
@@ -159,6 +161,7 @@ def test_an_anchor_keeps_what_it_names(kind, tmp_path):
     assert float(row["loss"]) > float(row[f"anchor_{kind}"]) > 0
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -18,7 +18,7 @@ from selftaught.data import quarantine as bad_list
 from selftaught.data.check import check, scan
 from selftaught.errors import UserError
 from selftaught.terminal import Terminal
-from tests.pool import other_children
+from tests.children import other_children
 
 RNG = np.random.default_rng(0)
 

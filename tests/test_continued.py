@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from selftaught.errors import UserError
 from selftaught.method import Recipe
 from selftaught.methods import BYOL, DINO, IJEPA, MAE, Finetune, SimCLR
 from tests.cases import CASES, fitting
-from tests.test_engine import Killed, curve, killed_after, labeled, make, photos, train
+from tests.test_engine import curve, labeled, make, often_killed, photos, train
 
 SMALL = {"hidden": 32, "dim": 16}
 
@@ -257,17 +258,13 @@ KEPT = {
 @pytest.mark.parametrize("name", sorted(KEPT))
 def test_killed_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path):
     parts = KEPT[name].get("accumulate", 1)
-    options = {"head_warmup": 0.34, "save_every": 0, **KEPT[name]}
-    whole = train(tmp_path / "whole", name, method=going_on(name), **options)
-    for steps in (1, 4):
-        out = tmp_path / f"killed-{steps}"
-        dying = killed_after(going_on(name), steps * parts)
-        with pytest.raises(Killed):
-            train(out, name, method=dying, **options)
-        resumed = train(out, name, method=going_on(name), resume=True, **options)
-        assert curve(out) == curve(tmp_path / "whole")
-        assert not moved(resumed, whole.state_dict())
-    assert not moved(load(out), load(tmp_path / "whole").state_dict())
+    save = partial(train, name=name, head_warmup=0.34, save_every=0, **KEPT[name])
+    fresh = partial(going_on, name)
+    whole = save(tmp_path / "whole", method=fresh())
+    resumed = often_killed(tmp_path / "killed", fresh, save, 1, 4, parts=parts)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert not moved(resumed, whole.state_dict())
+    assert not moved(load(tmp_path / "killed"), load(tmp_path / "whole").state_dict())
 
 
 # norms ------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from selftaught.evaluate.curve import KNN, RANK, Curve, Look, sure
 from selftaught.evaluate.held import held_out
 from selftaught.methods import SimCLR
 from tests.test_ddp import SIMCLR, TWO
-from tests.test_engine import Killed, killed_after, make, photos
+from tests.test_engine import Killed, killed_after, make, often_killed, photos
 from tests.test_engine import curve as metrics
 from tests.test_faults import ended, start, words
 
@@ -63,6 +63,7 @@ def rows(out: Path) -> list[dict]:
 # nothing changes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("name", ["simclr", "moco_v2", "dino", "mae"])
 @pytest.mark.parametrize("data", [shades, unlabeled])
 def test_a_training_is_the_same_with_looks_and_without(name, data, tmp_path, often):
@@ -161,25 +162,29 @@ def test_a_tiny_run_is_looked_at_before_and_after(tmp_path):
 # what ends a run ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("data", [shades, unlabeled])
 def test_killed_and_resumed_the_curve_is_that_of_one_run(data, tmp_path, often):
     train(tmp_path / "whole", data(), save_every=0)
-    for steps in (1, 4):
-        out = tmp_path / f"killed-{steps}"
-        with pytest.raises(Killed):
-            train(out, data(), killed_after(make(), steps), save_every=0)
-        assert len(rows(out)) == 2 + steps  # it is on disk the moment it is seen
-        resumed = train(out, data(), save_every=0, resume=True)
-        assert rows(out) == rows(tmp_path / "whole")
-        assert [x.step for x in resumed.curve.looks] == list(range(7))
+    out, looked = tmp_path / "killed", []
+
+    def save(out, **options):
+        looked.append(len(rows(out)) if (out / saved.FILE).exists() else 0)
+        return train(out, data(), save_every=0, **options)
+
+    resumed = often_killed(out, make, save, 1, 4)
+    assert looked == [0, 2 + 1, 2 + 4]  # a look is on disk the moment it is seen
+    assert rows(out) == rows(tmp_path / "whole")
+    assert [x.step for x in resumed.curve.looks] == list(range(7))
     if data is shades:
-        whole, other = (export.load(tmp_path / n / saved.BEST) for n in ("whole", "killed-4"))
+        whole, other = (export.load(tmp_path / n / saved.BEST) for n in ("whole", "killed"))
         for key, value in whole.state_dict().items():
             assert torch.equal(value, other.state_dict()[key]), key
     else:
         assert not (tmp_path / "whole" / saved.BEST).exists()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_looks_after_the_checkpoint_come_again_and_not_twice(tmp_path, often):
     train(tmp_path / "whole")
     with pytest.raises(Killed):
@@ -190,6 +195,7 @@ def test_looks_after_the_checkpoint_come_again_and_not_twice(tmp_path, often):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_stopped_while_it_looked_it_looks_when_it_goes_on(tmp_path, often, monkeypatch):
     train(tmp_path / "whole")
     seen = looking.Observer.look
@@ -207,6 +213,7 @@ def test_stopped_while_it_looked_it_looks_when_it_goes_on(tmp_path, often, monke
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_damaged_curve_is_told_and_starts_anew(tmp_path, often, caplog):
     with pytest.raises(Killed):
         train(tmp_path / "run", method=killed_after(make(), 3), save_every=0)
@@ -298,6 +305,7 @@ def test_the_best_encoder_is_kept_for_every_command(tmp_path, often, monkeypatch
     assert "Falling since step 3" in run.curve.advice
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_the_best_encoder_is_that_of_its_step(tmp_path, often, monkeypatch):
     falls_after(monkeypatch, 3)
     train(tmp_path / "run")
@@ -328,6 +336,7 @@ def test_a_frozen_encoder_has_no_curve(tmp_path):
     assert train(tmp_path / "run", method=SimCLR(encoder), freeze="all").curve is None
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_best_that_is_later_than_what_goes_on_is_not_kept(tmp_path, often, monkeypatch):
     falls_after(monkeypatch, 4)
     with pytest.raises(Killed):

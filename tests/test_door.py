@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,8 @@ from tests.test_engine import curve
 ROOT = Path(__file__).parent.parent
 FAST: dict[str, Any] = {"epochs": 1, "batch": 8, "workers": 0, "log_every": 1, "precision": "fp32"}
 WORDS = [f"--{name.replace('_', '-')}={value}" for name, value in FAST.items()]
+QUIET = ["--no-evaluate"]
+UNSCORED = FAST | {"evaluate": False}
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "size": 32, "hidden": 16, "dim": 8}
 
 ECHO = '''"""A method that lives outside of the library."""
@@ -70,7 +73,7 @@ class Echo(Method):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with 24 photos of two classes, and what was imported forgotten."""
+    """A working directory with 24 photos of two classes."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -84,15 +87,48 @@ def losses(run: str | Path) -> list[str]:
     return [row["loss"] for row in curve(Path(run))]
 
 
-def command(*words: str, code: int = 0) -> str:
-    """What a process of its own prints for a command."""
+def process(*words: str) -> str:
+    """What a process of its own prints for a command that succeeds."""
     done = subprocess.run(
         [sys.executable, "-m", "selftaught", *words], capture_output=True, text=True
     )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "source code not available" not in done.stderr
-    return done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    return fine(done.stdout + done.stderr)
+
+
+@pytest.fixture
+def command(capsys, tmp_path_factory) -> Callable[..., str]:
+    """What a command prints that knows no more of the user's code than a process of its own."""
+    tests = tmp_path_factory.getbasetemp()
+
+    def forget() -> None:
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(tests):
+                del sys.modules[name]
+        methods.plugins.cache_clear()
+
+    def run(*words: str, code: int = 0) -> str:
+        forget()
+        path = list(sys.path)
+        capsys.readouterr()
+        try:
+            found = cli.main(list(words))
+        except SystemExit as end:
+            found = end.code or 0
+        finally:
+            sys.path[:] = path
+            forget()
+        said = "".join(capsys.readouterr())
+        assert found == code, said
+        return fine(said)
+
+    return run
+
+
+def fine(said: str) -> str:
+    assert "Traceback" not in said
+    assert "source code not available" not in said
+    return said
 
 
 def used(run: str) -> None:
@@ -283,10 +319,10 @@ def test_a_dry_run_of_a_run_that_goes_on_says_from_where(here, capsys):
 # methods from elsewhere ---------------------------------------------------------------------------
 
 
-def test_a_file_of_ones_own_trains_repeats_resumes_and_is_used(here):
+def test_a_file_of_ones_own_trains_repeats_resumes_and_is_used(here, command):
     Path("mine.py").write_text(ECHO)
     assert "width of the embedding" in command("pretrain", "mine.py:Echo", "--help")
-    command("pretrain", "mine.py:Echo", "photos", *WORDS, "--dim", "8", "--out", "a")
+    process("pretrain", "mine.py:Echo", "photos", *WORDS, *QUIET, "--dim", "8", "--out", "a")
     assert "method: 'mine.py:Echo'" in Path("a/run.yaml").read_text()
     assert "# width of the embedding" in Path("a/run.yaml").read_text()
     command("pretrain", "--config", "a/run.yaml", "--out", "b")
@@ -300,7 +336,7 @@ def test_a_file_of_ones_own_trains_repeats_resumes_and_is_used(here):
     assert "mine.py does not exist" in told
 
 
-def test_a_module_and_an_entry_point_name_methods_too(here, monkeypatch):
+def test_a_module_and_an_entry_point_name_methods_too(here, command, monkeypatch):
     package = here / "site" / "echoes"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('help imports nothing')")
@@ -310,6 +346,7 @@ def test_a_module_and_an_entry_point_name_methods_too(here, monkeypatch):
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: echoes\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[selftaught.methods]\necho = echoes.inner:Echo\n")
     monkeypatch.setenv("PYTHONPATH", str(here / "site"))
+    monkeypatch.syspath_prepend(str(here / "site"))
     assert "width of the embedding" in command("pretrain", "echo", "--help")
     assert "echo" in command("methods")
     assert "width of the embedding" in command("methods", "echoes.inner:Echo")
@@ -318,17 +355,17 @@ def test_a_module_and_an_entry_point_name_methods_too(here, monkeypatch):
     assert "warning: the method broken is not found" in command("methods")
     assert "help imports nothing" in command("pretrain", "echo", "photos", *WORDS, code=2)
     (package / "__init__.py").write_text("")
-    command("pretrain", "echo", "photos", *WORDS, "--out", "a")
+    process("pretrain", "echo", "photos", *WORDS, *QUIET, "--out", "a")
     assert "method: 'echoes.inner:Echo'" in Path("a/run.yaml").read_text()
     command("pretrain", "--config", "a/run.yaml", "--out", "b")
-    command("pretrain", "echoes.inner:Echo", "photos", *WORDS, "--out", "c")
+    command("pretrain", "echoes.inner:Echo", "photos", *WORDS, *QUIET, "--out", "c")
     assert losses("a") == losses("b") == losses("c")
 
 
-def test_a_script_names_its_own_file(here):
+def test_a_script_names_its_own_file(here, command):
     Path("own.py").write_text(
         ECHO + "\n\nif __name__ == '__main__':\n    from selftaught import pretrain\n\n"
-        f"    pretrain(Echo, 'photos', 'a', **{FAST})\n"
+        f"    pretrain(Echo, 'photos', 'a', **{UNSCORED})\n"
     )
     subprocess.run([sys.executable, "own.py"], check=True)
     assert "method: 'own.py:Echo'" in Path("a/run.yaml").read_text()
@@ -351,11 +388,11 @@ cell(1, head)
 cell(2, "class Echo" + body.replace("SCALE * ", "0 * "))  # a first try, written again
 cell(3, "import os\\nos.environ['NOT_NEEDED'] = '1'\\nunused = 3")
 cell(4, "class Echo" + body)
-cell(5, "from selftaught import pretrain\\npretrain(Echo, 'photos', 'a', **{FAST})")
+cell(5, "from selftaught import pretrain\\npretrain(Echo, 'photos', 'a', **{UNSCORED})")
 """
 
 
-def test_a_class_of_a_notebook_leaves_its_source(here):
+def test_a_class_of_a_notebook_leaves_its_source(here, command):
     Path("echo.txt").write_text(ECHO)
     Path("notebook.py").write_text(SESSION)
     subprocess.run([sys.executable, "notebook.py"], check=True)
@@ -373,8 +410,8 @@ def test_a_class_of_a_notebook_leaves_its_source(here):
     used("a")
 
 
-def test_a_class_without_source_trains_and_says_what_is_missing(here):
-    text = f"{ECHO}\nfrom selftaught import pretrain\npretrain(Echo, 'photos', 'a', **{FAST})\n"
+def test_a_class_without_source_trains_and_says_what_is_missing(here, command):
+    text = f"{ECHO}\nfrom selftaught import pretrain\npretrain(Echo, 'photos', 'a', **{UNSCORED})\n"
     done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not Path("a/method.py").exists()

@@ -3,9 +3,12 @@
 import csv
 import math
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,6 @@ from selftaught.engine import checkpoint
 from selftaught.engine.build import assemble
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.pretrain import pretrain
-from selftaught.engine.run import Run
 from selftaught.errors import DataError, Interrupted, TrainingError, UserError
 from selftaught.feed.order import Order
 from selftaught.method import Batch
@@ -58,14 +60,14 @@ class Killed(BaseException):
 
 def killed_after(method, steps: int):
     """`method`, dying in the middle of the step that follows `steps` whole ones."""
-    seen = []
+    seen, real = [], method.loss.__func__
 
     def loss(self, batch: Batch):
         if self is method:  # not the copy that memory and time are estimated with
             if len(seen) == steps:
                 raise Killed
             seen.append(1)
-        return type(self).loss(self, batch)
+        return real(self, batch)
 
     method.loss = MethodType(loss, method)
     return method
@@ -88,6 +90,7 @@ def test_an_epoch_shows_each_sample_at_most_once_and_resumes_anywhere(length, ba
     assert list(order) == whole[order.start :]
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(tmp_path):
     for name, workers in (("a", 0), ("b", 2)):
         train(tmp_path / name, workers=workers)
@@ -96,52 +99,75 @@ def test_the_same_seed_gives_the_same_run_whatever_the_workers(tmp_path):
     assert curve(tmp_path / "c") != curve(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "finish", lambda *_: None)  # export and report: half of the time
-    whole = train(tmp_path / "whole", name, save_every=0)
-    for steps in (1, 4):
-        out = tmp_path / f"killed-{steps}"
+def often_killed(out: Path, fresh: Callable[[], Any], train: Any, *after: int, parts: int = 1):
+    """A run that is killed after each of those steps, gone on with each time, to its end.
+
+    Args:
+        out: run folder.
+        fresh: makes the method, as a new process does.
+        train: `train(out, method=, resume=)`, a checkpoint a step.
+        after: steps that are done when it is killed.
+        parts: losses a step.
+    """
+    done = 0
+    for step in after:
+        dying = killed_after(fresh(), (step - done) * parts)
         with pytest.raises(Killed):
-            train(out, name, method=killed_after(make(name), steps), save_every=0)
-        resumed = train(out, name, save_every=0, resume=True)
-        assert curve(out) == curve(tmp_path / "whole")
-        theirs = resumed.state_dict()
-        for key, value in whole.state_dict().items():
-            assert torch.equal(value, theirs[key]), key
+            train(out, method=dying, resume=done > 0)
+        assert Checkpoints.of(out).steps()[0] == step
+        done = step
+    return train(out, method=fresh(), resume=True)
 
 
+@pytest.mark.usefixtures("unfinished")
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_killed_anywhere_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path):
+    save = partial(train, name=name, save_every=0)
+    whole = save(tmp_path / "whole")
+    resumed = often_killed(tmp_path / "killed", partial(make, name), save, 1, 4)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    theirs = resumed.state_dict()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, theirs[key]), key
+
+
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(("name", "workers", "accumulate"), [("mae", 2, 1), ("ijepa", 0, 2)])
 def test_killed_around_a_resolution_phase_and_resumed_is_the_same_run(
-    name, workers, accumulate, tmp_path, monkeypatch
+    name, workers, accumulate, tmp_path
 ):
-    monkeypatch.setattr(Run, "finish", lambda *_: None)
-    options = {
-        "epochs": 3,  # of 3 steps each; the phase begins in the middle of the second epoch
-        "resolution_phase": "64@0.5",
-        "workers": workers,
-        "accumulate": accumulate,
-        "save_every": 0,
-    }
-    sides = [32] * 5 * accumulate + [64] * 4 * accumulate
-    whole = train(tmp_path / "whole", name, **options).state_dict()
-    for steps in (5, 7):
-        out, method, seen = tmp_path / f"killed-{steps}", make(name), []
-        with pytest.raises(Killed):
-            train(out, name, method=killed_after(make(name), steps * accumulate), **options)
+    save = partial(
+        train,
+        name=name,
+        epochs=3,  # of 3 steps each; the phase begins in the middle of the second epoch
+        resolution_phase="64@0.5",
+        workers=workers,
+        accumulate=accumulate,
+        save_every=0,
+    )
+    whole = save(tmp_path / "whole").state_dict()
+    seen: list[list[int]] = []
 
-        def loss(self, batch: Batch, method=method, seen=seen):
+    def fresh():
+        method, sides = make(name), []
+        seen.append(sides)
+
+        def loss(self, batch: Batch):
             if self is method:
-                seen.append(batch.views[0].shape[-1])
+                sides.append(batch.views[0].shape[-1])
             return type(self).loss(self, batch)
 
         method.loss = MethodType(loss, method)
-        resumed = train(out, name, method=method, resume=True, **options)
-        assert curve(out) == curve(tmp_path / "whole")
-        assert all(torch.equal(x, whole[key]) for key, x in resumed.state_dict().items())
-        assert seen == sides[steps * accumulate :]
+        return method
+
+    resumed = often_killed(tmp_path / "killed", fresh, save, 5, 7, parts=accumulate)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert all(torch.equal(x, whole[key]) for key, x in resumed.state_dict().items())
+    steps = [32] * 5, [64] * 2, [64] * 2  # of each process
+    assert seen == [[side for side in sides for _ in range(accumulate)] for sides in steps]
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_accumulated_parts_make_one_step(tmp_path):
     method = make()
     calls = []
@@ -188,6 +214,7 @@ class Broken:
         return self.photos[i]
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_samples_are_replaced_and_listed(tmp_path, workers):
     train(tmp_path / "run", data=Broken({5}), workers=workers)
@@ -221,6 +248,7 @@ def test_bad_arguments_are_sentences(tmp_path):
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_folder_with_another_run_is_refused_or_moved_aside(tmp_path):
     out = tmp_path / "run"
     train(out)
@@ -232,6 +260,7 @@ def test_a_folder_with_another_run_is_refused_or_moved_aside(tmp_path):
     assert curve(tmp_path / "run.old-1") == first
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_resuming_with_other_settings_is_refused_unless_forced(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Killed):
@@ -252,6 +281,7 @@ def test_extending_a_finished_run_asks_for_the_length(tmp_path):
     assert [int(r["step"]) for r in curve(tmp_path / "run")] == list(range(1, 10))
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     with pytest.raises(Killed):
         train(tmp_path / "run", method=killed_after(make(), 4), save_every=0)
@@ -293,6 +323,7 @@ def test_checkpoints_run_no_code(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_dead_worker_leaves_a_run_that_resumes(tmp_path):
     class Deadly(Broken):
         def __getitem__(self, i):
@@ -308,6 +339,7 @@ def test_a_dead_worker_leaves_a_run_that_resumes(tmp_path):
     train(tmp_path / "run", data=Deadly(set()), workers=0, resume=True, force=True)
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
@@ -325,6 +357,7 @@ def test_the_network_computes_in_the_precision_that_is_named(tmp_path, precision
 # labels --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_path):
     images = photos(24)
     data = labeled(images)
@@ -344,6 +377,7 @@ def test_supervised_methods_are_handed_the_label_of_what_was_really_read(tmp_pat
     assert all(kept[index] == label for index, label in seen.items())
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_others_are_handed_none_and_train_as_without(tmp_path):
     for out, data in ((tmp_path / "with", labeled(photos())), (tmp_path / "without", photos())):
         method, seen = make(), []
@@ -387,6 +421,7 @@ def test_a_run_is_scored_on_test_data_of_any_form(form, tmp_path):
     assert f"test: <{type(held).__name__}>" in (run.folder / "run.yaml").read_text()
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_only_runs_are_moved_aside(tmp_path, caplog):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -420,6 +455,7 @@ def test_momenta_and_queues_are_checked_too():
         assemble("moco_v2", image, {"queue": 0}, None, 0)
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_decay_by_layer_and_over_time_are_those_of_a_recipe(tmp_path):
     asked = {"weight_decay": (0.1, 0.3), "layer_decay": 0.5}
     given = train(tmp_path / "given", "mae", recipe="paper", **asked).state_dict()

@@ -21,7 +21,7 @@ from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.engine import score
 from selftaught.errors import DataError, TrainingError, UserError
-from selftaught.evaluate import commands, features, scores
+from selftaught.evaluate import classifiers, commands, features, scores
 from selftaught.evaluate.image import changes
 from selftaught.signature import read_function
 
@@ -514,7 +514,8 @@ def test_the_start_is_one_more_floor(encoder, photos):
     assert same.verdict.startswith("Unclear: within the noise of its start (+0.0 points of k-NN")
 
 
-def test_all_scores_have_the_start_beside_them_in_80_columns(encoder, photos):
+def test_all_scores_have_the_start_beside_them_in_80_columns(encoder, photos, monkeypatch):
+    monkeypatch.setattr(classifiers, "STEPS", 50)
     probes = ("knn", "ridge", "linear", "lowshot", "retrieval", "cluster", "robustness")
     start = evaluate.untrained(encoder, 7)
     found = evaluate.compare(encoder, photos, photos, probes=probes, k=3, altered=4, start=start)

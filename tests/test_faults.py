@@ -28,7 +28,7 @@ from selftaught.engine import plan as engine
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.run import Run
 from selftaught.errors import Interrupted, TrainingError
-from tests.pool import other_children
+from tests.children import other_children
 from tests.test_engine import Killed, curve, killed_after, make, photos, train
 
 SMALL = ["--backbone", "test_resnet", "--size", "32", "--batch", "8", "--precision", "fp32"]
@@ -231,6 +231,7 @@ def stop_the_run() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(
     ("name", "act", "workers", "message"),
     [
@@ -254,6 +255,7 @@ def test_what_comes_while_images_are_clustered_loses_nothing(name, act, workers,
     assert all(torch.equal(x, resumed[key]) for key, x in whole.state_dict().items())
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_methods_know_how_far_training_is_when_an_epoch_begins(tmp_path):
     method, seen = make("deepcluster"), []
 
@@ -505,6 +507,7 @@ def test_what_cannot_work_is_one_sentence_before_anything_is_done(folder, tmp_pa
 # sizes and places ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(
     ("method", "count", "batch", "steps"),
     [

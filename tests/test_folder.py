@@ -86,6 +86,7 @@ ERRORS = (
 )
 
 
+@pytest.mark.usefixtures("unfinished")
 @pytest.mark.parametrize(
     ("name", "error"),
     [
@@ -120,6 +121,7 @@ def test_memory_that_runs_out_in_the_optimizers_step_keeps_the_checkpoint_before
     assert_same(dict(resumed.state_dict()), dict(whole.state_dict()))
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_what_is_advised_works(tmp_path):
     for name, words_ in (
         ("simclr", {"batch": 4, "effective_batch": 8}),

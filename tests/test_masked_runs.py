@@ -94,6 +94,7 @@ def test_the_last_steps_see_larger_images(photos, tmp_path, monkeypatch, caplog)
     assert export.load(tmp_path / "run").size == 32
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize(
     ("make", "asked", "message"),
     [

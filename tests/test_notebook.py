@@ -22,6 +22,8 @@ CELLS = [
     "check('photos', workers=0)",
 ]
 
+pytestmark = pytest.mark.xdist_group("notebook")  # which is executed once, not in each process
+
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory) -> list[list[Any]]:

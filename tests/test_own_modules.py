@@ -21,7 +21,7 @@ from selftaught import backbone, cli, evaluate, export, methods, pretrain
 from selftaught.backbones import Image, Wrapped, is_encoder
 from selftaught.errors import UserError
 from selftaught.methods import MAE, DenseCL, MoCoV3, SimCLR
-from tests.cases import CASES
+from tests.cases import CASES, drawn
 from tests.photos import two_classes
 from tests.test_engine import Killed, curve, killed_after
 
@@ -269,6 +269,7 @@ def torch_names(folder: Path) -> set[str]:
     return set(load_file(folder / "encoder.safetensors"))
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_a_stopped_run_of_a_module_goes_on_to_the_same_bits(here):
     def make() -> SimCLR:
         torch.manual_seed(0)
@@ -426,7 +427,7 @@ def test_a_timm_module_without_weights_is_normalized_as_imagenet(caplog):
 
 
 def loaded(name: str, size: int, how: str) -> Image:
-    net = backbone(name, size=size)
+    net = drawn(name, size)
     state = {k: v + 0.1 if v.is_floating_point() else v for k, v in net.net.state_dict().items()}
     if how == "net":
         net.net.load_state_dict(state)

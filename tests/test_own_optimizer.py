@@ -16,6 +16,8 @@ from tests.photos import two_classes
 from tests.test_door import FAST, SMALL
 from tests.test_engine import curve, make
 
+pytestmark = pytest.mark.xdist_group("own optimizer")  # one run for all
+
 RUN: dict[str, Any] = {**SMALL, **FAST, "epochs": 2, "evaluate": False, "curve": False}
 
 

@@ -223,6 +223,7 @@ def test_views_that_cannot_be_split_stay_in_the_loader_with_a_word(pipeline, cap
 # -------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_what_was_measured_is_written_down_and_the_run_resumes_bit_for_bit(
     tmp_path, monkeypatch, caplog
 ):
@@ -244,6 +245,7 @@ def test_what_was_measured_is_written_down_and_the_run_resumes_bit_for_bit(
     assert all(torch.equal(v, theirs[k]) for k, v in whole.state_dict().items())
 
 
+@pytest.mark.usefixtures("unfinished")
 def test_neither_workers_nor_the_loader_change_what_is_learned(tmp_path):
     options = {"epochs": 1, "resolution_phase": "24@0.4"}
     for out, chosen in (("a", "device"), ("b", "device"), ("c", "loader")):

@@ -25,7 +25,7 @@ from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import embed
 from selftaught.feed import readers
 from selftaught.feed.readers import Readers, Stuck, Unmade, limited
-from tests.pool import other_children
+from tests.children import other_children
 
 MAIN = os.getpid()
 

@@ -231,6 +231,7 @@ def rates(net: torch.nn.Module) -> list[float]:
     return [m.drop_prob for m in net.modules() if isinstance(m, DropPath)]
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize(
     "net", ["vit_tiny_patch16_224", "beit_base_patch16_224", "eva02_tiny_patch14_224"]
 )

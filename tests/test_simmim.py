@@ -10,6 +10,8 @@ from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.masked.simmim import SimMIM
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 NETS = (
     "swin_tiny_patch4_window7_224",
     "beit_base_patch16_224",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -300,22 +301,33 @@ def test_a_vit_begins_with_one_of_another_size(here):
     assert not method.backbone.net.pos_embed.equal(backbone("test_vit", size=96).net.pos_embed)
 
 
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory):
+    """(network, size) -> weights that nobody draws, and a folder with them; each made once."""
+
+    @cache
+    def make(name: str, size: int) -> tuple[dict[str, torch.Tensor], Path]:
+        drawn = backbone(name, size=size)
+        with torch.no_grad():
+            for x in drawn.net.parameters():
+                x.add_(0.1)
+        return drawn.net.state_dict(), export.save(drawn, tmp_path_factory.mktemp("shifted"))
+
+    return make
+
+
 @pytest.mark.parametrize("door", ["weights", "load", "begin"])
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"split_brain"}))
-def test_no_method_draws_anew_what_came_by_any_door(name, door, tmp_path):
+def test_no_method_draws_anew_what_came_by_any_door(name, door, shifted):
     case = CASES[name]
-    drawn = backbone(case.net, size=case.size)
-    with torch.no_grad():
-        for x in drawn.net.parameters():
-            x.add_(0.1)
-    export.save(drawn, tmp_path)
+    state, folder = shifted(case.net, case.size)
     if door == "weights":
-        net = backbone(case.net, size=case.size, weights=tmp_path)
+        net = backbone(case.net, size=case.size, weights=folder)
     elif door == "load":
-        net = selftaught.load(tmp_path)
+        net = selftaught.load(folder)
     else:  # as a run that --start gives its weights
         net = backbone(case.net, size=case.size)
-        net.net.load_state_dict(drawn.net.state_dict())
+        net.net.load_state_dict(state)
     assert net.trained
     before = {k.replace("fc_norm", "norm"): v.clone() for k, v in net.net.state_dict().items()}
     options = dict(case.options)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import minimize, minimize_scalar
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
@@ -182,7 +182,7 @@ def calibrate(
         return float(F.binary_cross_entropy_with_logits(logits, y))
 
     if kind == "classes":  # a softmax does not see a shift
-        found = minimize_scalar(
+        found = scipy.optimize.minimize_scalar(
             lambda at: loss(at, 0.0),
             bounds=(start - WIDEST, start + WIDEST),
             method="bounded",
@@ -190,7 +190,7 @@ def calibrate(
         )
         return float(found.fun), math.exp(float(found.x)), 0.0
     options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 200}
-    found = minimize(
+    found = scipy.optimize.minimize(
         lambda at: loss(at[0], at[1]), np.array([start, 0.0]), method="Nelder-Mead", options=options
     )
     return float(found.fun), math.exp(_within(found.x[0], start)), float(found.x[1])

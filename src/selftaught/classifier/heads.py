@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import minimize
-from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -175,13 +174,15 @@ def _descend(
             error = np.exp(logits) / total - y
         else:
             value = float((np.logaddexp(0, logits) - y * logits).sum() / len(y))
-            error = expit(logits) - y
+            error = scipy.special.expit(logits) - y
         gradient = (z.T @ (error / len(y)).astype(z.dtype)).astype(np.float64)
         gradient[:-1] += penalty * at[:-1]
         return value + 0.5 * penalty * float((at[:-1] ** 2).sum()), gradient.ravel()
 
     options = {"maxiter": ITERATIONS, "gtol": 1e-4}
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    found = scipy.optimize.minimize(
+        loss, start.ravel(), jac=True, method="L-BFGS-B", options=options
+    )
     return found.x.reshape(start.shape)
 
 

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -29,8 +30,8 @@ PEAK |= {"4090": 165e12, "3090": 71e12, "V100": 125e12, "T4": 65e12, "A10G": 70e
 
 
 class Estimate(NamedTuple):
-    """memory: bytes on the device; seconds: of the whole training; flops: of one step; each: bytes
-    that an image adds to those of a part of the batch."""
+    """memory: bytes on the device; seconds: of the whole training; flops: of one step, 0 where the
+    device's peak is unknown; each: bytes that an image adds to those of a part of the batch."""
 
     memory: float
     seconds: float
@@ -72,21 +73,21 @@ def measure(
         return x
 
     seconds = []
-    flops = 0.0
+    counter = FlopCounterMode(display=False)
+    counts = peak_flops(device) > 0  # otherwise nobody is told of them
     for turn in range(2):  # the first warms up and counts
         wait(device)
         begun = time.perf_counter()
-        counter = FlopCounterMode(display=False)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), context():
-            if turn == 0:
-                with counter:
-                    loss = summed(twin.loss(small))
-            else:
-                loss = summed(twin.loss(small))
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+            context(),
+            counter if counts and turn == 0 else nullcontext(),
+        ):
+            loss = summed(twin.loss(small))
         loss.backward()
         wait(device)
         seconds.append(time.perf_counter() - begun)
-        flops = flops or 3 * counter.get_total_flops()  # backward costs two forwards
+    flops = 3 * counter.get_total_flops()  # backward costs two forwards
     parameters = {p.data_ptr() for p in method.parameters()}
     activations = sum(n for where, n in saved.items() if where not in parameters) / 2
     count = len(small.index)

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from selftaught.evaluate.scores import Score, Task, split, standardized
@@ -211,6 +209,9 @@ def logistic(
 
 def _path(x: np.ndarray, y: np.ndarray, penalties: tuple[float, ...]) -> Iterator[Any]:
     """The model for each C, ascending: from one to the next is shorter than from nothing."""
+    from sklearn.exceptions import ConvergenceWarning  # which takes a second to import
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     for c in penalties:
         model.set_params(C=c)

@@ -3,17 +3,18 @@
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
+import scipy
 from torch import nn
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
 from selftaught.evaluate.scores import Score, Task, draws
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 STARTS = 5
 """Runs of k-means from other centroids, of which the one with the least inertia is taken."""
@@ -88,8 +89,11 @@ def cluster(
     return nmi, ari, accuracy
 
 
-def kmeans(x: np.ndarray, k: int, starts: int, seed: int) -> KMeans:
+def kmeans(x: np.ndarray, k: int, starts: int, seed: int) -> "KMeans":
     """scikit-learn's, which may find fewer clusters: a collapsed encoder has no k places."""
+    from sklearn.cluster import KMeans  # which takes a second to import
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(k, n_init=starts, random_state=seed).fit(x)
@@ -116,5 +120,5 @@ def agreement(table: np.ndarray) -> tuple[float, float, float]:
     expected = pairs(rows) * pairs(columns) / max(1.0, n * (n - 1.0) / 2)
     most = (pairs(rows) + pairs(columns)) / 2
     ari = (pairs(table) - expected) / (most - expected) if most != expected else 1.0
-    matched = table[linear_sum_assignment(table, maximize=True)].sum() / n
+    matched = table[scipy.optimize.linear_sum_assignment(table, maximize=True)].sum() / n
     return nmi, ari, float(matched)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeClassifierCV
 from torch import nn
 
 from selftaught.evaluate.scores import STRENGTHS, Score, Task, mean_score, standardized
@@ -79,6 +78,8 @@ def choose(y: np.ndarray, each: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _right(task: Task, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    from sklearn.linear_model import RidgeClassifierCV  # which takes a second to import
+
     x, test_x = standardized(task.train_x[rows].cpu().double(), task.test_x.cpu().double())
     unit = len(rows)  # the mean eigenvalue of standardized features
     model = RidgeClassifierCV([unit * s for s in STRENGTHS]).fit(x.numpy(), y[rows])

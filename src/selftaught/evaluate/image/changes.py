@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+import scipy
 import simplejpeg
-from scipy import ndimage
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """(float64 [C, S, S] in [0, 1], generator of this image) -> the same, values clipped afterwards."""
@@ -49,7 +49,9 @@ def impulse_noise(x: np.ndarray, rng: np.random.Generator, share: float) -> np.n
 
 def blur(x: np.ndarray, _: np.random.Generator, share: float) -> np.ndarray:
     """Gaussian, of a deviation that is a share of the side."""
-    return ndimage.gaussian_filter(x, (0, share * x.shape[1], share * x.shape[2]), mode="nearest")
+    return scipy.ndimage.gaussian_filter(
+        x, (0, share * x.shape[1], share * x.shape[2]), mode="nearest"
+    )
 
 
 def pixelate(x: np.ndarray, _: np.random.Generator, share: float) -> np.ndarray:
@@ -99,13 +101,13 @@ def crop(x: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
     part = x[:, top : top + kept, left : left + kept]
     where = (np.arange(side) + 0.5) * kept / side - 0.5
     grid = np.meshgrid(where, where, indexing="ij")
-    return np.stack([ndimage.map_coordinates(c, grid, order=1, mode="nearest") for c in part])
+    return np.stack([scipy.ndimage.map_coordinates(c, grid, order=1, mode="nearest") for c in part])
 
 
 def turn(x: np.ndarray, rng: np.random.Generator, degrees: float) -> np.ndarray:
     """To the left or to the right."""
     angle = degrees * rng.choice((-1, 1))
-    return ndimage.rotate(x, angle, (1, 2), reshape=False, order=1, mode="reflect")
+    return scipy.ndimage.rotate(x, angle, (1, 2), reshape=False, order=1, mode="reflect")
 
 
 def gray(x: np.ndarray, _: np.random.Generator) -> np.ndarray:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -121,7 +121,7 @@ def matched(confusion: np.ndarray) -> np.ndarray:
     One to one, so that most are right (Kuhn, 1955), in the sum over all other axes.
     """
     total = confusion.reshape(-1, *confusion.shape[-2:]).sum(0)
-    clusters, classes = linear_sum_assignment(total.T, maximize=True)
+    clusters, classes = scipy.optimize.linear_sum_assignment(total.T, maximize=True)
     return confusion[..., clusters[np.argsort(classes)]]
 
 
