@@ -44,6 +44,9 @@ LABEL_FREE = RANK
 et al., 2023); that it ranks methods rightly has not been shown here."""
 LOWER = ("alignment", "uniformity")
 """Of these figures, those that are better the lower they are."""
+MARGIN = 0.1
+"""Of the usual one's such figure, that another has to be better by: what less would mean nobody
+knows, however small its error is."""
 
 HANDFUL = ("simclr", "swav", "vicreg", "instdisc")
 """What is tried where no method is named: those of each family that learned most. k-NN after
@@ -102,7 +105,7 @@ class Candidate:
         return " ".join([named(self.method), *flags])
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A try.
 
@@ -537,24 +540,20 @@ def verdict(rows: Sequence[Row]) -> tuple[Row, str]:
         same = best.look.right is not None and not _surely(best, second)
         noise = ", which is within noise" if same else ""
         return best, f"{name} is taken, the usual one, with the best {now}; {theirs}{noise}"
-    theirs = f"{curve.short(usual.figure)} of {first}, the usual one"
-    if best.look.right is None:
-        return best, (
-            f"{name} is taken for its {now}, against {theirs}; without labels that is a hint, not "
-            "a score"
-        )
-    count = len(best.look.right)
-    if surely := _surely(best, usual):
-        return best, (
-            f"{name} is taken: {now}, against {theirs}, on the same {count:,} images, beyond noise "
-            f"by {surely:.1f} points"
-        )
+    taken = f"{name} is taken: {now}, against {curve.short(usual.figure)} of {first}, the usual one"
     low = "" if usual.learned else ", not above its floor yet"
-    return usual, (
-        f"no difference beyond noise: {first}, the usual one, is taken ({figure} "
-        f"{curve.short(usual.figure)}{low}; {name} {curve.short(best.figure)}, on the same "
-        f"{count:,} images)"
-    )
+    both = f"({figure} {curve.short(usual.figure)}{low}; {name} {curve.short(best.figure)}"
+    if best.look.right is None:
+        if best.learned and best.worth - usual.worth > MARGIN * abs(usual.figure):
+            return best, f"{taken}; without labels that is a hint, not a score"
+        return usual, (
+            f"no difference that tells without labels: {first}, the usual one, is taken {both}, "
+            f"where {MARGIN:.0%} and its floor are to be passed)"
+        )
+    count = f"on the same {len(best.look.right):,} images"
+    if surely := _surely(best, usual):
+        return best, f"{taken}, {count}, beyond noise by {surely:.1f} points"
+    return usual, (f"no difference beyond noise: {first}, the usual one, is taken {both}, {count})")
 
 
 def _surely(one: Row, other: Row) -> float:
