@@ -165,13 +165,16 @@ def on(method: str, says: str, *also: str, **options: Any) -> None:
 
 
 on("simclr", "SimCLR from there, with the defaults of a training that begins with weights")
-on("byol", "BYOL from there")
-on("vicreg", "VICReg from there")
-on("dino", "DINO from there", local_crops=2, prototypes=1024)
+on("byol", "BYOL from there, alike")
+on("vicreg", "VICReg from there, alike")
+on("dino", "DINO from there, alike", local_crops=2, prototypes=1024)
+on("simclr", "SimCLR from there, all weights trained", "full", lora=0)
+on("byol", "BYOL from there, all weights trained", "full", lora=0)
+on("vicreg", "VICReg from there, all weights trained", "full", lora=0)
+on("dino", "DINO from there, all weights trained", "full", lora=0, local_crops=2, prototypes=1024)
 on("simclr", "SimCLR from there, held by an anchor", "cosine", anchor="cosine:1")
 on("simclr", "SimCLR from there, held by an anchor", "gram", anchor="gram:1")
 on("simclr", "SimCLR from there, held by an anchor", "l2sp", anchor="l2sp:0.01")
-on("simclr", "SimCLR from there, with low rank", "lora", lora=16)
 
 
 def continued(asked: Asked, method: str, called: str, **options: Any) -> dict[str, Any]:
@@ -191,27 +194,26 @@ def continued(asked: Asked, method: str, called: str, **options: Any) -> dict[st
         "seed": asked.seed,
     } | options
 
-    def run(epochs: int, **more: Any) -> Any:
+    def run(steps: int, **more: Any) -> Any:
         with tempfile.TemporaryDirectory() as out:
             begun = time.process_time()
-            done = pretrain(method, asked.train, f"{out}/run", epochs=epochs, **given, **more)
+            done = pretrain(method, asked.train, f"{out}/run", max_steps=steps, **given, **more)
             seconds = time.process_time() - begun
             file = done.folder / "kept.json"
             return done, seconds, json.loads(file.read_text()) if file.exists() else {}
 
-    whole = len(asked.train) // 64 * 64
     pace = asked.paces.get(called)
-    if pace is None:  # a run begins and ends at a cost that is no epoch's
-        one, two = (run(epochs, evaluate=False, keep="end")[1] for epochs in (1, 2))
-        pace = (two - one) / whole
-    epochs = max(1, round(asked.cpu_seconds / (pace * whole)))
-    done, seconds, chosen = run(epochs, test=asked.test)
+    if pace is None:  # a run begins and ends at a cost that is no step's
+        one, two = (run(steps, evaluate=False, keep="end")[1] for steps in (10, 20))
+        pace = (two - one) / 640
+    steps = max(1, round(asked.cpu_seconds / (pace * 64)))
+    done, seconds, chosen = run(steps, test=asked.test)
     own = done.scores.scores[ENCODER]
     floors = [s for name, s in done.scores.scores.items() if name not in (ENCODER, START)]
     return {
-        "epochs": epochs,
-        "samples": epochs * whole,
-        "cpu_seconds": round(pace * epochs * whole, 1),
+        "steps": steps,
+        "samples": steps * 64,
+        "cpu_seconds": round(pace * steps * 64, 1),
         "whole_seconds": round(seconds, 1),
         "scores": [round(s.value, 1) for s in own],
         "floor": [round(max(s.value for s in each), 1) for each in zip(*floors)],

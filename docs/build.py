@@ -1,7 +1,7 @@
 """Make the pages that follow from the code, then the site: they cannot say what it does not.
 
 python docs/build.py             # docs/methods/*.md and docs/api.md, then site/
-python docs/build.py --readme    # the table of methods in README.md, too
+python docs/build.py --readme    # the tables of README.md, and what they have of benchmarks, too
 python docs/build.py --stubs     # what editors and type checkers read, too
 """
 
@@ -13,14 +13,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from selftaught import config, methods, roles
+from selftaught import config, methods, roles, start
 from selftaught.cli import needs_of
 from selftaught.signature import OBJECTS, describe, module_doc
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 SOURCE = ROOT / "src" / "selftaught"
-START, END = "<!-- methods: made by `python docs/build.py --readme` -->", "<!-- end of methods -->"
+RESULTS = ROOT / "benchmarks" / "results"
+MADE = "made by `python docs/build.py --readme` -->"
+MARKS = {part: (f"<!-- {part}: {MADE}", f"<!-- end of {part} -->") for part in ("start", "methods")}
+"""What is around the tables of README.md."""
 
 FAMILIES = {
     "contrastive": "Two views of an image are alike, and unlike views of other images.",
@@ -127,8 +130,9 @@ def main() -> None:
     for name, text in pages.items():
         (DOCS / name).write_text(text, encoding="utf-8")
     if "--readme" in sys.argv:
+        start.MEASURED.write_text(measurements(), encoding="utf-8")
         readme = ROOT / "README.md"
-        readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+        readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
     if "--stubs" in sys.argv:
         for path, text in stubs().items():
             path.write_text(text, encoding="utf-8")
@@ -250,6 +254,50 @@ def _formatted(text: str) -> str:
     return done.stdout
 
 
+# where to start ----------------------------------------------------------------------------------
+
+
+def beginnings() -> str:
+    """What to type for which data, as Markdown."""
+    lines = [
+        "| your data | your command | per cent right (its floor) | CPU s / 1,000 |",
+        "| --- | --- | --- | ---: |",
+    ]
+    for s in start.starts():
+        where = f"[{s['images']}]({Path(s['result']).with_suffix('.md')})"
+        cells = (s["data"], f"`{s['command']}`", f"{start.told(s)}: {where}", start.pace(s))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measurements() -> str:
+    """What `selftaught.start` has of the results of benchmarks."""
+    rows = [row for s in start.STARTS for row in (s.row, s.other) if row]
+    return json.dumps({start.key(row): measurement(*row) for row in rows}, indent=1) + "\n"
+
+
+def measurement(file: str, *keys: str) -> dict[str, object]:
+    """A row of a result, whichever benchmark made it."""
+    path = RESULTS / f"{file}.json"
+    row = json.loads(path.read_text(encoding="utf-8"))
+    for name in keys:
+        row = row[name]
+    scores, names = row["scores"], ("k-NN", "probe")
+    if isinstance(scores, list):
+        own, floors = dict(zip(names, scores)), [dict(zip(names, row["floor"]))]
+    else:
+        own, *floors = (v if isinstance(v, dict) else dict(zip(names, v)) for v in scores.values())
+    usual = f"python benchmarks/{file}.py --data $DATA --sets {keys[0]} --only {keys[-1]}"
+    command = row.get("command", usual)
+    return {
+        "scores": {n: [v, max(f[n] for f in floors)] for n, v in own.items()},
+        "seen": row.get("samples") or (budget(row) if "command" in row else 0),
+        "cpu_seconds": row.get("cpu_seconds", 0),
+        "measured": command,
+        "result": str(path.relative_to(ROOT)),
+    }
+
+
 # methods -----------------------------------------------------------------------------------------
 
 
@@ -263,11 +311,14 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def with_table(text: str) -> str:
-    """`text` with the table between its two marks made anew."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+def with_tables(text: str) -> str:
+    """`text` with what is between its marks made anew."""
+    for part, made in (("start", beginnings()), ("methods", table())):
+        first, last = MARKS[part]
+        before, _, rest = text.partition(first)
+        _, _, after = rest.partition(last)
+        text = f"{before}{first}\n{made}\n{last}{after}"
+    return text
 
 
 def members(family: str) -> list[str]:
@@ -338,7 +389,7 @@ def side_by_side() -> str:
     found = {
         data: json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for data in DATA
-        for path in [ROOT / "benchmarks" / "results" / f"learn-{data}.json"]
+        for path in [RESULTS / f"learn-{data}.json"]
     }
     names = [*members("pretext"), *BESIDE]
     lines = [
@@ -384,7 +435,7 @@ def densely() -> str:
         "Made from the results of `benchmarks/dense.py`.",
         "",
     ]
-    for file in sorted((ROOT / "benchmarks" / "results").glob("dense-*.md")):
+    for file in sorted(RESULTS.glob("dense-*.md")):
         lines.append(re.sub(r"^# ", "## ", file.read_text(encoding="utf-8")))
     return "\n".join(lines)
 

@@ -1,8 +1,10 @@
-"""Fixtures: the two-process pool, photos, one thread a process, no network."""
+"""Fixtures: the two-process pool, photos, one thread a process, no network, empty caches."""
 
 import io
+import os
 import resource
 import socket
+import tempfile
 
 import numpy as np
 import PIL.Image
@@ -12,6 +14,10 @@ from hypothesis import settings
 
 from tests.photos import shipped
 from tests.pool import Pool
+
+# read when the hub's client is imported: no test begins with what somebody has downloaded
+EMPTY = tempfile.TemporaryDirectory()
+os.environ |= {"HF_HOME": EMPTY.name, "HF_HUB_CACHE": EMPTY.name, "TORCH_HOME": EMPTY.name}
 
 # no deadline, as other processes share the machine
 settings.register_profile("selftaught", deadline=None)

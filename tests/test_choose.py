@@ -1,19 +1,22 @@
 """What is chosen where nobody says it: by rules, told, recorded, and never a reason for alarm."""
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from selftaught import choose, methods, pretrain
+from selftaught import choose, chosen, methods, open_data, pretrain
 from selftaught.backbones import backbone
 from selftaught.choose import Facts
+from selftaught.chosen import Chosen
 from selftaught.cli import request
 from selftaught.diagnose.rules import BEFORE, Before, Watch
-from selftaught.engine import plan
+from selftaught.engine import choosing, plan
 from selftaught.engine.optim import Rates
+from selftaught.engine.run import _rendered
 from selftaught.engine.settings import Settings, seconds
 from selftaught.errors import UserError
 from selftaught.methods import BYOL, SimCLR
@@ -108,12 +111,33 @@ def test_a_method_is_built_with_what_is_chosen_for_a_hundred_images(name):
     of_data = {"samples": 100, "classes": 5}
     method = kind(net, **chosen, **{p.name: of_data[p.name] for p in every if p.from_data})
     assert all(getattr(method, key) == value for key, value in chosen.items())
+    rates = Rates(choose.recipe(method, batch), batch, 40, 10)
+    assert rates.lr(9) > 0.1 * rates.peak  # the first of four epochs is none of warming up alone
     assert batch % kind.needs.group == 0
     assert 8 <= batch <= 100
 
 
 def photos(count: int = 40, side: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def told_in(caplog) -> dict[str, str]:
+    """The table of a run's messages: setting -> the other cells; lines that go on are joined."""
+    (text,) = (m for m in caplog.messages if m.startswith("chosen for"))
+    _, head, *lines = text.split("\n")
+    assert head.split() == ["setting", "value", "why", "the", "paper's"]
+    assert max(map(len, text.split("\n")[1:])) <= 80
+    starts = [head.index(name) for name in ("value", "why", "the paper's")]
+    ends = [*starts[1:], None]
+    found: dict[str, list[list[str]]] = {}
+    for line in lines:
+        if name := line[: starts[0]].strip():
+            found[name] = []
+        found[[*found][-1]].append([line[a:b].strip() for a, b in zip(starts, ends)])
+    return {
+        n: " ".join(" ".join(filter(None, cells)) for cells in zip(*rows))
+        for n, rows in found.items()
+    }
 
 
 def test_a_run_is_told_records_and_repeats_what_was_chosen(tmp_path, caplog):
@@ -129,8 +153,16 @@ def test_a_run_is_told_records_and_repeats_what_was_chosen(tmp_path, caplog):
     assert written["chosen"]["queue"] == [16, 65536, "half of the images at most"]
     assert run.plan.recipe.optimizer == "adamw"
     assert run.method.momentum == choose.momentum(0.999, 2)
-    for name in written["chosen"]:
-        assert f"\n  {name} " in caplog.text, name
+    told = told_in(caplog)
+    assert told.keys() == written["chosen"].keys()
+    assert told["queue"] == "16 half of the images at most 65536"
+    assert told["lr"] == f"{run.plan.recipe.lr:.3g} {choose.REASONS['lr']} {0.03 * 16 / 256:.3g}"
+    page = (out / "report.html").read_text("utf-8")
+    for shown in (page, run._repr_html_()):
+        cells = "<td>queue</td><td>16</td><td>half of the images at most</td><td>65536</td>"
+        assert cells in shown
+        assert shown.count("<tr><td>lr</td>") == 1
+    caplog.clear()
     again = request(["--config", str(out / "run.yaml")])
     assert again.options["queue"] == 16
     assert again.training["batch"] == 16
@@ -143,6 +175,55 @@ def test_a_run_is_told_records_and_repeats_what_was_chosen(tmp_path, caplog):
     kept = yaml.safe_load((out / "run.yaml").read_text())["chosen"]
     assert kept["blur"] == written["chosen"]["blur"]  # or it would be refused the next time
     assert kept.keys() | {"lr", "warmup"} >= written["chosen"].keys()
+    again = told_in(caplog)
+    assert again.keys() == kept.keys()
+    assert again["queue"] == told["queue"]
+    assert "<td>queue</td><td>16</td>" in (out / "report.html").read_text("utf-8")
+
+
+def test_what_is_chosen_is_a_table_that_fits_and_loses_no_word(monkeypatch):
+    reason = " ".join(["because"] * 30)
+    rows = [Chosen("weight_decay", (0.04, 0.4), 1e-6, reason), Chosen("size", 64, 224)]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # of a log on a build server
+    for columns in (60, 80, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = _rendered([chosen.table(rows)]).split("\n")
+        assert max(map(len, lines)) <= columns
+        assert "\x1b" not in "".join(lines)
+        assert "\n".join(lines).split().count("because") == 30
+        assert lines[0].split() == ["setting", "value", "why", "the", "paper's"]
+        assert lines[1].split()[:2] == ["weight_decay", "0.04,0.4"]
+        assert lines[-1].split() == ["size", "64", "224"]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [None, "auto", [1, 2], {"lr": 3}, {"lr": [1, 2]}, {"lr": {"why": 1}}, {"lr": [1, 2, 3, 4]}],
+)
+def test_of_a_damaged_file_what_is_whole_is_left(damaged):
+    assert chosen.of({"chosen": damaged}) == []
+    if isinstance(damaged, dict):
+        rows = chosen.of({"chosen": damaged | {"blur": [0.0, 0.5, "small"]}})
+        assert [r.row for r in rows] == [("blur", "0", "small", "0.5")]
+
+
+def test_of_a_built_method_that_goes_on_what_was_chosen_is_still_told(monkeypatch, tmp_path):
+    rows: dict[str, Any] = {"batch": [8, 256, "of 16 images"], "epochs": [2, 100, "1m"]}
+    rows["max_steps"] = [3, None, "1.5 passes"]
+    before = {"training": {n: v[0] for n, v in rows.items()}, "chosen": rows}
+    monkeypatch.setattr(choosing, "recorded", lambda settings, out: before)
+    method = SimCLR(backbone("test_resnet", size=32), hidden=8, dim=4)
+    data = open_data(photos(16))
+    for given, told, lasts in (
+        ({}, ["batch", "epochs", "max_steps"], (2, 3)),
+        ({"epochs": 30}, ["batch"], (30, None)),
+        ({"max_steps": 7, "batch": 4}, [], (None, 7)),
+    ):
+        settings, kept = choosing.settled(method, Settings(**given), tmp_path, data, False)
+        assert [c.name for c in kept] == told
+        assert settings.batch == given.get("batch", 8)
+        assert (settings.epochs, settings.max_steps) == lasts
+    assert Chosen("max_steps", *rows["max_steps"]).row[3] == "none"
 
 
 def test_the_papers_recipe_stays_as_it_was(tmp_path):

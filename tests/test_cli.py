@@ -64,6 +64,8 @@ def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
         ("methods", 0, "simclr"),
         ("methods dino", 0, "--teacher-temp A,B"),
         ("methods --json", 0, '"simclr"'),
+        ("methods --start", 0, "selftaught pretrain photos/ --weights timm"),
+        ("methods --start --json", 0, '"cpu_seconds": '),
         ("pretrain --help", 0, "--epochs N"),
         ("pretrain simclr --help", 0, "--temperature X"),
         ("pretrain simclr --help-all", 0, "--layers N"),
@@ -445,6 +447,26 @@ def test_list_of_methods_is_complete(capsys):
         assert about["family"] in kind.__module__
     assert main(["methods", "byol", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found["byol"]
+
+
+def test_where_to_start_is_told_for_all_or_one_method(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["methods", "--start", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len({s["method"] for s in found}) == 5
+    assert main(["methods", "--start"]) == 0
+    out = capsys.readouterr().out
+    for s in found:
+        assert {s["command"], s["measured"]} <= {line.strip() for line in out.splitlines()}
+        for name, (value, floor) in s["scores"].items():
+            assert f"{name} {value} ({floor})" in " ".join(out.split())
+    lines = [line for line in out.splitlines() if not line.startswith("    ")]
+    assert max(map(len, lines)) <= 80
+    assert main(["methods", "mae", "--start", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [s for s in found if s["method"] == "mae"]
+    assert main(["methods", "jigsaw", "--start"]) == 0
+    assert "jigsaw is not among those" in capsys.readouterr().out
+    assert main(["methods", "simcrl", "--start"]) == 2
 
 
 # configuration -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import inspect
 import linecache
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -259,6 +260,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(here, capsys):
         "runs/simclr",
     ):
         assert word in told
+    assert re.search(r"^optimizer +adamw +LARS and SGD are .* lars_tf *$", told, re.MULTILINE)
     assert sorted(here.rglob("*")) == before
     assert cli.main(["pretrain", *words, "--dry-run", "--batch", "99"]) == 2
     Path("full").mkdir()
@@ -272,7 +274,9 @@ def test_a_dry_run_of_a_run_that_goes_on_says_from_where(here, capsys):
     assert cli.main(words) == 0
     stamp = {f: f.stat().st_mtime_ns for f in Path("run").rglob("*")}
     assert cli.main([*words, "--resume", "--epochs", "2", "--dry-run"]) == 0
-    assert "goes on from step 3" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "goes on from step 3" in told
+    assert re.search(r"^hidden +256 +.* 2048 *$", told, re.MULTILINE)
     assert {f: f.stat().st_mtime_ns for f in Path("run").rglob("*")} == stamp
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from selftaught import cli, methods
 from selftaught.method import Epoch, Insight, Method, Needs
+from selftaught.start import MEASURED, STARTS, starts
 
 ROOT = Path(__file__).parent.parent
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
@@ -207,8 +208,33 @@ def test_both_commands_of_the_readme_are_lines_and_ci_runs_the_second():
     assert f"\n{second}\n" in CI
 
 
-def test_the_table_of_methods_is_that_of_the_code():
-    assert BUILD["with_table"](README) == README, "run: python docs/build.py --readme"
+def test_the_tables_of_the_readme_are_those_of_the_code_and_of_the_results():
+    assert BUILD["measurements"]() == MEASURED.read_text("utf-8"), "python docs/build.py --readme"
+    assert BUILD["with_tables"](README) == README, "run: python docs/build.py --readme"
+
+
+@pytest.mark.parametrize("begin", STARTS, ids=lambda s: s.data)
+def test_where_to_start_is_told_with_numbers_of_the_results(begin):
+    file, *keys = begin.row
+    row: Any = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text("utf-8"))
+    for name in keys:
+        row = row[name]
+    (line,) = (s for s in README.splitlines() if f"`{begin.command}`" in s and s[0] == "|")
+    assert f"{begin.method}" in methods.files()
+    scores = row["scores"]
+    if isinstance(scores, dict):
+        own, *floors = (v.values() if isinstance(v, dict) else v for v in scores.values())
+        pairs = [*zip(own, map(max, zip(*floors)))]
+    else:
+        pairs = [*zip(scores, row["floor"])]
+    for value, floor in pairs:
+        assert f" {value} ({floor})" in line
+    assert f"(benchmarks/results/{file}.md)" in line
+    (told,) = (s for s in starts() if s["command"] == begin.command)
+    assert told["cpu_seconds"] == row["cpu_seconds"]
+    assert keys[-1] in told["measured"]
+    if not told["before"]:
+        assert begin.method in (*keys, "distill_features")
 
 
 def test_all_pretext_tasks_stand_side_by_side_with_numbers_of_the_results():
@@ -248,6 +274,7 @@ def commands() -> list[str]:
     """Lines of the pages that call us, but for those with a word in capitals for a reader's own."""
     code = "".join(block for page in PAGES for block in blocks(page.read_text("utf-8")))
     lines = {line.split("#")[0].strip() for line in code.splitlines()}
+    lines |= {s.command for s in STARTS}  # which stand in a table
     own = re.compile(r"\b[A-Z]{2,}\b")
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
@@ -262,7 +289,7 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
     _, name, *words = shlex.split(command)
     if name == "pretrain":
-        assert cli.request(words).data in ("photos/", "frames/")
+        assert cli.request(words).data in ("photos/", "labeled/", "frames/")
     else:  # raises what the user would be told
         assert bool(cli.arguments(name, words)) == bool(words)
 

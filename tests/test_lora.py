@@ -1,5 +1,7 @@
 """Low rank beside layers that stay: what is trained, what is merged, what is left of it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -148,6 +150,29 @@ def test_what_low_rank_cannot_be_is_told(tmp_path):
     with pytest.raises(UserError, match="finds no layer"):
         planned(vit, tmp_path, lora=4, freeze="all")
     with pytest.raises(UserError, match="belong to --lora RANK"):
-        planned(vit, tmp_path, lora_alpha=8.0)
+        planned(vit, tmp_path, lora=0, lora_alpha=8.0)
     with pytest.raises(UserError, match="--lora is for going on from weights"):
         planned(SimCLR(encoder(trained=False), **SMALL), tmp_path, lora=4)
+
+
+def test_somebodys_weights_get_low_rank_unless_something_else_is_said(tmp_path):
+    def made(**given):
+        plan = planned(BYOL(encoder("test_vit"), **SMALL), tmp_path, **given)
+        return plan.settings.lora, [c.value for c in plan.chosen if c.name == "lora"]
+
+    assert made() == (16, [16])
+    assert made(lora=0) == (0, [])
+    assert made(lora=3) == (3, [])
+    given: list[dict[str, Any]] = [{"recipe": "paper"}, {"anchor": "cosine:1"}, {"freeze": 2}]
+    assert [made(**g) for g in (*given, {"norm_statistics": "start"})] == [(None, [])] * 4
+    # of a ResNet only what is 1 x 1 has low rank, and that is little of this one
+    plan = planned(SimCLR(encoder(), **SMALL), tmp_path)
+    assert plan.settings.lora is None
+
+
+def test_a_resumed_run_keeps_the_low_rank_that_was_chosen(tmp_path):
+    options = {**FAST, "epochs": 1, "out": tmp_path / "run"}
+    pretrain(SimCLR(encoder("test_vit"), **SMALL), photos(), **options)
+    options |= {"epochs": 2, "resume": True}
+    run = pretrain(SimCLR(encoder("test_vit"), **SMALL), photos(), **options)
+    assert run.plan.settings.lora == 16

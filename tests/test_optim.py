@@ -80,6 +80,12 @@ def test_warmup_reaches_the_peak_after_or_at_its_last_step():
     assert [full.lr(s) for s in range(5)] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
 
 
+def test_a_rise_from_nothing_by_epoch_wastes_none():
+    plan = Rates(Recipe("sgd", 1.0, warmup=0.5, by_epoch=True), 256, 8, 4)
+    assert [plan.lr(step) for step in range(4)] == [0, 0.25, 0.5, 0.75]
+    assert plan.lr(4) == plan.lr(7) == 1
+
+
 def test_rate_by_epoch_is_the_same_all_through_an_epoch():
     plan = Rates(Recipe("sgd", 1.0, by_epoch=True), 256, 12, 4)
     rates = [plan.lr(s) for s in range(12)]

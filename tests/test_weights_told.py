@@ -281,12 +281,13 @@ def test_a_run_begins_with_one_thing(image, here):
 def test_timm_s_weights_are_of_a_network_that_has_a_name(here, monkeypatch):
     with pytest.raises(UserError, match=r"is no file: name one as hf-hub:timm/NAME"):
         told.weights_command("timm")
-    # without a name the method's own backbone has them
+    # without a name one that the machine trains has them, or the method's own
     made: dict[str, Any] = {}
     monkeypatch.setattr(build, "build", lambda **given: made.update(given) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        pretrain("simclr", "photos", weights="timm", size=32)
-    assert (made["name"], str(made["weights"])) == ("resnet50", "timm")
+    for recipe, name in (("auto", "tf_efficientnet_lite0"), ("paper", "resnet50")):
+        with pytest.raises(ZeroDivisionError):
+            pretrain("simclr", "photos", weights="timm", size=32, recipe=recipe)
+        assert (made["name"], str(made["weights"])) == (name, "timm")
 
 
 def test_a_vit_begins_with_one_of_another_size(here):

@@ -6,10 +6,13 @@ says in its `few`. Nothing here depends on a clock: the same data gets the same 
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from selftaught.backbones.weights.at_hand import Found
+from selftaught.backbones.weights.places import TIMM
+from selftaught.chosen import Chosen
 from selftaught.method import Method, Needs, Recipe
 from selftaught.signature import read_object
 
@@ -30,33 +33,47 @@ CONVOLUTIONAL, TRANSFORMER = "test_resnet", "test_vit2"
 """timm's smallest networks: those that learn most in minutes on a CPU."""
 CPU_SIDE = 64
 """Side in pixels of the images that they get."""
+GROWING = {
+    (False, False): (
+        (CONVOLUTIONAL, CPU_SIDE),
+        ("resnet10t", CPU_SIDE),
+        ("resnet18", CPU_SIDE),
+        ("resnet18", 96),
+    ),
+    (False, True): (
+        (TRANSFORMER, CPU_SIDE),
+        ("vit_tiny_patch16_224", CPU_SIDE),
+        ("vit_tiny_patch16_224", 96),
+    ),
+    (True, False): (("resnet18", 96), ("resnet18", 224), ("", 224)),
+    (True, True): (("vit_tiny_patch16_224", 224), ("", 224)),
+}
+"""(on a GPU, a transformer) -> networks and sides, each of which takes longer than those before;
+the method's own has no name."""
+ENOUGH, PASSES = 250_000, 10
+"""Images that a network from nothing is to see in its time, and passes over them, before a larger
+one is worth it: the small one gains 5 points of k-NN on CIFAR-10 and 10 on clothes from 100,000
+images, or ten passes of the former, to 250,000 (benchmarks/results/learn-*.md)."""
+START_WEIGHTS = {False: 6e6, True: 30e6}
+"""By whether it is on a GPU: weights of a network to begin with that is not too slow to train."""
+START_IMAGES = 100_000
+"""Images up to which somebody else's weights come first: on 720 to 3,068 of them they were better
+as they came than all that was learned from nothing (benchmarks/results/adapt.md); more than this
+were not tried."""
+START_SIDES = (64, 96, 128)
+"""Pixels that a CPU shows such a network: the same weights have 71 by k-NN at 64 px and 82 at 128
+on aerial tiles, and 224 take three times as long. Below the first of them its stem is another."""
+START = 3_000
+"""Images that it is to see in its time: four passes over 800 leaves were worth 7 points."""
+STANDINS = {
+    "resnet50": "tf_efficientnet_lite0",
+    "vit_small_patch16_224": "vit_tiny_patch16_224",
+}
+"""What timm's weights are taken for on a CPU, in place of what only a GPU trains."""
 PAPER_WIDTH = 2048
 """Features of a ResNet-50, to which papers fit their heads."""
 SMALL = 64
 """Side in pixels below which views keep their detail."""
-
-
-class Chosen(NamedTuple):
-    """A setting that nobody gave, beside the paper's.
-
-    why: in a few words.
-    """
-
-    name: str
-    value: Any
-    paper: Any
-    why: str = ""
-
-    def __str__(self) -> str:
-        reason = f": {self.why}" if self.why else ""
-        return f"{self.name} {said(self.value)}{reason} (paper: {said(self.paper)})"
-
-
-def said(value: Any) -> str:
-    """A value as it is typed."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(said, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -84,23 +101,97 @@ def network(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[Chosen
         facts: of the training.
         given: parameters that the user has given.
     """
-    if facts.gpu or facts.begins or {"name", "weights"} & given.keys():
+    if facts.gpu or "name" in given:
         return []
+    if facts.begins:
+        timms = str(given.get("weights")) == TIMM or given.get("pretrained")
+        name = STANDINS.get(needs.backbone)
+        if not timms or name is None or needs.learned or needs.teacher:
+            return []
+        found = [Chosen("backbone", name, needs.backbone, "one that a CPU trains, of timm's")]
+        return found + _side(min(facts.side, START_SIDES[-1]), given, "larger ones take too long")
+    return grown(needs, facts, given)[0]
+
+
+def grown(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[list[Chosen]]:
+    """Parameters of networks that begin with nothing, the smallest first.
+
+    Args:
+        needs, facts, given: as of `network`; no name is given.
+    """
     transformer = wants_transformer(needs)
-    name = TRANSFORMER if transformer else CONVOLUTIONAL
-    found = [Chosen("backbone", name, needs.backbone, "0.4 million weights: a CPU in minutes")]
-    size = given.get("size")
-    if size is None:
-        size = min(facts.side, CPU_SIDE)
-        found.append(Chosen("size", size, 224, "a CPU sees more images if they are small"))
-    if transformer and "patch_size" not in given and size >= SMALL and size % 8 == 0:
-        found.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
-    return found
+    found: dict[tuple[str, int], list[Chosen]] = {}
+    for name, most in GROWING[facts.gpu, transformer]:
+        size = given.get("size") or min(facts.side, most)
+        why = "0.4 million weights: a CPU in minutes"
+        made = [Chosen("backbone", name or needs.backbone, needs.backbone, why)]
+        if not facts.gpu or size < facts.side:
+            made += _side(size, given, "more images in the time if they are small")
+        patches = transformer and not facts.gpu and "patch_size" not in given
+        if patches and size >= SMALL and size % 8 == 0:
+            made.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
+        found.setdefault((name, size), made)
+    return list(found.values())
+
+
+def _side(size: int, given: Mapping[str, Any], why: str) -> list[Chosen]:
+    return [] if given.get("size") is not None else [Chosen("size", size, 224, why)]
+
+
+def may_begin(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> bool:
+    """Whether a training does better to begin with weights of photos than with nothing.
+
+    Measured of methods that want views of an image alike; what is said of the backbone is of
+    another one.
+
+    Args:
+        needs, facts, given: as of `network`.
+    """
+    said = given.keys() - {"size", "channels"}  # also of weights, that there are to be none
+    own = needs.views == "own" or needs.beside or needs.learned or needs.teacher or needs.second
+    return not (
+        said
+        or own
+        or facts.begins
+        or given.get("channels", 3) != 3
+        or facts.side < START_SIDES[0]
+        or facts.images > START_IMAGES
+    )
+
+
+def starts(found: Sequence[Found], needs: Needs, gpu: bool) -> list[Found]:
+    """Those of the weights at hand to begin with, the likeliest first: of a network of the method's
+    own kind, and of as many weights as the machine trains."""
+    transformer = wants_transformer(needs)
+    most = [f for f in found if f.numbers <= START_WEIGHTS[gpu]]
+    return sorted(most, key=lambda f: is_transformer(f.network) != transformer)
+
+
+def start(found: Found, needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[list[Chosen]]:
+    """Parameters of the backbone that begins with `found`, for the smallest images first.
+
+    Args:
+        needs, facts, given: as of `network`.
+    """
+    why = "in a cache of this machine; on few images better than a fresh draw (--weights none)"
+    first = [
+        Chosen("weights", found.word, None, why),
+        Chosen("backbone", found.network, needs.backbone, "whose weights they are"),
+    ]
+    if facts.gpu or given.get("size") is not None:
+        return [first]
+    sides = [s for s in START_SIDES if s <= facts.side]
+    return [first + _side(s, given, "the weights know larger ones, and take longer") for s in sides]
 
 
 def wants_transformer(needs: Needs) -> bool:
     """Whether a method's own backbone is a transformer."""
-    return any(word in needs.backbone for word in ("vit", "beit", "swin"))
+    return is_transformer(needs.backbone)
+
+
+def is_transformer(name: str) -> bool:
+    """Whether a network is one, by timm's name of it."""
+    return any(word in name for word in ("vit", "beit", "swin"))
 
 
 def batch(kind: type[Method], facts: Facts, parts: int) -> Chosen:
@@ -158,6 +249,7 @@ def recipe(method: Method, batch: int) -> Recipe:
         scaling="none",
         weight_decay=few.get("weight_decay", DECAY),
         warmup=few.get("warmup", WARMUP),
+        by_epoch=False,  # of few epochs the first would be at a warm-up's rate of 0
     )
 
 

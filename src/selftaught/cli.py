@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
 
-from selftaught import __version__, code, config, methods, recipes, timm_names, voice
+from selftaught import __version__, code, config, methods, recipes, start, timm_names, voice
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
 from selftaught.errors import (
@@ -74,6 +74,9 @@ DRY = Option(
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
 ROWS = Parameter("recipes", bool, False, False, "list rows of papers' tables, for --config")
+START = Parameter(
+    "start", bool, False, False, "tell which command is for which data, and what it has given"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,6 +182,7 @@ def overview() -> str:
         "trusted.",
         examples=(
             "selftaught demo",
+            "selftaught methods --start",
             "selftaught check photos/",
             "selftaught pretrain photos/ --time 20m",
             "selftaught evaluate runs/simclr-photos labeled/",
@@ -654,14 +658,24 @@ def _methods(argv: Sequence[str]) -> None:
         "selftaught methods",
         LISTING,
         [Positional("method", "one of them, to see its parameters")],
-        [Group("settings", options([JSON, ROWS]))],
-        ("selftaught methods", "selftaught methods simclr", "selftaught methods byol --recipes"),
+        [Group("settings", options([START, JSON, ROWS]))],
+        (
+            "selftaught methods",
+            "selftaught methods --start",
+            "selftaught methods simclr",
+            "selftaught methods byol --recipes",
+        ),
     )
     (name,), given = parser.read(argv)
     if given[""].get("recipes"):
         if name is not None:
             methods.signature(name)
         _recipes(name, given[""].get("json", False))
+        return
+    if given[""].get("start"):
+        if name is not None:
+            methods.signature(name)
+        _starts(name, given[""].get("json", False))
         return
     names = [*methods.files(), *methods.plugins()] if name is None else [name]
     about = [_about(n) for n in names if n == name or _can_be_read(n)]
@@ -672,6 +686,26 @@ def _methods(argv: Sequence[str]) -> None:
         sys.stdout.write(_pretrain_parser(name, alone=True).format_help(everything=True))
     else:
         _table(about)
+
+
+def _starts(method: str | None, as_json: bool) -> None:
+    """What to type for which data, of one method or of all, with what was measured."""
+    found = [s for s in start.starts() if method in (None, s["method"])]
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for s in found:
+        given = f"{start.told(s)}, on {s['images']}"
+        cost = f"{start.pace(s)} CPU seconds for 1,000 images seen, {s['seen']:,} of them"
+        head = f"{s['data']}: {s['method']}, {s['what']}"
+        about = [wrap(text, "  ", "    ") for text in (given, cost, f"{s['result']}, by")]
+        lines = [wrap(head, "", "  "), f"    {s['command']}", *about, f"    {s['measured']}"]
+        sys.stdout.write("\n".join(lines) + "\n\n")
+    sys.stdout.write(
+        wrap(start.ABOUT) + "\n"
+        if found
+        else f"{method} is not among those to start with: selftaught methods --start\n"
+    )
 
 
 def _recipes(method: str | None, as_json: bool) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
-from selftaught import choose, code
-from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Chosen, Facts
+from selftaught import choose
+from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Facts
+from selftaught.chosen import Chosen, of
 from selftaught.data import Samples
-from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine import continued
+from selftaught.engine.build import assemble
+from selftaught.engine.networks import WORDS, Wanted, network
 from selftaught.engine.settings import Settings
 from selftaught.export.facts import SETTINGS, content
 from selftaught.method import Method, Recipe
@@ -57,6 +60,7 @@ def choice(
     samples: Samples,
     side: int,
     image: dict[str, Any],
+    options: dict[str, Any],
 ) -> Choice:
     """Decide what a method, which is to be built, is built with and how long it trains.
 
@@ -67,34 +71,36 @@ def choice(
         samples: that it learns from.
         side: usual side that most of them have.
         image: parameters of the backbone, as they were given.
+        options: of the method, as they were given.
     """
     before = recorded(settings, out)
     if before:
         return _going_on(settings, image, before)
     begins = settings.start is not None or bool(image.get("weights") or image.get("pretrained"))
     facts = facts_of(settings, samples, side, begins, kind.needs.labels)
-    lengths = length(kind, settings, facts)
-    made = Choice(_with(settings, lengths), image)
     if settings.recipe == "paper":
-        return made
-    made.facts = facts
-    own = bool(image.get("name")) and code.names(image["name"])
-    networks = [] if own else choose.network(kind.needs, facts, image)
-    made.image = image | {_WORDS.get(c.name, c.name): c.value for c in networks}
-    made.chosen += [*networks, *lengths]
-    return made
+        return Choice(_with(settings, length(kind, settings, facts)), image)
+
+    def build(image: dict[str, Any]) -> Method:
+        tried = Choice(batched, image, [], facts)
+        return assemble(kind, image, options, samples, settings.seed, begins, tried.fit)
+
+    batched = _with(settings, length(kind, settings, facts))
+    wanted = Wanted(kind.needs, batched, samples, facts, image, build)
+    networks = [] if image.get("name") else network(wanted)
+    image = wanted.with_(networks)
+    facts = replace(facts, begins=begins or image.get("weights") is not None)
+    lengths = length(kind, settings, facts)
+    return Choice(_with(settings, lengths), image, [*networks, *lengths], facts)
 
 
 def _going_on(settings: Settings, image: dict[str, Any], before: dict[str, Any]) -> Choice:
     """What was chosen when the run began, but for what is given now."""
     images = {n: v for n, v in _images(before).items() if n not in image}
     options = _options(before)
-    lengths = {n for n in ("batch", "epochs", "max_steps") if getattr(settings, n) is None}
-    chosen = [
-        Chosen(name, *values)
-        for name, values in before.get("chosen", {}).items()
-        if _WORDS.get(name, name) in images.keys() | options.keys() | lengths
-    ]
+    lengths = _lengths(settings)
+    names = images.keys() | options.keys() | lengths
+    chosen = [c for c in of(before) if WORDS.get(c.name, c.name) in names]
     return Choice(_again(settings, before), images | image, chosen, None, options)
 
 
@@ -147,9 +153,12 @@ def settled(
     """Settings with a batch and a number of epochs, of a method that was built already."""
     before = recorded(settings, out)
     if before:
-        return _again(settings, before), []
+        lengths = _lengths(settings)
+        return _again(settings, before), [c for c in of(before) if c.name in lengths]
     facts = facts_of(settings, samples, 0, begins, method.needs.labels)
     found = length(type(method), settings, facts)
+    if begins:
+        found += continued.low_rank(method, settings, facts.gpu)
     return _with(settings, found), [] if settings.recipe == "paper" else found
 
 
@@ -164,17 +173,13 @@ def recipe(method: Method, settings: Settings, batch: int, out: Path) -> Recipe:
 
 
 def recorded(settings: Settings, out: Path) -> dict[str, Any]:
-    """The settings of the run that goes on; empty where none does."""
-    return content(out / SETTINGS) if settings.resume and Checkpoints.of(out).steps() else {}
-
-
-_WORDS = {"backbone": "name"}
-"""What the parameters of a backbone are called on the command line."""
+    """The settings of the run that goes on, from its first step too; empty where none does."""
+    return content(out / SETTINGS) if settings.resume else {}
 
 
 def _images(before: dict[str, Any]) -> dict[str, Any]:
     """Parameters of the backbone that were chosen when a run began."""
-    names = [_WORDS.get(n, n) for n in before.get("chosen", {})]
+    names = [WORDS.get(n, n) for n in before.get("chosen", {})]
     return {n: before["backbone"][n] for n in names if n in before.get("backbone", {})}
 
 
@@ -185,9 +190,16 @@ def _options(before: dict[str, Any]) -> dict[str, Any]:
     return {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
 
 
+def _lengths(settings: Settings) -> set[str]:
+    """Which of the settings that are chosen nobody gives."""
+    names = {n for n in ("batch", "lora") if getattr(settings, n) is None}
+    given = settings.epochs is not None or settings.max_steps is not None
+    return names if given else names | {"epochs", "max_steps"}
+
+
 def _again(settings: Settings, before: dict[str, Any]) -> Settings:
     training = before.get("training", {})
-    usual: dict[str, int | None] = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS}
+    usual: dict[str, int | None] = {"batch": PAPER_BATCH, "epochs": PAPER_EPOCHS, "lora": None}
     if settings.max_steps is not None:  # it says how long
         del usual["epochs"]
     elif settings.epochs is None:

@@ -11,7 +11,7 @@ from selftaught import choose
 from selftaught.backbones import Encoder, Image
 from selftaught.backbones.image.create import beit, plain_vit
 from selftaught.backbones.stages import stages
-from selftaught.choose import Chosen
+from selftaught.chosen import Chosen
 from selftaught.engine import anchor, beginning, optim
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.settings import Settings
@@ -26,6 +26,10 @@ LR, LORA_LR = 1e-4, 1e-3
 """Of AdamW for a batch of 256. It follows the square root of the batch: Adam divides a gradient by
 its size, so that steps do not shrink with its noise, whose share falls with that root. What is
 added by low rank begins at nothing and is to go farther."""
+RANK = 16
+"""Of what is learned beside somebody's weights where nobody says it."""
+MOSTLY = 0.5
+"""Share of the weights in layers that can have something of low rank, which is then chosen."""
 DECAY, WARMUP, LAYER_DECAY = 0.01, 0.1, 0.9
 HEADS, HEADS_RATE = 0.05, 10.0
 """Share of the training in which what is new learns alone, and its rate then, as a multiple of LR:
@@ -60,10 +64,10 @@ def recipe(method: Method, settings: Settings) -> Recipe:
     paper = method.recipe
     if settings.recipe == "paper" or _own(method):
         return paper
-    layered = _is_vit(method.backbone) and settings.lora is None
+    layered = _is_vit(method.backbone) and not settings.lora
     return Recipe(
         "adamw",
-        lr=LR if settings.lora is None else LORA_LR,
+        lr=LORA_LR if settings.lora else LR,
         scaling="sqrt",
         weight_decay=DECAY,
         warmup=WARMUP,
@@ -181,6 +185,27 @@ def chosen(
     return [c._replace(why=reasons.get(c.name, "")) for c in found]
 
 
+def low_rank(method: Method, settings: Settings, gpu: bool) -> list[Chosen]:
+    """Whether a training that begins with somebody's weights learns beside them, not in them.
+
+    `benchmarks/adapt.py` has it above its start where all weights trained for as long are not: a
+    CPU's minutes show few images, and a GPU's were not measured.
+
+    Args:
+        method: what is trained.
+        settings: of it; who says what is to stay as it was is left alone.
+        gpu: whether it runs on one.
+    """
+    said = settings.lora is not None or settings.freeze is not None or settings.anchor is not None
+    image: Any = method.encoder
+    if gpu or said or settings.recipe == "paper" or _own(method) or not image.trained:
+        return []
+    layers = [layer.weight.numel() for _, layer in lora.adaptable(method.backbone, RANK)]
+    if settings.norm_statistics == "start" or sum(layers) < MOSTLY * choose.sizes(image)[1]:
+        return []
+    return [Chosen("lora", RANK, None, "few images move all weights too far; 0 trains them")]
+
+
 # what stays as it was ---------------------------------------------------------------------------
 
 
@@ -188,7 +213,7 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
     """Refuse what a network cannot keep, or has not got yet; `method` is left as it is."""
     kept = {
         "--freeze": settings.freeze is not None,
-        "--lora": settings.lora is not None,
+        "--lora": bool(settings.lora),
         "--norm-statistics start": settings.norm_statistics == "start",
         "--head-warmup": bool(settings.head_warmup),
     }
@@ -199,10 +224,10 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
             f"{asked} is for going on from weights, and this training begins with random ones: "
             "name some with --start, --weights or --pretrained, or leave it out"
         )
-    if settings.lora is None and (settings.lora_alpha or settings.lora_layers):
+    if not settings.lora and (settings.lora_alpha or settings.lora_layers):
         raise UserError("lora_alpha and lora_layers belong to --lora RANK, which is not given")
     names = _frozen(method, settings)
-    if settings.lora is not None:
+    if settings.lora:
         _adapted(method, settings, names)
     elif settings.anchor and not _trained(method, names):
         raise UserError(
@@ -240,7 +265,7 @@ def _frozen(method: Method, settings: Settings) -> set[str]:
 
 def _adapted(method: Method, settings: Settings, names: set[str]) -> list[str]:
     """Names of the layers to which something of low rank is added, outside of what is frozen."""
-    assert settings.lora is not None
+    assert settings.lora
     every = [n for n, _ in lora.adaptable(method.backbone, settings.lora)]
     every = [name for name in every if f"{name}.weight" not in names]
     wanted = settings.lora_layers
@@ -275,23 +300,23 @@ def prepare(method: Method, settings: Settings) -> Prepared:
     """Freeze, adapt and hold what the settings say, in the backbone and in EMA copies of it."""
     undo, told = ExitStack(), list[str]()
     backbone, names = _backbone(method), _frozen(method, settings)
-    layers = [] if settings.lora is None else _adapted(method, settings, names)
+    layers = _adapted(method, settings, names) if settings.lora else []
     whole = {name for name, _ in backbone.named_parameters()}
     for network in (backbone, *_copies(method)):
         undo.callback(frozen.freeze(network, names).close)
-        if settings.lora is not None:
+        if settings.lora:
             undo.callback(frozen.stop(network, whole).close)
             lora.adapt(network, layers, settings.lora, _alpha(settings), settings.seed)
             if network is not backbone:
                 network.requires_grad_(False)
             undo.callback(lora.merge, network)
-        if settings.lora is not None or settings.norm_statistics == "start":
+        if settings.lora or settings.norm_statistics == "start":
             for layer in tracking(network.modules()):
                 undo.callback(frozen.hold(layer).close)
     if names:
         stem = "all of it" if names == whole else f"the stem and {settings.freeze} stages or blocks"
         told.append(f"frozen in {backbone.name}: {stem}, {_share(backbone, names)} of its weights")
-    if settings.lora is not None:
+    if settings.lora:
         kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
         new = {n for n, p in backbone.named_parameters() if p.requires_grad}
         told.append(

@@ -32,11 +32,12 @@ class Rates:
     def lr(self, step: int) -> float:
         """Of step `step`, counted from 0."""
         recipe = self.recipe
-        if recipe.by_epoch:
-            step -= step % self.steps_per_epoch
-        step += recipe.step_offset
         length = int(recipe.horizon * self.steps)
         warmup = round(recipe.warmup * self.steps)
+        # a rise from 0 would keep the whole first epoch there
+        if recipe.by_epoch and (step >= warmup or recipe.warmup_from):
+            step -= step % self.steps_per_epoch
+        step += recipe.step_offset
         if step < warmup:
             # SwAV and DINO make the warm-up with linspace, whose last value is the peak itself
             rise = max(warmup - 1, 1) if recipe.warmup_full else warmup

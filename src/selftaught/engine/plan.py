@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught import config, methods
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder, is_encoder
-from selftaught.choose import HALF_LIFE, REASONS, Chosen
+from selftaught.choose import HALF_LIFE, REASONS
+from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
@@ -182,7 +183,7 @@ def prepared(
     name = methods.short(methods.reference(kind))
     out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
     side = asked.get("size") or fitting_size(kept)
-    choice = choosing.choice(kind, settings, out, kept, side, asked)
+    choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
     made = assemble(method, choice.image, options, kept, settings.seed, begins, choice.fit)
     channels = image_of(made).channels
@@ -232,8 +233,8 @@ def plan(
     trackers.check(settings.track)
     out = settings.out or default_out(f"{method_name(method)}-{stem(source)}", settings.resume)
     begins = continued.begins(image_of(method), settings, out)
-    continued.check(method, settings, begins)
     settings, lengths = choosing.settled(method, settings, out, samples, begins)
+    continued.check(method, settings, begins)
     chosen = [*chosen, *lengths]
     assert settings.batch is not None
     batch, parts = settings.batch, settings.accumulate
@@ -342,7 +343,7 @@ def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
     if callable(made.recipe.optimizer):
         training["optimizer"] = f"<{made.recipe.optimizer}>"
     content = describe(made.method, source, training)
-    content["chosen"] = {c.name: [_plain(c.value), _plain(c.paper), c.why] for c in made.chosen}
+    content["chosen"] = plain(made.chosen)
     content["made_by"]["images"] = len(made.samples)
     drawn = made.method.state_dict().keys() - (made.weights or {}).keys()
     if given and drawn and not settings.resume:
@@ -406,10 +407,6 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
             "is that of the same step in a training of %s steps",
             f"{made.steps:,}",
         )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _class(name: Any) -> str:

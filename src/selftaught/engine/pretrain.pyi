@@ -32,7 +32,7 @@ def pretrain(
     head_warmup: PartialShare | None = None,
     norm_statistics: Literal["batch", "start"] = "batch",
     freeze: Number | Literal["all"] | None = None,
-    lora: Count | None = None,
+    lora: Number | None = None,
     lora_alpha: Positive | None = None,
     lora_layers: tuple[str, ...] | None = None,
     anchor: tuple[str, ...] | None = None,

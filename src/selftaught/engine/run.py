@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Group
 from rich.table import Table
 
-from selftaught import config, dist, export, report, voice
+from selftaught import chosen, config, dist, export, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
@@ -65,6 +66,7 @@ from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
 from selftaught.method import Method
 from selftaught.parts import synchronize
+from selftaught.report.html import table
 from selftaught.terminal import Terminal
 from selftaught.verdict import Verdict
 
@@ -366,7 +368,7 @@ class Run:
             max(part.each for part in parts),
         )
 
-    def preview(self) -> Table:
+    def preview(self) -> Group:
         """What would be done, and what it would need; nothing is written."""
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
@@ -399,16 +401,19 @@ class Run:
         if plan.phase:
             last = plan.steps - plan.phase.first
             rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
-        if plan.chosen:
-            rows["chosen"] = "\n".join(map(str, plan.chosen))
         if self.prepared.told:
             rows["kept"] = "; ".join(self.prepared.told)
         if plan.state:
             rows["steps"] += f"; goes on from step {plan.state['step']:,}"
-        table = Table.grid(padding=(0, 2))
+        grid = Table.grid(padding=(0, 2))
         for name, value in rows.items():
-            table.add_row(name, value)
-        return table
+            grid.add_row(name, value)
+        picked = ["", self._chosen_for(), chosen.table(plan.chosen)] if plan.chosen else []
+        return Group(grid, *picked)
+
+    def _chosen_for(self) -> str:
+        about = "going on from weights" if self.plan.continued else "this data and machine"
+        return f"chosen for {about}; {chosen.PAPERS}:"
 
     def _announce(self, need: Estimate) -> None:
         plan, fabric = self.plan, self.plan.fabric
@@ -425,9 +430,8 @@ class Run:
         )
         tell(plan.samples)
         if plan.chosen:
-            about = "going on from weights" if plan.continued else "this data and machine"
-            first = f"chosen for {about}; --recipe paper keeps the paper's, where nothing is given:"
-            log.info("\n  ".join([first, *map(str, plan.chosen)]))
+            lines = _rendered([chosen.table(plan.chosen)], usual=80, indent=2).split("\n")
+            log.info("\n  ".join([self._chosen_for(), *map(str.rstrip, lines)]))
         for line in self.prepared.told:
             log.info(line)
         if plan.phase:
@@ -580,16 +584,21 @@ class Run:
             parts.append(f"<p>{escape(self.curve.advice)}</p>")
         if self.scores is not None:
             parts.append(self.scores.html)
+        if self.plan.chosen:
+            rows = table(chosen.HEAD, [c.row for c in self.plan.chosen])
+            parts.append(
+                f"<details><summary>{escape(self._chosen_for())}</summary>{rows}</details>"
+            )
         if self.report is not None:
             page = escape(str(self.report))
             parts.append(f'<p>All of it: <a href="{page}">{page}</a></p>')
         return "".join(parts)
 
 
-def _rendered(parts: Iterable[Any]) -> str:
-    """What rich would print, as text."""
-    width = min(100, shutil.get_terminal_size((100, 24)).columns)
-    console = Terminal(file=io.StringIO(), width=width)
+def _rendered(parts: Iterable[Any], usual: int = 100, indent: int = 0) -> str:
+    """What rich would print, as text without colors; `usual` columns where there is no terminal."""
+    width = min(100, shutil.get_terminal_size((usual, 24)).columns) - indent
+    console = Terminal(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
         for part in parts:
             console.print(part)

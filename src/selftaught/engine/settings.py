@@ -30,7 +30,8 @@ class Settings(Options):
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         epochs: passes over the data; by default as many as its images call for, or as `time` has
             room for.
-        time: that the training may take, such as 20m or 1h30m, from which its length follows.
+        time: that the training may take, such as 20m or 1h30m, from which its length follows, and
+            the network where none is named.
         batch: images a step, over all devices and accumulated parts; by default fits the data.
         lr: peak learning rate for this batch, instead of the paper's scaled to it.
         seed: of everything random; the same seed gives the same losses to the last bit.
@@ -44,7 +45,8 @@ class Settings(Options):
             seventh of the time, and to train what is best in the rest.
 
     Other Args:
-        recipe: what nobody gave: `auto` fits it to data, network and machine (AdamW for small
+        recipe: what nobody gave: `auto` begins with weights in the caches of timm and torch where
+            the backbone is open, and fits all else to data, network and machine (AdamW for small
             batches, queues and prototypes as there are images, heads as the backbone is wide; of
             a training that begins with weights a low rate, new heads first), and is told; `paper`
             is the method's own, made for a million images and a fresh draw.
@@ -52,7 +54,8 @@ class Settings(Options):
             (features), gram (likeness of places, DINOv3) or l2sp (weights), such as
             cosine:1.0,l2sp:0.01; gram:2@0.25 counts in the last quarter of training alone.
         lora: rank of what is learned beside the backbone's layers, which stay as they are (LoRA);
-            it is merged into them at the end.
+            it is merged into them at the end. By default 16 on a CPU from somebody's weights,
+            unless another setting says what stays as it was; 0 for none.
         max_steps: at which a training ends, within an epoch or not, that would be longer.
         accumulate: parts that a step's batch is computed in, to save memory.
         effective_batch: images a step whose loss is exactly that of one batch, computed with the
@@ -154,7 +157,7 @@ class Settings(Options):
     head_warmup: PartialShare | None = None
     norm_statistics: Literal["batch", "start"] = "batch"
     freeze: Number | Literal["all"] | None = None
-    lora: Count | None = None
+    lora: Number | None = None
     lora_alpha: Positive | None = None
     lora_layers: tuple[str, ...] | None = None
     anchor: tuple[str, ...] | None = None

@@ -18,6 +18,7 @@ from typing import Any
 
 from selftaught import choose, methods, voice
 from selftaught.backbones.stages import stages
+from selftaught.chosen import said
 from selftaught.data import Samples
 from selftaught.engine import curve
 from selftaught.engine.build import method_name
@@ -101,7 +102,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """As it is typed."""
-        flags = (f"--{n.replace('_', '-')} {choose.said(v)}" for n, v in self.changes.items())
+        flags = (f"--{n.replace('_', '-')} {said(v)}" for n, v in self.changes.items())
         return " ".join([named(self.method), *flags])
 
 

@@ -76,6 +76,7 @@ def write(
         *training.galleries(found),
         *_seen(found, seen, why),
         pictures.data(found, seen),
+        training.picked(found),
         training.next_steps(found),
         training.settings(found),
     ]

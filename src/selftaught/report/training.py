@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from selftaught import chosen
 from selftaught.export.facts import TRAINED
 from selftaught.report import charts
 from selftaught.report.folder import RunFolder
@@ -286,6 +287,15 @@ def next_steps(run: RunFolder) -> Section:
                 f"<pre>{escape(run.encoder['timm'].rstrip())}</pre>"
             )
     return Section("What to do next", body)
+
+
+def picked(run: RunFolder) -> Section | None:
+    """What the run was given where nobody said it, and why."""
+    found = chosen.of(run.settings)
+    if not found:
+        return None
+    note = f"Nobody gave these: they fit the data, the network and the machine. {chosen.PAPERS}."
+    return Section("What was chosen", table(chosen.HEAD, [c.row for c in found]), note)
 
 
 def settings(run: RunFolder) -> Section:

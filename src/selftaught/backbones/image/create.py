@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from selftaught import timm_names
 from selftaught.backbones.weights import hub
+from selftaught.backbones.weights.places import REPOSITORY
 from selftaught.errors import UserError, out_of_memory
 
 log = logging.getLogger("selftaught")
@@ -135,6 +137,28 @@ def _repository(name: str) -> str | None:
     """Where the pretrained weights of a model lie on the hub."""
     known: Any = timm.get_pretrained_cfg(name)
     return known.hf_hub_id if known is not None else None
+
+
+def known(name: str, weights: Path) -> Any:
+    """timm's settings of weights of the network `name` that it has published, by where they lie in
+    the hub's cache or by the name of their file; None for others."""
+    for full in timm.list_pretrained(f"{name}.*"):
+        about: Any = timm.get_pretrained_cfg(full)
+        if f"{REPOSITORY}{full}" in weights.parts or str(about.url).endswith(f"/{weights.name}"):
+            return about
+    return None
+
+
+def offered(name: str) -> tuple[str, int] | None:
+    """What timm has for the network `name`: weights, by the name that the hub has for them, and
+    their bytes; None where it has none."""
+    repository = _repository(name)
+    if not repository:
+        return None
+    with torch.device("meta"):
+        net = timm.create_model(name)
+    numbers = sum(x.numel() for x in net.state_dict().values())
+    return repository.removeprefix("timm/"), 4 * numbers
 
 
 def _small_patch(net: Any, patch: int, size: int) -> int:

@@ -20,6 +20,7 @@ from selftaught.backbones.image.create import (
     cells,
     channels_first,
     create,
+    known,
     patch_layer,
     plain_vit,
 )
@@ -51,7 +52,7 @@ class Image(Checked, Shown):
         size: side of the images in pixels; below 64 the stem is adapted.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
         weights: to start from: a file or a folder of any library's, a name of a hub, or timm for
-            timm's own; `selftaught weights FILE` says what a file is.
+            timm's own, none for a fresh draw; `selftaught weights FILE` says what a file is.
 
     Other Args:
         channels: of the images.
@@ -154,6 +155,9 @@ class Image(Checked, Shown):
         self, found: Network, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
     ) -> str:
         """Normalize as weights of this kind usually want it, where nothing beside them says how."""
+        if theirs := known(self.name, found.path):
+            self.normalized(mean, std, {"mean": theirs.mean, "std": theirs.std})
+            return f"as timm has it of {self.name}.{theirs.tag}"
         about = cast(Any, self.net).pretrained_cfg
         usual = f"ImageNet's, which {found.path.name} does not say; --mean and --std say otherwise"
         if as_timm_has_it(found.author, found.layout):
@@ -163,9 +167,10 @@ class Image(Checked, Shown):
 
     def _load_vit(self, found: Network) -> None:
         net = self._vit()
+        pooled = "fc_norm.weight" in found.state and "norm.weight" not in found.state  # as timm has
         if "cls_token" not in found.state:
-            self.arrange("mean", class_token=False)
-        elif isinstance(net.norm, nn.Identity) or isinstance(net, Eva):
+            self.arrange("timm" if pooled else "mean", class_token=False)
+        elif not pooled and (isinstance(net.norm, nn.Identity) or isinstance(net, Eva)):
             # the papers' models normalize every token; timm averages the patches of rotary ones
             self.arrange("class")
         carried, how = vit_weights(found, net)

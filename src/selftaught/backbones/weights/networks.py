@@ -27,14 +27,16 @@ _CANON = re.compile(
     r"|patch_embed\.(proj|norm)\.\w+|blocks\.[\d.]+(norm|attn|mlp|ls|gamma|conv|bn|se|\d)[\w.]*"
     r"|rel_pos_bias\.\w+|layers\.\d\.(blocks|downsample)\.[\w.]+|stem[\d.]*\.\w+"
     r"|stages\.\d\.(blocks|downsample)\.[\w.]+|layer\d\.\d+\.(conv|bn|downsample|se|shortcut)[\w.]+"
-    r"|(conv1|bn1|bn2|norm|fc_norm|head\.norm|conv_stem|conv_head)\.\w+|features\.[\w.]+"
+    r"|conv1(\.\d)?\.\w+|(bn1|bn2|norm|fc_norm|head\.norm|conv_stem|conv_head)\.\w+|features\.[\w.]+"
     r"|pre_logits\.fc\d\.\w+)"
 )
 _UNCOUNTED = re.compile(
     r"(^|\.)(cls_token|pos_embed|mask_token|masked_embed|norms\.3\.\w+)$|relative_position|rel_pos_bias"
     r"|num_batches_tracked$|attn_mask$|attn\.(qkv|q|k|v)\.bias(_mask)?$|\.[qkv]_bias$|rope"
 )
-_ANCHORS = r"patch_embed\.proj\.weight|conv1\.weight|conv_stem\.weight|stem\.(0|conv1)\.weight"
+_ANCHORS = (
+    r"patch_embed\.proj\.weight|conv1(\.0)?\.weight|conv_stem\.weight|stem\.(0|conv1)\.weight"
+)
 
 
 def count(tensors: Mapping[str, Shape]) -> int:

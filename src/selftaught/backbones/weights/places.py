@@ -7,6 +7,8 @@ from selftaught.errors import UserError
 
 TIMM, HUB, FOLDER = "timm", "hf-hub:", "local-dir:"
 """What stands for weights and is no path: timm's own, a repository of a hub, a folder."""
+REPOSITORY = "models--timm--"
+"""What folders of the hub's cache begin with that hold weights of timm's."""
 ENCODER = "encoder.safetensors"
 USUAL = (ENCODER, *hub.FILES, "pytorch_model.bin.index.json")
 """Names of weights in a folder, of which the first counts."""
