@@ -14,7 +14,8 @@ import yaml
 from PIL import Image as Picture
 
 from selftaught import cli, pretrain, report
-from selftaught.engine import tries
+from selftaught.chosen import Chosen
+from selftaught.engine import choosing, tries
 from selftaught.engine.estimate import Estimate
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings, seconds
@@ -230,12 +231,17 @@ def test_settings_are_tried_and_what_fails_is_told(tmp_path, caplog, monkeypatch
     monkeypatch.setattr(tries, "variants", lambda _: wrong_ones)
     asked = {n: v for n, v in SMALL.items() if n not in ("size", "backbone")}
     settings = Settings.of(out=tmp_path / "run", time="9999h", **asked)
-    image = {"name": "test_resnet", "size": 32}
-    made = tries.decided(SimCLR, photos(60), settings, image, {})
+    network = [Chosen("backbone", "test_resnet", "resnet50", "fast"), Chosen("size", 32, 224)]
+    once = iter([network])  # by the clock: another time it might be another one
+    monkeypatch.setattr(choosing, "network", lambda _: next(once))
+    made = tries.decided(SimCLR, photos(60), settings, {}, {})
     found = made.tried
     assert found is not None
     usual, fast, wrong = found["rounds"][0]
     assert (found["taken"]["method"], found["taken"]["changes"]) == ("simclr", {})
+    assert (made.image.name, made.image.size) == ("test_resnet", 32)
+    assert made.content["chosen"]["backbone"] == ["test_resnet", "resnet50", "fast"]
+    assert found["taken"]["network"] == [list(c) for c in network]
     left = found["taken"]["time"]
     assert 9999 * 3600 - seconds(left) == pytest.approx(found["seconds"], abs=0.6)
     assert any(c.name == "epochs" and c.why.startswith(left) for c in made.chosen)
@@ -294,7 +300,7 @@ def test_a_method_that_was_built_is_no_candidate(tmp_path):
 def test_a_run_of_no_tries_is_not_taken_for_one(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.yaml").write_text("method: simclr\n")
-    for damage in ("", "{", '{"taken": {"changes": {"nothing": 1}}}', '{"taken": {"changes": 3}}'):
+    for damage in ("", "{", '{"taken": {"changes": {"nothing": 1}}}', '{"taken": {"changes": {}}}'):
         (tmp_path / "run" / "tried.json").write_text(damage)
         with pytest.raises(UserError, match=r"does not say what --try has taken .* leave --try"):
             pretrain(SimCLR, photos(), tmp_path / "run", epochs=1, resume=True, **SMALL)
