@@ -18,13 +18,14 @@ from typing import Any
 
 from selftaught import choose, methods, voice
 from selftaught.backbones.stages import stages
-from selftaught.chosen import said
+from selftaught.chosen import Chosen, plain, said
 from selftaught.data import Samples
 from selftaught.engine import curve
 from selftaught.engine.build import method_name
 from selftaught.engine.estimate import epochs_within
 from selftaught.engine.folder import default_out
 from selftaught.engine.loop import Loop
+from selftaught.engine.networks import WORDS
 from selftaught.engine.plan import Plan, prepared, stem
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings, seconds
@@ -45,6 +46,9 @@ LABEL_FREE = RANK
 et al., 2023); that it ranks methods rightly has not been shown here."""
 LOWER = ("alignment", "uniformity")
 """Of these figures, those that are better the lower they are."""
+MARGIN = 0.1
+"""Of the usual one's such figure, that another has to be better by: what less would mean nobody
+knows, however small its error is."""
 
 HANDFUL = ("simclr", "swav", "vicreg", "instdisc")
 """What is tried where no method is named: those of each family that learned most. k-NN after
@@ -102,7 +106,7 @@ class Candidate:
         return " ".join([named(self.method), *flags])
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A try.
 
@@ -180,11 +184,11 @@ def preview(*asked: Any) -> str:
     if trying.settings.resume:
         plan = trying.again()
         return f"{plan.out} goes on with {method_name(plan.method)}; nothing is tried again"
-    said = trying.lay_out()
+    announced = trying.lay_out()
     names = "\n".join(f"  {candidate.name}" for candidate in trying.candidates)
     rest = "in what is left of" if trying.settings.time else "as long as it is without, about"
     return (
-        f"{said}:\n{names}\nThen what is best is trained from its start, {rest} "
+        f"{announced}:\n{names}\nThen what is best is trained from its start, {rest} "
         f"{duration(trying.whole)}; the run is kept in {trying.out}"
     )
 
@@ -199,6 +203,7 @@ class Trying:
         each: seconds of a try of the first.
         whole: seconds of the training: those that it may take, or is thought to take.
         speed: steps a second of the usual one.
+        network: what was chosen of the backbone, alike for all of them.
         held: images to compare on.
     """
 
@@ -232,13 +237,24 @@ class Trying:
         self.candidates: list[Candidate] = []
         self.rounds: list[int] = []
         self.each = self.whole = self.around = self.speed = 0.0
+        self.network: list[Chosen] = []
         self.held: Held | None = None
         self.floors: dict[tuple[str, int], Look] = {}
 
     def plan(self, candidate: Candidate, **changes: Any) -> Plan:
         """Of a candidate, with its changes of the settings, and these."""
         asked = replace(self.settings, **candidate.changes | changes)
-        return prepared(candidate.method, self.data, asked, self.image, self.options, self.samples)
+        given = (candidate.method, self.data, asked, self.image, self.options, self.samples)
+        made = prepared(*given)
+        rows = [*self.network, *made.chosen]
+        return replace(made, chosen=rows, content=made.content | {"chosen": plain(rows)})
+
+    def settle(self, network: list[Chosen]) -> None:
+        """Let all that is planned from now on have a network that was chosen."""
+        self.network = network
+        self.image = self.image | {
+            WORDS.get(c.name, c.name): c.value for c in network if c.value is not None
+        }
 
     def lay_out(self) -> str:
         """Settle what is tried, for how long and on which images, and say so.
@@ -247,10 +263,16 @@ class Trying:
             UserError: there is nothing to compare, or too little time, or too few images.
         """
         usual, given = Candidate(self.method or methods.USUAL), self.settings.time
-        begun = time.perf_counter()
-        # of a time, how long it is in epochs is not asked yet
-        plan = self.plan(usual, **({} if given is None else {"time": None, "epochs": 1}))
+        timed: dict[str, Any] = {}
+        short: dict[str, Any] = {}
+        if given is not None:
+            left = max(1, round((1 - SHARE) * seconds(given)))
+            timed, short = {"time": f"{left}s"}, {"time": None, "epochs": 1}
+        plan = self.plan(usual, **timed)
         _comparable(plan)
+        self.settle(of_backbone(plan))
+        begun = time.perf_counter()
+        plan = self.plan(usual, **short)  # again, as a try is planned, to see how long that takes
         self.candidates = [usual, *self._others(plan)]
         if len(self.candidates) == 1:
             raise UserError(
@@ -354,6 +376,7 @@ class Trying:
                 "candidate": taken.candidate.name,
                 "method": own if isinstance(own, str) else methods.reference(own),
                 "changes": taken.candidate.changes,
+                "network": [list(c) for c in self.network],
                 "time": left,
             },
             "why": why,
@@ -415,18 +438,21 @@ class Trying:
     def again(self) -> Plan:
         """The plan of a run that goes on: of what was taken, without trying again."""
         taken = content(self.out / TRIED).get("taken")
-        changes = taken.get("changes") if isinstance(taken, dict) else None
+        taken = taken if isinstance(taken, dict) else {}
+        changes, network = taken.get("changes"), taken.get("network")
         if not (self.out / SETTINGS).is_file():
             raise UserError(
                 f"{self.out} holds no run to resume, and nothing is kept while candidates are "
                 "tried: leave --resume out to try"
             )
         known = {f.name for f in fields(Settings)}
-        if not (isinstance(taken, dict) and isinstance(changes, dict) and changes.keys() <= known):
+        whole = isinstance(changes, dict) and isinstance(network, list)
+        if not (whole and changes.keys() <= known and all(map(_is_chosen, network))):
             raise UserError(
                 f"{self.out} does not say what --try has taken (no {TRIED}): give its method and "
                 "settings, as its run.yaml has them, and leave --try out"
             )
+        self.settle([Chosen(*row) for row in network])
         left = self.settings.time and taken.get("time")
         return self.plan(Candidate(self.method or str(taken.get("method")), changes), time=left)
 
@@ -481,6 +507,16 @@ def rounds(count: int) -> list[int]:
     while found[-1] > 2:
         found.append(-(-found[-1] // 2))
     return found
+
+
+def of_backbone(plan: Plan) -> list[Chosen]:
+    """What was chosen of the backbone in a plan."""
+    known = plan.content["backbone"].keys() - plan.content["options"].keys()
+    return [c for c in plan.chosen if WORDS.get(c.name, c.name) in known]
+
+
+def _is_chosen(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 4 and isinstance(row[0], str)
 
 
 def variants(usual: Plan) -> list[dict[str, Any]]:
@@ -539,24 +575,20 @@ def verdict(rows: Sequence[Row]) -> tuple[Row, str]:
         same = best.look.right is not None and not _surely(best, second)
         noise = ", which is within noise" if same else ""
         return best, f"{name} is taken, the usual one, with the best {now}; {theirs}{noise}"
-    theirs = f"{curve.short(usual.figure)} of {first}, the usual one"
-    if best.look.right is None:
-        return best, (
-            f"{name} is taken for its {now}, against {theirs}; without labels that is a hint, not "
-            "a score"
-        )
-    count = len(best.look.right)
-    if surely := _surely(best, usual):
-        return best, (
-            f"{name} is taken: {now}, against {theirs}, on the same {count:,} images, beyond noise "
-            f"by {surely:.1f} points"
-        )
+    taken = f"{name} is taken: {now}, against {curve.short(usual.figure)} of {first}, the usual one"
     low = "" if usual.learned else ", not above its floor yet"
-    return usual, (
-        f"no difference beyond noise: {first}, the usual one, is taken ({figure} "
-        f"{curve.short(usual.figure)}{low}; {name} {curve.short(best.figure)}, on the same "
-        f"{count:,} images)"
-    )
+    both = f"({figure} {curve.short(usual.figure)}{low}; {name} {curve.short(best.figure)}"
+    if best.look.right is None:
+        if best.learned and best.worth - usual.worth > MARGIN * abs(usual.figure):
+            return best, f"{taken}; without labels that is a hint, not a score"
+        return usual, (
+            f"no difference that tells without labels: {first}, the usual one, is taken {both}, "
+            f"where {MARGIN:.0%} and its floor are to be passed)"
+        )
+    count = f"on the same {len(best.look.right):,} images"
+    if surely := _surely(best, usual):
+        return best, f"{taken}, {count}, beyond noise by {surely:.1f} points"
+    return usual, (f"no difference beyond noise: {first}, the usual one, is taken {both}, {count})")
 
 
 def _surely(one: Row, other: Row) -> float:
