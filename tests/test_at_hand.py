@@ -125,7 +125,8 @@ def test_a_training_begins_with_weights_at_hand_is_told_of_and_keeps_them(caches
     assert (plan.image.name, plan.image.mean) == ("test_convnext2", (0.5,) * 3)
     assert "as timm has it of test_convnext2.r160_in1k" in caplog.text
     assert caplog.text.count("tensors of test_convnext2") == 1  # what is only tried says nothing
-    assert str(plan.chosen[0]).startswith(f"weights {word}: in a cache of this machine; on few")
+    assert plan.chosen[0].row[:2] == ("weights", word)
+    assert plan.chosen[0].why.startswith("in a cache of this machine; on few")
     out.mkdir()
     (out / "run.yaml").write_text(config.dump(plan.content))
     assert request(["--config", str(out / "run.yaml")]).backbone["weights"] == Path(word)
@@ -212,8 +213,8 @@ def test_where_nothing_is_at_hand_the_plan_says_what_timm_has(caches):
         "dino": "vit_tiny_patch16_224.augreg_in21k_ft_in1k (23 MB)",
     }.items():
         plan = planned(method)
-        line = next(str(c) for c in plan.chosen if c.name == "weights")
-        assert line.startswith("weights none: none that fit in the caches")
+        line = " ".join(next(c.row for c in plan.chosen if c.name == "weights"))
+        assert line.startswith("weights none none that fit in the caches")
         assert f"--weights timm would download {model}" in line
         assert not plan.continued
     facts = Facts(100, 224, False, True)

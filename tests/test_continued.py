@@ -75,12 +75,13 @@ def moved(module, before: dict) -> set[str]:
 def test_going_on_from_weights_has_a_recipe_of_its_own_and_a_fresh_draw_the_paper_s(
     method, layers, tmp_path
 ):
-    made = planned(method(encoder), tmp_path)
+    made = planned(method(encoder), tmp_path, lora=0)
     assert made.recipe.optimizer == "adamw"
     assert made.recipe.weight_decay == 0.01
     assert made.recipe.layer_decay == layers
     assert made.rates.peak == pytest.approx(1e-4 * math.sqrt(8 / 256))
-    assert planned(method(encoder), tmp_path, 256, batch=256).rates.peak == pytest.approx(1e-4)
+    large = planned(method(encoder), tmp_path, 256, batch=256, lora=0)
+    assert large.rates.peak == pytest.approx(1e-4)
     fresh = method(lambda *given: encoder(*given, trained=False))
     theirs = planned(fresh, tmp_path, recipe="paper")
     assert theirs.recipe == fresh.recipe
@@ -92,11 +93,11 @@ def test_going_on_from_weights_has_a_recipe_of_its_own_and_a_fresh_draw_the_pape
 
 def test_what_the_user_says_wins(tmp_path):
     given = {"lr": 0.02, "weight_decay": 0.3, "warmup": 0.0, "layer_decay": 1.0, "clip": 2.0}
-    made = planned(BYOL(encoder("test_vit"), **SMALL), tmp_path, head_warmup=0.0, **given)
+    given |= {"lora": 0, "head_warmup": 0.0}
+    made = planned(BYOL(encoder("test_vit"), **SMALL), tmp_path, **given)
     assert made.rates.peak == 0.02
-    assert {k: getattr(made.recipe, k) for k in given if k != "lr"} == {
-        k: v for k, v in given.items() if k != "lr"
-    }
+    said = given.keys() - {"lr", "lora", "head_warmup"}
+    assert {k: getattr(made.recipe, k) for k in said} == {k: given[k] for k in said}
     assert made.rest == 0
     assert {c.name for c in made.chosen} == {"optimizer", "momentum"}
     sgd = planned(SimCLR(encoder(), **SMALL), tmp_path, optimizer="sgd", lr=0.1)
@@ -258,7 +259,8 @@ KEPT = {
 @pytest.mark.parametrize("name", sorted(KEPT))
 def test_killed_and_resumed_is_the_same_run_bit_for_bit(name, tmp_path):
     parts = KEPT[name].get("accumulate", 1)
-    save = partial(train, name=name, head_warmup=0.34, save_every=0, **KEPT[name])
+    given = {"head_warmup": 0.34, "save_every": 0} | KEPT[name]
+    save = partial(train, name=name, **given)
     fresh = partial(going_on, name)
     whole = save(tmp_path / "whole", method=fresh())
     resumed = often_killed(tmp_path / "killed", fresh, save, 1, 4, parts=parts)

@@ -329,9 +329,10 @@ def test_the_command_says_what_it_would_try(tmp_path, monkeypatch, capsys):
 class Usual:
     """A plan of which only is known what its variants depend on."""
 
-    def __init__(self, continued: bool, **given):
+    def __init__(self, continued: bool, chosen: tuple[str, ...] = (), **given):
         self.continued, self.settings, self.method = continued, Settings(**given), make()
         self.rates = SimpleNamespace(peak=2e-3)
+        self.chosen = [Chosen(name, None, None) for name in chosen]
 
 
 def test_settings_that_are_given_are_not_tried():
@@ -342,6 +343,7 @@ def test_settings_that_are_given_are_not_tried():
         (False, {"lr": 0.1}, [colors]),
         (False, {"color_jitter": 0.0}, [lower, higher]),
         (True, {}, [lower, anchor, half]),
+        (True, {"chosen": ("lora",), "lora": 16}, [lower, anchor, {"lora": 0}]),
         (True, {"freeze": 1}, [lower, anchor]),
         (True, {"freeze": "all"}, [lower]),
         (True, {"anchor": ("gram:1",), "lora": 4}, [lower]),

@@ -198,7 +198,8 @@ def low_rank(method: Method, settings: Settings, gpu: bool) -> list[Chosen]:
     """
     said = settings.lora is not None or settings.freeze is not None or settings.anchor is not None
     image: Any = method.encoder
-    if gpu or said or settings.recipe == "paper" or _own(method) or not image.trained:
+    other = _own(method) or method.needs.views == "own"  # that was not measured
+    if gpu or said or other or settings.recipe == "paper" or not image.trained:
         return []
     layers = [layer.weight.numel() for _, layer in lora.adaptable(method.backbone, RANK)]
     if settings.norm_statistics == "start" or sum(layers) < MOSTLY * choose.sizes(image)[1]:
