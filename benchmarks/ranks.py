@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import tempfile
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ SUMS = {
     "LiDAR + learnability": ("LiDAR", "learnability"),
 }
 """Of two figures, each less its mean over the runs of the set and over its deviation."""
-DRAWS = 1000
+DRAWS, MARGIN = 1000, 0.1
 
 
 # ------------------------------------------------------------------------------------ figures
@@ -289,6 +290,18 @@ def markdown(found: dict[str, Any], arguments: Any) -> str:
         cells += [f"{spearman(c[figure], c['k-NN']):+.2f}" for c in sets.values()]
         rows.append((first, f"| {' | '.join(cells)} |"))
     lines += [line for _, line in sorted(rows, reverse=True)]
+    pairs = [
+        (a, b)
+        for c in sets.values()
+        for a, b in permutations(zip(c["RankMe"], c["k-NN"]), 2)
+        if a[0] > (1 + MARGIN) * b[0]
+    ]
+    right = np.mean([a[1] > b[1] for a, b in pairs])
+    lines += [
+        "",
+        f"Of {len(pairs):,} pairs of runs of a set of which one has a RankMe that is more than "
+        f"{MARGIN:.0%} above the other's, it has the higher k-NN in {right:.0%}.",
+    ]
     return "\n".join(lines) + "\n"
 
 

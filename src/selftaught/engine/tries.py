@@ -42,13 +42,13 @@ log = logging.getLogger("selftaught")
 
 LABEL_FREE = RANK
 """Figure that compares candidates where there are no labels: one of those that
-`evaluate.held.Unlabeled.look` gives. RankMe was proposed to choose settings of one method (Garrido
-et al., 2023); that it ranks methods rightly has not been shown here."""
+`evaluate.held.Unlabeled.look` gives, that which ranked short runs of twelve methods and their
+settings best by k-NN (benchmarks/results/ranks.md)."""
 LOWER = ("alignment", "uniformity")
 """Of these figures, those that are better the lower they are."""
 MARGIN = 0.1
-"""Of the usual one's such figure, that another has to be better by: what less would mean nobody
-knows, however small its error is."""
+"""Of the usual one's such figure, that another has to be better by: runs that were had the higher
+k-NN in about five of six pairs (benchmarks/results/ranks.md)."""
 
 HANDFUL = ("simclr", "swav", "vicreg", "instdisc")
 """What is tried where no method is named: those of each family that learned most. k-NN after
