@@ -252,9 +252,12 @@ def test_a_training_ends_within_an_epoch(tmp_path):
     assert (run.plan.steps, run.plan.per_epoch, run.plan.settings.epochs) == (6, 4, 2)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         assert max(int(row["step"]) for row in csv.DictReader(file)) == 6
-    with pytest.raises(UserError, match="is finished"):
+    with pytest.raises(UserError, match=r"is finished .* larger --max-steps with --resume"):
         pretrain(SimCLR, photos(32), tmp_path / "run", size=32, resume=True, **given)
-    given |= {"size": 32, "resume": True, "max_steps": 9}
+    given |= {"size": 32, "resume": True, "max_steps": 6}
+    with pytest.raises(UserError, match="larger --max-steps with"):  # more epochs are not enough
+        pretrain(SimCLR, photos(32), tmp_path / "run", **given, epochs=9)
+    given["max_steps"] = 9
     assert pretrain(SimCLR, photos(32), tmp_path / "run", **given).plan.steps == 9
 
 

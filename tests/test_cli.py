@@ -491,12 +491,31 @@ def test_file_gives_what_words_do_not(tmp_path: Path):
         {"name": "resnet18"},
         {"temperature": 0.2, "dim": 64},
         {"epochs": 7, "lr": 1e-3, "seed": 3},
+        True,
     )
     asked = request(["simclr", "others", f"--config={path}", "--dim", "8", "--seed", "4"])
     assert asked.data == "others"
     assert asked.options == {"temperature": 0.2, "dim": 8}
     assert asked.training == {"epochs": 7, "lr": 1e-3, "seed": 4}
     assert request(["--config", path, "others"]).data == "others"
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "length"),
+    [
+        ("{epochs: 7}", "--time 10s", {"time": "10s"}),
+        ("{epochs: 2, max_steps: 5}", "--time 10s", {"time": "10s"}),
+        ("{epochs: 2, max_steps: 5}", "--epochs 9", {"epochs": 9}),
+        ("{epochs: 2, max_steps: 5}", "--max-steps 90", {"max_steps": 90}),
+        ("{epochs: 2, max_steps: null}", "--max-steps 90", {"epochs": 2, "max_steps": 90}),
+        ("{epochs: 2, max_steps: 5}", "--max-steps none", {"epochs": 2, "max_steps": None}),
+        ("{time: 1h}", "--epochs 9", {"epochs": 9}),
+        ("{epochs: 2, max_steps: 5}", "", {"epochs": 2, "max_steps": 5}),
+    ],
+)
+def test_how_long_is_what_words_say(tmp_path: Path, file: str, words: str, length: dict):
+    path = write(tmp_path, f"method: simclr\ndata: photos\ntraining: {file}\n")
+    assert request(["--config", path, *words.split()]).training == length
 
 
 @pytest.mark.parametrize(

@@ -262,12 +262,25 @@ def request(argv: Sequence[str]) -> Request:
     mine = file.get("training", {}).get("augmentation")
     if path is not None and mine and not given["training"].get("augmentation"):
         _not_beside(path, mine, f"{method} --augmentation {mine}")
+    if "training" in file:
+        file["training"] = _as_long(file["training"], given["training"])
     backbone, own, training = (
         file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
     )
     if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
     return Request(method, data, backbone, own, training, named)
+
+
+def _as_long(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A file's settings without what says how long, where the command line says it."""
+    said = {n for n in ("epochs", "time", "max_steps") if given.get(n) is not None}
+    if not said:
+        return file
+    gone = {"time", "max_steps"}
+    if "time" in said or file.get("max_steps") is not None:  # of which a run's epochs are made
+        gone.add("epochs")
+    return {n: v for n, v in file.items() if n not in gone}
 
 
 def _is_data(word: str) -> bool:

@@ -385,9 +385,10 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
         if state["data"] != made.fingerprint:
             differences.append("the dataset: files were added, removed or changed")
         if state["step"] > made.steps or finished == made.steps:
+            longer = "--max-steps" if made.steps == made.settings.max_steps else "--epochs"
             raise UserError(
                 f"the run in {out} is finished ({state['step']} steps); to extend it give a "
-                "larger --epochs with --resume: its schedules are then laid over the new length, "
+                f"larger {longer} with --resume: its schedules are then laid over the new length, "
                 "so the learning rate jumps back up"
             )
         if state["step"] == made.steps:
