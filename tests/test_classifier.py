@@ -445,6 +445,10 @@ def test_classify_then_predict(encoder, labeled, tmp_path, monkeypatch, capsys):
     table = pq.read_table("p.parquet").to_pydict()
     assert table["path"] == [r["path"] for r in rows]
     assert all(a is None or p == 1 for a, p in zip(table["label"], table["probability"]))
+    assert Path("p.bad.csv").exists()
+    (tmp_path / "photos" / "03b.png").unlink()
+    assert main(["predict", f"{encoder}/model", "photos", *out, "--overwrite"]) == 0
+    assert not Path("p.bad.csv").exists()  # it was of the predictions that are gone
 
 
 def test_predictions_are_whole_or_absent(made, tmp_path, capsys):

@@ -164,10 +164,11 @@ def test_somebodys_weights_get_low_rank_unless_something_else_is_said(tmp_path):
     assert made(lora=0) == (0, [])
     assert made(lora=3) == (3, [])
     given: list[dict[str, Any]] = [{"recipe": "paper"}, {"anchor": "cosine:1"}, {"freeze": 2}]
-    assert [made(**g) for g in (*given, {"norm_statistics": "start"})] == [(None, [])] * 4
+    assert [made(**g) for g in (*given, {"norm_statistics": "start"})] == [(0, [])] * 4
     # of a ResNet only what is 1 x 1 has low rank, and that is little of this one
     plan = planned(SimCLR(encoder(), **SMALL), tmp_path)
-    assert plan.settings.lora is None
+    assert plan.settings.lora == 0
+    assert plan.content["training"]["lora"] == 0  # a repetition of it has none on any machine
 
 
 def test_a_resumed_run_keeps_the_low_rank_that_was_chosen(tmp_path):

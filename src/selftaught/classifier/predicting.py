@@ -66,7 +66,9 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
         options: fields of `Predicting`.
     """
     asked = Predicting.of(**options)
-    free(asked.out, asked.overwrite)
+    listed = asked.out.with_suffix(".bad.csv")
+    for file in (asked.out, listed):
+        free(file, asked.overwrite)
     classifier = load(found(Path(model)), asked.backbone)
     samples = open_samples(data, None, classifier.network.channels, asked.path_column)
     heads, target = columns(classifier), classifier.target
@@ -94,10 +96,11 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
 
     with export.atomic(asked.out) as temporary, voice.heard():
         write_blocks(temporary, blocks())
-    listed = asked.out.with_suffix(".bad.csv")
     if bad:
         with export.atomic(listed) as temporary:
             write_table(temporary, dict(zip(("path", "reason"), zip(*bad, strict=True))))
+    else:  # that of other predictions
+        listed.unlink(missing_ok=True)
     return Written(asked.out, images, unsure, dict(counts), len(bad), listed if bad else None)
 
 

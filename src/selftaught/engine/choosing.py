@@ -157,8 +157,9 @@ def settled(
         return _again(settings, before), [c for c in of(before) if c.name in lengths]
     facts = facts_of(settings, samples, 0, begins, method.needs.labels)
     found = length(type(method), settings, facts)
-    if begins:
+    if begins and settings.lora is None:
         found += continued.low_rank(method, settings, facts.gpu)
+        settings = replace(settings, lora=0)  # what its run.yaml repeats, wherever that is
     return _with(settings, found), [] if settings.recipe == "paper" else found
 
 

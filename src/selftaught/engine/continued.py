@@ -221,9 +221,10 @@ def check(method: Method, settings: Settings, begins: bool) -> None:
     image: Any = method.encoder
     if not begins and any(kept.values()) and isinstance(image, Image):
         asked = next(name for name, given in kept.items() if given)
+        off = "turn it off with --lora 0" if asked == "--lora" else "leave it out"
         raise UserError(
             f"{asked} is for going on from weights, and this training begins with random ones: "
-            "name some with --start, --weights or --pretrained, or leave it out"
+            f"name some with --start, --weights or --pretrained, or {off}"
         )
     if not settings.lora and (settings.lora_alpha or settings.lora_layers):
         raise UserError("lora_alpha and lora_layers belong to --lora RANK, which is not given")

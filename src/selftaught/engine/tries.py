@@ -531,7 +531,7 @@ def variants(usual: Plan) -> list[dict[str, Any]]:
             found.append({"anchor": ANCHOR})
         if any(c.name == "lora" for c in usual.chosen):
             found.append({"lora": 0})
-        parts = len(stages(usual.method.backbone)) - 1 if given.lora is None else 0  # type: ignore
+        parts = len(stages(usual.method.backbone)) - 1 if not given.lora else 0  # type: ignore
         if given.freeze is None and parts > 1:
             found.append({"freeze": parts // 2})
     elif given.color_jitter is None and usual.method.needs.views == "alike":
