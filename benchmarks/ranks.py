@@ -261,8 +261,8 @@ def markdown(found: dict[str, Any], arguments: Any) -> str:
         "",
         machine.sentence(newest),
         "",
-        f"{runs} runs of {len(METHODS)} methods on {len(sets)} sets of images, and the networks "
-        "untrained: with the settings that are chosen, with a fifteenth of the rate, and with 15 % "
+        f"{runs} runs of up to {len(METHODS)} methods on {len(sets)} sets of images, and the "
+        "networks untrained: with the settings that are chosen, with a fifteenth of the rate, and with 15 % "
         "of the steps. Spearman's rank correlation of a figure on held-out images with k-NN and a "
         "ridge probe on them: the mean over sets with the 95 % interval of runs drawn anew within "
         "each set; then over all runs of all sets at once, where a figure that only tells sets "
@@ -270,7 +270,9 @@ def markdown(found: dict[str, Any], arguments: Any) -> str:
         "the run that the figure names best lacks to the best one, in points of k-NN, mean over "
         f"sets; a run drawn at random lacks {drawn:.1f}.",
         "",
-        "| figure | k-NN | probe | all runs, k-NN | lost | " + " | ".join(sets) + " |",
+        "| figure | k-NN | probe | all runs, k-NN | lost | "
+        + " | ".join(f"{name}, {len(c['k-NN'])} runs" for name, c in sets.items())
+        + " |",
         "| --- | --- | --- | ---: | ---: |" + " ---: |" * len(sets),
     ]
     rows = []
