@@ -262,13 +262,13 @@ def markdown(found: dict[str, Any], arguments: Any) -> str:
         machine.sentence(newest),
         "",
         f"{runs} runs of up to {len(METHODS)} methods on {len(sets)} sets of images, and the "
-        "networks untrained: with the settings that are chosen, with a fifteenth of the rate, and with 15 % "
-        "of the steps. Spearman's rank correlation of a figure on held-out images with k-NN and a "
-        "ridge probe on them: the mean over sets with the 95 % interval of runs drawn anew within "
-        "each set; then over all runs of all sets at once, where a figure that only tells sets "
-        "apart counts too; then the sets. Signs are those of the figures' authors. *Lost* is what "
-        "the run that the figure names best lacks to the best one, in points of k-NN, mean over "
-        f"sets; a run drawn at random lacks {drawn:.1f}.",
+        "networks untrained: with the settings that are chosen, with a fifteenth of the rate, "
+        "and with 15 % of the steps. Spearman's rank correlation of a figure on held-out "
+        "images with k-NN and a ridge probe on them: the mean over sets with the 95 % interval"
+        " of runs drawn anew within each set; then over all runs of all sets at once, where a "
+        "figure that only tells sets apart counts too; then the sets. Signs are those of the "
+        "figures' authors. *Lost* is what the run that the figure names best lacks to the best"
+        f" one, in points of k-NN, mean over sets; a run drawn at random lacks {drawn:.1f}.",
         "",
         "| figure | k-NN | probe | all runs, k-NN | lost | "
         + " | ".join(f"{name}, {len(c['k-NN'])} runs" for name, c in sets.items())
