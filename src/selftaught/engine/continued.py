@@ -193,10 +193,10 @@ def low_rank(method: Method, settings: Settings, gpu: bool) -> list[Chosen]:
 
     Args:
         method: what is trained.
-        settings: of it; who says what is to stay as it was is left alone.
+        settings: of it, without a rank; who says what is to stay as it was is left alone.
         gpu: whether it runs on one.
     """
-    said = settings.lora is not None or settings.freeze is not None or settings.anchor is not None
+    said = settings.freeze is not None or settings.anchor is not None
     image: Any = method.encoder
     other = _own(method) or method.needs.views == "own"  # that was not measured
     if gpu or said or other or settings.recipe == "paper" or not image.trained:
