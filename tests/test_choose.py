@@ -13,7 +13,8 @@ from selftaught.backbones import backbone
 from selftaught.choose import Facts
 from selftaught.chosen import Chosen
 from selftaught.cli import request
-from selftaught.diagnose.rules import BEFORE, Before, Watch
+from selftaught.diagnose.before import BEFORE, Before
+from selftaught.diagnose.rules import Watch
 from selftaught.engine import choosing, plan
 from selftaught.engine.optim import Rates
 from selftaught.engine.run import _rendered

@@ -22,20 +22,13 @@ from selftaught.augment.image.device import normalize
 from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
 from selftaught.diagnose import measures
+from selftaught.diagnose.before import BEFORE, Before
+from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.doctor import Doctor
+from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import attach
 from selftaught.diagnose.preflight import preflight, probe
-from selftaught.diagnose.rules import (
-    BEFORE,
-    BESIDE,
-    DURING,
-    Before,
-    Beside,
-    Exam,
-    Finding,
-    Rule,
-    Watch,
-)
+from selftaught.diagnose.rules import Finding, Rule, Watch
 from selftaught.engine import run as runs
 from selftaught.engine.corpus import Blank
 from selftaught.engine.pretrain import pretrain

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.diagnose import measures
+from selftaught.diagnose.before import BEFORE, Before
+from selftaught.diagnose.beside import BESIDE, Beside
+from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import Heard, attach
-from selftaught.diagnose.rules import BEFORE, BESIDE, DURING, Before, Beside, Exam, Finding, Watch
+from selftaught.diagnose.rules import Finding, Watch
 from selftaught.method import Method
 from selftaught.parts import lora
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from selftaught.data import BadSample, Samples
-from selftaught.diagnose.rules import Before
+from selftaught.diagnose.before import Before
 from selftaught.method import Method
 from selftaught.signature import values_by_role
 

@@ -16,7 +16,7 @@ from selftaught import export
 from selftaught.augment.image.device import normalize
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
-from selftaught.diagnose.rules import Beside
+from selftaught.diagnose.beside import Beside
 from selftaught.engine.plan import Plan
 from selftaught.engine.randomness import Generators
 from selftaught.errors import SelftaughtError

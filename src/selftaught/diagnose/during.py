@@ -1,0 +1,363 @@
+"""What can be seen to be wrong in a step of training."""
+
+import math
+from dataclasses import dataclass
+
+from selftaught.diagnose.rules import Rule
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What is seen in one step; NaN where a figure does not apply or was not looked at.
+
+    Args:
+        step, progress: steps done, fraction of the training done.
+        loss: of this step.
+        chance: the loss as a multiple of what guessing costs, where that is more than 0.
+        floor: distance of the loss, or of its term, from the value of a collapse, as a fraction
+            of the way there from guessing; of the value itself where guessing has none.
+        stuck: relative distance from guessing of the loss, in the last fifth of a long training.
+        silent: terms of the loss that are exactly 0.
+        gradient: norm of the gradient of the backbone.
+        stride: middle of the relative changes of weight matrices in this step.
+        unmoved: share of weights with a gradient that the step left as they were.
+        frozen_norms: trained batch norms that do not use the batch.
+        offset, contrast: mean of the normalized images, of the channel that is farthest from 0,
+            and smallest or largest deviation of a channel, as |log10|.
+        detail: deviation of the normalized pixels inside an image, in the middle.
+        spread, rank, slope: of the encoder's features, see `measures`; rank as a fraction of what
+            this many images can have.
+        embedding_spread, embedding_rank, uniformity: of what the loss compares.
+        alignment: of embeddings with their goals.
+        pulled: of embeddings by the gradient towards their own goal, see `measures`.
+        bypass: gradient that reaches the embedding past the predictor, relative to all of it.
+        predicted: relative change that the predictor makes.
+        entropy, largest: of the distributions over prototypes, see `measures`.
+        copied: relative distance of the EMA copy from what it follows.
+        moved: relative way that the EMA copy went in this step.
+        pixels, hues: share of views that are nearest to their partner by pixels, and by colors.
+        related: `measures.related` of pixels of the views of an image; mean of the last looks.
+        agreeing: the same of their embeddings.
+        still: buffers that the step was to change and did not.
+    """
+
+    step: int
+    progress: float
+    loss: float
+    chance: float = math.nan
+    floor: float = math.nan
+    stuck: float = math.nan
+    silent: tuple[str, ...] = ()
+    gradient: float = math.nan
+    stride: float = math.nan
+    unmoved: float = math.nan
+    frozen_norms: int = 0
+    offset: float = math.nan
+    contrast: float = math.nan
+    detail: float = math.nan
+    spread: float = math.nan
+    rank: float = math.nan
+    slope: float = math.nan
+    embedding_spread: float = math.nan
+    embedding_rank: float = math.nan
+    uniformity: float = math.nan
+    alignment: float = math.nan
+    pulled: float = math.nan
+    bypass: float = math.nan
+    predicted: float = math.nan
+    entropy: float = math.nan
+    largest: float = math.nan
+    copied: float = math.nan
+    moved: float = math.nan
+    pixels: float = math.nan
+    hues: float = math.nan
+    related: float = math.nan
+    agreeing: float = math.nan
+    still: tuple[str, ...] = ()
+
+
+DURING: tuple[Rule[Exam], ...] = (
+    Rule(
+        "normalization: mean",
+        lambda e: abs(e.offset),
+        3.0,
+        "the normalized images have a mean of {facts.offset:.3g} in a channel (between -{limit:g} "
+        "and {limit:g} it should be)",
+        ("mean and std of the encoder are those of other data or on another scale: they are for "
+         "pixels from 0 to 1", "the images use a small part of their value range"),
+        "set the encoder's mean and std to those of the data, or --value-range for float and 16-"
+        "bit data",
+    ),
+    Rule(
+        "normalization: deviation",
+        lambda e: e.contrast,
+        1.0,
+        "the pixels of a channel deviate {figure:.2g} orders of magnitude more or less than by 1 "
+        "(at most {limit:g})",
+        ("mean and std of the encoder are those of other data or on another scale: they are for "
+         "pixels from 0 to 1", "the images have hardly any contrast"),
+        "set the encoder's mean and std to those of the data, or --value-range for float and 16-"
+        "bit data",
+    ),
+    Rule(
+        "empty views",
+        lambda e: e.detail,
+        0.05,
+        "half of the views have a single color (their pixels deviate by {figure:.2g}, at least "
+        "{limit:g})",
+        ("the images are empty", "views are cut so small that nothing is left"),
+        "look at the views in the report; `selftaught check` tells what is wrong with the files",
+        below=True,
+        patience=2,
+    ),
+    Rule(
+        "batch norm off",
+        lambda e: e.frozen_norms,
+        0,
+        "{figure:.0f} trained batch norms do not use the batch's statistics (none may)",
+        ("the method, or a part of it, was put into eval mode and stays there",),
+        "call train() on the method; freeze a part by requires_grad_(False), not by eval()",
+    ),
+    Rule(
+        "no gradient",
+        lambda e: e.gradient,
+        1e-12,
+        "no gradient reaches the backbone (norm {figure:.2g}, at least {limit:g})",
+        ("its parameters are frozen (requires_grad is False)", "a detach() or no_grad() stands "
+         "between backbone and loss", "a layer's output is constant: dead units or zero weights"),
+        "see what of the method's loss depends on the backbone's output",
+        below=True,
+        severity="failure",
+        patience=2,
+    ),
+    Rule(
+        "weights do not move",
+        lambda e: e.unmoved,
+        0.5,
+        "{figure:.0%} of the weights that have a gradient were not changed by the step (at most "
+        "{limit:.0%} may be left): it is smaller than their last bit",
+        ("the weights are kept in half precision, where steps below 1/256 are lost", "the learning "
+         "rate is far too low"),
+        "keep weights in float32 (--precision bf16 does); raise --lr",
+        patience=3,
+    ),
+    Rule(
+        "steps too long",
+        lambda e: e.stride,
+        0.5,
+        "a step changes weight matrices by {figure:.2g} of their length (at most {limit:g})",
+        ("the learning rate is too high", "the optimizer is another than the learning rate is for"),
+        "lower --lr tenfold, or leave it out; lengthen --warmup",
+        patience=2,
+    ),
+    Rule(
+        "worse than guessing",
+        lambda e: e.chance,
+        3.0,
+        "the loss {facts.loss:.4g} is {figure:.1f} times that of guessing (at most {limit:g} "
+        "times)",
+        ("the temperature is too small", "the learning rate is too high", "labels or pairs are "
+         "wrong, so that what is learned is punished"),
+        "leave temperature and --lr at their defaults; check which pairs count as the same",
+        patience=3,
+    ),
+    Rule(
+        "loss at guessing",
+        lambda e: e.stuck,
+        0.01,
+        "the loss {facts.loss:.4g} is still that of guessing (within {figure:.2%} of it; more than "
+        "{limit:.0%} is learning)",
+        ("the learning rate is too low or too high", "the views of an image have nothing in "
+         "common", "the batch is too small, or the training too short, for this method"),
+        "try --lr three times higher and lower; weaker views; more epochs",
+        below=True,
+        severity="warning",
+    ),
+    Rule(
+        "loss of a collapse",
+        lambda e: e.floor,
+        0.005,
+        "the loss {facts.loss:.4g} is as low as only a collapse makes it ({figure:.2%} of the way "
+        "from guessing is left, at least {limit:.1%})",
+        ("nothing keeps the features of different images apart: the predictor, the stop-gradient, "
+         "the centering or a term of the loss is missing or has no weight",
+         "views are so weak that there is nothing to learn"),
+        "compare the method's options with their defaults",
+        below=True,
+        patience=3,
+    ),
+    Rule(
+        "silent term",
+        lambda e: len(e.silent),
+        0,
+        "of the terms of the loss, {figure:.0f} are exactly 0 ({facts.silent[0]})",
+        ("its weight is 0", "what it is computed from does not depend on the images"),
+        "give it its default weight: what it prevents will happen without it",
+        patience=2,
+        until=0.2,
+    ),
+    Rule(
+        "no stop-gradient",
+        lambda e: e.bypass,
+        0.01,
+        "{figure:.0%} of the gradient reaches the embeddings past the predictor, through the goals "
+        "(at most {limit:.0%} may)",
+        ("the stop-gradient on the goals is missing: detach() or no_grad()",),
+        "detach what is predicted; without that all images end at the same point",
+    ),
+    Rule(
+        "no predictor",
+        lambda e: e.predicted,
+        1e-3,
+        "the predictor changes embeddings by {figure:.2g} of their length (at least {limit:g}): it "
+        "does nothing",
+        ("the predictor is missing, or was replaced by an identity",),
+        "put the predictor back: without it all images end at the same point",
+        below=True,
+    ),
+    Rule(
+        "pushed apart",
+        lambda e: e.pulled,
+        0.6,
+        "the gradient moves embeddings towards the other view of their image rather than towards "
+        "that of another one in only {figure:.0%} of the cases (at least {limit:.0%})",
+        ("the labels of the contrastive loss are wrong: the positive is in another place than "
+         "they say", "the views of different images are paired", "the loss has the wrong sign"),
+        "check that row i of both views is the same image, and where the positive stands among "
+        "the logits",
+        below=True,
+        patience=2,
+    ),
+    Rule(
+        "target stands still",
+        lambda e: e.moved,
+        1e-12,
+        "the EMA copy did not move in a step (by {figure:.2g} of its length, at least {limit:g})",
+        ("momentum is 1", "after_step is not called or does not update the copy"),
+        "use a momentum below 1; call method.after_step() after each optimizer step",
+        below=True,
+        patience=2,
+        until=0.5,
+    ),
+    Rule(
+        "target is the network",
+        lambda e: e.copied,
+        1e-9,
+        "the EMA copy equals the network that it is to follow (distance {figure:.2g}, at least "
+        "{limit:g})",
+        ("momentum is 0", "the copy and the network share their weights", "nothing is trained: the "
+         "learning rate is 0"),
+        "use a momentum of 0.99 or more, and a copy of its own",
+        below=True,
+        patience=2,
+        after=2,
+    ),
+    Rule(
+        "collapse",
+        lambda e: e.embedding_spread,
+        0.02,
+        "all images have practically the same embedding (their directions spread by {figure:.2g} "
+        "of 1, at least {limit:g})",
+        ("nothing keeps embeddings apart: the predictor, the stop-gradient, a term of the loss or "
+         "its weight is missing", "the learning rate is too high", "labels or pairs are wrong"),
+        "compare the method's options with their defaults; lower --lr",
+        below=True,
+        severity="failure",
+        patience=3,
+        after=10,
+    ),
+    Rule(
+        "features collapsed",
+        lambda e: e.spread,
+        1e-5,
+        "all images have practically the same features (their directions spread by {figure:.2g} of "
+        "1, at least {limit:g})",
+        ("the learning rate is too high: activations died", "nothing keeps features apart",
+         "weight decay has removed the weights"),
+        "lower --lr or lengthen --warmup; compare the method's options with their defaults",
+        below=True,
+        severity="failure",
+        patience=3,
+        after=10,
+    ),
+    Rule(
+        "few dimensions",
+        lambda e: e.embedding_rank,
+        0.03,
+        "embeddings use {figure:.1%} of the dimensions that this many images can have (at least "
+        "{limit:.0%})",
+        ("dimensions became copies of each other: the terms or negatives that keep them apart are "
+         "too weak", "the learning rate is too high", "weight decay is too high"),
+        "lower --lr; larger --batch; compare the method's options with their defaults",
+        below=True,
+        patience=3,
+        after=10,
+    ),
+    Rule(
+        "one prototype",
+        lambda e: e.largest,
+        0.95,
+        "one prototype is the likeliest for {figure:.0%} of the images (at most {limit:.0%})",
+        ("nothing balances the prototypes: the center does not follow the teacher "
+         "(center_momentum near 1), or assignments are not balanced",
+         "the teacher's temperature is too low"),
+        "leave center_momentum, epsilon and the temperatures at their defaults",
+        patience=3,
+        after=10,
+    ),
+    Rule(
+        "flat assignments",
+        lambda e: e.entropy,
+        0.9999,
+        "assignments are as flat as guessing ({figure:.4%} of the entropy of guessing, at most "
+        "{limit:.2%})",
+        ("the teacher's temperature is too high", "the center takes all there is: center_momentum "
+         "is too low", "the learning rate is too low for the head"),
+        "leave the temperatures at their defaults",
+        patience=10,
+        after=100,
+    ),
+    Rule(
+        "views too alike",
+        lambda e: max(e.pixels, e.hues),
+        0.98,
+        "the views of an image can be told from others by eight by eight gray pixels or by mean "
+        "colors in {figure:.0%} of the cases (at most {limit:.0%}): nothing else need be learned",
+        ("crops are too large, or color jitter is off", "both views are the same"),
+        "leave the views' options at their defaults, which are the paper's",
+        patience=2,
+    ),
+    Rule(
+        "views unrelated",
+        lambda e: e.related,
+        0.56,
+        "a view is no more alike to the other view of its image than to those of others (more "
+        "alike in {figure:.0%} of the cases, at least {limit:.0%})",
+        ("views of different images are paired", "views are too strong: crops are too small"),
+        "look at the views in the report; check that row i of both views is the same image",
+        below=True,
+        patience=4,
+    ),
+    Rule(
+        "pairs unrelated",
+        lambda e: e.agreeing,
+        0.58,
+        "the embedding of a view is no more alike to that of the other view of its image than to "
+        "those of others (more alike in {figure:.0%} of the cases, at least {limit:.0%})",
+        ("views of different images are paired", "views are too strong", "the network tells "
+         "nothing of its images: it has collapsed"),
+        "check that row i of both views is the same image; look at the views in the report",
+        below=True,
+        patience=8,  # looks that the figure is the mean of: fresh networks hardly tell images apart
+    ),
+    Rule(
+        "memory stands still",
+        lambda e: len(e.still),
+        0,
+        "a step did not change {facts.still[0]}, which every step is to change",
+        ("its momentum is 1, so that the center stays where it began: one prototype will take all "
+         "images", "nothing is pushed into the queue"),
+        "leave the momentum at its default; check that the method's loss was not replaced by one "
+        "that forgets the update",
+    ),
+)  # fmt: skip
