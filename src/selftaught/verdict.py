@@ -16,6 +16,10 @@ Beside = Literal["better", "within the noise", "worse", "better and worse"]
 START = "as it began"
 """What scores call the encoder with the weights that a run began with, where no fresh draw."""
 
+RECALIBRATED = "as it began, recalibrated"
+"""The same with statistics of norms of crops of the images at hand, which training took as well:
+what that gives is no learning."""
+
 KEPT_START = "start"
 """What kept.json calls it."""
 

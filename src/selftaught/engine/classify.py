@@ -25,6 +25,7 @@ from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import beginning, tuned
 from selftaught.errors import UserError
+from selftaught.evaluate.calibrated import references
 from selftaught.evaluate.comparing import fingerprints, named
 from selftaught.evaluate.features import (
     Embeddings,
@@ -35,12 +36,10 @@ from selftaught.evaluate.features import (
     resolve,
     running,
     small_pixels,
-    untrained,
 )
 from selftaught.evaluate.floors import ENCODER, FLOORS, Comparison
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
-from selftaught.verdict import START
 
 if TYPE_CHECKING:
     from selftaught.options import ClassifyingOptions
@@ -155,12 +154,11 @@ def _made(
     if asked.finetune:
         tuned.check(target, network, side)
     sets = [labeled(samples) for samples in opened]
-    networks = {ENCODER: network}
     start = None if not isinstance(encoder, str | Path) else beginning.beside(network, encoder)
-    if start is not None:
-        networks[START] = start
-    networks[FLOORS[0]] = untrained(network, asked.seed)
-    seen = _seen(networks, sets, side, device_for(encoder, network, asked.device), asked, progress)
+    device = device_for(encoder, network, asked.device)
+    how: Any = {"size": side, "device": device, "workers": asked.workers, "seed": asked.seed}
+    networks = {ENCODER: network, **references(network, start, sets[0], **how)}
+    seen = _seen(networks, sets, side, device, asked, progress)
     # what cannot be read has no features
     sets = [select(s, e.index) if len(e) < len(s) else s for s, e in zip(sets, seen[ENCODER])]
     given = [values(samples, target) for samples in sets]

@@ -20,11 +20,13 @@ from selftaught.diagnose.beside import Beside
 from selftaught.engine.plan import Plan
 from selftaught.engine.randomness import Generators
 from selftaught.errors import SelftaughtError
+from selftaught.evaluate.calibrated import calibrate
 from selftaught.evaluate.curve import BEST, FILE, KNN, RANK, Curve, Look, read, sure
 from selftaught.evaluate.features import untrained
 from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.held import MOST, Held, held_out
 from selftaught.export.facts import CONFIG, content
+from selftaught.parts.norm import keeping
 from selftaught.verdict import START
 
 log = logging.getLogger("selftaught")
@@ -114,7 +116,10 @@ class Observer:
         curve = self.curve
         before = curve.best
         with unnoticed(self.image, self.fabric.device):
-            look = self.held.look(shown(self.image, self.fabric), step)
+            see = shown(self.image, self.fabric)
+            if not (step or curve.began):
+                calibrate(self.image, see, self.held.some)  # which is put back, and no learning
+            look = self.held.look(see, step)
             curve.looks.append(look)
             if curve.best is not None and curve.best is not before:
                 facts = {"step": step, "steps": curve.steps, KNN: look.figures[KNN]}
@@ -135,7 +140,9 @@ class Observer:
                 fresh = untrained(self.image)
                 fresh.to(self.fabric.device)  # type: ignore[attr-defined]
                 with unnoticed(fresh, self.fabric.device):
-                    seen = self.held.look(shown(fresh, self.fabric), 0)
+                    see = shown(fresh, self.fabric)
+                    calibrate(fresh, see, self.held.some)
+                    seen = self.held.look(see, 0)
                     curve.floors[FLOORS[0]] = seen.figures
         else:
             curve.floors[FLOORS[0]] = first
@@ -284,8 +291,11 @@ def short(value: float) -> str:
 
 @contextmanager
 def unnoticed(image: Encoder, device: torch.device) -> Iterator[None]:
-    """A block with a network in evaluation mode and without gradients; then all is as before."""
+    """A block with a network in evaluation mode and without gradients; then all is as before, the
+    statistics of its norms too."""
     generators = Generators.now(device)
+    norms = keeping(image.modules())
+    statistics = [(x, x.clone()) for norm in norms for x in norm.buffers(recurse=False)]
     modes = [(module, module.training) for module in image.modules()]
     try:
         for module, _ in modes:
@@ -295,4 +305,7 @@ def unnoticed(image: Encoder, device: torch.device) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        with torch.no_grad():
+            for x, was in statistics:
+                x.copy_(was)
         generators.put_back(device)

@@ -21,6 +21,7 @@ from selftaught.data.selection import select
 from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.evaluate.augmented import linear_augmented
+from selftaught.evaluate.calibrated import references
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
 from selftaught.evaluate.features import (
@@ -40,7 +41,6 @@ from selftaught.evaluate.features import (
     resolve,
     running,
     small_pixels,
-    untrained,
 )
 from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, evenly, retrieval
@@ -52,7 +52,6 @@ from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 from selftaught.evaluate.settings import Encoding, Scoring
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
-from selftaught.verdict import START
 from selftaught.voice import counted
 
 if TYPE_CHECKING:
@@ -128,15 +127,12 @@ def compared(
         )
     network = resolve(named(encoder, asked), asked.size)
     side = asked.size or network.size
-    networks = {ENCODER: network}
-    if start is not None:
-        networks[START] = resolve(start, side)
-        if networks[START].channels != network.channels:
-            raise UserError(
-                f"the encoder takes images of {network.channels} channels, and the one that it "
-                f"began as takes {networks[START].channels}: they cannot see the same images"
-            )
-    networks[FLOORS[0]] = untrained(network, asked.seed)
+    began = None if start is None else resolve(start, side)
+    if began is not None and began.channels != network.channels:
+        raise UserError(
+            f"the encoder takes images of {network.channels} channels, and the one that it "
+            f"began as takes {began.channels}: they cannot see the same images"
+        )
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, asked.labels, network.channels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
@@ -149,6 +145,8 @@ def compared(
     skipped = 0
     with ExitStack() as stack:
         where = device_for(encoder, network, asked.device)
+        how: Any = {"size": side, "device": where, "workers": asked.workers, "seed": asked.seed}
+        networks = {ENCODER: network, **references(network, began, opened[0], **how)}
         look = Look(networks, where, side, asked, progress, stack)
         if by_class:
             found, skipped = _of_classes(look, sets, by_class)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -44,6 +44,14 @@ class NoneReadable(DataError):
     def __init__(self, message: str, skipped: Mapping[str, str]):
         super().__init__(message)
         self.skipped = skipped
+
+    @classmethod
+    def of(cls, skipped: Mapping[str, str]) -> Self:
+        """With the first of them in the message."""
+        name, reason = next(iter(skipped.items()))
+        return cls(
+            f"none of the {len(skipped)} samples can be read; the first: {name}: {reason}", skipped
+        )
 
 
 @dataclass(frozen=True)
@@ -358,10 +366,7 @@ def one_pass(
             if progress is not None:
                 progress(done, len(samples))
     if not kept:
-        name, reason = next(iter(skipped.items()))
-        raise NoneReadable(
-            f"none of the {len(samples)} samples can be read; the first: {name}: {reason}", skipped
-        )
+        raise NoneReadable.of(skipped)
     if skipped:
         tell_skipped(skipped)
     index = index[:kept]

@@ -15,14 +15,18 @@ from rich.table import Table
 from selftaught import export
 from selftaught.evaluate.few_labels import Saving, savings
 from selftaught.evaluate.scores import Score
-from selftaught.verdict import START, Kind, advice, by_margins
+from selftaught.verdict import RECALIBRATED, START, Kind, advice, by_margins
 
 ENCODER, INTERVAL = "this encoder", "95 %"
 FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
-"""The same network with fresh weights; raw pixels, the mean of each image removed."""
+"""The same network with fresh weights, its norms' statistics of crops of these images; raw pixels,
+the mean of each image removed."""
 
 PLACES = ("untrained", "color and place")
 """Floors of segmentation: the same network; mean and deviation of each channel, row and column."""
+
+STARTS = (START, RECALIBRATED)
+"""The encoder as its training began: who wants to know whether it gained asks the better one."""
 
 FINE_TUNED = "fine-tuned"
 """How the names of scores begin for which all of the encoder was trained, not a head alone."""
@@ -71,8 +75,8 @@ class Margin:
         ours, theirs = (f"{s.value:.1f} %" for s in (self.score, self.floor_score))
         head = f"By {self.score.name}: {ours}, highest floor {theirs} ({self.floor}), "
         noise = f"95 % interval {low:+.1f} to {high:+.1f}, {self.score.n} test images"
-        if self.floor == START:
-            head = f"By {self.score.name}: {ours}, {START} {theirs}, "
+        if self.floor in STARTS:
+            head = f"By {self.score.name}: {ours}, {self.floor} {theirs}, "
             if self.verdict != "unclear":
                 word = "better" if self.verdict == "above" else "worse"
                 return f"{head}{word} by {abs(self.points):.1f} points ({noise})."
@@ -113,9 +117,9 @@ class Comparison:
     def gains(self) -> tuple[Margin, ...]:
         """How far each score is above that of the encoder as it began, where that was scored."""
         return tuple(
-            Margin(ours, START, theirs)
+            Margin(ours, *max(theirs.items(), key=lambda pair: pair[1].value))
             for ours in self.scores[ENCODER]
-            if (theirs := self._floors(ours.name).get(START))
+            if (theirs := {n: s for n, s in self._floors(ours.name).items() if n in STARTS})
         )
 
     @property
@@ -140,7 +144,7 @@ class Comparison:
     def details(self) -> tuple[str, ...]:
         """How far scores are from their floors: of each, or of those that are not above theirs."""
         margins = self.margins
-        told = [*self.gains, *(m for m in margins if m.floor != START)]
+        told = [*self.gains, *(m for m in margins if m.floor not in STARTS)]
         todo = advice(_plain(self.gains))
         if len(margins) <= FEW:
             return (*map(str, told), *todo)
@@ -253,7 +257,7 @@ class Comparison:
 
     def _rows(self) -> Iterator[list[str]]:
         """Cells of a table: headings, then each score of the encoder beside its floors."""
-        floors = [name for name in self.scores if name != ENCODER]
+        floors = [name for name in self.scores if name not in (ENCODER, RECALIBRATED)]
         yield ["per cent", ENCODER, INTERVAL, *floors]
         for score in self.scores[ENCODER]:
             theirs = self._floors(score.name)
@@ -276,6 +280,11 @@ class Comparison:
             if score.parts:
                 parts = (f"{part} {value:.1f}" for part, value in score.parts.items())
                 yield f"  {', '.join(parts)}"
+        if again := self.scores.get(RECALIBRATED):
+            values = (f"{score.name} {score.value:.1f}" for score in again)
+            yield f"{RECALIBRATED.capitalize()} (norm statistics of crops of these images): " + (
+                f"{', '.join(values)}."
+            )
         for saving in self.savings:
             yield f"{saving}."
         pixels = "Pixels: the mean of each image removed. " if FLOORS[1] in self.scores else ""

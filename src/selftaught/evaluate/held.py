@@ -16,7 +16,7 @@ from selftaught.data.labels import names_of
 from selftaught.diagnose import measures
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.curve import KNN, RANK, Look
-from selftaught.evaluate.features import Embeddings, small_pixels
+from selftaught.evaluate.features import Embeddings, NoneReadable, small_pixels
 from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.scores import knn, probe, split
 from selftaught.feed.readers import Readers
@@ -46,6 +46,11 @@ class Held(ABC):
     @abstractmethod
     def images(self) -> dict[str, int]:
         """How many, by what they are for."""
+
+    @property
+    @abstractmethod
+    def some(self) -> Tensor:
+        """uint8 [N, C, S, S] that norms may take their statistics of: no image of a test."""
 
     @abstractmethod
     def look(self, network: Network, step: int) -> Look:
@@ -89,14 +94,14 @@ def held_out(
             if test is not None:
                 raise
     rows = np.sort(rng.permutation(len(samples))[: count // 2])
-    plain, rows = _plain(samples, rows, size, workers)
+    shown, rows = plain(samples, rows, size, workers)
     if len(rows) < VIEWS:
         raise UserError(f"{len(rows)} images are too few to look with, {VIEWS} at least are needed")
     some = rng.permutation(rows)[: count // 2 // VIEWS].tolist()
     pairs = ViewDataset(samples, augment.moco(size, blur=0.0), seed)
     keys = [(epoch, i) for i in some for epoch in range(VIEWS // 2)]
-    made = [torch.stack(item.views, 1) for item in _batches(pairs, keys, workers)]
-    return Unlabeled(plain, torch.cat(made).unflatten(0, (-1, VIEWS // 2)).flatten(1, 2))
+    made = [torch.stack(item.views, 1) for item in batches(pairs, keys, workers)]
+    return Unlabeled(shown, torch.cat(made).unflatten(0, (-1, VIEWS // 2)).flatten(1, 2))
 
 
 @final
@@ -115,6 +120,10 @@ class Labeled(Held):
     @property
     def images(self) -> dict[str, int]:
         return {"fit": len(self.fit), "test": len(self.test)}
+
+    @property
+    def some(self) -> Tensor:
+        return self.fit
 
     def look(self, network: Network, step: int) -> Look:
         """By weighted k-NN and a ridge classifier."""
@@ -144,6 +153,10 @@ class Unlabeled(Held):
     @property
     def images(self) -> dict[str, int]:
         return {"plain": len(self.plain), "views": self.views.shape[0] * self.views.shape[1]}
+
+    @property
+    def some(self) -> Tensor:
+        return self.plain
 
     def look(self, network: Network, step: int) -> Look:
         """By RankMe, alpha-ReQ, uniformity, and LiDAR and alignment of views."""
@@ -191,7 +204,7 @@ def _labeled(
         raise UserError("scores need images of two classes that are in both parts")
     found = []
     for part, rows in sides:
-        images, index = _plain(part, rows, size, workers)
+        images, index = plain(part, rows, size, workers)
         labels = np.asarray(part.labels)[index]
         classes = None if part.classes is None else tuple(part.classes)
         none = np.empty((len(index), 0), np.float32)
@@ -220,23 +233,28 @@ def _among(samples: Samples, known: np.ndarray, rng: np.random.Generator, count:
     return np.sort(rng.permutation(rows)[:count])
 
 
-def _plain(
-    samples: Samples, rows: np.ndarray, size: int, workers: int
-) -> tuple[Tensor, np.ndarray]:
-    """uint8 [N, C, S, S] plain views of those of `rows` that can be read, and which these are."""
+def plain(samples: Samples, rows: np.ndarray, size: int, workers: int) -> tuple[Tensor, np.ndarray]:
+    """uint8 [N, C, S, S] plain views of those of `rows` that can be read, and which these are.
+
+    Raises:
+        NoneReadable: there are none.
+    """
     views = ViewDataset(samples, augment.plain(size), 0, replaced=False)
     keys = [(0, int(i)) for i in rows]
-    found = [item for item in _batches(views, keys, workers) if item.views is not None]
+    found, skipped = [], dict[str, str]()
+    for item in batches(views, keys, workers):
+        skipped |= {samples.name(i): reason for i, reason in item.bad}
+        if item.views is not None:
+            found.append(item)
     if not found:
-        raise DataError(f"none of {len(rows)} images to look with can be read")
+        raise NoneReadable.of(skipped)
     return torch.cat([f.views for f in found]), torch.cat([f.index for f in found]).numpy()
 
 
-def _batches(
-    views: ViewDataset, keys: Sequence[tuple[int, int]], workers: int
-) -> Iterator[Fetched]:
-    batches = [list(keys[i : i + BATCH]) for i in range(0, len(keys), BATCH)]
-    made = Readers(views.__getitems__, batches, workers if len(keys) >= _FEW else 0)
+def batches(views: ViewDataset, keys: Sequence[tuple[int, int]], workers: int) -> Iterator[Fetched]:
+    """Views of all keys, `BATCH` samples at a time."""
+    parts = [list(keys[i : i + BATCH]) for i in range(0, len(keys), BATCH)]
+    made = Readers(views.__getitems__, parts, workers if len(keys) >= _FEW else 0)
     with closing(made) as items:
         yield from items
 

@@ -1,7 +1,8 @@
-"""Batch norm over the batch of all processes, on any device."""
+"""Batch norm over the batch of all processes, on any device; statistics of norms, taken anew."""
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,3 +87,83 @@ def synchronize(module: nn.Module) -> nn.Module:
         else:
             synchronize(child)
     return module
+
+
+def keeping(modules: Iterable[nn.Module]) -> list[Any]:
+    """The norms among modules that keep statistics of what comes to them in training.
+
+    Batch norms, and any other with a running mean and variance and a momentum: frozen ones have
+    none.
+    """
+    return [
+        m
+        for m in modules
+        if getattr(m, "running_mean", None) is not None
+        and getattr(m, "running_var", None) is not None
+        and hasattr(m, "momentum")
+    ]
+
+
+@contextmanager
+def calibrating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """A block whose forward passes give the norms among modules their statistics.
+
+    It is what passes in train mode without a gradient do, with a cumulative average over all images
+    of the block, so that neither the first batch nor the order counts. Other layers are in the mode
+    that they are in. Batch norms that are synchronized ask no other process. Without any pass all
+    stays as it was.
+    """
+    hooks, means, modes = [], [], []
+    for norm in keeping(modules):
+        modes.append((norm, norm.training, norm.momentum))
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            means.append(_Mean(norm))
+            hooks.append(norm.register_forward_pre_hook(means[-1].see))
+        else:  # it knows itself over what it averages
+            hooks.append(norm.register_forward_pre_hook(_Share()))
+            norm.training = True
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, training, momentum in modes:
+            norm.training, norm.momentum = training, momentum
+    for mean in means:
+        mean.settle()
+
+
+class _Mean:
+    """The statistics of a batch norm over the batches that come to it, each of which it is
+    normalized by while it passes."""
+
+    def __init__(self, norm: Any):
+        self.norm, self.images = norm, 0
+        self.mean, self.var = (torch.zeros_like(x) for x in (norm.running_mean, norm.running_var))
+
+    def see(self, norm: Any, given: tuple[Tensor, ...]) -> None:
+        x = given[0].transpose(0, 1).flatten(1).float()
+        var, mean = torch.var_mean(x, 1, correction=0)
+        self.images += len(given[0])
+        share, count = len(given[0]) / self.images, x.shape[1]
+        self.mean.lerp_(mean.to(self.mean), share)
+        self.var.lerp_((var * count / max(1, count - 1)).to(self.var), share)
+        norm.training = False
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+
+    def settle(self) -> None:
+        if self.images:
+            self.norm.running_mean.copy_(self.mean)
+            self.norm.running_var.copy_(self.var)
+
+
+class _Share:
+    """Makes the running average of a norm one over all images that came to it."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, norm: Any, given: tuple[Tensor, ...]) -> None:
+        self.images += len(given[0])
+        norm.momentum = len(given[0]) / self.images
