@@ -226,6 +226,7 @@ def table(found: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """0 where one of them is the same for all."""
     a, b = rankdata(a), rankdata(b)
     if a.std() == 0 or b.std() == 0:
         return 0.0
@@ -250,7 +251,8 @@ def lost(sets: dict[str, Any], figure: str, score: str) -> float:
 
 
 def markdown(found: dict[str, Any], arguments: Any) -> str:
-    sets = table(found)
+    every = table(found)
+    sets = {name: c for name, c in every.items() if np.ptp(c["k-NN"])}
     newest = max((r["machine"] for r in found.values() if "machine" in r), key=lambda m: m["date"])
     runs = sum(len(c["k-NN"]) for c in sets.values())
     drawn = np.mean([c["k-NN"].max() - c["k-NN"].mean() for c in sets.values()])
@@ -298,12 +300,20 @@ def markdown(found: dict[str, Any], arguments: Any) -> str:
         for a, b in permutations(zip(c["RankMe"], c["k-NN"]), 2)
         if a[0] > (1 + MARGIN) * b[0]
     ]
-    right = np.mean([a[1] > b[1] for a, b in pairs])
+    told = [a[1] > b[1] for a, b in pairs if a[1] != b[1]]
+    right = np.mean(told)
     lines += [
         "",
-        f"Of {len(pairs):,} pairs of runs of a set of which one has a RankMe that is more than "
-        f"{MARGIN:.0%} above the other's, it has the higher k-NN in {right:.0%}.",
+        f"Of {len(told):,} pairs of runs of a set of which one has a RankMe that is more than "
+        f"{MARGIN:.0%} above the other's, it has the higher k-NN in {right:.0%} (both "
+        f"are as high in {len(pairs) - len(told):,} more).",
     ]
+    if flat := every.keys() - sets.keys():
+        lines += [
+            "",
+            f"Left out: {', '.join(sorted(flat))}, where k-NN is the same for all runs (the share "
+            "of the largest class), so that no figure can rank them.",
+        ]
     return "\n".join(lines) + "\n"
 
 

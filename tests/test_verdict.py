@@ -56,6 +56,30 @@ def test_without_scores_it_is_unclear_however_healthy():
     assert judge({}, []).word == "unclear"
 
 
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ([10.0, 20.0], "from 10.0 to 20.0, which speaks for it"),
+        ([20.0, 10.0], "from 20.0 to 10.0, which speaks against it"),
+        ([20.0, 21.9], "which tells nothing"),
+        ([20.0, 18.5], "which tells nothing"),
+    ],
+)
+def test_without_scores_the_figure_that_ranks_runs_best_is_a_hint(seen, words):
+    said = judge(HEALTHY | {"label_free": seen}, [])
+    assert said.word == "unclear"
+    assert words in said.reasons[0]
+    assert (
+        judge(HEALTHY | {"label_free": seen}, [scored("above")]).reasons
+        == judge(HEALTHY, [scored("above")]).reasons
+    )
+
+
+@pytest.mark.parametrize("seen", [None, [], [1.0], ["a", 2.0], [0.0, 3.0], 7, {"a": 1}])
+def test_no_hint_of_what_is_no_pair_of_figures(seen):
+    assert judge(HEALTHY | {"label_free": seen}, []).reasons == judge(HEALTHY, []).reasons
+
+
 def test_the_evaluation_of_the_most_images_decides_and_the_other_is_named():
     at_the_end = scored("above", "above", n=40)
     later = scored("below", "below", n=400, data="labeled", test="held/")
