@@ -94,8 +94,8 @@ Sharpening = Annotated[float, Role("sharpening"), Role("positive", above=0)]
 Momentum = Annotated[float, Role("momentum", least=0, most=1)]
 """Of a momentum encoder (EMA): what stays of it in a step."""
 
-HiddenShare = Annotated[float, Role("hidden share", above=0, below=1)]
-"""Of an image, which is to be filled in: some, and not all."""
+HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
+"""Of an image, which is to be filled in."""
 
 MaskRatio = Annotated[float, Role("mask ratio"), Role("share", least=0, most=1)]
 """Share of the patches that a view hides where it hides some."""
