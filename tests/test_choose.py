@@ -13,7 +13,8 @@ from selftaught.backbones import backbone
 from selftaught.choose import Facts
 from selftaught.chosen import Chosen
 from selftaught.cli import request
-from selftaught.diagnose.before import BEFORE, Before
+from selftaught.diagnose.before import BEFORE, REFUSED, Before
+from selftaught.diagnose.preflight import known
 from selftaught.diagnose.rules import Watch
 from selftaught.engine import choosing, plan
 from selftaught.engine.optim import Rates
@@ -21,7 +22,7 @@ from selftaught.engine.run import _rendered
 from selftaught.engine.settings import Settings, seconds
 from selftaught.errors import UserError
 from selftaught.methods import BYOL, SimCLR
-from selftaught.signature import read_object, values_by_role
+from selftaught.signature import read_object
 
 IMAGES = (100, 1_000, 10_000, 100_000, 1_000_000)
 NETS = {False: (64, 390_000), True: (2048, 23_500_000)}
@@ -38,57 +39,65 @@ class Net:
         return [torch.empty(self.weights, device="meta")]
 
 
-def before(name: str, facts: Facts, monkeypatch) -> Before:
-    """What the doctor sees of a method with what is chosen for it, without building it."""
+def before(name: str, facts: Facts, monkeypatch, paper: bool = False) -> Before:
+    """What the doctor sees of a method with what is chosen for it, or as in its paper, without
+    building it."""
     kind = methods.find(name)
     batch, epochs = choose.batch(kind, facts, 1).value, choose.epochs(facts).value
-    steps = epochs * (facts.images // batch)
     net = Net(facts.side, facts.gpu)
+    chosen = choose.options(kind, facts, batch, net, ())
+    if paper:
+        batch, epochs, chosen = choose.PAPER_BATCH, choose.PAPER_EPOCHS, []
+    steps = epochs * (facts.images // batch)
     values = {p.name: p.default for p in read_object(kind).parameters if not p.required}
-    values |= {c.name: c.value for c in choose.options(kind, facts, batch, net, ())}
-    if "momentum" in values:
+    values |= {c.name: c.value for c in chosen}
+    if "momentum" in values and not paper:
         first, *others = np.atleast_1d(values["momentum"]).tolist()
         first = choose.momentum(first, steps)
         values["momentum"] = (first, *others) if others else first
     method = kind.__new__(kind)
+    torch.nn.Module.__init__(method)
+    method.weights = torch.nn.Parameter(torch.full((net.weights // 100,), 0.05))
+    monkeypatch.setattr(kind, "backbone", net, raising=False)
     for key, value in values.items():
         object.__setattr__(method, key, value)
-    monkeypatch.setattr(kind, "backbone", net, raising=False)
-    recipe = choose.recipe(method, batch)
+    recipe = kind.recipe if paper else choose.recipe(method, batch)
     rates = Rates(recipe, batch, steps, facts.images // batch)
-    at = np.linspace(0, steps - 1, min(steps, 200)).astype(int)
-    top = at[int(np.argmax([rates.lr(int(step)) for step in at]))] / steps
-    papers = (kind.recipe.lr, Rates(kind.recipe, batch, steps, 1).peak)
-    return Before(
-        method=name,
-        values=values_by_role(method),
+    own = (kind.recipe.lr, Rates(kind.recipe, batch, steps, 1).peak)
+    same = recipe is kind.recipe
+    return known(
+        method,
+        rates,
         images=facts.images,
-        batch=batch,
-        compares=kind.needs.batch > 1,
-        steps=steps,
-        optimizer=recipe.optimizer,
-        lr=rates.peak,
-        paper_lr=papers if recipe is kind.recipe else None,
-        top=float(top),
-        copy=bool(kind.insight.copies),
         size=facts.side,
-        side=facts.side,
-        half=0.0,
-        constant=0.0,
-        repeated=0.0,
+        batch=batch,
+        steps=steps,
+        paper_lr=own if same else None,
     )
 
 
 @pytest.mark.parametrize("name", methods.files())
 def test_the_doctor_has_nothing_to_say_of_what_is_chosen(name, monkeypatch):
     found = {
-        (images, side, gpu): [f.sentence() for f in Watch(BEFORE).look(seen)]
+        (images, side, gpu): [f.sentence() for f in Watch((*REFUSED, *BEFORE)).look(seen)]
         for images in IMAGES
         for side in (32, 64, 128, 224)
         for gpu in (False, True)
         if (seen := before(name, Facts(images, side, gpu, False), monkeypatch))
     }
     assert not {key: said for key, said in found.items() if said}
+
+
+@pytest.mark.parametrize("name", methods.files())
+def test_the_doctor_has_advice_at_most_on_the_papers_settings(name, monkeypatch):
+    found = {
+        (images, gpu): [f.sentence() for f in alarms]
+        for images in (1_000, 10_000, 1_000_000)
+        for gpu in (False, True)
+        if (seen := before(name, Facts(images, 224, gpu, False), monkeypatch, paper=True))
+        if (alarms := [f for f in Watch((*REFUSED, *BEFORE)).look(seen) if f.severity != "note"])
+    }
+    assert not found
 
 
 ALONE = [

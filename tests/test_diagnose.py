@@ -22,12 +22,11 @@ from selftaught.augment.image.device import normalize
 from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
 from selftaught.diagnose import measures
-from selftaught.diagnose.before import BEFORE, Before
+from selftaught.diagnose.before import BEFORE, REFUSED
 from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import attach
-from selftaught.diagnose.preflight import preflight, probe
 from selftaught.diagnose.rules import Finding, Rule, Watch
 from selftaught.engine import run as runs
 from selftaught.engine.corpus import Blank
@@ -37,6 +36,7 @@ from selftaught.errors import TrainingError
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch
 from tests.cases import CASES, fitting
+from tests.test_before import before
 
 RUN = {"epochs": 2, "batch": 8, "workers": 0, "precision": "fp32", "evaluate": False}
 
@@ -302,24 +302,14 @@ def test_a_gradient_past_the_predictor_is_seen(stopped):
 # rules -------------------------------------------------------------------------------------------
 
 
-def before(**changes) -> Before:
-    healthy = {
-        "method": "SimCLR", "values": {"temperature": [0.1]}, "images": 1000, "batch": 64,
-        "compares": True, "steps": 1000, "optimizer": "sgd", "lr": 0.1, "paper_lr": (0.1, 0.1),
-        "top": 0.1, "copy": False, "size": 32, "side": 40, "half": 0.0, "constant": 0.0,
-        "repeated": 0.0,
-    }  # fmt: skip
-    return Before(**(healthy | changes))
-
-
 def test_names_are_unique_and_every_rule_can_be_said():
-    every = (*BEFORE, *DURING, *BESIDE)
+    every = (*REFUSED, *BEFORE, *DURING, *BESIDE)
     assert len({r.name for r in every}) == len(every)
     values = {"momentum": [0.99], "prototypes": [10], "hidden share": [0.1], "temperature": [1.0]}
-    facts = before(values=values, copy=True)
+    facts = before(values=values, copy=True, shares=(0.9, 0.1))
     exam = Exam(5, 0.1, 1.0, silent=("variance",), still=("center",))
     beside = Beside(5, 0.1, 40.0, 60.0, 500, 11.0, 20.0, 90.0)
-    for rules, known in ((BEFORE, facts), (DURING, exam), (BESIDE, beside)):
+    for rules, known in ((REFUSED, facts), (BEFORE, facts), (DURING, exam), (BESIDE, beside)):
         for rule in rules:
             sentence = rule.finding(known).sentence()
             assert "{" not in sentence
@@ -340,38 +330,6 @@ def test_names_are_unique_and_every_rule_can_be_said():
 )
 def test_beside_where_it_began(facts, names):
     assert [f.name for f in Watch(BESIDE).look(Beside(5, 0.1, **facts))] == names
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"constant": 0.95}, "constant images"),
-        ({"constant": 0.2}, "some constant images"),
-        ({"repeated": 0.99}, "repeated images"),
-        ({"repeated": 0.3}, "duplicates"),
-        ({"size": 224, "side": 32}, "small images"),
-        ({"top": 0.99}, "long warm-up"),
-        ({"lr": 100.0}, "high learning rate"),
-        ({"lr": 1e-4}, "low learning rate"),
-        ({"lr": 1.0, "paper_lr": None, "optimizer": "adamw"}, "rate for optimizer"),
-        ({"batch": 2}, "small batch"),
-        ({"values": {"momentum": [1.0]}, "copy": True}, "fixed target"),
-        ({"values": {"momentum": [1.0, 1.0]}, "copy": True}, "fixed target"),
-        ({"values": {"momentum": [0.99999]}, "copy": True}, "slow target"),
-        ({"values": {"momentum": [0.0]}, "copy": True}, "fast target"),
-        ({"values": {"temperature": [1e-3]}}, "temperature"),
-        ({"values": {"temperature": [0.1, 0.04, 7.0]}}, "high temperature"),
-        ({"values": {"hidden share": [0.0]}}, "nothing hidden"),
-        ({"values": {"prototypes": [10, 5000]}}, "more prototypes than images"),
-        ({"half": 1.0}, "half-precision weights"),
-    ],
-)
-def test_before_the_first_step(changes, name):
-    assert [f.name for f in Watch(BEFORE).look(before(**changes))] == [name]
-
-
-def test_nothing_is_said_before_a_usual_training():
-    assert Watch(BEFORE).look(before()) == []
 
 
 RULE: Rule[Exam] = Rule(
@@ -411,36 +369,6 @@ def test_the_page_lists_every_rule():
         for r in (*BEFORE, *DURING, *BESIDE)
     ]
     assert rows == known
-
-
-# before the first step ---------------------------------------------------------------------------
-
-
-def test_the_probe_sees_constant_and_repeated_images():
-    images = photos(40)
-    images[:10] = 255
-    images[10:20] = images[30]
-    side, constant, repeated = probe(open_data(images))
-    assert (side, constant) == (40, 0.25)
-    assert repeated == pytest.approx(19 / 40)
-
-
-def test_the_intake_takes_the_highest_rate_and_where_it_is():
-    method = make("moco_v2")
-    found = preflight(
-        method,
-        open_data(photos()),
-        size=32,
-        batch=8,
-        steps=5000,
-        rate=lambda step: float(step if step < 4000 else 0),
-        optimizer="sgd",
-        paper_lr=None,
-    )
-    assert found.top == pytest.approx(0.8, abs=0.01)
-    assert found.lr == pytest.approx(3999, abs=10)
-    assert found.half_life == pytest.approx(math.log(0.5) / math.log(0.999) / 5000)
-    assert found.half == 0
 
 
 # runs --------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 A signature says `temperature: Temperature = 0.1`. To Python and to type checkers that is a float;
 the command line, YAML and the constructor itself refuse what is out of bounds, `--help` tells them,
 and whoever wants the temperatures of a method asks for the role, whatever its parameters are
-called. Values of a tuple are checked one by one. A role of one's own is written in place, as in
-`sharpness: Annotated[float, Role("sharpness", above=0)] = 2.0`.
+called. Values of a tuple are checked one by one. Of two roles the first says more of what a number
+is for: the doctor holds such numbers against each other before the first step. A role of one's own
+is written in place, as in `sharpness: Annotated[float, Role("sharpness", above=0)] = 2.0`.
 """
 
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ Number = Annotated[int, Role("number", least=0)]
 Several = Annotated[int, Role("several", least=2)]
 """Of things that are compared with each other."""
 
+DecoderWidth = Annotated[int, Role("decoder width"), Role("count", least=1)]
+"""Numbers in which a decoder or a predictor of places describes a place."""
+
 PrototypeCount = Annotated[int, Role("prototypes", least=1)]
 """Groups that images are sorted into."""
 
@@ -80,11 +84,27 @@ ClassCount = Annotated[int, Role("classes", least=1, from_data=True)]
 Temperature = Annotated[float, Role("temperature", above=0)]
 """Of a softmax."""
 
+TeacherTemperature = Annotated[float, Role("teacher temperature"), Role("temperature", above=0)]
+"""Of the softmax that makes targets of a network's own outputs, or of its EMA copy's; Sinkhorn's
+epsilon. Below the student's, or outputs become alike."""
+
+Sharpening = Annotated[float, Role("sharpening"), Role("positive", above=0)]
+"""Temperature of such targets as a multiple of the student's."""
+
 Momentum = Annotated[float, Role("momentum", least=0, most=1)]
 """Of a momentum encoder (EMA): what stays of it in a step."""
 
 HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
 """Of an image, which is to be filled in."""
+
+MaskRatio = Annotated[float, Role("mask ratio"), Role("share", least=0, most=1)]
+"""Share of the patches that a view hides where it hides some."""
+
+BlockArea = Annotated[float, Role("target block"), Role("fraction", above=0, most=1)]
+"""Of a block that is to be predicted, as a share of the image."""
+
+ContextArea = Annotated[float, Role("context block"), Role("fraction", above=0, most=1)]
+"""Of what blocks are predicted from, as a share of the image."""
 
 Share = Annotated[float, Role("share", least=0, most=1)]
 """A probability, a fraction of training, a weight whose rest goes elsewhere."""
@@ -105,7 +125,13 @@ Fraction = Annotated[float, Role("fraction", above=0, most=1)]
 """Of what is there, some of which must be left: the area of a crop."""
 
 Weight = Annotated[float, Role("weight", least=0)]
-"""Of a term of the loss; the strength of a distortion; 0 for none."""
+"""The strength of a distortion or a penalty; 0 for none."""
+
+TermWeight = Annotated[float, Role("term weight"), Role("weight", least=0)]
+"""Of a term of the loss, beside others."""
+
+TermShare = Annotated[float, Role("term share"), Role("share", least=0, most=1)]
+"""Of a term of the loss; one other has the rest."""
 
 Positive = Annotated[float, Role("positive", above=0)]
 """A scale without which nothing is defined: a power, a radius, a ratio of sides."""

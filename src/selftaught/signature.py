@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from operator import or_
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
 from . import roles
 from .errors import UserError
@@ -289,12 +289,35 @@ def _plain(kind: Any) -> Any:
     return kind
 
 
+class Valued(NamedTuple):
+    """A number that an object was made with, and what it is unless given; None where that is none.
+
+    Of a tuple each item is one.
+    """
+
+    name: str
+    role: str
+    value: Any
+    default: Any
+
+
+def valued(thing: object) -> list[Valued]:
+    """What an object was made with, where it has a role, in the order of its parameters."""
+    found = []
+    for parameter in read_object(type(thing)).parameters:
+        name, kind = parameter.name, parameter.kind
+        now = [*_valued(kind, getattr(thing, name, None))]
+        usual = [*_valued(kind, parameter.default)]
+        usual = [value for _, value in usual] if len(usual) == len(now) else [None] * len(now)
+        found += [Valued(name, role.name, value, u) for (role, value), u in zip(now, usual)]
+    return found
+
+
 def values_by_role(thing: object) -> dict[str, list[Any]]:
     """What an object was made with, by the names of the roles, items of tuples one by one."""
     found: dict[str, list[Any]] = {}
-    for parameter in read_object(type(thing)).parameters:
-        for role, value in _valued(parameter.kind, getattr(thing, parameter.name, None)):
-            found.setdefault(role.name, []).append(value)
+    for each in valued(thing):
+        found.setdefault(each.role, []).append(each.value)
     return found
 
 

@@ -23,6 +23,8 @@ from selftaught.data import Samples, open_data
 from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
+from selftaught.diagnose.before import Before
+from selftaught.diagnose.preflight import known, refuse
 from selftaught.engine import (
     choosing,
     continued,
@@ -131,6 +133,23 @@ class Plan:
         """Learning rate and weight decay of each step."""
         return continued.rates(
             self.recipe, self.settings, self.batch, self.steps, self.per_epoch, self.rest
+        )
+
+    @property
+    def intake(self) -> Before:
+        """What the doctor can know of it before the images are looked at."""
+        paper, fitted = self.method.recipe, {"lr", "optimizer"} & {c.name for c in self.chosen}
+        own = self.recipe.optimizer == paper.optimizer and not fitted
+        theirs = optim.Rates(paper, self.batch, self.steps, self.per_epoch).peak
+        return known(
+            self.method,
+            self.rates,
+            images=len(self.samples),
+            size=self.image.size,
+            batch=self.compared,
+            steps=self.steps,
+            views=self.pipeline,
+            paper_lr=(paper.lr, theirs) if own else None,
         )
 
     @property
@@ -318,6 +337,7 @@ def plan(
         state=None,
     )
     kept.check(settings, made.image, made.continued, method.needs.labels)
+    refuse(made.intake)
     if settings.augmentation is not None:  # the first view tells what is wrong with all
         readable(ViewDataset(samples, pipeline, settings.seed), 0)
     if settings.unmix is not None:

@@ -31,7 +31,6 @@ from selftaught.engine import (
     classes,
     continued,
     kept,
-    optim,
     session,
     trackers,
     trained,
@@ -456,21 +455,7 @@ class Run:
         """Let the doctor see what is known before the first step."""
         begun = time.perf_counter()
         log.info("looking at the data and the settings before the first step")
-        plan, paper = self.plan, self.plan.method.recipe
-        theirs = optim.Rates(paper, plan.batch, plan.steps, plan.per_epoch).peak
-        facts = preflight(
-            plan.method,
-            self.samples,
-            size=plan.image.size,
-            batch=plan.compared,
-            steps=plan.steps,
-            rate=loop.plan.lr,
-            optimizer=str(plan.recipe.optimizer),
-            paper_lr=(paper.lr, theirs)
-            if plan.recipe.optimizer == paper.optimizer
-            and not {"lr", "optimizer"} & {c.name for c in plan.chosen}
-            else None,
-        )
+        facts = preflight(self.samples, self.plan.intake)
         if loop.doctor:
             loop.doctor.begin(facts, time.perf_counter() - begun)
 

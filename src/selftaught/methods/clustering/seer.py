@@ -17,10 +17,10 @@ from selftaught.roles import (
     Count,
     Fraction,
     HeadWidth,
-    Positive,
     PrototypeCount,
     Share,
     SmallViews,
+    TeacherTemperature,
     Temperature,
 )
 
@@ -82,7 +82,7 @@ class SEER(Method):
         hidden: tuple[HeadWidth, ...] = (8192, 8192),
         dim: HeadWidth = 256,
         temperature: Temperature = 0.1,
-        epsilon: Positive = 0.03,
+        epsilon: TeacherTemperature = 0.03,
         iterations: Count = 10,
         hard: Share = 0.0,
         freeze_prototypes: Share = 0.0,

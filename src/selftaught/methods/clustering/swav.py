@@ -18,11 +18,11 @@ from selftaught.roles import (
     Count,
     Fraction,
     HeadWidth,
-    Positive,
     PrototypeCount,
     Role,
     Share,
     SmallViews,
+    TeacherTemperature,
     Temperature,
 )
 
@@ -85,7 +85,7 @@ class SwAV(Method):
         hidden: HeadWidth = 2048,
         dim: HeadWidth = 128,
         temperature: Temperature = 0.1,
-        epsilon: Positive = 0.05,
+        epsilon: TeacherTemperature = 0.05,
         iterations: Count = 3,
         freeze_prototypes: Share = 0.01,
         queue: Annotated[int, Role("queue", least=0)] = 3840,

@@ -16,7 +16,15 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Share, Strength, Temperature
+from selftaught.roles import (
+    Blur,
+    HeadWidth,
+    Momentum,
+    QueueLength,
+    Strength,
+    Temperature,
+    TermShare,
+)
 
 TILES = 9
 
@@ -54,7 +62,7 @@ class InfoMin(Method):
         self,
         backbone: Image,
         temperature: Temperature = 0.15,
-        beta: Share = 0.5,
+        beta: TermShare = 0.5,
         dim: HeadWidth = 128,
         queue: QueueLength = 65536,
         momentum: Momentum = 0.999,

@@ -18,7 +18,7 @@ from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, Ref
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
-from selftaught.roles import HeadWidth, QueueLength, SampleCount, Share, Temperature, Weight
+from selftaught.roles import HeadWidth, QueueLength, SampleCount, Share, Temperature, TermWeight
 
 TILES = 9
 
@@ -58,7 +58,7 @@ class PIRL(Method):
         temperature: Temperature = 0.07,
         dim: HeadWidth = 128,
         memory_momentum: Share = 0.5,
-        weights: tuple[Weight, Weight] = (0.5, 0.5),
+        weights: tuple[TermWeight, TermWeight] = (0.5, 0.5),
         objective: Literal["nce", "cross_entropy"] = "nce",
         head: Literal["linear", "mlp"] = "linear",
         gray: Share = 0.2,

@@ -7,7 +7,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Blur, Count, HeadWidth, Weight
+from selftaught.roles import Blur, Count, HeadWidth, TermWeight
 
 
 class BarlowTwins(Method):
@@ -38,7 +38,7 @@ class BarlowTwins(Method):
     def __init__(
         self,
         backbone: Image,
-        redundancy: Weight = 0.0051,
+        redundancy: TermWeight = 0.0051,
         hidden: HeadWidth = 8192,
         dim: HeadWidth = 8192,
         layers: Count = 3,

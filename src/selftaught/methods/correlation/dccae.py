@@ -17,7 +17,7 @@ from selftaught.objectives.canonical import (
     total_correlation,
 )
 from selftaught.parts import mlp
-from selftaught.roles import Blur, Count, Fraction, HeadWidth, Number, Positive, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Number, Positive, TermWeight
 
 
 class DCCAE(Method):
@@ -52,7 +52,7 @@ class DCCAE(Method):
         self,
         backbone: Image,
         dim: HeadWidth = 50,
-        weight: Weight = 0.001,
+        weight: TermWeight = 0.001,
         element_mean: bool = False,
         hidden: HeadWidth = 1024,
         side: Count = 16,

@@ -12,7 +12,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Blur, Count, HeadWidth, Number, Weight
+from selftaught.roles import Blur, Count, HeadWidth, Number, TermWeight
 
 
 class VICReg(Method):
@@ -45,9 +45,9 @@ class VICReg(Method):
     def __init__(
         self,
         backbone: Image,
-        invariance: Weight = 25.0,
-        variance: Weight = 25.0,
-        covariance: Weight = 1.0,
+        invariance: TermWeight = 25.0,
+        variance: TermWeight = 25.0,
+        covariance: TermWeight = 1.0,
         hidden: HeadWidth = 8192,
         dim: HeadWidth = 8192,
         layers: Count = 3,

@@ -26,7 +26,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
 from selftaught.parts.shuffle import shuffled
-from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Share, Temperature
+from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Temperature, TermShare
 
 BLOCK = 2**25
 """Similarities that exist at a time."""
@@ -70,7 +70,7 @@ class DenseCL(Method):
         dim: HeadWidth = 128,
         hidden: HeadWidth = 2048,
         queue: QueueLength = 65536,
-        weight: Share = 0.5,
+        weight: TermShare = 0.5,
         momentum: Momentum = 0.999,
         temperature: Temperature = 0.2,
         blur: Blur = 0.5,

@@ -22,7 +22,7 @@ from selftaught.roles import (
     PartialShare,
     PrototypeCount,
     SampleCount,
-    Weight,
+    TermWeight,
 )
 
 CRF_SIDE, CRF_PLACES = 56, 1000
@@ -91,7 +91,7 @@ class STEGO(Method):
         backbone: Image,
         samples: SampleCount,
         preset: Literal["default", "coco_small", "coco_base", "cityscapes", "potsdam"] = "default",
-        balance: tuple[Weight, Weight, Weight] | None = None,
+        balance: tuple[TermWeight, TermWeight, TermWeight] | None = None,
         shifts: tuple[float, float, float] | None = None,
         dim: HeadWidth = 70,
         clusters: PrototypeCount = 27,
@@ -99,7 +99,7 @@ class STEGO(Method):
         neighbors: Count = 7,
         negatives: Count = 5,
         dropout: PartialShare = 0.1,
-        crf: Weight = 0.0,
+        crf: TermWeight = 0.0,
         pointwise: bool = True,
         stabilize: bool = False,
         scale: tuple[Fraction, Fraction] = (0.25, 1.0),

@@ -21,6 +21,7 @@ from selftaught.roles import (
     PrototypeCount,
     Share,
     SmallViews,
+    TeacherTemperature,
     Temperature,
 )
 from selftaught.schedule import cosine, ramp
@@ -92,7 +93,7 @@ class DINO(Method):
         norm_last_layer: bool = True,
         momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
         student_temp: Temperature = 0.1,
-        teacher_temp: tuple[Temperature, Temperature] = (0.04, 0.04),
+        teacher_temp: tuple[TeacherTemperature, TeacherTemperature] = (0.04, 0.04),
         temp_warmup: Share = 0.3,
         center_momentum: Share = 0.9,
         freeze_prototypes: Share = 0.01,

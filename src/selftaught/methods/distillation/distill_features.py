@@ -17,7 +17,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Needs, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, Standardize, each_cell, fingerprint, mlp
-from selftaught.roles import Blur, Count, Fraction, HeadWidth, Strength, Weight
+from selftaught.roles import Blur, Count, Fraction, HeadWidth, Strength, TermWeight
 
 
 class DistillFeatures(Method):
@@ -62,9 +62,9 @@ class DistillFeatures(Method):
         blur: Blur = 0.1,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
         hidden: HeadWidth = 512,
-        cosine: Weight = 1.0,
-        smooth_l1: Weight = 0.1,
-        local: Weight = 0.0,
+        cosine: TermWeight = 1.0,
+        smooth_l1: TermWeight = 0.1,
+        local: TermWeight = 0.0,
     ):
         super().__init__()
         self.backbone, self.teacher, self.teacher_view = backbone, teacher, teacher_view

@@ -22,12 +22,12 @@ from selftaught.roles import (
     Momentum,
     Number,
     PartialShare,
-    Positive,
     PrototypeCount,
+    Sharpening,
     SmallViews,
     Strength,
     Temperature,
-    Weight,
+    TermWeight,
 )
 from selftaught.schedule import linear
 
@@ -95,10 +95,10 @@ class MSN(Method):
         hidden: HeadWidth = 2048,
         dim: HeadWidth = 256,
         temperature: Temperature = 0.1,
-        sharpen: Positive = 0.25,
+        sharpen: Sharpening = 0.25,
         iterations: Number = 3,
-        me_max: Weight = 1.0,
-        entropy: Weight = 0.0,
+        me_max: TermWeight = 1.0,
+        entropy: TermWeight = 0.0,
         momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
         drop: PartialShare = 0.15,
         random_views: Count = 1,

@@ -13,7 +13,7 @@ from selftaught.backbones.image.tokenizer import Tokenizer, map_pixels, unmap_pi
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
-from selftaught.roles import Count, Temperature, Weight
+from selftaught.roles import Count, DecoderWidth, Temperature, TermWeight
 from selftaught.schedule import cosine
 
 
@@ -47,10 +47,10 @@ class DiscreteVAE(Method):
         backbone: Image,
         vocabulary: Count = 8192,
         dim: Count = 512,
-        width: Count = 256,
+        width: DecoderWidth = 256,
         temperature: tuple[Temperature, Temperature] = (1.0, 0.0625),
         straight_through: bool = False,
-        kl_weight: Weight = 0.01,
+        kl_weight: TermWeight = 0.01,
         kl: Literal["mean", "reference"] = "mean",
     ):
         super().__init__()

@@ -13,7 +13,7 @@ from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
-from selftaught.roles import Count, HiddenShare, Number, Positive
+from selftaught.roles import Count, DecoderWidth, HiddenShare, Number, Positive
 
 
 class MAE(Method):
@@ -47,7 +47,7 @@ class MAE(Method):
         self,
         backbone: Image,
         ratio: HiddenShare = 0.75,
-        dim: Count = 512,
+        dim: DecoderWidth = 512,
         depth: Number = 8,
         heads: Count = 16,
         mlp_ratio: Positive = 4.0,

@@ -15,7 +15,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
-from selftaught.roles import Count, Fraction, Momentum, Number, Positive
+from selftaught.roles import BlockArea, ContextArea, Count, DecoderWidth, Momentum, Number, Positive
 from selftaught.schedule import linear
 
 
@@ -64,15 +64,15 @@ class IJEPA(Method):
     def __init__(
         self,
         backbone: Image,
-        dim: Count = 384,
+        dim: DecoderWidth = 384,
         depth: Number = 12,
         heads: Count | None = None,
         mlp_ratio: Positive = 4.0,
         momentum: tuple[Momentum, Momentum] = (0.996, 1.0),
         targets: Count = 4,
         contexts: Count = 1,
-        target_scale: tuple[Fraction, Fraction] = (0.15, 0.2),
-        context_scale: tuple[Fraction, Fraction] = (0.85, 1.0),
+        target_scale: tuple[BlockArea, BlockArea] = (0.15, 0.2),
+        context_scale: tuple[ContextArea, ContextArea] = (0.85, 1.0),
         aspect: tuple[Positive, Positive] = (0.75, 1.5),
         min_keep: Number = 10,
         overlap: bool = False,

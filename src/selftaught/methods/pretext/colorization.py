@@ -16,7 +16,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest, prior
-from selftaught.roles import Count, Positive, Share, Temperature
+from selftaught.roles import Count, DecoderWidth, Positive, Share, Temperature
 
 HUES = 32
 """Bins of hue and of chroma (Larsson et al., 2016)."""
@@ -70,7 +70,7 @@ class Colorization(Method):
         sigma: Positive = 5.0,
         gamma: Share = 0.5,
         temperature: Temperature = 0.38,
-        width: Count = 256,
+        width: DecoderWidth = 256,
     ):
         super().__init__()
         if neighbors > 313:

@@ -17,7 +17,7 @@ from selftaught.errors import UserError
 from selftaught.masks import Draws, Range
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
-from selftaught.roles import Count, Number, PartialShare, Weight
+from selftaught.roles import DecoderWidth, Number, PartialShare, TermWeight
 
 MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's colors, with which hidden pixels are filled."""
@@ -58,9 +58,9 @@ class ContextEncoder(Method):
         backbone: Image,
         region: Literal["center", "random"] = "center",
         overlap: Number = 4,
-        border: Weight = 10.0,
+        border: TermWeight = 10.0,
         adversarial: PartialShare = 0.0,
-        width: Count = 512,
+        width: DecoderWidth = 512,
         fill: Literal["mean", "reference"] = "mean",
     ):
         super().__init__()

@@ -14,7 +14,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
-from selftaught.roles import Count, Fraction, Share
+from selftaught.roles import DecoderWidth, Fraction, Share
 
 
 class Motion(Method):
@@ -47,7 +47,7 @@ class Motion(Method):
         low: Share = 0.4,
         high: Share = 0.7,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
-        width: Count = 256,
+        width: DecoderWidth = 256,
     ):
         super().__init__()
         if not 0 < low <= high < 1:

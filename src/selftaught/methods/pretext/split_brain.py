@@ -13,7 +13,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest
-from selftaught.roles import Count
+from selftaught.roles import Count, DecoderWidth
 
 
 class SplitBrain(Method):
@@ -46,7 +46,7 @@ class SplitBrain(Method):
     needs = Needs(batch=1, views="own")
     centers: Tensor
 
-    def __init__(self, backbone: Image, steps: Count = 100, width: Count = 256):
+    def __init__(self, backbone: Image, steps: Count = 100, width: DecoderWidth = 256):
         super().__init__()
         backbone.see("halves")
         self.backbone, self.steps, self.width = backbone, steps, width

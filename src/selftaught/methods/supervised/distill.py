@@ -12,7 +12,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Needs, Pipeline, Recipe
 from selftaught.objectives.distillation import soft_cross_entropy, with_labels
 from selftaught.parts import frozen_copy
-from selftaught.roles import Fraction, Share, Temperature
+from selftaught.roles import Fraction, Temperature, TermShare
 
 
 class Distill(Method):
@@ -40,7 +40,7 @@ class Distill(Method):
         network: Any,
         teacher: Path = Path("."),
         temperature: Temperature = 1.0,
-        alpha: Share = 1.0,
+        alpha: TermShare = 1.0,
         scale: tuple[Fraction, Fraction] = (0.08, 1.0),
     ):
         super().__init__()
