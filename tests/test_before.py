@@ -19,7 +19,7 @@ from selftaught.diagnose.rules import Watch
 from selftaught.engine.optim import Rates
 from selftaught.errors import UserError
 from selftaught.method import Method, Recipe
-from selftaught.methods import DINO, MAE, MSN, VICReg
+from selftaught.methods import DINO, MSN, VICReg
 from selftaught.roles import TeacherTemperature, Temperature, TermWeight
 from selftaught.signature import Valued
 from tests.cases import CASES
@@ -241,11 +241,11 @@ def test_what_cannot_work_does_not_begin(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_the_bounds_of_a_hidden_share_leave_something():
-    vit = backbone("test_vit2", size=32)
-    for ratio in (0.0, 1.0):
-        with pytest.raises(UserError, match=f"ratio must be above 0 and below 1, got {ratio}"):
-            MAE(vit, ratio)
+def test_a_hidden_share_leaves_something_to_fill_in_and_to_see():
+    for share in (0.0, 1.0):
+        with pytest.raises(UserError, match="hidden is 0 or 1, and has to lie between them"):
+            refuse(before(values={"hidden share": [0.5, share]}))
+    refuse(before(values={"hidden share": [0.5, 0.01]}))
 
 
 def test_sharpening_is_a_ratio():

@@ -3,7 +3,7 @@
 A signature says `temperature: Temperature = 0.1`. To Python and to type checkers that is a float;
 the command line, YAML and the constructor itself refuse what is out of bounds, `--help` tells them,
 and whoever wants the temperatures of a method asks for the role, whatever its parameters are
-called. Values of a tuple are checked one by one. Of two roles the second says more of what a number
+called. Values of a tuple are checked one by one. Of two roles the first says more of what a number
 is for: the doctor holds such numbers against each other before the first step. A role of one's own
 is written in place, as in `sharpness: Annotated[float, Role("sharpness", above=0)] = 2.0`.
 """
@@ -60,7 +60,7 @@ Number = Annotated[int, Role("number", least=0)]
 Several = Annotated[int, Role("several", least=2)]
 """Of things that are compared with each other."""
 
-DecoderWidth = Annotated[int, Role("count", least=1), Role("decoder width")]
+DecoderWidth = Annotated[int, Role("decoder width"), Role("count", least=1)]
 """Numbers in which a decoder or a predictor of places describes a place."""
 
 PrototypeCount = Annotated[int, Role("prototypes", least=1)]
@@ -84,26 +84,26 @@ ClassCount = Annotated[int, Role("classes", least=1, from_data=True)]
 Temperature = Annotated[float, Role("temperature", above=0)]
 """Of a softmax."""
 
-TeacherTemperature = Annotated[float, Role("temperature", above=0), Role("teacher temperature")]
+TeacherTemperature = Annotated[float, Role("teacher temperature"), Role("temperature", above=0)]
 """Of the softmax that makes targets of a network's own outputs, or of its EMA copy's; Sinkhorn's
 epsilon. Below the student's, or outputs become alike."""
 
-Sharpening = Annotated[float, Role("positive", above=0), Role("sharpening")]
+Sharpening = Annotated[float, Role("sharpening"), Role("positive", above=0)]
 """Temperature of such targets as a multiple of the student's."""
 
 Momentum = Annotated[float, Role("momentum", least=0, most=1)]
 """Of a momentum encoder (EMA): what stays of it in a step."""
 
-HiddenShare = Annotated[float, Role("hidden share", above=0, below=1)]
-"""Of an image, which is to be filled in: some, and not all."""
+HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
+"""Of an image, which is to be filled in."""
 
-MaskRatio = Annotated[float, Role("share", least=0, most=1), Role("mask ratio")]
+MaskRatio = Annotated[float, Role("mask ratio"), Role("share", least=0, most=1)]
 """Share of the patches that a view hides where it hides some."""
 
-BlockArea = Annotated[float, Role("fraction", above=0, most=1), Role("target block")]
+BlockArea = Annotated[float, Role("target block"), Role("fraction", above=0, most=1)]
 """Of a block that is to be predicted, as a share of the image."""
 
-ContextArea = Annotated[float, Role("fraction", above=0, most=1), Role("context block")]
+ContextArea = Annotated[float, Role("context block"), Role("fraction", above=0, most=1)]
 """Of what blocks are predicted from, as a share of the image."""
 
 Share = Annotated[float, Role("share", least=0, most=1)]
@@ -127,10 +127,10 @@ Fraction = Annotated[float, Role("fraction", above=0, most=1)]
 Weight = Annotated[float, Role("weight", least=0)]
 """The strength of a distortion or a penalty; 0 for none."""
 
-TermWeight = Annotated[float, Role("weight", least=0), Role("term weight")]
+TermWeight = Annotated[float, Role("term weight"), Role("weight", least=0)]
 """Of a term of the loss, beside others."""
 
-TermShare = Annotated[float, Role("share", least=0, most=1), Role("term share")]
+TermShare = Annotated[float, Role("term share"), Role("share", least=0, most=1)]
 """Of a term of the loss; one other has the rest."""
 
 Positive = Annotated[float, Role("positive", above=0)]

@@ -226,6 +226,15 @@ REFUSED: tuple[Rule[Before], ...] = (
         "set it to about half of the student's, as papers do",
     ),
     Rule(
+        "nothing to fill in",
+        lambda f: min((min(h, 1 - h) for h in f.values.get("hidden share", ())), default=None),
+        1e-9,
+        "the share of an image that is hidden is 0 or 1, and has to lie between them",
+        ("there would be nothing to fill in, or nothing to fill it in from",),
+        "leave it out: the paper's is the default",
+        below=True,
+    ),
+    Rule(
         "weights decayed at once",
         lambda f: f.movement.decay,
         1.0 - 1e-9,
