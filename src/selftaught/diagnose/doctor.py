@@ -307,7 +307,8 @@ class Doctor:
             found["alignment"] = measures.alignment(subject, goal)
             # with labels, others of the class are as good as one's own
             if found["alignment"] > MET and not self.method.needs.labels:
-                found["pulled"] = measures.pulled(gradient, goal)
+                pulled = measures.pulled(gradient, goal)
+                found["pulled"] = math.nan if math.isnan(pulled) else self._smooth("pulled", pulled)
         if heard.total and heard.through:
             total, through = heard.total[0].float(), heard.through[0].float()
             found["bypass"] = _ratio(total - through, total)

@@ -20,6 +20,9 @@ FOUND = 0.9
 SAME = 0.999
 """Correlation from which two channels show the same."""
 
+SMALL = 8
+"""Pixels that an image has at least."""
+
 COMPARED = 16
 """Images whose channels are compared."""
 
@@ -116,7 +119,7 @@ class Intake:
 
 def listen(method: Method, views: Any) -> Intake:
     """Listen until `Intake.close` is called; nothing that is computed is changed."""
-    handed = [x for x in tensors(views) if x.ndim == 4]
+    handed = [x for x in tensors(views) if x.ndim == 4 and x.shape[-1] >= SMALL]  # no boxes
     intake = Intake(handed)
     channels = {x.shape[1] for x in handed}
 
@@ -195,7 +198,9 @@ def fingerprints(images: Tensor) -> Tensor:
 def outside(images: Tensor, mean: Any, std: Any) -> float:
     """Share of the pixels of normalized [N, C, H, W] that no image has: below 0 or above 1, by a
     tenth at least, before they were normalized. All of them where they never were: where they go
-    from 0 to 1 and normalized ones would not."""
+    from 0 to 1 and normalized ones would not. NaN where mean and std are for other channels."""
+    if len(mean) not in (1, images.shape[1]):
+        return math.nan
     low, high = (float(x) for x in images.aminmax())
     if 0 <= low < 0.02 and 0.9 < high <= 1 and min(mean) > 0.1:
         return 1.0
