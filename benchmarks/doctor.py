@@ -51,6 +51,9 @@ CUT = {"head width": 512, "prototypes": 64, "queue": 256, "drawn images": 256}
 HALVES = ("build", "published")
 METHODS = [name for name in ALONE if not methods.find(name).needs.learned]
 PHOTOSET = "photos"
+NARROW = {name: {"dim": 15} for name in ("ace", "dcca", "dccae")}
+NARROW |= {"w_mse": {"dim": 16, "group": None}}
+"""Options of methods that else need more than BATCH images at once."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,11 @@ def data_of(case: Case, folder: Path) -> list[tuple[np.ndarray, int]]:
 
 def options_of(case: Case) -> dict[str, Any]:
     """Of the method: the papers' cut, and the change."""
-    options = dict(OWN.get(case.method, {}))
+    options = OWN.get(case.method, {}) | NARROW.get(case.method, {})
     if case.recipe == "paper":
         for p in methods.signature(case.method).parameters:
             most = min((CUT[r.name] for r in p.roles if r.name in CUT), default=None)
-            if most is not None and p.default is not None:
+            if most is not None and p.default is not None and p.name not in options:
                 many = isinstance(p.default, tuple)
                 options[p.name] = (
                     tuple(min(x, most) for x in p.default) if many else min(p.default, most)
