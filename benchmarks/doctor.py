@@ -19,6 +19,7 @@ import json
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -91,17 +92,18 @@ def half(kind: str, method: str, data: str) -> str:
 
 
 def patients(which: str, seed: int) -> Iterator[Case]:
-    """Patients without end, kinds in turn."""
-    turn = 0
+    """Patients without end: kinds in turn, each with one of the methods that came least so far."""
+    turn, came = 0, Counter[str]()
     names = [*SETS, PHOTOSET]
     while True:
         for place in np.random.default_rng((seed, turn)).permutation(len(KINDS)):
             kind = list(KINDS.values())[place]
             rng = np.random.default_rng((seed, turn, int(place)))
-            for method in rng.permutation(METHODS).tolist():
+            for method in sorted(rng.permutation(METHODS).tolist(), key=came.__getitem__):
                 change = kind.draw(Drawn(method), rng)
                 sets = [x for x in rng.permutation(names) if half(kind.name, method, x) == which]
                 if change is not None and sets:
+                    came[method] += 1
                     own, steps = int(rng.integers(1000)), int(rng.integers(*STEPS))
                     yield Case(method, str(sets[0]), own, steps, "auto", kind, change)
                     break

@@ -9,7 +9,7 @@ import pytest
 from selftaught.diagnose.before import BEFORE, REFUSED
 from selftaught.diagnose.during import DURING
 
-COUNT = 500
+COUNT = 150
 
 
 @pytest.fixture(scope="module")
