@@ -1,358 +1,376 @@
 """Does the doctor name what is wrong, early, and keep quiet where nothing is?
 
-python benchmarks/doctor.py [--only NAMES ...] [--epochs 7]
+python benchmarks/doctor.py --data $DATA [--half build] [--patients 40] [--healthy 30] [--seed 0]
+    [--only NAMES ...] [--staged]
 
-Each patient is a method with one thing wrong, trained on the photos that are shipped with the
-package, at 32 px with a small network, for some hundred steps on one core. A patient counts as
-recognized when the finding that names its disease comes within the first tenth of training. The
-healthy ones must have no finding at all. The table is written to results/doctor.md.
+Patients are drawn: a method, a set of images, a seed, and one change out of the kinds of
+`patients.py`. A kind, method and set together are of one half: rules are built on `build`;
+of `published` totals alone are printed. Healthy runs have a method, a set, a seed and the settings
+of `auto` or `paper`, with heads, queues and batch cut to what a CPU bears. Rows are added to
+results/doctor.json, where a run that is there is left (with --only it is done again), and the
+tables are written anew. --staged trains the patients of `staged.py` instead.
+
+$DATA has a folder for each set of `adapt.py`; the photos are shipped with the package.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import machine
 import numpy as np
 import torch
-from learn import ALONE, PRESETS
-from torch import nn
-from torch.nn import functional as F
+from adapt import SETS
+from learn import ALONE, CONV, OWN, VIT
+from patients import KINDS, Change, Drawn, Kind, Unfit
+from PIL import Image as Picture
 
-from selftaught import methods, pretrain
-from selftaught.augment import View, Views
-from selftaught.data import open_data
+from selftaught import methods, open_data
 from selftaught.demo import PHOTOS
-from selftaught.engine.build import assemble
-from selftaught.errors import SelftaughtError
-from selftaught.method import Method
-from selftaught.parts import ema
+from selftaught.engine.plan import prepared
+from selftaught.engine.run import Run
+from selftaught.engine.settings import Settings
+from selftaught.errors import Interrupted, SelftaughtError
+from selftaught.evaluate.scores import wilson
 
-BATCH, SIZE, IMAGES, EARLY = 32, 32, 512, 0.1
-COMMON = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch": BATCH, "warmup": 0.05}
-OWN: dict[str, Any] = {"optimizer": None, "lr": None, "weight_decay": None, "warmup": None}
-"""The paper's optimization."""
+RESULTS = Path(__file__).parent / "results" / "doctor.json"
+SIZE, BATCH, IMAGES, SIDE, EARLY = 32, 32, 384, 64, 0.1
+STEPS = (60, 151)
+"""Of a training, the second number is out."""
+CUT = {"head width": 512, "prototypes": 64, "queue": 256, "drawn images": 256}
+"""Largest values of roles with the papers' settings."""
+HALVES = ("build", "published")
+METHODS = [name for name in ALONE if not methods.find(name).needs.learned]
+PHOTOSET = "photos"
+NARROW = {name: {"dim": 15} for name in ("ace", "dcca", "dccae")}
+NARROW |= {"w_mse": {"dim": 16, "group": None}}
+"""Options of methods that else need more than BATCH images at once."""
 
 
 @dataclass(frozen=True)
-class Patient:
-    """A training with one thing wrong; healthy where no finding is expected.
+class Case:
+    """A training to look at.
 
     Args:
-        method: its name.
-        finding: names of findings of which one has to come.
-        options: of the method, beside those of `learn.py`.
-        train: arguments of `pretrain`.
-        change: what is done to the method before it is trained.
-        images: what is done to the photos.
+        method, data, seed: of what, on what, of everything random.
+        steps, recipe: of the training.
+        kind: what is wrong with it; None where nothing is.
+        change: what that is here.
     """
 
     method: str
-    finding: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
-    change: Callable[[Any], None] = lambda method: None
-    images: Callable[[np.ndarray], np.ndarray] = lambda images: images
+    data: str
+    seed: int
+    steps: int
+    recipe: str
+    kind: Kind | None = None
+    change: Change | None = None
+
+    @property
+    def key(self) -> str:
+        """By which its row is found."""
+        what = f"{self.kind.name}: {self.change.says}" if self.kind and self.change else "healthy"
+        return f"{what} | {self.method} | {self.data} | {self.recipe} | seed {self.seed}"
 
 
-# what is done to them --------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------- drawn
 
 
-def without_predictor(method: Any) -> None:
-    method.predictor = nn.Identity()
+def half(kind: str, method: str, data: str) -> str:
+    """Which half a kind, a method and a set together are of."""
+    return HALVES[hashlib.sha256(f"{kind} {method} {data}".encode()).digest()[0] % 2]
 
 
-def without_stop_gradient(method: Any) -> None:
-    def loss(self: Any, batch: Any) -> torch.Tensor:
-        z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
-        p1, p2 = self.predictor(z1), self.predictor(z2)
-        return -(F.cosine_similarity(p1, z2).mean() + F.cosine_similarity(p2, z1).mean()) / 2
-
-    method.loss = MethodType(loss, method)
-
-
-def wrong_labels(method: Any) -> None:
-    """The positive is the first logit, the labels say the second."""
-
-    def loss(self: Any, batch: Any) -> torch.Tensor:
-        x1, x2 = batch.views
-        q = F.normalize(self.online(x1), dim=1)
-        with torch.no_grad():
-            k = F.normalize(self.target(x2), dim=1)
-        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ self.negatives.items.clone().mT], 1)
-        self.negatives.push(k)
-        return F.cross_entropy(logits / self.temperature, torch.ones(len(q), dtype=torch.long))
-
-    method.loss = MethodType(loss, method)
+def patients(which: str, seed: int) -> Iterator[Case]:
+    """Patients without end: kinds in turn, each with one of the methods that came least so far."""
+    turn, came = 0, Counter[str]()
+    names = [*SETS, PHOTOSET]
+    while True:
+        for place in np.random.default_rng((seed, turn)).permutation(len(KINDS)):
+            kind = list(KINDS.values())[place]
+            rng = np.random.default_rng((seed, turn, int(place)))
+            for method in sorted(rng.permutation(METHODS).tolist(), key=came.__getitem__):
+                change = kind.draw(Drawn(method), rng)
+                sets = [x for x in rng.permutation(names) if half(kind.name, method, x) == which]
+                if change is not None and sets:
+                    came[method] += 1
+                    own, steps = int(rng.integers(1000)), int(rng.integers(*STEPS))
+                    yield Case(method, str(sets[0]), own, steps, "auto", kind, change)
+                    break
+        turn += 1
 
 
-def shuffled_pairs(method: Any) -> None:
-    """The second view is of the image before."""
-
-    def loss(self: Any, batch: Any) -> torch.Tensor:
-        x1, x2 = batch.views
-        return type(self).loss(self, batch._replace(views=[x1, x2.roll(1, 0)]))
-
-    method.loss = MethodType(loss, method)
-
-
-def unfilled_queue(method: Any) -> None:
-    method.negatives.push = lambda keys: None
-
-
-def wrong_sign(method: Any) -> None:
-    def loss(self: Any, batch: Any) -> torch.Tensor:
-        return -type(self).loss(self, batch)
-
-    method.loss = MethodType(loss, method)
+def healthy(seed: int) -> Iterator[Case]:
+    """Healthy runs without end, methods in turn."""
+    turn = 0
+    while True:
+        for place in np.random.default_rng((seed, turn)).permutation(len(METHODS)):
+            rng = np.random.default_rng((seed, turn, int(place)))
+            data = str(rng.choice([*SETS, PHOTOSET]))
+            recipe = ("auto", "paper")[(int(place) + turn) % 2]
+            steps = int(rng.integers(*STEPS))
+            yield Case(METHODS[place], data, int(rng.integers(1000)), steps, recipe)
+        turn += 1
 
 
-def stays_in_eval(method: Any) -> None:
-    def train(self: Any, mode: bool = True) -> Any:
-        return nn.Module.train(self, False)
-
-    method.train = MethodType(train, method)
+# --------------------------------------------------------------------------------------- runs
 
 
-def nothing_hidden(method: Any) -> None:
-    method.ratio = 0.0
+@cache
+def read(folder: Path, data: str) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Images of a set, with a shorter side of SIDE at most, and their labels."""
+    file = PHOTOS / "train.parquet"
+    samples = open_data(file) if data == PHOTOSET else SETS[data](folder / data)[0]
+    chosen = np.random.default_rng(0).permutation(len(samples))[: 2 * IMAGES]
+    images = []
+    for i in chosen:
+        image = Picture.fromarray(samples.read(int(i)))
+        scale = min(1.0, SIDE / min(image.size))
+        size = [max(1, round(n * scale)) for n in image.size]
+        images.append(np.asarray(image.resize(size, Picture.Resampling.BOX)))
+    return tuple(images), np.asarray(samples.labels)[chosen]
 
 
-def without_normalization(method: Any) -> None:
-    method.encoder.mean, method.encoder.std = (0.0,) * 3, (1 / 255,) * 3
+def data_of(case: Case, folder: Path) -> list[tuple[np.ndarray, int]]:
+    """What a case trains on."""
+    images, labels = read(folder, case.data)
+    chosen = np.random.default_rng(case.seed).permutation(len(images))[:IMAGES]
+    found, kinds = [images[i] for i in chosen], labels[chosen]
+    if case.change and case.change.images:
+        found, kinds = case.change.images(found, kinds)
+    return [(x, int(k)) for x, k in zip(found, kinds)]
 
 
-def divided_twice(method: Any) -> None:
-    method.encoder.mean, method.encoder.std = (0.0,) * 3, (255.0,) * 3
+def options_of(case: Case) -> dict[str, Any]:
+    """Of the method: the papers' cut, and the change."""
+    options = OWN.get(case.method, {}) | NARROW.get(case.method, {})
+    if case.recipe == "paper":
+        for p in methods.signature(case.method).parameters:
+            most = min((CUT[r.name] for r in p.roles if r.name in CUT), default=None)
+            if most is not None and p.default is not None and p.name not in options:
+                many = isinstance(p.default, tuple)
+                options[p.name] = (
+                    tuple(min(x, most) for x in p.default) if many else min(p.default, most)
+                )
+    return options | (case.change.options if case.change else {})
 
 
-def in_half(method: Any) -> None:
-    method.to(torch.bfloat16)
-    method.backbone.register_forward_pre_hook(
-        lambda net, inputs: (inputs[0].to(next(net.parameters()).dtype),)
-    )
-
-
-def overflowing(method: Any) -> None:
-    with torch.no_grad():
-        method.projector[0].weight.mul_(1e37)
-
-
-def same_views(method: Any) -> None:
-    view = View(SIZE, scale=(1.0, 1.0), flip=0.0)
-    method.views = MethodType(lambda self, size: Views((view, view)), method)
-
-
-def detached(method: Any) -> None:
-    method.backbone.requires_grad_(False)
-
-
-def copy_stays(method: Any) -> None:
-    method.after_step = lambda: None
-
-
-def copy_shared(method: Any) -> None:
-    """What is to be a copy is the network itself."""
-
-    def after_step(self: Any) -> None:
-        ema(self.target, self.online, 0.0)
-
-    method.after_step = MethodType(after_step, method)
-
-
-# patients and healthy ones ---------------------------------------------------------------------
-
-PATIENTS = {
-    "BYOL without its predictor": Patient("byol", ("no predictor",), change=without_predictor),
-    "SimSiam without stop-gradient": Patient(
-        "simsiam", ("no stop-gradient",), change=without_stop_gradient
-    ),
-    "DINO without centering": Patient(
-        "dino", ("memory stands still",), {"center_momentum": 1.0}, {"epochs": 4}
-    ),
-    "temperature 1e-3": Patient("simclr", ("temperature",), {"temperature": 1e-3}),
-    "learning rate x1000, SimCLR": Patient(
-        "simclr", ("high learning rate",), train=OWN | {"lr": 0.3 / 8 * 1000}
-    ),
-    "learning rate x1000, AdamW": Patient(
-        "vicreg", ("rate for optimizer", "steps too long"), train={"lr": 1.0}
-    ),
-    "labels of the queue wrong": Patient("moco_v2", ("pushed apart",), change=wrong_labels),
-    "pairs of different images": Patient("simclr", ("pairs unrelated",), change=shuffled_pairs),
-    "queue that is never filled": Patient(
-        "moco_v2", ("memory stands still",), change=unfilled_queue
-    ),
-    "momentum 1.0": Patient("moco_v2", ("fixed target",), {"momentum": 1.0}),
-    "momentum 0": Patient("moco_v2", ("fast target",), {"momentum": 0.0}),
-    "copy that is the network": Patient("byol", ("target is the network",), change=copy_shared),
-    "EMA teacher is never updated": Patient("byol", ("target stands still",), change=copy_stays),
-    "momentum of a long training": Patient("moco_v2", ("slow target",), {"momentum": 0.9999}),
-    "white images": Patient(
-        "simclr", ("constant images",), images=lambda x: np.full_like(x, 255)
-    ),
-    "one image repeated": Patient(
-        "simclr", ("repeated images",), images=lambda x: np.repeat(x[:1], len(x), 0)
-    ),
-    "a third are duplicates": Patient(
-        "byol", ("duplicates",), images=lambda x: np.concatenate([x[:350], x[:150]])
-    ),
-    "batch norm in eval mode": Patient("simclr", ("batch norm off",), change=stays_in_eval),
-    "VICReg without variance": Patient("vicreg", ("silent term",), {"variance": 0.0}),
-    "MAE with mask ratio 0": Patient("mae", ("nothing hidden",), change=nothing_hidden),
-    "batch of 2": Patient(
-        "simclr", ("small batch",), train={"batch": 2, "epochs": 1},
-        images=lambda x: x[:400],
-    ),
-    "warm-up as long as training": Patient("mae", ("long warm-up",), train={"warmup": 1.0}),
-    "not normalized, 0 to 255": Patient(
-        "barlow_twins", ("normalization: mean",), change=without_normalization
-    ),
-    "divided by 255 twice": Patient(
-        "deepcluster", ("normalization: deviation",), change=divided_twice
-    ),
-    "weights in bf16": Patient(
-        "simclr", ("half-precision weights", "weights do not move"), change=in_half
-    ),
-    "overflow": Patient("simclr", ("stopped",), change=overflowing),
-    "the same view twice": Patient("simclr", ("views too alike",), change=same_views),
-    "backbone without gradient": Patient("jigsaw", ("no gradient",), change=detached),
-    "loss with the wrong sign": Patient("byol", ("pushed apart",), change=wrong_sign),
-    "crops of a few pixels": Patient(
-        "swav", ("empty views", "views unrelated"),
-        {"global_scale": (0.001, 0.001), "local_scale": (0.001, 0.001)},
-    ),
-}  # fmt: skip
-
-HEALTHY = {name: Patient(name) for name in ALONE}
-
-
-def photos() -> np.ndarray:
-    samples = open_data(PHOTOS / "train.parquet")
-    chosen = np.random.default_rng(0).permutation(len(samples))[:IMAGES]
-    return np.stack([F.interpolate(
-        torch.from_numpy(samples.read(i)).permute(2, 0, 1)[None].float(), 40, mode="area"
-    )[0].permute(1, 2, 0).round().byte().numpy() for i in chosen])  # fmt: skip
-
-
-def run(patient: Patient, images: np.ndarray, epochs: int) -> dict[str, Any]:
-    preset = PRESETS[patient.method]
-    images = patient.images(images)
-    few = {"queue": 256} if "queue" in methods.signature(patient.method) else {}
-    train = {"epochs": epochs} | COMMON | preset.train | patient.train
-    torch.manual_seed(0)
-    image = {"name": preset.net, "size": SIZE, "drop_path": 0.0}
-    method: Method = assemble(
-        patient.method, image, preset.method | few | patient.options, images, 0
-    )
-    patient.change(method)
-    begun, error = time.process_time(), ""
-    with tempfile.TemporaryDirectory() as folder:
+def run(case: Case, folder: Path) -> dict[str, Any]:
+    """Train, and keep what the doctor said."""
+    net = VIT if Drawn(case.method).transformer else CONV
+    image = {"name": net, "size": SIZE} | ({"patch_size": SIZE // 8} if net == VIT else {})
+    change = case.change or Change("")
+    torch.manual_seed(case.seed)
+    begun, error, unfit = time.process_time(), "", ""
+    with tempfile.TemporaryDirectory() as out:
+        train = {"max_steps": case.steps, "batch": BATCH, "recipe": case.recipe} | change.train
+        settings = Settings(
+            out=Path(out) / "run", seed=case.seed, workers=0, evaluate=False, curve=False,
+            precision="fp32", colors="loader", **train,
+        )  # fmt: skip
         try:
-            pretrain(
-                method, images, Path(folder) / "run", workers=0, evaluate=False,
-                precision="fp32", **train,
-            )  # fmt: skip
+            data = data_of(case, folder)
+            plan = prepared(case.method, data, settings, image, options_of(case))
+            if change.views:
+                plan = replace(plan, pipeline=change.views(plan.pipeline))
+            if change.method:
+                change.method(plan.method)
+            Run(plan).complete()
+        except Interrupted:
+            raise
         except SelftaughtError as raised:
             error = str(raised)
-        file = Path(folder) / "run" / "diagnosis.json"
+        except Unfit as raised:
+            unfit = str(raised)
+        except Exception as raised:  # a change that torch refuses needs no doctor
+            unfit = f"{type(raised).__name__}: {raised}"
+        file = Path(out) / "run" / "diagnosis.json"
         found = json.loads(file.read_text()) if file.exists() else {}
-    seconds = time.process_time() - begun
-    return {"error": error, "cpu": seconds, **found}
+    row = {
+        "method": case.method,
+        "data": case.data,
+        "recipe": case.recipe,
+        "steps": case.steps,
+        "family": Drawn(case.method).family,
+        "kind": case.kind.name if case.kind else "",
+        "half": half(case.kind.name, case.method, case.data) if case.kind else "",
+        "outcome": "unfit" if unfit else outcome(case.kind, found, error),
+        "found": [
+            f"{f['name']} ({f['severity']}, {f['progress']:.0%}): {(f['causes'] or [''])[0]}"
+            for f in found.get("findings", [])
+        ],
+        "error": unfit or error,
+        "course": brief(found.get("course", [])),
+        "cpu_seconds": round(time.process_time() - begun, 1),
+        "machine": machine.describe(),
+    }
+    if row["half"] == "published":  # it is not looked at
+        row |= {"found": [], "error": "", "course": {}}
+    return row
+
+
+def brief(course: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """First, third and last number of each figure that changes."""
+    found = {}
+    for name in dict.fromkeys(k for look in course for k in look):
+        values = [x[name] for x in course if isinstance(x.get(name), int | float)]
+        if values and name not in ("step", "progress"):
+            found[name] = [float(f"{x:.4g}") for x in (values[0], values[len(values) // 10])]
+            found[name].append(float(f"{values[-1]:.4g}"))
+    return found
+
+
+def outcome(kind: Kind | None, found: dict[str, Any], error: str) -> str:
+    """right, late, wrong or missed; of a healthy run quiet, alarm or refused."""
+    findings = found.get("findings", [])
+    alarms = [f for f in findings if f["severity"] != "note"]
+    if kind is None:
+        return "alarm" if alarms else "refused" if error else "quiet"
+    if error and not findings:
+        return "right" if any(w in error for w in kind.words) else "wrong"
+    named = [f for f in findings if names(kind, f)]
+    before = alarms[: alarms.index(named[0])] if named and named[0] in alarms else []
+    early = [f for f in alarms if f["progress"] <= EARLY]
+    if named and named[0] not in alarms:
+        before = [f for f in early if f["progress"] < named[0]["progress"]]
+    if not named:
+        return "wrong" if early else "missed"
+    if before:
+        return "wrong"
+    return "right" if named[0]["progress"] <= EARLY else "late"
+
+
+def names(kind: Kind, finding: dict[str, Any]) -> bool:
+    """Whether a finding is the right one, and its first cause, where it has several."""
+    for name, _, word in (entry.partition("/") for entry in kind.expected):
+        if finding["name"] == name and word in " ".join(finding["causes"][:1]):
+            return True
+    return False
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def share(rows: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> str:
+    """How many of the rows, with the interval."""
+    good = sum(map(wanted, rows))
+    if not rows:
+        return "none"
+    low, high = wilson(good / len(rows), len(rows))
+    return f"{good} of {len(rows)} ({100 * good / len(rows):.0f} %; {low:.0f} to {high:.0f})"
+
+
+def right(row: dict[str, Any]) -> bool:
+    return row["outcome"] == "right"
+
+
+def alarm(row: dict[str, Any]) -> bool:
+    return row["outcome"] == "alarm"
+
+
+def markdown(found: dict[str, dict[str, Any]]) -> str:
+    """Totals of both halves, and all about the half that rules are built on."""
+    rows = [r for r in found.values() if r["outcome"] != "unfit"]
+    well = [r for r in rows if not r["kind"]]
+    newest = max((r["machine"] for r in rows), key=lambda m: m["date"])
+    lines = [
+        "# The doctor on patients that are drawn, and on healthy runs",
+        "",
+        "Made by `OMP_NUM_THREADS=1 python benchmarks/doctor.py --data $DATA`. "
+        f"{machine.sentence(newest)}",
+        "",
+        f"{SIZE} px, batch {BATCH}, {STEPS[0]} to {STEPS[1] - 1} steps. Right: the first finding "
+        f"(notes aside) names the cause within {EARLY:.0%} of training, or an error does before "
+        "it; late: after that; wrong: another finding came first; missed: none came in time. "
+        "Intervals are Wilson's, of 95 %.",
+        "",
+        "| half | right | wrong | late | missed | methods |",
+        "| --- | --- | --- | --- | --- | ---: |",
+    ]
+    for which in HALVES:
+        ill = [r for r in rows if r["half"] == which]
+        counts = [sum(r["outcome"] == o for r in ill) for o in ("wrong", "late", "missed")]
+        many = len({r["method"] for r in ill})
+        cells = [which, share(ill, right), *map(str, counts), str(many)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"Healthy runs with an alarm: {share(well, alarm)}; refused: "
+              f"{sum(r['outcome'] == 'refused' for r in well)}; "
+              f"methods: {len({r['method'] for r in well})}."]  # fmt: skip
+    for title, of in (("Kinds", "kind"), ("Families", "family")):
+        lines += ["", f"## {title}, right", "", f"| {of} | build | published | false alarms |"]
+        lines += ["| --- | --- | --- | --- |"]
+        for value in sorted({r[of] for r in rows if r["kind"] or of == "family"}):
+            own = [r for r in rows if r[of] == value]
+            parts = [share([r for r in own if r["half"] == h], right) for h in HALVES]
+            healthy_ones = share([r for r in own if not r["kind"]], alarm)
+            lines.append(f"| {value} | {' | '.join(parts)} | "
+                         f"{healthy_ones if of == 'family' else ''} |")  # fmt: skip
+    lines += ["", "## What is wrong, late or missed in the half that is built on, and alarms", ""]
+    for key, row in found.items():
+        if row["half"] != "published" and row["outcome"] not in ("right", "quiet", "unfit"):
+            heard = "; ".join(row["found"]) or row["error"] or "nothing"
+            lines.append(f"- {row['outcome']}: {key.replace('|', ',')}: {heard}")
+    return "\n".join(lines) + "\n"
+
+
+def take(cases: Iterator[Case], count: int, rows: dict[str, Any], arguments: Any) -> Iterator[str]:
+    """Run the first `count` that fit, one by one, but for those that are there already."""
+    done = 0
+    while done < count:
+        case = next(cases)
+        wanted = not arguments.only or any(part in case.key for part in arguments.only)
+        if wanted and (arguments.only or case.key not in rows):
+            rows[case.key] = run(case, arguments.data)
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+            RESULTS.with_suffix(".md").write_text(markdown(rows))
+            if rows[case.key]["half"] != "published":
+                tell(case.key, rows[case.key], bool(arguments.only))
+            yield case.key
+        # of those that are passed over the number is the same, whatever is asked for
+        done += case.key not in rows or rows[case.key]["outcome"] != "unfit"
+
+
+def tell(key: str, row: dict[str, Any], all_of_it: bool) -> None:
+    print(f"{row['outcome']:8}{row['cpu_seconds']:6}  {key}: {row['found'] or row['error'][:200]}",
+          flush=True)  # fmt: skip
+    if all_of_it:
+        print("   ", row["error"], json.dumps(row["course"]), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[], help="names, or parts of them")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="folder with a folder a set")
+    parser.add_argument("--half", choices=HALVES, default="build")
+    parser.add_argument("--patients", type=int, default=40, help="that are drawn")
+    parser.add_argument("--healthy", type=int, default=30, help="runs that nothing is wrong with")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of what a row is called")
+    parser.add_argument("--staged", action="store_true", help="the patients of staged.py instead")
     arguments = parser.parse_args()
     logging.getLogger("selftaught").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    images = photos()
-    chosen = [
-        (name, patient)
-        for name, patient in (PATIENTS | HEALTHY).items()
-        if not arguments.only or any(part in name for part in arguments.only)
-    ]
-    rows = []
-    for name, patient in chosen:
-        found = run(patient, images, arguments.epochs)
-        rows.append((name, patient, found))
-        print(line(*rows[-1]), flush=True)
-        if arguments.only:
-            explain(found)
-    if not arguments.only:
-        path = Path(__file__).parent / "results" / "doctor.md"
-        path.write_text(markdown(rows))
+    if arguments.staged:
+        import staged  # its photos are made ready when they are asked for
 
-
-def explain(found: dict[str, Any]) -> None:
-    """Everything about one training: findings in words, range of each figure."""
-    for finding in found.get("findings", []):
-        print(f"  {finding['step']}: {finding['says']}")
-    print("  ", "; ".join(found.get("evidence", [])), found["error"])
-    course = found.get("course", [])
-    for name in dict.fromkeys(k for e in course for k in e):
-        values = [e[name] for e in course if isinstance(e.get(name), int | float)]
-        early = [f"{v:.4g}" for v in values[:4]]
-        if values:
-            print(f"    {name}: {min(values):.4g} to {max(values):.4g}, first {' '.join(early)}")
-
-
-def recognized(patient: Patient, found: dict[str, Any]) -> dict[str, Any] | None:
-    """The finding that names the disease early enough."""
-    for finding in found.get("findings", []):
-        if finding["name"] in patient.finding and finding["progress"] <= EARLY:
-            return finding
-    return None
-
-
-def line(name: str, patient: Patient, found: dict[str, Any]) -> str:
-    hit = recognized(patient, found)
-    others = [f"{f['name']} ({f['progress']:.0%})" for f in found.get("findings", []) if f != hit]
-    figure = hit["figure"] if hit else None
-    cells = [
-        name,
-        patient.method,
-        hit["name"] if hit else "**missed**" if patient.finding else "none",
-        f"{hit['progress']:.0%}" if hit else "",
-        "" if figure is None else f"{figure:.3g} ({hit['limit']:.3g})" if hit else "",
-        ", ".join(others),
-        str(found.get("verdict")),
-        f"{found['cpu']:.1f}",
-        f"{found.get('seconds', 0):.2f}",
-    ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def markdown(rows: list[tuple[str, Patient, dict[str, Any]]]) -> str:
-    ill = [r for r in rows if r[1].finding]
-    well = [r for r in rows if not r[1].finding]
-    hits = sum(recognized(p, f) is not None for _, p, f in ill)
-    quiet = sum(not f.get("findings") and f.get("verdict") == "healthy" for _, _, f in well)
-    head = (
-        "| training | method | finding | at | figure (limit) | other findings | verdict | CPU s |"
-        " of these, doctor |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-    )
-    return (
-        "# The doctor on staged patients and on healthy runs\n\n"
-        "Made by `OMP_NUM_THREADS=1 python benchmarks/doctor.py`, which says what each patient "
-        f"has. {machine.sentence(machine.describe())}\n\n"
-        f"{hits} of {len(ill)} patients recognized within {EARLY:.0%} of training; {quiet} of "
-        f"{len(well)} healthy runs, each of another method, without any finding.\n\n"
-        + head
-        + "\n".join(line(*r) for r in ill)
-        + "\n\n## Healthy runs\n\n"
-        + head
-        + "\n".join(line(*r) for r in well)
-        + "\n"
-    )
+        staged.main(arguments.only)
+        return
+    if arguments.data is None:
+        parser.error("name the folder that has a folder a set, with --data")
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    ill = take(patients(arguments.half, arguments.seed), arguments.patients, rows, arguments)
+    well = take(healthy(arguments.seed), arguments.healthy, rows, arguments)
+    for _ in zip_longest(ill, well):  # in turn, so that a study that is killed has both
+        pass
 
 
 if __name__ == "__main__":

@@ -27,14 +27,16 @@ from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import attach
-from selftaught.diagnose.rules import Finding, Rule, Watch
+from selftaught.diagnose.intake import gap, listen, outside
+from selftaught.diagnose.rules import Cause, Finding, Rule, Watch
+from selftaught.diagnose.unusual import unusual
 from selftaught.engine import run as runs
 from selftaught.engine.corpus import Blank
 from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
 from selftaught.feed.views import ViewDataset, collate
-from selftaught.method import Batch
+from selftaught.method import Batch, Method
 from tests.cases import CASES, fitting
 from tests.test_before import before
 
@@ -265,9 +267,14 @@ def test_listening_changes_nothing(name):
         batch = batch_of(method)
         torch.manual_seed(1)
         hooks = attach(method) if heard else None
+        intake = listen(method, batch.views) if heard else None
         total(method.loss(batch)).backward()
-        if hooks:
+        if hooks and intake:
             hooks.close()
+            intake.close()
+            facts = intake.facts(100)  # and hears nothing that is wrong
+            assert not [facts[k] for k in ("shifted", "swapped", "rescaled") if facts.get(k)]
+            assert facts.get("left", 0) < 0.01
         gradients.append([p.grad for p in method.parameters() if p.grad is not None])
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
     assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
@@ -299,7 +306,178 @@ def test_a_gradient_past_the_predictor_is_seen(stopped):
     assert hooks.total[1].any() != stopped
 
 
+# what a network receives -------------------------------------------------------------------------
+
+
+class Told(Method):
+    """A method of one's own, which tells nothing."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def views(self, size):
+        return CASES["simsiam"].make("simsiam").views(size)
+
+    def loss(self, batch):
+        a, b = (self.backbone(x) for x in batch.views)
+        return (a - b).square().mean()
+
+
+@pytest.fixture(scope="module")
+def received():
+    """(name or None, change of views) -> what `listen` found in a step that was changed so."""
+    made = {}
+
+    def step(name, change, prepare=lambda method: None):
+        if name not in made:
+            made[name] = make(name) if name else Told(CASES["simsiam"].make("simsiam").backbone)
+            made[name] = made[name], batch_of(made[name])
+        method, batch = copy.deepcopy(made[name][0]).train(), made[name][1]
+        prepare(method)
+        intake = listen(method, batch.views)
+        method.loss(batch._replace(views=change(batch.views)))
+        intake.close()
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
+        return intake.facts(100)
+
+    return step
+
+
+def rolled(views):
+    return [views[0], views[1].roll(1, 0), *views[2:]]
+
+
+@pytest.mark.parametrize("name", ["simclr", "vicreg", "barlow_twins", "moco_v2", "swav", None])
+def test_views_that_are_paired_wrongly_after_they_were_handed_over(received, name):
+    assert received(name, lambda views: views)["shifted"] == 0
+    assert received(name, rolled)["shifted"] == 1
+    half = received(name, lambda v: [v[0], torch.cat([v[1][:4], v[1][4:].flip(0)]), *v[2:]])
+    assert half["shifted"] == 0.5
+
+
+def test_views_that_change_places_together_are_no_wrong_pairs(received):
+    assert received("vicreg", lambda views: views[::-1])["shifted"] == 0
+    assert received("simclr", lambda views: [x.flip(0) for x in views])["shifted"] == 0
+
+
+def test_channels_and_scales_that_the_network_is_handed(received):
+    same = received("vicreg", lambda views: views)
+    assert "swapped" not in same
+    assert "rescaled" not in same
+    assert received("vicreg", lambda v: [x.flip(1) for x in v])["swapped"] == 2
+    twice = received("vicreg", lambda v: [(x - 0.45) / 0.225 for x in v])
+    assert twice["swapped"] == 0
+    assert twice["rescaled"] == pytest.approx(-math.log10(0.225), rel=1e-4)
+    assert received(None, lambda v: [0.2 * x for x in v])["rescaled"] == pytest.approx(
+        -math.log10(0.2), rel=1e-4
+    )
+
+
+def test_pixels_that_no_image_has():
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean, std = (0.5, 0.4, 0.5), (0.25, 0.2, 0.2)
+    center, scale = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+    once = (images - center) / scale
+    assert outside(once, mean, std) == 0
+    assert outside((once - center) / scale, mean, std) > 0.5
+    assert outside(255 * images, mean, std) > 0.5
+    assert outside(images, mean, std) == 1  # never normalized
+    assert outside(images, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) == 0  # nor meant to be
+    dull = 0.3 + 0.1 * images
+    assert outside((dull - center) / scale, mean, std) == 0
+
+
+@pytest.mark.parametrize(
+    ("momentum", "left"),
+    [(0.1, 0.9**200), (0.0, 1.0), (0.001, 0.999**200), (None, None)],  # two views, two calls
+)
+def test_norm_statistics_that_do_not_follow(received, momentum, left):
+    def prepare(method):
+        for module in method.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
+
+    found = received("vicreg", lambda views: views, prepare).get("left")
+    assert found == (left if left is None else pytest.approx(left, rel=0.01, abs=1e-6))
+
+
+def test_features_in_training_and_in_evaluation():
+    x = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    assert gap(x, x) == 0
+    assert gap(x, x + 3 * (x - x.mean(0))) == pytest.approx(3, rel=1e-6)
+    assert math.isnan(gap(torch.ones(4, 3), torch.ones(4, 3)))
+
+
+def test_boxes_and_cells_of_an_image_are_not_those_of_others():
+    for name in ("pixpro", "pixcontrast"):
+        assert attach(make(name)).pairs() == []
+    assert not make("pixpro").insight.predictor
+    method, intake = make("scrl"), None
+    batch = batch_of(method)
+    intake = listen(method, batch.views)
+    rows = torch.arange(2 * 8 * 3)[:, None]
+    assert intake.each(rows, 2).flatten().tolist() == list(range(0, 48, 3))
+    intake.close()
+
+
+def test_settings_far_from_their_defaults_are_told_by_what_they_are_for():
+    assert unusual(make("simclr")) == {}
+    sharp = CASES["simclr"].make("simclr")
+    sharp.temperature = 0.001
+    assert unusual(sharp) == {"sharp": "temperature is 0.001, by default 0.1"}
+    heavy = CASES["vicreg"].make("vicreg")
+    heavy.covariance = 1000.0
+    assert unusual(heavy) == {"weight": "covariance is 1000, by default 1"}
+
+
 # rules -------------------------------------------------------------------------------------------
+
+
+def named(name: str, **seen) -> list[str]:
+    """What DURING's rule of that name gives as causes, the first first."""
+    rule = next(r for r in DURING if r.name == name)
+    return list(rule.finding(Exam(5, 0.1, 9.0, **seen)).causes)
+
+
+def test_a_cause_is_tested_before_it_is_named():
+    rule: Rule[Exam] = Rule(
+        "r", lambda e: e.spread, 0.5, "s",
+        ("untested", Cause("no: {facts.spread}", lambda e: e.spread > 1),
+         Cause("yes: {facts.spread}", lambda e: e.spread < 1)), "b", below=True,
+    )  # fmt: skip
+    assert rule.finding(Exam(1, 0.0, 0.0, spread=0.2)).causes == ("yes: 0.2", "untested")
+
+
+def test_worse_than_guessing_for_its_own_reason():
+    name = "worse than guessing"
+    assert "temperature is 1e-3" in named(name, chance=9.0, sharp="temperature is 1e-3")[0]
+    assert "different images" in named(name, chance=9.0, shifted=1.0, began=2.0)[0]
+    assert "not normalized" in named(name, chance=9.0, began=9.0, longest=0.01)[0]
+    assert not any("rate" in c for c in named(name, chance=9.0, began=9.0, longest=0.01))
+    assert "learning rate" in named(name, chance=9.0, began=1.0, longest=0.4)[0]
+    assert "variance" in named(name, chance=9.0, began=1.0, heavy="variance")[0]
+
+
+def test_a_loss_that_began_high_and_falls_is_no_alarm():
+    high = next(r for r in DURING if r.name == "worse than guessing")
+    assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=8.0)) is None
+    assert high.broken(Exam(9, 0.1, 1.0, chance=7.9, began=8.0))
+    assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=1.0))
+
+
+def test_pairs_that_are_known_to_be_right_are_not_blamed():
+    pairs = next(r for r in DURING if r.name == "pairs unrelated")
+    assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5))
+    assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5, related=0.5, shifted=0.0))
+    assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5, related=0.7, shifted=0.0)) is None
+
+
+def test_exactly_guessing_needs_weights_that_moved():
+    exact = next(r for r in DURING if r.name == "exactly guessing")
+    assert exact.broken(Exam(5, 0.1, 1.0, near=1e-4, longest=0.01))
+    assert not exact.broken(Exam(5, 0.1, 1.0, near=0.02, longest=0.01))
+    assert exact.broken(Exam(5, 0.1, 1.0, near=1e-4, longest=0.0)) is None
 
 
 def test_names_are_unique_and_every_rule_can_be_said():
@@ -486,8 +664,9 @@ def test_looks_are_spread_evenly_over_the_steps(steps, looks, tmp_path, monkeypa
         doctor.before_forward([])
     assert len(seen) == looks
     assert (seen[0], seen[-1]) == (0, steps - 1)
-    gaps = {b - a for a, b in itertools.pairwise(seen[:-1])}
+    gaps = {b - a for a, b in itertools.pairwise(seen[1:-1])}
     assert len(gaps) <= 1
+    assert steps < 100 or steps // 10 - 1 in seen  # in time
 
 
 def test_the_verdict_follows_from_what_stands(tmp_path):

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from selftaught.diagnose import measures
 from selftaught.diagnose.before import BEFORE, Before
 from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.during import DURING, Exam
-from selftaught.diagnose.hooks import Heard, attach
+from selftaught.diagnose.hooks import Heard, Pair, attach
+from selftaught.diagnose.intake import Intake, gap, listen, outside, tensors
 from selftaught.diagnose.rules import Finding, Watch
+from selftaught.diagnose.unusual import unusual
 from selftaught.method import Method
 from selftaught.parts import lora
 
@@ -50,6 +52,12 @@ SLICE = 2**16
 
 ENOUGH = 20
 """Steps below which nothing can be said about a training."""
+
+LATEST = 5
+"""Steps in a row whose losses are compared with that of guessing."""
+
+HEAVY = 0.99
+"""Share of all terms from which one is the loss nearly alone."""
 
 STOPPED = "stopped"
 """Name of the finding that an error ended the training."""
@@ -126,6 +134,11 @@ class Doctor:
         self.before_copy: list[Tensor] = []
         self.gradient = torch.zeros(())
         self.heard: Heard | None = None
+        self.intake: Intake | None = None
+        self.guess = next((t for t in self.references if not t.collapsed and t.value > 0), None)
+        self.latest: deque[Tensor] = deque(maxlen=LATEST)
+        self.first_loss, self.longest = math.nan, 0.0
+        self.unusual = unusual(method)
         self.weights = _weights(method)
         self.copies = _copies(method)
         self.begun = time.perf_counter()
@@ -148,10 +161,11 @@ class Doctor:
 
     def before_forward(self, views: Any) -> None:
         """Before the forward pass of a step's last part, which is handed `views`."""
-        due = self.done % self.every == 0 or self.done == self.steps - 1
+        due = (self.done + 1) % self.every == 0 or self.done in (0, self.steps - 1)
         if due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
             self.heard, self.images = attach(self.method), _images(views)
+            self.intake = listen(self.method, views)
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun
 
@@ -160,6 +174,8 @@ class Doctor:
         if self.heard is not None:
             begun = time.perf_counter()
             self.heard.close()
+            if self.intake is not None:
+                self.intake.close()
             trained = self.method if self.method.needs.learned else self.method.backbone
             self.gradient = _norm(p.grad for p in trained.parameters())
             self.before = [
@@ -174,6 +190,9 @@ class Doctor:
         self.done += 1
         if step % max(1, self.steps // KEPT) == 0:
             self.recent.append((self.done, torch.as_tensor(sum(terms.values()))))
+        if self.guess:
+            whole = torch.as_tensor(sum(terms.values()))
+            self.latest.append(torch.as_tensor(terms.get(self.guess.term, whole)))
         if self.heard is None:
             return
         begun = time.perf_counter()
@@ -185,6 +204,7 @@ class Doctor:
             self.heard, self.blind = None, True
             return
         self.heard, self.before, self.images, self.memory = None, [], [], {}
+        self.intake = None
         self.course.append(exam)
         self._tell(self.watch.look(exam))
         self.spent += self.cost + time.perf_counter() - begun
@@ -198,9 +218,13 @@ class Doctor:
     def _examine(self, terms: Mapping[str, Tensor], lr: float) -> Exam:
         values = {name: float(value) for name, value in terms.items()}
         exam = Exam(self.done, self.done / self.steps, sum(values.values()))
+        assert self.intake is not None
         found = self._of_loss(exam.loss, values) | self._of_weights(lr) | self._of_heard()
+        found |= self.intake.facts(self.steps) | self.unusual
         if self.images:
             found |= _of_images(self.images)
+            encoder = cast(Any, self.method.encoder)
+            found["outside"] = outside(self.images[0], encoder.mean, encoder.std)
             # the last is shown
             if len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps:
                 found |= self._of_features(self.images[0])
@@ -218,6 +242,15 @@ class Doctor:
             last = [loss for step, loss in self.losses if step > 0.8 * self.done]
             if late and last:
                 found["stuck"] = abs(sum(last) / len(last) / guess["loss"] - 1)
+            self.first_loss = loss if math.isnan(self.first_loss) else self.first_loss
+            found["began"] = self.first_loss / guess["loss"]
+        if self.guess and len(self.latest) == LATEST:
+            offs = (torch.stack(list(self.latest)) / self.guess.value - 1).abs()
+            found["near"] = offs.amax().item()
+        if loss and values:
+            term, most = max(terms.items(), key=lambda t: abs(t[1]))
+            if len(terms) > 1 and abs(most) > HEAVY * sum(map(abs, terms.values())):
+                found["heavy"] = term
         for t in self.references:
             if t.collapsed and t.term not in found["silent"]:
                 scale = abs(guess.get(t.term, 0.0) - t.value) or 1.0
@@ -232,6 +265,8 @@ class Doctor:
         if lr > 0 and pairs:
             strides = torch.stack([(new - old).norm() / old.norm() for old, _, new in pairs])
             found["stride"] = strides.nanmedian().item()
+            self.longest = max(self.longest, found["stride"])
+            found["longest"] = self.longest
             live = torch.cat([grad != 0 for _, grad, _ in pairs])
             same = torch.cat([old == new for old, _, new in pairs])
             found["unmoved"] = same[live].double().mean().item()
@@ -245,13 +280,16 @@ class Doctor:
         return found
 
     def _of_heard(self) -> dict[str, Any]:
-        heard = self.heard
+        heard, intake = self.heard, self.intake
         assert heard is not None
+        assert intake is not None
         still = [n for n, old in self.memory.items() if old.equal(self.method.get_buffer(n))]
         found: dict[str, Any] = {"still": tuple(still)}
         if not all(bool(z.isfinite().all()) for z in heard.embeddings + heard.goals):
             return found
-        if (both := heard.views()) and len(both[0]) >= MANY:
+        both = heard.views() or intake.two(heard.embeddings or intake.features)
+        both = (intake.each(both[0]), intake.each(both[1])) if both else None
+        if both and len(both[0]) >= MANY:
             found["agreeing"] = self._smooth("agreeing", measures.related(*map(_few, both)))
         if heard.embeddings:
             z = _few(heard.embeddings[0])
@@ -259,11 +297,18 @@ class Doctor:
             found["embedding_rank"] = _rank(z)
             if len(z) > 1:
                 found["uniformity"] = measures.uniformity(z)
-        for pair in heard.pairs()[:1]:
-            subject, gradient, goal = map(_few, pair)
+        pairs = heard.pairs()
+        slopes = [heard.total[i] for i in range(len(heard.embeddings)) if i in heard.total]
+        if both and not pairs and (pull := intake.two(slopes)):
+            pairs = [Pair(both[0], pull[0], both[1])]
+        for pair in pairs[:1]:
+            halves = 2 if self.method.insight.pairs == "half" else 1
+            subject, gradient, goal = (_few(intake.each(x, halves)) for x in pair)
             found["alignment"] = measures.alignment(subject, goal)
-            if found["alignment"] > MET:
-                found["pulled"] = measures.pulled(gradient, goal)
+            # with labels, others of the class are as good as one's own
+            if found["alignment"] > MET and not self.method.needs.labels:
+                pulled = measures.pulled(gradient, goal)
+                found["pulled"] = math.nan if math.isnan(pulled) else self._smooth("pulled", pulled)
         if heard.total and heard.through:
             total, through = heard.total[0].float(), heard.through[0].float()
             found["bypass"] = _ratio(total - through, total)
@@ -298,7 +343,10 @@ class Doctor:
                 m.training = training
         if not bool(x.isfinite().all()):
             return {}
-        return {"spread": measures.spread(x), "rank": _rank(x), "slope": measures.slope(x)}
+        assert self.intake is not None
+        trained = next((f for f in self.intake.features if f.shape[1:] == x.shape[1:]), x[:0])
+        found = {"gap": gap(trained[: len(x)].float().cpu(), x)} if len(trained) >= len(x) else {}
+        return found | {"spread": measures.spread(x), "rank": _rank(x), "slope": measures.slope(x)}
 
     # after ----------------------------------------------------------------------------------
 
@@ -423,7 +471,7 @@ def _rounded(exam: dict[str, Any]) -> dict[str, Any]:
     return {
         k: float(f"{v:.5g}") if isinstance(v, float) else v
         for k, v in exam.items()
-        if not (isinstance(v, float) and math.isnan(v))
+        if v != "" and not (isinstance(v, float) and math.isnan(v))
     }
 
 
@@ -504,17 +552,8 @@ def _frozen_norms(method: Method) -> int:
 
 def _images(views: Any) -> list[Tensor]:
     """Up to two batches [N, C, H, W] of the same size, of the first views."""
-    found: list[Tensor] = []
-
-    def walk(node: Any) -> None:
-        if isinstance(node, Tensor) and node.ndim >= 4 and node.is_floating_point():
-            found.append(node.flatten(0, -4)[:IMAGES])
-        elif isinstance(node, dict | list | tuple):
-            for child in node.values() if isinstance(node, dict) else node:
-                walk(child)
-
-    walk(views)
-    return [x for x in found[:2] if x.shape == found[0].shape]
+    found = [x.flatten(0, -4)[:IMAGES] for x in tensors(views)[:2]]
+    return [x for x in found if x.shape == found[0].shape]
 
 
 def _of_images(images: list[Tensor]) -> dict[str, Any]:

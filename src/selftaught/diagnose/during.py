@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from selftaught.diagnose.rules import Rule
+from selftaught.diagnose.rules import Cause, Rule
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Exam:
             this many images can have.
         embedding_spread, embedding_rank, uniformity: of what the loss compares.
         alignment: of embeddings with their goals.
-        pulled: of embeddings by the gradient towards their own goal, see `measures`.
+        pulled: of embeddings by the gradient towards their own goal, see `measures`; mean of the
+            last looks.
         bypass: gradient that reaches the embedding past the predictor, relative to all of it.
         predicted: relative change that the predictor makes.
         entropy, largest: of the distributions over prototypes, see `measures`.
@@ -39,6 +40,19 @@ class Exam:
         related: `measures.related` of pixels of the views of an image; mean of the last looks.
         agreeing: the same of their embeddings.
         still: buffers that the step was to change and did not.
+        began: `chance` at the first look, before anything was learned.
+        near: largest relative distance of the loss, or its term, from guessing in the last steps.
+        longest: `stride`, of all looks until now.
+        outside: share of pixels of the first view that no image has, see `intake.outside`.
+        shifted: share of images that the network receives, in one of their views, in another
+            order than in the first; exactly, by their pixels.
+        swapped: channels that the network receives in another's place.
+        rescaled: |log10| of the factor on channels between the views and what is received.
+        left: share of the first norm statistics that is left at the end, as fast as they follow.
+        gap: distance of features in evaluation from those in training, see `intake.gap`.
+        heavy: the term that is nearly all of the loss.
+        sharp, soft, weight: settings far from their defaults, in words: a temperature below, one
+            above, the weight of a term.
     """
 
     step: int
@@ -74,6 +88,76 @@ class Exam:
     related: float = math.nan
     agreeing: float = math.nan
     still: tuple[str, ...] = ()
+    began: float = math.nan
+    near: float = math.nan
+    longest: float = math.nan
+    outside: float = math.nan
+    shifted: float = math.nan
+    swapped: float = math.nan
+    rescaled: float = math.nan
+    left: float = math.nan
+    gap: float = math.nan
+    heavy: str = ""
+    sharp: str = ""
+    soft: str = ""
+    weight: str = ""
+
+
+def high(e: Exam) -> float:
+    """The loss as a multiple of guessing; NaN while one that began high by nature falls."""
+    falls = e.began > WORSE and e.chance < FALLEN * e.began
+    return math.nan if falls else e.chance
+
+
+def apart(e: Exam) -> float:
+    """How alike embeddings of an image are beside others; NaN where its views are known to be of
+    one image, so that it is for other rules to say why they are not."""
+    known = e.shifted == 0 and e.related > RELATED
+    return math.nan if known else e.agreeing
+
+
+def guessing(e: Exam) -> float:
+    """How far the last losses are from guessing; NaN while the weights have hardly moved."""
+    return e.near if e.longest > MOVED else math.nan
+
+
+def mispaired(e: Exam) -> bool:
+    """Whether views of different images meet."""
+    return e.shifted > 0 or e.related < UNRELATED
+
+
+WORSE, FALLEN = 3.0, 0.9
+"""Multiple of guessing that no loss should reach; share of its first value below which it fell."""
+
+RELATED, UNRELATED = 0.6, 0.56
+"""How often views of an image are more alike than others where they surely are, or are not, its."""
+
+MOVED, RESTLESS = 1e-4, 0.05
+"""Largest relative change of weights in a step from which something was tried, and from which the
+learning rate may be what is wrong."""
+
+ALIEN = 0.05
+"""Share of pixels that no image has, or |log10| of a factor, from which it is another scale."""
+
+SHARP = Cause[Exam]("a temperature is too low: {facts.sharp}", lambda e: bool(e.sharp))
+SOFT = Cause[Exam]("a temperature is too high: {facts.soft}", lambda e: bool(e.soft))
+WEIGHT = Cause[Exam]("the weight of a term: {facts.weight}", lambda e: bool(e.weight))
+PAIRS = Cause[Exam]("views of different images are paired", mispaired)
+RATE = Cause[Exam](
+    "the learning rate is too high: a step changed weight matrices by {facts.longest:.2g}",
+    lambda e: e.longest > RESTLESS,
+)
+SILENT = Cause[Exam]("a term has no weight: {facts.silent[0]}", lambda e: bool(e.silent))
+BARE = Cause[Exam](
+    "the predictor does nothing: it changes embeddings by {facts.predicted:.2g}",
+    lambda e: e.predicted < 1e-3,
+)
+OPEN = Cause[Exam](
+    "the stop-gradient is missing: {facts.bypass:.0%} of the gradient comes through the goals",
+    lambda e: e.bypass > 0.01,
+)
+STILL = Cause[Exam]("{facts.still[0]} stands still", lambda e: bool(e.still))
+"""What more than one rule may come from, each with its test."""
 
 
 DURING: tuple[Rule[Exam], ...] = (
@@ -146,20 +230,65 @@ DURING: tuple[Rule[Exam], ...] = (
         lambda e: e.stride,
         0.5,
         "a step changes weight matrices by {figure:.2g} of their length (at most {limit:g})",
-        ("the learning rate is too high", "the optimizer is another than the learning rate is for"),
+        (WEIGHT, "the learning rate is too high", "the optimizer is another than the learning rate "
+         "is for"),
         "lower --lr tenfold, or leave it out; lengthen --warmup",
         patience=2,
     ),
     Rule(
         "worse than guessing",
-        lambda e: e.chance,
-        3.0,
+        high,
+        WORSE,
         "the loss {facts.loss:.4g} is {figure:.1f} times that of guessing (at most {limit:g} "
         "times)",
-        ("the temperature is too small", "the learning rate is too high", "labels or pairs are "
-         "wrong, so that what is learned is punished"),
-        "leave temperature and --lr at their defaults; check which pairs count as the same",
+        (
+            SHARP,
+            PAIRS,
+            WEIGHT,
+            Cause(
+                "{facts.heavy} is nearly all of the loss: its weight is too high, or what it is of "
+                "is not normalized",
+                lambda e: bool(e.heavy),
+            ),
+            Cause(
+                "the loss was {facts.began:.1f} times that of guessing before anything was learned:"
+                " embeddings are not normalized, or labels are those of others",
+                lambda e: e.began > WORSE,
+            ),
+            RATE,
+            Cause(
+                "the loss rose from {facts.began:.1f} times that of guessing: the learning rate is "
+                "too high",
+                lambda e: e.began <= WORSE and e.longest <= RESTLESS,
+            ),
+        ),
+        "leave the method's options and --lr at their defaults; check which pairs count as the "
+        "same",
         patience=3,
+    ),
+    Rule(
+        "exactly guessing",
+        guessing,
+        5e-4,
+        "the loss {facts.loss:.5g} is exactly that of guessing, step for step (within "
+        "{figure:.2g} of it, at least {limit:g}), though the weights move",
+        (
+            SOFT,
+            WEIGHT,
+            Cause(
+                "assignments are flat: a temperature is too high, or the prototypes are all alike",
+                lambda e: e.entropy > 0.999,
+            ),
+            Cause(
+                "all images have practically the same embedding, and nothing tells them apart",
+                lambda e: e.embedding_spread < 0.02,
+            ),
+            PAIRS,
+            "what the loss compares does not depend on the images",
+        ),
+        "leave the temperatures and the method's options at their defaults",
+        below=True,
+        patience=2,
     ),
     Rule(
         "loss at guessing",
@@ -167,7 +296,7 @@ DURING: tuple[Rule[Exam], ...] = (
         0.01,
         "the loss {facts.loss:.4g} is still that of guessing (within {figure:.2%} of it; more than "
         "{limit:.0%} is learning)",
-        ("the learning rate is too low or too high", "the views of an image have nothing in "
+        (SOFT, PAIRS, RATE, "the learning rate is too low", "the views of an image have nothing in "
          "common", "the batch is too small, or the training too short, for this method"),
         "try --lr three times higher and lower; weaker views; more epochs",
         below=True,
@@ -179,7 +308,8 @@ DURING: tuple[Rule[Exam], ...] = (
         0.005,
         "the loss {facts.loss:.4g} is as low as only a collapse makes it ({figure:.2%} of the way "
         "from guessing is left, at least {limit:.1%})",
-        ("nothing keeps the features of different images apart: the predictor, the stop-gradient, "
+        (BARE, OPEN, SILENT, STILL, WEIGHT,
+         "nothing keeps the features of different images apart: the predictor, the stop-gradient, "
          "the centering or a term of the loss is missing or has no weight",
          "views are so weak that there is nothing to learn"),
         "compare the method's options with their defaults",
@@ -218,15 +348,16 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "pushed apart",
         lambda e: e.pulled,
-        0.6,
+        0.53,
         "the gradient moves embeddings towards the other view of their image rather than towards "
         "that of another one in only {figure:.0%} of the cases (at least {limit:.0%})",
-        ("the labels of the contrastive loss are wrong: the positive is in another place than "
-         "they say", "the views of different images are paired", "the loss has the wrong sign"),
+        (PAIRS, "the labels of the contrastive loss are wrong: the positive is in another place "
+         "than they say", "the views of different images are paired", "the loss has the wrong "
+         "sign"),
         "check that row i of both views is the same image, and where the positive stands among "
         "the logits",
         below=True,
-        patience=2,
+        patience=3,
     ),
     Rule(
         "target stands still",
@@ -258,8 +389,9 @@ DURING: tuple[Rule[Exam], ...] = (
         0.02,
         "all images have practically the same embedding (their directions spread by {figure:.2g} "
         "of 1, at least {limit:g})",
-        ("nothing keeps embeddings apart: the predictor, the stop-gradient, a term of the loss or "
-         "its weight is missing", "the learning rate is too high", "labels or pairs are wrong"),
+        (BARE, OPEN, SILENT, STILL, PAIRS, WEIGHT, SOFT, RATE,
+         "nothing keeps embeddings apart: the predictor, the stop-gradient, a term of the loss or "
+         "its weight is missing", "labels or pairs are wrong"),
         "compare the method's options with their defaults; lower --lr",
         below=True,
         severity="failure",
@@ -272,8 +404,8 @@ DURING: tuple[Rule[Exam], ...] = (
         1e-5,
         "all images have practically the same features (their directions spread by {figure:.2g} of "
         "1, at least {limit:g})",
-        ("the learning rate is too high: activations died", "nothing keeps features apart",
-         "weight decay has removed the weights"),
+        (RATE, BARE, OPEN, SILENT, STILL, WEIGHT, "activations died", "nothing keeps features "
+         "apart", "weight decay has removed the weights"),
         "lower --lr or lengthen --warmup; compare the method's options with their defaults",
         below=True,
         severity="failure",
@@ -286,8 +418,8 @@ DURING: tuple[Rule[Exam], ...] = (
         0.03,
         "embeddings use {figure:.1%} of the dimensions that this many images can have (at least "
         "{limit:.0%})",
-        ("dimensions became copies of each other: the terms or negatives that keep them apart are "
-         "too weak", "the learning rate is too high", "weight decay is too high"),
+        (SILENT, WEIGHT, SOFT, RATE, "dimensions became copies of each other: the terms or "
+         "negatives that keep them apart are too weak", "weight decay is too high"),
         "lower --lr; larger --batch; compare the method's options with their defaults",
         below=True,
         patience=3,
@@ -298,7 +430,7 @@ DURING: tuple[Rule[Exam], ...] = (
         lambda e: e.largest,
         0.95,
         "one prototype is the likeliest for {figure:.0%} of the images (at most {limit:.0%})",
-        ("nothing balances the prototypes: the center does not follow the teacher "
+        (STILL, SHARP, "nothing balances the prototypes: the center does not follow the teacher "
          "(center_momentum near 1), or assignments are not balanced",
          "the teacher's temperature is too low"),
         "leave center_momentum, epsilon and the temperatures at their defaults",
@@ -311,11 +443,11 @@ DURING: tuple[Rule[Exam], ...] = (
         0.9999,
         "assignments are as flat as guessing ({figure:.4%} of the entropy of guessing, at most "
         "{limit:.2%})",
-        ("the teacher's temperature is too high", "the center takes all there is: center_momentum "
-         "is too low", "the learning rate is too low for the head"),
+        (SOFT, "the teacher's temperature is too high", "the center takes all there is: "
+         "center_momentum is too low", "the learning rate is too low for the head"),
         "leave the temperatures at their defaults",
-        patience=10,
-        after=100,
+        patience=3,
+        after=5,
     ),
     Rule(
         "views too alike",
@@ -336,16 +468,66 @@ DURING: tuple[Rule[Exam], ...] = (
         ("views of different images are paired", "views are too strong: crops are too small"),
         "look at the views in the report; check that row i of both views is the same image",
         below=True,
-        patience=4,
+        patience=3,
+    ),
+    Rule(
+        "views in another order",
+        lambda e: e.shifted,
+        0.05,
+        "the network receives another image than in the first view in the place of {figure:.0%} of "
+        "the images (at most {limit:.0%} may): the loss pairs views of different images",
+        ("a view is rolled, shuffled or sorted between the pipeline and the network",),
+        "keep row i of all views the same image; undo a shuffle before the loss",
+        patience=2,
+    ),
+    Rule(
+        "channels in another order",
+        lambda e: e.swapped,
+        0,
+        "the network receives {figure:.0f} channels in the place of others (none may): evaluation "
+        "and export hand them over as they are in the files",
+        ("RGB was made BGR, or the reverse, in the method's loss",),
+        "leave the order of channels to the data: change it there, for training and evaluation",
+        patience=2,
+    ),
+    Rule(
+        "another scale",
+        lambda e: max((x for x in (e.rescaled, e.outside) if x == x), default=math.nan),
+        ALIEN,
+        "the images that the network receives are not on the scale that evaluation and export hand "
+        "it (by {figure:.2g} orders of magnitude or parts of their pixels, at most {limit:g})",
+        (
+            Cause("the loss normalizes or scales views once more", lambda e: e.rescaled > ALIEN),
+            Cause(
+                "the pipeline hands over floats that are not normalized, or twice or otherwise: "
+                "floats are taken as they are, and {facts.outside:.0%} of these pixels are none "
+                "that an image has",
+                lambda e: e.outside > ALIEN,
+            ),
+        ),
+        "hand over views as uint8: the encoder's mean and std normalize them, in training and in "
+        "evaluation",
+        patience=2,
+    ),
+    Rule(
+        "norm statistics lag",
+        lambda e: e.left,
+        0.5,
+        "batch norms follow so slowly that {figure:.0%} of their first statistics are left at the "
+        "end (at most {limit:.0%}): in evaluation features are others than in training",
+        ("the momentum of the batch norms is too low for so few steps, or 0",),
+        "use a momentum of 0.1 (torch's share of the batch, not of the past), or more steps",
+        patience=2,
     ),
     Rule(
         "pairs unrelated",
-        lambda e: e.agreeing,
+        apart,
         0.58,
         "the embedding of a view is no more alike to that of the other view of its image than to "
         "those of others (more alike in {figure:.0%} of the cases, at least {limit:.0%})",
-        ("views of different images are paired", "views are too strong", "the network tells "
-         "nothing of its images: it has collapsed"),
+        (PAIRS, Cause("the network tells nothing of its images: it has collapsed",
+                      lambda e: e.embedding_spread < 0.02),
+         "views of different images are paired", "views are too strong"),
         "check that row i of both views is the same image; look at the views in the report",
         below=True,
         patience=8,  # looks that the figure is the mean of: fresh networks hardly tell images apart

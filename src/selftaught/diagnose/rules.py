@@ -57,10 +57,22 @@ class Finding:
 
     def sentence(self) -> str:
         """All of it, for the terminal."""
-        if not self.causes:
-            return self.says
-        causes = "; or ".join(self.causes)
-        return f"{self.says}. Likely because {causes}. What to do: {self.remedy}."
+        likely = f" Likely because {'; or '.join(self.causes)}." if self.causes else ""
+        return f"{self.says}.{likely} What to do: {self.remedy}." if self.remedy else self.says
+
+
+@dataclass(frozen=True)
+class Cause(Generic[F]):
+    """What may be the reason, and how that is tested: it is named first where it holds, and not at
+    all where it does not.
+
+    Args:
+        text: filled in as `Rule.says` is.
+        holds: whether the facts bear it.
+    """
+
+    text: str
+    holds: Callable[[F], bool]
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Rule(Generic[F]):
         figure: what is looked at; None or NaN where it does not apply.
         limit: what it may be at most, or at least where `below`.
         says: what is wrong; filled in with the figure, the limit and the facts.
-        causes, remedy: see `Finding`.
+        causes, remedy: see `Finding`; causes that are plain text cannot be tested.
         below: whether the figure is too low below the limit.
         severity: of a finding.
         patience: looks in a row that have to find it.
@@ -84,7 +96,7 @@ class Rule(Generic[F]):
     figure: Callable[[F], float | None]
     limit: float
     says: str
-    causes: tuple[str, ...]
+    causes: tuple[str | Cause[F], ...]
     remedy: str
     below: bool = False
     severity: Severity = "warning"
@@ -106,6 +118,8 @@ class Rule(Generic[F]):
         def fill(text: str) -> str:
             return text.format(figure=value, limit=self.limit, facts=facts)
 
+        tested = [c.text for c in self.causes if isinstance(c, Cause) and c.holds(facts)]
+        untested = [c for c in self.causes if isinstance(c, str)]
         return Finding(
             self.name,
             self.severity,
@@ -114,7 +128,7 @@ class Rule(Generic[F]):
             fill(self.says),
             value,
             self.limit,
-            tuple(map(fill, self.causes)),
+            tuple(map(fill, (*tested, *untested))),
             fill(self.remedy),
         )
 

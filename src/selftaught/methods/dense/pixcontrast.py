@@ -38,9 +38,8 @@ class PixContrast(Method):
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
     few = Few(hidden=512, dim=128)
-    insight = Insight(
-        "projector", copies=(("target.0", "backbone"), ("target.1", "projector")), pairs="other"
-    )
+    # no pairs: cells of the same number show other places
+    insight = Insight("projector", copies=(("target.0", "backbone"), ("target.1", "projector")))
 
     def __init__(
         self,

@@ -39,9 +39,8 @@ class PixPro(Method):
 
     recipe = Recipe("lars", lr=1.0, batch=256, weight_decay=1e-5, warmup=0.05)
     few = Few(hidden=512, dim=128)
-    insight = Insight(
-        "projector", "value", (("target.0", "backbone"), ("target.1", "projector")), "other"
-    )
+    # no predictor, as cells go beside `value` too; no pairs: cells of the same number show others
+    insight = Insight("projector", copies=(("target.0", "backbone"), ("target.1", "projector")))
 
     def __init__(
         self,

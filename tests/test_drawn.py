@@ -1,0 +1,87 @@
+"""Patients that the doctor's bench draws: the same each time, of two halves, with a name each."""
+
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from selftaught.diagnose.before import BEFORE, REFUSED
+from selftaught.diagnose.during import DURING
+
+COUNT = 150
+
+
+@pytest.fixture(scope="module")
+def bench():
+    folder = str(Path(__file__).parent.parent / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        import doctor
+    finally:
+        sys.path.remove(folder)
+    return doctor
+
+
+@pytest.fixture(scope="module")
+def halves(bench):
+    return {half: list(islice(bench.patients(half, 3), COUNT)) for half in bench.HALVES}
+
+
+def test_draws_are_the_same_each_time_and_for_another_seed_others(bench, halves):
+    keys = [case.key for case in halves["build"][:60]]
+    assert [case.key for case in islice(bench.patients("build", 3), 60)] == keys
+    assert [case.key for case in islice(bench.patients("build", 4), 60)] != keys
+    well = [case.key for case in islice(bench.healthy(3), 60)]
+    assert [case.key for case in islice(bench.healthy(3), 60)] == well
+
+
+def test_halves_share_no_kind_method_and_set(halves):
+    of = {
+        half: {(case.kind.name, case.method, case.data) for case in cases}
+        for half, cases in halves.items()
+    }
+    assert not of["build"] & of["published"]
+    assert min(len(each) for each in of.values()) > COUNT / 2
+
+
+def test_each_kind_and_each_method_is_drawn(bench, halves):
+    cases = halves["build"] + halves["published"]
+    assert {case.kind.name for case in cases} == set(bench.KINDS)
+    assert {case.method for case in cases} == set(bench.METHODS)
+    for half in bench.HALVES:
+        assert len({case.method for case in halves[half]}) >= 40
+    count = len(bench.METHODS)
+    assert {case.method for case in islice(bench.healthy(0), count)} == set(bench.METHODS)
+
+
+def test_each_kind_is_named_by_a_rule_that_exists(bench):
+    rules = {rule.name for table in (BEFORE, REFUSED, DURING) for rule in table}
+    for kind in bench.KINDS.values():
+        assert {entry.partition("/")[0] for entry in kind.expected} & rules, kind.name
+
+
+def test_only_the_first_finding_in_time_counts_and_notes_do_not(bench):
+    kind = bench.KINDS["rate too high"]
+
+    def found(name, progress=0.05, severity="warning", cause=""):
+        return {"name": name, "progress": progress, "severity": severity, "causes": [cause]}
+
+    right, other = found("rate for optimizer", 0.0), found("pushed apart")
+    for findings, expected in (
+        ([right, other], "right"),
+        ([other, right], "wrong"),
+        ([found("small images", severity="note"), right], "right"),
+        ([found("steps too long", 0.5)], "late"),
+        ([found("collapse", 0.5)], "missed"),
+        ([found("worse than guessing", cause="the learning rate is too high")], "right"),
+        ([found("worse than guessing", cause="labels are wrong")], "wrong"),
+        ([], "missed"),
+    ):
+        assert bench.outcome(kind, {"findings": findings}, "") == expected, findings
+    assert bench.outcome(kind, {}, "the peak learning rate 9 is") == "right"
+    assert bench.outcome(kind, {}, "the batch is too small") == "wrong"
+    assert bench.outcome(None, {"findings": [other]}, "") == "alarm"
+    assert (
+        bench.outcome(None, {"findings": [found("small images", severity="note")]}, "") == "quiet"
+    )
