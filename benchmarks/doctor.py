@@ -185,7 +185,9 @@ PATIENTS = {
         "vicreg", ("rate for optimizer", "steps too long"), train={"lr": 1.0}
     ),
     "labels of the queue wrong": Patient("moco_v2", ("pushed apart",), change=wrong_labels),
-    "pairs of different images": Patient("simclr", ("pairs unrelated",), change=shuffled_pairs),
+    "pairs of different images": Patient(
+        "simclr", ("views in another order", "pairs unrelated"), change=shuffled_pairs
+    ),
     "queue that is never filled": Patient(
         "moco_v2", ("memory stands still",), change=unfilled_queue
     ),
