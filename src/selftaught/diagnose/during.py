@@ -440,9 +440,9 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "flat assignments",
         lambda e: e.entropy,
-        0.9999,
+        0.998,
         "assignments are as flat as guessing ({figure:.4%} of the entropy of guessing, at most "
-        "{limit:.2%})",
+        "{limit:.1%})",
         (SOFT, "the teacher's temperature is too high", "the center takes all there is: "
          "center_momentum is too low", "the learning rate is too low for the head"),
         "leave the temperatures at their defaults",
