@@ -24,6 +24,7 @@ from selftaught.data.image.masks import Masked, Masks, check_degrees, open_masks
 from selftaught.data.paired import Paired, pair
 from selftaught.data.selection import select, without
 from selftaught.engine import (
+    beginning,
     choosing,
     continued,
     kept,
@@ -177,20 +178,25 @@ def prepared(
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     restore.check(settings.start, image)
-    begins = settings.start is not None
-    asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
     kind = methods.find(method) if isinstance(method, str) else method
     name = methods.short(methods.reference(kind))
     out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
+    begins = settings.start is not None
+    goes_on = settings.resume and bool(Checkpoints.of(out).steps())
+    start = out if goes_on else settings.start
+    asked = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
     side = asked.get("size") or fitting_size(kept)
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
-    made = assemble(method, choice.image, options, kept, settings.seed, begins, choice.fit)
+    begun = beginning.going_on(choice.image, out) if settings.resume else choice.image
+    made = assemble(method, begun, options, kept, settings.seed, begins, choice.fit)
+    if begun is not choice.image:
+        beginning.as_named(image_of(made), choice.image)
     channels = image_of(made).channels
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)
-    begun = settings.start or settings.resume or image_of(made).trained
-    if made.needs.learned and not begun:
+    knows = settings.start or settings.resume or image_of(made).trained
+    if made.needs.learned and not knows:
         raise UserError(
             f"{method_name(made)} takes its encoder as it is, and that of {image_of(made).name} "
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
