@@ -47,7 +47,7 @@ from selftaught.engine.build import (
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
 from selftaught.engine.colors import settled
-from selftaught.engine.estimate import epochs_within, readable
+from selftaught.engine.estimate import USED, Estimate, of_step, readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
@@ -92,6 +92,7 @@ class Plan:
         weights: of an earlier run, to begin with.
         state: to go on from.
         tried: candidates that this one was taken from, with `--try`.
+        step: what a step needs, where that was measured to find how many there is time for.
     """
 
     method: Method
@@ -116,6 +117,7 @@ class Plan:
     weights: dict[str, Tensor] | None
     state: dict[str, Any] | None
     tried: dict[str, Any] | None = None
+    step: Estimate | None = None
 
     @property
     def image(self) -> Encoder:
@@ -274,15 +276,14 @@ def plan(
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
+    step = None
     if settings.time is not None:
         views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
         asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
-        given_time = seconds(settings.time)
-        passes, each = epochs_within(
-            given_time, method, views, fabric, per_epoch, makers=workers, **asked
-        )
+        step = of_step(method, views, fabric, makers=workers, **asked)
+        each = per_epoch * step.seconds
         why = f"{settings.time} at {duration(each)} a pass, some left for the scores"
-        lengths = choosing.passes(passes, per_epoch, why)
+        lengths = choosing.passes(USED * seconds(settings.time) / each, per_epoch, why)
         chosen += lengths
         settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
     epochs, most = settings.epochs, settings.max_steps
@@ -322,6 +323,7 @@ def plan(
         content={},
         weights=weights,
         state=None,
+        step=step,
     )
     kept.check(settings, made.image, made.continued, method.needs.labels)
     if settings.augmentation is not None:  # the first view tells what is wrong with all
