@@ -114,11 +114,13 @@ def main() -> None:
         machine.sentence(machine.describe()),
         "",
         "The untrained network has statistics of norms of crops of the images, where it had none "
-        f"before. Of {counted} rows of `learn-*.md` and `choose.md` these are above another number "
-        "of floors than before; k-NN / probe, and the highest floor before and now:"
-        if rows
-        else f"before. Of {counted} rows of `learn-*.md` and `choose.md` none is above another "
-        "number of floors than before.",
+        f"before. Of {counted} rows of `learn-*.md` and `choose.md` whose network keeps some, "
+        + (
+            "these are above another number of floors than before; k-NN / probe, and the highest "
+            "floor before and now:"
+            if rows
+            else "none is above another number of floors than before."
+        ),
         "",
     ]
     table = ["| table | row | scores | floor before | now |", "| --- | --- | --- | --- | --- |"]

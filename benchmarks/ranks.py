@@ -21,6 +21,7 @@ import machine
 import numpy as np
 import torch
 from adapt import SETS
+from lightning_fabric import Fabric
 from PIL import Image as Picture
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
@@ -28,8 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import open_data
-from selftaught.augment.image.device import normalize
 from selftaught.data.selection import select
+from selftaught.engine.curve import shown
 from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
@@ -112,12 +113,9 @@ def dimension(x: Tensor) -> float:
 def looked_at(encoder: Any, blind: Unlabeled, seeing: Any) -> dict[str, Any]:
     """Figures without labels, and scores with them."""
     encoder.eval()
-
-    @torch.inference_mode()
-    def network(x: Tensor) -> Tensor:
-        return encoder(normalize(x, encoder.mean, encoder.std)).float()
-
-    x = torch.cat([network(part) for part in blind.plain.split(64)])
+    network = shown(encoder, Fabric(accelerator="cpu", precision="32-true"))
+    with torch.inference_mode():
+        x = torch.cat([network(part) for part in blind.plain.split(64)])
     x = x[torch.from_numpy(np.unique(x.numpy(), axis=0, return_index=True)[1])]
     figures = blind.look(network, 0).figures | {
         "SIGReg": sigreg(x),

@@ -1,14 +1,23 @@
 """What a training began with is kept, and is what it began with after an interruption, too."""
 
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from selftaught import pretrain
+from selftaught import export, pretrain
 from selftaught.backbones import Image
+from selftaught.backbones.image import encoder as module
 from selftaught.engine import beginning
 from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.plan import Plan, prepared
 from selftaught.engine.run import Run
+from selftaught.engine.settings import Settings
+from selftaught.engine.signals import StopSignals
 from selftaught.errors import Interrupted, UserError
 from selftaught.methods import SimCLR
 
@@ -83,3 +92,70 @@ def test_damaged_weights_of_the_start_are_told(data, tmp_path):
     (tmp_path / "b" / beginning.FILE).write_bytes(b"no")
     with pytest.raises(UserError, match="is damaged"):
         pretrain(SimCLR(encoder), data, tmp_path / "b", epochs=2, resume=True, force=True, **RUN)
+
+
+def stopped(out: Path, data, image: dict, **given) -> Plan:
+    """A run that stops before its first step; its plan."""
+    plan = prepared("mae", data, Settings(out=out, **RUN, **given), image, {})
+    run = Run(plan)
+    run._prepare_folder()
+    beginning.keep(plan.image, out)
+    return plan
+
+
+@pytest.mark.parametrize("net", ["test_vit", "test_vit2"])
+def test_a_run_goes_on_where_the_weights_that_it_began_with_have_gone(net, data, tmp_path):
+    file, out = tmp_path / "weights.pth", tmp_path / "run"
+    torch.save(Image(net, 32).net.state_dict(), file)
+    image = {"name": net, "size": 32, "weights": file, "mean": (0.4,)}
+    before = stopped(out, data, image)
+    file.unlink()
+    again = prepared("mae", data, Settings(out=out, resume=True, **RUN), image, {})
+    assert same(again.method, before.method)
+    assert again.content["backbone"] == before.content["backbone"]
+    assert again.continued
+    other = image | {"weights": tmp_path / "other.pth"}
+    with pytest.raises(UserError, match="does not exist"):  # nothing stands in for another one
+        prepared("mae", data, Settings(out=out, resume=True, **RUN), other, {})
+
+
+@pytest.mark.parametrize("kind", ["weights", "pretrained", "start"])
+def test_checkpoints_go_on_without_what_a_run_began_with(kind, data, tmp_path, monkeypatch):
+    net, place, image = (
+        Image("test_resnet", 32),
+        tmp_path / "gone",
+        dict[str, Any](name="test_resnet"),
+    )
+    given = RUN | {"epochs": 1, "curve": False, "lora": 0}
+    create = module.create
+    if kind == "weights":
+        torch.save(net.net.state_dict(), place)
+        image["weights"] = place
+    elif kind == "start":
+        export.save(net, place)
+        given["start"] = place
+    else:
+        image["pretrained"] = True
+        monkeypatch.setattr(module, "create", lambda *a: create(*a[:3], False, *a[4:]))
+
+    def plan(**more) -> Plan:
+        asked = Settings(out=tmp_path / "run", **given, **more)
+        return prepared("simclr", data, asked, {"size": 32} | image, {"hidden": 16, "dim": 8})
+
+    first, signals = plan(), StopSignals()
+    run = Run(first)
+    with run.guarded(signals):
+        loop = run.start(signals)
+        signals.received = signal.SIGTERM  # it saves after its first step
+        with pytest.raises(Interrupted):
+            run.train(loop)
+    if kind != "pretrained":
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    monkeypatch.setattr(module, "create", lambda *a: 1 / 0 if a[3] else create(*a))
+    again, signals = plan(resume=True), StopSignals()
+    assert again.content == first.content
+    assert again.continued
+    run = Run(again)
+    with run.guarded(signals):
+        assert run.start(signals).step == 1
+    assert same(again.method, first.method)

@@ -16,7 +16,8 @@ from selftaught.cli import request
 from selftaught.diagnose.before import BEFORE, REFUSED, Before
 from selftaught.diagnose.preflight import known
 from selftaught.diagnose.rules import Watch
-from selftaught.engine import choosing, plan
+from selftaught.engine import choosing, estimate, plan, run
+from selftaught.engine.estimate import USED, Estimate, needed
 from selftaught.engine.optim import Rates
 from selftaught.engine.run import _rendered
 from selftaught.engine.settings import Settings, seconds
@@ -275,10 +276,30 @@ def test_little_time_is_kept_to_the_step(tmp_path, monkeypatch):
     given = Settings(batch=8, workers=0, evaluate=False, time="60s", out=tmp_path / "run")
     image, found = {"name": "test_resnet", "size": 32}, {}
     for room in (0.3, 1.75, 10.5):
-        monkeypatch.setattr(plan, "epochs_within", lambda *_, room=room, **__: (room, 60 / room))
+        step = Estimate(0.0, USED * 60 / room / 4, 0.0)  # of four in a pass
+        monkeypatch.setattr(plan, "of_step", lambda *_, step=step, **__: step)
         made = plan.prepared(SimCLR, photos(32), given, image, {})
         found[room] = made.steps, made.settings.epochs, made.settings.max_steps
     assert found == {0.3: (1, 1, 1), 1.75: (7, 2, 7), 10.5: (40, 10, None)}
+
+
+def test_a_time_is_measured_once(tmp_path, monkeypatch):
+    looks = []
+    for module in (estimate, run):
+        monkeypatch.setattr(module, "needed", lambda *a, **k: looks.append(1) or needed(*a, **k))
+    given = Settings(batch=8, workers=0, evaluate=False, time="2s", out=tmp_path / "run")
+    image = {"name": "test_resnet", "size": 32}
+    made = plan.prepared(SimCLR, photos(32), given, image, {"hidden": 16, "dim": 8})
+    assert len(looks) == 1
+    need = run.Run(made).estimate()
+    assert len(looks) == 1
+    assert made.step is not None
+    assert need.seconds == pytest.approx(made.steps * made.step.seconds)
+    frozen = run.Run(made)
+    frozen.prepared = frozen.prepared._replace(told=["something is frozen"])
+    frozen.views = frozen._views()
+    frozen.estimate()
+    assert len(looks) == 2
 
 
 def test_times_are_read():

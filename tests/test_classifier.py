@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from selftaught.classifier import choosing, graph, heads, judging, targets
 from selftaught.classifier.targets import Target
 from selftaught.cli import main
 from selftaught.data import open_data
+from selftaught.engine.build import count_classes
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.scores import fit_ridge
 from tests.photos import two_classes
@@ -109,6 +111,20 @@ def test_labels_that_nothing_can_be_learned_from_are_refused(
     with pytest.raises(UserError) as error:
         told(tmp_path, labels, labeled, kind)
     assert message in str(error.value)
+
+
+def test_a_folder_of_one_class_is_called_so(tmp_path, labeled):
+    one, every = tmp_path / "one", sorted(labeled.rglob("*.png"))
+    (one / "cats" / "young").mkdir(parents=True)
+    for i, file in enumerate(every):
+        shutil.copy(file, one / "cats" / ("young" if i % 2 else "") / f"{i}.png")
+    with pytest.raises(UserError, match=f"all {len(every)} images are in one folder, cats, and a"):
+        targets.told(open_data(str(one)))
+    with pytest.raises(UserError, match="two classes at least, and this data has one folder, cats"):
+        count_classes(open_data(str(one)), "supcon")
+    for flat in (str(one / "cats"), str(listed(tmp_path, [""] * len(every), labeled))):
+        with pytest.raises(UserError, match="this data has none"):
+            targets.told(open_data(flat))
 
 
 def test_several_names_are_columns_of_zero_and_one(tmp_path, labeled):

@@ -391,12 +391,12 @@ def test_without_labels_nothing_is_said_on_when_to_stop():
     assert Curve(4, (0,)).advice == ""
 
 
-def test_looks_differ_where_mcnemar_says_so():
-    """100 gained and 40 lost of 1,000: 6 points, standard error sqrt(140 - 3.6) / 1000."""
+def test_looks_differ_by_the_interval_of_a_paired_difference():
+    """100 gained and 40 lost of 1,000: 101 and 41 of 1,002 by Bonett and Price."""
     one, other = np.zeros(1000, bool), np.zeros(1000, bool)
     one[:100], other[100:140] = True, True
     a, b = (Look(i, {KNN: 100 * float(r.mean())}, r) for i, r in enumerate((one, other)))
-    wanted = 6 - 3 * 100 * math.sqrt(140 - 60**2 / 1000) / 1000
+    wanted = 100 * (60 - 3 * math.sqrt(142 - 60**2 / 1002)) / 1002
     assert sure(a, b) == pytest.approx(wanted)
     assert sure(b, a) == pytest.approx(-wanted)
     assert sure(a, b, errors=6) == 0

@@ -447,8 +447,33 @@ def test_paired_interval_by_hand():
 
     ours, floor = [1] * 30 + [0] * 10 + [1] * 60, [0] * 30 + [1] * 10 + [1] * 60
     low, high = Margin(score_of(ours), "untrained", score_of(floor)).interval
-    half = 1.96 * math.sqrt((0.4 - 0.2**2) / 100)
-    assert (low, high) == pytest.approx((20 - 100 * half, 20 + 100 * half))
+    half = 1.96 * math.sqrt((31 + 11) / 102 - (20 / 102) ** 2) / math.sqrt(102)
+    assert (low, high) == pytest.approx((2000 / 102 - 100 * half, 2000 / 102 + 100 * half))
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "verdict"),
+    [
+        (0, 0, 1, "unclear"),
+        (0, 0, 100, "unclear"),
+        (3, 0, 3, "unclear"),  # all of three: as likely as three heads
+        (0, 2, 2, "unclear"),
+        (5, 0, 1000, "unclear"),  # 0.0625 by the exact test
+        (6, 0, 1000, "above"),  # 0.031
+        (0, 6, 1000, "below"),
+        (20, 0, 20, "above"),
+    ],
+)
+def test_a_paired_interval_is_never_without_width(gained, lost, n, verdict):
+    from selftaught.evaluate.floors import Margin
+
+    ours = [1] * gained + [0] * (n - gained)
+    floor = [0] * gained + [1] * lost + [0] * (n - gained - lost)
+    margin = Margin(score_of(ours), "untrained", score_of(floor))
+    low, high = margin.interval
+    assert -100 <= low <= margin.points <= high <= 100
+    assert high - low > 100 / n  # by one image more it would be otherwise
+    assert margin.verdict == verdict
 
 
 def test_compare_reads_each_image_once_for_all_and_agrees_with_single_scores(

@@ -344,6 +344,8 @@ def test_settings_that_are_given_are_not_tried():
         (False, {"color_jitter": 0.0}, [lower, higher]),
         (True, {}, [lower, anchor, half]),
         (True, {"chosen": ("lora",), "lora": 16}, [lower, anchor, {"lora": 0}]),
+        (True, {"chosen": ("lora",), "lora": 16, "lora_alpha": 8.0}, [lower, anchor]),
+        (True, {"chosen": ("lora",), "lora": 16, "lora_layers": ("fc1",)}, [lower, anchor]),
         (True, {"freeze": 1}, [lower, anchor]),
         (True, {"freeze": "all"}, [lower]),
         (True, {"anchor": ("gram:1",), "lora": 4}, [lower]),

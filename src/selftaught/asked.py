@@ -92,10 +92,11 @@ def training(settings: "Settings", weights: str | Path | None) -> None:
     """
     from selftaught.engine.folder import occupied
 
-    for place in (settings.start, settings.test):
+    # a run that goes on has what it began with
+    for place in (None if settings.resume else settings.start, settings.test):
         if isinstance(place, str | Path):
             exists(str(place))
-    if weights is not None and str(weights) != TIMM:
+    if weights is not None and str(weights) != TIMM and not settings.resume:
         refuse_others(located(weights))  # whatever is no file of weights
     if settings.out is not None:
         occupied(settings.out, settings.resume, settings.overwrite)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from selftaught.data import Samples
+from selftaught.data.files import only_folder
 from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.selection import select
 from selftaught.errors import UserError
@@ -77,6 +78,12 @@ def told(samples: Samples, kind: Kind | None = None) -> Target:
     """
     written = [t for t in texts(samples) if t is not None]
     if not written:
+        if folder := only_folder(samples):
+            raise UserError(
+                f"all {len(samples):,} images are in one folder, {folder}, and a classifier tells "
+                "classes apart and needs two at least: put images of another class into a folder "
+                f"beside {folder}, or name a column or a CSV of path,label with --labels"
+            )
         raise UserError(
             "a classifier needs labels, and this data has none: sort the images into one folder a "
             "class, or name a column or a CSV of path,label with labels"

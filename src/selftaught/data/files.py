@@ -25,7 +25,7 @@ from selftaught.data.image.formats import (
     is_dicom,
     sniff,
 )
-from selftaught.data.source import Skipped, Source, digest
+from selftaught.data.source import Samples, Skipped, Source, digest
 from selftaught.errors import UserError
 
 _THREADS = 8  # folders listed at once: it is the network file systems that need them
@@ -317,3 +317,14 @@ def only_arrays(source: FileSource) -> bool:
 def from_paths(names: Sequence[str], root: str = "") -> FileSource:
     """The files of a list of paths."""
     return FileSource(root, pa.array([os.fsencode(n) for n in names], pa.large_binary()))
+
+
+def only_folder(samples: Samples) -> str:
+    """The one folder that all images of a folder lie in, which is no class as there is no other;
+    "" where they lie elsewhere, or have labels."""
+    source = samples.source
+    if samples.labels is not None or not isinstance(source, FileSource):
+        return ""
+    parts = (source.name(i).partition("/") for i in range(len(source)))
+    firsts = {first if rest else "" for first, _, rest in parts}
+    return firsts.pop() if len(firsts) == 1 else ""

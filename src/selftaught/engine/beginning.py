@@ -11,7 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from selftaught import export
 from selftaught.backbones import Encoder
+from selftaught.backbones.image.encoder import begun_with
+from selftaught.engine.checkpoint import Checkpoints
 from selftaught.errors import UserError
+from selftaught.export.facts import SETTINGS, content
+from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
 
@@ -59,6 +63,39 @@ def kept(encoder: Encoder, folder: Path) -> Encoder | None:
             "again from where the run was made"
         ) from error
     return found
+
+
+SETTLED = ("name", "mean", "std", "pool", "class_token", "positions", "resample")
+"""Parameters of a backbone that follow from the weights that it begins with."""
+
+
+def going_on(image: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Parameters of the backbone of a run that goes on, without the place that its weights came
+    from, which may have gone: checkpoints hold what became of them, and `run` what they were.
+
+    Args:
+        image: parameters as they were given; where they begin with other weights they stay.
+        run: folder of it.
+    """
+    before = current(content(run / SETTINGS).get("backbone") or {})
+    (timms, file), was = (
+        begun_with(bool(x.get("pretrained")), x.get("weights")) for x in (image, before)
+    )
+    if not (timms or file) or (timms, str(file)) != (was[0], str(was[1])):
+        return image
+    # timm's are built otherwise than a file's, so that only a checkpoint can stand in for them
+    if not (run / FILE).is_file() or (timms and not Checkpoints.of(run).steps()):
+        return image
+    settled = {n: before[n] for n in SETTLED if before.get(n) is not None}
+    settled = {n: tuple(v) if isinstance(v, list) else v for n, v in settled.items()}
+    return settled | image | {"weights": None if timms else run / FILE, "pretrained": False}
+
+
+def as_named(encoder: Encoder, image: dict[str, Any]) -> None:
+    """Let an encoder say that it begins with what `image` names, not with what stood in for it."""
+    pretrained, weights = begun_with(bool(image.get("pretrained")), image.get("weights"))
+    named: Any = encoder
+    named.pretrained, named.weights, named.trained = pretrained, weights, True
 
 
 def _still(encoder: Encoder) -> Any:

@@ -18,6 +18,7 @@ from selftaught.backbones.image.depth import with_drop_path
 from selftaught.backbones.weights.places import TIMM
 from selftaught.backbones.weights.told import network_of
 from selftaught.backbones.wrapped import maker
+from selftaught.data.files import only_folder
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
@@ -182,7 +183,9 @@ def count_classes(samples: Any, name: str) -> int:
     labels = samples.labels
     count = 0 if labels is None or not len(labels) else int(labels.max()) + 1
     if count < 2:
+        folder = only_folder(samples)
         known = "no labels" if count < 1 else "labels of one class"
+        known = f"one folder, {folder}" if folder else known
         raise UserError(
             f"{name} learns from labels of two classes at least, and this data has {known}: sort "
             "the images into one folder a class, or name a column or a CSV of path,label with "

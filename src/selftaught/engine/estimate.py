@@ -162,23 +162,19 @@ USED = 0.85
 """Of a time that was asked for: the rest is for scores, figures and the report."""
 
 
-def epochs_within(
-    seconds: float, method: Method, views: ViewDataset, fabric: Fabric, per_epoch: int, **asked: Any
-) -> tuple[float, float]:
-    """Passes over the data that `seconds` have room for, and seconds of each.
+def of_step(method: Method, views: ViewDataset, fabric: Fabric, **asked: Any) -> Estimate:
+    """What a step of a training that has not begun will need.
 
     Args:
         method: what is trained, wherever it is: it stays as it is.
         views: of the data.
-        per_epoch: steps of a pass.
         asked: batch, accumulate, makers and optimizer, as of `needed`.
     """
     twin = copy.deepcopy(method)
     twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     twin.to(fabric.device)
     twin.on_start(Blank(len(views.samples)))
-    need = needed(twin, views, fabric, steps=per_epoch, **asked)
-    return USED * seconds / need.seconds, need.seconds
+    return needed(twin, views, fabric, steps=1, **asked)
 
 
 def amount(size: float) -> str:

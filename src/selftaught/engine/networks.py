@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from selftaught import choose
 from selftaught.backbones.image.create import offered
@@ -21,8 +20,7 @@ from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine import precision
 from selftaught.engine.build import image_of
-from selftaught.engine.corpus import Blank
-from selftaught.engine.estimate import USED, needed
+from selftaught.engine.estimate import USED, of_step
 from selftaught.engine.machine import fabric_for, spare_cores
 from selftaught.engine.settings import Settings, seconds
 from selftaught.engine.views import views_of
@@ -203,17 +201,13 @@ def images_per_second(method: Method, samples: Samples, settings: Settings) -> f
         samples, views_of(method, image.size, settings), settings.seed, settings.reduced
     )
     assert settings.batch is not None
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method.to(fabric.device)
-    method.on_start(Blank(len(samples)))
     try:
-        need = needed(
+        need = of_step(
             method,
             views,
             fabric,
             batch=settings.batch,
             accumulate=settings.accumulate,
-            steps=1,
             makers=spare_cores(fabric) if settings.workers is None else settings.workers,
             optimizer="adamw",
         )

@@ -26,6 +26,7 @@ from selftaught.data.selection import select, without
 from selftaught.diagnose.before import Before
 from selftaught.diagnose.preflight import known, refuse
 from selftaught.engine import (
+    beginning,
     choosing,
     continued,
     kept,
@@ -48,7 +49,7 @@ from selftaught.engine.build import (
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
 from selftaught.engine.colors import settled
-from selftaught.engine.estimate import epochs_within, readable
+from selftaught.engine.estimate import USED, Estimate, of_step, readable
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
@@ -93,6 +94,7 @@ class Plan:
         weights: of an earlier run, to begin with.
         state: to go on from.
         tried: candidates that this one was taken from, with `--try`.
+        step: what a step needs, where that was measured to find how many there is time for.
     """
 
     method: Method
@@ -117,6 +119,7 @@ class Plan:
     weights: dict[str, Tensor] | None
     state: dict[str, Any] | None
     tried: dict[str, Any] | None = None
+    step: Estimate | None = None
 
     @property
     def image(self) -> Encoder:
@@ -196,20 +199,25 @@ def prepared(
         samples = settings.open(data, image.get("channels", 3))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     restore.check(settings.start, image)
-    begins = settings.start is not None
-    asked = backbone_of(settings.start, image) if begins else image  # type: ignore[arg-type]
     kind = methods.find(method) if isinstance(method, str) else method
     name = methods.short(methods.reference(kind))
     out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
+    begins = settings.start is not None
+    goes_on = settings.resume and bool(Checkpoints.of(out).steps())
+    start = out if goes_on else settings.start
+    asked = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
     side = asked.get("size") or fitting_size(kept)
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
-    made = assemble(method, choice.image, options, kept, settings.seed, begins, choice.fit)
+    begun = beginning.going_on(choice.image, out) if settings.resume else choice.image
+    made = assemble(method, begun, options, kept, settings.seed, begins, choice.fit)
+    if begun is not choice.image:
+        beginning.as_named(image_of(made), choice.image)
     channels = image_of(made).channels
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
         samples = settings.open(data, channels)
-    begun = settings.start or settings.resume or image_of(made).trained
-    if made.needs.learned and not begun:
+    knows = settings.start or settings.resume or image_of(made).trained
+    if made.needs.learned and not knows:
         raise UserError(
             f"{method_name(made)} takes its encoder as it is, and that of {image_of(made).name} "
             "has learned nothing yet: begin with a run (--start), a file (--weights) or "
@@ -287,15 +295,14 @@ def plan(
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
+    step = None
     if settings.time is not None:
         views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
         asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
-        given_time = seconds(settings.time)
-        passes, each = epochs_within(
-            given_time, method, views, fabric, per_epoch, makers=workers, **asked
-        )
+        step = of_step(method, views, fabric, makers=workers, **asked)
+        each = per_epoch * step.seconds
         why = f"{settings.time} at {duration(each)} a pass, some left for the scores"
-        lengths = choosing.passes(passes, per_epoch, why)
+        lengths = choosing.passes(USED * seconds(settings.time) / each, per_epoch, why)
         chosen += lengths
         settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
     epochs, most = settings.epochs, settings.max_steps
@@ -335,6 +342,7 @@ def plan(
         content={},
         weights=weights,
         state=None,
+        step=step,
     )
     kept.check(settings, made.image, made.continued, method.needs.labels)
     refuse(made.intake)

@@ -182,7 +182,7 @@ class Run:
         corpus = RunCorpus(samples, plan.image, part, plan.workers, fabric.device)
         corpus.folder = self.folder
         plan.method.on_start(corpus)
-        if dist.rank() == 0:
+        if dist.rank() == 0 and (plan.step is None or self._changed()):
             log.info("measuring memory and time on a few images")
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
@@ -346,6 +346,8 @@ class Run:
     def estimate(self) -> Estimate:
         """Memory and time of the training; the method is on its device."""
         plan = self.plan
+        if plan.step is not None and not self._changed():
+            return plan.step._replace(seconds=plan.steps * plan.step.seconds)
         first = plan.phase.first if plan.phase else plan.steps
         parts = [
             needed(
@@ -366,6 +368,12 @@ class Run:
             parts[0].flops,
             max(part.each for part in parts),
         )
+
+    def _changed(self) -> bool:
+        """Whether a step is another one than that of the plan's method on the plan's data."""
+        asked = self.plan.settings
+        other = asked.unmix is not None or asked.anchor is not None
+        return other or asked.compile or asked.cache or bool(self.plan.phase or self.prepared.told)
 
     def preview(self) -> Group:
         """What would be done, and what it would need; nothing is written."""

@@ -22,7 +22,7 @@ from selftaught.chosen import Chosen, plain, said
 from selftaught.data import Samples
 from selftaught.engine import curve
 from selftaught.engine.build import method_name
-from selftaught.engine.estimate import epochs_within
+from selftaught.engine.estimate import of_step
 from selftaught.engine.folder import default_out
 from selftaught.engine.loop import Loop
 from selftaught.engine.networks import WORDS
@@ -529,7 +529,8 @@ def variants(usual: Plan) -> list[dict[str, Any]]:
     if usual.continued:
         if given.anchor is None and given.freeze != "all":
             found.append({"anchor": ANCHOR})
-        if any(c.name == "lora" for c in usual.chosen):
+        shaped = given.lora_alpha is not None or given.lora_layers is not None
+        if any(c.name == "lora" for c in usual.chosen) and not shaped:  # it is wanted, then
             found.append({"lora": 0})
         parts = len(stages(usual.method.backbone)) - 1 if not given.lora else 0  # type: ignore
         if given.freeze is None and parts > 1:
@@ -642,7 +643,7 @@ def _epoch(plan: Plan) -> float:
     )
     asked: dict[str, Any] = {"batch": plan.batch, "accumulate": plan.parts}
     asked |= {"makers": plan.workers, "optimizer": plan.recipe.optimizer}
-    return epochs_within(1.0, plan.method, views, plan.fabric, plan.per_epoch, **asked)[1]
+    return plan.per_epoch * of_step(plan.method, views, plan.fabric, **asked).seconds
 
 
 def named(method: str | type[Method]) -> str:

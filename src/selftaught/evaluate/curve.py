@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught import export
-from selftaught.evaluate.floors import Margin
-from selftaught.evaluate.scores import Score
+from selftaught.evaluate.scores import difference
 
 log = logging.getLogger("selftaught")
 
@@ -189,14 +188,8 @@ def sure(one: Look, other: Look, errors: float = SURE) -> float:
     """
     if one.right is None or other.right is None or len(one.right) != len(other.right):
         return 0.0
-    margin = Margin(_score(one), "", _score(other))
-    half = (margin.interval[1] - margin.points) / 1.96 * errors
-    return math.copysign(max(0.0, abs(margin.points) - half), margin.points)
-
-
-def _score(look: Look) -> Score:
-    assert look.right is not None
-    return Score(KNN, 100 * float(look.right.mean()), len(look.right), "", 0.0, look.right)
+    low, high = difference(one.right, other.right, errors)
+    return max(low, 0.0) + min(high, 0.0)
 
 
 def _row(look: Look) -> dict[str, Any]:

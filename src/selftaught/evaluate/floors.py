@@ -1,7 +1,6 @@
 """An encoder beside its floors: as it began, the same network untrained, and raw pixels."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from selftaught import export
 from selftaught.evaluate.few_labels import Saving, savings
-from selftaught.evaluate.scores import Score
+from selftaught.evaluate.scores import Score, difference
 from selftaught.verdict import RECALIBRATED, START, Kind, advice, by_margins
 
 ENCODER, INTERVAL = "this encoder", "95 %"
@@ -39,7 +38,7 @@ FEW = 3
 class Margin:
     """How far the encoder is above the highest floor, in points, with its 95 % interval.
 
-    The interval is of the difference on the same test samples (McNemar, 1947; for what is no share
+    The interval is of the difference on the same test samples (`difference`; for what is no share
     of samples, over the same resampled ones): narrower than what the two scores' own suggest.
     """
 
@@ -53,15 +52,12 @@ class Margin:
 
     @property
     def interval(self) -> tuple[float, float]:
-        ours, theirs, n = self.score, self.floor_score, self.score.n
+        ours, theirs = self.score, self.floor_score
         if ours.correct is not None and theirs.correct is not None:
-            gained = int((ours.correct & ~theirs.correct).sum())
-            lost = int((~ours.correct & theirs.correct).sum())
-            half = 196 / n * math.sqrt(gained + lost - (gained - lost) ** 2 / n)
-        else:
-            assert ours.resampled is not None
-            assert theirs.resampled is not None
-            half = 1.96 * float((ours.resampled - theirs.resampled).std())
+            return difference(ours.correct, theirs.correct)
+        assert ours.resampled is not None
+        assert theirs.resampled is not None
+        half = 1.96 * float((ours.resampled - theirs.resampled).std())
         return self.points - half, self.points + half
 
     @property

@@ -93,7 +93,7 @@ class Image(Checked, Shown):
         weights: str | Path | None = None,
     ):
         super().__init__()
-        pretrained, weights = _asked(pretrained, weights)
+        pretrained, weights = begun_with(pretrained, weights)
         source = None if weights is None else opened(weights)
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
@@ -504,6 +504,6 @@ def backbone(
     return Image(name, size, channels, pretrained, drop_path, patch_size, **given)
 
 
-def _asked(pretrained: bool, weights: str | Path | None) -> tuple[bool, str | Path | None]:
+def begun_with(pretrained: bool, weights: str | Path | None) -> tuple[bool, str | Path | None]:
     """`weights="timm"` is what `pretrained` is; other weights come before timm's."""
     return (True, None) if str(weights) == TIMM else (pretrained and weights is None, weights)
