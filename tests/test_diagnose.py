@@ -688,7 +688,7 @@ def test_the_verdict_follows_from_what_stands(tmp_path):
 
 def test_the_page_shows_the_diagnosis_escaped_and_bears_nonsense(tmp_path):
     (tmp_path / "run.yaml").write_text("method: simclr\n")
-    assert "Unclear: there are no scores" in report.write(tmp_path).read_text("utf-8")
+    assert "Unclear: there are no scores." in report.write(tmp_path).read_text("utf-8")
     for content in (
         {"verdict": "doubtful", "evidence": ["<b>low</b>"], "standing": ["x"],
          "findings": [{"name": "x<", "step": 3, "says": "s", "causes": ["c&"], "remedy": "r"}]},

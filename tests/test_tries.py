@@ -227,7 +227,7 @@ def test_a_run_that_was_killed_goes_on_with_what_was_taken(run, left, tmp_path, 
 
 def test_settings_are_tried_and_what_fails_is_told(tmp_path, caplog, monkeypatch):
     quicken(monkeypatch)
-    wrong_ones = [{"lr": 1e30}, {"crop_scale": (0.5, 0.1)}]
+    wrong_ones = [{"lr": 1e30, "weight_decay": 0.0}, {"crop_scale": (0.5, 0.1)}]
     monkeypatch.setattr(tries, "variants", lambda _: wrong_ones)
     asked = {n: v for n, v in SMALL.items() if n not in ("size", "backbone")}
     settings = Settings.of(out=tmp_path / "run", time="9999h", **asked)
@@ -247,11 +247,11 @@ def test_settings_are_tried_and_what_fails_is_told(tmp_path, caplog, monkeypatch
     assert any(c.name == "epochs" and c.why.startswith(left) for c in made.chosen)
     assert found["figure"] == tries.LABEL_FREE
     assert "not finite" in fast["failed"]
-    assert fast["candidate"] == "simclr --lr 1e+30"
+    assert fast["candidate"] == "simclr --lr 1e+30 --weight-decay 0"
     assert "crop" in wrong["failed"]
     assert usual["kept"] == "kept"
     assert (made.settings.try_, made.out) == (False, tmp_path / "run")
-    assert "simclr --lr 1e+30 tells nothing: " in caplog.text
+    assert "simclr --lr 1e+30 --weight-decay 0 tells nothing: " in caplog.text
 
 
 def test_stopped_while_trying_nothing_is_left(tmp_path, monkeypatch):

@@ -174,12 +174,13 @@ def judge(
         if (margins := _differences(e, "margins"))
     ]
     if not scored:
-        doubts = diagnosis.get("verdict") == "doubtful"
-        because = (
-            "there are no scores, and the doctor has doubts."
-            if doubts
-            else "nothing was found wrong, and there are no scores; a falling loss alone is no "
-            "evidence. A few hundred labeled images are enough to tell."
+        because = {
+            "doubtful": "there are no scores, and the doctor has doubts.",
+            "healthy": "nothing was found wrong, and there are no scores; a falling loss alone is "
+            "no evidence. A few hundred labeled images are enough to tell.",
+        }.get(
+            str(diagnosis.get("verdict")),
+            "there are no scores. A few hundred labeled images are enough to tell.",
         )
         hint = _by_dimensions(diagnosis.get("label_free"))
         return Verdict("unclear", because, (*hint, *choice, *found))

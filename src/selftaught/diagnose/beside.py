@@ -16,7 +16,8 @@ class Beside:
         now, start: k-NN, in per cent.
         images: that it is of.
         lost: points that k-NN has lost at least, by the interval of three standard errors of the
-            difference on the same images (evaluate.scores.difference): looks are many, false alarms are not.
+            difference on the same images (`evaluate.scores.difference`): looks are many, false
+            alarms are not.
         dimensions, began: effective rank of the features now and then, where there are no labels.
     """
 

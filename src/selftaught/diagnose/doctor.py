@@ -76,6 +76,7 @@ class Diagnosis:
         standing: names of those that were still so at the end.
         course: figures of each look.
         seconds, share: time that looking took, also as a fraction of the training.
+        label_free: RankMe of held-out images at first and at the end, where no labels were there.
     """
 
     verdict: Verdict
@@ -85,6 +86,7 @@ class Diagnosis:
     course: tuple[Exam, ...]
     seconds: float
     share: float
+    label_free: tuple[float, float] | None = None
 
     def sentence(self) -> str:
         """Verdict and evidence, for the terminal."""
@@ -385,11 +387,11 @@ class Doctor:
         if len(self.losses) > 1:
             yield self._progress()
         course = [e for e in self.course if math.isfinite(e.rank)]
-        if len(course) > 1:
-            first, last = course[0], course[-1]
+        if course:  # at first they are those of norms that have seen nothing
+            last = course[-1]
             yield (
-                f"features spread by {first.spread:.2g} at first and {last.spread:.2g} at the end, "
-                f"with {first.rank:.0%} and {last.rank:.0%} of the rank that a batch can have"
+                f"features spread by {last.spread:.2g} at the end, with {last.rank:.0%} of the "
+                "rank that a batch can have"
             )
 
     def _progress(self) -> str:
@@ -436,6 +438,7 @@ class Doctor:
             "steps": self.steps,
             "course": [_rounded(asdict(e)) for e in found.course],
             "losses": self.losses,
+            "label_free": found.label_free,
         }
         temporary = self.path.with_name(self.path.name + ".tmp")
         temporary.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")

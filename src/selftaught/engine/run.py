@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -499,7 +500,8 @@ class Run:
         shown = [readable(self.views[0], i) for i in range(min(SHOWN, len(samples)))]
         keep_pictures(plan.method, plan.image, shown, samples, self.folder)
         assert loop.doctor is not None
-        self.diagnosis = loop.doctor.conclude()
+        seen = None if self.curve is None else self.curve.label_free
+        self.diagnosis = replace(loop.doctor.conclude(), label_free=seen)
         loop.doctor.save(self.diagnosis)
         if self.diagnosis.verdict == "failed" and not settings.force:
             report.write(self.folder)

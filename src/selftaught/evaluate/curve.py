@@ -79,6 +79,13 @@ class Curve:
         some = [x for x in self.looks if x.right is not None and (x.step or self.began)]
         return max(some, key=lambda x: x.figures[KNN], default=None)
 
+    @property
+    def label_free(self) -> tuple[float, float] | None:
+        """RankMe at first and at the end; None where labels say more, or nothing can be said."""
+        if self.labeled or len(self.looks) < 2 or self.looks[0].step:
+            return None
+        return self.looks[0].figures[RANK], self.looks[-1].figures[RANK]
+
     def points(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of a figure."""
         return [(x.step, x.figures[name]) for x in self.looks if name in x.figures]
