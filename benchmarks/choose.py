@@ -80,6 +80,7 @@ def run(row: str, train: Any, test: Any, limit: str, seed: int, peer: Path) -> d
         "scores": [round(s.value, 1) for s in found.scores[ENCODER]],
         "few": [round(s.value, 1) for s in tenth.scores[ENCODER]],
         "floor": [round(max(s.value for s in each), 1) for each in zip(*floors)],
+        "calibrated": True,
         "backbone": f"{encoder.name}, {encoder.size} px",
         **about,
         "machine": machine.describe(),
@@ -225,7 +226,8 @@ def markdown(found: dict[str, Any]) -> str:
         "Per cent right of the test images by k-NN (k = 20, T = 0.07) and a ridge probe; the same "
         f"from {LABELS} labels a class; a floor is the highest among raw pixels and the same "
         "network untrained. `auto` is given data and a time, `paper` also `--recipe paper`, "
-        "`small` that on the network, size and batch that auto takes of some thousand images.",
+        "`small` that on the network, size and batch that auto takes of some thousand images. "
+        "Floors in brackets are of an untrained network whose norms had seen no image.",
         *_of_peers(found),
         "",
         "| images | time | seed | row | backbone | k-NN | probe | floors | 10 labels a class | "
@@ -241,7 +243,8 @@ def markdown(found: dict[str, Any]) -> str:
             continue
         cells = [name, limit, seed, row, r["backbone"]]
         cells += [f"**{v:.1f}**" for v in r["scores"]]
-        cells += [" / ".join(f"{v:.1f}" for v in r[part]) for part in ("floor", "few")]
+        floor, few = (" / ".join(f"{v:.1f}" for v in r[part]) for part in ("floor", "few"))
+        cells += [floor if "calibrated" in r else f"({floor})", few]
         cells += [f"{r['samples']:,}", str(r["cpu_seconds"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

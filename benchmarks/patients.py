@@ -502,7 +502,7 @@ def backbone_frozen(drawn: Drawn, rng: Rng) -> Change | None:
     return Change("requires_grad is off", method=apply)
 
 
-@kind("code", "no gradient", "weights do not move")
+@kind("code", "no gradient/detach", "weights do not move")
 def gradients_zeroed(drawn: Drawn, rng: Rng) -> Change | None:
     def apply(method: Any) -> None:
         for p in method.backbone.parameters():

@@ -466,6 +466,11 @@ def test_a_loss_that_began_high_and_falls_is_no_alarm():
     assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=1.0))
 
 
+def test_a_gradient_that_a_hook_removes_is_not_blamed_on_frozen_weights():
+    assert "frozen" in named("no gradient", gradient=0.0, frozen=True)[0]
+    assert not any("frozen" in cause for cause in named("no gradient", gradient=0.0))
+
+
 def test_pairs_that_are_known_to_be_right_are_not_blamed():
     pairs = next(r for r in DURING if r.name == "pairs unrelated")
     assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5))

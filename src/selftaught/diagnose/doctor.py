@@ -260,7 +260,9 @@ class Doctor:
         return found
 
     def _of_weights(self, lr: float) -> dict[str, Any]:
+        weights = self.method.backbone.parameters()
         found: dict[str, Any] = {"gradient": self.gradient.item()}
+        found["frozen"] = not any(w.requires_grad for w in weights)
         if not math.isfinite(found["gradient"]):
             return {}
         pairs = [(old, grad, _slice(w)) for w, old, grad in self.before]

@@ -50,6 +50,7 @@ class Exam:
         rescaled: |log10| of the factor on channels between the views and what is received.
         left: share of the first norm statistics that is left at the end, as fast as they follow.
         gap: distance of features in evaluation from those in training, see `intake.gap`.
+        frozen: whether no weight of the backbone is trained.
         heavy: the term that is nearly all of the loss.
         sharp, soft, weight: settings far from their defaults, in words: a temperature below, one
             above, the weight of a term.
@@ -97,6 +98,7 @@ class Exam:
     rescaled: float = math.nan
     left: float = math.nan
     gap: float = math.nan
+    frozen: bool = False
     heavy: str = ""
     sharp: str = ""
     soft: str = ""
@@ -207,8 +209,9 @@ DURING: tuple[Rule[Exam], ...] = (
         lambda e: e.gradient,
         1e-12,
         "no gradient reaches the backbone (norm {figure:.2g}, at least {limit:g})",
-        ("its parameters are frozen (requires_grad is False)", "a detach() or no_grad() stands "
-         "between backbone and loss", "a layer's output is constant: dead units or zero weights"),
+        (Cause("its parameters are frozen (requires_grad is False)", lambda e: e.frozen),
+         "a detach() or no_grad() stands between backbone and loss, or a hook removes the gradient",
+         "a layer's output is constant: dead units or zero weights"),
         "see what of the method's loss depends on the backbone's output",
         below=True,
         severity="failure",
