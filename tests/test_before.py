@@ -66,7 +66,7 @@ def swav(epsilon: float, prototypes: int = 3000) -> dict[str, list[float]]:
         ({"repeated": 0.99}, "repeated images"),
         ({"repeated": 0.3}, "duplicates"),
         ({"repeated": 0.3, "near": 0.3}, "duplicates"),
-        ({"near": 0.2}, "near-duplicates"),
+        ({"near": 0.21}, "near-duplicates"),
         ({"mark": 1.5}, "mark in all images"),
         ({"marked": 12.0}, "mark in some images"),
         ({"patch": 0.9}, "patch in images"),

@@ -289,7 +289,7 @@ BEFORE: tuple[Rule[Before], ...] = (
     Rule(
         "near-duplicates",
         lambda f: f.looks.near if f.looks.repeated <= 0.1 else None,
-        0.15,
+        0.2,
         "{figure:.0%} of the images looked at are all but copies of another one (up to "
         "{limit:.0%} is usual), of {facts.looks.count} in pairs of neighbors all over the data",
         ("frames follow each other in a video", "the same pictures were written more than once, in "

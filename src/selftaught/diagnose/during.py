@@ -118,6 +118,12 @@ def apart(e: Exam) -> float:
     return math.nan if known else e.agreeing
 
 
+def strange(e: Exam) -> float:
+    """How alike the pixels of an image's views are beside others; NaN where their embeddings know
+    them, as in textures, which are alike all over."""
+    return math.nan if e.agreeing > RELATED else e.related
+
+
 def guessing(e: Exam) -> float:
     """How far the last losses are from guessing; NaN while the weights have hardly moved."""
     return e.near if e.longest > MOVED else math.nan
@@ -464,7 +470,7 @@ DURING: tuple[Rule[Exam], ...] = (
     ),
     Rule(
         "views unrelated",
-        lambda e: e.related,
+        strange,
         0.56,
         "a view is no more alike to the other view of its image than to those of others (more "
         "alike in {figure:.0%} of the cases, at least {limit:.0%})",
