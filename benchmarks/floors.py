@@ -2,7 +2,7 @@
 
 python benchmarks/floors.py --data $DATA
 
-Until December 2026 the untrained network of `learn.py` and `choose.py` had norm
+The untrained network of rows of `learn.py` and `choose.py` from before this file had norm
 statistics that had never seen data. This scores it as it is now, with statistics of crops of the
 images (evaluate/calibrated.py), for each set, network and size of those tables, and puts the
 floors into results/learn-*.json and choose.json. Scores of encoders are left alone.

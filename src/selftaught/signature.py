@@ -321,15 +321,6 @@ def values_by_role(thing: object) -> dict[str, list[Any]]:
     return found
 
 
-def departures(thing: object) -> Iterator[tuple[Role, str, float, float]]:
-    """(role, parameter, value, default) of each number with a role, items of tuples one by one."""
-    for parameter in read_object(type(thing)).parameters:
-        values = _valued(parameter.kind, getattr(thing, parameter.name, None))
-        for (role, value), (_, default) in zip(values, _valued(parameter.kind, parameter.default)):
-            if isinstance(value, int | float) and isinstance(default, int | float):
-                yield role, parameter.name, value, default
-
-
 def _valued(kind: Any, value: Any) -> Iterator[tuple[Role, Any]]:
     if get_origin(kind) is Annotated:
         yield from ((role, value) for role in _roles(kind) if value is not None)

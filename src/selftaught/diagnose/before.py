@@ -124,15 +124,11 @@ class Before:
         return math.log(0.5) / math.log(self.momentum) / self.steps
 
     @property
-    def temperatures(self) -> Sequence[float]:
-        """Of every softmax of the method."""
-        return self.values.get("temperature", ())
-
-    @property
     def softness(self) -> list[float]:
         """Temperatures of targets as multiples of the student's: from 1 on, what the student is to
         tell is softer than what it says, and each step makes it softer yet."""
-        students, teachers = [*self.temperatures], self.values.get("teacher temperature", [])
+        students = [*self.values.get("temperature", ())]
+        teachers = self.values.get("teacher temperature", ())
         for each in teachers:
             students.remove(each)
         ratios = [each / max(students) for each in teachers] if students else []
@@ -529,7 +525,7 @@ BEFORE: tuple[Rule[Before], ...] = (
     ),
     Rule(
         "temperature",
-        lambda f: min(f.temperatures, default=None),
+        lambda f: f.least("temperature"),
         0.01,
         "a softmax has the temperature {figure:g} (at least {limit:g}): only the nearest counts, "
         "and gradients are huge",
@@ -539,7 +535,7 @@ BEFORE: tuple[Rule[Before], ...] = (
     ),
     Rule(
         "high temperature",
-        lambda f: max(f.temperatures, default=None),
+        lambda f: f.most("temperature"),
         3.0,
         "a softmax has the temperature {figure:g} (at most {limit:g}): it is flat, and gradients "
         "are tiny",

@@ -138,7 +138,7 @@ class Doctor:
         self.heard: Heard | None = None
         self.intake: Intake | None = None
         self.guess = next((t for t in self.references if not t.collapsed and t.value > 0), None)
-        self.latest: deque[Tensor] = deque(maxlen=LATEST)
+        self.latest: deque[Mapping[str, Tensor]] = deque(maxlen=LATEST)
         self.first_loss, self.longest = math.nan, 0.0
         self.unusual = unusual(method)
         self.weights = _weights(method)
@@ -193,8 +193,7 @@ class Doctor:
         if step % max(1, self.steps // KEPT) == 0:
             self.recent.append((self.done, torch.as_tensor(sum(terms.values()))))
         if self.guess:
-            whole = torch.as_tensor(sum(terms.values()))
-            self.latest.append(torch.as_tensor(terms.get(self.guess.term, whole)))
+            self.latest.append(terms)
         if self.heard is None:
             return
         begun = time.perf_counter()
@@ -247,8 +246,9 @@ class Doctor:
             self.first_loss = loss if math.isnan(self.first_loss) else self.first_loss
             found["began"] = self.first_loss / guess["loss"]
         if self.guess and len(self.latest) == LATEST:
-            offs = (torch.stack(list(self.latest)) / self.guess.value - 1).abs()
-            found["near"] = offs.amax().item()
+            term = self.guess.term
+            last = [torch.as_tensor(t.get(term, sum(t.values()))) for t in self.latest]
+            found["near"] = (torch.stack(last) / self.guess.value - 1).abs().amax().item()
         if loss and values:
             term, most = max(terms.items(), key=lambda t: abs(t[1]))
             if len(terms) > 1 and abs(most) > HEAVY * sum(map(abs, terms.values())):

@@ -11,7 +11,7 @@ from torch import nn
 from selftaught.augment import View
 from selftaught.choose import is_transformer
 from selftaught.data import Samples
-from selftaught.diagnose.before import BEFORE, REFUSED, Before, Movement
+from selftaught.diagnose.before import REFUSED, Before, Movement
 from selftaught.diagnose.images import look
 from selftaught.errors import UserError
 from selftaught.method import Method, Recipe
@@ -163,6 +163,3 @@ def _dropped(module: nn.Module) -> float:
     """Share that a module drops: of numbers, or of branches."""
     rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else 0.0
     return float(getattr(module, "drop_prob", None) or rate)
-
-
-__all__ = ["BEFORE", "known", "preflight", "refuse"]

@@ -156,8 +156,16 @@ def _made(
     sets = [labeled(samples) for samples in opened]
     start = None if not isinstance(encoder, str | Path) else beginning.beside(network, encoder)
     device = device_for(encoder, network, asked.device)
-    how: Any = {"size": side, "device": device, "workers": asked.workers, "seed": asked.seed}
-    networks = {ENCODER: network, **references(network, start, sets[0], **how)}
+    beside = references(
+        network,
+        start,
+        sets[0],
+        size=side,
+        device=device,
+        workers=asked.workers,
+        seed=asked.seed,
+    )
+    networks = {ENCODER: network, **beside}
     seen = _seen(networks, sets, side, device, asked, progress)
     # what cannot be read has no features
     sets = [select(s, e.index) if len(e) < len(s) else s for s, e in zip(sets, seen[ENCODER])]

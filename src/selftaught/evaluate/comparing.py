@@ -145,8 +145,16 @@ def compared(
     skipped = 0
     with ExitStack() as stack:
         where = device_for(encoder, network, asked.device)
-        how: Any = {"size": side, "device": where, "workers": asked.workers, "seed": asked.seed}
-        networks = {ENCODER: network, **references(network, began, opened[0], **how)}
+        beside = references(
+            network,
+            began,
+            opened[0],
+            size=side,
+            device=where,
+            workers=asked.workers,
+            seed=asked.seed,
+        )
+        networks = {ENCODER: network, **beside}
         look = Look(networks, where, side, asked, progress, stack)
         if by_class:
             found, skipped = _of_classes(look, sets, by_class)

@@ -116,12 +116,12 @@ def calibrating(modules: Iterable[nn.Module]) -> Iterator[None]:
     hooks, means, modes = [], [], []
     for norm in keeping(modules):
         modes.append((norm, norm.training, norm.momentum))
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        norm.training = not isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        if norm.training:  # it knows itself over what it averages
+            hooks.append(norm.register_forward_pre_hook(_Share()))
+        else:
             means.append(_Mean(norm))
             hooks.append(norm.register_forward_pre_hook(means[-1].see))
-        else:  # it knows itself over what it averages
-            hooks.append(norm.register_forward_pre_hook(_Share()))
-            norm.training = True
     try:
         yield
     finally:
@@ -148,7 +148,6 @@ class _Mean:
         share, count = len(given[0]) / self.images, x.shape[1]
         self.mean.lerp_(mean.to(self.mean), share)
         self.var.lerp_((var * count / max(1, count - 1)).to(self.var), share)
-        norm.training = False
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(var)
 
