@@ -421,13 +421,13 @@ def positives_among_negatives(drawn: Drawn, rng: Rng) -> Change | None:
     ))  # fmt: skip
 
 
-@kind("code", "labels of others", "exactly guessing", "loss at guessing", "pushed apart",
-      "pairs unrelated", "views in another order")  # fmt: skip
+@kind("code", "labels of others", "memory of others")
 def labels_of_others(drawn: Drawn, rng: Rng) -> Change | None:
     shift = int(rng.integers(1, 8))
     if drawn.kind.needs.labels:
         return before_loss("labels", lambda b: b._replace(label=b.label.roll(shift)))
-    if not drawn.kind.insight.memory or not drawn.having("samples"):
+    counted = "samples" in {p.name for p in methods.signature(drawn.name).parameters}
+    if not (counted and drawn.kind.insight.memory):
         return None
     return before_loss("indices", lambda b: b._replace(index=b.index.roll(shift)))
 

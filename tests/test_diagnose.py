@@ -36,7 +36,7 @@ from selftaught.engine.pretrain import pretrain
 from selftaught.engine.run import Run
 from selftaught.errors import TrainingError
 from selftaught.feed.views import ViewDataset, collate
-from selftaught.method import Batch, Method
+from selftaught.method import Batch, Method, terms_of
 from tests.cases import CASES, fitting
 from tests.test_before import before
 
@@ -273,7 +273,9 @@ def test_listening_changes_nothing(name):
             hooks.close()
             intake.close()
             facts = intake.facts(100)  # and hears nothing that is wrong
-            assert not [facts[k] for k in ("shifted", "swapped", "rescaled") if facts.get(k)]
+            assert not [
+                facts[k] for k in ("shifted", "swapped", "rescaled", "twice") if facts.get(k)
+            ]
             assert facts.get("left", 0) < 0.01
         gradients.append([p.grad for p in method.parameters() if p.grad is not None])
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
@@ -359,6 +361,54 @@ def test_views_that_are_paired_wrongly_after_they_were_handed_over(received, nam
 def test_views_that_change_places_together_are_no_wrong_pairs(received):
     assert received("vicreg", lambda views: views[::-1])["shifted"] == 0
     assert received("simclr", lambda views: [x.flip(0) for x in views])["shifted"] == 0
+
+
+@pytest.mark.parametrize("name", ["simclr", "vicreg", "moco_v2", None])
+def test_images_that_are_in_a_batch_twice(received, name):
+    def repeated(views):
+        return [torch.cat([x[: len(x) // 2]] * 2) for x in views]
+
+    assert received(name, lambda views: views)["twice"] == 0
+    assert received(name, repeated)["twice"] == 0.5
+    one = received(name, lambda v: [torch.cat([x[:1], x[:-1]]) for x in v])["twice"]
+    assert one == pytest.approx(1 / 8)
+    # one color looks alike everywhere, and the same view again is another matter
+    assert received(name, lambda v: [torch.zeros_like(x) for x in v])["twice"] == 0
+    assert received(name, lambda v: [v[0], v[0], *v[2:]])["twice"] == 0
+
+
+@pytest.mark.parametrize("name", ["supcon", "finetune"])
+@pytest.mark.parametrize("own", [True, False])
+def test_labels_that_the_loss_uses_are_those_of_the_images(name, own, tmp_path):
+    found = looked_at(name, tmp_path, lambda b: b if own else b._replace(label=b.label.roll(1)))
+    assert (found.classmates > 0.55) == own
+
+
+@pytest.mark.parametrize("name", ["instdisc", "pirl", "deepcluster_v2"])
+@pytest.mark.parametrize("own", [True, False])
+def test_rows_of_a_memory_are_those_of_the_images(name, own, tmp_path):
+    found = looked_at(name, tmp_path, lambda b: b if own else b._replace(index=b.index.roll(1)))
+    assert (found.remembered > 0.6) == own
+
+
+def looked_at(name, folder, change):
+    """What the doctor sees in a step whose loss is not handed what it heard of."""
+    torch.manual_seed(0)
+    method = CASES[name].make(name, 64).train()
+    batch = batch_of(method, count=24)._replace(label=torch.randperm(24) % 3)
+    doctor = Doctor(method, folder / "d.json", steps=8, batch=24)
+    doctor.before_forward(batch)
+    loss = method.loss(change(batch))
+    total(loss).backward()
+    doctor.after_backward()
+    doctor.after_step(terms_of(loss), 0.1)
+    return doctor.course[0]
+
+
+def test_a_loss_of_the_wrong_sign():
+    rule = next(r for r in DURING if r.name == "wrong sign")
+    assert rule.broken(Exam(9, 0.1, -2.0, least=-0.5))
+    assert not rule.broken(Exam(9, 0.1, 0.01, least=0.002))
 
 
 def test_channels_and_scales_that_the_network_is_handed(received):
@@ -579,7 +629,7 @@ def test_a_run_is_the_same_with_and_without_the_doctor(name, tmp_path, monkeypat
     found = diagnosis(tmp_path / "seen")
     assert len(found["course"]) >= 2
     assert "cannot look" not in caplog.text
-    monkeypatch.setattr(Doctor, "before_forward", lambda self, views: None)
+    monkeypatch.setattr(Doctor, "before_forward", lambda self, batch: None)
     # its weights are compared: one export and one report of a method are enough
     monkeypatch.setattr(Run, "finish", lambda self, loop: loop.doctor.save(loop.doctor.conclude()))
     alone = pretrain(make(name), data, tmp_path / "alone", **RUN)
@@ -673,7 +723,7 @@ def test_looks_are_spread_evenly_over_the_steps(steps, looks, tmp_path, monkeypa
     monkeypatch.setattr(doctors, "attach", lambda _: seen.append(doctor.done))
     for step in range(steps):
         doctor.done = step
-        doctor.before_forward([])
+        doctor.before_forward(Batch([], torch.arange(0)))
     assert len(seen) == looks
     assert (seen[0], seen[-1]) == (0, steps - 1)
     gaps = {b - a for a, b in itertools.pairwise(seen[1:-1])}

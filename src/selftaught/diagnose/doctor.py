@@ -22,7 +22,7 @@ from selftaught.diagnose.hooks import Heard, Pair, attach
 from selftaught.diagnose.intake import Intake, gap, listen, outside, tensors
 from selftaught.diagnose.rules import Finding, Watch
 from selftaught.diagnose.unusual import unusual
-from selftaught.method import Method
+from selftaught.method import Batch, Method
 from selftaught.parts import lora
 
 log = logging.getLogger("selftaught")
@@ -137,6 +137,7 @@ class Doctor:
         self.gradient = torch.zeros(())
         self.heard: Heard | None = None
         self.intake: Intake | None = None
+        self.batch: Batch | None = None
         self.guess = next((t for t in self.references if not t.collapsed and t.value > 0), None)
         self.latest: deque[Mapping[str, Tensor]] = deque(maxlen=LATEST)
         self.first_loss, self.longest = math.nan, 0.0
@@ -161,13 +162,13 @@ class Doctor:
 
     # during ---------------------------------------------------------------------------------
 
-    def before_forward(self, views: Any) -> None:
-        """Before the forward pass of a step's last part, which is handed `views`."""
+    def before_forward(self, batch: Batch) -> None:
+        """Before the forward pass of a step's last part, which is handed `batch`."""
         due = (self.done + 1) % self.every == 0 or self.done in (0, self.steps - 1)
         if due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
-            self.heard, self.images = attach(self.method), _images(views)
-            self.intake = listen(self.method, views)
+            self.heard, self.images, self.batch = attach(self.method), _images(batch.views), batch
+            self.intake = listen(self.method, batch.views)
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun
 
@@ -205,7 +206,7 @@ class Doctor:
             self.heard, self.blind = None, True
             return
         self.heard, self.before, self.images, self.memory = None, [], [], {}
-        self.intake = None
+        self.intake = self.batch = None
         self.course.append(exam)
         self._tell(self.watch.look(exam))
         self.spent += self.cost + time.perf_counter() - begun
@@ -221,6 +222,7 @@ class Doctor:
         exam = Exam(self.done, self.done / self.steps, sum(values.values()))
         assert self.intake is not None
         found = self._of_loss(exam.loss, values) | self._of_weights(lr) | self._of_heard()
+        found |= self._of_samples()
         found |= self.intake.facts(self.steps) | self.unusual
         if self.images:
             found |= _of_images(self.images)
@@ -237,6 +239,8 @@ class Doctor:
         found: dict[str, Any] = {"silent": tuple(n for n, v in terms.items() if v == 0)}
         guess = {t.term: t.value for t in self.references if not t.collapsed}
         values = {"loss": loss} | terms
+        multiples = [values[term] / value for term, value in guess.items() if value > 0]
+        found["least"] = min(multiples, default=math.nan)
         if guess.get("loss", 0) > 0:
             found["chance"] = loss / guess["loss"]
             late = self.done >= 1000 and self.done > self.steps / 2
@@ -326,6 +330,28 @@ class Doctor:
             p = (getattr(self.method, shares)(logits) if shares else logits.softmax(-1)).cpu()
             found["entropy"], found["largest"] = measures.entropy(p), measures.largest(p)
         return found
+
+    def _of_samples(self) -> dict[str, Any]:
+        """Whether labels and indices are those of the samples that they come with."""
+        batch, intake, heard = self.batch, self.intake, self.heard
+        assert batch is not None
+        assert intake is not None
+        assert heard is not None
+        found: dict[str, float] = {}
+        size = len(batch.index)
+        slope = next(iter(intake.slopes.values()), batch.index)
+        if batch.label is not None and len(slope) >= size:
+            found["classmates"] = measures.classmates(slope[:size], batch.label)
+        z = heard.embeddings[0] if heard.embeddings else batch.index
+        for name, old in self.memory.items():
+            new, width = self.method.get_buffer(name), z.shape[1:]
+            if new.ndim < 2 or new.shape[-1:] != width or len(z) < size:
+                continue
+            new, old = (x.flatten(0, -3)[0] if x.ndim > 2 else x for x in (new, old))
+            written = (new != old).any(1).nonzero()[:, 0]
+            if written.equal(batch.index.unique()):  # it has a row for each sample
+                found["remembered"] = measures.related(new[batch.index].float(), z[:size].float())
+        return {k: self._smooth(k, v) for k, v in found.items() if not math.isnan(v)}
 
     def _smooth(self, name: str, value: float) -> float:
         """Mean of a noisy figure over the last looks."""

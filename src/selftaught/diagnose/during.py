@@ -14,6 +14,7 @@ class Exam:
         step, progress: steps done, fraction of the training done.
         loss: of this step.
         chance: the loss as a multiple of what guessing costs, where that is more than 0.
+        least: smallest term of the loss as a multiple of guessing, where that costs more than 0.
         floor: distance of the loss, or of its term, from the value of a collapse, as a fraction
             of the way there from guessing; of the value itself where guessing has none.
         stuck: relative distance from guessing of the loss, in the last fifth of a long training.
@@ -46,6 +47,11 @@ class Exam:
         outside: share of pixels of the first view that no image has, see `intake.outside`.
         shifted: share of images that the network receives, in one of their views, in another
             order than in the first; exactly, by their pixels.
+        twice: share of images that the network receives in two places of a batch, exactly.
+        classmates: how often gradients at images of one class are more alike than at those of
+            two; mean of the last looks.
+        remembered: how often what the memory of samples has kept of an image is more alike to its
+            embedding than to others; mean of the last looks.
         swapped: channels that the network receives in another's place.
         rescaled: |log10| of the factor on channels between the views and what is received.
         left: share of the first norm statistics that is left at the end, as fast as they follow.
@@ -60,6 +66,7 @@ class Exam:
     progress: float
     loss: float
     chance: float = math.nan
+    least: float = math.nan
     floor: float = math.nan
     stuck: float = math.nan
     silent: tuple[str, ...] = ()
@@ -94,6 +101,9 @@ class Exam:
     longest: float = math.nan
     outside: float = math.nan
     shifted: float = math.nan
+    twice: float = math.nan
+    classmates: float = math.nan
+    remembered: float = math.nan
     swapped: float = math.nan
     rescaled: float = math.nan
     left: float = math.nan
@@ -487,6 +497,51 @@ DURING: tuple[Rule[Exam], ...] = (
         "the images (at most {limit:.0%} may): the loss pairs views of different images",
         ("a view is rolled, shuffled or sorted between the pipeline and the network",),
         "keep row i of all views the same image; undo a shuffle before the loss",
+        patience=2,
+    ),
+    Rule(
+        "duplicates in a batch",
+        lambda e: e.twice,
+        0.1,
+        "{figure:.0%} of the images in a batch that the network receives are there twice (at most "
+        "{limit:.0%} may be): each is among those that the other is told from",
+        ("the batch is drawn with replacement, or was repeated before the loss",),
+        "let each image come once in a batch, in one view of it a place",
+        patience=2,
+    ),
+    Rule(
+        "labels of others",
+        lambda e: e.classmates,
+        0.55,
+        "gradients at images of one class are no more alike than at those of two (more alike in "
+        "{figure:.0%} of the cases, at least {limit:.0%}): the loss does not use these labels",
+        ("labels are shifted, shuffled or sorted on their way to the loss",),
+        "keep row i of views and labels the same sample",
+        below=True,
+        patience=2,
+    ),
+    Rule(
+        "memory of others",
+        lambda e: e.remembered,
+        0.6,
+        "what the memory keeps of an image is no more alike to the embedding of this image than to "
+        "others (more alike in {figure:.0%} of the cases, at least {limit:.0%})",
+        ("indices are shifted, shuffled or sorted on their way to the loss: rows of the memory are "
+         "those of other samples",),
+        "keep row i of views and indices the same sample",
+        below=True,
+        patience=2,
+    ),
+    Rule(
+        "wrong sign",
+        lambda e: e.least,
+        -0.05,
+        "the loss {facts.loss:.4g} is negative ({figure:.2g} times that of guessing), which it "
+        "cannot be: it is to fall to 0",
+        ("the loss has the wrong sign",),
+        "return what is to be minimized",
+        below=True,
+        severity="failure",
         patience=2,
     ),
     Rule(

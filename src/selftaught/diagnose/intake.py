@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from selftaught.diagnose.hooks import keep_gradient
 from selftaught.method import Method
 
 NORMS = 4
@@ -35,6 +36,7 @@ class Intake:
         handed: views [B, C, H, W] as the loss got them.
         received: inputs [N, C, H, W] of each call of a convolution on images, as they came.
         features: outputs [N, D] of the encoder, detached.
+        slopes: gradients of the loss there, by the number of the output.
         followed: share of the way to the batch's mean that running means went in their first call.
         calls: of the batch norms in the step.
     """
@@ -42,6 +44,7 @@ class Intake:
     handed: list[Tensor]
     received: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
+    slopes: dict[int, Tensor] = field(default_factory=dict)
     followed: list[Tensor] = field(default_factory=list)
     calls: int = 0
     handles: list[Any] = field(default_factory=list)
@@ -53,7 +56,7 @@ class Intake:
 
     def facts(self, steps: int) -> dict[str, float]:
         """Fields of `Exam`, for a training of so many steps."""
-        found = self.order() if len(self.handed) > 1 else {}
+        found = self.order() | self.twice() if len(self.handed) > 1 else {}
         if self.followed:
             least = torch.stack(self.followed).nan_to_num(1.0).amin().clamp(0, 1).item()
             found["left"] = (1 - least) ** (steps * self.calls / len(self.followed))
@@ -76,6 +79,17 @@ class Intake:
                         break
         shifted = [((a != orders[0]) & (a >= 0) & (orders[0] >= 0)).double() for a in orders[1:]]
         return {"shifted": torch.stack(shifted).mean(1).amax().item()} if shifted else {}
+
+    def twice(self) -> dict[str, float]:
+        """Share of the images of a batch that are received twice, pixel by pixel."""
+        size = len(self.handed[0])
+        shares = []
+        for x in self.received:
+            for images in x.split(size) if len(x) % size == 0 else ():
+                if images.shape[1:] in {v.shape[1:] for v in self.handed}:
+                    prints = fingerprints(images[images.flatten(1).std(1) > 0])
+                    shares.append(1 - len(prints.unique()) / size if len(prints) == size else 0.0)
+        return {"twice": max(shares)} if shares else {}
 
     def two(self, rows: list[Tensor]) -> tuple[Tensor, Tensor] | None:
         """[B, D] of the first two views, of what was made of each view [N, D], in their order; None
@@ -128,6 +142,8 @@ def listen(method: Method, views: Any) -> Intake:
 
     def give(_: nn.Module, __: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 2:
+            if output.requires_grad:
+                keep_gradient(output, intake.slopes, len(intake.features))
             intake.features.append(output.detach())
 
     for module in method.modules():

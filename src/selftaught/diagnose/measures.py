@@ -128,6 +128,22 @@ def pulled(gradient: Tensor, goal: Tensor) -> float:
     return related(-gradient.double(), goal.double())
 
 
+def classmates(gradient: Tensor, label: Tensor, least: int = 16) -> float:
+    """Probability that directions of rows of [N, D] are more alike for two of one class than for
+    two of two classes, about 0.5 where classes, [N], have nothing to do with them. NaN where fewer
+    than `least` pairs are of either kind.
+    """
+    rows = gradient.flatten(1).double().cpu()
+    near = F.normalize(rows, dim=1) @ F.normalize(rows, dim=1).mT
+    pairs = torch.ones_like(near, dtype=torch.bool).triu(1)
+    same = (label[:, None] == label).cpu() & pairs
+    mates, others = near[same], near[pairs & ~same]
+    if not rows.any() or min(len(mates), len(others)) < least:
+        return math.nan
+    more, equal = mates[:, None] > others, mates[:, None] == others
+    return (more.double() + equal.double() / 2).mean().item()
+
+
 def thumbnails(images: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, 64]: 8 x 8 gray pixels, the mean of each image removed."""
     small = F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 8).flatten(1)

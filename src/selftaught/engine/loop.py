@@ -240,7 +240,7 @@ class Loop:
             batch = self._on_device(item)
             with self.fabric.no_backward_sync(self.module, enabled=part < self.accumulate - 1):
                 if self.doctor and part == self.accumulate - 1:
-                    self.doctor.before_forward(batch.views)
+                    self.doctor.before_forward(batch)
                 with self.fabric.autocast():  # which on one device Fabric leaves to us
                     parts = terms_of(self.module.loss(batch))
                 loss = reduce(add, parts.values()) / self.accumulate
@@ -256,7 +256,7 @@ class Loop:
         assert self.cache is not None
         batch = _joined([self._on_device(item) for item in items])
         if self.doctor:
-            self.doctor.before_forward(batch.views)
+            self.doctor.before_forward(batch)
         with self.fabric.no_backward_sync(self.module):
             with self.cache.recording(), self.fabric.autocast():
                 terms = terms_of(self.module.loss(batch))

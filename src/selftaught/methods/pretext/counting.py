@@ -14,7 +14,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
-from selftaught.roles import Count, Margin, Share
+from selftaught.roles import Count, HeadWidth, Margin, Share
 
 QUARTERS = ("upper left", "lower left", "upper right", "lower right")
 
@@ -45,7 +45,7 @@ class Counting(Method):
         self,
         backbone: Image,
         counts: Count = 1000,
-        hidden: tuple[Count, ...] = (4096, 4096),
+        hidden: tuple[HeadWidth, ...] = (4096, 4096),
         margin: Margin = 10.0,
         form: Literal["paper", "port"] = "paper",
         gray: Share = 0.66,

@@ -16,7 +16,7 @@ from selftaught.errors import UserError
 from selftaught.masks import Draws
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import each_cell
-from selftaught.roles import Count, Share, Weight
+from selftaught.roles import Count, HeadWidth, Share, Weight
 
 PLACES = (
     (-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1),
@@ -61,7 +61,7 @@ class RelativePatch(Method):
         gap: Weight = 0.5,
         jitter: Weight = 0.073,
         blurred: Share = 0.33,
-        hidden: Count = 4096,
+        hidden: HeadWidth = 4096,
     ):
         super().__init__()
         if grid < 2 or gap < 0 or not 0 <= jitter <= max(gap, 0):
