@@ -54,7 +54,7 @@ def before(name: str, facts: Facts, monkeypatch, paper: bool = False) -> Before:
     values |= {c.name: c.value for c in chosen}
     if "momentum" in values and not paper:
         first, *others = np.atleast_1d(values["momentum"]).tolist()
-        first = choose.momentum(first, steps)
+        first = choose.momentum(first, steps, center=values.get("center_momentum"))
         values["momentum"] = (first, *others) if others else first
     method = kind.__new__(kind)
     torch.nn.Module.__init__(method)

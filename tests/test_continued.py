@@ -144,7 +144,10 @@ def test_momentum_that_was_given_stays_and_a_resumed_run_keeps_its_own(tmp_path)
     assert method.momentum == (0.9, 1.0)
     short = DINO(encoder("test_vit"), prototypes=8, hidden=8, bottleneck=4)
     continued.fit_momentum(short, settings(), tmp_path, 100)
-    assert short.momentum == (pytest.approx(0.5**0.2), 1.0)
+    assert short.momentum == (0.95, 1.0)  # half as fast as its center
+    longer = DINO(encoder("test_vit"), prototypes=8, hidden=8, bottleneck=4, center_momentum=0.2)
+    continued.fit_momentum(longer, settings(), tmp_path, 100)
+    assert longer.momentum == (pytest.approx(0.5**0.2), 1.0)
     start = tmp_path / "start"
     options = {"backbone": "test_resnet", "size": 32, **SMALL, **FAST}
     pretrain("byol", photos(), start, epochs=1, **options)

@@ -253,10 +253,14 @@ def recipe(method: Method, batch: int) -> Recipe:
     )
 
 
-def momentum(paper: float, steps: int, half_life: float = HALF_LIFE) -> float:
+def momentum(
+    paper: float, steps: int, half_life: float = HALF_LIFE, center: float | None = None
+) -> float:
     """Of an EMA copy: the paper's, or as much less as makes half of it new after that share of the
-    steps."""
-    return min(paper, max(0.5, 0.5 ** (1 / max(1.0, half_life * steps))))
+    steps. A teacher whose outputs are centered moves at most half as fast as the center: one that
+    was as fast gave all images to one prototype within three steps, and came back from it late."""
+    least = 0.5 if center is None else (1 + center) / 2
+    return min(paper, max(least, 0.5 ** (1 / max(1.0, half_life * steps))))
 
 
 REASONS = {

@@ -94,6 +94,9 @@ Sharpening = Annotated[float, Role("sharpening"), Role("positive", above=0)]
 Momentum = Annotated[float, Role("momentum", least=0, most=1)]
 """Of a momentum encoder (EMA): what stays of it in a step."""
 
+CenterMomentum = Annotated[float, Role("center momentum"), Role("share", least=0, most=1)]
+"""Of a running mean of an EMA teacher's outputs: what stays of it in a step."""
+
 HiddenShare = Annotated[float, Role("hidden share", least=0, most=1)]
 """Of an image, which is to be filled in."""
 

@@ -20,7 +20,7 @@ from selftaught.export.facts import SETTINGS, content
 from selftaught.method import Method, Recipe
 from selftaught.parts import frozen, lora
 from selftaught.parts.norm import tracking
-from selftaught.signature import read_object
+from selftaught.signature import read_object, values_by_role
 
 LR, LORA_LR = 1e-4, 1e-3
 """Of AdamW for a batch of 256. It follows the square root of the batch: Adam divides a gradient by
@@ -153,7 +153,8 @@ def fit_momentum(
     if paper is None or kept or getattr(method, "momentum", None) != paper:
         return []
     first, *others = paper if isinstance(paper, tuple) else (paper,)
-    value: Any = choose.momentum(first, steps, half_life)
+    center = next(iter(values_by_role(method).get("center momentum", ())), None)
+    value: Any = choose.momentum(first, steps, half_life, center)
     value = (value, *others) if isinstance(paper, tuple) else value
     if settings.resume:
         before = content(out / SETTINGS).get("options", {}).get("momentum", value)

@@ -21,6 +21,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, ema, frozen_copy, prototype_head
 from selftaught.roles import (
     Blur,
+    CenterMomentum,
     Count,
     Fraction,
     HeadWidth,
@@ -135,7 +136,7 @@ class DINOv2(Method):
         student_temp: Temperature = 0.1,
         teacher_temp: tuple[TeacherTemperature, TeacherTemperature] = (0.04, 0.07),
         temp_warmup: Share = 0.3,
-        center_momentum: Share = 0.9,
+        center_momentum: CenterMomentum = 0.9,
         freeze_prototypes: Share = 0.01,
         local_crops: SmallViews = 8,
         local_size: Count | None = None,

@@ -22,6 +22,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, ema, frozen_copy, prototype_head
 from selftaught.roles import (
     Blur,
+    CenterMomentum,
     Count,
     Fraction,
     HeadWidth,
@@ -127,7 +128,7 @@ class IBOT(Method):
         teacher_temp: tuple[TeacherTemperature, TeacherTemperature] = (0.04, 0.07),
         patch_temp: tuple[TeacherTemperature, TeacherTemperature] = (0.04, 0.07),
         temp_warmup: Share = 0.0375,
-        center_momentum: Share = 0.9,
+        center_momentum: CenterMomentum = 0.9,
         freeze_prototypes: Share = 0.00125,
         local_crops: SmallViews = 10,
         local_size: Count | None = None,
