@@ -48,6 +48,7 @@ SIZE, BATCH, IMAGES, SIDE, EARLY = 32, 32, 384, 64, 0.1
 STEPS = (60, 151)
 """Of a training, the second number is out."""
 CUT = {"head width": 512, "prototypes": 64, "queue": 256, "drawn images": 256, "small views": 2}
+CUT |= {"decoder width": 128}
 """Largest values of roles with the papers' settings."""
 HALVES = ("build", "published")
 METHODS = [name for name in ALONE if not methods.find(name).needs.learned]

@@ -13,7 +13,7 @@ from selftaught import augment, open_data, pretrain
 from selftaught.backbones import backbone
 from selftaught.demo import PHOTOS
 from selftaught.diagnose.before import BEFORE, Before, Movement
-from selftaught.diagnose.images import Looks, look
+from selftaught.diagnose.images import Looks, copied, look, places
 from selftaught.diagnose.preflight import known, preflight, refuse
 from selftaught.diagnose.rules import Watch
 from selftaught.engine.optim import Rates
@@ -64,8 +64,8 @@ def swav(epsilon: float, prototypes: int = 3000) -> dict[str, list[float]]:
         ({"constant": 0.95}, "constant images"),
         ({"constant": 0.2}, "some constant images"),
         ({"repeated": 0.99}, "repeated images"),
-        ({"repeated": 0.3}, "duplicates"),
-        ({"repeated": 0.3, "near": 0.3}, "duplicates"),
+        ({"copied": 0.3}, "duplicates"),
+        ({"copied": 0.3, "near": 0.3}, "duplicates"),
         ({"near": 0.21}, "near-duplicates"),
         ({"mark": 1.5}, "mark in all images"),
         ({"marked": 12.0}, "mark in some images"),
@@ -429,7 +429,30 @@ def test_constant_and_repeated_images_are_counted():
     images[10:20] = images[30]
     looks = look(open_data(images), 200)
     assert (looks.count, looks.side, looks.constant) == (40, 48, 0.25)
-    assert looks.repeated == pytest.approx(19 / 40)
+    assert looks.repeated == looks.copied == pytest.approx(19 / 40)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.0])
+def test_copies_of_which_few_were_looked_at_are_estimated(share):
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(40):
+        own = np.arange(1000)
+        moved = rng.permutation(1000)
+        many = round(share * 1000)
+        own[moved[:many]] = own[moved[many : 2 * many]]  # each a copy of another
+        groups = {}
+        for i in places(1000, 150).tolist():
+            groups.setdefault(own[i], []).append(i)
+        found.append(copied(list(groups.values()), 1000))
+    assert np.mean(found) == pytest.approx(share, abs=0.05)
+
+
+def test_one_pair_neighbors_and_many_copies_of_one_are_counted_as_they_are():
+    single = [[i] for i in range(98)]
+    assert copied([*single, [200, 500]], 10_000) == 0.01
+    assert copied([*single[:94], *([i, i + 1] for i in (200, 300, 400))], 10_000) == 0.03
+    assert copied([*single[:50], list(range(100, 150))], 10_000) == 0.49
 
 
 def test_labels_and_sizes_are_counted(tmp_path):

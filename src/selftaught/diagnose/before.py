@@ -275,16 +275,16 @@ BEFORE: tuple[Rule[Before], ...] = (
     ),
     Rule(
         "duplicates",
-        lambda f: f.looks.repeated if f.looks.repeated <= 0.9 else None,
+        lambda f: f.looks.copied if f.looks.repeated <= 0.9 else None,
         0.1,
-        "{figure:.0%} of the images looked at are exact copies of another one (up to {limit:.0%} "
-        "is usual)",
+        "{figure:.0%} of the images are exact copies of another one, as far as {facts.looks.count} "
+        "of them tell (up to {limit:.0%} is usual)",
         ("the same files are in several folders", "frames of a video that stands still"),
         "keep one of each, and leave out the others: --quarantine takes a list of path,reason",
     ),
     Rule(
         "near-duplicates",
-        lambda f: f.looks.near if f.looks.repeated <= 0.1 else None,
+        lambda f: f.looks.near if f.looks.copied <= 0.1 else None,
         0.2,
         "{figure:.0%} of the images looked at are all but copies of another one (up to "
         "{limit:.0%} is usual), of {facts.looks.count} in pairs of neighbors all over the data",

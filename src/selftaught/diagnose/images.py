@@ -30,6 +30,7 @@ class Looks:
         side: the middle of their shorter sides in pixels, 0 where none could be read.
         constant: share with one color.
         repeated: share that are exact copies of another.
+        copied: share of all images of the dataset that are, as well as these tell; see `copied`.
         near: share that are all but copies of another: written again, the next frame of a video.
         tiny: share whose shorter side is below a third of the middle one.
         dull: share with no more than 16 of 256 levels between their darkest and lightest places.
@@ -46,6 +47,7 @@ class Looks:
     side: int = 0
     constant: float = 0.0
     repeated: float = 0.0
+    copied: float = 0.0
     near: float = 0.0
     tiny: float = 0.0
     dull: float = 0.0
@@ -64,15 +66,15 @@ def look(samples: Samples, most: int) -> Looks:
         samples: the dataset.
         most: images that are read.
     """
-    sides, constant, dull, seen = [], [], [], set()
-    thumbs, bars = [], []
-    for i in places(len(samples), most):
+    sides, constant, dull, thumbs, bars = [], [], [], [], []
+    seen: dict[int, list[int]] = {}
+    for i in map(int, places(len(samples), most)):
         try:
-            image = samples.read(int(i))
+            image = samples.read(i)
         except BadSample:
             continue
         sides.append(min(image.shape[:2]))
-        seen.add(hash(image.tobytes()))
+        seen.setdefault(hash(image.tobytes()), []).append(i)
         bars.append(edges(image))
         thumbs.append(thumbnail(image))
         dull.append(np.ptp(thumbs[-1].mean(-1)) <= 16)
@@ -87,6 +89,7 @@ def look(samples: Samples, most: int) -> Looks:
         side=middle,
         constant=float(np.mean(constant)),
         repeated=1 - len(seen) / len(sides),
+        copied=copied(list(seen.values()), len(samples)),
         near=float(copies(x).mean()),
         tiny=float(np.mean(np.array(sides) < middle / 3)),
         dull=float(np.mean(dull)),
@@ -107,6 +110,23 @@ def look(samples: Samples, most: int) -> Looks:
             "cameras": max(gap(line, 1.0) for line in lines),
         }
     )
+
+
+def copied(groups: list[list[int]], count: int) -> float:
+    """Share of `count` images that are copies of another one, from those that were looked at.
+
+    Of two copies that lie anywhere, the second is hardly ever looked at as well: pairs that were,
+    and are no neighbors, stand for as many more as were missed. A single one may be chance.
+
+    Args:
+        groups: places of the images that were looked at, those of the same image together.
+        count: of images in the dataset.
+    """
+    looked = sum(map(len, groups))
+    pairs = sum(len(g) == 2 and g[1] - g[0] > 1 for g in groups)
+    seen = (looked - len(groups)) / looked
+    more = (count - 1) / max(1, looked - 1) if pairs > 1 else 1.0
+    return min(1.0, seen + (more - 1) * pairs / looked)
 
 
 def places(count: int, most: int) -> np.ndarray:

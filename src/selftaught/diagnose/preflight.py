@@ -17,7 +17,7 @@ from selftaught.errors import UserError
 from selftaught.method import Method, Recipe
 from selftaught.signature import valued
 
-PROBED, FEWEST = 200, 50
+PROBED, FEWEST = 200, 80
 """Images that are read: a hundredth of those that the training reads, from the second of these
 numbers to the first. It depends on no clock, so that the same data gives the same findings."""
 
