@@ -37,6 +37,7 @@ from PIL import Image as Picture
 
 from selftaught import methods, open_data
 from selftaught.demo import PHOTOS
+from selftaught.engine.loop import Loop
 from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
@@ -166,6 +167,14 @@ def options_of(case: Case) -> dict[str, Any]:
     return options | (case.change.options if case.change else {})
 
 
+class Examined(Run):
+    """A run that ends with the diagnosis: no export, no report."""
+
+    def finish(self, loop: Loop) -> None:
+        assert loop.doctor is not None
+        loop.doctor.save(loop.doctor.conclude())
+
+
 def run(case: Case, folder: Path) -> dict[str, Any]:
     """Train, and keep what the doctor said."""
     net = VIT if Drawn(case.method).transformer else CONV
@@ -186,7 +195,7 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
                 plan = replace(plan, pipeline=change.views(plan.pipeline))
             if change.method:
                 change.method(plan.method)
-            Run(plan).complete()
+            Examined(plan).complete()
         except Interrupted:
             raise
         except SelftaughtError as raised:
