@@ -609,7 +609,7 @@ def near_copies(drawn: Drawn, rng: Rng) -> Change | None:
 @kind("data", "some constant images", "constant images", "empty views")
 def constant(drawn: Drawn, rng: Rng) -> Change | None:
     return damaged("one color", rng, rng.uniform(0.15, 1.0),
-                   lambda x, own: np.full_like(x, own.integers(256)))  # fmt: skip
+                   lambda x, own: np.full_like(x, own.integers(0, 256, x.shape[-1])))  # fmt: skip
 
 
 @kind("data", "dull images", "normalization: mean", "normalization: deviation", "empty views",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from selftaught import report
+from selftaught import methods, report
 from selftaught.augment.image.device import normalize
 from selftaught.data import open_data
 from selftaught.diagnose import doctor as doctors
@@ -254,6 +254,15 @@ def test_the_anatomy_names_what_is_there(name):
     for trivial in method.reference_losses(8):
         assert math.isfinite(trivial.value)
         assert trivial.formula
+
+
+def test_terms_that_may_rest_are_those_of_the_loss():
+    seen = 0
+    for name in CASES:
+        if idle := methods.find(name).insight.idle:
+            method, seen = make(name).train(), seen + 1
+            assert set(idle) < set(terms_of(method.loss(batch_of(method))))
+    assert seen > 2
 
 
 # listening ---------------------------------------------------------------------------------------
@@ -598,6 +607,12 @@ def test_what_has_passed_is_not_standing():
     assert watch.standing() == {"low"}
     watch.look(Exam(3, 0.9, 0.0, spread=0.9))
     assert watch.standing() == set()
+
+
+def test_embeddings_of_weights_that_hardly_moved_are_no_collapse():
+    rule = next(r for r in DURING if r.name == "collapse")
+    assert rule.broken(Exam(100, 0.5, 1.0, embedding_spread=0.01, longest=1e-3))
+    assert rule.broken(Exam(100, 0.5, 1.0, embedding_spread=0.01, longest=6e-6)) is None
 
 
 def test_the_page_lists_every_rule():

@@ -162,6 +162,8 @@ class Insight(NamedTuple):
     logits: gives scores of prototypes. shares: function of the method that makes distributions over
     them of what `logits` gives; a softmax where it is empty.
     memory: buffers that every step changes, such as queues and centers.
+    idle: terms of the loss that may be exactly 0: those of a margin that is kept, or before their
+    time has come.
     query: which of the views looks for the others without being looked for alone (Un-Mix).
     mixed: function of the method (mixed [B, C, H, W], share, batch) -> loss of mixtures, row i of
     which is `share` of sample i and else of sample B - 1 - i: where queries and keys are unlike, so
@@ -175,6 +177,7 @@ class Insight(NamedTuple):
     logits: str = ""
     shares: str = ""
     memory: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     query: int = 0
     mixed: str = ""
 

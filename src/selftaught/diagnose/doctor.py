@@ -236,7 +236,9 @@ class Doctor:
         return replace(exam, frozen_norms=_frozen_norms(self.method), **found)
 
     def _of_loss(self, loss: float, terms: dict[str, float]) -> dict[str, Any]:
-        found: dict[str, Any] = {"silent": tuple(n for n, v in terms.items() if v == 0)}
+        idle = self.method.insight.idle
+        silent = tuple(name for name, value in terms.items() if value == 0 and name not in idle)
+        found: dict[str, Any] = {"silent": silent}
         guess = {t.term: t.value for t in self.references if not t.collapsed}
         values = {"loss": loss} | terms
         multiples = [values[term] / value for term, value in guess.items() if value > 0]
@@ -258,7 +260,7 @@ class Doctor:
             if len(terms) > 1 and abs(most) > HEAVY * sum(map(abs, terms.values())):
                 found["heavy"] = term
         for t in self.references:
-            if t.collapsed and t.term not in found["silent"]:
+            if t.collapsed and t.term not in silent:
                 scale = abs(guess.get(t.term, 0.0) - t.value) or 1.0
                 found["floor"] = abs(values[t.term] - t.value) / scale
         return found

@@ -134,6 +134,12 @@ def strange(e: Exam) -> float:
     return math.nan if e.agreeing > RELATED else e.related
 
 
+def alike(e: Exam) -> float:
+    """How far embeddings differ; NaN while the weights have hardly moved, as what is left of a
+    fresh network's is no work of training."""
+    return e.embedding_spread if e.longest * e.step > WAY else math.nan
+
+
 def guessing(e: Exam) -> float:
     """How far the last losses are from guessing; NaN while the weights have hardly moved."""
     return e.near if e.longest > MOVED else math.nan
@@ -153,6 +159,10 @@ RELATED, UNRELATED = 0.6, 0.56
 MOVED, RESTLESS = 1e-4, 0.05
 """Largest relative change of weights in a step from which something was tried, and from which the
 learning rate may be what is wrong."""
+
+WAY = 0.003
+"""Times their length that weights can have come by now, at least, for what is seen to be made by
+training."""
 
 ALIEN = 0.05
 """Share of pixels that no image has, or |log10| of a factor, from which it is another scale."""
@@ -243,6 +253,7 @@ DURING: tuple[Rule[Exam], ...] = (
          "rate is far too low"),
         "keep weights in float32 (--precision bf16 does); raise --lr",
         patience=3,
+        until=0.5,  # at the end of a schedule steps are that small
     ),
     Rule(
         "steps too long",
@@ -404,7 +415,7 @@ DURING: tuple[Rule[Exam], ...] = (
     ),
     Rule(
         "collapse",
-        lambda e: e.embedding_spread,
+        alike,
         0.02,
         "all images have practically the same embedding (their directions spread by {figure:.2g} "
         "of 1, at least {limit:g})",

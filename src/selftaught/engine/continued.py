@@ -329,7 +329,7 @@ def prepare(method: Method, settings: Settings) -> Prepared:
     if settings.norm_statistics == "start":
         told.append("batch norms of the backbone use the statistics that it begins with")
     accepted = {"batch norm off"} if settings.norm_statistics == "start" else set[str]()
-    if not any(p.requires_grad for p in backbone.parameters()):
+    if names and not any(p.requires_grad for p in backbone.parameters()):
         accepted.add("no gradient")
     return Prepared(undo, frozenset(accepted), told)
 

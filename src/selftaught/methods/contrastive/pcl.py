@@ -74,6 +74,7 @@ class PCL(Method):
         copies=(("target.0", "backbone"), ("target.1", "projector")),
         pairs="same",
         memory=("earlier.items",),
+        idle=("prototype",),
     )
 
     def __init__(

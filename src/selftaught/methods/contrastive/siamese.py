@@ -29,7 +29,7 @@ class Siamese(Method):
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
     few = Few(hidden=256, dim=64)
-    insight = Insight("projector", pairs="half")
+    insight = Insight("projector", pairs="half", idle=("repulsion",))
 
     def __init__(
         self,

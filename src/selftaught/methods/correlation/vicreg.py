@@ -40,7 +40,7 @@ class VICReg(Method):
 
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1, end=0.001)
     few = Few(hidden=512, dim=512, lr=0.001)
-    insight = Insight("projector")
+    insight = Insight("projector", idle=("variance",))
 
     def __init__(
         self,

@@ -11,7 +11,17 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Few,
+    Insight,
+    Method,
+    Needs,
+    Pictures,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, HeadWidth, Margin, Share
@@ -40,6 +50,7 @@ class Counting(Method):
     recipe = Recipe("adam", lr=1e-4, scaling="none", weight_decay=0.0)
     few = Few(counts=256, hidden=(256,), lr=0.001)
     needs = Needs(views="own")
+    insight = Insight(idle=("other",))
 
     def __init__(
         self,
