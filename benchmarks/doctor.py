@@ -46,6 +46,8 @@ from selftaught.evaluate.scores import wilson
 
 RESULTS = Path(__file__).parent / "results" / "doctor.json"
 SIZE, BATCH, IMAGES, SIDE, EARLY = 32, 32, 384, 64, 0.1
+GRAY = "it is gray"
+"""In the error of a method that learns from colors, of a set without them."""
 STEPS = (60, 151)
 """Of a training, the second number is out."""
 CUT = {"head width": 512, "prototypes": 64, "queue": 256, "drawn images": 256, "small views": 2}
@@ -200,6 +202,7 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
             raise
         except SelftaughtError as raised:
             error = str(raised)
+            unfit = error if GRAY in error else ""
         except Unfit as raised:
             unfit = str(raised)
         except Exception as raised:  # a change that torch refuses needs no doctor

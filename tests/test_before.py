@@ -323,6 +323,11 @@ def test_views_and_layers_are_looked_at_wherever_they_are():
         "small crops", "strong distortion", "strong dropout",
     ]  # fmt: skip
     assert names(planned(Mine(NET), views=augment.simclr(32))) == []
+    # pieces may come from a crop of their own, and local views are small
+    one = augment.Views((augment.View(32, scale=(0.01, 0.02)), augment.View(36, scale=(0.6, 1.0))))
+    assert names(planned(Mine(NET), views=one)) == ["small crops"]
+    local = augment.Views((augment.View(32), augment.View(12, scale=(0.05, 0.14))))
+    assert names(planned(Mine(NET), views=local)) == []
 
 
 # images ------------------------------------------------------------------------------------------

@@ -434,6 +434,14 @@ def test_channels_and_scales_that_the_network_is_handed(received):
     )
 
 
+def test_norms_in_half_precision_are_followed(received):
+    kept = received("vicreg", lambda views: views)["left"]
+    half = received("vicreg", lambda v: [x.bfloat16() for x in v], lambda m: m.to(torch.bfloat16))[
+        "left"
+    ]
+    assert half == pytest.approx(kept, abs=0.01)
+
+
 def test_pixels_that_no_image_has():
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     mean, std = (0.5, 0.4, 0.5), (0.25, 0.2, 0.2)

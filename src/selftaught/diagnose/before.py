@@ -53,7 +53,8 @@ class Before:
         movement: how far the training can take the weights.
         copy: whether there is a EMA copy (momentum encoder, EMA teacher).
         size: of the views in pixels.
-        crop: largest area of a crop, as a share of the image.
+        crop: largest area of a crop, as a share of the image; of several that are made into whole
+            views the smallest.
         jitter: largest strength of a change of brightness, contrast or saturation.
         dropped: largest share that is dropped: of numbers (dropout) or branches (drop path).
         half: share of the weights that are kept in half precision.

@@ -169,7 +169,7 @@ def _follow(norm: _BatchNorm, intake: Intake) -> None:
     def enter(module: Any, _: Any) -> None:
         intake.calls += 1
         if not called:
-            before.append(module.running_mean.clone())
+            before.append(module.running_mean.float().clone())
 
     @torch.no_grad()
     def leave(module: Any, inputs: tuple[Tensor, ...], _: Any) -> None:
@@ -178,7 +178,7 @@ def _follow(norm: _BatchNorm, intake: Intake) -> None:
         called.append(1)
         x = inputs[0].float()
         goal = x.mean([d for d in range(x.ndim) if d != 1]) - before[0]
-        way = module.running_mean - before[0]
+        way = module.running_mean.float() - before[0]
         intake.followed.append((way @ goal) / (goal @ goal))
 
     intake.handles.append(norm.register_forward_pre_hook(enter))
