@@ -53,7 +53,8 @@ STEPS = (60, 151)
 CUT = {"head width": 512, "prototypes": 64, "queue": 256, "drawn images": 256, "small views": 2}
 CUT |= {"decoder width": 128}
 """Largest values of roles with the papers' settings."""
-HALVES = ("build", "published")
+HALVES, FAR = ("build", "published"), 1000
+"""Parts of the draws; turns from which on the second's healthy runs are drawn."""
 METHODS = [name for name in ALONE if not methods.find(name).needs.learned]
 PHOTOSET = "photos"
 NARROW = {name: {"dim": 15} for name in ("ace", "dcca", "dccae")}
@@ -68,6 +69,7 @@ class Case:
     Args:
         method, data, seed: of what, on what, of everything random.
         steps, recipe: of the training.
+        half: that rules are built on, or that is published.
         kind: what is wrong with it; None where nothing is.
         change: what that is here.
     """
@@ -77,6 +79,7 @@ class Case:
     seed: int
     steps: int
     recipe: str
+    half: str
     kind: Kind | None = None
     change: Change | None = None
 
@@ -109,21 +112,21 @@ def patients(which: str, seed: int) -> Iterator[Case]:
                 if change is not None and sets:
                     came[method] += 1
                     own, steps = int(rng.integers(1000)), int(rng.integers(*STEPS))
-                    yield Case(method, str(sets[0]), own, steps, "auto", kind, change)
+                    yield Case(method, str(sets[0]), own, steps, "auto", which, kind, change)
                     break
         turn += 1
 
 
-def healthy(seed: int) -> Iterator[Case]:
+def healthy(which: str, seed: int) -> Iterator[Case]:
     """Healthy runs without end, methods in turn."""
-    turn = 0
+    turn = FAR * HALVES.index(which)
     while True:
         for place in np.random.default_rng((seed, turn)).permutation(len(METHODS)):
             rng = np.random.default_rng((seed, turn, int(place)))
             data = str(rng.choice([*SETS, PHOTOSET]))
             recipe = ("auto", "paper")[(int(place) + turn) % 2]
             steps = int(rng.integers(*STEPS))
-            yield Case(METHODS[place], data, int(rng.integers(1000)), steps, recipe)
+            yield Case(METHODS[place], data, int(rng.integers(1000)), steps, recipe, which)
         turn += 1
 
 
@@ -216,7 +219,7 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
         "steps": case.steps,
         "family": Drawn(case.method).family,
         "kind": case.kind.name if case.kind else "",
-        "half": half(case.kind.name, case.method, case.data) if case.kind else "",
+        "half": case.half,
         "outcome": "unfit" if unfit else outcome(case.kind, found, error),
         "found": [
             f"{f['name']} ({f['severity']}, {f['progress']:.0%}): {(f['causes'] or [''])[0]}"
@@ -288,7 +291,7 @@ def right(row: dict[str, Any]) -> bool:
 
 
 def alarm(row: dict[str, Any]) -> bool:
-    return row["outcome"] == "alarm"
+    return row["outcome"] in ("alarm", "refused")
 
 
 def markdown(found: dict[str, dict[str, Any]]) -> str:
@@ -299,32 +302,31 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# The doctor on patients that are drawn, and on healthy runs",
         "",
-        "Made by `OMP_NUM_THREADS=1 python benchmarks/doctor.py --data $DATA`. "
-        f"{machine.sentence(newest)}",
+        "Made by `OMP_NUM_THREADS=1 python benchmarks/doctor.py --data $DATA`, and with `--half "
+        f"published`. {machine.sentence(newest)}",
         "",
         f"{SIZE} px, batch {BATCH}, {STEPS[0]} to {STEPS[1] - 1} steps. Right: the first finding "
         f"(notes aside) names the cause within {EARLY:.0%} of training, or an error does before "
         "it; late: after that; wrong: another finding came first; missed: none came in time. "
         "Intervals are Wilson's, of 95 %.",
         "",
-        "| half | right | wrong | late | missed | methods |",
-        "| --- | --- | --- | --- | --- | ---: |",
+        "| half | right | wrong | late | missed | methods | healthy: alarms | methods |",
+        "| --- | --- | --- | --- | --- | ---: | --- | ---: |",
     ]
     for which in HALVES:
-        ill = [r for r in rows if r["half"] == which]
+        ill = [r for r in rows if r["half"] == which and r["kind"]]
+        own = [r for r in well if r["half"] == which]
         counts = [sum(r["outcome"] == o for r in ill) for o in ("wrong", "late", "missed")]
-        many = len({r["method"] for r in ill})
-        cells = [which, share(ill, right), *map(str, counts), str(many)]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Healthy runs with an alarm: {share(well, alarm)}; refused: "
-              f"{sum(r['outcome'] == 'refused' for r in well)}; "
-              f"methods: {len({r['method'] for r in well})}."]  # fmt: skip
+        many, more = (len({r["method"] for r in each}) for each in (ill, own))
+        cells = [which, share(ill, right), *map(str, counts), str(many), share(own, alarm)]
+        lines.append(f"| {' | '.join(cells)} | {more} |")
     for title, of in (("Kinds", "kind"), ("Families", "family")):
         lines += ["", f"## {title}, right", "", f"| {of} | build | published | false alarms |"]
         lines += ["| --- | --- | --- | --- |"]
         for value in sorted({r[of] for r in rows if r["kind"] or of == "family"}):
             own = [r for r in rows if r[of] == value]
-            parts = [share([r for r in own if r["half"] == h], right) for h in HALVES]
+            ill = [r for r in own if r["kind"]]
+            parts = [share([r for r in ill if r["half"] == h], right) for h in HALVES]
             healthy_ones = share([r for r in own if not r["kind"]], alarm)
             lines.append(f"| {value} | {' | '.join(parts)} | "
                          f"{healthy_ones if of == 'family' else ''} |")  # fmt: skip
@@ -381,7 +383,7 @@ def main() -> None:
         parser.error("name the folder that has a folder a set, with --data")
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     ill = take(patients(arguments.half, arguments.seed), arguments.patients, rows, arguments)
-    well = take(healthy(arguments.seed), arguments.healthy, rows, arguments)
+    well = take(healthy(arguments.half, arguments.seed), arguments.healthy, rows, arguments)
     for _ in zip_longest(ill, well):  # in turn, so that a study that is killed has both
         pass
 

@@ -32,8 +32,8 @@ def test_draws_are_the_same_each_time_and_for_another_seed_others(bench, halves)
     keys = [case.key for case in halves["build"][:60]]
     assert [case.key for case in islice(bench.patients("build", 3), 60)] == keys
     assert [case.key for case in islice(bench.patients("build", 4), 60)] != keys
-    well = [case.key for case in islice(bench.healthy(3), 60)]
-    assert [case.key for case in islice(bench.healthy(3), 60)] == well
+    well = [case.key for case in islice(bench.healthy("build", 3), 60)]
+    assert [case.key for case in islice(bench.healthy("build", 3), 60)] == well
 
 
 def test_halves_share_no_kind_method_and_set(halves):
@@ -52,7 +52,7 @@ def test_each_kind_and_each_method_is_drawn(bench, halves):
     for half in bench.HALVES:
         assert len({case.method for case in halves[half]}) >= 40
     count = len(bench.METHODS)
-    assert {case.method for case in islice(bench.healthy(0), count)} == set(bench.METHODS)
+    assert {case.method for case in islice(bench.healthy("build", 0), count)} == set(bench.METHODS)
 
 
 def test_each_kind_is_named_by_a_rule_that_exists(bench):
