@@ -409,7 +409,7 @@ def same_view_twice(drawn: Drawn, rng: Rng) -> Change | None:
     return Change("the first view is the second, too", views=views) if drawn.joint else None
 
 
-@kind("code", "positives among the negatives", "duplicates in a batch", "duplicates")
+@kind("code", "duplicates in a batch", "duplicates")
 def positives_among_negatives(drawn: Drawn, rng: Rng) -> Change | None:
     def twice(x: Tensor) -> Tensor:
         return torch.cat([x[: len(x) // 2]] * 2)
@@ -452,7 +452,7 @@ def channels_swapped(drawn: Drawn, rng: Rng) -> Change | None:
     ))  # fmt: skip
 
 
-@kind("code", "normalized again", "normalization: mean", "normalization: deviation")
+@kind("code", "another scale", "normalization: mean", "normalization: deviation")
 def normalized_twice(drawn: Drawn, rng: Rng) -> Change | None:
     mean, std = round(rng.uniform(0.3, 0.6), 2), round(rng.uniform(0.15, 0.3), 2)
     return before_loss(f"again by {mean}, {std}", lambda b: b._replace(
@@ -532,7 +532,7 @@ def stays_in_eval_mode(drawn: Drawn, rng: Rng) -> Change | None:
     return None if drawn.transformer else Change("train() does nothing", method=apply)
 
 
-@kind("code", "norm statistics lag", "norm statistics stand still")
+@kind("code", "norm statistics lag")
 def norms_that_do_not_follow(drawn: Drawn, rng: Rng) -> Change | None:
     momentum = float(rng.choice((0.0, 1e-4, 1e-3)))
 
