@@ -591,6 +591,11 @@ def _fits(
             f"a batch of {batch} cannot be split evenly over {processes} processes and "
             f"{accumulate} parts each; use a multiple of {parts}"
         )
+    if count < method.needs.batch:
+        raise UserError(
+            f"{method_name(method)} compares images of a batch, {method.needs.batch} at least, and "
+            f"there {'is' if count == 1 else 'are'} {count}: add images"
+        )
     if count < batch:
         raise UserError(
             f"{count} images are fewer than a batch of {batch}; use --batch {max(count, 1)} or "
