@@ -22,8 +22,10 @@ from selftaught.classifier import choosing, graph, heads, judging, targets
 from selftaught.classifier.targets import Target
 from selftaught.cli import main
 from selftaught.data import open_data
+from selftaught.data.labels import warn_once
 from selftaught.engine.build import count_classes
 from selftaught.errors import DataError, UserError
+from selftaught.evaluate import comparing
 from selftaught.evaluate.scores import fit_ridge
 from tests.photos import two_classes
 
@@ -310,6 +312,31 @@ def test_unlike_names_are_no_trouble_of_accuracy():
     one = Target("classes", ("a", "b"))
     (line,) = [x for x in judging.told(given.argmax(1), one, 0) if "unlike size" in x]
     assert line.endswith("accuracy is mostly that of the large ones")
+
+
+@pytest.mark.parametrize(("fresh", "said"), [(40, ""), (37, "3 of 40 test"), (0, "40 of 40 test")])
+def test_test_images_that_were_learned_from_are_counted(fresh, said, caplog):
+    warn_once.cache_clear()
+    rng = np.random.default_rng(0)
+    train = rng.random((60, 8), np.float32)
+    test = np.concatenate([rng.random((fresh, 8), np.float32), train[: 40 - fresh]])
+    comparing.tell_shared(train, test)
+    assert said in caplog.text if said else not caplog.text
+    comparing.tell_shared(np.zeros((3, 8)), np.zeros((2, 8)))  # black ones are no copies
+    assert "of 2 test" not in caplog.text
+
+
+def test_a_classifier_is_no_run_whose_page_could_be_made_anew(made, labeled, capsys):
+    _, folder = made
+    page = (folder / "report.html").read_bytes()
+    assert main(["report", str(folder)]) == 2
+    assert "is a classifier and no run of pretrain" in capsys.readouterr().err
+    assert main(["evaluate", str(folder), str(labeled), "--test", str(labeled)]) == 0
+    told = capsys.readouterr().err
+    assert "16 of 16 test images are among the training images as well" in told
+    assert "puts them on the page" not in told
+    assert main(["compare", str(folder), str(labeled)]) == 2
+    assert (folder / "report.html").read_bytes() == page
 
 
 def test_a_class_of_one_image_is_learned_from_and_told_so():

@@ -508,6 +508,17 @@ def test_of_more_columns_one_must_be_known_to_hold_labels(tmp_path):
         open_data(tmp_path, labels="l.csv")
 
 
+def test_tables_and_archives_tell_which_columns_might_hold_labels(tmp_path, caplog):
+    caplog.set_level("INFO")
+    table = pa.table({"image": [png(0), png(1)], "kind": ["a", "b"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert open_data(tmp_path / "a.parquet").labels is None
+    assert "a.parquet is known to hold labels (kind): --labels names one" in caplog.text
+    np.savez(tmp_path / "b.npz", images=np.stack([BLACK] * 2), kind=np.array(["a", "b"]))
+    assert open_data(tmp_path / "b.npz").labels is None
+    assert "b.npz is known to hold labels (kind): --labels names one" in caplog.text
+
+
 def test_rows_that_name_no_image_of_the_folder_are_counted(tmp_path, caplog):
     caplog.set_level("INFO")
     draw(tmp_path, "0.png", "1.png")

@@ -162,7 +162,7 @@ USED, LEAST_USED = 0.85, 0.5
 """Of a time that was asked for, what its steps take at most, and at least: the rest is for scores,
 figures and the report."""
 
-SEEN, MAPPED, MAP = 3000, 2000, 5.0
+SEEN, MAPPED, MAP = 3000, 2000, 8.0
 """Images that looks and the report see at most; those on its map, and the seconds that it takes."""
 
 
