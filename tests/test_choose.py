@@ -275,12 +275,38 @@ def test_a_training_ends_within_an_epoch(tmp_path):
 def test_little_time_is_kept_to_the_step(tmp_path, monkeypatch):
     given = Settings(batch=8, workers=0, evaluate=False, time="60s", out=tmp_path / "run")
     image, found = {"name": "test_resnet", "size": 32}, {}
+    monkeypatch.setattr(plan, "room", lambda *_: USED * 60)
     for room in (0.3, 1.75, 10.5):
         step = Estimate(0.0, USED * 60 / room / 4, 0.0)  # of four in a pass
         monkeypatch.setattr(plan, "of_step", lambda *_, step=step, **__: step)
         made = plan.prepared(SimCLR, photos(32), given, image, {})
         found[room] = made.steps, made.settings.epochs, made.settings.max_steps
     assert found == {0.3: (1, 1, 1), 1.75: (7, 2, 7), 10.5: (40, 10, None)}
+
+
+def test_time_is_left_for_scores_and_report():
+    assert estimate.room(1200, 0.01, 3000, 3000) == 1020  # as much as they need, and more
+    assert estimate.room(60, 0.004, 3000, 3000) == pytest.approx(60 - 12 - 8)
+    assert estimate.room(60, 0.004, 3000, 0) == pytest.approx(60 - 6 - 8)  # nothing is scored
+    assert estimate.room(20, 0.004, 50_000, 50_000) == 10  # half of it is trained for all the same
+    assert estimate.room(1200, 0.004, 200_000, 200_000) == pytest.approx(1200 - 406 - 8)
+    assert estimate.room(20, 0.01, 5, 5) == 17
+
+
+def test_scores_of_labeled_images_take_of_the_time(tmp_path, monkeypatch):
+    step = Estimate(0.0, 0.8, 0.0)  # a tenth of a second an image
+    monkeypatch.setattr(plan, "of_step", lambda *_, **__: step)
+    image, found = {"name": "test_resnet", "size": 32}, []
+    labeled = open_data([(p, i % 2) for i, p in enumerate(photos(160))])
+    for data, options in (
+        (photos(160), {}),
+        (labeled, {}),
+        (labeled, {"evaluate": False}),
+        (labeled, {"test": labeled}),
+    ):
+        given = Settings(batch=8, workers=0, time="60s", out=tmp_path / "run", **options)
+        found.append(plan.prepared(SimCLR, data, given, image, {}).steps)
+    assert found == [int(s / 0.8) for s in (51, 43.36, 51, 35.36)]
 
 
 def test_a_time_is_measured_once(tmp_path, monkeypatch):

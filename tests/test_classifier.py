@@ -22,8 +22,10 @@ from selftaught.classifier import choosing, graph, heads, judging, targets
 from selftaught.classifier.targets import Target
 from selftaught.cli import main
 from selftaught.data import open_data
+from selftaught.data.labels import warn_once
 from selftaught.engine.build import count_classes
 from selftaught.errors import DataError, UserError
+from selftaught.evaluate import comparing
 from selftaught.evaluate.scores import fit_ridge
 from tests.photos import two_classes
 
@@ -88,9 +90,20 @@ def test_what_labels_are_is_told_from_how_they_are_written(tmp_path, labeled, la
     assert (found.kind, found.names) == (kind, names)
 
 
+def test_slips_among_amounts_are_classes_where_that_is_said(tmp_path, labeled):
+    sizes = ["big", *(str(i / 3) for i in range(15))]
+    assert len(told(tmp_path, sizes, labeled, "classes").names) == 16
+    few = ["big", "1.5", "2.5"] + ["big"] * 13
+    assert told(tmp_path, few, labeled).names == ("1.5", "2.5", "big")
+    thousands = [f"{i},000" for i in range(16)]
+    assert told(tmp_path, thousands, labeled).kind == "classes"
+
+
 def test_whole_numbers_are_amounts_only_where_that_is_said(tmp_path, labeled):
     ages = [str(20 + 3 * i) for i in range(16)]
     assert told(tmp_path, ages, labeled).kind == "classes"
+    assert "where they are amounts, say so with --target" in told(tmp_path, ages, labeled).why
+    assert "amounts" not in told(tmp_path, ["0", "1"] * 8, labeled).why
     found = told(tmp_path, ages, labeled, "regression")
     samples = open_data(listed(tmp_path, ages, labeled))
     assert targets.values(samples, found).tolist() == list(range(20, 68, 3))
@@ -101,7 +114,10 @@ def test_whole_numbers_are_amounts_only_where_that_is_said(tmp_path, labeled):
     [
         (["cat"] * 16, None, "all 16 labeled images are of one class (cat)"),
         ([""] * 16, None, "this data has none"),
-        (["cat", "1.5"] * 8, "regression", "1 labels are no numbers (cat)"),
+        (["cat", "1.5"] * 8, "regression", "cat: no number that a regression can learn"),
+        ([f"{i},5" for i in range(16)], None, "0,5, 1,5, 10,5, 11,5, 12,5, ... cannot be read"),
+        (["inf", *(str(i / 3) for i in range(15))], None, "and inf cannot be read as one"),
+        (["unknown", *(f"{i}.25" for i in range(15))], None, "and unknown cannot be read as one"),
         (["1.5"] * 16, "regression", "nothing to predict"),
     ],
 )
@@ -288,6 +304,41 @@ def test_how_sure_it_is_stands_beside_how_often_it_is_right():
     assert judged.mistakes.tolist() == [6, 7, 8, 9]
 
 
+def test_unlike_names_are_no_trouble_of_accuracy():
+    several = Target("multilabel", ("a", "b"))
+    given = np.array([[1.0, 0.0]] * 8 + [[0.0, 1.0]] * 2)
+    (line,) = [x for x in judging.told(given, several, 0) if "unlike size" in x]
+    assert line.endswith("from 2 (b) to 8 (a): mAP counts each of them alike")
+    one = Target("classes", ("a", "b"))
+    (line,) = [x for x in judging.told(given.argmax(1), one, 0) if "unlike size" in x]
+    assert line.endswith("accuracy is mostly that of the large ones")
+
+
+@pytest.mark.parametrize(("fresh", "said"), [(40, ""), (37, "3 of 40 test"), (0, "40 of 40 test")])
+def test_test_images_that_were_learned_from_are_counted(fresh, said, caplog):
+    warn_once.cache_clear()
+    rng = np.random.default_rng(0)
+    train = rng.random((60, 8), np.float32)
+    test = np.concatenate([rng.random((fresh, 8), np.float32), train[: 40 - fresh]])
+    comparing.tell_shared(train, test)
+    assert said in caplog.text if said else not caplog.text
+    comparing.tell_shared(np.zeros((3, 8)), np.zeros((2, 8)))  # black ones are no copies
+    assert "of 2 test" not in caplog.text
+
+
+def test_a_classifier_is_no_run_whose_page_could_be_made_anew(made, labeled, capsys):
+    _, folder = made
+    page = (folder / "report.html").read_bytes()
+    assert main(["report", str(folder)]) == 2
+    assert "is a classifier and no run of pretrain" in capsys.readouterr().err
+    assert main(["evaluate", str(folder), str(labeled), "--test", str(labeled)]) == 0
+    told = capsys.readouterr().err
+    assert "16 of 16 test images are among the training images as well" in told
+    assert "puts them on the page" not in told
+    assert main(["compare", str(folder), str(labeled)]) == 2
+    assert (folder / "report.html").read_bytes() == page
+
+
 def test_a_class_of_one_image_is_learned_from_and_told_so():
     y = np.array([0] * 6 + [1] * 6 + [2])
     x = torch.randn(13, 4) + 5 * F.one_hot(torch.from_numpy(y), 4)
@@ -393,6 +444,8 @@ def test_amounts_are_predicted(encoder, labeled, tmp_path):
     assert again.outputs.shape == (16, 1)
     assert np.corrcoef(again.outputs[:, 0], bright)[0, 1] > 0.9
     assert float(again.labels[0]) == pytest.approx(again.outputs[0, 0], rel=1e-4)
+    with pytest.raises(UserError, match=r"min=0\.5 is a probability, and this classifier predicts"):
+        found.predict(labeled, min=0.5)
 
 
 def test_several_names_are_predicted(encoder, labeled, tmp_path):
@@ -490,6 +543,8 @@ def test_predictions_are_whole_or_absent(made, tmp_path, capsys):
         (["classify", "{encoder}", "{data}/0", "--out", "new"], "this data has none"),
         (["classify", "{encoder}", "{data}", "--weights", "{data}/0/0.png"], ""),
         (["export", "{model}", "--to", "timm"], "is a classifier"),
+        (["classify", "{encoder}", "{data}", "--out", "{data}/0/0.png/new"], "(Not a directory)"),
+        (["export", "{model}", "--to", "onnx", "--out", "{data}/0/0.png/new"], "(Not a directory)"),
     ],
 )
 def test_what_cannot_be_is_told(
@@ -500,7 +555,9 @@ def test_what_cannot_be_is_told(
     places = {"encoder": encoder, "data": labeled, "model": folder}
     more = ["--out", "new"] if words[0] == "classify" and "--out" not in words else []
     assert main([w.format(**places) for w in words] + more) == 2
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert "choosing a classifier" not in told, "before the work, not after it"
     assert not (tmp_path / "new").exists()
 
 

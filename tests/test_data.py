@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from selftaught.augment import plain
 from selftaught.data import BadSample, Samples, inspect, open_data
 from selftaught.data import quarantine as bad_list
 from selftaught.data.files import walk
@@ -380,6 +381,15 @@ def test_min_side_scales_jpegs_down_but_never_below():
     assert decode(encoded(big), min_side=120).shape == (480, 640, 3)
     small = np.asarray(big.resize((160, 120), Image.Resampling.BOX))
     assert np.abs(decode(data, min_side=120).astype(int) - small).mean() < 2
+
+
+@pytest.mark.parametrize("sides", [(301, 400), (400, 303), (1333, 1000), (640, 477), (480, 640)])
+def test_a_reduced_jpeg_shows_what_the_whole_shows(sides):
+    fine = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8))
+    data = encoded(fine.resize(sides, 3), "JPEG", quality=95)
+    view = plain(64)
+    whole, reduced = (view(decode(data, min_side=s)).astype(int) for s in (None, 2 * view.resize))
+    assert np.abs(whole - reduced).mean() < 1, "another shape would move it"
 
 
 def test_threads_decode_without_warnings_and_leave_filters_alone():

@@ -230,6 +230,13 @@ def test_too_much_unreadable_data_is_an_error_that_lists_it(tmp_path):
     assert len((tmp_path / "run" / "bad_files.csv").read_text().splitlines()) > 1
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "2 at least, and there is 1: add images")])
+def test_more_images_are_wanted_where_no_batch_helps(tmp_path, count, said):
+    for options in ({}, {"batch": 1}, {"batch": 2}):
+        with pytest.raises(UserError, match=said):
+            train(tmp_path / "run", data=photos(count), **options)
+
+
 def test_bad_arguments_are_sentences(tmp_path):
     cases = [
         ({"batch": 25}, "24 images are fewer than a batch of 25"),

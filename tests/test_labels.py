@@ -491,6 +491,44 @@ def test_an_image_with_two_labels_has_none(tmp_path, caplog):
     assert "1 of the images have more than one label" in caplog.text
 
 
+@pytest.mark.parametrize("head", ["file,defect", "image,age", "filename;Fehlerart", "path,value"])
+def test_a_list_beside_a_folder_has_labels_whatever_its_columns_are_called(tmp_path, head):
+    draw(tmp_path, "0.png", "1.png")
+    by = ";" if ";" in head else ","
+    (tmp_path / "l.csv").write_text(f"{head}\n0.png{by}a\n1.png{by}b\n", "utf-8-sig")
+    assert called(open_data(tmp_path, labels="l.csv")) == ["a", "b"]
+
+
+def test_of_more_columns_one_must_be_known_to_hold_labels(tmp_path):
+    draw(tmp_path, "0.png")
+    (tmp_path / "l.csv").write_text("file,width,defect\n0.png,5,a\n")
+    with pytest.raises(
+        UserError, match=r"\(file, width, defect\): call it label in its first line"
+    ):
+        open_data(tmp_path, labels="l.csv")
+
+
+def test_tables_and_archives_tell_which_columns_might_hold_labels(tmp_path, caplog):
+    caplog.set_level("INFO")
+    table = pa.table({"image": [png(0), png(1)], "kind": ["a", "b"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert open_data(tmp_path / "a.parquet").labels is None
+    assert "a.parquet is known to hold labels (kind): --labels names one" in caplog.text
+    np.savez(tmp_path / "b.npz", images=np.stack([BLACK] * 2), kind=np.array(["a", "b"]))
+    assert open_data(tmp_path / "b.npz").labels is None
+    assert "b.npz is known to hold labels (kind): --labels names one" in caplog.text
+
+
+def test_rows_that_name_no_image_of_the_folder_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    draw(tmp_path, "0.png", "1.png")
+    (tmp_path / "l.csv").write_text("path,label\n0.png,a\n7.png,b\n1.png,b\n8.png,b\n")
+    assert called(open_data(tmp_path, labels="l.csv")) == ["a", "b"]
+    assert f"2 of 4 rows of {tmp_path / 'l.csv'} name no image of {tmp_path}, the first 7.png" in (
+        caplog.text
+    )
+
+
 def test_a_column_of_the_training_data_is_none_of_test_folders(tmp_path, caplog):
     draw(tmp_path, "cat/0.png", "dog/1.png")
     assert open_data(tmp_path, labels="dx").classes == ["cat", "dog"]

@@ -2,6 +2,7 @@
 read from the source of its function, which is imported once everything that was typed is right.
 """
 
+import difflib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, TextIO, get_origin
 from selftaught import __version__, code, config, methods, recipes, start, timm_names, voice
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
+from selftaught.data.absent import missing
 from selftaught.errors import (
     DataError,
     Interrupted,
@@ -223,8 +225,10 @@ def request(argv: Sequence[str]) -> Request:
     Raises:
         UserError: what does not fit the signatures of the method, the backbone or `pretrain`.
     """
-    named = not (argv and _is_data(argv[0]))
+    named = not (argv and _is_data(argv))
     if not named:
+        if not os.path.exists(argv[0]):
+            raise UserError(f"{missing(Path(argv[0]))}, and no method is called {argv[0]}")
         argv = [methods.USUAL, *argv]
     by_word = bool(argv) and not argv[0].startswith("-")
     method = argv[0] if by_word else None
@@ -283,10 +287,15 @@ def _as_long(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in file.items() if n not in gone}
 
 
-def _is_data(word: str) -> bool:
-    """Whether the first word is DATA: something that is there, and no method is called so."""
-    known = word in methods.files() or word in methods.plugins() or code.names(word)
-    return not known and not word.startswith("-") and os.path.exists(word)
+def _is_data(argv: Sequence[str]) -> bool:
+    """Whether the first word is DATA, and no method: something that is there, or a path, or a word
+    that stands alone and is near to no method's name."""
+    word, known = argv[0], [*methods.files(), *methods.plugins()]
+    if word in known or code.names(word) or word.startswith("-"):
+        return False
+    alone = len(argv) == 1 or argv[1].startswith("-")
+    mistyped = difflib.get_close_matches(word, known, 1, 0.6)
+    return os.path.exists(word) or "/" in word or os.sep in word or (alone and not mistyped)
 
 
 def _not_beside(settings: str, name: str, word: str) -> None:

@@ -23,6 +23,12 @@ NESTED = 500
 LOPSIDED = 3.0
 """How many times more images the largest class has than the smallest where both are scored."""
 
+LARGE = {
+    "classes": "accuracy is mostly that of the large ones",
+    "multilabel": "mAP counts each of them alike",
+}
+"""What that means for the score of each kind of target."""
+
 SURE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 """Probabilities between which predictions are set beside how often they are right."""
 
@@ -283,7 +289,7 @@ def told(given: np.ndarray, target: Target, left: int) -> list[str]:
         most, least = (f(each, key=lambda name: each[name]) for f in (max, min))
         lines.append(
             f"the classes are of unlike size, from {each[least]} ({least}) to {each[most]} "
-            f"({most}): accuracy is mostly that of the large ones"
+            f"({most}): {LARGE[target.kind]}"
         )
     if target.kind == "regression":
         lines.append(

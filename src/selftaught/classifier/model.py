@@ -155,8 +155,14 @@ class Classifier:
         """Batch by batch what is said of the samples, in their order.
 
         Raises:
+            UserError: a least probability of amounts, which have none.
             DataError: none of them can be read; told at the end.
         """
+        if asked.min is not None and self.target.kind == "regression":
+            raise UserError(
+                f"min={asked.min:g} is a probability, and this classifier predicts amounts, which "
+                "have none: leave --min out"
+            )
         workers = readers(len(samples), asked.workers)
         views = ViewDataset(samples, augment.plain(self.size), 0, replaced=False)
         device = device_for(self.network, self.network, asked.device)

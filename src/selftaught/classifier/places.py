@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from selftaught.errors import UserError
-from selftaught.export.facts import CONFIG, WEIGHTS, is_path
-from selftaught.export.files import check_free
+from selftaught.export.facts import CLASSIFIER, CONFIG, WEIGHTS, is_path
+from selftaught.export.files import check_free, check_place
 
-ABOUT, HEAD = "model.json", "head.safetensors"
+ABOUT, HEAD = CLASSIFIER, "head.safetensors"
 """Files of a classifier, beside those of its encoder."""
 
 
@@ -28,6 +28,7 @@ def taken(folder: Path, overwrite: bool) -> bool:
     """
     if is_classifier(folder):
         if overwrite:
+            check_place(folder)
             return True
         raise UserError(
             f"{folder} holds a classifier already: move it aside with --overwrite, or name another "

@@ -24,6 +24,13 @@ DIVIDERS = re.compile(r"[;|]")
 AMOUNTS = 10
 """Different numbers, some of them fractions, above which labels are amounts and no classes."""
 
+MOSTLY = 0.9
+"""Share of different labels that are numbers with fractions above which the others are taken for
+slips, and told."""
+
+COMMA = re.compile(r"(?<=\d),(?=\d+$)")
+"""What divides a whole number from its fraction in many countries."""
+
 VALUE = "value"
 """What an amount is called."""
 
@@ -117,15 +124,30 @@ def _kind(different: list[str]) -> tuple[Kind, str]:
         whole = all(n is not None and n.is_integer() for n in numbers)
         if not whole and len(different) > AMOUNTS:
             return "regression", f"the labels are {len(different)} different numbers with fractions"
-        often = whole and len(different) > 5 * AMOUNTS
+        often = whole and len(different) > AMOUNTS
         hint = "; where they are amounts, say so with --target regression" if often else ""
         return "classes", f"the labels are {len(different)} different numbers{hint}"
+    _refuse_slips(different)
     parts = [_parts(t) for t in different]
     seen = Counter(name for each in parts for name in each)
     several = [each for each in parts if len(each) != 1]
     if several and any(seen[name] > 1 for each in several for name in each):
         return "multilabel", f"some labels are several names, such as {' and '.join(several[-1])}"
     return "classes", f"the labels are {len(different)} names"
+
+
+def _refuse_slips(different: list[str]) -> None:
+    """Refuse labels that are amounts but for how some are written: each would be a class."""
+    meant = [_number(COMMA.sub(".", t)) for t in different]
+    numbers = [n for n in meant if n is not None]
+    most = len(numbers) > AMOUNTS and len(numbers) >= MOSTLY * len(different)
+    if most and not all(n.is_integer() for n in numbers):
+        slips = [t for t in different if _number(t) is None]
+        raise UserError(
+            f"{len(numbers)} of {len(different)} different labels are numbers, some of them with "
+            f"fractions, and {few(slips)} cannot be read as one: if they are amounts, leave such "
+            "cells empty and write fractions with a point, as 1.5; if not, say --target classes"
+        )
 
 
 def _number(text: str) -> float | None:
@@ -146,8 +168,8 @@ def _amounts(written: Iterable[str]) -> list[float]:
     wrong = [t for t, v in values if v is None]
     if wrong:
         raise UserError(
-            f"{len(wrong)} labels are no numbers ({few(wrong)}), and a regression needs such; "
-            "leave them empty, or choose --target classes"
+            f"{few(wrong)}: no number that a regression can learn; leave such labels empty, write "
+            "a fraction with a point, or choose --target classes"
         )
     return [v for _, v in values if v is not None]
 

@@ -1,5 +1,6 @@
 """Images in arrays, in lists, and in map-style objects of other libraries."""
 
+import logging
 import math
 import os
 import struct
@@ -19,6 +20,8 @@ from selftaught.data.source import Raw, Source, digest
 from selftaught.errors import UserError
 
 _IMAGES = ("image", "images", "x", "x_train", "data", "imgs", "arr_0")
+log = logging.getLogger("selftaught")
+
 _LABELS = ("label", "labels", "y", "y_train", "targets", "arr_1")
 
 
@@ -134,6 +137,13 @@ def _from_npz(
     source = _member(path, archive, members[image])
     label = labels or next((lower[n] for n in _LABELS if n in lower), None)
     if label is None:
+        others = [name for name in members if name != image]
+        if others:
+            log.info(
+                "no array of %s is known to hold labels (%s): --labels names one",
+                path,
+                ", ".join(others),
+            )
         return source
     if label not in members:
         raise UserError(f"{path} has no array {label}; it has {', '.join(members)}")

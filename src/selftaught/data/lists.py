@@ -121,7 +121,8 @@ def read_list(path: Path, labels: str | None, column: str | None, places: Places
 
     Args:
         path: of the list.
-        labels: column of labels; by default one whose name says so, or the second of two.
+        labels: column of labels; by default one whose name says so, or the second of two where
+            the first has no name that paths have, or the list is one of labels beside a folder.
         column: of paths; by default the one that names files.
         places: where the files are.
 
@@ -147,7 +148,8 @@ def read_list(path: Path, labels: str | None, column: str | None, places: Places
         named = find is not None or any(_path_like(row, where, None) for row in rows[1:])
     if find is not None and named and not called:
         _tell_twins(path, head, looked, where, find, never)
-    what = _labels(path, head, words, labels, where, named, where in called)
+    alone = places.source is None
+    what = _labels(path, head, words, labels, where, named, alone, where in called)
     rows = rows[1:] if named else rows
     kept = [row for row in rows if len(row) > where and row[where].strip()]
     if len(kept) < len(rows):
@@ -238,9 +240,14 @@ def _labels(
     labels: str | None,
     where: int,
     named: bool,
+    alone: bool,
     called: bool,
 ) -> int | None:
-    """The column of labels, or None without one."""
+    """The column of labels, or None without one.
+
+    A list that stands `alone`, and whose paths are `called` so, may have a width or a date beside
+    them; one beside a folder is there for its labels.
+    """
     if labels is not None:
         if not named:
             raise UserError(
@@ -253,9 +260,9 @@ def _labels(
         return others[0] if others else None
     found = [words.index(name) for name in LABEL_COLUMNS if name in words]
     found = [c for c in found if c != where]
-    if not found and len(others) == 1 and not called:
+    if not found and len(others) == 1 and not (alone and called):
         found = others
-    if not found and others:
+    if not found and others and alone:
         log.info(
             "no column of %s is known to hold labels (%s): --labels names one",
             path,
@@ -388,7 +395,8 @@ def label_from(source: FileSource, path: Path, column: str | None) -> None:
     found = read_list(path, None, column, places)
     if found.labels is None:
         raise UserError(
-            f"{path} has no column that is known to hold labels: call it label, as in path,label"
+            f"{path} has no column that is known to hold labels ({', '.join(found.columns)}): call "
+            "it label in its first line, as in path,label"
         )
     if found.find is None:
         raise UserError(
@@ -396,9 +404,21 @@ def label_from(source: FileSource, path: Path, column: str | None) -> None:
             f"{found.cells[0] if found.cells else 'none'}, the folder has {source.name(0)}"
         )
     known: dict[str, set[str]] = {}
+    strange = []
     for cell, label in zip(found.cells, found.labels, strict=True):
-        if (name := found.find(cell)) is not None:
+        if (name := found.find(cell)) is None:
+            strange.append(cell)
+        else:
             known.setdefault(name, set()).add(label)
+    if strange:
+        log.info(
+            "%s of %s rows of %s name no image of %s, the first %s",
+            f"{len(strange):,}",
+            f"{len(found.cells):,}",
+            path,
+            source.root,
+            strange[0],
+        )
     doubtful = sum(len(each) > 1 for each in known.values())
     if doubtful:
         warn_once(

@@ -378,7 +378,14 @@ def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | No
             raise UserError(f"column {labels} of {where} is neither numbers nor text")
         return labels
     found = {f.name.lower(): f.name for f in schema if _is_label(f.type)}
-    return next((found[name] for name in LABEL_COLUMNS if name in found), None)
+    label = next((found[name] for name in LABEL_COLUMNS if name in found), None)
+    if found and label is None:
+        log.info(
+            "no column of %s is known to hold labels (%s): --labels names one",
+            where,
+            ", ".join(found.values()),
+        )
+    return label
 
 
 def _is_label(kind: pa.DataType) -> bool:

@@ -26,7 +26,7 @@ from selftaught.data.selection import select
 from selftaught.engine import beginning, tuned
 from selftaught.errors import UserError
 from selftaught.evaluate.calibrated import references
-from selftaught.evaluate.comparing import fingerprints, named
+from selftaught.evaluate.comparing import fingerprints, named, tell_shared
 from selftaught.evaluate.features import (
     Embeddings,
     Progress,
@@ -167,6 +167,8 @@ def _made(
     )
     networks = {ENCODER: network, **beside}
     seen = _seen(networks, sets, side, device, asked, progress)
+    if test is not None:
+        tell_shared(*(e.features for e in seen[FLOORS[-1]]))
     # what cannot be read has no features
     sets = [select(s, e.index) if len(e) < len(s) else s for s, e in zip(sets, seen[ENCODER])]
     given = [values(samples, target) for samples in sets]

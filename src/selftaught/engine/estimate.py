@@ -158,8 +158,26 @@ def _small(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fab
     return Batch(normalize(moved, image.mean, image.std), index, fabric.to_device(label))
 
 
-USED = 0.85
-"""Of a time that was asked for: the rest is for scores, figures and the report."""
+USED, LEAST_USED = 0.85, 0.5
+"""Of a time that was asked for, what its steps take at most, and at least: the rest is for scores,
+figures and the report."""
+
+SEEN, MAPPED, MAP = 3000, 2000, 8.0
+"""Images that looks and the report see at most; those on its map, and the seconds that it takes."""
+
+
+def room(whole: float, each: float, images: int, scored: int) -> float:
+    """Seconds for the steps of a training that is to end after `whole` of them.
+
+    Args:
+        whole: seconds that were asked for.
+        each: seconds that an image takes in training. Where it is only looked at, or scored beside
+            the untrained network, it takes half as long.
+        images: in the data.
+        scored: of them and of the test data.
+    """
+    end = 0.5 * each * (min(images, SEEN) + scored) + MAP * min(images, MAPPED) / MAPPED
+    return min(USED * whole, max(LEAST_USED * whole, whole - end))
 
 
 def of_step(method: Method, views: ViewDataset, fabric: Fabric, **asked: Any) -> Estimate:

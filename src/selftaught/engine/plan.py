@@ -49,7 +49,7 @@ from selftaught.engine.build import (
 from selftaught.engine.checkpoint import Checkpoints, size_of
 from selftaught.engine.classes import agreed
 from selftaught.engine.colors import settled
-from selftaught.engine.estimate import USED, Estimate, of_step, readable
+from selftaught.engine.estimate import Estimate, of_step, readable, room
 from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
@@ -302,7 +302,10 @@ def plan(
         step = of_step(method, views, fabric, makers=workers, **asked)
         each = per_epoch * step.seconds
         why = f"{settings.time} at {duration(each)} a pass, some left for the scores"
-        lengths = choosing.passes(USED * seconds(settings.time) / each, per_epoch, why)
+        scored = [samples] if settings.evaluate and samples.labels is not None else []
+        count = sum(map(len, [*scored, held or ()]))
+        least = room(seconds(settings.time), step.seconds / batch, len(samples), count)
+        lengths = choosing.passes(least / each, per_epoch, why)
         chosen += lengths
         settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
     epochs, most = settings.epochs, settings.max_steps
@@ -590,6 +593,11 @@ def _fits(
         raise UserError(
             f"a batch of {batch} cannot be split evenly over {processes} processes and "
             f"{accumulate} parts each; use a multiple of {parts}"
+        )
+    if count < method.needs.batch:
+        raise UserError(
+            f"{method_name(method)} compares images of a batch, {method.needs.batch} at least, and "
+            f"there {'is' if count == 1 else 'are'} {count}: add images"
         )
     if count < batch:
         raise UserError(

@@ -37,7 +37,7 @@ from selftaught.evaluate.few_labels import choose
 from selftaught.evaluate.floors import ENCODER, FINE_TUNED, FLOORS, Comparison
 from selftaught.evaluate.scores import Score, Task, split
 from selftaught.evaluate.settings import Scoring
-from selftaught.export.facts import CONFIG, keep
+from selftaught.export.facts import CLASSIFIER, CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
 from selftaught.signature import takes
@@ -119,7 +119,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
 
 def _keep(run: Path, data: str, test: str | None, found: Comparison) -> None:
     """Leave the scores of a run in its folder, where report, compare and export find them."""
-    if not (run / CONFIG).is_file():
+    if not (run / CONFIG).is_file() or (run / CLASSIFIER).is_file():  # which has scores of its own
         return
     try:
         path = keep(run, data, test, found.as_dict())

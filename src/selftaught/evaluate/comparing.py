@@ -252,7 +252,8 @@ def labeled(sets: Sequence[Samples], strict: bool = False) -> list[Samples]:
         raise UserError(
             f"{len(alone)} of {len(names)} classes have one image alone ({few(alone)}), which "
             "cannot be in the training and in the test part: add images, take the class out, or "
-            "give test images with --test"
+            "give test images with --test; where labels are amounts, or several names an image, "
+            "selftaught classify scores them"
         )
     return kept
 
@@ -292,6 +293,18 @@ def _meet(train: Samples, test: Samples) -> None:
         )
 
 
+def tell_shared(train: np.ndarray, test: np.ndarray) -> None:
+    """Warn where test images are training images, too: to the last digit of small pixels [N, D]."""
+    known = {hash(row.tobytes()) for row in train}
+    # what has one color is a picture of nothing, and may be alike by right
+    shared = sum(hash(row.tobytes()) in known for row in test if row.any())
+    if shared:
+        warn_once(
+            f"{shared:,} of {len(test):,} test images are among the training images as well, so "
+            "that scores are too good: leave them out of one of both"
+        )
+
+
 def _names(samples: Samples) -> Counter[str]:
     """Number of samples of each class that there is, by its name."""
     labels = np.asarray(samples.labels)
@@ -317,6 +330,8 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
             for f, w in zip(features, [*wide, *[None] * len(plain)], strict=True)
         ]
         found.append([Embeddings(f, *rest, extra) for f, extra in layered])
+    if len(found) > 1:
+        tell_shared(*(each[-1].features for each in found))
     data = [list(pair) for pair in zip(*found)]
     tasks = [Task.of(*pair) for pair in data]
     changes: dict[str, Change] = {}

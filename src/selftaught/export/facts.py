@@ -25,6 +25,8 @@ KEPT = "kept.json"
 """Which encoder a run that began with weights kept, and why."""
 TRIED = "tried.json"
 """Candidates that `--try` compared, what it took and why."""
+CLASSIFIER = "model.json"
+"""What `classify` has made, beside the encoder that it is of."""
 TRAINED = (SETTINGS, "metrics.csv", CONFIG, SCORES)
 """Files that a training leaves, the first one being there from its start."""
 
@@ -75,6 +77,11 @@ def trained(run: Path) -> None:
         raise UserError(f"{run} is not a folder; a report is made of a run folder of pretrain")
     if not any((run / name).is_file() for name in TRAINED):
         raise UserError(f"{run} holds no run: none of {', '.join(TRAINED)} is there")
+    if (run / CLASSIFIER).is_file():
+        raise UserError(
+            f"{run} is a classifier and no run of pretrain: what it is worth stands in "
+            f"{run / 'report.html'}, which classify has written"
+        )
 
 
 def content(path: Path) -> dict[str, Any]:

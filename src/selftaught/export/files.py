@@ -122,9 +122,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         UserError: `path` is taken or cannot be written; nothing was left there.
     """
     with _told(path):
-        check_free(path)
-        near = next(p for p in path.absolute().parents if p.is_dir())
-        with _temporary(path.name, near) as beside:
+        _free(path)
+        with _temporary(path.name, _near(path)) as beside:
             folder = beside / path.name
             folder.mkdir()
             yield folder
@@ -137,8 +136,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def check_free(path: Path) -> None:
-    """Raise UserError where `path` is a file, or a folder that holds something."""
+    """Raise UserError where `path` is a file, a folder that holds something, or cannot be made."""
+    with _told(path):
+        _free(path)
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise UserError where nothing can be written beside `path`: before the work, not after it."""
+    with _told(path), _temporary(path.name, _near(path)):
+        pass
+
+
+def _free(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists():
         raise UserError(f"{path} exists already; move it away, or name another folder with --out")
+
+
+def _near(path: Path) -> Path:
+    """The folder that is there in which `path` is, or will be; or the file that is in its way."""
+    return next(p for p in path.absolute().parents if p.exists())

@@ -128,7 +128,8 @@ def decode(
         max_pixels: width x height above which an image is refused before it is decoded.
         nodata: what missing values become, as `to_uint8` says.
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale while its shorter side stays at
-            least this long; its pixels are then box means, computed from the DCT.
+            least this long and its shape stays that of the whole; its pixels are then box means,
+            computed from the DCT.
         name: file name, whose extension tells formats without a signature (TGA).
         layout: see `layout_of`; of arrays alone.
     """
@@ -151,7 +152,7 @@ def decode(
         depth = _depth(im, source)
         full = im.size
         if min_side and kind == "JPEG":
-            im.draft(None, (min_side, min_side))
+            im = _drafted(im, source, max_pixels, min_side)
         if kind == "JPEG" and truncated == "skip":
             sound = _sound_jpeg(im, source, full, channels)
             if sound is not None:
@@ -455,6 +456,28 @@ def _keep(im: ImageFile.ImageFile, data: bytes, kind: str, max_pixels: int) -> I
         except OSError:
             end = data.rfind(b"\xff", 0, end)
     raise BadSample("JPEG is truncated (before its first rows)")
+
+
+def _drafted(
+    im: ImageFile.ImageFile, data: bytes, max_pixels: int, min_side: int
+) -> ImageFile.ImageFile:
+    """A JPEG that Pillow has opened, to be decoded at the smallest scale that `decode` allows.
+
+    The sides of a reduced one are rounded up, by which its shape changes: where the shorter one is
+    resized to `min_side`, the longer one must stay within a quarter of a pixel, and whole pixels.
+    """
+
+    def longer(size: tuple[int, int]) -> float:
+        return min_side * max(size) / min(size)
+
+    whole = longer(im.size)
+    for least in (min_side, 2 * min_side, 4 * min_side):
+        im.draft(None, (least, least))
+        drafted = longer(im.size)
+        if abs(drafted - whole) < 0.25 and int(drafted) == int(whole):
+            return im
+        im = _open(data, "JPEG", max_pixels)
+    return im
 
 
 def _sound_jpeg(
