@@ -12,12 +12,12 @@ from PIL import ImageOps
 from pyarrow import parquet
 
 import selftaught
-from selftaught import Index, export, search
+from selftaught import Index, embed, export, search
 from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.index import approximate, exact, index, likeness
-from selftaught.index.commands import search_command
+from selftaught.index.commands import Searched, search_command
 from selftaught.index.exact import Vectors, nearest
 
 SIDE = 32
@@ -223,6 +223,24 @@ def test_a_picture_finds_itself_and_its_copies(made, photos):
     assert len(made.query(photo(3), k=1000)) == 65
     high = rows[0]["similarity"] - 1e-4
     assert {r["path"] for r in made.query(photos / "05.png", min=high)} == {"05.png"}
+
+
+def test_notebooks_show_tables_and_shells_one_line(encoder, made, photos):
+    found = made.query([photo(3)], k=3)
+    html = found._repr_html_()
+    assert html.count("<tr>") == 4
+    assert "<td>03.png</td><td>" not in html  # the number of a row is for files
+    assert "<td>03.png</td>" in html
+    assert repr(found) == f"<3 rows of matches: {found.note}>"
+    odd = made.outliers()
+    assert odd._repr_html_().count("<tr>") == 51
+    assert f"... and {len(odd) - 50} more rows" in odd._repr_html_()
+    done = Searched(made, found, None, odd, ())
+    assert done._repr_html_().count("<table>") == 2
+    assert repr(done) == f"<Searched {made}: {found!r}, {odd!r}>"
+    assert repr(made) == f"<{made}>"
+    features = embed(encoder, photos, workers=0)
+    assert repr(features) == "<Embeddings: features 65 x 96, 1 samples left out>"
 
 
 def test_copies_are_told_and_the_largest_is_kept(made, photos):

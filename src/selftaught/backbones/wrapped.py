@@ -316,7 +316,7 @@ def encoder_of(module: Any) -> Any:
     """
     if is_encoder(module) or (hasattr(module, "dim") and not isinstance(module, type)):
         return module
-    found = Wrapped(module)
+    found = Wrapped(_module(module))
     log.info(
         "%s is taken as the backbone: images of %d px and %d channels, normalized with mean %s and "
         "std %s, become %d numbers; say otherwise with Wrapped(module, size=, channels=, mean=, "

@@ -166,6 +166,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         where = "in memory" if self.store.folder is None else str(self.store.folder)
         new = f", {self.added:,} of them embedded now" if self.added else ", all embedded before"
