@@ -343,7 +343,37 @@ def test_data_that_cannot_be_searched_is_told(encoder, tmp_path):
     assert [len(one.query(photo(0))), len(one.duplicates()), len(one.outliers())] == [1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda made: made.query("05.png", k=0), "k=0 must be a whole number, at least 1"),
+        (lambda made: made.query("05.png", k=2.5), r"k=2\.5 must be a whole number"),
+        (lambda made: made.outliers(k=-1), "k=-1 must be"),
+        (lambda made: made.query("05.png", min=1.5), r"min=1\.5 is a similarity, from -1 to 1"),
+        (lambda made: made.query("05.png", min=float("nan")), "min=nan is"),
+        (lambda made: made.duplicates(min=-2), "min=-2 is"),
+        (
+            lambda made: made.query("05.png").write("a.txt"),
+            r"a\.txt must end in \.csv or \.parquet",
+        ),
+    ],
+)
+def test_numbers_and_files_that_cannot_be_are_told(call, told, made):
+    with pytest.raises(UserError, match=told):
+        call(made)
+
+
 # Python and the command
+
+
+def test_what_was_found_is_asked_for_again_and_written_by_name(made, tmp_path):
+    """As docs/search.md has it: names of files are text, and numbers may be NumPy's."""
+    (first, *_) = made.query("05.png", k=1, min=0.9)
+    (again,) = made.query(np.int64(first["index"]), k=1)
+    assert again["path"] == first["path"] == "05.png"
+    for name in ("a.csv", "a.parquet"):
+        made.query(["05.png"], k=2).write(str(tmp_path / name))
+        assert (tmp_path / name).stat().st_size
 
 
 def test_everything_is_written_and_nothing_of_the_data_is_touched(

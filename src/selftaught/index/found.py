@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from selftaught.errors import UserError
 from selftaught.evaluate.writing import write_table
 from selftaught.export.files import atomic
 from selftaught.report.html import escape, table
@@ -44,8 +45,11 @@ class Found:
         for values in zip(*self.columns.values(), strict=True):
             yield dict(zip(self.columns, values, strict=True))
 
-    def write(self, out: Path) -> None:
+    def write(self, out: str | Path) -> None:
         """As .csv or .parquet; UserError where it cannot be written."""
+        out = Path(out)
+        if out.suffix not in (".csv", ".parquet"):
+            raise UserError(f"{out} must end in .csv or .parquet")
         text = {n: [_text(v) for v in values] for n, values in self.columns.items()}
         with atomic(out) as temporary:
             write_table(temporary, text)
