@@ -371,6 +371,15 @@ def test_colors_that_images_do_not_have_are_refused():
 def test_impossible_values_are_named(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         Settings.of(**bad)
+    changed = {name: value for name, value in bad.items() if name in Changes.__annotations__}
+    if changed:  # by the class that Python has for them, likewise
+        with pytest.raises(UserError, match=next(iter(bad))):
+            Changes(**changed)
+
+
+def test_a_function_is_given_pillow_images_or_arrays():
+    with pytest.raises(UserError, match="given must be one of PIL, array, got 'tensor'"):
+        Custom(crops, (8,), "tensor")  # type: ignore[arg-type]
 
 
 def test_areas_in_the_wrong_order_are_named():

@@ -14,10 +14,11 @@ import torch
 
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.errors import SelftaughtError, UserError
+from selftaught.signature import Checked
 
 
 @dataclass(frozen=True)
-class Custom(Pipeline):
+class Custom(Checked, Pipeline):
     """The views that a function makes: `function(image)` gives one, and is called for each.
 
     It may give all at once, too, as a list. A parameter of it that is called `rng` is given the
