@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught import export, pretrain
+from selftaught import cli, export, pretrain
 from selftaught.backbones import Image
 from selftaught.backbones.image import encoder as module
 from selftaught.engine import beginning
@@ -94,9 +94,9 @@ def test_damaged_weights_of_the_start_are_told(data, tmp_path):
         pretrain(SimCLR(encoder), data, tmp_path / "b", epochs=2, resume=True, force=True, **RUN)
 
 
-def stopped(out: Path, data, image: dict, **given) -> Plan:
+def stopped(out: Path, data, image: dict, method: str = "mae", **given) -> Plan:
     """A run that stops before its first step; its plan."""
-    plan = prepared("mae", data, Settings(out=out, **RUN, **given), image, {})
+    plan = prepared(method, data, Settings(out=out, **RUN, **given), image, {})
     run = Run(plan)
     run._prepare_folder()
     beginning.keep(plan.image, out)
@@ -117,6 +117,33 @@ def test_a_run_goes_on_where_the_weights_that_it_began_with_have_gone(net, data,
     other = image | {"weights": tmp_path / "other.pth"}
     with pytest.raises(UserError, match="does not exist"):  # nothing stands in for another one
         prepared("mae", data, Settings(out=out, resume=True, **RUN), other, {})
+
+
+@pytest.mark.parametrize("net", ["test_resnet", "test_vit2", "test_vit3"])
+def test_a_run_is_repeated_where_the_weights_that_it_began_with_have_gone(net, data, tmp_path):
+    """By its settings and the copy beside them; the file, where it is there, comes first."""
+    file, out = tmp_path / "weights.pth", tmp_path / "run"
+    torch.save(Image(net, 32).net.state_dict(), file)
+    np.save(tmp_path / "data.npy", data)
+    before = stopped(out, data, {"name": net, "size": 32, "weights": file}, method="simclr")
+    words = [
+        "--config",
+        str(out / "run.yaml"),
+        str(tmp_path / "data.npy"),
+        "--out",
+        str(tmp_path / "new"),
+    ]
+    assert cli.request(words).backbone["weights"] == file
+    file.unlink()
+    asked = cli.request(words)
+    settings = Settings(**asked.training)
+    again = prepared(asked.method, data, settings, asked.backbone, asked.options)
+    assert same(again.method, before.method)
+    assert again.continued
+    other = str(tmp_path / "other.pth")
+    assert str(cli.request([*words, "--weights", other]).backbone["weights"]) == other
+    (out / beginning.FILE).unlink()  # then it is told, when it is read
+    assert cli.request(words).backbone["weights"] == file
 
 
 @pytest.mark.parametrize("kind", ["weights", "pretrained", "start"])

@@ -644,6 +644,14 @@ def test_list_files(tmp_path):
         open_data(tmp_path / "list.csv", labels="color")
 
 
+@pytest.mark.parametrize("text", ["path,label\n", "path,label\n,0\n ,1\n", "id;path\n"])
+def test_a_list_of_column_names_alone_is_told(text, tmp_path):
+    images(tmp_path, ["a.png"])
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=r"has the columns .*path.* and no line that names a file"):
+        open_data(tmp_path / "list.csv")
+
+
 # ---------------------------------------------------------------------------------------- tables
 
 

@@ -253,7 +253,7 @@ def test_atomic_leaves_the_old_file_where_the_block_fails(tmp_path):
     with pytest.raises(KeyError):
         fail()
     assert file.read_text() == "old"
-    with export.atomic(file) as temporary:
+    with export.atomic(str(file)) as temporary:  # as Python's users name files
         temporary.write_text("new")
     assert file.read_text() == "new"
     assert os.listdir(tmp_path) == ["scores.json"]

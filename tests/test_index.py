@@ -12,12 +12,12 @@ from PIL import ImageOps
 from pyarrow import parquet
 
 import selftaught
-from selftaught import Index, export, search
+from selftaught import Index, embed, export, search
 from selftaught.backbones import Image
 from selftaught.data import open_data
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.index import approximate, exact, index, likeness
-from selftaught.index.commands import search_command
+from selftaught.index.commands import Searched, search_command
 from selftaught.index.exact import Vectors, nearest
 
 SIDE = 32
@@ -225,6 +225,24 @@ def test_a_picture_finds_itself_and_its_copies(made, photos):
     assert {r["path"] for r in made.query(photos / "05.png", min=high)} == {"05.png"}
 
 
+def test_notebooks_show_tables_and_shells_one_line(encoder, made, photos):
+    found = made.query([photo(3)], k=3)
+    html = found._repr_html_()
+    assert html.count("<tr>") == 4
+    assert "<td>03.png</td><td>" not in html  # the number of a row is for files
+    assert "<td>03.png</td>" in html
+    assert repr(found) == f"<3 rows of matches: {found.note}>"
+    odd = made.outliers()
+    assert odd._repr_html_().count("<tr>") == 51
+    assert f"... and {len(odd) - 50} more rows" in odd._repr_html_()
+    done = Searched(made, found, None, odd, ())
+    assert done._repr_html_().count("<table>") == 2
+    assert repr(done) == f"<Searched {made}: {found!r}, {odd!r}>"
+    assert repr(made) == f"<{made}>"
+    features = embed(encoder, photos, workers=0)
+    assert repr(features) == "<Embeddings: features 65 x 96, 1 samples left out>"
+
+
 def test_copies_are_told_and_the_largest_is_kept(made, photos):
     found = made.duplicates()
     groups = {}
@@ -325,7 +343,37 @@ def test_data_that_cannot_be_searched_is_told(encoder, tmp_path):
     assert [len(one.query(photo(0))), len(one.duplicates()), len(one.outliers())] == [1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda made: made.query("05.png", k=0), "k=0 must be a whole number, at least 1"),
+        (lambda made: made.query("05.png", k=2.5), r"k=2\.5 must be a whole number"),
+        (lambda made: made.outliers(k=-1), "k=-1 must be"),
+        (lambda made: made.query("05.png", min=1.5), r"min=1\.5 is a similarity, from -1 to 1"),
+        (lambda made: made.query("05.png", min=float("nan")), "min=nan is"),
+        (lambda made: made.duplicates(min=-2), "min=-2 is"),
+        (
+            lambda made: made.query("05.png").write("a.txt"),
+            r"a\.txt must end in \.csv or \.parquet",
+        ),
+    ],
+)
+def test_numbers_and_files_that_cannot_be_are_told(call, told, made):
+    with pytest.raises(UserError, match=told):
+        call(made)
+
+
 # Python and the command
+
+
+def test_what_was_found_is_asked_for_again_and_written_by_name(made, tmp_path):
+    """As docs/search.md has it: names of files are text, and numbers may be NumPy's."""
+    (first, *_) = made.query("05.png", k=1, min=0.9)
+    (again,) = made.query(np.int64(first["index"]), k=1)
+    assert again["path"] == first["path"] == "05.png"
+    for name in ("a.csv", "a.parquet"):
+        made.query(["05.png"], k=2).write(str(tmp_path / name))
+        assert (tmp_path / name).stat().st_size
 
 
 def test_everything_is_written_and_nothing_of_the_data_is_touched(

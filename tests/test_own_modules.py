@@ -187,6 +187,42 @@ def test_what_is_no_encoder_is_told_in_words(made, says):
         SimCLR(made(), hidden=16, dim=8)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize(
+    ("thing", "says"),
+    [
+        (lambda: "resnet18", r"the name 'resnet18': selftaught\.backbone\('resnet18', size=96\)"),
+        (lambda: UNetEncoder, r"the class UNetEncoder: give an instance, UNetEncoder\(...\)"),
+        (lambda: resnet18, r"the function resnet18: give what it returns, resnet18\(...\)"),
+        (lambda: 18, r"an object \(int\)"),
+        (lambda: None, r"an object \(NoneType\)"),
+        (lambda: torch.jit.trace(nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8)), "TorchScript"),
+    ],
+)
+def test_what_is_no_module_is_told_in_words(thing, says, wrap):
+    with pytest.raises(UserError, match=says):
+        SimCLR(Wrapped(thing(), 32) if wrap else thing(), hidden=16, dim=8)
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("net", "says"),
+    [
+        (Mean, "Mean has no weights, so that there is nothing to train"),
+        (lambda: UNetEncoder().double(), r"UNetEncoder are float64, .*give module\.float\(\)"),
+    ],
+)
+def test_modules_that_cannot_be_trained_are_refused_before_a_folder_is_made(net, says, here):
+    with pytest.raises(UserError, match=says):
+        pretrain(SimCLR(Wrapped(net(), 32), hidden=16, dim=8), "photos", "a", **FAST)
+    assert not (here / "a").exists()
+
+
 def test_parts_of_another_size_than_the_only_one_are_told():
     only = Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), 32)
     with pytest.raises(UserError, match="made for images of 32 px, cannot take parts of 16 x 16"):

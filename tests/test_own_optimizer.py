@@ -80,7 +80,10 @@ def test_a_file_does_not_repeat_it(here, capsys):
         (lambda g: 3, "returns a torch.optim.Optimizer, got a int"),
         (lambda g: torch.optim.SGD(g[0]["params"]), "must be made of the groups"),
         (lambda g: torch.optim.SGD([p for x in g for p in x["params"]]), "must be made of the gr"),
-        (5, "must be a name or a function of groups"),
+        (lambda g: 1 / 0, r"given as optimizer fails \(ZeroDivisionError: division by zero\)"),
+        (lambda: None, r"given as optimizer fails \(TypeError: .*0 positional arguments"),
+        (5, r"must be a name or a function of groups .*got an object \(int\)"),
+        (torch.optim.SGD([torch.zeros(1)], lr=0.1), r"of groups .*got an object \(SGD\)$"),
         ("radam", "optimizer must be one of"),
     ],
 )

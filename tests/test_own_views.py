@@ -32,6 +32,7 @@ from selftaught.feed.views import ViewDataset
 from selftaught.methods.contrastive.simclr import SimCLR
 from selftaught.methods.dense.scrl import SCRL
 from selftaught.methods.distillation.distill_features import Alike
+from selftaught.signature import read_object
 from tests.cases import CASES
 
 
@@ -77,6 +78,17 @@ def test_a_view_is_the_crop_flipped_and_turned(engine):
     counts = np.bincount(found, minlength=8)
     assert counts.sum() == 400
     assert counts.min() > 400 / 8 - 5 * math.sqrt(400 / 8)
+
+
+def test_none_of_an_option_is_none_and_not_the_methods(tmp_path):
+    words = ["simclr", "photos/", "--flips", "none", "--scaling", "none"]
+    (tmp_path / "run.yaml").write_text("method: simclr\ntraining: {flips: none, scaling: none}\n")
+    for given in (words, ["--config", str(tmp_path / "run.yaml"), "photos/"]):
+        assert cli.request(given).training == {"flips": "none", "scaling": "none"}
+    asked = config.sort_out({"flips": "none"}, read_object(SimCLR))["training"]
+    method = SimCLR(backbone("test_resnet", size=32))
+    pipeline: Any = views_of(method, 32, Settings(**asked))
+    assert all((v.flip, v.vertical) == (0, 0) for v in pipeline.views)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +371,15 @@ def test_colors_that_images_do_not_have_are_refused():
 def test_impossible_values_are_named(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         Settings.of(**bad)
+    changed = {name: value for name, value in bad.items() if name in Changes.__annotations__}
+    if changed:  # by the class that Python has for them, likewise
+        with pytest.raises(UserError, match=next(iter(bad))):
+            Changes(**changed)
+
+
+def test_a_function_is_given_pillow_images_or_arrays():
+    with pytest.raises(UserError, match="given must be one of PIL, array, got 'tensor'"):
+        Custom(crops, (8,), "tensor")  # type: ignore[arg-type]
 
 
 def test_areas_in_the_wrong_order_are_named():
@@ -434,15 +455,18 @@ def test_views_may_be_pictures_arrays_or_tensors_of_bytes_or_floats(function):
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda image: image.resize((4, 9)), r"a Pillow image of 4 x 9 px \(RGB\).*\[8, 8, 3\]"),
-        (lambda image: image.convert("RGBA"), r"\(RGBA\)"),
-        (lambda image: image.convert("L"), r"\(L\)"),
-        (lambda image: torch.zeros(8, 8, 3), r"Tensor of shape \[8, 8, 3\].*\[3, 8, 8\]"),
+        (
+            lambda image: image.resize((4, 9)),
+            r"a Pillow image of 4 x 9 px \(RGB\).*\[8, 8, 3\].*`size`",
+        ),
+        (lambda image: image.convert("RGBA"), r"\(RGBA\).*channels as many, by convert"),
+        (lambda image: image.convert("L"), r"\(L\).*channels as many"),
+        (lambda image: torch.zeros(8, 8, 3), r"Tensor of shape \[8, 8, 3\].*\[3, 8, 8\].*order"),
         (lambda image: np.full((8, 8, 3), np.nan), "NaN"),
         (lambda image: np.zeros((8, 8, 3), np.int64), "int64"),
         (lambda image: torch.full((3, 8, 8), -2.0), "floats from -2 to -2, .*normalization"),
         (lambda image: np.full((8, 8, 3), 200.0), "floats from 200 to 200"),
-        (lambda image: None, "gives NoneType"),
+        (lambda image: None, "gives NoneType.*: return the view"),
         (lambda image: [image] * 3, "gives 3 views and 2 are needed"),
         (lambda image: image.absent, r"fails for an image of 8 x 8 px: AttributeError.*line \d+"),
     ],

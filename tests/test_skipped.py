@@ -126,10 +126,10 @@ def test_every_command_says_it(tmp_path, caplog, capsys):
         open_samples(tmp_path, None, 3)
     assert "1 .jxl" in caplog.text
     words = "--backbone test_resnet --size 32 --batch 8 --epochs 1 --hidden 16 --dim 8 --workers 0"
-    assert (
-        main(["pretrain", "simclr", str(tmp_path), "--out", str(tmp_path / "run"), *words.split()])
-        == 0
-    )
+    command = ["pretrain", "simclr", str(tmp_path), "--out", str(tmp_path / "run"), *words.split()]
+    assert main([*command, "--dry-run"]) == 0
+    assert "1 .jxl; .jxl: JPEG XL" in capsys.readouterr().err
+    assert main(command) == 0
     said = capsys.readouterr().err
     assert said.index("1 .jxl; .jxl: JPEG XL") < said.index("step 1/1")
 

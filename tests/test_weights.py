@@ -4,6 +4,7 @@ import argparse
 import logging
 
 import pytest
+import timm
 import torch
 
 from selftaught import export
@@ -43,6 +44,28 @@ def test_mae(tmp_path):
         assert torch.equal(x, before[name]), name
     assert method.backbone.net.norm.eps == 1e-6
     assert method.backbone.net.pos_embed.requires_grad
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit2",  # averages patches
+        "test_vit3",  # pools by attention, without a class token
+        "vit_xsmall_patch16_clip_224",  # whose norms have another epsilon
+    ],
+)
+def test_a_vit_of_timms_computes_from_its_file_what_it_does_in_timm(name, tmp_path):
+    net = timm.create_model(name, img_size=64, num_classes=3).eval()
+    with torch.no_grad():  # an epsilon shows where variances are small
+        net.patch_embed.proj.weight.mul_(0.01)
+    torch.save(net.state_dict(), tmp_path / "vit.pth")
+    image = Image(name, 64, weights=tmp_path / "vit.pth").eval()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert image(x).equal(net.forward_head(net.forward_features(x), pre_logits=True))
+    again = Image(**image.config)  # as a run's teacher and its export are built
+    again.load_state_dict(image.state_dict())
+    assert again.eval()(x).equal(image(x))
 
 
 def test_ijepas_target_encoder_has_no_class_token(tmp_path):

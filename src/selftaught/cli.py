@@ -273,6 +273,7 @@ def request(argv: Sequence[str]) -> Request:
     )
     if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
+        backbone = backbone if "weights" in given["backbone"] else config.at_hand(backbone, path)
     return Request(method, data, backbone, own, training, named)
 
 

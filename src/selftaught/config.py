@@ -44,6 +44,8 @@ VIEWS = (
     "augmentation",
 )
 """Parameters of pretrain that change the views of methods which want these alike."""
+START = "start.safetensors"
+"""Beside the settings of a run that began with weights: those of its encoder."""
 RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
 """Words of the command line that are no parameters."""
 
@@ -209,6 +211,22 @@ def validate(
                 raise UserError(f"{where}: {of} has no setting {key!r}{hint}")
             found[section][key] = convert(known[key], value, f"{where}: {section}.{key}")
     return found
+
+
+def at_hand(image: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """Parameters of the backbone of a run that is repeated, which may outlive its weights' file.
+
+    Args:
+        image: as the settings at `path` have them; where their file or folder of weights has gone,
+            the copy that the run kept takes its place.
+        path: of the run's settings.
+    """
+    weights, kept = image.get("weights"), Path(path).parent / START
+    place = Path(str(weights).removeprefix("local-dir:"))
+    named = weights is None or str(weights).startswith("hf-hub:")
+    if named or place.exists() or not kept.is_file():
+        return image
+    return image | {"weights": kept}
 
 
 def convert(parameter: Parameter, value: Any, called: str) -> Any:

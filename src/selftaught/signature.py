@@ -169,7 +169,8 @@ def describe(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         return ", ".join([describe(items[0]), *(str(role) for role in _roles(kind) if str(role))])
     if get_origin(kind) in _UNIONS:
-        return " or ".join(describe(item) for item in items)
+        told = [i for i in items if i is not NoneType or not _is_word("none", items)]
+        return " or ".join(describe(item) for item in told)
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(item) for item in items)
     if get_origin(kind) is tuple and items[-1] is Ellipsis:
@@ -223,9 +224,10 @@ def _scalar(value: Any, kind: Any) -> Any:
 
 
 def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
-    """As the first of `kinds` that fits; none before text, which fits everything."""
+    """As the first of `kinds` that fits: words, of which `none` may be one that means something,
+    before none, and none before text, which fits everything."""
     out: ValueError = ValueError(value)
-    for kind in sorted(kinds, key=lambda k: (k is not NoneType, k is str)):
+    for kind in sorted(kinds, key=lambda k: (not _is_literal(k), k is not NoneType, k is str)):
         try:
             return _convert(value, kind)
         except _OutOfBounds as error:  # of the right type: this is what is to be told
@@ -233,6 +235,15 @@ def _first(value: Any, kinds: tuple[Any, ...]) -> Any:
         except ValueError:
             continue
     raise out
+
+
+def _is_literal(kind: Any) -> bool:
+    return get_origin(kind) is Literal
+
+
+def _is_word(word: str, kinds: tuple[Any, ...]) -> bool:
+    """Whether it is one of those that a literal among `kinds` lists."""
+    return any(word in get_args(kind) for kind in kinds if _is_literal(kind))
 
 
 def _choice(value: Any, options: tuple[Any, ...]) -> Any:

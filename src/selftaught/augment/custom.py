@@ -14,10 +14,11 @@ import torch
 
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.errors import SelftaughtError, UserError
+from selftaught.signature import Checked
 
 
 @dataclass(frozen=True)
-class Custom(Pipeline):
+class Custom(Checked, Pipeline):
     """The views that a function makes: `function(image)` gives one, and is called for each.
 
     It may give all at once, too, as a list. A parameter of it that is called `rng` is given the
@@ -128,10 +129,14 @@ def _view(made: Any, size: int, channels: int, name: str) -> np.ndarray:
         x = x.transpose(2, 0, 1)
     if x.shape != (channels, size, size):
         wanted = [channels, size, size] if tensor else [size, size, channels]
-        raise UserError(
-            f"{name} gives {_told(made)}, and a view is to be {wanted} here: take `size` as a "
-            "parameter, and make the view as large"
-        )
+        way = "take `size` as a parameter, and make the view as large"
+        if x.ndim != 3:
+            way = "return the view"
+        elif sorted(x.shape) == sorted(wanted):
+            way = "put its axes into that order"
+        elif x.shape[1:] == (size, size):
+            way = "make its channels as many" + ", by convert('RGB') say" * (channels == 3)
+        raise UserError(f"{name} gives {_told(made)}, and a view is to be {wanted} here: {way}")
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
     if not np.issubdtype(x.dtype, np.floating):

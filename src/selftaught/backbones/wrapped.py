@@ -64,7 +64,7 @@ class Wrapped(Shown):
         made_by: str | None = None,
     ):
         super().__init__()
-        self.own(net)
+        self.own(_module(net))
         self.name, self.trained = type(net).__name__, trained
         self.made_by, self.asked = made_by, dim
         self.resample: str | None = None  # it has no positions that anybody here knows of
@@ -287,15 +287,36 @@ def _told(found: Any) -> str:
     return type(found).__name__
 
 
+def _module(thing: Any) -> nn.Module:
+    """`thing`, where it is a module that Python can look into; UserError otherwise."""
+    if isinstance(thing, nn.Module) and not isinstance(thing, torch.jit.ScriptModule):
+        return thing
+    name = getattr(thing, "__name__", type(thing).__name__)
+    what, way = f"an object ({name})", "give the module itself"
+    if isinstance(thing, str):
+        what = f"the name {thing!r}"
+        way = f"selftaught.backbone({thing!r}, size=96) builds one of timm's"
+    elif isinstance(thing, nn.Module):
+        what, way = "compiled to TorchScript", "give the module that it was made of"
+    elif isinstance(thing, type):
+        what, way = f"the class {name}", f"give an instance, {name}(...)"
+    elif callable(thing):
+        what, way = f"the function {name}", f"give what it returns, {name}(...)"
+    raise UserError(f"a backbone is a torch module, and this is {what}: {way}")
+
+
 def encoder_of(module: Any) -> Any:
     """A module as an encoder: itself where it is one, else wrapped, with a word on what is assumed.
 
-    What is no module is handed back as it is, and so is one that says its width itself (`dim`): a
-    loss can be computed around it, whatever it takes; the engine asks for more.
+    What says its width itself (`dim`) is handed back as it is: a loss can be computed around it,
+    whatever it takes; the engine asks for more.
+
+    Raises:
+        UserError: it is no module, or one that cannot be a backbone.
     """
-    if not isinstance(module, nn.Module) or is_encoder(module) or hasattr(module, "dim"):
+    if is_encoder(module) or (hasattr(module, "dim") and not isinstance(module, type)):
         return module
-    found = Wrapped(module)
+    found = Wrapped(_module(module))
     log.info(
         "%s is taken as the backbone: images of %d px and %d channels, normalized with mean %s and "
         "std %s, become %d numbers; say otherwise with Wrapped(module, size=, channels=, mean=, "

@@ -152,6 +152,11 @@ def read_list(path: Path, labels: str | None, column: str | None, places: Places
     what = _labels(path, head, words, labels, where, named, alone, where in called)
     rows = rows[1:] if named else rows
     kept = [row for row in rows if len(row) > where and row[where].strip()]
+    if not kept:
+        raise UserError(
+            f"{path} has the columns {', '.join(head)} and no line that names a file: it needs a "
+            "line a file below them"
+        )
     if len(kept) < len(rows):
         warn_once(f"{len(rows) - len(kept):,} rows of {path} name no file and are left out")
     longer = sum(len(row) > len(head) for row in kept)

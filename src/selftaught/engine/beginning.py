@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from selftaught import export
+from selftaught import config, export
 from selftaught.backbones import Encoder
 from selftaught.backbones.image.encoder import begun_with
 from selftaught.engine.checkpoint import Checkpoints
@@ -19,7 +19,7 @@ from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
 
-FILE = "start.safetensors"
+FILE = config.START
 """In the run folder: the encoder's weights before the first step, for runs that are resumed."""
 
 

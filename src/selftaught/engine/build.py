@@ -203,6 +203,14 @@ def image_of(method: Method) -> Encoder:
             "one that knows its image size and colors: selftaught.backbones.backbone(...), or a "
             "module in Wrapped(module, size=...)"
         )
+    weights = {p.dtype for p in encoder.parameters()}
+    if not weights:
+        raise UserError(f"{encoder.name} has no weights, so that there is nothing to train")
+    if torch.float64 in weights:
+        raise UserError(
+            f"weights of {encoder.name} are float64, and images come as float32: give "
+            "module.float()"
+        )
     return encoder
 
 

@@ -31,7 +31,12 @@ class Own:
         Raises:
             UserError: it is none, or not one of these groups.
         """
-        made = self.make(groups)
+        try:
+            made = self.make(groups)
+        except Exception as error:  # any code may run here
+            raise UserError(
+                f"the function given as optimizer fails ({type(error).__name__}: {error})"
+            ) from error
         if not isinstance(made, torch.optim.Optimizer):
             raise UserError(
                 "optimizer must be a function of groups of parameters that returns a "

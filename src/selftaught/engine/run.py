@@ -416,6 +416,7 @@ class Run:
         grid = Table.grid(padding=(0, 2))
         for name, value in rows.items():
             grid.add_row(name, value)
+        tell(plan.samples)
         picked = ["", self._chosen_for(), chosen.table(plan.chosen)] if plan.chosen else []
         return Group(grid, *picked)
 

@@ -225,7 +225,7 @@ class Settings(Options):
         if not (isinstance(self.optimizer, str | None) or callable(self.optimizer)):
             raise UserError(
                 "optimizer must be a name or a function of groups of parameters, such as "
-                f"torch.optim.RAdam, got {self.optimizer!r}"
+                f"torch.optim.RAdam, got an object ({type(self.optimizer).__name__})"
             )
         if self.on_record is not None and not callable(self.on_record):
             raise UserError(f"on_record must be a function of one row, got {self.on_record!r}")

@@ -74,6 +74,12 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.features)
 
+    def __repr__(self) -> str:
+        parts = [f"features {' x '.join(map(str, self.features.shape))}"]
+        parts += [] if self.labels is None else [f"{len(self.labels):,} labels"]
+        parts += [f"{len(self.skipped):,} samples left out"] if self.skipped else []
+        return f"<Embeddings: {', '.join(parts)}>"
+
 
 @dataclass(frozen=True)
 class Asked:

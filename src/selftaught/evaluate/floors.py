@@ -211,7 +211,7 @@ class Comparison:
             ],
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write `as_dict` as JSON, whole or not at all."""
         with export.atomic(path) as temporary:
             temporary.write_text(json.dumps(self.as_dict(), indent=2) + "\n", "utf-8")

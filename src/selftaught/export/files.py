@@ -16,12 +16,13 @@ _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends without an error.
 
     Raises:
         Unwritable: the folder cannot be written to, or the disk is full; `path` is as it was.
     """
+    path = Path(path)
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(path.name, path.parent) as folder:

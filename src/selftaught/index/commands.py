@@ -19,6 +19,7 @@ from selftaught.index import approximate, page
 from selftaught.index.found import Found
 from selftaught.index.index import Index
 from selftaught.index.queries import opened
+from selftaught.report.html import escape
 from selftaught.signature import takes
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ class Searched:
         """What was asked for, in its order."""
         every = self.matches, self.duplicates, self.outliers
         return tuple(found for found in every if found is not None)
+
+    def __repr__(self) -> str:
+        return f"<Searched {self.index}: {', '.join(map(repr, self.found)) or 'nothing asked'}>"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{escape(str(self.index))}</p>", *(one._repr_html_() for one in self.found)]
+        return "".join([*parts, *(f"<p>{escape(str(file))}</p>" for file in self.files)])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(str(self.index))

@@ -9,8 +9,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from selftaught.errors import UserError
 from selftaught.evaluate.writing import write_table
 from selftaught.export.files import atomic
+from selftaught.report.html import escape, table
 
 SHOWN = 50
 """Rows that a terminal shows, at most."""
@@ -43,26 +45,50 @@ class Found:
         for values in zip(*self.columns.values(), strict=True):
             yield dict(zip(self.columns, values, strict=True))
 
-    def write(self, out: Path) -> None:
+    def write(self, out: str | Path) -> None:
         """As .csv or .parquet; UserError where it cannot be written."""
+        out = Path(out)
+        if out.suffix not in (".csv", ".parquet"):
+            raise UserError(f"{out} must end in .csv or .parquet")
         text = {n: [_text(v) for v in values] for n, values in self.columns.items()}
         with atomic(out) as temporary:
             write_table(temporary, text)
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} rows of {self.kind}: {self.note}>"
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = Table(title=self.kind, title_justify="left")
-        hidden = {"index"} if "path" in self.columns else set()
-        names = [name for name in self.columns if name not in hidden]
-        for name in names:
+        for name in self._names:
             number = all(isinstance(v, int | float) for v in self.columns[name])
             shown.add_column(name, justify="right" if number else "left", overflow="fold")
-        for row, _ in zip(self, range(SHOWN)):
-            shown.add_row(*(Text(_told(row[name])) for name in names))
+        for row in self._rows():
+            shown.add_row(*map(Text, row))
         if len(self):
             yield shown
-        if len(self) > SHOWN:
-            yield Text(f"... and {len(self) - SHOWN:,} more rows")
-        yield Text(self.note)
+        for line in self._notes:
+            yield Text(line)
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(line)}</p>" for line in self._notes)
+        shown = table(self._names, self._rows()) if len(self) else ""
+        return f"<p><b>{escape(self.kind)}</b></p>{shown}{notes}"
+
+    @property
+    def _names(self) -> list[str]:
+        """Of the columns that are shown."""
+        return [name for name in self.columns if name != "index" or "path" not in self.columns]
+
+    def _rows(self) -> Iterator[list[str]]:
+        """What is shown of the first rows."""
+        for row, _ in zip(self, range(SHOWN)):
+            yield [_told(row[name]) for name in self._names]
+
+    @property
+    def _notes(self) -> list[str]:
+        """What is said below them."""
+        more = [f"... and {len(self) - SHOWN:,} more rows"] if len(self) > SHOWN else []
+        return [*more, self.note]
 
 
 def _text(value: Any) -> Any:

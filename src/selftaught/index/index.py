@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,6 +167,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         where = "in memory" if self.store.folder is None else str(self.store.folder)
         new = f", {self.added:,} of them embedded now" if self.added else ", all embedded before"
@@ -195,8 +199,7 @@ class Index:
         Raises:
             UserError: an image cannot be read, or is not there.
         """
-        if k < 1:
-            raise UserError(f"k={k}: at least one image is to be found")
+        _check(k, min)
         asked = opened(images, self.data)
         near = self._nearest(self._embedded(asked), k)
         rows = [
@@ -205,9 +208,9 @@ class Index:
             for rank, (i, s) in enumerate(zip(index.tolist(), similarity.tolist()), 1)
             if i >= 0 and (min is None or s >= min)
         ]
-        bound = "" if min is None else f" of a similarity of {min:g} or more"
+        bound = "cosine" if min is None else f"a cosine of {min:g} or more"
         few = f"; {k} were asked for" if k > len(self) else ""
-        note = f"the most similar{bound} of {len(self):,} images, by cosine{few}"
+        note = f"the most similar of {len(self):,} images, by {bound}{few}"
         return Found.of("matches", ("query", "rank", "similarity", "path", "index"), rows, note)
 
     def duplicates(self, min: float | None = None) -> Found:
@@ -222,8 +225,7 @@ class Index:
             (kept, identical file, same pixels, near), width, height, bytes, path, index. Groups of
             the most alike come first.
         """
-        if min is not None and not -1 <= min <= 1:
-            raise UserError(f"min={min} is a similarity, from -1 to 1")
+        _check(min=min)
         # of images with the same pixels one stands for all: they are each other's neighbors
         first, which = np.unique(self.pixels, return_index=True, return_inverse=True)[1:]
         same = np.stack([np.arange(len(self)), first[which]], 1)
@@ -258,8 +260,7 @@ class Index:
             rank (from 1), distance (mean of 1 - cosine to the k nearest others), path, nearest (the
             path of the nearest), index. Nothing where there is one image alone.
         """
-        if k < 1:
-            raise UserError(f"k={k}: at least one neighbor is needed")
+        _check(k)
         near = self._neighbors(np.arange(len(self)), k)
         if not near.index.shape[1]:
             return Found.of("outliers", OUTLIERS, [], "one image has no others to be unlike of")
@@ -351,6 +352,14 @@ class Index:
         with running(self.network, self.device, self.precision) as forward:
             found = [one_pass([forward], q.image, self.side, workers=0)[0][0] for q in queries]
         return F.normalize(torch.from_numpy(np.concatenate(found).reshape(len(queries), -1)), dim=1)
+
+
+def _check(k: int = 1, min: float | None = None) -> None:
+    """Refuse a number of images, or a similarity, that cannot be: UserError."""
+    if not isinstance(k, Integral) or k < 1:
+        raise UserError(f"k={k} must be a whole number, at least 1: of the images to be found")
+    if min is not None and not -1 <= min <= 1:
+        raise UserError(f"min={min} is a similarity, from -1 to 1")
 
 
 def about(network: Encoder, samples: Samples, side: int, precision: str) -> dict[str, Any]:

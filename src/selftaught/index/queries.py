@@ -1,6 +1,7 @@
 """Pictures to search by: files, pictures in memory, images of the data itself."""
 
 import os
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +40,8 @@ def _one(number: int, image: Any, data: Samples) -> Query:
         return image
     if isinstance(image, str | Path):
         query = _named(str(image), data)
-    elif isinstance(image, int):
-        query = _row(image, data)
+    elif isinstance(image, Integral):  # NumPy's have no other base in common
+        query = _row(int(image), data)
     else:
         query = Query(f"query {number}", open_data([image], channels=data.channels))
     try:

@@ -7,13 +7,15 @@ from typing import Literal
 from selftaught.augment.image.view import View
 from selftaught.augment.image.views import Views
 from selftaught.errors import UserError
+from selftaught.roles import Fraction, Share, Weight
+from selftaught.signature import Checked
 
 JITTER = (0.8, 0.8, 0.8, 0.2)
 """SimCLR's strengths: what a jitter is a multiple of where a method has none."""
 
 
 @dataclass(frozen=True)
-class Changes:
+class Changes(Checked):
     """Declared views -> the views that are made instead; what is None stays as the method has it.
 
     Views need not be alike: some are smaller (local crops), some get less color on purpose. A
@@ -35,13 +37,13 @@ class Changes:
         UserError: a value is out of its range.
     """
 
-    crop_scale: tuple[float, float] | None = None
+    crop_scale: tuple[Fraction, Fraction] | None = None
     flips: Literal["none", "horizontal", "vertical", "both"] | None = None
     quarter_turns: bool = False
-    color_jitter: float | None = None
-    grayscale: float | None = None
-    gaussian_blur: float | None = None
-    random_erasing: float | None = None
+    color_jitter: Weight | None = None
+    grayscale: Share | None = None
+    gaussian_blur: Share | None = None
+    random_erasing: Share | None = None
     fill: tuple[int, ...] = (128,)
 
     def __post_init__(self) -> None:

@@ -167,20 +167,17 @@ class Image(Checked, Shown):
 
     def _load_vit(self, found: Network) -> None:
         net = self._vit()
-        pooled = "fc_norm.weight" in found.state and "norm.weight" not in found.state  # as timm has
-        if "cls_token" not in found.state:
+        state = found.state
+        pooled = "fc_norm.weight" in state and "norm.weight" not in state  # as timm has
+        pooled |= net.attn_pool is not None and "attn_pool.latent" in state
+        if "cls_token" not in state:
             self.arrange("timm" if pooled else "mean", class_token=False)
         elif not pooled and (isinstance(net.norm, nn.Identity) or isinstance(net, Eva)):
             # the papers' models normalize every token; timm averages the patches of rotary ones
             self.arrange("class")
         carried, how = vit_weights(found, net)
         self.resample = self.resample or how
-        net.load_state_dict(carried)
-        if isinstance(net, Eva):  # which has the epsilon that goes with its name
-            return
-        for layer in net.modules():
-            if isinstance(layer, nn.LayerNorm):
-                layer.eps = 1e-6
+        net.load_state_dict(carried)  # norms have the epsilon that goes with its name
 
     def _others(self, found: Network, edges: bool) -> dict[str, Tensor]:
         if beit(self.net) is not None:
