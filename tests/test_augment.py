@@ -625,12 +625,60 @@ def test_tiles_can_shift_channels_and_be_gray_together():
 
 
 def test_impossible_tiles_are_worded_errors():
-    with pytest.raises(UserError, match="a view of 100 pixels is not 3 whole cells wide"):
+    with pytest.raises(UserError, match="a view of 100 pixels is no square of 3 whole cells"):
         cells.Tiles(View(100), 3, 20)
+    with pytest.raises(UserError, match=r"a view of \(90, 60\) pixels is no square of 3"):
+        cells.Tiles(View((90, 60)), 3, 20)
     with pytest.raises(UserError, match="do not fit the 33-pixel cells"):
         cells.Tiles(View(99), 3, 33, channel_shift=1)
     with pytest.raises(UserError, match=r"0\.\.3"):
         augment.cut_tiles(np.zeros((1, 30, 30), np.uint8), np.full((2, 3, 3), 4), 7)
+
+
+# ---------------------------------------------------------------------- rectangles
+
+
+def test_crops_have_the_shape_of_their_view_and_nothing_is_squeezed():
+    view = View((30, 120), scale=(0.2, 1.0), ratio=(1.0, 1.0))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = view.params(rng.random(DRAWS).tolist(), 400, 1600)
+        assert p.width / p.height == pytest.approx(4, rel=0.02)
+    # an image that is higher than wide cannot give a fifth of itself so: what is widest there
+    p = view.params(rng.random(DRAWS).tolist(), 400, 100)
+    assert (p.height, p.width) == (25, 100)
+    free = View((30, 120))
+    ratios = [
+        p.width / p.height
+        for p in (free.params(rng.random(DRAWS).tolist(), 4000, 16000) for _ in range(500))
+    ]
+    assert min(ratios) == pytest.approx(3, rel=0.02)
+    assert max(ratios) == pytest.approx(16 / 3, rel=0.02)
+
+
+def test_a_view_that_is_no_square_is_not_turned():
+    with pytest.raises(UserError, match="turns must be off"):
+        View((30, 40), turns=True)
+    with pytest.raises(UserError, match="at least 1 pixel"):
+        View((30, 0))
+
+
+@pytest.mark.parametrize("shape", [(50, 200), (200, 50), (64, 64), (7, 3000), (3000, 7)])
+@pytest.mark.parametrize("size", [(16, 64), (64, 16), (32, 32)])
+def test_a_plain_rectangle_is_covered_and_cut_from_the_middle(shape, size):
+    (height, width), whole = render.covering(shape, size)
+    assert min(n - k for n, k in zip(whole, size)) == 0  # one side fits, the other covers
+    assert max(n / k for n, k in zip(whole, size)) <= render.LONGEST + 1
+    assert all(n <= side for n, side in zip((height, width), shape))
+    assert whole[0] / whole[1] == pytest.approx(height / width, rel=0.1, abs=1)
+    image = np.zeros((*shape, 3), np.uint8)
+    image[shape[0] // 2 :, :, 0] = image[:, shape[1] // 2 :, 1] = 200
+    view = render.render_plain(image, size, size)
+    assert view.shape == (3, *size)
+    down, across = (np.diff(view[c].astype(int), axis=c).sum(c) for c in (0, 1))
+    least = 200 if min(shape) > 7 else 160  # seven pixels, enlarged, end nowhere sharply
+    assert least <= down.min() == down.max() <= 200
+    assert least <= across.min() == across.max() <= 200
 
 
 # ------------------------------------------------------------------ device stage

@@ -71,6 +71,12 @@ RECIPES = {
     "swav": augment.multicrop(64, 32, 3, (0.14, 1.0), (0.05, 0.14), family="swav"),
     "crop": augment.crop(64),
     "turned": Views((TURNED, replace(augment.moco(40).views[0], turns=True, erase=0.5))),
+    "oblong": Views(
+        (
+            View((24, 80), jitter=(0.4,) * 4, blur=0.5, vertical=0.5, erase=0.5, fill=(9, 99, 199)),
+            View((70, 17), (0.3, 1.0), interpolation="bicubic", gray=0.5, blur=0.5, solarize=0.5),
+        )
+    ),
     "odd": Views((View(7, ratio=(0.1, 0.11)), View(9, (1, 1), (5, 5), jitter=(0, 2, 0.3, 0.5)))),
 }
 
@@ -86,7 +92,7 @@ def test_parameters_are_equal_to_the_last_bit(name, size):
         for got, view, u in zip(row, views, draws):
             assert native.unpacked(got) == view.params(u.tolist(), *size)
             packed = np.empty((), native.PARAMS)
-            native.pack(native.unpacked(got), view.size, packed)
+            native.pack(native.unpacked(got), view.shape, packed)
             assert packed == got
 
 
@@ -111,6 +117,8 @@ OPERATIONS = {
     "turns": View(99, turns=True),
     "turns bicubic": View(33, turns=True, interpolation="bicubic"),
     "erase": View(96, solarize=1, erase=1, fill=(9, 99, 199)),
+    "wide": View((20, 300), blur=1, blur_sigma=(5.0, 40.0)),
+    "high": View((280, 9), blur=1, erase=1, interpolation="bicubic"),
 }
 
 

@@ -61,6 +61,8 @@ OPERATIONS = {
     "blur of a pixel": View(1, blur=1),
     "solarize": View(96, solarize=1),
     "erase": View(96, solarize=1, erase=1, fill=(9, 99, 199)),
+    "wide": View((9, 120), blur=1, blur_sigma=(5.0, 40.0), erase=1),
+    "high": View((120, 31), jitter=(0.4, 0.4, 0.4, 0), jitter_p=1, blur=1),
     "turned": View(96, vertical=0.5, turns=True, solarize=1),
     "all": View(64, jitter=(0.4,) * 4, jitter_p=1, gray=0.5, blur=1, solarize=1),
 }
@@ -99,6 +101,7 @@ RECIPES = {
     "byol": augment.byol(64),
     "dino": augment.multicrop(64, 32, 4),
     "swav": augment.multicrop(64, 32, 3, (0.14, 1.0), (0.05, 0.14), family="swav"),
+    "oblong": Views((View((16, 60), blur=1, erase=0.5), View((40, 24), gray=0.5))),
     "one plain view": Views((View(48), augment.byol(48).views[1])),
 }
 

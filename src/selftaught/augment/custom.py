@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from selftaught.augment.image.view import Shape, both
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.errors import SelftaughtError, UserError
 from selftaught.signature import Checked
@@ -22,24 +23,26 @@ class Custom(Checked, Pipeline):
     """The views that a function makes: `function(image)` gives one, and is called for each.
 
     It may give all at once, too, as a list. A parameter of it that is called `rng` is given the
-    generator of this sample, `size` the side of the view that is to be made, `view` its number from
-    0 on. The generators of torch, NumPy and `random` begin anew for each image with a seed of its
-    own, and are afterwards as they were before: an image has the same views for any number of
-    workers, and in a run that is resumed, if randomness comes from these alone.
+    generator of this sample, `size` the side of the view that is to be made, or its (rows,
+    columns), `view` its number from 0 on. The generators of torch, NumPy and `random` begin anew
+    for each image with a seed of its own, and are afterwards as they were before: an image has the
+    same views for any number of workers, and in a run that is resumed, if randomness comes from
+    these alone.
 
     Args:
         function: of an image; such as a torchvision transform.
-        sizes: side of each view in pixels; a training sets those of its method.
+        sizes: side of each view in pixels, or (rows, columns); a training sets those of its
+            method.
         given: what the function is given: a Pillow image, of one or three channels, or an array
             [H, W, C] of bytes, of any number.
     """
 
     function: Callable[..., Any]
-    sizes: tuple[int, ...] = (224, 224)
+    sizes: tuple[int | Shape, ...] = (224, 224)
     given: Literal["PIL", "array"] = "PIL"
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Make the views of `image`, uint8 [H, W, C]: uint8 [C, size, size] each.
+        """Make the views of `image`, uint8 [H, W, C]: uint8 [C, rows, columns] each.
 
         Raises:
             UserError: `image` is no such array, the function fails, or what it gives is no view of
@@ -119,22 +122,23 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(before[2])
 
 
-def _view(made: Any, size: int, channels: int, name: str) -> np.ndarray:
-    """What a function gave as bytes [C, size, size]."""
+def _view(made: Any, size: int | Shape, channels: int, name: str) -> np.ndarray:
+    """What a function gave as bytes [C, rows, columns]."""
     tensor = isinstance(made, torch.Tensor)
     x = np.asarray(made.detach().cpu() if tensor else made)
     if x.ndim == 2:
         x = x[None] if tensor else x[..., None]
     if x.ndim == 3 and not tensor:
         x = x.transpose(2, 0, 1)
-    if x.shape != (channels, size, size):
-        wanted = [channels, size, size] if tensor else [size, size, channels]
+    sides = both(size)
+    if x.shape != (channels, *sides):
+        wanted = [channels, *sides] if tensor else [*sides, channels]
         way = "take `size` as a parameter, and make the view as large"
         if x.ndim != 3:
             way = "return the view"
         elif sorted(x.shape) == sorted(wanted):
             way = "put its axes into that order"
-        elif x.shape[1:] == (size, size):
+        elif x.shape[1:] == sides:
             way = "make its channels as many" + ", by convert('RGB') say" * (channels == 3)
         raise UserError(f"{name} gives {_told(made)}, and a view is to be {wanted} here: {way}")
     if x.dtype == np.uint8:

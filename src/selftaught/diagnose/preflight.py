@@ -81,7 +81,7 @@ def known(
         movement=movement(method, rates, at, steps),
         copy=bool(method.insight.copies),
         size=size,
-        crop=min((v.scale[1] for v in made if v.size >= size), default=1.0),
+        crop=min((v.scale[1] for v in made if min(v.shape) >= size), default=1.0),
         jitter=max((max(v.jitter[:3]) for v in made), default=0.0),
         dropped=max(map(_dropped, method.modules()), default=0.0),
         half=half / max(1, sum(p.numel() for p in method.parameters())),

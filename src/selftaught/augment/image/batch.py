@@ -70,7 +70,7 @@ class BatchRenderer:
             that much larger than their views, in both directions.
 
     Attributes:
-        images: uint8 [B, C, size, size] of each view.
+        images: uint8 [B, C, rows, columns] of each view.
         boxes: float32 [B, V, 5], as `Params.box`, where the pipeline gives them.
         settings: float32 [B, V, SETTINGS + C], where it leaves colors to the device.
     """
@@ -91,7 +91,7 @@ class BatchRenderer:
             uniform = np.stack([rng.random(draws) for rng in rngs])
         self._uniform = uniform.reshape(count, len(self.views), DRAWS)
         self.images = [
-            torch.empty(count, channels, v.size, v.size, dtype=torch.uint8) for v in self.views
+            torch.empty(count, channels, *v.shape, dtype=torch.uint8) for v in self.views
         ]
         self.boxes = torch.empty(count, len(self.views), 5) if pipeline.boxes else None
         raw = pipeline.raw
@@ -184,8 +184,8 @@ class BatchRenderer:
 
     def _scale(self, params: np.ndarray) -> int:
         """The largest reduction at which no crop becomes smaller than its view."""
-        sides = np.minimum(params["height"], params["width"])[0]
-        room = min(side / view.size for side, view in zip(sides.tolist(), self.views))
+        sides = zip(params["height"][0].tolist(), params["width"][0].tolist(), self.views)
+        room = min(min(h / v.shape[0], w / v.shape[1]) for h, w, v in sides)
         return next((s for s in SCALES if s <= room), 1)
 
     def _render(
@@ -238,7 +238,7 @@ def _drawn(
     out = np.empty((len(heights), len(views)), native.PARAMS)
     for i, (height, width) in enumerate(zip(heights.tolist(), widths.tolist())):
         for v, view in enumerate(views):
-            native.pack(view.params(uniform[i, v].tolist(), height, width), view.size, out[i, v])
+            native.pack(view.params(uniform[i, v].tolist(), height, width), view.shape, out[i, v])
     return out
 
 

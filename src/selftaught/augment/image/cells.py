@@ -67,10 +67,11 @@ class Tiles(Pipeline):
     channel_shift: int = 0
 
     def __post_init__(self) -> None:
-        cell, rest = divmod(self.view.size, self.grid)
-        if rest or self.channel_shift < 0:
+        rows, columns = self.view.shape
+        cell, rest = divmod(rows, self.grid)
+        if rest or rows != columns or self.channel_shift < 0:
             raise UserError(
-                f"a view of {self.view.size} pixels is not {self.grid} whole cells wide, or "
+                f"a view of {self.view.size} pixels is no square of {self.grid} whole cells, or "
                 f"channel_shift={self.channel_shift} is below 0"
             )
         if not 1 <= self.tile <= cell - self.channel_shift:
@@ -90,7 +91,7 @@ class Tiles(Pipeline):
         params = self.view.params(rng.random(DRAWS).tolist(), *image.shape[:2])
         square = render_view(image, self.view, params)
         grid, channels = self.grid, len(square)
-        room = self.view.size // grid - self.tile - self.channel_shift
+        room = self.view.shape[0] // grid - self.tile - self.channel_shift
         jitter = rng.integers(0, room, (2, 1, grid, grid), endpoint=True)
         shift = rng.integers(0, self.channel_shift, (2, channels, grid, grid), endpoint=True)
         return cut_tiles(square, jitter + shift, self.tile)

@@ -27,7 +27,7 @@ ROOM = 1 << 26
 class Deferred(NamedTuple):
     """Views that are cropped, resized and flipped, and what is left to do.
 
-    images: of each view, uint8 [B, C, size, size]; of one sample [C, size, size].
+    images: of each view, uint8 [B, C, rows, columns]; of one sample without the B.
     settings: float32 [B, V, SETTINGS + C]; of one sample [V, SETTINGS + C].
     """
 
@@ -52,7 +52,7 @@ def take(params: np.ndarray, views: tuple[View, ...], channels: int) -> np.ndarr
     out[..., REST:GRAY] = 1 - params["factors"]
     for column, name in ((GRAY, "gray"), (SIGMA, "sigma"), (SOLARIZE, "solarize")):
         out[..., column] = params[name]
-    cut = [v.size - 1 if v.blur_radius is None else min(v.blur_radius, v.size - 1) for v in views]
+    cut = [max(v.shape) - 1 if v.blur_radius is None else v.blur_radius for v in views]
     out[..., REACH] = np.minimum(np.ceil(5 * params["sigma"]), cut)
     out[..., ERASED:SETTINGS] = params["erased"]
     out[..., SETTINGS:] = [np.broadcast_to(v.fill if v.erase else 0, channels) for v in views]
@@ -71,7 +71,7 @@ def finish_on_device(views: Any, device: torch.device | str) -> Any:
         device: Where the images go; settings are to lie on the CPU.
 
     Returns:
-        The same structure, with a list of uint8 tensors [B, C, size, size] for each `Deferred`.
+        The same structure, with a list of uint8 tensors [B, C, rows, columns] for each `Deferred`.
         Everything else is handed through, where it is.
     """
     if isinstance(views, Deferred):
@@ -85,8 +85,8 @@ def finish_on_device(views: Any, device: torch.device | str) -> Any:
 
 def _finished(raw: Deferred, device: torch.device | str) -> list[Tensor]:
     out: list[Any] = list(raw.images)
-    for size in sorted({x.shape[-1] for x in out}):  # views of one size are one batch
-        same = [v for v, x in enumerate(raw.images) if x.shape[-1] == size]
+    for size in sorted({x.shape[-2:] for x in out}):  # views of one size are one batch
+        same = [v for v, x in enumerate(raw.images) if x.shape[-2:] == size]
         x = torch.cat([raw.images[v].to(device, non_blocking=True) for v in same])
         settings = raw.settings[:, same].transpose(0, 1).flatten(0, 1)
         rows = max(1, ROOM // x[0].numel())
@@ -98,7 +98,7 @@ def _finished(raw: Deferred, device: torch.device | str) -> list[Tensor]:
 
 
 def _apply(x: Tensor, settings: Tensor) -> None:
-    """Carry out `settings` [N, SETTINGS + C] on images [N, C, S, S], in place."""
+    """Carry out `settings` [N, SETTINGS + C] on images [N, C, H, W], in place."""
     told = settings.numpy()
     steps = [(how, told[:, turn] == k) for turn in range(4) for k, how in enumerate(_JITTER)]
     steps += [(_grayscale, told[:, GRAY] > 0), (_blur, told[:, SIGMA] > 0)]
@@ -114,7 +114,7 @@ def _apply(x: Tensor, settings: Tensor) -> None:
         x[rows] = how(x[rows], settings[rows, :, None, None, None]).to(torch.uint8)
 
 
-# Operations on images [N, C, S, S] of bytes, each with settings of its own
+# Operations on images [N, C, H, W] of bytes, each with settings of its own
 # [N, SETTINGS + C, 1, 1, 1].
 # They give levels 0..255, which are cut to whole ones; three channels are colors.
 
@@ -161,25 +161,32 @@ def _hue(x: Tensor, s: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, s: Tensor) -> Tensor:
-    """Multiply rows, then columns, by a matrix of Gaussians whose tails are mirrored at the edges.
+    """Multiply rows, then columns, by matrices of Gaussians whose tails are mirrored at the edges.
 
     Weights are exact to ten bits even where the device multiplies in TF32.
     """
-    count, channels, side, _ = x.shape
-    bell = torch.arange(2 * side - 1, device=x.device)
-    sigma, reach = (s[:, k].flatten(1) for k in (SIGMA, REACH))
+    rows, columns = x.shape[-2:]
+    across = _bells(columns, s)
+    down = across if rows == columns else _bells(rows, s)
+    out = x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        for weight in (across, down):
+            out = (out.flatten(1, 2) @ weight).view(out.shape).mT
+    return out.round().clamp_(0, 255)
+
+
+def _bells(side: int, s: Tensor) -> Tensor:
+    """[N, side, side]: what each of `side` pixels, down, gives to each, across."""
+    sigma = s[:, SIGMA].flatten(1)
+    reach = s[:, REACH].flatten(1).clamp(max=side - 1)
+    bell = torch.arange(2 * side - 1, device=s.device)
     bell = (bell / sigma).square_().mul_(-0.5).exp_() * (bell <= reach)
-    to = torch.arange(side, device=x.device)
+    to = torch.arange(side, device=s.device)
     fro, mirror = to[:, None], side - 1
     weight = bell[:, (to - fro).abs()]
     weight += bell[:, fro + to] * (fro > 0)
     weight += bell[:, 2 * mirror - fro - to] * (fro < mirror)
-    weight /= weight.sum(1, keepdim=True)
-    out = x.float()
-    with torch.autocast(x.device.type, enabled=False):
-        for _ in range(2):
-            out = (out.reshape(count, -1, side) @ weight).view(count, channels, side, side).mT
-    return out.round().clamp_(0, 255)
+    return weight / weight.sum(1, keepdim=True)
 
 
 def _solarize(x: Tensor, s: Tensor) -> Tensor:
@@ -188,8 +195,8 @@ def _solarize(x: Tensor, s: Tensor) -> Tensor:
 
 def _erase(x: Tensor, s: Tensor) -> Tensor:
     top, left, height, width = (s[:, ERASED + k] for k in range(4))
-    at = torch.arange(x.shape[-1], device=x.device)
-    down, across = at[:, None] - top, at - left
+    down, across = (torch.arange(n, device=x.device) for n in x.shape[-2:])
+    down, across = down[:, None] - top, across - left
     inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
     return torch.where(inside, s[:, SETTINGS:].flatten(2)[..., None], x)
 

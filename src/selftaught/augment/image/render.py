@@ -8,7 +8,7 @@ Operations change their argument in place.
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from selftaught.augment.image.view import Params, View
+from selftaught.augment.image.view import Params, Shape, View, both
 from selftaught.errors import UserError
 
 _log = logging.getLogger("selftaught")
@@ -28,10 +28,10 @@ LONGEST = 4
 
 @torch.inference_mode()
 def render_view(image: np.ndarray, view: View, params: Params) -> np.ndarray:
-    """Render one view of `image`, uint8 [H, W, C], as uint8 [C, size, size]."""
+    """Render one view of `image`, uint8 [H, W, C], as uint8 [C, rows, columns]."""
     p = params
     cut = image[p.top : p.top + p.height, p.left : p.left + p.width]
-    pixels = _resize(cut, view.size, view.size, view.interpolation)
+    pixels = _resize(cut, *view.shape, view.interpolation)
     if p.flip:
         pixels = pixels[:, ::-1]
     if p.vertical:
@@ -61,38 +61,49 @@ def _colored(planes: np.ndarray, view: View, p: Params) -> np.ndarray:
 
 
 @torch.inference_mode()
-def render_plain(image: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """Resize the short side of `image`, uint8 [H, W, C], cut the center: uint8 [C, size, size].
+def render_plain(image: np.ndarray, resize: int | Shape, size: int | Shape) -> np.ndarray:
+    """Resize `image`, uint8 [H, W, C], until it covers `resize`, cut the center: uint8 [C, *size].
 
-    Images longer than `LONGEST` to 1 lose their ends first, so that a thin strip cannot ask for
-    gigabytes.
+    Images much longer than that lose their ends first (`covering`).
     """
-    short = min(image.shape[:2])
-    image = _without_ends(image)
-    height, width = (resize * side // short for side in image.shape[:2])
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    pixels = _resize(image, height, width, "bilinear")[top : top + size, left : left + size]
+    rows, columns = both(size)
+    sides, whole = covering(image.shape[:2], both(resize))
+    pixels = _resize(_middle(image, sides), *whole, "bilinear")
+    top, left = round((whole[0] - rows) / 2), round((whole[1] - columns) / 2)
+    pixels = pixels[top : top + rows, left : left + columns]
     return np.array(pixels.transpose(2, 0, 1), order="C")
 
 
-def plain_mask(mask: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """The part of a mask [H, W] that `render_plain` shows of its image: [size, size], nearest."""
-    short = min(mask.shape)
-    mask = _without_ends(mask)
+def plain_mask(mask: np.ndarray, resize: int | Shape, size: int | Shape) -> np.ndarray:
+    """The part of a mask [H, W] that `render_plain` shows of its image: `size`, nearest."""
+    sides, wholes = covering(mask.shape[:2], both(resize))
+    mask = _middle(mask, sides)
     where = []
-    for side in mask.shape:
-        whole = resize * side // short
-        places = np.arange(size) + round((whole - size) / 2) + 0.5
+    for kept, side, whole in zip(both(size), sides, wholes):
+        places = np.arange(kept) + round((whole - kept) / 2) + 0.5
         where.append((places * side / whole).astype(int).clip(0, side - 1))
     return mask[where[0]][:, where[1]]
 
 
-def _without_ends(image: np.ndarray) -> np.ndarray:
-    """The middle of an image that is longer than `LONGEST` to 1, so that it is not."""
-    most = LONGEST * min(image.shape[:2])
-    (top, height), (left, width) = (
-        ((n - kept) // 2, kept) for n in image.shape[:2] for kept in [min(n, most)]
-    )
+def covering(sides: Sequence[int], resize: Shape) -> tuple[Shape, Shape]:
+    """How much of an image of these `sides` is kept, and to what that is resized until both sides
+    are at least as in `resize`.
+
+    Of an image more than `LONGEST` times as long as that the ends go first, so that a thin strip
+    cannot ask for gigabytes.
+    """
+    height, width = sides
+    rows, columns = resize
+    if height * columns >= width * rows:  # the width decides
+        kept = min(height, max(1, LONGEST * width * rows // columns)), width
+        return kept, (columns * kept[0] // width, columns)
+    kept = height, min(width, max(1, LONGEST * height * columns // rows))
+    return kept, (rows, rows * kept[1] // height)
+
+
+def _middle(image: np.ndarray, sides: Shape) -> np.ndarray:
+    """The middle of an image, with these sides."""
+    (top, height), (left, width) = (((n - k) // 2, k) for n, k in zip(image.shape, sides))
     return image[top : top + height, left : left + width]
 
 

@@ -41,6 +41,14 @@ ERASED_RATIO = (0.3, 3.3)
 
 _ORDERS = tuple(permutations(range(4)))
 
+Shape = tuple[int, int]
+"""Rows and columns."""
+
+
+def both(size: int | Shape) -> Shape:
+    """Rows and columns of what is as high as wide where one number is given."""
+    return (size, size) if isinstance(size, int) else size
+
 
 class Params(NamedTuple):
     """One view, drawn: everything that is left to do, in plain numbers.
@@ -102,9 +110,10 @@ class View:
     """One view of an image: a random resized crop and what follows it.
 
     Args:
-        size: Height and width of the view, in pixels.
+        size: Height and width of the view, in pixels: one number for both, or (rows, columns).
         scale: Smallest and largest area of the crop, as fractions of the image.
-        ratio: Smallest and largest aspect ratio (width / height) of the crop.
+        ratio: Smallest and largest aspect ratio (width / height) of the crop, as a multiple of the
+            view's own: at 1 nothing is squeezed.
         interpolation: How the crop is resized; always antialiased.
         flip: Probability of a horizontal flip.
         jitter: Strengths of brightness, contrast, saturation and hue (hue at most 0.5).
@@ -124,7 +133,7 @@ class View:
         UserError: A value is out of its range.
     """
 
-    size: int
+    size: int | Shape
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -146,7 +155,9 @@ class View:
             if not good:
                 raise UserError(f"View({name}={getattr(self, name)!r}): {name} must be {what}")
 
-        need(self.size >= 1, "size", "at least 1 pixel")
+        need(min(self.shape) >= 1, "size", "at least 1 pixel")
+        square = self.shape[0] == self.shape[1]
+        need(square or not self.turns, "turns", "off in views that are no squares")
         need(0 < self.scale[0] <= self.scale[1] <= 1, "scale", "a pair 0 < low <= high <= 1")
         for name in ("ratio", "blur_sigma"):
             low, high = getattr(self, name)
@@ -160,6 +171,11 @@ class View:
         need(self.blur_radius is None or self.blur_radius >= 0, "blur_radius", "None or from 0 on")
         good = 1 <= len(self.fill) <= 1024 and all(0 <= level <= 255 for level in self.fill)
         need(good, "fill", "levels from 0 to 255, one or one a channel")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the view."""
+        return both(self.size)
 
     def params(self, uniform: Sequence[float], height: int, width: int) -> Params:
         """Map `DRAWS` uniform draws in [0, 1) to the parameters of this view.
@@ -203,27 +219,28 @@ class View:
         return not (jitters or self.gray or self.blur or self.solarize or self.erase)
 
     def _crop(self, u: Sequence[float], height: int, width: int) -> tuple[int, int, int, int]:
-        area = height * width
+        area, shape = height * width, self.shape[1] / self.shape[0]
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for k in range(10):
             target = area * _between(*self.scale, u[k])
-            ratio = math.exp(_between(low, high, u[10 + k]))
+            ratio = math.exp(_between(low, high, u[10 + k])) * shape
             w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
             if 0 < w <= width and 0 < h <= height:
                 return int(u[20] * (height - h + 1)), int(u[21] * (width - w + 1)), h, w
-        h = max(1, min(height, round(width / self.ratio[0])))
-        w = max(1, min(width, round(height * self.ratio[1])))
+        h = max(1, min(height, round(width / (self.ratio[0] * shape))))
+        w = max(1, min(width, round(height * (self.ratio[1] * shape))))
         return (height - h) // 2, (width - w) // 2, h, w
 
     def _rectangle(self, u: Sequence[float]) -> tuple[int, int, int, int]:
         narrow, wide = map(math.log, ERASED_RATIO)
+        rows, columns = self.shape
         for k in range(10):
-            target = self.size * self.size * _between(*ERASED, low(u[k]))
+            target = rows * columns * _between(*ERASED, low(u[k]))
             ratio = math.exp(_between(narrow, wide, low(u[10 + k])))
             h, w = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
-            if 0 < h < self.size and 0 < w < self.size:
-                top = int(low(u[20]) * (self.size - h + 1))
-                return top, int(low(u[21]) * (self.size - w + 1)), h, w
+            if 0 < h < rows and 0 < w < columns:
+                top = int(low(u[20]) * (rows - h + 1))
+                return top, int(low(u[21]) * (columns - w + 1)), h, w
         return 0, 0, 0, 0
 
 

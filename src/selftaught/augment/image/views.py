@@ -8,8 +8,8 @@ import numpy as np
 
 from selftaught.augment.image import native, photometric
 from selftaught.augment.image.batch import make
-from selftaught.augment.image.render import LONGEST, check_views, render_plain, render_view
-from selftaught.augment.image.view import DRAWS, Params, View
+from selftaught.augment.image.render import check_views, covering, render_plain, render_view
+from selftaught.augment.image.view import DRAWS, Params, View, both
 from selftaught.augment.pipeline import Around, Pipeline, check_image
 from selftaught.errors import UserError
 
@@ -55,13 +55,13 @@ class Views(Pipeline):
             params: One entry a view, as `draw` returns for this height and width.
 
         Returns:
-            One uint8 array [C, size, size] a view; `Deferred` of them where these views are raw.
+            One uint8 array [C, rows, columns] a view; `Deferred` of them where these views are raw.
         """
         if native.library() is None and not self.raw:
             return [render_view(image, view, p) for view, p in zip(self.views, params)]
         table = np.empty((1, len(self.views)), native.PARAMS)
         for row, view, p in zip(table[0], self.views, params):
-            native.pack(p, view.size, row)
+            native.pack(p, view.shape, row)
         if not self.raw:
             return _rendered(image, self.views, table)
         check_views(self.views, image.shape[2])
@@ -77,9 +77,10 @@ class Views(Pipeline):
             rng: Generator of this sample; or a list of them, or None.
 
         Returns:
-            A list of uint8 arrays [C, size, size], or `Deferred` with them. With `boxes`, the pair
-            of that and a float32 array [V, 5]: left, top, right, bottom of each crop as fractions
-            of the image's width and height, and how it is flipped and turned (`Params.turned`).
+            A list of uint8 arrays [C, rows, columns], or `Deferred` with them. With `boxes`, the
+            pair of that and a float32 array [V, 5]: left, top, right, bottom of each crop as
+            fractions of the image's width and height, and how it is flipped and turned
+            (`Params.turned`).
 
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
@@ -116,7 +117,7 @@ class Views(Pipeline):
                 at least that much larger than its view, in both directions.
 
         Returns:
-            A list of uint8 tensors [B, C, size, size], one a view, or `Deferred` with them. With
+            A list of uint8 tensors [B, C, rows, columns], one a view, or `Deferred` with them. With
             `boxes`, that and a float32 tensor [B, V, 5].
 
         Raises:
@@ -172,7 +173,7 @@ def declared(made: Pipeline) -> Views:
 
 def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) -> list[np.ndarray]:
     check_views(views, image.shape[2])
-    outs = [np.empty((image.shape[2], view.size, view.size), np.uint8) for view in views]
+    outs = [np.empty((image.shape[2], *view.shape), np.uint8) for view in views]
     table, kept = native.located([image], *image.shape[:2])
     addresses = [out.ctypes.data for out in outs]
     native.render(table, image.shape[2], views, params, addresses)
@@ -206,9 +207,7 @@ class Plain(Pipeline):
         check_image(image)
         if native.library() is None:
             return render_plain(image, self.resize, self.size)
-        short = min(image.shape[:2])
-        sides = [min(n, LONGEST * short) for n in image.shape[:2]]
-        whole = [self.resize * side // short for side in sides]
+        sides, whole = covering(image.shape[:2], both(self.resize))
         table = np.zeros((1, 1), native.PARAMS)
         table["order"], table["factors"] = -1, (1, 1, 1, 0)
         table["top"], table["left"] = ((n - kept) // 2 for n, kept in zip(image.shape, sides))

@@ -242,7 +242,7 @@ class Alike(Pipeline):
         params = first.draw(rng, *image.shape[:2])
         made = []
         for views in self.sizes:
-            times = views.views[0].size / first.views[0].size
+            times = views.views[0].shape[0] / first.views[0].shape[0]
             made.append(views.render(image, [_larger(p, times) for p in params]))
         return made
 

@@ -42,7 +42,7 @@ VIEW = _record(
     blur="f8",
     sigma="2f8",
     **dict.fromkeys(("solarize", "vertical", "erase"), "f8"),
-    **dict.fromkeys(("size", "bicubic", "radius", "turns"), "i4"),
+    **dict.fromkeys(("rows", "columns", "bicubic", "radius", "turns"), "i4"),
     fill="1024u1",
 )
 """Declared views; the fields of `view.View`, and the logarithms of its ratios."""
@@ -125,7 +125,8 @@ def declared(views: tuple[View, ...]) -> np.ndarray:
     for row, view in zip(out, views):
         row["scale"], row["ratio"], row["sigma"] = view.scale, view.ratio, view.blur_sigma
         row["log_ratio"] = [math.log(r) for r in view.ratio]
-        for name in ("flip", "jitter", "jitter_p", "gray", "blur", "solarize", "size"):
+        row["rows"], row["columns"] = view.shape
+        for name in ("flip", "jitter", "jitter_p", "gray", "blur", "solarize"):
             row[name] = getattr(view, name)
         for name in ("vertical", "turns", "erase"):
             row[name] = getattr(view, name)
@@ -190,7 +191,7 @@ def render(
         channels: of every image.
         views: V declarations.
         params: `PARAMS` [B, V].
-        outs: V addresses; view v of image i is written at outs[v] + i * channels * size**2.
+        outs: V addresses; view v of image i is written at outs[v] + i * channels * rows * columns.
         threads: that share the images.
         processor: what may be used of it, to compare: 0 baseline, 1 AVX2, 2 all.
 
@@ -287,12 +288,12 @@ def _steps(image: np.ndarray) -> np.ndarray:
     return image if good else np.ascontiguousarray(image)
 
 
-def pack(params: Params, size: int, row: Any) -> None:
-    """Write drawn parameters of a view of `size` pixels into a row of a `PARAMS` table."""
+def pack(params: Params, shape: tuple[int, int], row: Any) -> None:
+    """Write drawn parameters of a view of that shape into a row of a `PARAMS` table."""
     for name in _ALIKE:
         row[name] = getattr(params, name)
     row["order"] = [*params.order, -1, -1, -1, -1][:4]
-    row["whole"], row["shown"], row["unused"] = size, 0, 0
+    row["whole"], row["shown"], row["unused"] = shape, 0, 0
 
 
 def unpacked(row: Any) -> Params:

@@ -121,10 +121,10 @@ double low(double u) {
 }
 
 void draw_crop(const View &v, const double *u, int height, int width, Params &p) {
-    const double area = double(height) * width;
+    const double area = double(height) * width, shape = double(v.columns) / v.rows;
     for (int k = 0; k < 10; k++) {
         const double target = area * between(v.scale[0], v.scale[1], u[k]);
-        const double ratio = std::exp(between(v.log_ratio[0], v.log_ratio[1], u[10 + k]));
+        const double ratio = std::exp(between(v.log_ratio[0], v.log_ratio[1], u[10 + k])) * shape;
         const double w = std::nearbyint(std::sqrt(target * ratio));
         const double h = std::nearbyint(std::sqrt(target / ratio));
         if (w < 1 || w > width || h < 1 || h > height) continue;
@@ -133,7 +133,8 @@ void draw_crop(const View &v, const double *u, int height, int width, Params &p)
         p.left = int(u[21] * (width - p.width + 1));
         return;
     }
-    const double h = std::nearbyint(width / v.ratio[0]), w = std::nearbyint(height * v.ratio[1]);
+    const double h = std::nearbyint(width / (v.ratio[0] * shape));
+    const double w = std::nearbyint(height * (v.ratio[1] * shape));
     p.height = h < height ? (h > 1 ? int(h) : 1) : height;
     p.width = w < width ? (w > 1 ? int(w) : 1) : width;
     p.top = (height - p.height) / 2, p.left = (width - p.width) / 2;
@@ -142,13 +143,13 @@ void draw_crop(const View &v, const double *u, int height, int width, Params &p)
 void draw_erased(const View &v, const double *u, Params &p) {
     const double log_low = std::log(0.3), log_high = std::log(3.3);
     for (int k = 0; k < 10; k++) {
-        const double target = double(v.size) * v.size * between(0.02, 0.33, low(u[k]));
+        const double target = double(v.rows) * v.columns * between(0.02, 0.33, low(u[k]));
         const double ratio = std::exp(between(log_low, log_high, low(u[10 + k])));
         const double h = std::nearbyint(std::sqrt(target * ratio));
         const double w = std::nearbyint(std::sqrt(target / ratio));
-        if (h < 1 || h >= v.size || w < 1 || w >= v.size) continue;
-        p.erased[0] = int(low(u[20]) * (v.size - h + 1)), p.erased[2] = int(h);
-        p.erased[1] = int(low(u[21]) * (v.size - w + 1)), p.erased[3] = int(w);
+        if (h < 1 || h >= v.rows || w < 1 || w >= v.columns) continue;
+        p.erased[0] = int(low(u[20]) * (v.rows - h + 1)), p.erased[2] = int(h);
+        p.erased[1] = int(low(u[21]) * (v.columns - w + 1)), p.erased[3] = int(w);
         return;
     }
 }
@@ -168,7 +169,7 @@ void permutation(int k, int *out) {
 void draw(const View &v, const double *u, int height, int width, Params &p) {
     memset(&p, 0, sizeof p);
     draw_crop(v, u, height, width, p);
-    p.whole[0] = p.whole[1] = v.size;
+    p.whole[0] = v.rows, p.whole[1] = v.columns;
     // a quarter turn is a flip and a transposition, two are two flips
     const int quarters = v.turns ? int(low(u[23]) * 4) : 0;
     p.flip = (u[22] < v.flip) != (quarters == 1 || quarters == 2);
@@ -204,16 +205,17 @@ Status check(const Image &image, int channels) {
 }
 
 Status check(const Image &image, const View &view, const Params &p) {
-    if (!in(1, view.size, LARGEST_VIEW)) return BAD_SIZE;
+    const int32_t size[2] = {view.rows, view.columns};
+    if (!in(1, size[0], LARGEST_VIEW) || !in(1, size[1], LARGEST_VIEW)) return BAD_SIZE;
     bool good = in(1, p.height, image.height) && in(1, p.width, image.width) &&
                 in(0, p.top, image.height - p.height) && in(0, p.left, image.width - p.width) &&
-                p.sigma >= 0 && p.sigma < 1e6;
+                p.sigma >= 0 && p.sigma < 1e6 && (!p.transpose || size[0] == size[1]);
     for (int k = 0; k < 2; k++)
-        good = good && in(0, p.erased[2 + k], view.size) &&
-               in(0, p.erased[k], view.size - p.erased[2 + k]);
+        good = good && in(0, p.erased[2 + k], size[k]) &&
+               in(0, p.erased[k], size[k] - p.erased[2 + k]);
     for (int k = 0; k < 2; k++)
-        good = good && in(view.size, p.whole[k], LARGEST_IMAGE) &&
-               in(0, p.shown[k], p.whole[k] - view.size);
+        good = good && in(size[k], p.whole[k], LARGEST_IMAGE) &&
+               in(0, p.shown[k], p.whole[k] - size[k]);
     for (int k = 0; k < 4; k++) {
         good = good && in(-1, p.order[k], 3);
         good = good && std::fabs(p.factors[k]) <= (k < 3 ? 1e6 : 1) && (k > 2 || p.factors[k] >= 0);
@@ -315,7 +317,7 @@ EXPORT void selftaught_draw(const View *views, int64_t view_count, const double 
             draw(views[v], uniforms, heights[i], widths[i], *out++);
 }
 
-// View v of image i goes to outs[v] + i * channels * size * size. Returns a Status; `where` becomes
+// View v of image i goes to outs[v] + i * channels * rows * columns. Returns a Status; `where` becomes
 // the image that it is about. `processor` limits what is used of it: 0 baseline, 1 AVX2, 2 all.
 EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32_t channels,
                                  const View *views, int64_t view_count, const Params *params,
@@ -340,7 +342,7 @@ EXPORT int32_t selftaught_render(const Image *images, int64_t image_count, int32
                 for (int64_t v = 0; v < view_count; v++) {
                     const View &view = views[v];
                     const Params &p = params[i * view_count + v];
-                    const size_t bytes = size_t(channels) * view.size * view.size;
+                    const size_t bytes = size_t(channels) * view.rows * view.columns;
                     render(images[i], channels, view, p,
                            mine.at_least(workspace(images[i], view, p)), outs[v] + i * bytes);
                 }

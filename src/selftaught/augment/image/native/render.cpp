@@ -289,9 +289,9 @@ void pick_turned(const uint8_t *from, int row, uint8_t *__restrict__ to, int siz
 // Across first, then down, with bytes between: the order of torch and Pillow, hence their rounding.
 void crop(const Image &image, int channels, const View &view, const Params &p, Memory memory,
           uint8_t *out) {
-    const int size = view.size, step = image.step, scale = image.scale;
+    const int high = view.rows, size = view.columns, step = image.step, scale = image.scale;
     const bool bicubic = view.bicubic;
-    const Table rows = make_table(memory, {p.top, p.height, p.whole[0], p.shown[0]}, size, scale,
+    const Table rows = make_table(memory, {p.top, p.height, p.whole[0], p.shown[0]}, high, scale,
                                   bicubic, p.vertical);
     const Table columns = make_table(memory, {p.left, p.width, p.whole[1], p.shown[1]}, size,
                                      scale, bicubic, p.flip);
@@ -314,15 +314,15 @@ void crop(const Image &image, int channels, const View &view, const Params &p, M
             for (int i = 0; i < BLOCK * size; i++) bytes[i] = rounded(line[i] * columns.unit);
             part(bytes, narrow + size_t(y) * row, row, size);
         }
-        for (int y = 0; y < size; y += together) {
-            const int n = lesser(together, size - y);
+        for (int y = 0; y < high; y += together) {
+            const int n = lesser(together, high - y);
             for (int r = 0; r < n; r++)
                 down<true>(narrow + size_t(rows.first[y + r]) * row, row,
                            rows.weight + size_t(y + r) * rows.taps, rows.taps, rows.unit, line,
                            bytes + size_t(r) * row, row);
             for (int k = 0; k < 4 && c + k < channels; k++) {
-                uint8_t *plane = out + size_t(c + k) * size * size;
-                if (p.transpose)
+                uint8_t *plane = out + size_t(c + k) * high * size;
+                if (p.transpose) // of a square
                     pick_turned(bytes + k, row, plane + y, size, n);
                 else
                     pick(bytes + k, plane + size_t(y) * size, n * size);
@@ -551,55 +551,62 @@ void sum_lines(const uint8_t *const *lines, const float *weight, int pairs, floa
     for (int i = 0; i < n; i++) out[i] = rounded(sum[i]);
 }
 
-// Separable, edges mirrored; cut at 3.5 sigma, beyond which lie five in ten thousand.
-void blur(uint8_t *plane, int size, double sigma, int cut, Memory memory) {
+// Pixels to each side that a blur looks at, of `size` along an axis: cut at 3.5 sigma, beyond which
+// lie five in ten thousand.
+int reach(int size, double sigma, int cut) {
+    double found = std::ceil(3.5 * sigma);
+    if (cut >= 0 && cut < found) found = cut;
+    if (found > size - 1) found = size - 1;
+    return found > WIDEST ? WIDEST : int(found);
+}
+
+// Separable, edges mirrored.
+void blur(uint8_t *plane, int rows, int size, double sigma, int cut, Memory memory) {
     float weight[WIDEST + 1];
-    double reach = std::ceil(3.5 * sigma);
-    if (cut >= 0 && cut < reach) reach = cut;
-    if (reach > size - 1) reach = size - 1;
-    const int radius = reach > WIDEST ? WIDEST : int(reach);
-    if (!radius) return;
-    gaussian(sigma, radius, weight);
-    uint8_t *columns = memory.take<uint8_t>(size_t(size) * size);
+    uint8_t *columns = memory.take<uint8_t>(size_t(rows) * size);
     uint8_t *padded = memory.take<uint8_t>(size_t(3) * size);
     float *sum = memory.take<float>(size);
     const uint8_t *lines[2 * WIDEST + 1];
-    for (int y = 0; y < size; y++) {
+    const int down = reach(rows, sigma, cut), across = reach(size, sigma, cut);
+    gaussian(sigma, down, weight);
+    for (int y = 0; y < rows; y++) {
         lines[0] = plane + size_t(y) * size;
-        for (int j = 1; j <= radius; j++) {
+        for (int j = 1; j <= down; j++) {
             lines[2 * j - 1] = plane + size_t(y < j ? j - y : y - j) * size;
-            lines[2 * j] = plane + size_t(y + j < size ? y + j : 2 * size - 2 - y - j) * size;
+            lines[2 * j] = plane + size_t(y + j < rows ? y + j : 2 * rows - 2 - y - j) * size;
         }
-        sum_lines(lines, weight, radius, sum, columns + size_t(y) * size, size);
+        sum_lines(lines, weight, down, sum, columns + size_t(y) * size, size);
     }
+    if (across != down) gaussian(sigma, across, weight);
     uint8_t *middle = padded + size;
     lines[0] = middle;
-    for (int j = 1; j <= radius; j++) {
+    for (int j = 1; j <= across; j++) {
         lines[2 * j - 1] = middle - j;
         lines[2 * j] = middle + j;
     }
-    for (int y = 0; y < size; y++) {
+    for (int y = 0; y < rows; y++) {
         const uint8_t *from = columns + size_t(y) * size;
         memcpy(middle, from, size);
-        for (int j = 1; j <= radius; j++) {
+        for (int j = 1; j <= across; j++) {
             middle[-j] = from[j];
             middle[size - 1 + j] = from[size - 1 - j];
         }
-        sum_lines(lines, weight, radius, sum, plane + size_t(y) * size, size);
+        sum_lines(lines, weight, across, sum, plane + size_t(y) * size, size);
     }
 }
 
-void erase(uint8_t *planes, int channels, int size, const int32_t *where, const uint8_t *fill) {
+void erase(uint8_t *planes, int channels, const View &view, const int32_t *where) {
     for (int c = 0; c < channels; c++)
         for (int y = where[0]; y < where[0] + where[2]; y++)
-            memset(planes + (size_t(c) * size + y) * size + where[1], fill[c], where[3]);
+            memset(planes + (size_t(c) * view.rows + y) * view.columns + where[1], view.fill[c],
+                   where[3]);
 }
 
 } // namespace
 
 void render(const Image &image, int channels, const View &view, const Params &p, uint8_t *memory,
             uint8_t *out) {
-    const size_t area = size_t(view.size) * view.size;
+    const size_t area = size_t(view.rows) * view.columns;
     crop(image, channels, view, p, {memory}, out);
     if (channels == 3)
         color(out, area, p);
@@ -609,13 +616,13 @@ void render(const Image &image, int channels, const View &view, const Params &p,
     const int different = alike ? 1 : channels;
     if (p.sigma > 0) {
         for (int c = 0; c < different; c++)
-            blur(out + c * area, view.size, p.sigma, view.radius, {memory});
+            blur(out + c * area, view.rows, view.columns, p.sigma, view.radius, {memory});
         for (int c = different; c < channels; c++) memcpy(out + c * area, out, area);
     }
     if (p.solarize)
         for (size_t i = 0; i < area * channels; i++)
             out[i] = out[i] < 128 ? out[i] : uint8_t(255 - out[i]);
-    if (p.erased[2]) erase(out, channels, view.size, p.erased, view.fill);
+    if (p.erased[2]) erase(out, channels, view, p.erased);
 }
 
 } // namespace VARIANT

@@ -18,7 +18,7 @@ const int LARGEST_CHANNELS = 1 << 10;
 struct View {
     double scale[2], log_ratio[2], ratio[2];
     double flip, jitter[4], jitter_p, gray, blur, sigma[2], solarize, vertical, erase;
-    int32_t size, bicubic;
+    int32_t rows, columns, bicubic;
     int32_t radius; // at which the blur is cut, below 0: nowhere
     int32_t turns;
     uint8_t fill[LARGEST_CHANNELS]; // of the erased rectangle
@@ -36,7 +36,7 @@ struct Params {
     int32_t unused;
 };
 
-// Renders one view into `out`, [channels, size, size]. `memory` has `workspace(...)` bytes and is
+// Renders one view into `out`, [channels, rows, columns]. `memory` has `workspace(...)` bytes and is
 // aligned to 64. Arguments are valid: nothing is checked.
 using Render = void (*)(const Image &, int channels, const View &, const Params &, uint8_t *memory,
                         uint8_t *out);
@@ -72,16 +72,18 @@ inline size_t table_bytes(int64_t length, int64_t whole, int64_t size, bool bicu
 }
 
 // Finished rows that are taken apart into planes in one go; short ones are not worth it alone.
-inline int rows_together(int size) { return size < 256 ? 1024 / size : 4; }
+inline int rows_together(int columns) { return columns < 256 ? 1024 / columns : 4; }
 
 inline size_t workspace(const Image &image, const View &view, const Params &p) {
-    const size_t size = view.size, height = p.height / image.scale + 2,
+    const size_t rows = view.rows, columns = view.columns, height = p.height / image.scale + 2,
                  width = p.width / image.scale + 2;
-    const size_t resize = table_bytes(p.height, p.whole[0], size, view.bicubic) +
-                          table_bytes(p.width, p.whole[1], size, view.bicubic) +
-                          aligned(16 * width * sizeof(float)) + aligned(16 * size * sizeof(float)) +
-                          aligned(4 * size * rows_together(view.size)) +
-                          aligned(4 * (height + 4) * size);
-    const size_t blur = aligned(size * size) + aligned(3 * size) + aligned(size * sizeof(float));
+    const size_t resize = table_bytes(p.height, p.whole[0], rows, view.bicubic) +
+                          table_bytes(p.width, p.whole[1], columns, view.bicubic) +
+                          aligned(16 * width * sizeof(float)) +
+                          aligned(16 * columns * sizeof(float)) +
+                          aligned(4 * columns * rows_together(view.columns)) +
+                          aligned(4 * (height + 4) * columns);
+    const size_t blur =
+        aligned(rows * columns) + aligned(3 * columns) + aligned(columns * sizeof(float));
     return resize > blur ? resize : blur;
 }
