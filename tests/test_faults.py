@@ -467,7 +467,7 @@ def test_what_cannot_work_is_one_sentence_before_anything_is_done(folder, tmp_pa
     cases: list[tuple[list[str], str]] = [
         (["byol", str(tmp_path / "empty")], "holds no images"),
         (["byol", str(folder) + "x"], "does not exist: did you mean"),
-        (["byol", str(single), *SMALL], "1 images are fewer than a batch of 8"),
+        (["byol", str(single), *SMALL], "2 at least, and there is 1: add images"),
         (["byol", str(few), *SMALL], "5 images are fewer than a batch of 8; use --batch 5"),
         (
             ["moco_v2", data, *SMALL, *PAPER],

@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -293,7 +294,10 @@ def _module(thing: Any) -> nn.Module:
         return thing
     name = getattr(thing, "__name__", type(thing).__name__)
     what, way = f"an object ({name})", "give the module itself"
-    if isinstance(thing, str):
+    if isinstance(thing, str | Path) and Path(thing).exists():
+        what = f"the path {str(thing)!r}"
+        way = f"selftaught.load({str(thing)!r}) reads an encoder from there"
+    elif isinstance(thing, str):
         what = f"the name {thing!r}"
         way = f"selftaught.backbone({thing!r}, size=96) builds one of timm's"
     elif isinstance(thing, nn.Module):
