@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
@@ -91,7 +92,7 @@ def test_what_is_out_of_bounds_is_refused_alike(name, parameter, role, number):
             Image("test_resnet", **{parameter.name: value})
     else:  # refused before anything is made
         with pytest.raises(UserError, match=f"{parameter.name} must be .*{words}") as error:
-            methods.find(name)(None, **{parameter.name: value})
+            methods.find(name)(SimpleNamespace(dim=8), **{parameter.name: value})
         assert f"got {value}" in str(error.value)
     if parameter.from_data:
         return
