@@ -1,6 +1,5 @@
 """Images in arrays, in lists, and in map-style objects of other libraries."""
 
-import logging
 import math
 import os
 import struct
@@ -14,14 +13,12 @@ import numpy as np
 from PIL import Image
 
 from selftaught.data.image.decode import BadSample, Layout, layout_of, npy_header, read_bytes
-from selftaught.data.labels import as_text, encode
+from selftaught.data.labels import as_text, encode, tell_unlabeled
 from selftaught.data.memory import SHARE, free_memory
 from selftaught.data.source import Raw, Source, digest
 from selftaught.errors import UserError
 
 _IMAGES = ("image", "images", "x", "x_train", "data", "imgs", "arr_0")
-log = logging.getLogger("selftaught")
-
 _LABELS = ("label", "labels", "y", "y_train", "targets", "arr_1")
 
 
@@ -139,11 +136,7 @@ def _from_npz(
     if label is None:
         others = [name for name in members if name != image]
         if others:
-            log.info(
-                "no array of %s is known to hold labels (%s): --labels names one",
-                path,
-                ", ".join(others),
-            )
+            tell_unlabeled(path, others, "array")
         return source
     if label not in members:
         raise UserError(f"{path} has no array {label}; it has {', '.join(members)}")

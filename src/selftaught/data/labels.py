@@ -31,6 +31,16 @@ def warn_once(sentence: str) -> None:
     log.warning("%s", sentence)
 
 
+def tell_unlabeled(where: object, names: Iterable[str], what: str = "column") -> None:
+    """Say that none of the columns, or of what else there is, is called as labels are."""
+    log.info(
+        "no %s of %s is known to hold labels (%s): --labels names one",
+        what,
+        where,
+        ", ".join(names),
+    )
+
+
 def as_text(value: Any) -> str:
     """A label as text: `1.0` is 1, and what is no number or no value is nothing.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from selftaught.data.files import FileSource, from_paths, walk
 from selftaught.data.image.formats import IMAGE, extension
-from selftaught.data.labels import as_text, encode, warn_once
+from selftaught.data.labels import as_text, encode, tell_unlabeled, warn_once
 from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
@@ -268,11 +268,7 @@ def _labels(
     if not found and len(others) == 1 and not (alone and called):
         found = others
     if not found and others and alone:
-        log.info(
-            "no column of %s is known to hold labels (%s): --labels names one",
-            path,
-            ", ".join(head),
-        )
+        tell_unlabeled(path, head)
     return found[0] if found else None
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selftaught.data.image.decode import BadSample, read_bytes
-from selftaught.data.labels import as_text, coded, encode, warn_once
+from selftaught.data.labels import as_text, coded, encode, tell_unlabeled, warn_once
 from selftaught.data.lists import LABEL_COLUMNS
 from selftaught.data.source import Skipped, Source, digest
 from selftaught.errors import UserError
@@ -380,11 +380,7 @@ def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | No
     found = {f.name.lower(): f.name for f in schema if _is_label(f.type)}
     label = next((found[name] for name in LABEL_COLUMNS if name in found), None)
     if found and label is None:
-        log.info(
-            "no column of %s is known to hold labels (%s): --labels names one",
-            where,
-            ", ".join(found.values()),
-        )
+        tell_unlabeled(where, found.values())
     return label
 
 
