@@ -153,7 +153,7 @@ def _read_timm(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
 def _read_hf(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
     import transformers
 
-    with _quiet():
+    with quiet():
         net = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     _check_processing(processor.data_config, encoder)
@@ -166,7 +166,7 @@ def _read_hf(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """A block in which transformers shows neither a bar nor advice."""
     from transformers.utils import logging as told
 
