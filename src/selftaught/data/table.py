@@ -206,6 +206,7 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 
 def arrow_table(path: str) -> pa.Table:
+    """An Arrow file or stream, memory-mapped."""
     mapped = pa.memory_map(path)
     try:
         return pa.ipc.open_stream(mapped).read_all()
@@ -376,6 +377,7 @@ def _image_column(schema: pa.Schema, column: str | None, where: str) -> str:
 
 
 def label_column(schema: pa.Schema, labels: str | None, where: str) -> str | None:
+    """The column of labels: the one that `labels` names, or one that is called so, or None."""
     if labels is not None:
         if labels not in schema.names:
             raise UserError(f"{where} has no column {labels}; it has {', '.join(schema.names)}")
