@@ -60,6 +60,22 @@ def stretch(text: str, length: int, rng: np.random.Generator) -> str:
 
 
 @dataclass(frozen=True)
+class Thinned(Pipeline):
+    """Two windows of a text, each without some of its tokens."""
+
+    size: int
+    lost: float = 0.2
+
+    def __call__(self, tokens: Tokens, rng: np.random.Generator) -> tuple[np.ndarray, ...]:  # type: ignore[override]
+        made = []
+        for _ in range(2):
+            ids = window(tokens, self.size, rng).ids
+            kept = ids[rng.random(len(ids)) >= self.lost]
+            made.append(framed(kept if len(kept) else ids, tokens.vocabulary, self.size))
+        return tuple(made)
+
+
+@dataclass(frozen=True)
 class Start(Pipeline):
     """What evaluation sees: the first tokens of a text, framed; no randomness."""
 

@@ -121,6 +121,11 @@ class Tokenizer:
         """Tokens as text, special ones left out."""
         return self._made.decode([int(i) for i in ids])
 
+    def shown(self, ids: Iterable[int]) -> str:
+        """Tokens as text, special ones too, but for what fills up."""
+        kept = [int(i) for i in ids if i != self.vocabulary.pad]
+        return self._made.decode(kept, skip_special_tokens=False)
+
     def save(self, folder: Path) -> Path:
         """Write its file into a folder, whole or not at all."""
         path = folder / FILE

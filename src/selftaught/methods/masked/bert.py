@@ -64,7 +64,7 @@ class BERT(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: ids [B, L], positions [B, K] with -1 where there are fewer, and labels [B, K]."""
         ids, positions, labels = batch.views
-        labels = labels[positions >= 0]
+        labels = labels[positions >= 0].long()
         return token_cross_entropy(self.predict(ids, positions), labels, torch.ones_like(labels))
 
     def predict(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ class Hidden(Pipeline):
             most,
         )
         whole[:count] = masked.ids
-        positions, labels = np.full(most, -1, np.int64), np.full(most, known.pad, np.int64)
+        # of 32 bits: what has 64 are ids of a text
+        positions, labels = np.full(most, -1, np.int32), np.full(most, known.pad, np.int32)
         positions[: len(masked.positions)] = masked.positions
         labels[: len(masked.labels)] = masked.labels
         return whole, positions, labels
