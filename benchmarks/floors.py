@@ -25,9 +25,11 @@ import torch
 from adapt import SETS
 
 from selftaught import backbone, evaluate, open_data
-from selftaught.evaluate.floors import ENCODER, FLOORS
+from selftaught import kinds
+from selftaught.evaluate.floors import ENCODER, UNTRAINED
 from selftaught.parts.norm import keeping
 
+FLOORS = (UNTRAINED, *kinds.images().floors())
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -495,6 +495,7 @@ def test_file_gives_what_words_do_not(tmp_path: Path):
         {"temperature": 0.2, "dim": 64},
         {"epochs": 7, "lr": 1e-3, "seed": 3},
         True,
+        {},
     )
     asked = request(["simclr", "others", f"--config={path}", "--dim", "8", "--seed", "4"])
     assert asked.data == "others"

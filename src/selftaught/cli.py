@@ -13,9 +13,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, get_origin
+from typing import Any, Literal, NamedTuple, TextIO, get_origin
 
-from selftaught import __version__, code, config, methods, recipes, start, timm_names, voice
+from selftaught import (
+    __version__,
+    code,
+    config,
+    kinds,
+    methods,
+    recipes,
+    start,
+    timm_names,
+    voice,
+)
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
 from selftaught.data.absent import missing
@@ -49,6 +59,17 @@ CONFIG = Parameter(
     None,
     "YAML file of settings, such as the run.yaml of a run to repeat, or a row of a paper's table "
     "(selftaught methods --recipes); what is given here wins",
+)
+KIND = Option(
+    Parameter(
+        "kind",
+        Literal["image", "sound", "series", "text"],
+        False,
+        None,
+        "what a sample is, where the data does not show it",
+    ),
+    "sample",
+    "kind",
 )
 NAMES = (
     "demo",
@@ -216,7 +237,8 @@ class Request(NamedTuple):
     backbone: dict[str, Any]
     options: dict[str, Any]
     training: dict[str, Any]
-    named: bool = True
+    named: bool
+    sample: dict[str, Any]
 
 
 def request(argv: Sequence[str]) -> Request:
@@ -236,7 +258,8 @@ def request(argv: Sequence[str]) -> Request:
         methods.signature(method)
     if helps := {"-h", "--help", "--help-all", "--help_all"}.intersection(argv):
         everything = not helps <= {"-h", "--help"}
-        sys.stdout.write(_pretrain_parser(method).format_help(everything))
+        kind = _kind(method, argv, by_word, {}) if method else "image"
+        sys.stdout.write(_pretrain_parser(method, kind=kind).format_help(everything))
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
@@ -253,14 +276,18 @@ def request(argv: Sequence[str]) -> Request:
             "selftaught pretrain needs DATA, or METHOD and then DATA, such as: "
             "selftaught pretrain simclr photos/"
         )
-    parser = _pretrain_parser(method)
+    kind = _kind(method, argv, by_word, file)
+    parser = _pretrain_parser(method, kind=kind)
     (data,), given = parser.read(argv[by_word:])
+    if kind != "image":
+        given["sample"]["kind"] = kind
     data = data or file["data"]
     if data is None:
         raise UserError(f"{parser.prog} needs DATA, such as: {parser.prog} photos/")
     if name := given["backbone"].get("name") or file.get("backbone", {}).get("name"):
         if not code.names(name):
-            timm_names.check(name)
+            if kinds.find(kind).encoder == kinds.find("image").encoder:
+                timm_names.check(name)
         elif path is not None and not given["backbone"].get("name"):
             _not_beside(path, name, f"--backbone {name}")
     mine = file.get("training", {}).get("augmentation")
@@ -268,13 +295,27 @@ def request(argv: Sequence[str]) -> Request:
         _not_beside(path, mine, f"{method} --augmentation {mine}")
     if "training" in file:
         file["training"] = _as_long(file["training"], given["training"])
-    backbone, own, training = (
-        file.get(s, {}) | given[s] for s in ("backbone", "options", "training")
+    backbone, own, training, sample = (
+        file.get(s, {}) | given[s] for s in ("backbone", "options", "training", "sample")
     )
     if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
         backbone = backbone if "weights" in given["backbone"] else config.at_hand(backbone, path)
-    return Request(method, data, backbone, own, training, named)
+    return Request(method, data, backbone, own, training, named, sample)
+
+
+def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) -> str:
+    """What samples are: as --kind or the file says, or as the data looks."""
+    for word, after in zip(argv, [*argv[1:], ""]):
+        if (word == KIND.flag and after) or word.startswith(f"{KIND.flag}="):
+            name = after if word == KIND.flag else word.partition("=")[2]
+            return kinds.find(name).word
+    if file.get("sample"):
+        return str(file["sample"]["kind"])
+    words = argv[first : first + 1]
+    data = words[0] if words and not words[0].startswith("-") else file.get("data")
+    known = kinds.among(needs_of(method)["kinds"])
+    return kinds.guess(data, known) if data else known[0]
 
 
 def _as_long(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -320,11 +361,15 @@ def _config_path(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
-    """The options of a method; without one, those that all have; `alone`, its own and no others."""
-    every = config.signatures(method)
+def _pretrain_parser(method: str | None, alone: bool = False, kind: str = "image") -> Parser:
+    """The options of a method; without one, those that all have; `alone`, its own and no others.
+
+    kind: of the samples, which has options and an encoder of its own.
+    """
+    every = config.signatures(method, kind)
     training = every["training"]
-    own_backbone = needs_of(method)["backbone"] if method else None
+    own_backbone = kinds.find(kind).backbone
+    own_backbone = own_backbone or (needs_of(method)["backbone"] if method else None)
     shown = {
         "name": ("backbone", own_backbone or "the method's"),
         "size": ("size", "fits the images"),
@@ -336,6 +381,8 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
         for p in config.settable(every["backbone"])
         if p.name not in taken
     ]
+    taken |= {o.word for o in backbone}
+    samples = [o for o in options(every["sample"].parameters, "sample") if o.word not in taken]
     settings = options(config.settable(training), "training")
     views = [o for o in settings if o.word in config.VIEWS]
     title, about = "views, instead of the method's", ", ".join(o.flag for o in views)
@@ -344,6 +391,7 @@ def _pretrain_parser(method: str | None, alone: bool = False) -> Parser:
     groups = [
         Group("training", [o for o in settings if o.word not in config.VIEWS]),
         Group(title, views, about),
+        Group("samples", [KIND, *samples]),
         Group("backbone", backbone),
         Group("the command", [*options([CONFIG]), DRY]),
     ]
@@ -400,7 +448,8 @@ def _pretrain(asked: Request, dry: bool) -> None:
         training(settings, asked.backbone.get("weights"))
     # wrong data is told before torch is imported
     with voice.told_if_slow("opening %s", asked.data):
-        samples = settings.open(asked.data, asked.backbone.get("channels", 3))
+        kind = kinds.made(asked.sample)
+        samples = settings.open(asked.data, asked.backbone.get("channels", 3), kind)
 
     with voice.told_if_slow("loading PyTorch"):
         from selftaught.engine import tries

@@ -2,6 +2,7 @@
 
 method: simclr
 data: photos/
+sample: {kind: sound}                   # and options of the kind; images without it
 backbone: {name: resnet50, size: 64}    # or a plain name
 options: {temperature: 0.2}             # of the method
 training: {epochs: 100, batch: 256}     # of `pretrain`
@@ -17,14 +18,15 @@ from typing import Any
 
 import yaml
 
-from selftaught import methods
+from selftaught import kinds, methods
 from selftaught.errors import UserError
-from selftaught.signature import OBJECTS, Parameter, Signature, current, read_class
+from selftaught.signature import OBJECTS, Parameter, Signature, current, read_class, read_object
 
 HERE = Path(__file__).parent
 WORDS = ("method", "data")
 IGNORED = "made_by"
 SECTIONS = {
+    "sample": "what a sample is, and how it is read",
     "backbone": "parameters of the encoder",
     "options": "parameters of the method",
     "training": "parameters of pretrain",
@@ -50,10 +52,18 @@ RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
 """Words of the command line that are no parameters."""
 
 
-def signatures(method: str | None) -> dict[str, Signature]:
-    """What each section of a configuration may hold; no options without a method."""
+def signatures(method: str | None, kind: str = "image") -> dict[str, Signature]:
+    """What each section of a configuration may hold; no options without a method.
+
+    Args:
+        method: its name.
+        kind: of the samples, which tells the encoder.
+    """
+    module, _, label = kinds.find(kind).encoder.partition(":")
+    encoder = HERE.joinpath("backbones", *module.split(".")).with_suffix(".py")
     found = {
-        "backbone": read_class(HERE / "backbones" / "image" / "encoder.py", name="Image"),
+        "sample": read_object(kinds.find(kind)),
+        "backbone": read_class(encoder, name=label),
         "training": read_class(HERE / "engine" / "settings.py", name="Settings"),
     }
     if method is not None:
@@ -73,7 +83,7 @@ def _apart(every: dict[str, Signature]) -> None:
 
 
 def sort_out(
-    given: dict[str, Any], method: Signature, built: bool = False
+    given: dict[str, Any], method: Signature, built: bool = False, kind: str = "image"
 ) -> dict[str, dict[str, Any]]:
     """Words of one call by the section that they belong to, each of its parameter's type.
 
@@ -84,15 +94,16 @@ def sort_out(
         given: of `pretrain`, such as {"epochs": 3, "backbone": "resnet18", "temperature": 0.2}.
         method: what the method takes.
         built: whether it is an instance already, whose parameters nobody gives any more.
+        kind: of the samples.
 
     Raises:
         UserError: a word is none of them, or a value is of another type.
     """
-    every = signatures(None) | {"options": method}
+    every = signatures(None, kind) | {"options": method}
     if not built:
         _apart(every)
     known = {"backbone": ("backbone", every["backbone"]["name"])}
-    for section in ("training", "options", "backbone"):
+    for section in ("training", "options", "backbone", "sample"):
         for parameter in every[section].parameters:
             if parameter.name not in ("name", "backbone"):
                 known.setdefault(parameter.name, (section, parameter))
@@ -165,9 +176,10 @@ def validate(
         method: instead of the one in `content`.
 
     Returns:
-        method and data, None where absent; backbone, options and training as dictionaries.
+        method and data, None where absent; sample, backbone, options and training as dictionaries.
     """
-    every = signatures(None)
+    kind = str((content.get("sample") or {"kind": "image"}).get("kind", "image"))
+    every = signatures(None, kind)
     for key in content:
         if key not in (*WORDS, *SECTIONS):
             home = next((s for s, signature in every.items() if key in signature), None)
@@ -181,10 +193,10 @@ def validate(
     found["method"] = method = method or found["method"]
     if method is not None:
         try:
-            every = signatures(method)
+            every = signatures(method, kind)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-    for section in ("backbone", "options", "training"):
+    for section in ("sample", "backbone", "options", "training"):
         given = content.get(section)
         if section == "backbone" and isinstance(given, str):
             given = {"name": given}
@@ -201,6 +213,9 @@ def validate(
         found[section] = {}
         for key, value in current(given, known).items():
             if key in every[section] and every[section][key].from_data:
+                continue
+            if section == "sample" and key == "kind":
+                found[section][key] = kind
                 continue
             if key in OBJECTS and str(value).startswith("<"):  # which training says it cannot have
                 found[section][key] = value
@@ -248,10 +263,11 @@ def near(word: Any, known: Iterable[str], otherwise: str = "") -> str:
 def dump(content: dict[str, Any]) -> str:
     """A configuration as YAML in a stable order, each parameter beside what it means."""
     method = content.get("method")
+    kind = (content.get("sample") or {}).get("kind", "image")
     try:
-        every = signatures(method)
+        every = signatures(method, kind)
     except UserError:  # a method whose source is not at hand: nothing is said of its parameters
-        every = signatures(None)
+        every = signatures(None, kind)
     lines = ["# To repeat this run: selftaught pretrain --config THIS_FILE"]
     if content.get("initial"):
         lines = ["# This run began with weights that no file holds: see `initial`."]

@@ -206,6 +206,8 @@ class Needs:
             no gradient is to reach it.
         teacher: what `--teacher` must name, by an example; the constructor takes as `network` what
             that stands for.
+        kinds: of samples that it learns from, as `selftaught.kinds` has them, the usual one first;
+            `any` where its views mean something of each kind that can translate them.
         backbone: what the method is built around where the user names none.
         drop_path: stochastic depth that the paper gives ViTs: the command line's, where the user
             names none.
@@ -220,6 +222,7 @@ class Needs:
     second: str = ""
     learned: bool = False
     teacher: str = ""
+    kinds: tuple[str, ...] | Literal["any"] = ("image",)
     backbone: str = "resnet50"
     drop_path: float = 0.0
 

@@ -539,7 +539,8 @@ def read_call(path: Path, name: str, attribute: str) -> dict[str, Any]:
                 t and ast.unparse(t) == attribute for t in targets
             ):
                 given = ((k.arg, k.value) for k in value.keywords)
-                return {k: v.value for k, v in given if k and isinstance(v, ast.Constant)}
+                plain = (ast.Constant, ast.Tuple)
+                return {k: ast.literal_eval(v) for k, v in given if k and isinstance(v, plain)}
     return {}
 
 

@@ -47,6 +47,18 @@ def check_image(image: np.ndarray) -> None:
         raise UserError(f"An image of shape {list(image.shape)} has no pixels: leave it out")
 
 
+def tensors(views: Any) -> list[torch.Tensor]:
+    """All tensors among nested views, in their order."""
+    if isinstance(views, torch.Tensor):
+        return [views]
+    nodes = views.values() if isinstance(views, dict) else views
+    return (
+        [x for node in nodes for x in tensors(node)]
+        if isinstance(views, dict | list | tuple)
+        else []
+    )
+
+
 class Pipeline(ABC):
     """What turns one image into views; a frozen dataclass, so that it pickles and compares."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught import augment
+from selftaught import augment, kinds
 from selftaught.augment.image.render import LONGEST
 from selftaught.classifier.model import Classifier, load
 from selftaught.classifier.places import found, is_classifier
@@ -93,6 +93,13 @@ class Whole(nn.Module):
 
     def __init__(self, made: Classifier):
         super().__init__()
+        kind = kinds.of(made.network)
+        if kind.word != "image":
+            raise UserError(
+                "a graph holds what is done to an image before the network sees it, and this "
+                f"classifier is of {kind.many}, whose reading no graph does: use it with "
+                "`selftaught predict`, or export the encoder that it was made of"
+            )
         view = augment.plain(made.size)
         self.size, self.resize = view.size, view.resize
         self.network: Any = copy.deepcopy(made.network).eval().requires_grad_(False)

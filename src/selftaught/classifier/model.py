@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selftaught import __version__, augment, export
+from selftaught import __version__, augment, export, kinds
 from selftaught.backbones import Encoder
 from selftaught.classifier import page
 from selftaught.classifier.heads import Head, Linear, Neighbors
@@ -127,7 +127,7 @@ class Classifier:
             DataError: no image can be read.
         """
         asked = Predicting.of(**options)
-        samples = open_samples(data, None, self.network.channels, asked.path_column)
+        samples = open_samples(data, self.network, None, asked.path_column)
         names: list[str] = []
         outputs: list[np.ndarray] = []
         skipped: dict[str, str] = {}
@@ -164,7 +164,7 @@ class Classifier:
                 "have none: leave --min out"
             )
         workers = readers(len(samples), asked.workers)
-        views = ViewDataset(samples, augment.plain(self.size), 0, replaced=False)
+        views = ViewDataset(samples, kinds.of(self.network).plain(self.size), 0, replaced=False)
         device = device_for(self.network, self.network, asked.device)
         if asked.device == "auto" and torch.cuda.is_available():
             device = torch.device("cuda")
@@ -238,7 +238,6 @@ class Classifier:
 
     def plain(self, head: Path | None = None) -> dict[str, Any]:
         """What `model.json` says."""
-        view = augment.plain(self.size)
         scores: Any = self.head.scores
         return {
             "format": FORMAT,
@@ -246,16 +245,25 @@ class Classifier:
             "target": self.target.kind,
             "classes": list(self.target.names),
             "told": self.target.why,
-            "size": view.size,
-            "resize_short_side": view.resize,
+            "size": self.size,
+            **self._reading(),
+            "head": {"kind": type(scores).__name__.lower(), "k": getattr(scores, "k", None)},
+            **self.about,
+            **({} if head is None else {"head_sha256": _sha256(head)}),
+        }
+
+    def _reading(self) -> dict[str, Any]:
+        """How samples are read: of images what others than this library have to do."""
+        kind = kinds.of(self.network)
+        if kind.word != "image":
+            return {"sample": kind.config, "channels": self.network.channels}
+        return {
+            "resize_short_side": augment.plain(self.size).resize,
             "crop": "center",
             "interpolation": "bilinear, antialiased",
             "mean": list(self.network.mean),
             "std": list(self.network.std),
             "channels": self.network.channels,
-            "head": {"kind": type(scores).__name__.lower(), "k": getattr(scores, "k", None)},
-            **self.about,
-            **({} if head is None else {"head_sha256": _sha256(head)}),
         }
 
 

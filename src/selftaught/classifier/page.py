@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selftaught import augment
+from selftaught import kinds
 from selftaught.classifier.judging import Judged, Mistake, plain
 from selftaught.data import BadSample, Samples
 from selftaught.evaluate.floors import ENCODER
+from selftaught.kinds import Kind
 from selftaught.report import charts
 from selftaught.report.html import Missing, Section, figure, page, strip, table
-from selftaught.report.image.pictures import data_url
+from selftaught.report.image.pictures import THUMB, data_url
 
 if TYPE_CHECKING:
     from selftaught.classifier.model import Classifier
@@ -35,15 +36,23 @@ def pictures(judged: Judged, samples: Samples, size: int) -> tuple[Mistake, ...]
         samples: which its positions are of.
         size: of the views.
     """
-    view, made = augment.plain(size), []
+    kind, made = kinds.of(samples), []
     for row in judged.mistakes[:SHOWN].tolist():
         i = int(judged.index[row])
         try:
-            shown = view(samples.read(i, min_side=2 * view.resize))
+            shown = _seen(samples, kind, i, size)
         except BadSample:  # it could be read before
             continue
         made.append(Mistake(data_url(shown), samples.name(i), _said(judged, row)))
     return tuple(made)
+
+
+def _seen(samples: Samples, kind: Kind, i: int, size: Any) -> np.ndarray:
+    """Sample `i` as the encoder sees it, as a picture."""
+    if not kind.native:
+        return kind.thumbnail(samples.read(i), THUMB)
+    view = kind.plain(size)
+    return view(samples.read(i, min_side=2 * getattr(view, "resize", 0)))
 
 
 def _said(judged: Judged, row: int) -> str:

@@ -70,7 +70,7 @@ def predict_command(model: str, data: str, **options: "Unpack[PredictingOptions]
     for file in (asked.out, listed):
         free(file, asked.overwrite)
     classifier = load(found(Path(model)), asked.backbone)
-    samples = open_samples(data, None, classifier.network.channels, asked.path_column)
+    samples = open_samples(data, classifier.network, None, asked.path_column)
     heads, target = columns(classifier), classifier.target
     counts: Counter[str] = Counter()
     images = unsure = 0

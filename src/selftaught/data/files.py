@@ -304,9 +304,9 @@ def _names(taken: Sequence[tuple[str, list[str]]]) -> pa.LargeBinaryArray:
     return pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_binary())
 
 
-def folder(path: Path) -> FileSource:
-    """Images in a folder and everything below it."""
-    return walk(str(path), classes=True)
+def folder(path: Path, suffixes: frozenset[str] = IMAGE) -> FileSource:
+    """Images, or files with other endings, in a folder and everything below it."""
+    return walk(str(path), suffixes, look_inside=suffixes is IMAGE, classes=True)
 
 
 def only_arrays(source: FileSource) -> bool:

@@ -47,11 +47,22 @@ Find = Callable[[str], str | None]
 class Places:
     """The files that a list may mean: those below `root`, or those of a source.
 
-    folder: the one that the list lies in, where it is another than `root`.
+    folder: the one that the list lies in, where it is another than `root`. suffixes: endings that
+    such files have.
     """
 
-    def __init__(self, root: str, source: FileSource | None = None, folder: Path = Path()):
-        self.root, self.source, self.folder = root, source, folder
+    def __init__(
+        self,
+        root: str,
+        source: FileSource | None = None,
+        folder: Path = Path(),
+        suffixes: frozenset[str] = IMAGE,
+    ):
+        self.root, self.source, self.folder, self.suffixes = root, source, folder, suffixes
+
+    def ends(self, cell: str) -> bool:
+        """Whether a cell has the ending of such a file."""
+        return extension(cell) in self.suffixes
 
     def ways(self) -> list[Find]:
         """How a path may be meant, the plainest first: cell -> name of a file or None."""
@@ -81,7 +92,7 @@ class Places:
 
     @cached_property
     def _names(self) -> list[str]:
-        source = self.source or walk(self.root)
+        source = self.source or walk(self.root, self.suffixes, look_inside=self.suffixes is IMAGE)
         return [source.name(i) for i in range(len(source))]
 
     @cached_property
@@ -143,9 +154,9 @@ def read_list(path: Path, labels: str | None, column: str | None, places: Places
     never = [*asked, *(c for c, word in enumerate(words) if word in LABEL_COLUMNS)]
     where, find = _column(looked, called, never, places)
     if where is None:
-        where = called[0] if called else _by_ending(rows)
-    if not named and not _path_like(rows[0], where, find):
-        named = find is not None or any(_path_like(row, where, None) for row in rows[1:])
+        where = called[0] if called else _by_ending(rows, places)
+    if not named and not _path_like(rows[0], where, find, places):
+        named = find is not None or any(_path_like(row, where, None, places) for row in rows[1:])
     if find is not None and named and not called:
         _tell_twins(path, head, looked, where, find, never)
     alone = places.source is None
@@ -197,7 +208,7 @@ def _column(
     if best[1] is not None:
         return best[1], best[2]
     hits = _hits(rows, alone, never)
-    ended = {c for row in rows for c, cell in enumerate(row) if extension(cell) in IMAGE}
+    ended = {c for row in rows for c, cell in enumerate(row) if places.ends(cell)}
     likely = called or sorted(ended) or [c for c, n in hits.items() if 2 * n >= len(rows)]
     where = max(likely, key=lambda c: hits[c], default=None)
     return (where, alone) if where is not None and hits[where] else (None, None)
@@ -214,15 +225,15 @@ def _hits(rows: list[list[str]], find: Find, never: Sequence[int] = ()) -> Count
     return Counter({c: len(files) for c, files in found.items()})
 
 
-def _path_like(row: list[str], where: int, find: Find | None) -> bool:
+def _path_like(row: list[str], where: int, find: Find | None, places: Places) -> bool:
     """Whether the first line names a file itself, which may be missing, and not its column."""
     cell = row[where] if len(row) > where else ""
-    return extension(cell) in IMAGE or (find is not None and find(cell) is not None)
+    return places.ends(cell) or (find is not None and find(cell) is not None)
 
 
-def _by_ending(rows: list[list[str]]) -> int:
+def _by_ending(rows: list[list[str]], places: Places) -> int:
     """The column that holds names with the endings of images, where no file is there."""
-    ends = Counter(c for row in rows for c, cell in enumerate(row) if extension(cell) in IMAGE)
+    ends = Counter(c for row in rows for c, cell in enumerate(row) if places.ends(cell))
     return ends.most_common(1)[0][0] if ends else 0
 
 
@@ -363,10 +374,12 @@ def _text(path: Path) -> str:
 # ----------------------------------------------------------------------------------------- sources
 
 
-def listed(path: Path, labels: str | None, column: str | None) -> FileSource:
+def listed(
+    path: Path, labels: str | None, column: str | None, suffixes: frozenset[str] = IMAGE
+) -> FileSource:
     """The files that a list names; see `read_list`. Paths are relative to where it lies."""
     root = str(path.parent)
-    found = read_list(path, labels, column, Places(root))
+    found = read_list(path, labels, column, Places(root, suffixes=suffixes))
     cells, find = found.cells, found.find
     if find is None and not any(os.path.exists(os.path.join(root, cell)) for cell in cells):
         told = f"; its columns are {', '.join(found.columns)}" if found.columns else ""
@@ -384,9 +397,11 @@ def listed(path: Path, labels: str | None, column: str | None) -> FileSource:
     return source
 
 
-def label_from(source: FileSource, path: Path, column: str | None) -> None:
+def label_from(
+    source: FileSource, path: Path, column: str | None, suffixes: frozenset[str] = IMAGE
+) -> None:
     """Give the files of a folder the labels that a list has for them."""
-    places = Places(source.root, source, path.parent)
+    places = Places(source.root, source, path.parent, suffixes)
     found = read_list(path, None, column, places)
     if found.labels is None:
         raise UserError(

@@ -1,11 +1,11 @@
-"""`open_data`: one function from whatever holds images to `Samples`."""
+"""`open_data`: one function from whatever holds images, or what else there is, to `Samples`."""
 
 import glob
 import logging
 import os
 from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from selftaught.data.image.formats import IMAGE, way
 from selftaught.data.labels import warn_once
 from selftaught.data.source import Samples, Source
 from selftaught.errors import UserError
+
+if TYPE_CHECKING:
+    from selftaught.kinds import Kind
 
 log = logging.getLogger("selftaught")
 
@@ -49,6 +52,7 @@ def open_data(
     max_pixels: int = MAX_PIXELS,
     nodata: float | None = None,
     layout: Layout | None = None,
+    kind: "Kind | None" = None,
 ) -> Samples:
     """Samples of a folder, a list file, Parquet, Hugging Face data, tar shards, arrays or objects.
 
@@ -68,15 +72,22 @@ def open_data(
         nodata: what becomes of values that are missing, in images of more than 8 bits.
         layout: order of the axes of arrays, CHW where channels come first; HWC unless given, and
             refused where an array looks like CHW or may be either.
+        kind: what a sample is, as `selftaught.kinds` has it; an image unless given.
 
     Raises:
         UserError: when there is nothing that can be read, saying what there was.
     """
     if isinstance(source, Samples):
         return source
-    found = _open(source, column, labels, path_column)
+    if kind is not None and kind.word == "image":
+        kind = None
+    if kind is None:
+        found = raw_samples(source, None, column, labels, path_column)
+    else:
+        found = kind.open(source, column, labels, path_column)
     if len(found) == 0:
-        raise UserError(f"{_shown(source)} holds no images{_beside(found)}")
+        many = "images" if kind is None else kind.many
+        raise UserError(f"{_shown(source)} holds no {many}{_beside(found)}")
     if isinstance(found, arrays.ArraySource):
         found.check_layout(channels, layout)
     return Samples(
@@ -87,6 +98,7 @@ def open_data(
         max_pixels=max_pixels,
         nodata=nodata,
         layout=layout,
+        kind=kind,
     )
 
 
@@ -99,18 +111,25 @@ def _beside(source: Source) -> str:
     return f"; left out: {left}" if left else ""
 
 
-def _open(source: Any, column: str | None, labels: str | None, path_column: str | None) -> Source:
+def raw_samples(
+    source: Any,
+    kind: "Kind | None",
+    column: str | None,
+    labels: str | None,
+    path_column: str | None,
+) -> Source:
+    """What `source` holds of a kind, of images where that is None; see `open_data`."""
     if isinstance(source, str | os.PathLike):
-        return _path(os.fspath(source), column, labels, path_column)
+        return _path(os.fspath(source), kind, column, labels, path_column)
     if isinstance(source, np.ndarray):
         return arrays.ArraySource(source)
     if isinstance(source, list | tuple):
         if source and all(isinstance(s, str | os.PathLike) for s in source):
             paths = [os.fspath(s) for s in source]
             if all(p.lower().endswith(".tar") for p in paths):
-                return tar.tars(paths, column, labels)
+                return tar.tars(paths, column, labels, *_suffixes(kind))
             if all(p.lower().endswith(".parquet") for p in paths):
-                return _table().parquet(paths, column, labels)
+                return _table().parquet(paths, column, labels, *_columns(kind))
             if not any(os.path.exists(p) for p in paths):
                 raise UserError(f"none of the {len(paths)} files exists; the first is {paths[0]}")
             return files.from_paths(paths)
@@ -118,7 +137,7 @@ def _open(source: Any, column: str | None, labels: str | None, path_column: str 
     if type(source).__module__.split(".")[0] == "datasets":  # known without importing it
         if isinstance(source, dict):
             raise UserError(f"the DatasetDict has the splits {', '.join(source)}: pass one of them")
-        return _table().HubSource(source, column, labels)
+        return _table().HubSource(source, column, labels, *_columns(kind))
     if isinstance(source, Sized) and callable(getattr(type(source), "__getitem__", None)):
         return arrays.ObjectSource(source, column, labels)  # type: ignore[arg-type]
     if isinstance(source, Iterable) and not isinstance(source, Sized):
@@ -137,7 +156,23 @@ def _table() -> Any:
     return table
 
 
-def _path(text: str, column: str | None, labels: str | None, path_column: str | None) -> Source:
+def _suffixes(kind: "Kind | None") -> tuple[frozenset[str], ...]:
+    """Endings of files, where they are not those of images."""
+    return () if kind is None else (kind.suffixes,)
+
+
+def _columns(kind: "Kind | None") -> tuple[tuple[str, ...], ...]:
+    """Names of columns, where they are not those of images."""
+    return () if kind is None else (kind.columns,)
+
+
+def _path(
+    text: str,
+    kind: "Kind | None",
+    column: str | None,
+    labels: str | None,
+    path_column: str | None,
+) -> Source:
     if "://" in text or text.startswith("pipe:"):
         raise UserError(f"{text} is not a local path: fetch the data first")
     path = Path(text)
@@ -145,26 +180,34 @@ def _path(text: str, column: str | None, labels: str | None, path_column: str | 
         paths = tar.expand(text)
         if not paths:
             raise UserError(f"no file matches {text}")
-        return tar.tars(paths, column, labels)
+        return tar.tars(paths, column, labels, *_suffixes(kind))
     if not path.exists():
         raise missing(path)
     if path.is_dir():
-        return _folder(path, column, labels, path_column)
+        return _folder(path, kind, column, labels, path_column)
     match path.suffix.lower():
+        case suffix if kind is not None and suffix in kind.suffixes:
+            return files.from_paths([path.name], str(path.parent))
         case suffix if suffix in lists.LISTS:
-            return lists.listed(path, labels, path_column)
+            return lists.listed(path, labels, path_column, *_suffixes(kind))
         case ".parquet":
-            return _table().parquet([text], column, labels)
+            return _table().parquet([text], column, labels, *_columns(kind))
         case ".arrow":
-            return _table().arrow([text], column, labels)
+            return _table().arrow([text], column, labels, *_columns(kind))
         case ".tar":
-            return tar.tars([text], column, labels)
-        case ".npy" | ".npz":
+            return tar.tars([text], column, labels, *_suffixes(kind))
+        case ".npy" | ".npz" if kind is None:
             return arrays.array_file(path, column, labels)
         case ".gz" | ".tgz" | ".zip" | ".bz2" | ".xz" | ".zst":
             raise UserError(f"{path} is compressed: unpack it, random access needs plain files")
-        case suffix if suffix in IMAGE:
+        case suffix if kind is None and suffix in IMAGE:
             return files.from_paths([path.name], str(path.parent))
+    if kind is not None:
+        raise UserError(
+            f"{path} holds no {kind.many} that can be read: needed is a folder or list of files "
+            f"({', '.join(sorted(kind.suffixes))}), or a table with a column of them "
+            f"({', '.join(kind.columns)})"
+        )
     how = f" ({way(path.suffix.lower())})" if way(path.suffix.lower()) else ""
     raise UserError(f"{path} holds no images that can be read{how}: needed is {_KINDS}")
 
@@ -173,10 +216,16 @@ def _is_pattern(text: str) -> bool:
     return "{" in text or glob.has_magic(text)
 
 
-def _folder(path: Path, column: str | None, labels: str | None, path_column: str | None) -> Source:
+def _folder(
+    path: Path,
+    kind: "Kind | None",
+    column: str | None,
+    labels: str | None,
+    path_column: str | None,
+) -> Source:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        return _table().saved(path, column, labels)
-    source = files.folder(path)
+        return _table().saved(path, column, labels, *_columns(kind))
+    source = files.folder(path, *_suffixes(kind))
     if not len(source) or (len(source) < 1000 and files.only_arrays(source)):
         for extension, reader in ((".parquet", "parquet"), (".tar", "tar"), (".arrow", "arrow")):
             if not source.skipped.ignored.get(extension):
@@ -185,9 +234,9 @@ def _folder(path: Path, column: str | None, labels: str | None, path_column: str
             paths = [inside.path(i) for i in range(len(inside))]
             log.info("reading %d %s files in %s", len(paths), extension, path)
             if reader == "tar":
-                return tar.tars(paths, column, labels)
-            table = _table()
-            return (table.parquet if reader == "parquet" else table.arrow)(paths, column, labels)
+                return tar.tars(paths, column, labels, *_suffixes(kind))
+            read = getattr(_table(), reader)
+            return read(paths, column, labels, *_columns(kind))
     if labels is not None and len(source):
         file = next((p for p in (path / labels, Path(labels)) if p.is_file()), None)
         if file is None and source.labels is not None and not Path(labels).suffix:
@@ -196,5 +245,5 @@ def _folder(path: Path, column: str | None, labels: str | None, path_column: str
         elif file is None:
             raise UserError(f"labels={labels} is neither a file in {path} nor one here")
         else:
-            lists.label_from(source, file, path_column)
+            lists.label_from(source, file, path_column, *_suffixes(kind))
     return source

@@ -1,10 +1,11 @@
-"""What a dataset is made of: a `Source` yields raw samples, `Samples` turns them into pixels."""
+"""What a dataset is made of: a `Source` yields raw samples, `Samples` turns them into pixels, or
+into what else their kind has."""
 
 import copy
 import hashlib
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 
@@ -21,9 +22,12 @@ from selftaught.data.image.decode import (
     header_of,
     inspect,
 )
-from selftaught.data.image.picture import Picture
+from selftaught.data.image.picture import Picture, Ready
 from selftaught.data.skipped import Skipped
 from selftaught.errors import UserError
+
+if TYPE_CHECKING:
+    from selftaught.kinds import Kind
 
 LOOKED = 32
 """Images whose values are looked at before a range is advised."""
@@ -78,6 +82,7 @@ class Samples:
         labels: int64 [N] with -1 where unknown, or None.
         classes: the names that labels stand for; None where a label's name is its digits.
         left: what was found and left out.
+        kind: what a sample is; None for images.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Samples:
         max_pixels: int = MAX_PIXELS,
         nodata: float | None = None,
         layout: Layout | None = None,
+        kind: "Kind | None" = None,
     ):
         if channels < 1:
             raise UserError(f"channels={channels}: an image has at least one channel")
@@ -106,6 +112,7 @@ class Samples:
         self.max_pixels = max_pixels
         self.nodata = nodata
         self.layout: Layout | None = layout
+        self.kind = kind
         self._limits: tuple[int, float, float] | None = None
         self._fingerprint: str | None = None
 
@@ -113,6 +120,13 @@ class Samples:
         """Another source, read as this one."""
         found = copy.copy(self)
         found.source, found._limits, found._fingerprint = source, None, None
+        return found
+
+    def seen_as(self, kind: "Kind", channels: int | None = None) -> "Samples":
+        """The same source, of which samples are made in another way, or of other channels."""
+        found = self.over(self.source)
+        found.kind, found.channels = kind, channels or self.channels
+        found._fingerprint = self._fingerprint
         return found
 
     def __len__(self) -> int:
@@ -148,25 +162,34 @@ class Samples:
         """What changes where sample `i` does: its file's size and time, or all of the dataset."""
         return self.source.stamp(i) or self.fingerprint
 
-    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
-        """Sample `i` as uint8 [H, W, channels], upright; BadSample with the reason if it cannot.
+    def read(self, i: int, min_side: int | None = None) -> Any:
+        """Sample `i` as uint8 [H, W, channels], upright, or as its kind has it; BadSample with the
+        reason if it cannot.
 
         With `min_side` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter
         side stays at least that long: several times faster for large photos.
         """
         return self.decode(self.source.load(i), self.source.name(i), min_side)
 
-    def open(self, i: int) -> Picture:
-        """Sample `i`, of which only the size is known yet where that suffices; BadSample if not.
+    def open(self, i: int) -> Any:
+        """Sample `i`, whose `read` gives it: of an image only the size is known yet where that
+        suffices, as `Picture` says; BadSample if not.
 
         Its pixels may be those of the dataset itself, without a copy.
         """
         raw = self.source.load(i)
+        if self.kind is not None:
+            raw = self.kind.decode(raw, self.source.name(i))
+            if not self.kind.native:
+                return Ready(raw)
+            return Picture(raw, lambda: raw, raw.shape[2], self.max_pixels, "HWC")
         whole = partial(self.decode, raw, self.source.name(i))
         return Picture(raw, whole, self.channels, self.max_pixels, self.layout)
 
-    def decode(self, raw: Raw, name: str, min_side: int | None = None) -> np.ndarray:
-        """What `source.load` gave, as uint8 [H, W, channels]."""
+    def decode(self, raw: Raw, name: str, min_side: int | None = None) -> Any:
+        """What `source.load` gave, as uint8 [H, W, channels], or as its kind has it."""
+        if self.kind is not None:
+            return self.kind.decode(raw, name)
         try:
             return self._decode(raw, name, min_side)
         except NoWhite as error:  # one image's range would clip the others

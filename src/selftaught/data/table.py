@@ -28,7 +28,7 @@ KEEP = 512 << 20
 """Bytes of images up to which a Parquet column is kept in memory, encoded as it is."""
 
 _CACHE = 256 << 20  # above that: bytes of row groups that a process keeps
-_IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
+IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
 
 
 class Chunks(ABC):
@@ -234,13 +234,18 @@ def _legible(schema: pa.Schema) -> pa.Schema:
     return schema
 
 
-def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
+def parquet(
+    paths: Sequence[str],
+    column: str | None,
+    labels: str | None,
+    columns: Sequence[str] = IMAGE_COLUMNS,
+) -> TableSource:
     """The image column of one or more Parquet files of the same shape."""
     schemas: list[pa.Schema] = []
     for path in paths:
         with reading(path, "a Parquet"):
             schemas.append(_legible(pq.read_schema(path)))
-    name = _image_column(schemas[0], column, paths[0])
+    name = _image_column(schemas[0], column, paths[0], columns)
     left: Counter[str] = Counter()
     good: list[str] = []
     for path, schema in zip(paths, schemas, strict=True):
@@ -257,7 +262,12 @@ def parquet(paths: Sequence[str], column: str | None, labels: str | None) -> Tab
         return TableSource(ParquetChunks(good, name), numbers, classes, Skipped(refused=dict(left)))
 
 
-def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> TableSource:
+def arrow(
+    paths: Sequence[str],
+    column: str | None,
+    labels: str | None,
+    columns: Sequence[str] = IMAGE_COLUMNS,
+) -> TableSource:
     """The image column of Arrow files, memory-mapped."""
     tables = []
     for path in paths:
@@ -265,7 +275,7 @@ def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> Table
             tables.append(arrow_table(path))
             _legible(tables[-1].schema)
     schema = tables[0].schema
-    name = _image_column(schema, column, paths[0])
+    name = _image_column(schema, column, paths[0], columns)
     label = label_column(schema, labels, paths[0])
     for path, table in zip(paths, tables, strict=True):
         with reading(path, "an Arrow"):
@@ -278,9 +288,14 @@ def arrow(paths: Sequence[str], column: str | None, labels: str | None) -> Table
         return TableSource(ArrowChunks(list(paths), name), numbers, classes)
 
 
-def saved(folder: Path, column: str | None, labels: str | None) -> TableSource:
+def saved(
+    folder: Path,
+    column: str | None,
+    labels: str | None,
+    columns: Sequence[str] = IMAGE_COLUMNS,
+) -> TableSource:
     """A Hugging Face data set that was written with `save_to_disk`."""
-    return arrow(saved_files(folder), column, labels)
+    return arrow(saved_files(folder), column, labels, columns)
 
 
 def saved_files(folder: Path) -> list[str]:
@@ -315,10 +330,16 @@ class HubSource(Source):
 
     numbered = True
 
-    def __init__(self, dataset: Any, column: str | None, labels: str | None):
+    def __init__(
+        self,
+        dataset: Any,
+        column: str | None,
+        labels: str | None,
+        columns: Sequence[str] = IMAGE_COLUMNS,
+    ):
         self.rows = dataset.with_format("arrow")
         schema = self.rows[:0].schema
-        self.column = _image_column(schema, column, "the data set")
+        self.column = _image_column(schema, column, "the data set", columns)
         label = label_column(schema, labels, "the data set")
         if label is not None:
             only = dataset.select_columns([label]).with_format("arrow")[:]  # not the images
@@ -359,7 +380,9 @@ def _holds_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _image_column(schema: pa.Schema, column: str | None, where: str) -> str:
+def _image_column(
+    schema: pa.Schema, column: str | None, where: str, usual: Sequence[str] = IMAGE_COLUMNS
+) -> str:
     columns = f"its columns are {', '.join(f'{f.name} ({f.type})' for f in schema)}"
     if column is not None:
         if column not in schema.names:
@@ -368,7 +391,7 @@ def _image_column(schema: pa.Schema, column: str | None, where: str) -> str:
             raise UserError(f"column {column} of {where} does not hold encoded images; {columns}")
         return column
     candidates = [f.name for f in schema if _holds_images(f.type)]
-    named = [c for name in _IMAGE_COLUMNS for c in candidates if c.lower() == name]
+    named = [c for name in usual for c in candidates if c.lower() == name]
     if named or len(candidates) == 1:
         return (named or candidates)[0]
     if not candidates:

@@ -166,7 +166,13 @@ def _attributes(text: bytes) -> dict[str, str]:
 class TarSource(Source):
     """Images in shards: one position table over all of them."""
 
-    def __init__(self, paths: list[str], column: str | None, labels: str | None):
+    def __init__(
+        self,
+        paths: list[str],
+        column: str | None,
+        labels: str | None,
+        suffixes: frozenset[str] = IMAGE,
+    ):
         with ThreadPoolExecutor(8) as pool:
             scans = list(pool.map(scan, paths))
         self.paths = paths
@@ -177,9 +183,8 @@ class TarSource(Source):
         chosen: list[tuple[int, str, Member, Member | None]] = []
         for shard, (members, left) in enumerate(scans):
             refused += left
-            ignored += _choose(
-                shard, paths[shard], members, column, ".json" if labels else ".cls", chosen
-            )
+            about = ".json" if labels else ".cls"
+            ignored += _choose(shard, paths[shard], members, column, about, chosen, suffixes)
         self.skipped = Skipped(ignored=dict(ignored), refused=dict(refused))
         self.shards = np.array([c[0] for c in chosen], dtype=np.int32)
         self.offsets = np.array([c[2].offset for c in chosen], dtype=np.int64)
@@ -249,6 +254,7 @@ def _choose(
     column: str | None,
     label: str,
     chosen: list[tuple[int, str, Member, Member | None]],
+    suffixes: frozenset[str],
 ) -> Counter[str]:
     """Append one image a key, with the member that holds its label; returns what was ignored.
 
@@ -277,13 +283,13 @@ def _choose(
             dotted[member.name[: -len(label)]] = member
         elif wanted is not None and kind == wanted:
             best[key] = member
-        elif wanted is None and kind in IMAGE:
+        elif wanted is None and kind in suffixes:
             old = best.get(key)
             if old is None or rank.get(kind, 9) < rank.get(extension(old.name), 9):
                 best[key] = member
             if old is not None:
                 ignored[kind] += 1
-        elif wanted is None and extension(base) in IMAGE:
+        elif wanted is None and extension(base) in suffixes:
             side.append((key, member))
         else:
             ignored[extension(base)] += 1
@@ -330,9 +336,14 @@ def expand(pattern: str) -> list[str]:
     return [path for word in words for path in expand(before + word + after)]
 
 
-def tars(paths: list[str], column: str | None, labels: str | None) -> TarSource:
+def tars(
+    paths: list[str],
+    column: str | None,
+    labels: str | None,
+    suffixes: frozenset[str] = IMAGE,
+) -> TarSource:
     """Images in the shards of a list of paths."""
     gone = [p for p in paths if not Path(p).is_file()]
     if gone:
         raise UserError(f"{len(gone)} of {len(paths)} shards do not exist; the first is {gone[0]}")
-    return TarSource(paths, column, labels)
+    return TarSource(paths, column, labels, suffixes)

@@ -14,14 +14,16 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from selftaught import kinds
 from selftaught.diagnose import measures
 from selftaught.diagnose.before import BEFORE, Before
 from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import Heard, Pair, attach
-from selftaught.diagnose.intake import Intake, gap, listen, outside, tensors
+from selftaught.diagnose.intake import Intake, gap, listen, outside
 from selftaught.diagnose.rules import Finding, Watch
 from selftaught.diagnose.unusual import unusual
+from selftaught.kinds import Kind
 from selftaught.method import Batch, Method
 from selftaught.parts import lora
 
@@ -121,6 +123,7 @@ class Doctor:
         resting: int = 0,
     ):
         self.method, self.path, self.steps, self.done = method, path, steps, done
+        self.kind = kinds.of(method.encoder)
         self.references = method.reference_losses(batch)
         self.watch = Watch(tuple(rule for rule in DURING if rule.name not in accepted))
         self.beside, self.resting = Watch(BESIDE), resting
@@ -167,8 +170,12 @@ class Doctor:
         due = (self.done + 1) % self.every == 0 or self.done in (0, self.steps - 1)
         if due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
-            self.heard, self.images, self.batch = attach(self.method), _images(batch.views), batch
-            self.intake = listen(self.method, batch.views)
+            self.heard, self.images, self.batch = (
+                attach(self.method),
+                _images(batch.views, self.kind),
+                batch,
+            )
+            self.intake = listen(self.method, batch.views if self.kind.native else ())
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun
 
@@ -225,9 +232,10 @@ class Doctor:
         found |= self._of_samples()
         found |= self.intake.facts(self.steps) | self.unusual
         if self.images:
-            found |= _of_images(self.images)
-            encoder = cast(Any, self.method.encoder)
-            found["outside"] = outside(self.images[0], encoder.mean, encoder.std)
+            if self.kind.native:
+                found |= _of_images(self.images)
+                encoder = cast(Any, self.method.encoder)
+                found["outside"] = outside(self.images[0], encoder.mean, encoder.std)
             # the last is shown
             if len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps:
                 found |= self._of_features(self.images[0])
@@ -369,7 +377,7 @@ class Doctor:
         for m, _ in modes:
             m.training = False
         try:
-            x = encoder.forward(images.to(next(encoder.parameters()).dtype)).float().cpu()
+            x = encoder.forward(_as(images, next(encoder.parameters()).dtype)).float().cpu()
         finally:
             for m, training in modes:
                 m.training = training
@@ -583,10 +591,15 @@ def _frozen_norms(method: Method) -> int:
     )
 
 
-def _images(views: Any) -> list[Tensor]:
-    """Up to two batches [N, C, H, W] of the same size, of the first views."""
-    found = [x.flatten(0, -4)[:IMAGES] for x in tensors(views)[:2]]
+def _images(views: Any, kind: Kind) -> list[Tensor]:
+    """Up to two batches [N, C, H, W], or of another kind, of the same size: of the first views."""
+    found = [x[:IMAGES] for x in kind.inputs(views)[:2]]
     return [x for x in found if x.shape == found[0].shape]
+
+
+def _as(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats of another precision; whole numbers, as tokens are, stay as they are."""
+    return images.to(dtype) if images.is_floating_point() else images
 
 
 def _of_images(images: list[Tensor]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 
 from selftaught.data import BadSample, Samples
+from selftaught.kinds import Kind
 
 SIDE, COARSE = 32, 8
 """Pixels along a side of thumbnails, and of those that tell near-duplicates."""
@@ -109,6 +110,27 @@ def look(samples: Samples, most: int) -> Looks:
             "patch": patches(x),
             "cameras": max(gap(line, 1.0) for line in lines),
         }
+    )
+
+
+def others(samples: Samples, kind: Kind, most: int) -> Looks:
+    """What is seen of samples that are no images: how many are empty, and how many are copies."""
+    empty: list[bool] = []
+    seen: dict[int, list[int]] = {}
+    for i in map(int, places(len(samples), most)):
+        try:
+            facts = kind.facts(samples.read(i))
+        except BadSample:
+            continue
+        empty.append(facts.empty)
+        seen.setdefault(hash(facts.content), []).append(i)
+    if not empty:
+        return Looks()
+    return Looks(
+        count=len(empty),
+        constant=float(np.mean(empty)),
+        repeated=1 - len(seen) / len(empty),
+        copied=copied(list(seen.values()), len(samples)),
     )
 
 

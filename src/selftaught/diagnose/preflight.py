@@ -8,11 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from selftaught import kinds
 from selftaught.augment import View
 from selftaught.choose import is_transformer
 from selftaught.data import Samples
 from selftaught.diagnose.before import REFUSED, Before, Movement
-from selftaught.diagnose.images import look
+from selftaught.diagnose.images import look, others
 from selftaught.errors import UserError
 from selftaught.method import Method, Recipe
 from selftaught.signature import valued
@@ -90,7 +91,9 @@ def known(
 
 def preflight(samples: Samples, facts: Before) -> Before:
     """What is known of the settings, and what the images show; at most `PROBED` are read."""
-    looks = look(samples, min(PROBED, max(FEWEST, facts.steps * facts.batch // 100)))
+    most = min(PROBED, max(FEWEST, facts.steps * facts.batch // 100))
+    kind = kinds.of(samples)
+    looks = look(samples, most) if kind.word == "image" else others(samples, kind, most)
     return replace(facts, looks=looks, shares=shares(samples.labels))
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import selftaught
-from selftaught import code, config, methods
-from selftaught.backbones import Encoder, Image, build, is_encoder
+from selftaught import code, config, kinds, methods
+from selftaught.backbones import Encoder, Image, is_encoder
 from selftaught.backbones.image import encoder as image_module
 from selftaught.backbones.image.depth import with_drop_path
 from selftaught.backbones.weights.places import TIMM
@@ -25,6 +25,7 @@ from selftaught.engine.settings import named
 from selftaught.engine.teachers import teachers
 from selftaught.errors import UserError
 from selftaught.export.facts import SETTINGS
+from selftaught.kinds import Kind
 from selftaught.method import Method
 from selftaught.signature import read_class, read_object
 
@@ -67,6 +68,7 @@ def assemble(
     seed: int,
     begins: bool = False,
     fit: Fit | None = None,
+    of: Kind | None = None,
 ) -> Method:
     """A method around a new backbone, from plain values; the seed is set before weights are drawn.
 
@@ -79,14 +81,20 @@ def assemble(
         seed: of the initial weights.
         begins: whether the backbone gets other weights later, so that none are to be drawn for it.
         fit: what is to fit the backbone.
+        of: what samples are; by default what `samples` say.
+
+    Raises:
+        UserError: the method does not learn from samples of this kind.
     """
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
+    seen = of or kinds.of(samples)
+    _learns(kind, seen)
     given = dict(image)
     weights = given.get("weights")
     if "name" not in given and weights is not None and str(weights) != TIMM:
         given["name"] = network_of(weights)
-    given.setdefault("name", kind.needs.backbone)
+    given.setdefault("name", seen.backbone or kind.needs.backbone)
     own = code.names(given["name"])
     if own:
         maker(given["name"])  # what its file does when it is imported comes before the seed
@@ -99,12 +107,24 @@ def assemble(
     if "network" in signature:
         options = {"network": taught_by(kind, image, options)} | options
     torch.manual_seed(seed)
-    encoder = build(**given)
+    encoder = seen.build(**given)
     encoder.trained = encoder.trained or begins
     taught = options.get("network") is not None  # by which no path is dropped
     if "drop_path" not in given and not taught and isinstance(encoder, Image):
         with_drop_path(encoder, kind.needs.drop_path)
     return kind(encoder, **(fit(kind, encoder, options) if fit else options))
+
+
+def _learns(method: type[Method], kind: Kind) -> None:
+    """Refuse a method that learns from other samples."""
+    known = kinds.among(method.needs.kinds)
+    if kind.word not in known:
+        name = methods.short(methods.reference(method))
+        many = " or ".join(kinds.find(word).many for word in known)
+        raise UserError(
+            f"{name} learns from {many}, and this data is taken for {kind.many}: say what it is "
+            f"with --kind {known[0]}, or take another method"
+        )
 
 
 def taught_by(kind: type[Method], image: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -143,7 +163,8 @@ def restored(run: str | Path) -> Method:
         state = {name: x for name, x in state.items() if not name.startswith("network.")}
     # The weights that it began with are not needed, and their file may have gone.
     backbone = {**asked["backbone"], "weights": None, "pretrained": False}
-    method = assemble(asked["method"], backbone, asked["options"], None, seed=0)
+    of = kinds.made(asked["sample"])
+    method = assemble(asked["method"], backbone, asked["options"], None, seed=0, of=of)
     try:
         method.load_state_dict(state)
     except RuntimeError as error:
@@ -243,10 +264,15 @@ def _plain(module: nn.Module, name: str) -> Any:
 
 
 def _backbone(encoder: Encoder) -> dict[str, Any]:
-    if not isinstance(encoder, Image):
+    if not isinstance(encoder, Image):  # whose weights are a file that is named
         return encoder.config
     image = read_class(Path(image_module.__file__), name="Image")
     return {p.name: _plain(encoder, p.name) for p in image.parameters}
+
+
+def _sample(kind: Kind) -> dict[str, Any]:
+    """What run.yaml says of samples, where they are no images."""
+    return {} if kind.word == "image" else {"sample": kind.config}
 
 
 def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +282,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
         "data": named(data),
         "backbone": _backbone(image_of(method)),
         "options": options_of(method),
+        **_sample(kinds.of(image_of(method))),
         "training": training,
         "made_by": {
             "selftaught": selftaught.__version__,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from selftaught import choose
+from selftaught import choose, kinds
 from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Facts
 from selftaught.chosen import Chosen, of
 from selftaught.data import Samples
@@ -87,7 +87,9 @@ def choice(
 
     batched = _with(settings, length(kind, settings, facts))
     wanted = Wanted(kind.needs, batched, samples, facts, image, build)
-    networks = [] if image.get("name") else network(wanted)
+    # a kind that has a usual encoder has no weights in any cache
+    named = image.get("name") or kinds.of(samples).backbone
+    networks = [] if named else network(wanted)
     image = wanted.with_(networks)
     facts = replace(facts, begins=begins or image.get("weights") is not None)
     lengths = length(kind, settings, facts)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import nn
 
-from selftaught import voice
+from selftaught import kinds, voice
 from selftaught.backbones import Encoder
 from selftaught.classifier import judging, page
 from selftaught.classifier.choosing import learn
@@ -35,9 +35,8 @@ from selftaught.evaluate.features import (
     open_samples,
     resolve,
     running,
-    small_pixels,
 )
-from selftaught.evaluate.floors import ENCODER, FLOORS, Comparison
+from selftaught.evaluate.floors import ENCODER, Comparison
 from selftaught.feed.readers import limited
 from selftaught.signature import takes
 
@@ -146,7 +145,7 @@ def _made(
     network = resolve(named(encoder, asked), asked.size)
     side = asked.size or network.size
     opened = [
-        open_samples(d, asked.labels, network.channels, asked.path_column)
+        open_samples(d, network, asked.labels, asked.path_column)
         for d in (data, test)
         if d is not None
     ]
@@ -168,7 +167,7 @@ def _made(
     networks = {ENCODER: network, **beside}
     seen = _seen(networks, sets, side, device, asked, progress)
     if test is not None:
-        tell_shared(*(e.features for e in seen[FLOORS[-1]]))
+        tell_shared(*(e.features for e in seen[[*kinds.of(network).floors()][-1]]))
     # what cannot be read has no features
     sets = [select(s, e.index) if len(e) < len(s) else s for s, e in zip(sets, seen[ENCODER])]
     given = [values(samples, target) for samples in sets]
@@ -226,13 +225,14 @@ def _seen(
     progress: Progress | None,
 ) -> dict[str, list[Embeddings]]:
     """Features of each network and of pixels, of each set: every image is read once."""
-    found: dict[str, list[Embeddings]] = {name: [] for name in (*networks, *FLOORS[1:])}
+    floors = kinds.of(networks[ENCODER]).floors()
+    found: dict[str, list[Embeddings]] = {name: [] for name in (*networks, *floors)}
     with ExitStack() as stack:
         forwards = [
             stack.enter_context(running(network, device, asked.precision))
             for network in networks.values()
         ]
-        forwards += [small_pixels(8), small_pixels(16)]
+        forwards += floors.values()
         for samples in sets:
             features, rest = one_pass(forwards, samples, side, asked.batch, asked.workers, progress)
             for name, each in zip(found, features, strict=True):

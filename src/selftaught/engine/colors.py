@@ -15,8 +15,8 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from selftaught import augment, config, dist
-from selftaught.augment import Deferred, finish_on_device, normalize
+from selftaught import augment, config, dist, kinds
+from selftaught.augment import Deferred, finish_on_device
 from selftaught.engine.estimate import summed, wait
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.export.facts import SETTINGS
@@ -211,7 +211,8 @@ def _computing(
     image: Any = method.encoder
     item = raw.__getitems__([(0, i % len(raw.samples)) for i in range(batch)])
     views = _there(item.views, device)
-    images = normalize(finish_on_device(views, device), image.mean, image.std, channels_last)
+    views = finish_on_device(views, device)
+    images = kinds.of(image).prepare(views, image, channels_last)
     index, label = move_data_to_device(
         (item.index, None if labels is None else labels[item.index]), device
     )

@@ -12,8 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from selftaught import export
-from selftaught.augment.image.device import normalize
+from selftaught import export, kinds
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.diagnose.beside import Beside
@@ -23,7 +22,7 @@ from selftaught.errors import SelftaughtError
 from selftaught.evaluate.calibrated import calibrate
 from selftaught.evaluate.curve import BEST, FILE, KNN, RANK, Curve, Look, read, sure
 from selftaught.evaluate.features import untrained
-from selftaught.evaluate.floors import FLOORS
+from selftaught.evaluate.floors import UNTRAINED
 from selftaught.evaluate.held import MOST, Held, held_out
 from selftaught.export.facts import CONFIG, content
 from selftaught.parts.norm import keeping
@@ -143,9 +142,9 @@ class Observer:
                     see = shown(fresh, self.fabric)
                     calibrate(fresh, see, self.held.some)
                     seen = self.held.look(see, 0)
-                    curve.floors[FLOORS[0]] = seen.figures
+                    curve.floors[UNTRAINED] = seen.figures
         else:
-            curve.floors[FLOORS[0]] = first
+            curve.floors[UNTRAINED] = first
         pixels = self.held.pixels
         if pixels:
             curve.floors["pixels"] = max((p.figures for p in pixels.values()), key=lambda f: f[KNN])
@@ -168,7 +167,7 @@ def shown(network: Encoder, fabric: Fabric) -> Callable[[Tensor], Tensor]:
     """Its features, by `forward`: hooks and compiled code belong to training."""
 
     def features(x: Tensor) -> Tensor:
-        x = normalize(x.to(fabric.device), network.mean, network.std)
+        x = kinds.of(network).prepare(x.to(fabric.device), network)
         with fabric.autocast():
             return network.forward(x)
 

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from selftaught.augment.image.device import normalize
+from selftaught import kinds
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.engine.corpus import Blank
@@ -155,7 +155,7 @@ def _small(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fab
     moved, index = fabric.to_device((item.views, item.index))
     labels = cast(Samples, views.samples).labels
     label = torch.from_numpy(labels)[item.index] if method.needs.labels else None
-    return Batch(normalize(moved, image.mean, image.std), index, fabric.to_device(label))
+    return Batch(kinds.of(image).prepare(moved, image), index, fabric.to_device(label))
 
 
 USED, LEAST_USED = 0.85, 0.5

@@ -17,8 +17,7 @@ import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from selftaught import dist
-from selftaught.augment.image.device import normalize
+from selftaught import dist, kinds
 from selftaught.augment.image.photometric import finish_on_device
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
@@ -121,8 +120,7 @@ class Loop:
             module, wrapped = self.fabric.setup(self.method, self.optimizer)
         module.mark_forward_method("loss")
         self.module, self.stepper = module, wrapped
-        image = image_of(self.method)
-        self.mean, self.std = image.mean, image.std
+        self.image = image_of(self.method)
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.broken_before: Tensor | None = None
         self.begun = False  # whether on_epoch has been called for the step to come
@@ -273,7 +271,8 @@ class Loop:
         label = None if self.labels is None else self.labels[item.index]
         views = finish_on_device(item.views, self.fabric.device)
         views, index, label = self.fabric.to_device((views, item.index, label))
-        return Batch(normalize(views, self.mean, self.std, self.channels_last), index, label)
+        views = kinds.of(self.image).prepare(views, self.image, self.channels_last)
+        return Batch(views, index, label)
 
     def _clip(self) -> Tensor | None:
         if self.recipe.clip is None:

@@ -11,14 +11,14 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from selftaught.augment import plain
-from selftaught.augment.image.device import normalize
+from selftaught import kinds
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
 from selftaught.engine.estimate import readable
 from selftaught.evaluate.features import one_pass
 from selftaught.feed.views import Fetched, ViewDataset, collate
+from selftaught.kinds import Kind
 from selftaught.method import Batch, Method
 from selftaught.report.image.gallery import Cell, Gallery, save
 from selftaught.report.image.pictures import THUMB, encode
@@ -38,22 +38,23 @@ SHOWN = 12
 def keep_views(views: ViewDataset, out: Path) -> None:
     """Views of a few images as the method saw them in its first epoch, for the report."""
     items = [readable(views, i).views for i in range(min(SHOWN, len(views.samples)))]
+    kind = kinds.of(views.samples)
     columns: dict[str, Any] = {}
-    for leaves in zip(*map(_images, items), strict=True):
+    for leaves in zip(*(_images(item, kind) for item in items), strict=True):
         columns[f"view{len(columns)}"] = np.stack(leaves)
     np.savez_compressed(out / "views.npz", **columns)
 
 
-def _images(node: Any) -> list[np.ndarray]:
-    """The images [C, h, w] among nested views, in order; stacks of them one by one."""
+def _images(node: Any, kind: Kind) -> list[np.ndarray]:
+    """The pictures [C, h, w] of nested views, in order."""
     if isinstance(node, Tensor):  # of declared views
         node = node.numpy()
-    if isinstance(node, np.ndarray) and node.dtype == np.uint8 and node.ndim >= 3:
-        return list(node.reshape(-1, *node.shape[-3:]))
+    if isinstance(node, np.ndarray):
+        return kind.pictures(node)
     if isinstance(node, dict):
         node = list(node.values())
     return (
-        [leaf for child in node for leaf in _images(child)]
+        [leaf for child in node for leaf in _images(child, kind)]
         if isinstance(node, list | tuple)
         else []
     )
@@ -102,7 +103,7 @@ def _resting(method: Method) -> Iterator[None]:
 
 def _shown(method: Method, image: Encoder, items: list[Fetched]) -> Gallery | None:
     item, device = collate(items), next(method.parameters()).device
-    views = normalize(move_data_to_device(item.views, device), image.mean, image.std)
+    views = kinds.of(image).prepare(move_data_to_device(item.views, device), image)
     found = method.show(Batch(views, item.index.to(device)))
     if found is None:
         return None
@@ -129,7 +130,7 @@ def _prototypes(method: Method, image: Encoder, data: Samples) -> Gallery | None
 
     def best(x: Tensor) -> Tensor:
         nonlocal count
-        belongs = method.assign(normalize(x.to(device), image.mean, image.std))
+        belongs = method.assign(kinds.of(image).prepare(x.to(device), image))
         assert belongs is not None
         count = belongs.shape[1]
         strength, which = belongs.float().max(1)
@@ -152,7 +153,7 @@ def _prototypes(method: Method, image: Encoder, data: Samples) -> Gallery | None
 
 
 def _thumb(samples: Samples, i: int) -> Cell:
-    data, kind = encode(plain(THUMB)(samples.read(i, min_side=2 * THUMB)))
+    data, kind = encode(kinds.of(samples).thumbnail(samples.read(i, min_side=2 * THUMB), THUMB))
     return Cell(data, kind, samples.name(i))
 
 

@@ -14,8 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from selftaught import config, methods
-from selftaught.augment.image.device import normalize
+from selftaught import config, kinds, methods
 from selftaught.backbones import Encoder, is_encoder
 from selftaught.choose import HALF_LIFE, REASONS
 from selftaught.chosen import Chosen, plain
@@ -38,6 +37,7 @@ from selftaught.engine import (
     trackers,
 )
 from selftaught.engine.build import (
+    SIZES,
     assemble,
     count_classes,
     describe,
@@ -193,10 +193,14 @@ def prepared(
                 f"{method_name(method)} was built already: {next(iter(image | options))} cannot be "
                 f"changed any more; give its class, {type(method).__name__}, and its parameters"
             )
-        samples = settings.open(data, image_of(method).channels)
+        seen = image_of(method)
+        samples = settings.open(data, seen.channels, kinds.of(seen))
         return plan(method, samples, settings, source=data)
     if samples is None:
         samples = settings.open(data, image.get("channels", 3))
+    seen, image = kinds.of(samples).fill(image, samples)
+    if seen != kinds.of(samples):
+        samples = samples.seen_as(seen, image.get("channels"))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     restore.check(settings.start, image)
     kind = methods.find(method) if isinstance(method, str) else method
@@ -206,7 +210,8 @@ def prepared(
     goes_on = settings.resume and bool(Checkpoints.of(out).steps())
     start = out if goes_on else settings.start
     asked = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
-    side = asked.get("size") or fitting_size(kept)
+    # what the rules know of small images is no matter of other kinds
+    side = (asked.get("size") or fitting_size(kept)) if seen.native else SIZES[-1]
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
     begun = beginning.going_on(choice.image, out) if settings.resume else choice.image
@@ -215,7 +220,7 @@ def prepared(
         beginning.as_named(image_of(made), choice.image)
     channels = image_of(made).channels
     if channels != samples.channels and "channels" not in image:  # a module of one's own says it
-        samples = settings.open(data, channels)
+        samples = settings.open(data, channels, seen)
     knows = settings.start or settings.resume or image_of(made).trained
     if made.needs.learned and not knows:
         raise UserError(
@@ -361,7 +366,8 @@ def _mixes(made: Plan) -> None:
     """Refuse Un-Mix for a method whose views it cannot mix."""
     views = ViewDataset(made.seen(made.samples), made.pipeline, made.settings.seed)
     item = collate([readable(views, 0)] * 2)
-    query(made.method, Batch(normalize(item.views, made.image.mean, made.image.std), item.index))
+    views_ = kinds.of(made.image).prepare(item.views, made.image)
+    query(made.method, Batch(views_, item.index))
 
 
 def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
@@ -519,6 +525,7 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples |
         labels=settings.labels,
         path_column=settings.path_column,
         channels=image_of(method).channels,
+        kind=kinds.of(samples),
     )
     if held.labels is None:
         raise UserError(

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from selftaught import config, methods, voice
+from selftaught import config, kinds, methods, voice
+from selftaught.data import Samples
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
 from selftaught.engine.tries import decided
@@ -37,7 +38,8 @@ def pretrain(
             `open_data` made of one.
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         options: settings of the training, and, of a method that is to be built, `backbone` (its
-            name), parameters of the backbone and of the method.
+            name), parameters of the backbone and of the method; `kind`, where the data does not
+            show what its samples are (image, sound, series, text), and the options of that.
 
     Returns:
         What came of it: encoder, scores, verdict, report.
@@ -57,12 +59,31 @@ def pretrain(
         raise UserError(
             f"{method!r} is no method: give a class that derives from Method, or its name"
         )
-    asked = config.sort_out(options, read_object(kind), built)
+    of = _kind(method if isinstance(method, Method) else kind, data, options.pop("kind", None))
+    asked = config.sort_out(options, read_object(kind), built, of)
     settings = Settings.of(out=out, **asked["training"])
     with voice.heard():
         with voice.told_if_slow("opening the data, building the method"):
-            plan = decided(method, data, settings, asked["backbone"], asked["options"])
+            given = asked["backbone"], asked["options"]
+            samples = None
+            if not built:
+                seen = kinds.made({"kind": of} | asked["sample"])
+                samples = settings.open(data, given[0].get("channels", 3), seen)
+            plan = decided(method, data, settings, *given, samples)
         run = Run(plan).complete()
         if run.report is not None:
             log.info("the encoder is in %s, and all about it in %s", run.folder, run.report)
     return run
+
+
+def _kind(method: type[Method] | Method, data: Any, asked: str | None) -> str:
+    """What samples are: as asked for, as the encoder of a method has it, or as the data looks."""
+    if isinstance(method, Method):
+        return kinds.of(method.encoder).word
+    if asked is not None:
+        return kinds.find(asked).word
+    return (
+        kinds.of(data).word
+        if isinstance(data, Samples)
+        else kinds.guess(data, kinds.among(method.needs.kinds))
+    )

@@ -18,7 +18,7 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
-from selftaught import chosen, config, dist, export, report, voice
+from selftaught import chosen, config, dist, export, kinds, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
@@ -184,7 +184,7 @@ class Run:
         corpus.folder = self.folder
         plan.method.on_start(corpus)
         if dist.rank() == 0 and (plan.step is None or self._changed()):
-            log.info("measuring memory and time on a few images")
+            log.info("measuring memory and time on a few %s", kinds.of(plan.image).many)
         need = self.estimate()
         first = plan.phase.first if plan.phase else plan.steps
         labels = torch.from_numpy(samples.labels) if plan.method.needs.labels else None
@@ -387,16 +387,17 @@ class Run:
             need = self.estimate()
             self.prepared.undo.close()
         rates = plan.rates
+        kind = kinds.of(plan.image)
         size, trained = plan.image.size, sum(p.numel() for p in plan.method.parameters())
         parts = f" in {plan.parts} parts" if plan.parts > 1 else ""
         parts += f" on {fabric.world_size} devices" if fabric.world_size > 1 else ""
         epochs = f"{plan.steps / plan.per_epoch:,.2f}".removesuffix(".00")
         rows = {
             "method": method_name(plan.method),
-            "data": f"{len(plan.samples):,} images of {plan.content['data']}",
-            "backbone": f"{plan.image.name} at {size} px; {trained / 1e6:.1f} million weights "
-            "with what the method adds",
-            "steps": f"{plan.steps:,} of {plan.batch} images{parts}: {epochs} epochs of "
+            "data": f"{len(plan.samples):,} {kind.many} of {plan.content['data']}",
+            "backbone": f"{plan.image.name} at {kind.at(size)}; {trained / 1e6:.1f} million "
+            "weights with what the method adds",
+            "steps": f"{plan.steps:,} of {plan.batch} {kind.many}{parts}: {epochs} epochs of "
             f"{plan.per_epoch:,}",
             "optimizer": f"{plan.recipe.optimizer}, learning rate {rates.peak:.3g} at its peak, "
             f"weight decay {plan.recipe.weight_decay}",
@@ -426,12 +427,14 @@ class Run:
 
     def _announce(self, need: Estimate) -> None:
         plan, fabric = self.plan, self.plan.fabric
+        kind = kinds.of(plan.image)
         log.info(
-            "%s with %s at %d px on %s images, %d steps of %d, %s in %s",
+            "%s with %s at %s on %s %s, %d steps of %d, %s in %s",
             type(plan.method).__name__,
             plan.image.name,
-            plan.image.size,
+            kind.at(plan.image.size),
             f"{len(plan.samples):,}",
+            kind.many,
             plan.steps,
             plan.batch,
             device_name(fabric),

@@ -34,7 +34,7 @@ from selftaught.evaluate.features import (
     untrained,
 )
 from selftaught.evaluate.few_labels import choose
-from selftaught.evaluate.floors import ENCODER, FINE_TUNED, FLOORS, Comparison
+from selftaught.evaluate.floors import ENCODER, FINE_TUNED, UNTRAINED, Comparison
 from selftaught.evaluate.scores import Score, Task, split
 from selftaught.evaluate.settings import Scoring
 from selftaught.export.facts import CLASSIFIER, CONFIG, keep
@@ -168,7 +168,7 @@ def finetune(
     """
     _check_tuning(shares, epochs)
     starts = {ENCODER: encoder} | ({} if start is None else {START: start})
-    starts[FLOORS[0]] = untrained(encoder, seed)
+    starts[UNTRAINED] = untrained(encoder, seed)
     y = np.asarray(train.labels)
     codes, each = np.unique(y, return_counts=True)
     found: dict[str, tuple[Score, ...]] = {}
@@ -231,7 +231,7 @@ def _as_free(network: Encoder, like: Encoder) -> None:
 def _sets(network: Encoder, data: str, asked: Scoring) -> tuple[Samples, Samples]:
     """Labeled training and test samples; a fifth of each class is held out without a test."""
     given = [
-        open_samples(d, asked.labels, network.channels, asked.path_column)
+        open_samples(d, network, asked.labels, asked.path_column)
         for d in (data, asked.test)
         if d is not None
     ]

@@ -14,6 +14,7 @@ from selftaught import code
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import HOW
 from selftaught.errors import UserError
+from selftaught.kinds import Kind
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
@@ -248,9 +249,10 @@ class Settings(Options):
             if name not in NOT_REPEATED
         }
 
-    def open(self, data: Any, channels: int = 3) -> Samples:
+    def open(self, data: Any, channels: int = 3, kind: Kind | None = None) -> Samples:
         """The dataset as these settings say it is to be read, and as it is where it is open."""
-        return open_data(data, channels=channels, **{n: getattr(self, n) for n in ("labels", *HOW)})
+        how = {n: getattr(self, n) for n in ("labels", *HOW)}
+        return open_data(data, channels=channels, kind=kind, **how)
 
 
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")

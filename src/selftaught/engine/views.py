@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from selftaught import augment, code, config
+from selftaught import augment, code, config, kinds
 from selftaught.backbones import Encoder
 from selftaught.engine.build import image_of, method_name
 from selftaught.engine.settings import Settings
@@ -11,13 +11,18 @@ from selftaught.errors import UserError
 from selftaught.method import Method, Pipeline
 
 
-def views_of(method: Method, size: int, settings: Settings) -> Pipeline:
-    """What images are turned into for `method`, at `size` pixels.
+def views_of(method: Method, size: Any, settings: Settings) -> Pipeline:
+    """What samples are turned into for `method`, at `size`.
 
     Raises:
         UserError: what was asked for makes no sense for the method or its images, or the function
             that was named is not found.
     """
+    return kinds.of(method.encoder).views(_declared(method, size, settings))
+
+
+def _declared(method: Method, size: Any, settings: Settings) -> Pipeline:
+    """Views as the method, and the user, have them."""
     pipeline = method.views(size)
     usual = Settings()
     asked = [n for n in config.VIEWS if getattr(settings, n) != getattr(usual, n)]

@@ -5,18 +5,21 @@ by up to 18 points. To look at images is not to learn of them, so that floors ha
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
-from selftaught import augment
+from selftaught import kinds
+from selftaught.augment import sample_rng
 from selftaught.backbones import Encoder
 from selftaught.data import Samples, open_data
 from selftaught.evaluate.features import readers, running, untrained
 from selftaught.evaluate.finding import evenly
-from selftaught.evaluate.floors import FLOORS
-from selftaught.evaluate.held import ROOM, batches, plain
+from selftaught.evaluate.floors import UNTRAINED
+from selftaught.evaluate.held import BATCH, ROOM, batches, plain
 from selftaught.feed.views import ViewDataset
 from selftaught.parts.norm import calibrating, keeping
 from selftaught.verdict import RECALIBRATED, START
@@ -52,10 +55,10 @@ def references(
         found[START] = start
         if _moved(network, start):
             found[RECALIBRATED] = copy.deepcopy(start)
-    found[FLOORS[0]] = untrained(network, seed)
+    found[UNTRAINED] = untrained(network, seed)
     wanted = [n for name, n in found.items() if name != START and keeping(n.modules())]
     if wanted:
-        count = max(1, min(IMAGES, ROOM // (samples.channels * size * size)))
+        count = max(1, min(IMAGES, ROOM // kinds.of(network).bytes(size, samples.channels)))
         rows = evenly(len(samples), count).numpy()
         images, _ = plain(samples, rows, size, readers(len(rows), workers))
         for each in wanted:
@@ -75,13 +78,27 @@ def calibrate(network: Encoder, forward: Callable[[Tensor], Tensor], images: Ten
         forward: uint8 [B, C, S, S] -> anything, through `network`.
         images: uint8 [N, C, S, S] plain views.
     """
-    samples = open_data(images.permute(0, 2, 3, 1).numpy(), channels=images.shape[1])
-    views = ViewDataset(samples, augment.moco(images.shape[-1], blur=0.0), 0)
-    keys = [(0, i) for i in range(len(images))]
     with calibrating(network.modules()):
-        for item in batches(views, keys, 0):
-            for view in item.views:
+        for views in _again(images, network):
+            for view in views:
                 forward(view)
+
+
+def _again(images: Tensor, network: Encoder) -> Iterator[Any]:
+    """Two random views of plain ones, batch by batch."""
+    kind = kinds.of(network)
+    if kind.native:
+        rows, columns = images.shape[-2:]
+        pipeline = kind.alike(rows if rows == columns else (rows, columns))
+        keys = [(0, i) for i in range(len(images))]
+        pixels = images.permute(0, 2, 3, 1).numpy()
+        views = ViewDataset(open_data(pixels, channels=images.shape[1]), pipeline, 0)
+        yield from (item.views for item in batches(views, keys, 0))
+        return
+    pipeline = kind.alike(network.size)
+    for part in range(0, len(images), BATCH):
+        rows = range(part, min(part + BATCH, len(images)))
+        yield default_collate([pipeline(images[i].numpy(), sample_rng(0, 0, i)) for i in rows])
 
 
 def _moved(network: Encoder, start: Encoder) -> bool:

@@ -35,7 +35,7 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
     check(asked.out, asked.columns)
     named = Asked(encoder, asked.backbone, asked.mean, asked.std, asked.weights)
     network = named.network(asked.size)
-    samples = open_samples(data, asked.labels, network.channels, asked.path_column)
+    samples = open_samples(data, network, asked.labels, asked.path_column)
     with limited(asked.read_timeout):
         found = embed(
             network,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught import augment, voice
+from selftaught import augment, kinds, voice
 from selftaught.augment.image.render import plain_mask
 from selftaught.data import BadSample, Samples
 from selftaught.data.image.masks import Masks, open_masks
@@ -40,11 +40,10 @@ from selftaught.evaluate.features import (
     pooled,
     resolve,
     running,
-    small_pixels,
 )
 from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, evenly, retrieval
-from selftaught.evaluate.floors import ENCODER, FLOORS, PLACES, Comparison
+from selftaught.evaluate.floors import ENCODER, PLACES, Comparison
 from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
 from selftaught.evaluate.image.places import segment
@@ -134,7 +133,7 @@ def compared(
             f"began as takes {began.channels}: they cannot see the same images"
         )
     sources = [d for d in (train, asked.test) if d is not None]
-    opened = [open_samples(d, asked.labels, network.channels, asked.path_column) for d in sources]
+    opened = [open_samples(d, network, asked.labels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
     sets = labeled(opened, strict) if by_class or "linear-paper" in probes else []
     fields: tuple[Masks, Masks] | None = None
@@ -166,12 +165,14 @@ def compared(
                 found[name] = found.get(name, ()) + scores
     origin = "" if isinstance(encoder, nn.Module) else f" from {encoder}"
     return Comparison(
-        encoder=f"{network.name}, {side} px{origin}",
+        encoder=f"{network.name}, {kinds.of(network).at(side)}{origin}",
         scores=found,
         skipped=skipped,
         seconds=time.perf_counter() - begun,
         images=fingerprints(opened),
         size=side,
+        many=kinds.of(network).many,
+        about=kinds.of(network).about_floors,
     )
 
 
@@ -319,7 +320,8 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
     """Scores of the encoder and of its floors, and how many samples could not be read."""
     asked, seed = look.asked, look.asked.seed
     wide = [Layered() for _ in look.networks]
-    plain = [small_pixels(8), small_pixels(16)]
+    floors = kinds.of(look.networks[ENCODER]).floors()
+    plain = [*floors.values()]
     flat = [pooled] * len(wide)
     networks = look.each(wide if "linear" in probes else flat) + plain
     found: list[list[Embeddings]] = []
@@ -389,7 +391,7 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
         return tuple(score for name in probes for score in of(name))
 
     skipped = sum(len(each[0].skipped) for each in found)
-    names = (*look.networks, *FLOORS[1:])
+    names = (*look.networks, *floors)
     return {name: scored(n) for n, name in enumerate(names)}, skipped
 
 
@@ -397,7 +399,7 @@ def _augmented(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
     """Linear classification with augmented images, of the encoder and of its floors."""
     running_ones = look.each([pooled] * len(look.networks))
     networks = dict(zip(look.networks, running_ones, strict=True))
-    networks |= {FLOORS[1]: small_pixels(8), FLOORS[2]: small_pixels(16)}
+    networks |= kinds.of(look.networks[ENCODER]).floors()
     train, *rest = sets
     test = rest[0] if rest else None
     return linear_augmented(networks, train, test, look.size, look.asked, look.progress)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught import augment, code, export, voice
-from selftaught.augment.image.device import normalize
+from selftaught import code, export, kinds, voice
 from selftaught.backbones import Encoder, Image, Wrapped, build, is_encoder, layers
 from selftaught.backbones import untrained as reset
 from selftaught.backbones.image.shown import statistics
@@ -27,6 +26,7 @@ from selftaught.evaluate.writing import check, texts, write
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
+from selftaught.kinds.image import Pixels
 from selftaught.voice import counted
 
 log = logging.getLogger("selftaught")
@@ -182,7 +182,7 @@ def embed(
     if out is not None:
         check(out)
     network = resolve(encoder, size)
-    samples = open_samples(data, labels, network.channels, path_column)
+    samples = open_samples(data, network, labels, path_column)
     of = places if local else pooled
     with (
         voice.heard(),
@@ -227,8 +227,11 @@ def pixels(
         size: side of the plain view in pixels.
         batch, workers: as of `embed`.
     """
-    samples = open_samples(data, labels, channels)
-    features, rest = one_pass([small_pixels(side)], samples, size, batch, workers)
+    samples = data
+    if not isinstance(data, Samples):
+        samples = open_data(data, labels=labels, channels=channels)
+        tell(samples)
+    features, rest = one_pass([Pixels(side)], samples, size, batch, workers)
     return Embeddings(features[0], *rest)
 
 
@@ -247,24 +250,14 @@ def changed_features(
     return one_pass(networks, samples, size, each, workers, progress, changes, seed)[0]
 
 
-def small_pixels(side: int) -> Callable[[Tensor], Tensor]:
-    """uint8 [B, C, S, S] -> [B, C * side * side], the mean of each image removed."""
-
-    def forward(x: Tensor) -> Tensor:
-        small = F.adaptive_avg_pool2d(x.float() / 255, side).flatten(1)
-        return small - small.mean(1, keepdim=True)
-
-    return forward
-
-
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same network with fresh weights from `seed`; the global generator is left alone."""
     if isinstance(encoder, Wrapped):
         return encoder.like(reset(encoder.net, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config: dict[str, Any] = {**encoder.config, "pretrained": False}
-        return Image(**config)
+        fresh = {"pretrained": False} if isinstance(encoder, Image) else {}
+        return kinds.of(encoder).build(**{**encoder.config, **fresh})
 
 
 def _is_code(name: str) -> bool:
@@ -300,19 +293,27 @@ def resolve(encoder: Asked | Encoder | nn.Module | str | Path, size: int | None 
 
 
 def open_samples(
-    data: Any, labels: str | None, channels: int, path_column: str | None = None
+    data: Any, network: Encoder, labels: str | None = None, path_column: str | None = None
 ) -> Samples:
-    """`data` as samples of `channels` channels."""
+    """`data` as samples that an encoder takes."""
+    kind, channels = kinds.of(network), network.channels
     if not isinstance(data, Samples):
-        found = open_data(data, labels=labels, path_column=path_column, channels=channels)
+        found = open_data(
+            data, labels=labels, path_column=path_column, channels=channels, kind=kind
+        )
         tell(found)
         return found
-    if data.channels != channels:
+    if kinds.of(data).word != kind.word:
         raise UserError(
-            f"the encoder takes images of {channels} channels, the samples have {data.channels}; "
-            f"open them with channels={channels}"
+            f"the encoder takes {kind.many}, and these samples are {kinds.of(data).many}; open "
+            f"them with kind=selftaught.kinds.of(encoder)"
         )
-    return data
+    if kind.word == "image" and data.channels != channels:
+        raise UserError(
+            f"the encoder takes {kind.many} of {channels} channels, the samples have "
+            f"{data.channels}; open them with channels={channels}"
+        )
+    return data if kinds.of(data) == kind else data.seen_as(kind, channels)
 
 
 class Rest(NamedTuple):
@@ -359,8 +360,10 @@ def one_pass(
             skipped |= {samples.name(i): reason for i, reason in bad}
             if images is not None:
                 for n, network in enumerate(networks):
-                    found = network(images.flatten(0, -4)).float().cpu().numpy()
-                    found = found.reshape(*images.shape[:-3], *found.shape[1:])
+                    flat = images if changes is None else images.flatten(0, 1)
+                    found = network(flat).float().cpu().numpy()
+                    if changes is not None:
+                        found = found.reshape(*images.shape[:2], *found.shape[1:])
                     _check_finite(found, samples, where)
                     if n == len(features):
                         _check_room(len(samples) * found[0].nbytes, len(samples))
@@ -400,7 +403,7 @@ class _Views(ViewDataset):
     def __init__(
         self, samples: Samples, size: int, changes: Mapping[str, Change] | None, seed: int
     ):
-        super().__init__(samples, augment.plain(size), seed, replaced=False)
+        super().__init__(samples, kinds.of(samples).plain(size), seed, replaced=False)
         self.changes = changes
 
     def see(self, index: int, key: tuple[int, int]) -> np.ndarray:
@@ -491,12 +494,12 @@ def running(
         of: what is wanted of it, given normalized floats.
     """
     modes = {module: module.training for module in network.modules()}
-    home = home_of(network)
+    home, kind = home_of(network), kinds.of(network)
     autocast = precision == "bf16" and _has_bf16(device)
 
     @torch.inference_mode()
     def forward(x: Tensor) -> Tensor:
-        x = normalize(x.to(device, non_blocking=True), network.mean, network.std)
+        x = kind.prepare(x.to(device, non_blocking=True), network)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             return of(network, x)
 

@@ -17,9 +17,8 @@ from selftaught.evaluate.scores import Score, difference
 from selftaught.verdict import RECALIBRATED, START, Kind, advice, by_margins
 
 ENCODER, INTERVAL = "this encoder", "95 %"
-FLOORS = ("untrained", "pixels 8x8", "pixels 16x16")
-"""The same network with fresh weights, its norms' statistics of crops of these images; raw pixels,
-the mean of each image removed."""
+UNTRAINED = "untrained"
+"""The same network with fresh weights, its norms' statistics of crops of these images."""
 
 PLACES = ("untrained", "color and place")
 """Floors of segmentation: the same network; mean and deviation of each channel, row and column."""
@@ -90,7 +89,7 @@ class Comparison:
     scores: what was scored -> its scores, in one order; not every floor has all of them. skipped:
     samples that could not be read. seconds: all in all. images: fingerprints of the images and
     labels of `train` and `test`, the same where a part of one is held out. size: side of the views
-    in pixels.
+    in pixels. many: what samples are, in a sentence. about: how floors were made.
     """
 
     encoder: str
@@ -98,7 +97,9 @@ class Comparison:
     skipped: int
     seconds: float
     images: Mapping[str, str] = field(default_factory=dict)
-    size: int | None = None
+    size: Any = None
+    many: str = "images"
+    about: str = ""
 
     @property
     def margins(self) -> tuple[Margin, ...]:
@@ -269,7 +270,7 @@ class Comparison:
         ours = self.scores[ENCODER]
         tasks = Counter(score.protocol.partition("; ")[0] for score in ours)
         common = tasks.most_common(1)[0][0]  # which is told once
-        yield f"Images: {common}."
+        yield f"{self.many.capitalize()}: {common}."
         for score in ours:
             how = score.protocol.removeprefix(f"{common}; ")
             yield f"{score.name}, per cent {score.measure}: {how}."
@@ -283,8 +284,7 @@ class Comparison:
             )
         for saving in self.savings:
             yield f"{saving}."
-        pixels = "Pixels: the mean of each image removed. " if FLOORS[1] in self.scores else ""
-        yield f"{pixels}Intervals: 95 %. {self.seconds:.0f} s."
+        yield f"{self.about}Intervals: 95 %. {self.seconds:.0f} s."
 
 
 def _plain(margins: tuple[Margin, ...]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Some images, decoded once, on which an encoder is looked at again and again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import final
@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught import augment
+from selftaught import kinds
 from selftaught.data import Samples
 from selftaught.data.labels import names_of
 from selftaught.diagnose import measures
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.curve import KNN, RANK, Look
-from selftaught.evaluate.features import Embeddings, NoneReadable, small_pixels
-from selftaught.evaluate.floors import FLOORS
+from selftaught.evaluate.features import Embeddings, NoneReadable
 from selftaught.evaluate.scores import knn, probe, split
 from selftaught.feed.readers import Readers
 from selftaught.feed.views import Fetched, ViewDataset
@@ -85,7 +84,7 @@ def held_out(
         DataError: none of them can be read.
         UserError: they are too few, or have no class in common with `test`.
     """
-    count = max(VIEWS, min(most, ROOM // (samples.channels * size * size)))
+    count = max(VIEWS, min(most, ROOM // kinds.of(samples).bytes(size, samples.channels)))
     rng = np.random.default_rng(seed)
     if samples.labels is not None:
         try:
@@ -98,7 +97,7 @@ def held_out(
     if len(rows) < VIEWS:
         raise UserError(f"{len(rows)} images are too few to look with, {VIEWS} at least are needed")
     some = rng.permutation(rows)[: count // 2 // VIEWS].tolist()
-    pairs = ViewDataset(samples, augment.moco(size, blur=0.0), seed)
+    pairs = ViewDataset(samples, kinds.of(samples).alike(size), seed)
     keys = [(epoch, i) for i in some for epoch in range(VIEWS // 2)]
     made = [torch.stack(item.views, 1) for item in batches(pairs, keys, workers)]
     return Unlabeled(shown, torch.cat(made).unflatten(0, (-1, VIEWS // 2)).flatten(1, 2))
@@ -109,13 +108,15 @@ def held_out(
 class Labeled(Held):
     """Images with labels: a classifier is fitted on some and tested on others.
 
-    fit, test: uint8 [N, C, S, S]; of: what belongs to them.
+    fit, test: uint8 [N, C, S, S], or plain views of another kind; of: what belongs to them. floors:
+    of their kind.
     """
 
     fit: Tensor
     test: Tensor
     of: tuple[Embeddings, Embeddings]
     seed: int
+    floors: Mapping[str, Network]
 
     @property
     def images(self) -> dict[str, int]:
@@ -136,7 +137,7 @@ class Labeled(Held):
 
     @property
     def pixels(self) -> dict[str, Look]:
-        return {name: self.look(small_pixels(s), 0) for name, s in zip(FLOORS[1:], (8, 16))}
+        return {name: self.look(floor, 0) for name, floor in self.floors.items()}
 
 
 @final
@@ -210,7 +211,7 @@ def _labeled(
         none = np.empty((len(index), 0), np.float32)
         found.append((images, Embeddings(none, labels, index, classes)))
     (fit_x, fit_of), (test_x, test_of) = found
-    return Labeled(fit_x, test_x, (fit_of, test_of), seed)
+    return Labeled(fit_x, test_x, (fit_of, test_of), seed, kinds.of(samples).floors())
 
 
 def _named(samples: Samples) -> np.ndarray:
@@ -239,7 +240,7 @@ def plain(samples: Samples, rows: np.ndarray, size: int, workers: int) -> tuple[
     Raises:
         NoneReadable: there are none.
     """
-    views = ViewDataset(samples, augment.plain(size), 0, replaced=False)
+    views = ViewDataset(samples, kinds.of(samples).plain(size), 0, replaced=False)
     keys = [(0, int(i)) for i in rows]
     found, skipped = [], dict[str, str]()
     for item in batches(views, keys, workers):

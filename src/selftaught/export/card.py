@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from selftaught import __version__, augment
+from selftaught import __version__, augment, kinds
 from selftaught.backbones import Encoder, Image
 from selftaught.errors import TrainingError
 from selftaught.export.facts import CONFIG, DIAGNOSIS, KEPT, SETTINGS, content, evaluations
@@ -101,8 +101,7 @@ def text(
     parts = [
         _front(to, method, license),
         f"# {encoder.name}{by}\n",
-        f"An image encoder made with selftaught. From an image of {encoder.size} x {encoder.size} "
-        f"pixels and {encoder.channels} channels it makes {_shapes(features)}.\n",
+        _about(encoder, features),
         f"## Use\n\n{_usage(to, encoder, written)}",
         _images(encoder),
         _training(facts, count),
@@ -116,6 +115,19 @@ def text(
         + " The weights belong to whoever trained them; selftaught lays no claim to them.\n",
     ]
     return "\n".join(p for p in parts if p)
+
+
+def _about(encoder: Encoder, features: dict[str, Tensor]) -> str:
+    kind, size, made = kinds.of(encoder), encoder.size, _shapes(features)
+    if kind.word == "image":
+        return (
+            f"An image encoder made with selftaught. From an image of {size} x {size} pixels and "
+            f"{encoder.channels} channels it makes {made}.\n"
+        )
+    return (
+        f"An encoder of {kind.many} made with selftaught. Of one, seen at {kind.at(size)}, it "
+        f"makes {made}.\n"
+    )
 
 
 def _front(to: str, method: Any, license: str | None) -> str:
@@ -239,17 +251,28 @@ pixels = (pixels - about["mean"]) / about["std"]
 image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, size, size]; any B"""
 
 
+_OTHER = """about = json.loads(Path("preprocessing.json").read_text())  # how {kind} are read
+image = np.zeros({shape}, np.{dtype})  # yours, as selftaught.kinds.made(about).plain gives it"""
+
+
 def _usage(to: str, encoder: Encoder, written: Path) -> str:
     """Lines that run in the folder of the export; tested by running them."""
+    kind = kinds.of(encoder)
     mode = {1: "L", 3: "RGB"}.get(encoder.channels)
     imports = "from PIL import Image\n" if mode else ""
-    fields = {"mode": mode, "channels": encoder.channels, "size": encoder.size}
+    fields: dict[str, Any] = {"mode": mode, "channels": encoder.channels, "size": encoder.size}
     if to in ("timm", "hf"):
         code, prepare = {"timm": (_TIMM, _TIMM_PREPARE), "hf": (_HF, _HF_PREPARE)}[to]
         prepare = prepare if mode else _ANY_PREPARE
     else:
+        mode = mode if kind.word == "image" else None
+        imports = imports if mode else ""
         code = {"onnx": _ONNX, "torch-export": _PT2, "safetensors": _SELFTAUGHT}[to]
         prepare = _PREPARE if mode else _ARRAY
+        if kind.word != "image":
+            prepare = _OTHER
+            fields = {"kind": kind.many, "shape": list(kind.blank(1, encoder).shape)}
+            fields |= {"dtype": str(kind.prepare(kind.blank(1, encoder), encoder).dtype)[6:]}
     words = _WITH_LOCAL if encoder.has_local else _POOLED
     # a module of one's own is built by its function, or, where nobody named one, by the reader
     by = encoder.config["name"]
@@ -270,6 +293,10 @@ def _python(code: str) -> str:
 
 
 def _images(encoder: Encoder) -> str:
+    kind = kinds.of(encoder)
+    if kind.word != "image":
+        read = ", ".join(f"{name} {value}" for name, value in kind.config.items())
+        return f"{kind.many.capitalize()} are read as `preprocessing.json` says: {read}.\n"
     view = augment.plain(encoder.size)
     mean, std = ([round(v, 6) for v in values] for values in (encoder.mean, encoder.std))
     return (

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from selftaught import __version__, code
+from selftaught import __version__, code, kinds
 from selftaught.backbones import Encoder, Image, Wrapped, untrained
 from selftaught.backbones.wrapped import made
 from selftaught.errors import SelftaughtError, TrainingError, UserError
@@ -114,7 +114,7 @@ def _build(
     try:
         if about.get("module"):
             return _own(about, config, module)
-        encoder = Image(**current(about["encoder"]))
+        encoder: Any = kinds.made(about.get("kind")).build(**current(about["encoder"]))
         encoder.mean, encoder.std = tuple(about["mean"]), tuple(about["std"])
     except (TypeError, KeyError) as error:
         raise UserError(
@@ -214,13 +214,14 @@ def _write(state: dict[str, Tensor], path: Path) -> None:
 
 
 def _describe(encoder: Encoder, weights: Path, quick: bool = False) -> dict[str, Any]:
-    timms = isinstance(encoder, Image)
+    timms, kind = isinstance(encoder, Image), kinds.of(encoder)
     timms_own = _timm_code(encoder, weights) if isinstance(encoder, Image) and not quick else None
     return {
         "format": FORMAT,
         "selftaught": __version__,
         "encoder": encoder.config | ({"pretrained": False} if timms else {}),
-        **({} if timms else {"module": encoder.name}),
+        **({"module": encoder.name} if isinstance(encoder, Wrapped) else {}),
+        **({} if kind.word == "image" else {"kind": kind.config}),
         "dim": encoder.dim,
         "mean": list(encoder.mean),
         "std": list(encoder.std),
@@ -250,13 +251,20 @@ def _check_same(encoder: Encoder, other: Encoder | nn.Module) -> None:
     # channels last, as training may have it, adds up in another order
     layout = torch.contiguous_format
     ours = copy.deepcopy(encoder).cpu().to(memory_format=layout).eval()
-    kind = next(ours.parameters()).dtype
+    dtype = next(ours.parameters()).dtype
     with torch.inference_mode():
-        x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
+        x = _noise(encoder, dtype)
         module: Any = other  # torch does not say that `to` takes a layout
-        wanted, found = ours(x), module.to(dtype=kind, memory_format=layout)(x)
+        wanted, found = ours(x), module.to(dtype=dtype, memory_format=layout)(x)
     if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):
         raise TrainingError("its features differ after saving and loading")
+
+
+def _noise(encoder: Encoder, dtype: torch.dtype) -> Tensor:
+    """Two inputs at random, as the encoder takes them; whole numbers, as of words, as they are."""
+    kind = kinds.of(encoder)
+    blank = kind.prepare(kind.blank(2, encoder), encoder)
+    return torch.rand(blank.shape).to(dtype) if blank.is_floating_point() else blank
 
 
 def _verify(encoder: Encoder, about: dict[str, Any], config: Path, weights: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from selftaught import augment
+from selftaught import augment, kinds
 from selftaught.backbones import Encoder, Image, Wrapped, outputs, untrained
 from selftaught.backbones.image.create import channels_first
 from selftaught.errors import UserError
@@ -59,6 +59,10 @@ def _weights(encoder: Encoder) -> dict[str, Tensor]:
 
 def preprocessing(encoder: Encoder) -> dict[str, Any]:
     """What is done to an image before the network sees it, and what comes out."""
+    kind, local = kinds.of(encoder), encoder.local_dim if encoder.has_local else None
+    if kind.word != "image":
+        made = {"pooled": encoder.dim, "local": local}
+        return kind.config | {"size": encoder.size, "channels": encoder.channels} | made
     view = augment.plain(encoder.size)
     return {
         "size": view.size,
@@ -70,7 +74,7 @@ def preprocessing(encoder: Encoder) -> dict[str, Any]:
         "mean": list(encoder.mean),
         "std": list(encoder.std),
         "pooled": encoder.dim,
-        "local": encoder.local_dim if encoder.has_local else None,
+        "local": local,
     }
 
 
@@ -220,7 +224,8 @@ class _Outputs(nn.Module):
 
 
 def _example(encoder: Encoder) -> tuple[Tensor]:
-    return (torch.zeros(2, encoder.channels, encoder.size, encoder.size),)
+    kind = kinds.of(encoder)
+    return (kind.prepare(kind.blank(2, encoder), encoder),)
 
 
 @contextmanager

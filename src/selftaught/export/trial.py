@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught import augment
-from selftaught.augment.image.device import normalize
+from selftaught import kinds
 from selftaught.backbones import Encoder, outputs
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.data.opening import how_read
@@ -39,26 +38,32 @@ def images(settings: dict[str, Any], encoder: Encoder) -> tuple[Tensor, str, int
         Normalized plain views [16, channels, size, size], where they are from, in words, and the
         number of images in the data, None where it could not be read.
     """
-    view = augment.plain(encoder.size)
+    kind = kinds.of(encoder)
+    view = kind.plain(encoder.size)
     found: list[np.ndarray] = []
     count = None
     try:
         if not str(settings.get("data") or "<").startswith("<"):  # which was in memory alone
-            samples = _open(settings, encoder.channels)
+            samples = _open(settings, encoder)
             found = [view(x) for x in _some(samples)]
             count = len(samples)
     except (SelftaughtError, OSError) as error:
         log.info("the images of the run cannot be read: %s", error)
-    source = f"{len(found)} images of the training data"
-    if len(found) < COUNT:
+    source = f"{len(found)} {kind.many} of the training data"
+    if kind.word == "image" and len(found) < COUNT:
         photos = open_data(str(Path(str(files("selftaught"))) / "demo" / "test.parquet"))
         channels = np.arange(encoder.channels) % photos.channels
         shown = [view(np.ascontiguousarray(x[..., channels])) for x in _some(photos)]
         more = COUNT - len(found)
         source = f"{source} and {more} demo photos" if found else f"{more} demo photos"
         found += shown[:more]
-    x = torch.from_numpy(np.stack(found))
-    return normalize(x, encoder.mean, encoder.std), source, count
+    if not found:
+        return (
+            kind.prepare(kind.blank(COUNT, encoder), encoder),
+            f"{COUNT} blank {kind.many}",
+            count,
+        )
+    return kind.prepare(torch.from_numpy(np.stack(found)), encoder), source, count
 
 
 @torch.inference_mode()
@@ -109,16 +114,15 @@ def _difference(wanted: Tensor, found: Tensor) -> float:
     return ((wanted - found).abs().amax(1) / scale).max().item()
 
 
-def _open(settings: dict[str, Any], channels: int) -> Samples:
+def _open(settings: dict[str, Any], encoder: Encoder) -> Samples:
     training = settings.get("training") or {}
-    options = how_read(training)
-    return open_data(
-        str(settings.get("data")), labels=training.get("labels"), channels=channels, **options
-    )
+    options = how_read(training) | {"labels": training.get("labels")}
+    kind, channels = kinds.of(encoder), encoder.channels
+    return open_data(str(settings.get("data")), channels=channels, kind=kind, **options)
 
 
-def _some(samples: Samples) -> Iterator[np.ndarray]:
-    """At most 16 images [H, W, C] from all over the data; others take the place of broken ones."""
+def _some(samples: Samples) -> Iterator[Any]:
+    """At most 16 samples from all over the data; others take the place of broken ones."""
     count = 0
     places = np.linspace(0, len(samples) - 1, _SPARE * COUNT).astype(int)
     for i in dict.fromkeys(places.reshape(COUNT, _SPARE).T.ravel().tolist()):

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selftaught import dist
-from selftaught.augment import normalize, plain
+from selftaught import dist, kinds
 from selftaught.backbones import is_encoder
 from selftaught.data import Samples
 from selftaught.feed.readers import Readers
@@ -44,7 +43,7 @@ class DatasetPass:
 
     Args:
         samples: all of them.
-        encoder: gives size and normalization where what is embedded by does not.
+        encoder: of the run: what is embedded by sees what it sees, where it does not say itself.
         batch, workers: of the pass over the data.
         device: where the encoder runs.
 
@@ -62,8 +61,7 @@ class DatasetPass:
         device: torch.device,
     ):
         self.samples, self.batch, self.workers = samples, batch, workers
-        self.size, self.mean, self.std = encoder.size, encoder.mean, encoder.std
-        self.device = device
+        self.like, self.device = encoder, device
         self.watch: Callable[[Fetched], None] = lambda _: None
         self.waiting: Callable[[], None] | None = None
 
@@ -73,10 +71,11 @@ class DatasetPass:
     @torch.no_grad()
     def embed(self, encoder: nn.Module, key: str = "") -> Tensor:
         """[N, D] features of plain views, in dataset order, on the CPU, alike in all processes."""
-        own: Any = encoder if is_encoder(encoder) else self
+        own: Any = encoder if is_encoder(encoder) else self.like
+        kind = kinds.of(own)
         each = -(-len(self) // dist.world())
         mine = [min(dist.rank() * each + i, len(self) - 1) for i in range(each)]
-        views = ViewDataset(self.samples, plain(own.size), seed=0, reduced=False)
+        views = ViewDataset(self.samples, kind.plain(own.size), seed=0, reduced=False)
         training = encoder.training
         encoder.eval()
         same_statistics(encoder)
@@ -85,6 +84,6 @@ class DatasetPass:
             for item in items:
                 self.watch(item)
                 images = item.views.to(self.device, non_blocking=True)
-                out.append(encoder(normalize(images, own.mean, own.std)).float())
+                out.append(encoder(kind.prepare(images, own)).float())
         encoder.train(training)
         return dist.gather(torch.cat(out))[: len(self)].cpu()

@@ -103,7 +103,7 @@ def search(encoder: Any, data: Any, **options: "Unpack[SearchingOptions]") -> Se
             "backbone, weights, mean and std belong to an encoder that is named, not to a module"
         )
     network = resolve(encoder, asked.size)
-    samples = open_samples(data, None, network.channels, asked.path_column)
+    samples = open_samples(data, network, None, asked.path_column)
     # a query that cannot be read is told before a million images are
     queries = opened(list(asked.query), samples) if asked.query else []
     device = str(device_for(encoder, network, asked.device))

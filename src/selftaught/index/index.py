@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftaught import kinds
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
@@ -123,14 +124,18 @@ class Index:
         if engine == "faiss":
             approximate.needed()
         network = resolve(encoder, size)
-        samples = open_samples(data, None, network.channels, path_column)
+        samples = open_samples(data, network, None, path_column)
         where = device_for(encoder, network, device)
         side = size or network.size
         store = Store(
             None if folder is None else Path(folder), about(network, samples, side, precision)
         )
         keys = np.fromiter((key(samples, i) for i in range(len(samples))), np.uint64, len(samples))
-        todo = np.flatnonzero(_rows(store, keys) < 0)
+        todo, kind = np.flatnonzero(_rows(store, keys) < 0), kinds.of(network)
+
+        def prints(x: Tensor) -> Tensor:
+            return fingerprints(kind.shown(x))
+
         skipped: dict[str, str] = {}
         with running(network, where, precision) as forward:
             for a in range(0, len(todo), PART):
@@ -142,7 +147,7 @@ class Index:
                 some = todo[a : a + PART]
                 try:
                     found, rest = one_pass(
-                        [forward, fingerprints], select(samples, some), side, batch, workers, told
+                        [forward, prints], select(samples, some), side, batch, workers, told
                     )
                 except NoneReadable as error:  # others can, perhaps
                     tell_skipped(error.skipped)

@@ -43,7 +43,7 @@ def _one(number: int, image: Any, data: Samples) -> Query:
     elif isinstance(image, Integral):  # NumPy's have no other base in common
         query = _row(int(image), data)
     else:
-        query = Query(f"query {number}", open_data([image], channels=data.channels))
+        query = Query(f"query {number}", open_data([image], channels=data.channels, kind=data.kind))
     try:
         query.image.read(0)
     except BadSample as error:
@@ -56,7 +56,7 @@ def _named(word: str, data: Samples) -> Query:
     if Path(word).is_dir():
         raise UserError(f"{word} is a folder; name the images in it, such as {word}/*.jpg")
     if Path(word).exists():
-        return Query(word, open_data([word], channels=data.channels))
+        return Query(word, open_data([word], channels=data.channels, kind=data.kind))
     for i in range(len(data)):
         if data.name(i) == word or os.path.normpath(data.name(i)) == word:
             return _row(i, data)

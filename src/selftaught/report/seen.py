@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught import augment
+from selftaught import kinds
 from selftaught.backbones import Encoder
 from selftaught.data import Samples, open_data
 from selftaught.data.opening import how_read
@@ -18,6 +18,7 @@ from selftaught.data.selection import select, without
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate.features import device_for, one_pass, running
 from selftaught.export import load
+from selftaught.kinds import Kind
 from selftaught.report.folder import RunFolder
 from selftaught.report.image.pictures import THUMB, data_url
 from selftaught.vectors import neighbors
@@ -60,8 +61,8 @@ class Seen:
 
     def thumb(self, i: int) -> str:
         """Image i as a data URL."""
-        image = augment.plain(THUMB)(self.samples.read(i, min_side=2 * THUMB))
-        return data_url(image)
+        sample = self.samples.read(i, min_side=2 * THUMB)
+        return data_url(kinds.of(self.samples).thumbnail(sample, THUMB))
 
     def label(self, i: int) -> str:
         """Class of image i in words, empty where it is unknown."""
@@ -92,7 +93,7 @@ def look(
         SelftaughtError: the encoder or the data cannot be read.
     """
     network = load(run.path, module)
-    samples = data if isinstance(data, Samples) else _open(run, data, labels, network.channels)
+    samples = data if isinstance(data, Samples) else _open(run, data, labels, network)
     where = device_for(run.path, network, device)
     count = min(len(samples), images or _affordable(network, where))
     drawn = np.sort(np.random.default_rng(0).permutation(len(samples))[:count])
@@ -101,7 +102,7 @@ def look(
     with running(network, where, "fp32") as forward:
 
         def features(x: Tensor) -> Tensor:
-            small.append(_shrunk(x).numpy())
+            small.append(_small(x, kinds.of(network)))
             return forward(x)
 
         (found,), rest = one_pass([features], some, network.size)
@@ -123,17 +124,18 @@ def look(
     )
 
 
-def _open(run: RunFolder, data: Any, labels: str | None, channels: int) -> Samples:
+def _open(run: RunFolder, data: Any, labels: str | None, network: Encoder) -> Samples:
     training = run.settings.get("training") or {}
     options = how_read(training)
+    options |= {"channels": network.channels, "kind": kinds.of(network)}
     labels = labels or training.get("labels")
     if data is not None:
-        return open_data(data, labels=labels, channels=channels, **options)
+        return open_data(data, labels=labels, **options)
     given = run.settings.get("data")
     if not isinstance(given, str):
         raise UserError("run.yaml names no data; say where the images are with --data")
     try:
-        samples = open_data(given, labels=labels, channels=channels, **options)
+        samples = open_data(given, labels=labels, **options)
     except UserError as error:
         raise UserError(f"{error}; if the data has moved, say where it is with --data") from error
     listed = training.get("quarantine")
@@ -142,8 +144,7 @@ def _open(run: RunFolder, data: Any, labels: str | None, channels: int) -> Sampl
 
 def _affordable(network: Encoder, device: torch.device) -> int:
     """Images that are embedded in a quarter of a minute; halved until they do."""
-    size, count = network.size, _USUAL
-    some = torch.zeros(8, network.channels, size, size, dtype=torch.uint8)
+    count, some = _USUAL, kinds.of(network).blank(8, network)
     with running(network, device, "fp32") as forward:
         # on a CPU its own time counts: other programs should not change what the page shows
         clock = time.process_time if device.type == "cpu" else time.perf_counter
@@ -157,9 +158,14 @@ def _affordable(network: Encoder, device: torch.device) -> int:
     return max(count, _LEAST)
 
 
+def _small(x: Tensor, kind: Kind) -> np.ndarray:
+    """Plain views as pictures, uint8 [B, C, s, s] of no more than `THUMB` pixels."""
+    return _shrunk(kind.shown(x)).numpy()
+
+
 def _shrunk(x: Tensor) -> Tensor:
     """uint8 [B, C, S, S] at no more than `THUMB` pixels."""
-    if x.shape[-1] <= THUMB:
+    if max(x.shape[-2:]) <= THUMB:
         return x
     small = F.interpolate(x.float(), (THUMB, THUMB), mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).byte()

@@ -48,6 +48,8 @@ class Shown(nn.Module):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     trained: bool
+    kind: Any = None
+    """What its inputs are, where they are no images; see `selftaught.kinds`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, sinkhorn
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -54,6 +54,7 @@ class SwAV(Method):
         global_scale, local_scale: area of the crops, as fractions of the image.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe(
         "larc",
         lr=0.6,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import decoupled
 from selftaught.parts import simclr_head
 from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
@@ -34,6 +34,7 @@ class DCL(Method):
         layers: Linear layers of the projector.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
     few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")

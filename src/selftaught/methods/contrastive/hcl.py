@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import hard_negatives, similarities
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, PartialShare, Strength, Temperature, Weight
@@ -32,6 +32,7 @@ class HCL(Method):
         hidden: width of the projector's hidden layer.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe(
         "adam", lr=1e-3, scaling="none", weight_decay=1e-6, schedule="constant", decay_bias=True
     )

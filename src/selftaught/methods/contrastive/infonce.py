@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Strength, Temperature
@@ -32,6 +32,7 @@ class InfoNCE(Method):
         hidden: width of the projector's hidden layer.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("adam", lr=2e-4, scaling="none", schedule="constant")
     few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")

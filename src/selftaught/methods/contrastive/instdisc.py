@@ -10,7 +10,7 @@ from selftaught import augment
 from selftaught.augment import Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
@@ -34,6 +34,7 @@ class InstDisc(Method):
         memory_momentum: weight of what is remembered of an image, in [0, 1).
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe(
         "sgd",
         lr=0.03,

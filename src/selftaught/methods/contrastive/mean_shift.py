@@ -41,7 +41,7 @@ class MeanShift(Method):
 
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True)
     few = Few(hidden=512, dim=128, queue=2048)
-    needs = Needs(batchnorm="own")
+    needs = Needs(batchnorm="own", kinds="any")
     insight = Insight(
         "projector",
         "predictor",

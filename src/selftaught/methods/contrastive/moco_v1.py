@@ -38,7 +38,7 @@ class MoCoV1(Method):
         milestones=(0.6, 0.8),
     )
     few = Few(dim=64, queue=2048)
-    needs = Needs(batchnorm="own")
+    needs = Needs(batchnorm="own", kinds="any")
     insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),

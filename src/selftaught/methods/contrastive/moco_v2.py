@@ -35,7 +35,7 @@ class MoCoV2(Method):
 
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4, decay_bias=True, by_epoch=True)
     few = Few(dim=64, queue=2048)
-    needs = Needs(batchnorm="own")
+    needs = Needs(batchnorm="own", kinds="any")
     insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.backbones.image.create import plain_vit
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
@@ -47,6 +47,7 @@ class MoCoV3(Method):
             and 0.2,1 for others.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("lars", lr=0.6, weight_decay=1e-6, warmup=0.1)
     few = Few(hidden=512, dim=128, temperature=0.2)
     insight = Insight(

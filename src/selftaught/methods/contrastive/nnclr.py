@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
@@ -37,6 +37,7 @@ class NNCLR(Method):
             prediction; the loss is then the mean of the two.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1)
     few = Few(hidden=256, dim=64, predictor_hidden=256, queue=2048, temperature=0.2)
     insight = Insight("projector", "predictor", pairs="other", memory=("support.items",))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import n_pair
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Strength, Weight
@@ -32,6 +32,7 @@ class NPair(Method):
         hidden: width of the projector's hidden layer.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("sgd", lr=0.03, weight_decay=1e-4)
     few = Few(hidden=256, dim=64)
     insight = Insight("projector", pairs="half")

@@ -68,7 +68,7 @@ class PCL(Method):
     few = Few(
         prototypes=(50, 100, 200), dim=64, queue=2048, negatives=200, restarts=1, cluster_start=0.3
     )
-    needs = Needs(batchnorm="own")
+    needs = Needs(batchnorm="own", kinds="any")
     insight = Insight(
         "projector",
         copies=(("target.0", "backbone"), ("target.1", "projector")),

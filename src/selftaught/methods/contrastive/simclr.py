@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
 from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
@@ -28,6 +28,7 @@ class SimCLR(Method):
         layers: Linear layers of the projector; the paper has 2, its code and SimCLRv2 3.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("lars_tf", lr=0.3, weight_decay=1e-6, warmup=0.1)
     few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")

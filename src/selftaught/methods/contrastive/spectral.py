@@ -5,7 +5,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Positive
@@ -25,6 +25,7 @@ class Spectral(Method):
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("sgd", lr=0.05, weight_decay=1e-4, warmup=0.1, decay_bias=True)
     few = Few(hidden=256, dim=64, radius=1.0)
     insight = Insight("projector", pairs="half")

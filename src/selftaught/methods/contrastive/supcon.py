@@ -35,7 +35,7 @@ class SupCon(Method):
         decay_bias=True,
     )
     few = Few(dim=64, temperature=0.2)
-    needs = Needs(labels=True)
+    needs = Needs(labels=True, kinds="any")
     insight = Insight("projector", pairs="half")
 
     def __init__(

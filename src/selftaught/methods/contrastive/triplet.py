@@ -8,7 +8,7 @@ from torch import Tensor
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Margin, Strength
@@ -31,6 +31,7 @@ class Triplet(Method):
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("adam", lr=3e-4, scaling="none", schedule="constant", cooldown=0.4)
     # the nearest of 127 other views is too near: at 2e-3 everything fell into one point, and at the
     # paper's rate the soft margin stayed above ln 2, where it is when all embeddings are alike

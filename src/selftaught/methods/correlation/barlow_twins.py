@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, Count, HeadWidth, TermWeight
@@ -31,6 +31,7 @@ class BarlowTwins(Method):
             reference code does.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("lars", lr=0.2, weight_decay=1e-6, warmup=0.1, end=0.001, bias_lr=0.024)
     few = Few(hidden=512, dim=512, lr=0.001)
     insight = Insight("projector")

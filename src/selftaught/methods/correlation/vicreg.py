@@ -1,5 +1,6 @@
 """VICReg (Bardes et al., 2022), https://arxiv.org/abs/2105.04906."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -38,6 +39,7 @@ class VICReg(Method):
         second_channels: of a second modality; by default as many as the first has.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("lars", lr=0.3, weight_decay=1e-6, warmup=0.1, end=0.001)
     few = Few(hidden=512, dim=512, lr=0.001)
     insight = Insight("projector", idle=("variance",))
@@ -66,7 +68,7 @@ class VICReg(Method):
         self.projector = mlp(backbone.dim, *widths, last_bias=False)
         self.other = self.other_projector = None
         if pair == "modalities":
-            self.needs = Needs(second="other")
+            self.needs = replace(self.needs, second="other")
             self.other = backbone.partner(second_net, second_channels)
             self.other_projector = mlp(self.other.dim, *widths, last_bias=False)
 

@@ -1,5 +1,7 @@
 """W-MSE (Ermolov et al., 2021), https://arxiv.org/abs/2007.06346."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,6 +44,7 @@ class WMSE(Method):
         gray: probability of dropping the colors.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe(
         "adam",
         lr=3e-3,
@@ -85,7 +88,7 @@ class WMSE(Method):
         self.group, self.draws, self.count, self.eps = group, draws, count, eps
         self.normalize, self.one_sided = normalize, one_sided
         self.jitter, self.gray, self.scale = jitter, gray, scale
-        self.needs = Needs(batch=2 * dim)
+        self.needs = replace(self.needs, batch=2 * dim)
         self.projector = mlp(backbone.dim, hidden, dim)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:

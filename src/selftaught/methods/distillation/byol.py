@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.roles import Blur, HeadWidth, Momentum
@@ -29,6 +29,7 @@ class BYOL(Method):
         blur, solarize: probabilities in the first and the second view; 0,0 for small images.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe("lars", lr=0.45, weight_decay=1e-6, warmup=0.1)
     few = Few(hidden=512, dim=128)
     insight = Insight(

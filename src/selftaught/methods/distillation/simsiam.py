@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth
@@ -23,6 +23,7 @@ class SimSiam(Method):
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
     """
 
+    needs = Needs(kinds="any")
     recipe = Recipe(
         "sgd", lr=0.05, weight_decay=1e-4, decay_bias=True, by_epoch=True, constant=("predictor",)
     )

@@ -32,7 +32,7 @@ class Finetune(Method):
         weight_decay=0.05,
         warmup=0.05,
     )
-    needs = Needs(batch=2, labels=True)
+    needs = Needs(batch=2, labels=True, kinds="any")
 
     def __init__(
         self,

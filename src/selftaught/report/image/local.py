@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught import augment
-from selftaught.augment.image.device import normalize
+from selftaught import kinds
 from selftaught.backbones import Encoder, Image, Wrapped
 from selftaught.errors import UserError
 from selftaught.report.html import Missing, Section, figure, strip
@@ -26,6 +25,9 @@ _LEAST = 4
 def section(seen: Seen) -> Section | Missing:
     """For a few images the three strongest directions of local features, and attention."""
     network = seen.network.cpu().eval()
+    kind = kinds.of(network)
+    if not kind.native:
+        return Missing(TITLE, f"{kind.many} have no places on a picture")
     if not network.has_local:
         return Missing(TITLE, f"{network.name} gives no features of places")
     size = _size(network)
@@ -33,9 +35,9 @@ def section(seen: Seen) -> Section | Missing:
         cells = _grid(network, network.size)[0]
         return Missing(TITLE, f"its last layer has {cells} x {cells} cells, too few for a picture")
     rows = np.random.default_rng(1).permutation(len(seen))[:_ROWS].tolist()
-    plain = augment.plain(size)
+    plain = kind.plain(size)
     views = [plain(seen.samples.read(i, min_side=2 * size)) for i in rows]
-    x = normalize(torch.from_numpy(np.stack(views)), network.mean, network.std)
+    x = kind.prepare(torch.from_numpy(np.stack(views)), network)
     found = [network.features(one[None]) for one in x]  # one by one: large images, little memory
     maps = colored(torch.cat([f.local for f in found]).numpy(), found[0].grid)
     columns = {"image": views, "features": list(maps)}

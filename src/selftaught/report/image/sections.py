@@ -5,7 +5,9 @@ from html import escape
 
 import numpy as np
 
+from selftaught import kinds
 from selftaught.data import BadSample
+from selftaught.kinds import Kind
 from selftaught.report.folder import RunFolder
 from selftaught.report.html import Missing, Section, figure, strip, table
 from selftaught.report.seen import Seen
@@ -111,7 +113,7 @@ def data(run: RunFolder, seen: Seen | None) -> Section | Missing:
 
 
 def _counts(seen: Seen) -> list[tuple[str, str]]:
-    rows = [("images", f"{seen.total:,}")]
+    rows = [(kinds.of(seen.samples).many, f"{seen.total:,}")]
     labels = seen.samples.labels
     if labels is not None and len(labels):
         sizes = Counter(seen.label(i) for i in range(len(seen)))
@@ -123,6 +125,8 @@ def _counts(seen: Seen) -> list[tuple[str, str]]:
             rows.append((f"classes{some}", f"{len(sizes)}: {common}{more}"))
         if unknown:
             rows.append(("without a class", f"{unknown:,}"))
+    if (kind := kinds.of(seen.samples)).word != "image":
+        return [*rows, *_lengths(seen, kind)]
     headers = []
     for i in np.random.default_rng(0).permutation(len(seen))[:_HEADERS].tolist():
         try:
@@ -147,6 +151,16 @@ def _counts(seen: Seen) -> list[tuple[str, str]]:
     if left := seen.samples.skipped.sentence():
         rows.append(("left out beside them", left))
     return rows
+
+
+def _lengths(seen: Seen, kind: Kind) -> list[tuple[str, str]]:
+    """How large samples of another kind are, and what was left out beside them."""
+    some = np.random.default_rng(0).permutation(len(seen))[:_HEADERS]
+    sizes = sorted(kind.facts(seen.samples.read(i)).size for i in some.tolist())
+    low, middle, high = sizes[0], sizes[len(sizes) // 2], sizes[-1]
+    text = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
+    left = seen.samples.skipped.sentence()
+    return [(kind.counted, text), *([("left out beside them", left)] if left else [])]
 
 
 def _bad(run: RunFolder) -> str:

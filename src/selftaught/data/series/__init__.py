@@ -1,0 +1,1 @@
+"""Series of numbers: recordings of sensors, measurements over time."""

@@ -1,0 +1,317 @@
+"""What a sample is: one final class a file, found by file name, as methods are.
+
+A kind owns whatever differs between an image, a sound, a text and a series: which files hold one,
+how bytes become a sample, what evaluation sees of it, how views that a paper declared for images
+are made of it, the floors that an encoder must clear, and how it is shown. All other rooms ask the
+kind that samples and encoders carry (`of`); none asks which one it is.
+
+Importing a kind imports no torch: the command line reads them.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from importlib import import_module
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from selftaught.errors import UserError
+from selftaught.signature import Options, closest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from selftaught.backbones import Encoder
+    from selftaught.data import Samples
+    from selftaught.data.source import Source
+
+Floor = Callable[["Tensor"], "Tensor"]
+"""Plain views of a batch, on the CPU -> [B, D] floats: what is known without any training."""
+
+Fit = Callable[[Sequence[Any]], Callable[[Any], "np.ndarray"]]
+"""Training samples -> (a sample -> [D] float32)."""
+
+WALKED = 2000
+"""Files of a folder by whose endings its kind is told."""
+
+
+class Facts(NamedTuple):
+    """What the doctor asks of a sample.
+
+    size: how large it is, in the unit of its kind. empty: whether nothing is in it. content: what
+    is alike in exact copies.
+    """
+
+    size: int
+    empty: bool
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Kind(Options, ABC):
+    """A kind of samples; plain values, which run.yaml and encoder.json hold as they are.
+
+    word: as on the command line. one, many: in a sentence. unit: of what `size` counts. counted:
+    what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
+    are found in folders and tables. encoder: `module:Class` of its usual encoder, below
+    `backbones`. backbone: name of the usual one, where methods name none for this kind. native:
+    whether samples are uint8 [H, W, C], which the engine of views for images takes. translates:
+    whether views that were declared for images mean something of it. extra: what
+    must be installed beside the package, as in `pip install 'selftaught[sound]'`.
+    """
+
+    word: ClassVar[str]
+    one: ClassVar[str]
+    many: ClassVar[str]
+    unit: ClassVar[str]
+    counted: ClassVar[str]
+    axes: ClassVar[int]
+    suffixes: ClassVar[frozenset[str]]
+    columns: ClassVar[tuple[str, ...]]
+    encoder: ClassVar[str]
+    backbone: ClassVar[str | None] = None
+    native: ClassVar[bool] = False
+    translates: ClassVar[bool] = False
+    extra: ClassVar[str] = ""
+
+    # ---------------------------------------------------------------------------------- reading
+
+    def open(
+        self,
+        source: Any,
+        column: str | None = None,
+        labels: str | None = None,
+        path_column: str | None = None,
+    ) -> "Source":
+        """Raw samples of whatever holds them, as `open_data` takes it.
+
+        Raises:
+            UserError: there is nothing of this kind.
+        """
+        from selftaught.data.opening import raw_samples
+
+        return raw_samples(source, self, column, labels, path_column)
+
+    @abstractmethod
+    def decode(self, raw: Any, name: str) -> Any:
+        """What a source gave -> a sample; BadSample with the reason where that cannot be."""
+
+    @abstractmethod
+    def facts(self, sample: Any) -> Facts:
+        """What the doctor, and `check`, ask of a sample."""
+
+    # ------------------------------------------------------------------------------------ views
+
+    @abstractmethod
+    def plain(self, size: Any) -> Callable[..., Any]:
+        """What evaluation sees: (sample, rng) -> an array that stacks, without randomness.
+
+        Args:
+            size: of the encoder.
+        """
+
+    def alike(self, size: Any) -> Any:
+        """A pipeline of two random views that any encoder worth its name finds alike."""
+        from selftaught import augment
+
+        return self.views(augment.moco(size, blur=0.0))
+
+    def bytes(self, size: Any, channels: int) -> int:
+        """That a plain view takes."""
+        return 4 * channels * prod(size if isinstance(size, tuple) else (size,))
+
+    def translate(self, node: Any) -> Any:
+        """What stands for a declared part of a pipeline, a `View` or `Views`; or that itself."""
+        return node
+
+    def views(self, pipeline: Any) -> Any:
+        """The pipeline of a method for samples of this kind: each declared view translated."""
+        return mapped(pipeline, self.translate)
+
+    def prepare(self, views: Any, encoder: Any, channels_last: bool = False) -> Any:
+        """Collated views as the encoder takes them, on their device.
+
+        Args:
+            views: nested tensors, as the pipeline gave them or as `plain` did.
+            encoder: whose `mean` and `std` they are to have.
+            channels_last: memory layout that convolutions over images like.
+        """
+        return views
+
+    def inputs(self, views: Any) -> list["Tensor"]:
+        """What the encoder takes among prepared views, nested as the pipeline gave them."""
+        from selftaught.augment.pipeline import tensors
+
+        return [x for x in tensors(views) if x.ndim == self.axes]
+
+    def blank(self, count: int, encoder: Any) -> "Tensor":
+        """Plain views of nothing, collated, to try an encoder and to take its time on."""
+        raise NotImplementedError(f"{type(self).__name__} must say what a blank view is")
+
+    # --------------------------------------------------------------------------------- encoders
+
+    def fill(self, given: dict[str, Any], samples: "Samples") -> tuple[Self, dict[str, Any]]:
+        """This kind and the parameters of its encoder, with all that only the data can give.
+
+        Alike for the same data: a run that is repeated or resumed does without asking again.
+
+        Args:
+            given: parameters that somebody gave; `size` and `channels` may be absent.
+            samples: read as this kind.
+        """
+        return self, given
+
+    def build(self, **given: Any) -> "Encoder":
+        """An encoder with fresh weights that knows its kind."""
+        module, _, label = self.encoder.partition(":")
+        made: Any = getattr(import_module(f"selftaught.backbones.{module}"), label)(**given)
+        made.kind = self
+        return made
+
+    # ----------------------------------------------------------------------- scores and pages
+
+    @abstractmethod
+    def floors(self) -> Mapping[str, Floor]:
+        """What an encoder must beat beside its untrained self, by name, the last one the finest:
+        of it exact copies are known."""
+
+    def fitted(self) -> Mapping[str, Fit]:
+        """Floors that are fitted on the training samples first, by name."""
+        return {}
+
+    about_floors: ClassVar[str] = ""
+    """How they were made, in a sentence, where their names do not say it."""
+
+    @abstractmethod
+    def thumbnail(self, sample: Any, side: int) -> "np.ndarray":
+        """A sample as a picture, uint8 [C, side, side], C 1 or 3."""
+
+    @abstractmethod
+    def pictures(self, view: "np.ndarray") -> "list[np.ndarray]":
+        """What an array among the views of a method, or a plain one, shows: uint8 [C, h, w], all
+        alike; empty where it is no view."""
+
+    def shown(self, views: "Tensor") -> "Tensor":
+        """Plain views, collated, as pictures: uint8 [B, C, h, w]."""
+        import numpy as np
+        import torch
+
+        if self.native:
+            return views
+        return torch.from_numpy(np.stack([self.pictures(view)[0] for view in views.numpy()]))
+
+    # ------------------------------------------------------------------------------------ words
+
+    def at(self, size: Any) -> str:
+        """How large views are, in words."""
+        sides = size if isinstance(size, tuple | list) else (size,)
+        return f"{' x '.join(map(str, sides))} {self.unit}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain values that make it again; see `made`."""
+        return {"kind": self.word} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def mapped(node: Any, change: Callable[[Any], Any]) -> Any:
+    """A pipeline with `change` made to each declared part, innermost first."""
+    if isinstance(node, tuple):
+        return tuple(mapped(child, change) for child in node)
+    if is_dataclass(node) and not isinstance(node, type):
+        parts = {f.name: getattr(node, f.name) for f in fields(node) if f.init}
+        new = {n: mapped(v, change) for n, v in parts.items() if is_dataclass(v) or _holds(v)}
+        node = replace(node, **{n: v for n, v in new.items() if v is not parts[n]})
+    return change(node)
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, tuple) and any(map(is_dataclass, value))
+
+
+# ------------------------------------------------------------------------------------ finding one
+
+
+@cache
+def files() -> dict[str, Path]:
+    """Name -> file of each kind, images first."""
+    found = {f.stem: f for f in sorted(Path(__file__).parent.glob("*.py")) if f.stem != "__init__"}
+    return {"image": found.pop("image")} | found
+
+
+def find(name: str) -> type[Kind]:
+    """The class of the kind called `name`; UserError where there is none."""
+    if name not in files():
+        near = closest(name, files())
+        raise UserError(f"no kind of samples is called {name!r}{near or ': ' + ', '.join(files())}")
+    return getattr(import_module(f"selftaught.kinds.{name}"), name.capitalize())
+
+
+def among(asked: Sequence[str]) -> tuple[str, ...]:
+    """Names of the kinds that a method learns from, by its `Needs.kinds`."""
+    return tuple(n for n in files() if find(n).translates) if asked == "any" else tuple(asked)
+
+
+def made(config: Mapping[str, Any] | None = None) -> Kind:
+    """The kind that plain values describe, as `Kind.config` gives them; images without any."""
+    given = dict(config or {})
+    return find(str(given.pop("kind", "image")))(**given)
+
+
+@cache
+def images() -> Kind:
+    """What samples and encoders are of that say no other."""
+    return made()
+
+
+def of(thing: Any) -> Kind:
+    """What samples are, or what an encoder takes."""
+    return getattr(thing, "kind", None) or images()
+
+
+def guess(data: Any, among: Sequence[str]) -> str:
+    """The kind that data seems to be of, by its endings, and its type where it is an array.
+
+    Args:
+        data: as `open_data` takes it; nothing of it is decoded.
+        among: names of kinds that a method learns from, the usual one first: it is the answer
+            where nothing speaks for another.
+    """
+    if len(among) == 1:
+        return among[0]
+    known = {name: find(name) for name in among}
+    if isinstance(data, str | os.PathLike):
+        return _by_endings(Path(data), known)
+    if "series" in known and hasattr(data, "dtype") and hasattr(data, "shape"):
+        return "series" if _is_series(data.shape, data.dtype.kind) else among[0]
+    return among[0]
+
+
+def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
+    usual = next(iter(known))
+    if path.suffix.lower() in (".npy", ".npz") and "series" in known and path.is_file():
+        from selftaught.data.series.files import shape_of
+
+        return "series" if _is_series(*shape_of(path)) else usual
+    if not path.is_dir():
+        suffix = path.suffix.lower()
+        return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
+    counts, seen = Counter[str](), 0
+    for _, folders, names in os.walk(path):
+        folders.sort()
+        for name in names[: WALKED - seen]:
+            suffix = os.path.splitext(name)[1].lower()
+            counts.update(n for n, kind in known.items() if suffix in kind.suffixes)
+        seen += len(names)
+        if seen >= WALKED:
+            break
+    return max(known, key=lambda name: counts[name])
+
+
+def _is_series(shape: tuple[int, ...], numbers: str) -> bool:
+    """Whether an array is [N, T] or [N, C, T]: fractions, which no square of pixels holds."""
+    return numbers == "f" and (len(shape) == 2 or (len(shape) == 3 and shape[1] != shape[2]))

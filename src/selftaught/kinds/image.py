@@ -1,0 +1,95 @@
+"""Images: uint8 [H, W, channels]."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from selftaught.augment.image.view import both
+from selftaught.data.image.formats import IMAGE
+from selftaught.kinds import Facts, Floor, Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from selftaught.backbones import Encoder
+
+
+@dataclass(frozen=True)
+class Image(Kind):
+    """Pictures of any format, as `open_data` reads them by its own options."""
+
+    word = "image"
+    one, many, unit, counted, axes = "image", "images", "px", "shorter side", 4
+    suffixes = IMAGE
+    columns = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
+    encoder = "image.encoder:Image"
+    native = translates = True
+    about_floors = "Pixels: the mean of each image removed. "
+
+    def decode(self, raw: Any, name: str) -> "np.ndarray":
+        from selftaught.data import Samples
+        from selftaught.data.arrays import items
+
+        return Samples(items([raw])).read(0)
+
+    def facts(self, sample: "np.ndarray") -> Facts:
+        spread = int(sample.max()) - int(sample.min())
+        return Facts(min(sample.shape[:2]), spread <= 1, sample.tobytes())
+
+    def plain(self, size: Any) -> Any:
+        from selftaught import augment
+
+        return augment.plain(size)
+
+    def prepare(self, views: Any, encoder: Any, channels_last: bool = False) -> Any:
+        from selftaught.augment.image.device import normalize
+
+        return normalize(views, encoder.mean, encoder.std, channels_last)
+
+    def bytes(self, size: Any, channels: int) -> int:
+        return channels * prod(both(size))
+
+    def blank(self, count: int, encoder: Any) -> "Tensor":
+        import torch
+
+        return torch.zeros(count, encoder.channels, *both(encoder.size), dtype=torch.uint8)
+
+    def build(self, **given: Any) -> "Encoder":
+        """Of timm by its name, or a module of one's own by the function that builds it."""
+        from selftaught.backbones import build
+
+        return build(**given)
+
+    def floors(self) -> Mapping[str, Floor]:
+        return {"pixels 8x8": Pixels(8), "pixels 16x16": Pixels(16)}
+
+    def pictures(self, view: "np.ndarray") -> "list[np.ndarray]":
+        """The images [C, h, w] of an array; of a stack of them each."""
+        if view.dtype != "uint8" or view.ndim < 3:
+            return []
+        return list(view.reshape(-1, *view.shape[-3:]))
+
+    def inputs(self, views: Any) -> list["Tensor"]:
+        """Floats [N, C, H, W]; of stacks [B, V, C, H, W] too."""
+        from selftaught.augment.pipeline import tensors
+
+        found = [x for x in tensors(views) if x.ndim >= 4 and x.is_floating_point()]
+        return [x.flatten(0, -4) for x in found]
+
+    def thumbnail(self, sample: "np.ndarray", side: int) -> "np.ndarray":
+        return self.plain(side)(sample)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """uint8 [B, C, H, W] -> [B, C * side * side], the mean of each image removed."""
+
+    side: int
+
+    def __call__(self, x: "Tensor") -> "Tensor":
+        from torch.nn import functional as F
+
+        small = F.adaptive_avg_pool2d(x.float() / 255, self.side).flatten(1)
+        return small - small.mean(1, keepdim=True)
