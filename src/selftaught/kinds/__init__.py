@@ -59,7 +59,8 @@ class Kind(Options, ABC):
     word: as on the command line. one, many: in a sentence. unit: of what `size` counts. counted:
     what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
     are found in folders and tables. encoder: `module:Class` of its usual encoder, below
-    `backbones`. backbone: name of the usual one, where methods name none for this kind. native:
+    `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
+    by whether there is a GPU, what is taken for the networks of papers that need many. native:
     whether samples are uint8 [H, W, C], which the engine of views for images takes. translates:
     whether views that were declared for images mean something of it. extra: what
     must be installed beside the package, as in `pip install 'selftaught[sound]'`.
@@ -75,6 +76,7 @@ class Kind(Options, ABC):
     columns: ClassVar[tuple[str, ...]]
     encoder: ClassVar[str]
     backbone: ClassVar[str | None] = None
+    standins: ClassVar[Mapping[bool, Mapping[str, str]]] = {}
     native: ClassVar[bool] = False
     translates: ClassVar[bool] = False
     extra: ClassVar[str] = ""
@@ -165,6 +167,17 @@ class Kind(Options, ABC):
             samples: read as this kind.
         """
         return self, given
+
+    def keep(self, folder: Path) -> None:
+        """Write into the folder of a run, or of an encoder, what plain values do not hold."""
+
+    def beside(self, folder: Path) -> Self:
+        """This kind with what `keep` has written there.
+
+        Raises:
+            UserError: it is of another kind than this.
+        """
+        return self
 
     def build(self, **given: Any) -> "Encoder":
         """An encoder with fresh weights that knows its kind."""

@@ -44,7 +44,7 @@ class Text(Kind):
         length: tokens of a text on average, as far as a view holds them.
     """
 
-    tokenizer: Path | None = None
+    tokenizer: str | None = None
     lower: bool = True
     hash: Annotated[str, Role("tokenizer", from_data=True)] = ""
     entropy: Annotated[float, Role("entropy", from_data=True)] = 0.0
@@ -55,6 +55,10 @@ class Text(Kind):
     suffixes = frozenset({".txt", ".text"})
     columns = ("text", "sentence", "content", "document", "review", "title")
     encoder = "text.encoder:Text"
+    standins = {  # noqa: RUF012
+        False: {"bert_base": "bert_tiny", "gpt_base": "gpt_tiny"},
+        True: {"bert_base": "bert_small", "gpt_base": "gpt_small"},
+    }
     extra = "hf"
 
     # ---------------------------------------------------------------------------------- reading
@@ -90,8 +94,8 @@ class Text(Kind):
         found = self.__dict__.get("_cut")
         if found is None:
             raise UserError(
-                f"the tokenizer of these texts ({self.hash[:8] or 'none yet'}) is not here: name it "
-                "with tokenizer=FILE, or open the folder of the run, which has a tokenizer.json"
+                f"the tokenizer of these texts ({self.hash[:8] or 'none yet'}) is not here: open "
+                "the whole folder of the run or the encoder, which has a tokenizer.json"
             )
         return found
 

@@ -41,7 +41,7 @@ class BERT(Method):
         clip=1.0,
     )
     few = Few(lr=1e-3, batch=32)
-    needs = Needs(backbone="bert_base", batch=1, views="own")
+    needs = Needs(kinds=("text",), backbone="bert_base", batch=1, views="own")
     backbone: Text  # type: ignore[assignment]
 
     def __init__(self, backbone: Text, ratio: Fraction = 0.15, whole_words: bool = False):

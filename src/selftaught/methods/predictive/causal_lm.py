@@ -30,7 +30,7 @@ class CausalLM(Method):
 
     recipe = Recipe("adamw", 2.5e-4, 64, scaling="none", weight_decay=0.01, warmup=0.001, clip=1.0)
     few = Few(lr=1e-3, batch=32)
-    needs = Needs(backbone="gpt_base", batch=1, views="own")
+    needs = Needs(kinds=("text",), backbone="gpt_base", batch=1, views="own")
     backbone: Text  # type: ignore[assignment]
 
     def __init__(self, backbone: Text):
