@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from selftaught.errors import UserError
-from selftaught.kinds import Facts, Floor, Kind
+from selftaught.kinds import Facts, Floor, Kind, of
 from selftaught.roles import Role
 
 if TYPE_CHECKING:
@@ -203,6 +204,25 @@ class Text(Kind):
         if view.dtype != "int64" or view.ndim not in (1, 2):
             return []
         return [page(self.cut.shown(ids), SIDE) for ids in view.reshape(-1, view.shape[-1])]
+
+
+def guessing(encoder: Any, ends: bool = False) -> tuple[float, str] | None:
+    """The loss of who knows how frequent tokens are and nothing else, and how it is made; None
+    where the data was not counted.
+
+    Args:
+        encoder: which knows its kind.
+        ends: whether the token at the end of a text is asked for, too.
+    """
+    kind = of(encoder)
+    if not isinstance(kind, Text) or not kind.entropy:
+        return None
+    told = "entropy of the tokens' frequencies"
+    if not ends:
+        return kind.entropy, told
+    share = 1 / (kind.length + 1)
+    rest = -share * log(share) - (1 - share) * log(1 - share)
+    return rest + (1 - share) * kind.entropy, f"{told} and of ends"
 
 
 def _all(samples: "Samples") -> Iterator[str]:

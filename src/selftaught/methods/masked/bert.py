@@ -12,8 +12,9 @@ from selftaught.augment import Pipeline
 from selftaught.augment.text.windows import Tokens, framed, window
 from selftaught.backbones.text.encoder import Text
 from selftaught.errors import UserError
+from selftaught.kinds.text import guessing
 from selftaught.masks.text import count_masked, mask_tokens
-from selftaught.method import Batch, Few, Method, Needs, Recipe
+from selftaught.method import Batch, Few, Method, Needs, Recipe, ReferenceLoss
 from selftaught.objectives.masked import token_cross_entropy
 from selftaught.roles import Fraction
 
@@ -57,6 +58,10 @@ class BERT(Method):
         nn.init.zeros_(dense.bias)
         self.head = nn.Sequential(dense, nn.GELU(), nn.LayerNorm(backbone.dim, eps=1e-12))
         self.bias = nn.Parameter(torch.zeros(backbone.words))
+
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        known = guessing(self.backbone)
+        return () if known is None else (ReferenceLoss(*known),)
 
     def views(self, size: int) -> Any:
         return Hidden(size, self.ratio, self.whole_words)

@@ -14,7 +14,8 @@ from selftaught.augment import Pipeline
 from selftaught.augment.text.windows import Tokens, framed, window
 from selftaught.backbones.text.encoder import Text
 from selftaught.errors import UserError
-from selftaught.method import Batch, Few, Method, Needs, Recipe
+from selftaught.kinds.text import guessing
+from selftaught.method import Batch, Few, Method, Needs, Recipe, ReferenceLoss
 from selftaught.objectives.masked import token_cross_entropy
 
 
@@ -41,6 +42,10 @@ class CausalLM(Method):
                 "what follows: use gpt_tiny, gpt_mini or a larger one, or the method bert"
             )
         self.backbone = backbone
+
+    def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
+        known = guessing(self.backbone, ends=True)
+        return () if known is None else (ReferenceLoss(*known),)
 
     def views(self, size: int) -> Any:
         return Window(size)
