@@ -26,7 +26,7 @@ from selftaught.evaluate.writing import check, texts, write
 from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
-from selftaught.kinds.image import Pixels
+from selftaught.kinds.floors.image import Pixels
 from selftaught.voice import counted
 
 log = logging.getLogger("selftaught")

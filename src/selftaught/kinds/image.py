@@ -63,6 +63,8 @@ class Image(Kind):
         return build(**given)
 
     def floors(self) -> Mapping[str, Floor]:
+        from selftaught.kinds.floors.image import Pixels
+
         return {"pixels 8x8": Pixels(8), "pixels 16x16": Pixels(16)}
 
     def pictures(self, view: "np.ndarray") -> "list[np.ndarray]":
@@ -80,16 +82,3 @@ class Image(Kind):
 
     def thumbnail(self, sample: "np.ndarray", side: int) -> "np.ndarray":
         return self.plain(side)(sample)
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """uint8 [B, C, H, W] -> [B, C * side * side], the mean of each image removed."""
-
-    side: int
-
-    def __call__(self, x: "Tensor") -> "Tensor":
-        from torch.nn import functional as F
-
-        small = F.adaptive_avg_pool2d(x.float() / 255, self.side).flatten(1)
-        return small - small.mean(1, keepdim=True)

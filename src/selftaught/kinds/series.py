@@ -155,7 +155,7 @@ class Series(Kind):
         return torch.zeros(count, encoder.channels, encoder.size)
 
     def floors(self) -> Mapping[str, Floor]:
-        from selftaught.evaluate.series.floors import kernels, values
+        from selftaught.kinds.floors.series import kernels, values
 
         return {"random kernels": kernels, "raw values": values}
 

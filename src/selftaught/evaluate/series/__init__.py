@@ -1,1 +1,0 @@
-"""Floors of series."""
