@@ -20,7 +20,7 @@ from selftaught.data.text import tokenizer as tokenizers
 from selftaught.data.text.coding import as_text
 from selftaught.data.text.opening import open_texts
 from selftaught.errors import UserError
-from selftaught.evaluate.text import floors
+from selftaught.kinds.floors import text as floors
 from selftaught.method import Batch
 from selftaught.methods.masked.bert import BERT
 from selftaught.methods.predictive.causal_lm import CausalLM
@@ -465,7 +465,7 @@ def test_neighbors_tell_what_is_between():
     assert counts.single.tolist() == [0, 0, 3, 3, 0, 2, 2, 3, 1, 1]
     assert counts.pairs[5, 6] == 2
     left, right = np.array([5, 8, 4, 2]), np.array([7, 7, 3, 9])
-    assert floors.by_neighbors(counts, left, right).tolist() == [6, 9, 7, 8]
+    assert floors.between(counts, left, right).tolist() == [6, 9, 7, 8]
     assert floors.by_frequency(counts, 2).tolist() == [2, 2]
     share = np.array([3, 3, 2, 2, 3, 1, 1]) / 15
     assert counts.entropy == pytest.approx(-(share * np.log(share)).sum())

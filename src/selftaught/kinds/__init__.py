@@ -36,6 +36,9 @@ Floor = Callable[["Tensor"], "Tensor"]
 Fit = Callable[[Sequence[Any]], Callable[[Any], "np.ndarray"]]
 """Training samples -> (a sample -> [D] float32)."""
 
+Judge = Callable[[Sequence[Any], "np.ndarray", Sequence[Any]], "np.ndarray"]
+"""Training samples, their labels [N], test samples -> labels [M], told without any encoder."""
+
 WALKED = 2000
 """Files of a folder by whose endings its kind is told."""
 
@@ -195,6 +198,10 @@ class Kind(Options, ABC):
 
     def fitted(self) -> Mapping[str, Fit]:
         """Floors that are fitted on the training samples first, by name."""
+        return {}
+
+    def judges(self) -> Mapping[str, Mapping[str, Judge]]:
+        """Floors that are answers, not features, by their names and those of scores."""
         return {}
 
     about_floors: ClassVar[str] = ""

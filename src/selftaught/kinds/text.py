@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from selftaught.errors import UserError
-from selftaught.kinds import Facts, Floor, Kind, of
+from selftaught.kinds import Facts, Floor, Judge, Kind, of
 from selftaught.roles import Role
 
 if TYPE_CHECKING:
@@ -189,9 +189,19 @@ class Text(Kind):
     # ----------------------------------------------------------------------- scores and pages
 
     def floors(self) -> Mapping[str, Floor]:
+        from selftaught.kinds.floors.text import Bag
+
         return {"bag of tokens": Bag(self.cut.vocabulary.words, self.cut.vocabulary[1:])}
 
-    about_floors = "Bag of tokens: how often each is there, by the square root, unit length. "
+    def judges(self) -> Mapping[str, Mapping[str, Judge]]:
+        from selftaught.kinds.floors.text import by_neighbors, by_words
+
+        return {"words": {"k-NN": by_neighbors, "probe": by_words}}
+
+    about_floors = (
+        "Bag of tokens: how often each is there, by the square root, unit length. Words: by their "
+        "rareness (tf-idf), those of the texts themselves; the probe is logistic regression. "
+    )
 
     def thumbnail(self, sample: str, side: int) -> "np.ndarray":
         from selftaught.data.text.page import page
@@ -258,25 +268,3 @@ def _entropy(counts: "np.ndarray") -> float:
 
     share = counts[counts > 0] / max(counts.sum(), 1.0)
     return float(-(share * np.log(share)).sum())
-
-
-@dataclass(frozen=True)
-class Bag:
-    """Ids [B, L] -> [B, words]: how often each is there, by the square root, unit length.
-
-    Args:
-        words: entries of the vocabulary.
-        special: those that are no text.
-    """
-
-    words: int
-    special: tuple[int, ...]
-
-    def __call__(self, ids: "Tensor") -> "Tensor":
-        import torch
-        from torch.nn import functional as F
-
-        counts = torch.zeros(len(ids), self.words)
-        counts.scatter_add_(1, ids, torch.ones(ids.shape))
-        counts[:, list(self.special)] = 0
-        return F.normalize(counts.sqrt(), dim=1)

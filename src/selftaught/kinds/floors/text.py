@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+from torch.nn import functional as F
 
 PENALTIES = tuple(10.0**k for k in range(-1, 4))
 """Inverse strengths of the probe's penalty, of which held-out training texts choose."""
+CHOOSING = 10_000
+"""Training texts by which it is chosen, at most."""
 SMOOTHING = 1.0
 """Tokens as if seen by their frequency alone, beside each neighbor that is counted."""
 
@@ -25,6 +30,16 @@ class Bags(NamedTuple):
 
     train: csr_matrix
     test: csr_matrix
+
+
+def by_words(train: Sequence[str], labels: np.ndarray, test: Sequence[str]) -> np.ndarray:
+    """`probe` of `bags`."""
+    return probe(bags(train, test), labels)
+
+
+def by_neighbors(train: Sequence[str], labels: np.ndarray, test: Sequence[str]) -> np.ndarray:
+    """`nearest` of `bags`."""
+    return nearest(bags(train, test), labels)
 
 
 def bags(train: Sequence[str], test: Sequence[str]) -> Bags:
@@ -52,7 +67,10 @@ def probe(found: Bags, labels: np.ndarray, penalties: Iterable[float] = PENALTIE
         penalties: inverse strengths to choose from.
     """
     penalties = tuple(penalties)
-    best = penalties[0] if len(penalties) == 1 else _best(found.train, labels, penalties)
+    some = np.random.default_rng(0).permutation(len(labels))[:CHOOSING]
+    best = penalties[0]
+    if len(penalties) > 1:
+        best = _best(found.train[some], labels[some], penalties)
     return _logistic(best).fit(found.train, labels).predict(found.test)
 
 
@@ -134,7 +152,7 @@ def by_frequency(counts: Counts, count: int) -> np.ndarray:
     return np.full(count, int(counts.single.argmax()))
 
 
-def by_neighbors(counts: Counts, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def between(counts: Counts, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """int64 [M]: the likeliest token between two others, as pairs are counted.
 
     p(w | left) p(w | right) / p(w), as if the neighbors did not know of each other; each is mixed
@@ -162,3 +180,22 @@ def _mixed(pairs: Any, beside: np.ndarray, share: np.ndarray) -> np.ndarray:
     rows = pairs[beside].toarray()
     total = rows.sum(1, keepdims=True)
     return (rows + SMOOTHING * share) / (total + SMOOTHING)
+
+
+@dataclass(frozen=True)
+class Bag:
+    """Ids [B, L] -> [B, words]: how often each is there, by the square root, unit length.
+
+    Args:
+        words: entries of the vocabulary.
+        special: those that are no text.
+    """
+
+    words: int
+    special: tuple[int, ...]
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        counts = torch.zeros(len(ids), self.words)
+        counts.scatter_add_(1, ids, torch.ones(ids.shape))
+        counts[:, list(self.special)] = 0
+        return F.normalize(counts.sqrt(), dim=1)
