@@ -9,6 +9,7 @@ Importing a kind imports no torch: the command line reads them.
 """
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,10 @@ Judge = Callable[[Sequence[Any], "np.ndarray", Sequence[Any]], "np.ndarray"]
 
 WALKED = 2000
 """Files of a folder by whose endings its kind is told."""
+SHARE = 3
+"""One in so many of them must be of a kind, for it to be that of the folder."""
+FRACTION = re.compile(r"(?:^|[,;\t])\s*-?\d*\.\d+(?:[eE]-?\d+)?\s*(?:[,;\t]|$)")
+"""A number with a point, alone in its cell."""
 
 
 class Facts(NamedTuple):
@@ -319,6 +324,10 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         return "series" if _is_series(*shape_of(path)) else usual
     if not path.is_dir():
         suffix = path.suffix.lower()
+        if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns):
+            return "text"
+        if suffix in (".csv", ".tsv", ".txt"):  # a list of files, unless there are fractions
+            return "series" if "series" in known and _has_fractions(path) else usual
         return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
     counts, seen = Counter[str](), 0
     for _, folders, names in os.walk(path):
@@ -329,7 +338,33 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         seen += len(names)
         if seen >= WALKED:
             break
-    return max(known, key=lambda name: counts[name])
+    most = max(known, key=lambda name: counts[name])
+    return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
+
+
+def _has_fractions(path: Path) -> bool:
+    """Whether the first lines of a table hold numbers with a point."""
+    return any(FRACTION.search(line) for line in _lines(path))
+
+
+def _holds_texts(path: Path, columns: Sequence[str]) -> bool:
+    """Whether a .txt holds other things than paths, or a table has a column that is called so."""
+    lines = _lines(path) if path.suffix.lower() in (".txt", ".csv", ".tsv", ".jsonl") else []
+    if path.suffix.lower() != ".txt":
+        names = re.split(r"[^a-z_]+", lines[0].lower()) if lines else []
+        return any(name in columns for name in names)
+    ends = [os.path.splitext(line.strip().split("\t")[0].split(",")[0])[1] for line in lines]
+    paths = [re.fullmatch(r"\.\w{2,5}(\s+\S+)?", end) for end in ends]
+    return bool(lines) and not all(paths)
+
+
+def _lines(path: Path) -> list[str]:
+    """The first lines of a file, those that are empty aside."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return [line for line in (file.readline(10_000) for _ in range(3)) if line.strip()]
+    except OSError:
+        return []
 
 
 def _is_series(shape: tuple[int, ...], numbers: str) -> bool:
