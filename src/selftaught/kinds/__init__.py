@@ -70,8 +70,9 @@ class Kind(Options, ABC):
     `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
     by whether there is a GPU, what is taken for the networks of papers that need many. native:
     whether samples are uint8 [H, W, C], which the engine of views for images takes. translates:
-    whether views that were declared for images mean something of it. extra: what
-    must be installed beside the package, as in `pip install 'selftaught[sound]'`.
+    whether views that were declared for images mean something of it. typed: whether one can be
+    given as words, in place of a file's name. extra: what must be installed beside the package, as
+    in `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -87,6 +88,7 @@ class Kind(Options, ABC):
     standins: ClassVar[Mapping[bool, Mapping[str, str]]] = {}
     native: ClassVar[bool] = False
     translates: ClassVar[bool] = False
+    typed: ClassVar[bool] = False
     extra: ClassVar[str] = ""
 
     # ---------------------------------------------------------------------------------- reading
@@ -215,6 +217,10 @@ class Kind(Options, ABC):
     @abstractmethod
     def thumbnail(self, sample: Any, side: int) -> "np.ndarray":
         """A sample as a picture, uint8 [C, side, side], C 1 or 3."""
+
+    def said(self, sample: Any) -> str:
+        """The words of a sample that is read, not looked at; empty for all others."""
+        return ""
 
     @abstractmethod
     def pictures(self, view: "np.ndarray") -> "list[np.ndarray]":

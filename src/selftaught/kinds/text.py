@@ -26,7 +26,7 @@ SIZES = (32, 64, 128)
 MOST = 0.9
 COUNTED, LONG = 20_000, 4096
 """Texts of which tokens are counted, from all over the data, and characters of each."""
-SIDE = 128
+SIDE = 96
 """Pixels along a side of a picture of a view."""
 
 
@@ -61,6 +61,7 @@ class Text(Kind):
         True: {"bert_base": "bert_small", "gpt_base": "gpt_small"},
     }
     extra = "hf"
+    typed = True
 
     # ---------------------------------------------------------------------------------- reading
 
@@ -189,9 +190,12 @@ class Text(Kind):
     # ----------------------------------------------------------------------- scores and pages
 
     def floors(self) -> Mapping[str, Floor]:
-        from selftaught.kinds.floors.text import Bag
+        return {"bag of tokens": self._bag}
 
-        return {"bag of tokens": Bag(self.cut.vocabulary.words, self.cut.vocabulary[1:])}
+    def _bag(self, ids: "Tensor") -> "Tensor":
+        from selftaught.kinds.floors.text import bag
+
+        return bag(ids, self.cut.vocabulary.words, self.cut.vocabulary[1:])
 
     def judges(self) -> Mapping[str, Mapping[str, Judge]]:
         from selftaught.kinds.floors.text import by_neighbors, by_words
@@ -202,6 +206,9 @@ class Text(Kind):
         "Bag of tokens: how often each is there, by the square root, unit length. Words: by their "
         "rareness (tf-idf), those of the texts themselves; the probe is logistic regression. "
     )
+
+    def said(self, sample: str) -> str:
+        return sample
 
     def thumbnail(self, sample: str, side: int) -> "np.ndarray":
         from selftaught.data.text.page import page

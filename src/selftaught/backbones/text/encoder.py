@@ -1,6 +1,6 @@
 """Encoders of texts: transformers' own, so that what is exported is a folder that it reads."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -8,18 +8,6 @@ from selftaught.backbones.encoder import Features
 from selftaught.errors import UserError
 from selftaught.roles import Count, Number, PartialShare, Several
 
-Name = Literal[
-    "bert_tiny",
-    "bert_mini",
-    "bert_small",
-    "bert_medium",
-    "bert_base",
-    "gpt_tiny",
-    "gpt_mini",
-    "gpt_small",
-    "gpt_medium",
-    "gpt_base",
-]
 SIZES = {
     "tiny": (128, 2, 2),
     "mini": (256, 4, 4),
@@ -52,20 +40,35 @@ class Text(nn.Module):
 
     def __init__(
         self,
-        name: Name = "bert_mini",
+        name: Literal[
+            "bert_tiny",
+            "bert_mini",
+            "bert_small",
+            "bert_medium",
+            "bert_base",
+            "gpt_tiny",
+            "gpt_mini",
+            "gpt_small",
+            "gpt_medium",
+            "gpt_base",
+        ] = "bert_mini",
         size: Several = 128,
         words: Count = 4096,
         dropout: PartialShare = 0.1,
         pad: Number = 0,
     ):
         super().__init__()
-        if name not in get_args(Name):
-            raise UserError(f"no encoder of texts is called {name}: {', '.join(get_args(Name))}")
+        kind, _, large = name.partition("_")
+        if kind not in ("bert", "gpt") or large not in SIZES:
+            raise UserError(
+                f"no encoder of texts is called {name!r}: bert_SIZE or gpt_SIZE, of the sizes "
+                f"{', '.join(SIZES)}"
+            )
         if pad >= words:
             raise UserError(f"pad={pad} must be one of the {words} words, from 0 on")
         self.name, self.size, self.words, self.dropout, self.pad = name, size, words, dropout, pad
-        self.dim = self.local_dim = SIZES[name.partition("_")[2]][0]
-        self.causal = name.startswith("gpt_")
+        self.dim = self.local_dim = SIZES[large][0]
+        self.causal = kind == "gpt"
         self.net = _gpt(self) if self.causal else _bert(self)
 
     @property

@@ -182,20 +182,15 @@ def _mixed(pairs: Any, beside: np.ndarray, share: np.ndarray) -> np.ndarray:
     return (rows + SMOOTHING * share) / (total + SMOOTHING)
 
 
-@dataclass(frozen=True)
-class Bag:
+def bag(ids: Tensor, words: int, special: Sequence[int]) -> Tensor:
     """Ids [B, L] -> [B, words]: how often each is there, by the square root, unit length.
 
     Args:
+        ids: of texts.
         words: entries of the vocabulary.
         special: those that are no text.
     """
-
-    words: int
-    special: tuple[int, ...]
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        counts = torch.zeros(len(ids), self.words)
-        counts.scatter_add_(1, ids, torch.ones(ids.shape))
-        counts[:, list(self.special)] = 0
-        return F.normalize(counts.sqrt(), dim=1)
+    counts = torch.zeros(len(ids), words)
+    counts.scatter_add_(1, ids, torch.ones(ids.shape))
+    counts[:, list(special)] = 0
+    return F.normalize(counts.sqrt(), dim=1)
