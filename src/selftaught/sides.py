@@ -1,0 +1,48 @@
+"""How large images are: one number where they are square, rows and columns where they are not."""
+
+from collections.abc import Sequence
+
+Size = int | tuple[int, int]
+"""Pixels: the side of a square, or (rows, columns) of a rectangle."""
+
+Sides = tuple[int, int]
+"""Rows and columns, in pixels or cells."""
+
+
+def both(size: Size) -> Sides:
+    """Rows and columns, which of a square are alike."""
+    return (size[0], size[1]) if isinstance(size, tuple | list) else (size, size)
+
+
+def one(size: Size | Sequence[int]) -> Size:
+    """A size as it is kept: one number of a square, however it was given, else (rows, columns)."""
+    if not isinstance(size, Sequence):
+        return size
+    rows, columns = size
+    return rows if rows == columns else (rows, columns)
+
+
+def short(size: Size) -> int:
+    """The shorter side."""
+    return min(both(size))
+
+
+def told(size: Size) -> str:
+    """A size in a sentence: `128`, or `128 x 1024`, rows first."""
+    return str(size) if not isinstance(size, tuple) else f"{size[0]} x {size[1]}"
+
+
+def each(size: Size) -> str:
+    """Both sides in a sentence, of a square as well: `128 x 128`."""
+    return "{} x {}".format(*both(size))
+
+
+def part(size: Size, over: int, under: int, side: int | None = None) -> float | tuple[float, float]:
+    """`over` / `under` of the sides; where `side` is given, as far as that is the shorter one.
+
+    They need not be whole numbers of pixels, and keep their proportions.
+    """
+    if not isinstance(size, tuple):
+        return side or size * over / under
+    rows, columns = (n * side / min(size) if side else n * over / under for n in size)
+    return rows, columns
