@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selftaught.backbones import Image, encoder_of
 from selftaught.errors import UserError
-from selftaught.sides import Size, told
+from selftaught.sides import Size, told_size
 from selftaught.signature import Checked, current, read_object
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
@@ -275,8 +275,8 @@ def square_enough(kind: Any, size: Size) -> None:
     why = kind.needs.squares
     if why and isinstance(size, tuple):
         raise UserError(
-            f"{kind.__name__} needs square images, as it {why}, and {told(size)} px are none: give "
-            f"one side, such as --size {min(size)}, or take another method, such as simclr"
+            f"{kind.__name__} needs square images, as it {why}, and {told_size(size)} px are none: "
+            f"give one side, such as --size {min(size)}, or take another method, such as simclr"
         )
 
 

@@ -9,9 +9,9 @@ Sides = tuple[int, int]
 """Rows and columns, in pixels or cells."""
 
 
-def both(size: Size) -> Sides:
+def both(size: Size | Sequence[int]) -> Sides:
     """Rows and columns, which of a square are alike."""
-    return (size[0], size[1]) if isinstance(size, tuple | list) else (size, size)
+    return (size[0], size[1]) if isinstance(size, Sequence) else (size, size)
 
 
 def one(size: Size | Sequence[int]) -> Size:
@@ -27,14 +27,26 @@ def short(size: Size) -> int:
     return min(both(size))
 
 
-def told(size: Size) -> str:
+def told_size(size: Size) -> str:
     """A size in a sentence: `128`, or `128 x 1024`, rows first."""
     return str(size) if not isinstance(size, tuple) else f"{size[0]} x {size[1]}"
 
 
-def each(size: Size) -> str:
+def told_sides(size: Size) -> str:
     """Both sides in a sentence, of a square as well: `128 x 128`."""
     return "{} x {}".format(*both(size))
+
+
+def area(size: Size) -> int:
+    """Pixels in all."""
+    rows, columns = both(size)
+    return rows * columns
+
+
+def within(sides: Sequence[int], most: int) -> Sides:
+    """Rows and columns, in the proportions of `sides`, of which the longer is `most`."""
+    rows, columns = (max(1, round(side * most / max(sides))) for side in sides)
+    return rows, columns
 
 
 def part(size: Size, over: int, under: int, side: int | None = None) -> float | tuple[float, float]:

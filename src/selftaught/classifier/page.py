@@ -13,6 +13,7 @@ from selftaught.evaluate.floors import ENCODER
 from selftaught.report import charts
 from selftaught.report.html import Missing, Section, figure, page, strip, table
 from selftaught.report.image.pictures import data_url
+from selftaught.sides import Size, both
 
 if TYPE_CHECKING:
     from selftaught.classifier.model import Classifier
@@ -27,7 +28,7 @@ CONFUSED = 30
 """Pairs of classes that are listed where there are more."""
 
 
-def pictures(judged: Judged, samples: Samples, size: int) -> tuple[Mistake, ...]:
+def pictures(judged: Judged, samples: Samples, size: Size) -> tuple[Mistake, ...]:
     """The worst mistakes, as they were seen.
 
     Args:
@@ -39,7 +40,7 @@ def pictures(judged: Judged, samples: Samples, size: int) -> tuple[Mistake, ...]
     for row in judged.mistakes[:SHOWN].tolist():
         i = int(judged.index[row])
         try:
-            shown = view(samples.read(i, min_side=2 * view.resize))
+            shown = view(samples.read(i, min_side=2 * max(both(view.resize))))
         except BadSample:  # it could be read before
             continue
         made.append(Mistake(data_url(shown), samples.name(i), _said(judged, row)))

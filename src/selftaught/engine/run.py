@@ -67,6 +67,7 @@ from selftaught.feed.views import ViewDataset
 from selftaught.method import Method
 from selftaught.parts import synchronize
 from selftaught.report.html import table
+from selftaught.sides import told_size
 from selftaught.terminal import Terminal
 from selftaught.verdict import Verdict
 
@@ -394,8 +395,8 @@ class Run:
         rows = {
             "method": method_name(plan.method),
             "data": f"{len(plan.samples):,} images of {plan.content['data']}",
-            "backbone": f"{plan.image.name} at {size} px; {trained / 1e6:.1f} million weights "
-            "with what the method adds",
+            "backbone": f"{plan.image.name} at {told_size(size)} px; {trained / 1e6:.1f} million "
+            "weights with what the method adds",
             "steps": f"{plan.steps:,} of {plan.batch} images{parts}: {epochs} epochs of "
             f"{plan.per_epoch:,}",
             "optimizer": f"{plan.recipe.optimizer}, learning rate {rates.peak:.3g} at its peak, "
@@ -408,7 +409,7 @@ class Run:
         }
         if plan.phase:
             last = plan.steps - plan.phase.first
-            rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
+            rows["steps"] += f", the last {last:,} at {told_size(plan.phase.size)} px"
         if self.prepared.told:
             rows["kept"] = "; ".join(self.prepared.told)
         if plan.state:
@@ -427,10 +428,10 @@ class Run:
     def _announce(self, need: Estimate) -> None:
         plan, fabric = self.plan, self.plan.fabric
         log.info(
-            "%s with %s at %d px on %s images, %d steps of %d, %s in %s",
+            "%s with %s at %s px on %s images, %d steps of %d, %s in %s",
             type(plan.method).__name__,
             plan.image.name,
-            plan.image.size,
+            told_size(plan.image.size),
             f"{len(plan.samples):,}",
             plan.steps,
             plan.batch,
@@ -445,7 +446,7 @@ class Run:
             log.info(line)
         if plan.phase:
             last = plan.steps - plan.phase.first
-            log.info("the last %d steps see images of %d px", last, plan.phase.size)
+            log.info("the last %d steps see images of %s px", last, told_size(plan.phase.size))
         log.info(
             "about %s of memory and %s of time; the run is kept in %s",
             amount(need.memory),

@@ -19,6 +19,7 @@ from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.held import ROOM, batches, plain
 from selftaught.feed.views import ViewDataset
 from selftaught.parts.norm import calibrating, keeping
+from selftaught.sides import Size, area
 from selftaught.verdict import RECALIBRATED, START
 
 IMAGES = 256
@@ -30,7 +31,7 @@ def references(
     start: Encoder | None,
     samples: Samples,
     *,
-    size: int,
+    size: Size,
     device: torch.device,
     workers: int | None = None,
     seed: int = 0,
@@ -55,7 +56,7 @@ def references(
     found[FLOORS[0]] = untrained(network, seed)
     wanted = [n for name, n in found.items() if name != START and keeping(n.modules())]
     if wanted:
-        count = max(1, min(IMAGES, ROOM // (samples.channels * size * size)))
+        count = max(1, min(IMAGES, ROOM // (samples.channels * area(size))))
         rows = evenly(len(samples), count).numpy()
         images, _ = plain(samples, rows, size, readers(len(rows), workers))
         for each in wanted:

@@ -21,6 +21,7 @@ from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.scores import knn, probe, split
 from selftaught.feed.readers import Readers
 from selftaught.feed.views import Fetched, ViewDataset
+from selftaught.sides import Size, area
 
 MOST = 2000
 """Images that are kept."""
@@ -65,7 +66,7 @@ class Held(ABC):
 def held_out(
     samples: Samples,
     test: Samples | None,
-    size: int,
+    size: Size,
     *,
     most: int = MOST,
     seed: int = 0,
@@ -85,7 +86,7 @@ def held_out(
         DataError: none of them can be read.
         UserError: they are too few, or have no class in common with `test`.
     """
-    count = max(VIEWS, min(most, ROOM // (samples.channels * size * size)))
+    count = max(VIEWS, min(most, ROOM // (samples.channels * area(size))))
     rng = np.random.default_rng(seed)
     if samples.labels is not None:
         try:
@@ -181,7 +182,7 @@ class Unlabeled(Held):
 def _labeled(
     samples: Samples,
     test: Samples | None,
-    size: int,
+    size: Size,
     count: int,
     rng: np.random.Generator,
     seed: int,
@@ -233,7 +234,9 @@ def _among(samples: Samples, known: np.ndarray, rng: np.random.Generator, count:
     return np.sort(rng.permutation(rows)[:count])
 
 
-def plain(samples: Samples, rows: np.ndarray, size: int, workers: int) -> tuple[Tensor, np.ndarray]:
+def plain(
+    samples: Samples, rows: np.ndarray, size: Size, workers: int
+) -> tuple[Tensor, np.ndarray]:
     """uint8 [N, C, S, S] plain views of those of `rows` that can be read, and which these are.
 
     Raises:

@@ -21,6 +21,7 @@ from selftaught.export.facts import CONFIG, WEIGHTS, encoder_files
 from selftaught.export.files import atomic
 from selftaught.export.timm import plain_timm, timm_code
 from selftaught.parts import lora
+from selftaught.sides import both
 from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
@@ -252,7 +253,7 @@ def _check_same(encoder: Encoder, other: Encoder | nn.Module) -> None:
     ours = copy.deepcopy(encoder).cpu().to(memory_format=layout).eval()
     kind = next(ours.parameters()).dtype
     with torch.inference_mode():
-        x = torch.rand(2, encoder.channels, encoder.size, encoder.size).to(kind)
+        x = torch.rand(2, encoder.channels, *both(encoder.size)).to(kind)
         module: Any = other  # torch does not say that `to` takes a layout
         wanted, found = ours(x), module.to(dtype=kind, memory_format=layout)(x)
     if not torch.equal(found.nan_to_num(), wanted.nan_to_num()):

@@ -20,6 +20,7 @@ from selftaught.evaluate.features import device_for, one_pass, running
 from selftaught.export import load
 from selftaught.report.folder import RunFolder
 from selftaught.report.image.pictures import THUMB, data_url
+from selftaught.sides import both, within
 from selftaught.vectors import neighbors
 
 NEAR = 8
@@ -143,7 +144,7 @@ def _open(run: RunFolder, data: Any, labels: str | None, channels: int) -> Sampl
 def _affordable(network: Encoder, device: torch.device) -> int:
     """Images that are embedded in a quarter of a minute; halved until they do."""
     size, count = network.size, _USUAL
-    some = torch.zeros(8, network.channels, size, size, dtype=torch.uint8)
+    some = torch.zeros(8, network.channels, *both(size), dtype=torch.uint8)
     with running(network, device, "fp32") as forward:
         # on a CPU its own time counts: other programs should not change what the page shows
         clock = time.process_time if device.type == "cpu" else time.perf_counter
@@ -158,8 +159,8 @@ def _affordable(network: Encoder, device: torch.device) -> int:
 
 
 def _shrunk(x: Tensor) -> Tensor:
-    """uint8 [B, C, S, S] at no more than `THUMB` pixels."""
-    if x.shape[-1] <= THUMB:
+    """uint8 [B, C, H, W] at no more than `THUMB` pixels a side."""
+    if max(x.shape[-2:]) <= THUMB:
         return x
-    small = F.interpolate(x.float(), (THUMB, THUMB), mode="bilinear", antialias=True)
+    small = F.interpolate(x.float(), within(x.shape[-2:], THUMB), mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).byte()

@@ -12,7 +12,7 @@ from selftaught.augment.image.render import render_view
 from selftaught.augment.image.view import DRAWS, View
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.errors import UserError
-from selftaught.sides import Size, both, told
+from selftaught.sides import Size, both, told_size
 
 
 def cut_tiles(image: np.ndarray, jitter: np.ndarray, tile: Size) -> np.ndarray:
@@ -70,15 +70,15 @@ class Tiles(Pipeline):
     def __post_init__(self) -> None:
         if any(side % self.grid for side in self.view.shape) or self.channel_shift < 0:
             raise UserError(
-                f"a view of {told(self.view.size)} pixels has no {self.grid} x {self.grid} whole "
-                f"cells, or channel_shift={self.channel_shift} is below 0"
+                f"a view of {told_size(self.view.size)} pixels has no {self.grid} x {self.grid} "
+                f"whole cells, or channel_shift={self.channel_shift} is below 0"
             )
         for tile, cell in zip(both(self.tile), (side // self.grid for side in self.view.shape)):
             if not 1 <= tile <= cell - self.channel_shift:
                 raise UserError(
-                    f"tiles of {told(self.tile)} pixels, with channels moved by up to "
+                    f"tiles of {told_size(self.tile)} pixels, with channels moved by up to "
                     f"{self.channel_shift}, do not fit the {cell}-pixel cells of a {self.grid} x "
-                    f"{self.grid} puzzle of {told(self.view.size)} pixels: use larger images "
+                    f"{self.grid} puzzle of {told_size(self.view.size)} pixels: use larger images "
                     "(--size), or a smaller channel_shift"
                 )
 

@@ -201,6 +201,13 @@ class Plain(Pipeline):
                 f"Plain(size={self.size}, resize={self.resize}): need 1 <= size <= resize"
             )
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What files say of it: `size`, and to what the image is resized before it is cut."""
+        if isinstance(self.size, int):
+            return {"size": self.size, "resize_short_side": self.resize}
+        return {"size": list(self.size), "resize_to_cover": list(both(self.resize))}
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Make the one view of `image`, uint8 [H, W, C]: an array [C, rows, columns], not a list.
 

@@ -18,7 +18,7 @@ from selftaught import timm_names
 from selftaught.backbones.weights import hub
 from selftaught.backbones.weights.places import REPOSITORY
 from selftaught.errors import UserError, out_of_memory
-from selftaught.sides import Size, both, one, short, told
+from selftaught.sides import Size, both, one, short, told_size
 
 log = logging.getLogger("selftaught")
 
@@ -75,7 +75,7 @@ def create(
             log.warning(
                 "%s for %s px: new random weights in %s, pretrained ones everywhere else",
                 name,
-                told(size),
+                told_size(size),
                 ", ".join(fresh),
             )
     return net
@@ -130,8 +130,8 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
                     f"{absent}; or connect once so that they are cached, or set pretrained to false"
                 ) from error
             raise UserError(
-                f"{name} cannot be built for {told(options.get('img_size', 0))} px ({reason}); use "
-                "a multiple of 32, or another backbone"
+                f"{name} cannot be built for {told_size(options.get('img_size', 0))} px "
+                f"({reason}); use a multiple of 32, or another backbone"
             ) from error
 
 
@@ -203,17 +203,17 @@ def _fit_stem(net: nn.Module, name: str, size: Size, channels: int) -> list[str]
         if out_of_memory(error):
             raise
         raise UserError(
-            f"{name} cannot take images of {told(size)} px ({type(error).__name__}: {error}); use "
-            f"its own size, {_own_size(net)} px, or a backbone such as resnet18"
+            f"{name} cannot take images of {told_size(size)} px ({type(error).__name__}: {error}); "
+            f"use its own size, {_own_size(net)} px, or a backbone such as resnet18"
         ) from error
     if any(unseen):
         seen = [side - lost for side, lost in zip(both(size), unseen)]
         # one more step where that stride alone is to blame
         more = [n + (s if 0 < k < s else 0) for n, k, s in zip(seen, unseen, strides.steps)]
-        sizes = dict.fromkeys(told(one(sides)) for sides in (seen, more) if all(sides))
+        sizes = dict.fromkeys(told_size(one(sides)) for sides in (seen, more) if all(sides))
         lost = [str(n) for n in dict.fromkeys(n for n in unseen if n)]
         raise UserError(
-            f"the last {' and '.join(lost)} of {told(size)} rows and columns never reach the "
+            f"the last {' and '.join(lost)} of {told_size(size)} rows and columns never reach the "
             f"features of {name}, which cuts off what is no multiple of its patches or strides; "
             f"use size {' or '.join(sizes)}"
         )
@@ -252,7 +252,7 @@ def _strides(net: Any, image: Tensor, least: int) -> _Strides:
     seen: list[tuple[str, tuple[int, int]]] = []
 
     def note(where: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: seen.append((where, tuple(inputs[0].shape[-2:])))
+        return lambda _, inputs: seen.append((where, both(inputs[0].shape[-2:])))
 
     hooks = [
         layer.register_forward_pre_hook(note(where))

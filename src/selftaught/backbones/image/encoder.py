@@ -35,7 +35,7 @@ from selftaught.backbones.weights.reading import Source, opened
 from selftaught.backbones.weights.whose import as_timm_has_it
 from selftaught.errors import UserError
 from selftaught.roles import Count, ImageSize, PartialShare, Positive
-from selftaught.sides import Size, both, one, short, told
+from selftaught.sides import Size, both, one, short, told_size
 from selftaught.signature import Checked
 
 log = logging.getLogger("selftaught")
@@ -335,14 +335,14 @@ class Image(Checked, Shown):
         patch, (height, width) = self.patch, both(size)
         if height < patch or width < patch:
             raise UserError(
-                f"images of {told(size)} px are smaller than the {patch}-px patches of "
+                f"images of {told_size(size)} px are smaller than the {patch}-px patches of "
                 f"{self.name}; use a size that is a multiple of {patch}, or a smaller patch_size"
             )
         if height % patch or width % patch:
             fits = one([max(1, round(side / patch)) * patch for side in (height, width)])
             raise UserError(
-                f"{self.name} cuts images into {patch}-px patches, which {told(size)} px is no "
-                f"multiple of; use size {told(fits)}"
+                f"{self.name} cuts images into {patch}-px patches, which {told_size(size)} px is "
+                f"no multiple of; use size {told_size(fits)}"
             )
         return height // patch, width // patch
 

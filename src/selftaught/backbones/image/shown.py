@@ -10,7 +10,7 @@ from selftaught.backbones.image.create import whole
 from selftaught.backbones.image.edges import sobel
 from selftaught.backbones.image.lightness import halves, lightness
 from selftaught.errors import UserError
-from selftaught.sides import Size, both, one, told
+from selftaught.sides import Size, both, one, told_size
 
 
 def statistics(
@@ -126,7 +126,7 @@ class Shown(nn.Module):
             if (height, width) == both(self.size):
                 raise
             raise UserError(
-                f"{self.name}, made for images of {told(self.size)} px, cannot take parts of "
+                f"{self.name}, made for images of {told_size(self.size)} px, cannot take parts of "
                 f"{height} x {width} px ({error}): use another --size, or a backbone such as "
                 "resnet18"
             ) from error

@@ -16,7 +16,7 @@ from selftaught.objectives.contrastive import find_first, products
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Fraction, Number, Share
-from selftaught.sides import Size, both, one, part, told
+from selftaught.sides import Size, both, one, part, told_size
 
 GRID = 7
 """Patches along a side: each a quarter of the image, overlapping its neighbor by half."""
@@ -91,7 +91,7 @@ class CPC(Method):
         patch = both(self.backbone.fit(part(size, 1, 4)))
         if min(patch) < 2:
             raise UserError(
-                f"images of {told(size)} px have no {GRID} x {GRID} patches; use 8 or more"
+                f"images of {told_size(size)} px have no {GRID} x {GRID} patches; use 8 or more"
             )
         whole = one([side + (GRID - 1) * (side // 2) for side in patch])
         return Patches(Views((View(whole, self.scale, gray=self.gray),)), patch)

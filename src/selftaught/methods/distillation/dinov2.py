@@ -35,7 +35,7 @@ from selftaught.roles import (
     TermWeight,
 )
 from selftaught.schedule import cosine, ramp
-from selftaught.sides import Size, part, told
+from selftaught.sides import Size, part, told_size
 
 
 class DINOv2(Method):
@@ -238,9 +238,9 @@ class DINOv2(Method):
         teacher = self.network.held["backbone"] if self.network else self.backbone
         if teacher.grid(size) != self.backbone.grid(size):
             raise UserError(
-                f"the teacher cuts images of {told(size)} px into patches of {teacher.patch} px "
-                f"and the student into those of {self.backbone.patch} px, and each patch is to be "
-                "told: give both the same, by another backbone or patch_size"
+                f"the teacher cuts images of {told_size(size)} px into patches of {teacher.patch} "
+                f"px and the student into those of {self.backbone.patch} px, and each patch is to "
+                "be told: give both the same, by another backbone or patch_size"
             )
         local_size = self.backbone.fit(part(size, 3, 7, self.local_size))
         scales = self.global_scale, self.local_scale

@@ -17,7 +17,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Needs, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, Standardize, each_cell, fingerprint, mlp
-from selftaught.roles import Blur, Count, Fraction, HeadWidth, Strength, TermWeight
+from selftaught.roles import Blur, Fraction, HeadWidth, ImageSize, Strength, TermWeight
 from selftaught.sides import Size, both
 
 
@@ -58,7 +58,7 @@ class DistillFeatures(Method):
         network: Any,
         teacher: tuple[str, ...] = (),
         teacher_view: Literal["plain", "same"] = "plain",
-        teacher_size: Count | None = None,
+        teacher_size: ImageSize | None = None,
         strength: Strength = 0.5,
         blur: Blur = 0.1,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
@@ -154,7 +154,7 @@ class DistillFeatures(Method):
         """views: two [B, C, S, S]; where teachers see the same, a list of these for each size."""
         plain = self.teacher_view == "plain"
         x, *others = [torch.cat(list(v)) for v in ([batch.views] if plain else batch.views)]
-        shown = {views.shape[-2:]: views for views in (*others, x)}
+        shown = {both(views.shape[-2:]): views for views in (*others, x)}
         seen = self.backbone.features(x) if self.local else Features(self.backbone(x), x, (0, 0))
         terms: dict[str, list[Tensor]] = {}
         for i, (teacher, head, scale) in enumerate(zip(self.teachers, self.heads, self.scales)):

@@ -21,8 +21,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
 from selftaught.roles import Count
-from selftaught.sides import Size, both, one
-from selftaught.sides import told as told_size
+from selftaught.sides import Size, both, one, told_size
 
 
 class BEiT(Method):

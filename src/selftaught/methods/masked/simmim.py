@@ -15,7 +15,7 @@ from selftaught.masks import enlarge, hidden_units
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
 from selftaught.roles import Count, HiddenShare
-from selftaught.sides import Size, both, one, short, told
+from selftaught.sides import Size, both, one, short, told_size
 
 
 class SimMIM(Method):
@@ -72,20 +72,21 @@ class SimMIM(Method):
         if not fitting:
             fits = one([max(1, round(n / stem)) * stem for n in (height, width)])
             raise UserError(
-                f"{self.backbone.name} cuts images into {stem}-px patches, which {told(size)} px "
-                f"is no multiple of; use size {told(fits)}"
+                f"{self.backbone.name} cuts images into {stem}-px patches, which {told_size(size)} "
+                f"px is no multiple of; use size {told_size(fits)}"
             )
         if whole % self.reduction:
             raise UserError(
                 f"{self.backbone.name} makes one feature of {self.reduction} px, which "
-                f"{told(size)} px is no multiple of; use a size that is a multiple of 32"
+                f"{told_size(size)} px is no multiple of; use a size that is a multiple of 32"
             )
         largest = max((n for n in fitting if side // n >= 6), default=fitting[0])
         side = largest if self.unit is None else self.unit
         if side not in fitting:
             raise UserError(
                 f"unit={side} must be a multiple of the {stem}-px patches of {self.backbone.name} "
-                f"and divide {told(size)} px; use one of {', '.join(map(str, fitting))}, or none"
+                f"and divide {told_size(size)} px; use one of {', '.join(map(str, fitting))}, or "
+                "none"
             )
         count = (height // side) * (width // side)
         hidden = max(0, math.ceil(count * self.ratio))

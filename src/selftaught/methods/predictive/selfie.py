@@ -14,7 +14,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, HiddenShare, PartialShare
-from selftaught.sides import Size, both, short, told
+from selftaught.sides import Size, both, short, told_size
 
 
 class Selfie(Method):
@@ -78,12 +78,14 @@ class Selfie(Method):
         side, common = short(size), math.gcd(*both(size))
         whole = [n for n in range(2, side // 2) if side % n == 0 and common % (side // n) == 0]
         if not whole:
-            raise UserError(f"images of {told(size)} px cannot be cut into patches of one size")
+            raise UserError(
+                f"images of {told_size(size)} px cannot be cut into patches of one size"
+            )
         usual = 4 if side < 128 else 7
         cells = min(whole, key=lambda n: abs(n - usual)) if self.grid is None else self.grid
         if cells < 1 or side % cells or common % (side // cells):
             raise UserError(
-                f"grid={cells} does not divide images of {told(size)} px; use one of "
+                f"grid={cells} does not divide images of {told_size(size)} px; use one of "
                 f"{', '.join(map(str, whole))}"
             )
         rows, columns = (n * cells // side for n in both(size))

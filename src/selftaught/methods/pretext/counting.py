@@ -25,7 +25,7 @@ from selftaught.method import (
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, HeadWidth, Margin, Share
-from selftaught.sides import Size, both, one, part, short, told
+from selftaught.sides import Size, both, one, part, short, told_size
 
 QUARTERS = ("upper left", "lower left", "upper right", "lower right")
 
@@ -75,8 +75,8 @@ class Counting(Method):
         quarter = self.backbone.fit(part(size, 1, 2))
         if short(quarter) < 2:
             raise UserError(
-                f"images of {told(size)} px have quarters of {told(quarter)} px, in which "
-                "nothing can be counted: use a larger --size, 228 in the paper"
+                f"images of {told_size(size)} px have quarters of {told_size(quarter)} px, in "
+                "which nothing can be counted: use a larger --size, 228 in the paper"
             )
         whole = one([2 * side for side in both(quarter)])
         view = augment.View(whole, (0.2, 1.0), interpolation="bicubic", gray=self.gray)

@@ -28,7 +28,7 @@ from selftaught.method import (
 )
 from selftaught.objectives.metric import semi_hard
 from selftaught.roles import Count, DrawnImages, Fraction, Margin, SampleCount
-from selftaught.sides import Size
+from selftaught.sides import Size, short
 
 COLORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -109,7 +109,7 @@ class ExemplarCNN(Method):
         return (ReferenceLoss(math.log(count), f"ln {count}, guessing the surrogate class"),)
 
     def views(self, size: Size) -> Pipeline:
-        return Distorted(size, self.patch, self.copies)
+        return Distorted(short(size), self.patch, self.copies)
 
     def on_epoch(self, corpus: Corpus) -> Epoch:
         """The images with a class, as often as fills an epoch."""

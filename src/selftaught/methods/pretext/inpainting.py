@@ -18,7 +18,7 @@ from selftaught.masks import Draws, Range
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import DecoderWidth, Number, PartialShare, TermWeight
-from selftaught.sides import Size, both, short, told
+from selftaught.sides import Size, both, short, told_size
 
 MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's colors, with which hidden pixels are filled."""
@@ -71,7 +71,7 @@ class ContextEncoder(Method):
         if not 0 <= overlap < short(size) / 4 - 0.5:
             raise UserError(
                 f"overlap={overlap} leaves nothing of the missing {short(size) // 2} px of images "
-                f"of {told(size)} px; it must be in [0, {math.ceil(short(size) / 4 - 0.5)})"
+                f"of {told_size(size)} px; it must be in [0, {math.ceil(short(size) / 4 - 0.5)})"
             )
         painted = [side // 2 if region == "center" else side for side in both(size)]
         steps = max(0, math.floor(math.log2(min(painted) / 4)))
@@ -99,7 +99,7 @@ class ContextEncoder(Method):
         painted = self.paint(truth, missing)
         goal = center(truth) if self.region == "center" else truth
         if self.region == "center":
-            weight = border_weight(goal.shape[-2:], self.overlap, self.border).to(goal)
+            weight = border_weight(both(goal.shape[-2:]), self.overlap, self.border).to(goal)
         else:
             painted = torch.where(missing[:, None], painted, goal)
             weight = torch.ones_like(goal[0, 0]) / dist.mean(missing.float().mean())
@@ -122,7 +122,7 @@ class ContextEncoder(Method):
         truth = 2 * (images * std + mean) - 1
         if missing:
             return truth, missing[0]
-        hole = hidden_center(images.shape[-2:], self.overlap).to(images.device)
+        hole = hidden_center(both(images.shape[-2:]), self.overlap).to(images.device)
         return truth, hole.expand(len(images), -1, -1)
 
     def paint(self, truth: Tensor, missing: Tensor) -> Tensor:

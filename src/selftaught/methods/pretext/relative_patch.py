@@ -17,7 +17,7 @@ from selftaught.masks import Draws
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import each_cell
 from selftaught.roles import Count, HeadWidth, Share, Weight
-from selftaught.sides import Size
+from selftaught.sides import Size, short
 
 PLACES = (
     (-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1),
@@ -85,7 +85,7 @@ class RelativePatch(Method):
         return (ReferenceLoss(math.log(len(PLACES)), f"ln {len(PLACES)}, guessing the side"),)
 
     def views(self, size: Size) -> Pipeline:
-        patch = self.backbone.fit(size * 96 / 224)
+        patch = short(self.backbone.fit(short(size) * 96 / 224))
         gap, jitter = round(self.gap * patch), round(self.jitter * patch)
         return Patches(self.grid, patch, gap, jitter, self.blurred)
 
