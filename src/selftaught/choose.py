@@ -14,7 +14,7 @@ from selftaught.backbones.weights.at_hand import Found
 from selftaught.backbones.weights.places import TIMM
 from selftaught.chosen import Chosen
 from selftaught.method import Method, Needs, Recipe
-from selftaught.sides import short
+from selftaught.sides import both, short
 from selftaught.signature import read_object
 
 LARGE_BATCH = 1024
@@ -123,14 +123,19 @@ def grown(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[list[Cho
     transformer = wants_transformer(needs)
     found: dict[tuple[str, int], list[Chosen]] = {}
     for name, most in GROWING[facts.gpu, transformer]:
-        size = short(given.get("size") or min(facts.side, most))
+        asked = given.get("size") or min(facts.side, most)
+        size = short(asked)
         why = "0.4 million weights: a CPU in minutes"
         made = [Chosen("backbone", name or needs.backbone, needs.backbone, why)]
         if not facts.gpu or size < facts.side:
             made += _side(size, given, "more images in the time if they are small")
         patches = transformer and not facts.gpu and "patch_size" not in given
-        if patches and size >= SMALL and size % 8 == 0:
-            made.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
+        whole = size % 8 == 0 and all(side % (size // 8) == 0 for side in both(asked))
+        if patches and size >= SMALL and whole:
+            why = "64 patches, whatever the size"
+            if asked != size:
+                why = "8 patches along the shorter side, whatever the size"
+            made.append(Chosen("patch_size", size // 8, 16, why))
         found.setdefault((name, size), made)
     return list(found.values())
 

@@ -32,6 +32,11 @@ def told_size(size: Size) -> str:
     return str(size) if not isinstance(size, tuple) else f"{size[0]} x {size[1]}"
 
 
+def as_option(size: Size) -> str:
+    """A size as `--size` takes it: `128`, or `128x1024`."""
+    return "x".join(map(str, both(size))) if isinstance(size, tuple) else str(size)
+
+
 def told_sides(size: Size) -> str:
     """Both sides in a sentence, of a square as well: `128 x 128`."""
     return "{} x {}".format(*both(size))

@@ -63,6 +63,7 @@ from selftaught.export.facts import SETTINGS
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import fingerprint
+from selftaught.sides import short
 from selftaught.signature import current, values_by_role
 
 log = logging.getLogger("selftaught")
@@ -206,7 +207,7 @@ def prepared(
     goes_on = settings.resume and bool(Checkpoints.of(out).steps())
     start = out if goes_on else settings.start
     asked = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
-    side = asked.get("size") or fitting_size(kept)
+    side = short(asked.get("size") or fitting_size(kept))
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
     begun = beginning.going_on(choice.image, out) if settings.resume else choice.image

@@ -40,7 +40,7 @@ from selftaught.evaluate.settings import Scoring
 from selftaught.export.facts import CLASSIFIER, CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
-from selftaught.sides import told_size
+from selftaught.sides import as_option, told_size
 from selftaught.signature import takes
 from selftaught.verdict import START
 from selftaught.voice import counted
@@ -83,7 +83,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
         _check_tuning(asked.shares, asked.epochs)
         if size is not None and size != network.size:
             raise UserError(
-                f"--size {told_size(size)}: finetune trains {encoder} at its own "
+                f"--size {as_option(size)}: finetune trains {encoder} at its own "
                 f"{told_size(network.size)} px; leave --size out, or name the other probes alone"
             )
     given = tuple(p for p in probes if p != "finetune")

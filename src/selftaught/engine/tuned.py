@@ -28,7 +28,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.floors import Margin
 from selftaught.evaluate.scores import Score
 from selftaught.methods.supervised.finetune import Finetune
-from selftaught.sides import Size, told_size
+from selftaught.sides import Size, as_option, told_size
 
 log = logging.getLogger("selftaught")
 
@@ -97,7 +97,7 @@ def check(target: Target, network: Encoder, size: Size) -> None:
         )
     if size != network.size:
         raise UserError(
-            f"--size {told_size(size)}: --finetune trains at the encoder's own "
+            f"--size {as_option(size)}: --finetune trains at the encoder's own "
             f"{told_size(network.size)} px; leave one of both out"
         )
 

@@ -19,7 +19,7 @@ from selftaught.evaluate.floors import FLOORS
 from selftaught.evaluate.held import ROOM, batches, plain
 from selftaught.feed.views import ViewDataset
 from selftaught.parts.norm import calibrating, keeping
-from selftaught.sides import Size, area
+from selftaught.sides import Size, area, one
 from selftaught.verdict import RECALIBRATED, START
 
 IMAGES = 256
@@ -77,7 +77,7 @@ def calibrate(network: Encoder, forward: Callable[[Tensor], Tensor], images: Ten
         images: uint8 [N, C, S, S] plain views.
     """
     samples = open_data(images.permute(0, 2, 3, 1).numpy(), channels=images.shape[1])
-    views = ViewDataset(samples, augment.moco(images.shape[-1], blur=0.0), 0)
+    views = ViewDataset(samples, augment.moco(one(images.shape[-2:]), blur=0.0), 0)
     keys = [(0, i) for i in range(len(images))]
     with calibrating(network.modules()):
         for item in batches(views, keys, 0):

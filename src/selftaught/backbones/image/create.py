@@ -18,7 +18,7 @@ from selftaught import timm_names
 from selftaught.backbones.weights import hub
 from selftaught.backbones.weights.places import REPOSITORY
 from selftaught.errors import UserError, out_of_memory
-from selftaught.sides import Size, both, one, short, told_size
+from selftaught.sides import Size, as_option, both, one, short, told_size
 
 log = logging.getLogger("selftaught")
 
@@ -210,7 +210,7 @@ def _fit_stem(net: nn.Module, name: str, size: Size, channels: int) -> list[str]
         seen = [side - lost for side, lost in zip(both(size), unseen)]
         # one more step where that stride alone is to blame
         more = [n + (s if 0 < k < s else 0) for n, k, s in zip(seen, unseen, strides.steps)]
-        sizes = dict.fromkeys(told_size(one(sides)) for sides in (seen, more) if all(sides))
+        sizes = dict.fromkeys(as_option(one(sides)) for sides in (seen, more) if all(sides))
         lost = [str(n) for n in dict.fromkeys(n for n in unseen if n)]
         raise UserError(
             f"the last {' and '.join(lost)} of {told_size(size)} rows and columns never reach the "

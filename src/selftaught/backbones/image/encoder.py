@@ -35,7 +35,7 @@ from selftaught.backbones.weights.reading import Source, opened
 from selftaught.backbones.weights.whose import as_timm_has_it
 from selftaught.errors import UserError
 from selftaught.roles import Count, ImageSize, PartialShare, Positive
-from selftaught.sides import Size, both, one, short, told_size
+from selftaught.sides import Size, as_option, both, one, short, told_size
 from selftaught.signature import Checked
 
 log = logging.getLogger("selftaught")
@@ -342,7 +342,7 @@ class Image(Checked, Shown):
             fits = one([max(1, round(side / patch)) * patch for side in (height, width)])
             raise UserError(
                 f"{self.name} cuts images into {patch}-px patches, which {told_size(size)} px is "
-                f"no multiple of; use size {told_size(fits)}"
+                f"no multiple of; use size {as_option(fits)}"
             )
         return height // patch, width // patch
 

@@ -374,10 +374,9 @@ def _placed(
     path = found.path
     table, layer_scale = state["pos_embed"], any(k.endswith("ls1.gamma") for k in state)
     about, patch = beside(path), net.patch_embed.patch_size[0]
+    size = about.size if about else None
     laid = (
-        (grid, extra)
-        for extra in (0, 1)
-        if (grid := grid_of(table.shape[1] - extra, about and about.size, patch))
+        (grid, extra) for extra in (0, 1) if (grid := grid_of(table.shape[1] - extra, size, patch))
     )
     old, prefix = next(laid, (None, 0))
     if old is None:

@@ -21,7 +21,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
 from selftaught.roles import Count
-from selftaught.sides import Size, both, one, told_size
+from selftaught.sides import Size, as_option, both, one, told_size
 
 
 class BEiT(Method):
@@ -116,7 +116,7 @@ class BEiT(Method):
             fits = one([max(1, round(side / self.patch)) * self.patch for side in both(size)])
             raise UserError(
                 f"{self.backbone.name} cuts images into {self.patch}-px patches, which "
-                f"{told_size(size)} px is no multiple of; use size {told_size(fits)}"
+                f"{told_size(size)} px is no multiple of; use size {as_option(fits)}"
             )
         patches = math.prod(self.grid(size))
         most, least = (max(1, round(patches * n / 196)) for n in (75, 16))

@@ -15,7 +15,7 @@ from selftaught.masks import enlarge, hidden_units
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
 from selftaught.roles import Count, HiddenShare
-from selftaught.sides import Size, both, one, short, told_size
+from selftaught.sides import Size, as_option, both, one, short, told_size
 
 
 class SimMIM(Method):
@@ -73,7 +73,7 @@ class SimMIM(Method):
             fits = one([max(1, round(n / stem)) * stem for n in (height, width)])
             raise UserError(
                 f"{self.backbone.name} cuts images into {stem}-px patches, which {told_size(size)} "
-                f"px is no multiple of; use size {told_size(fits)}"
+                f"px is no multiple of; use size {as_option(fits)}"
             )
         if whole % self.reduction:
             raise UserError(
