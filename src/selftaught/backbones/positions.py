@@ -23,14 +23,12 @@ smooth: antialiased (timm; DINOv2 with registers)."""
 
 
 def grid_of(count: int, size: Size | None, patch: int) -> Grid | None:
-    """Rows and columns of `count` patches of `patch` px: as images of `size` have them, where that
-    is known and comes out, else as a square has them; None where neither is so."""
-    if size is not None:
-        rows, columns = (side // patch for side in both(size))
-        if rows * columns == count:
-            return rows, columns
+    """Rows and columns of `count` patches of `patch` px, as images of `size` have them, or, where
+    that is not known, as a square has them; None where they have others.
+    """
     side = math.isqrt(count)
-    return (side, side) if side**2 == count else None
+    rows, columns = (side, side) if size is None else (n // patch for n in both(size))
+    return (rows, columns) if rows * columns == count else None
 
 
 def sincos(

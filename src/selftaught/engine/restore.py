@@ -73,7 +73,8 @@ def _on_grid(theirs: dict[str, Tensor], method: Method, size: Size | None) -> di
     vit: Image = image  # type: ignore[assignment]
     own, grid = net.pos_embed, vit.grid(vit.size)
     prefix = own.shape[1] - grid[0] * grid[1]
-    old = grid_of(table.shape[1] - prefix, size, vit.patch)
+    count = table.shape[1] - prefix
+    old = grid_of(count, size, vit.patch) or grid_of(count, None, vit.patch)
     if old is None or old == grid or table.shape[2] != own.shape[2]:
         return theirs
     log.info("positions of %d x %d patches are carried to %d x %d", *old, *grid)

@@ -375,8 +375,11 @@ def _placed(
     table, layer_scale = state["pos_embed"], any(k.endswith("ls1.gamma") for k in state)
     about, patch = beside(path), net.patch_embed.patch_size[0]
     size = about.size if about else None
-    laid = (
-        (grid, extra) for extra in (0, 1) if (grid := grid_of(table.shape[1] - extra, size, patch))
+    laid = (  # what is known of the images first: 1 + 3 * 8 positions are a square, too
+        (grid, extra)
+        for told in dict.fromkeys((size, None))
+        for extra in (0, 1)
+        if (grid := grid_of(table.shape[1] - extra, told, patch))
     )
     old, prefix = next(laid, (None, 0))
     if old is None:
