@@ -276,10 +276,9 @@ def _items(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _size(value: Any) -> Size:
-    """`224` or `128x1024`; rows and columns in a list as well."""
-    if isinstance(value, str) and "x" in value.lower():
-        value = [side.strip() for side in value.lower().split("x")]
-    if isinstance(value, list | tuple):
+    """`224` or `128x1024`; rows and columns as a list, too, as other values are."""
+    value = value.lower().replace("x", ",") if isinstance(value, str) else value
+    if isinstance(value, list | tuple) or (isinstance(value, str) and "," in value):
         return one(_items(value, (int, int)))
     return _scalar(value, int)
 

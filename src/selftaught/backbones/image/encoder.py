@@ -333,15 +333,16 @@ class Image(Checked, Shown):
     def grid(self, size: Size) -> Grid:
         """Rows and columns of tokens of an image of `size` pixels; plain ViTs only."""
         patch, (height, width) = self.patch, both(size)
+        told = told_size(one((height, width)))
         if height < patch or width < patch:
             raise UserError(
-                f"images of {told_size(size)} px are smaller than the {patch}-px patches of "
+                f"images of {told} px are smaller than the {patch}-px patches of "
                 f"{self.name}; use a size that is a multiple of {patch}, or a smaller patch_size"
             )
         if height % patch or width % patch:
             fits = one([max(1, round(side / patch)) * patch for side in (height, width)])
             raise UserError(
-                f"{self.name} cuts images into {patch}-px patches, which {told_size(size)} px is "
+                f"{self.name} cuts images into {patch}-px patches, which {told} px is "
                 f"no multiple of; use size {as_option(fits)}"
             )
         return height // patch, width // patch

@@ -14,7 +14,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, HiddenShare, PartialShare
-from selftaught.sides import Size, both, short, told_size
+from selftaught.sides import Size, both, one, short, told_size
 
 
 class Selfie(Method):
@@ -55,7 +55,7 @@ class Selfie(Method):
         self.backbone, self.grid, self.ratio = backbone, grid, ratio
         self.depth, self.heads, self.hidden, self.dropout = depth, heads, hidden, dropout
         self.cells = self.cut(backbone.size)
-        count = math.prod(self.cells)
+        count = math.prod(both(self.cells))
         kept = int(count * (1 - ratio))
         if not 1 <= kept <= count - 2:
             raise UserError(
@@ -73,8 +73,8 @@ class Selfie(Method):
         self.pooling = nn.TransformerEncoder(layer, depth, norm, enable_nested_tensor=False)
         self.pos_embedding = nn.Embedding(count, backbone.dim)
 
-    def cut(self, size: Size) -> tuple[int, int]:
-        """Rows and columns of patches, which are squares, of an image of `size` pixels."""
+    def cut(self, size: Size) -> Size:
+        """Patches, which are squares, along the sides of an image of `size` pixels."""
         side, common = short(size), math.gcd(*both(size))
         whole = [n for n in range(2, side // 2) if side % n == 0 and common % (side // n) == 0]
         if not whole:
@@ -88,16 +88,15 @@ class Selfie(Method):
                 f"grid={cells} does not divide images of {told_size(size)} px; use one of "
                 f"{', '.join(map(str, whole))}"
             )
-        rows, columns = (n * cells // side for n in both(size))
-        return rows, columns
+        return one([n * cells // side for n in both(size)])
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
-        patches = math.prod(self.cells)
+        patches = math.prod(both(self.cells))
         count = patches - int(patches * (1 - self.ratio))
         return (ReferenceLoss(math.log(count), f"ln {count}"),)
 
     def views(self, size: Size) -> Pipeline:
-        return augment.Noised(augment.crop(size), math.prod(self.cut(size)))
+        return augment.Noised(augment.crop(size), math.prod(both(self.cut(size))))
 
     def loss(self, batch: Batch) -> Tensor:
         """views: images [B, C, H, W] and noise [B, N]: the patches of most noise are hidden."""
@@ -146,13 +145,14 @@ def matching(scores: Tensor) -> Tensor:
     return F.cross_entropy(scores.flatten(0, 1), right.flatten())
 
 
-def patches(images: Tensor, cells: tuple[int, int]) -> Tensor:
-    """[B, C, H, W] -> [B * prod(cells), C, h, w], row by row of each image."""
-    rows = images.unflatten(3, (cells[1], -1)).unflatten(2, (cells[0], -1))  # B C rows h cols w
+def patches(images: Tensor, cells: Size) -> Tensor:
+    """[B, C, H, W] -> [B * rows * columns, C, h, w], row by row of each image."""
+    count, across = both(cells)
+    rows = images.unflatten(3, (across, -1)).unflatten(2, (count, -1))  # B C rows h cols w
     return rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
-def whole(cells: Tensor, grid: tuple[int, int]) -> Tensor:
+def whole(cells: Tensor, grid: Size) -> Tensor:
     """[B, rows * columns, C, h, w] -> [B, C, rows * h, columns * w]."""
-    rows = cells.unflatten(1, grid).permute(0, 3, 1, 4, 2, 5)  # B C rows h cols w
+    rows = cells.unflatten(1, both(grid)).permute(0, 3, 1, 4, 2, 5)  # B C rows h cols w
     return rows.flatten(4).flatten(2, 3)
