@@ -156,6 +156,13 @@ def test_pairs_that_belong_together_and_pairs_that_do_not():
     assert measures.related(torch.ones(4, 3), torch.ones(4, 3)) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("count", [32, 128])
+def test_how_far_chance_brings_unrelated_pairs(count):
+    torch.manual_seed(0)
+    found = [measures.related(*torch.randn(2, count, 64)) for _ in range(100)]
+    assert np.std(found) == pytest.approx(measures.related_error(count), rel=0.25)
+
+
 def test_pull_has_the_sign_of_the_loss():
     x = torch.randn(20, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     goal = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
@@ -551,6 +558,24 @@ def test_views_that_embeddings_know_are_related_whatever_their_pixels_say():
     assert views.broken(Exam(9, 0.1, 1.0, related=0.52))
     assert views.broken(Exam(9, 0.1, 1.0, related=0.52, agreeing=0.5))
     assert views.broken(Exam(9, 0.1, 1.0, related=0.52, agreeing=0.7)) is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "pairs", "looks", "least", "most"),
+    [(0.57, 32, 20, 0, 4), (0.57, 128, 50, 0, 4), (0.5, 128, 10, 180, 200), (0.5, 32, 50, 170, 200)],
+)
+def test_few_pairs_are_not_called_unrelated_by_chance(truth, pairs, looks, least, most):
+    """Views of one texture are at 0.57, those of different images at 0.5: of 200 trainings."""
+    rule = next(r for r in DURING if r.name == "views unrelated")
+    rng, spoke = np.random.default_rng(0), 0
+    for _ in range(200):
+        seen = rng.normal(truth, measures.related_error(pairs), looks)
+        means, watch = seen.cumsum() / np.arange(1, looks + 1), Watch((rule,))
+        for i, mean in enumerate(means, 1):
+            doubt = 2 * measures.related_error(i * pairs)
+            watch.look(Exam(i, i / looks, 1.0, related=float(mean), doubt=doubt))
+        spoke += len(watch.said)
+    assert least <= spoke <= most
 
 
 def test_exactly_guessing_needs_weights_that_moved():

@@ -232,7 +232,9 @@ class Doctor:
             if len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps:
                 found |= self._of_features(self.images[0])
             if "related" in found:
-                found["related"] = self._smooth("related", found["related"])
+                found["related"] = self._smooth("related", found["related"], self.steps)
+                pairs = len(self.noisy["related"]) * len(self.images[0])
+                found["doubt"] = 2 * measures.related_error(pairs)
         return replace(exam, frozen_norms=_frozen_norms(self.method), **found)
 
     def _of_loss(self, loss: float, terms: dict[str, float]) -> dict[str, Any]:
@@ -355,9 +357,9 @@ class Doctor:
                 found["remembered"] = measures.related(new[batch.index].float(), z[:size].float())
         return {k: self._smooth(k, v) for k, v in found.items() if not math.isnan(v)}
 
-    def _smooth(self, name: str, value: float) -> float:
+    def _smooth(self, name: str, value: float, last: int = 8) -> float:
         """Mean of a noisy figure over the last looks."""
-        kept = self.noisy.setdefault(name, deque(maxlen=8))
+        kept = self.noisy.setdefault(name, deque(maxlen=last))
         kept.append(value)
         return sum(kept) / len(kept)
 

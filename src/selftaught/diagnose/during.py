@@ -38,8 +38,10 @@ class Exam:
         copied: relative distance of the EMA copy from what it follows.
         moved: relative way that the EMA copy went in this step.
         pixels, hues: share of views that are nearest to their partner by pixels, and by colors.
-        related: `measures.related` of pixels of the views of an image; mean of the last looks.
-        agreeing: the same of their embeddings.
+        related: `measures.related` of pixels of the views of an image; mean of all looks, as no
+            training changes it.
+        doubt: how much more it may be in truth: two standard errors of this mean.
+        agreeing: `related` of their embeddings; mean of the last looks.
         still: buffers that the step was to change and did not.
         began: `chance` at the first look, before anything was learned.
         near: largest relative distance of the loss, or its term, from guessing in the last steps.
@@ -94,6 +96,7 @@ class Exam:
     pixels: float = math.nan
     hues: float = math.nan
     related: float = math.nan
+    doubt: float = 0.0
     agreeing: float = math.nan
     still: tuple[str, ...] = ()
     began: float = math.nan
@@ -129,9 +132,9 @@ def apart(e: Exam) -> float:
 
 
 def strange(e: Exam) -> float:
-    """How alike the pixels of an image's views are beside others; NaN where their embeddings know
+    """How alike the pixels of an image's views may be beside others; NaN where their embeddings know
     them, as in textures, which are alike all over."""
-    return math.nan if e.agreeing > RELATED else e.related
+    return math.nan if e.agreeing > RELATED else e.related + e.doubt
 
 
 def alike(e: Exam) -> float:
@@ -147,7 +150,7 @@ def guessing(e: Exam) -> float:
 
 def mispaired(e: Exam) -> bool:
     """Whether views of different images meet."""
-    return e.shifted > 0 or e.related < UNRELATED
+    return e.shifted > 0 or e.related + e.doubt < UNRELATED
 
 
 WORSE, FALLEN = 3.0, 0.9
@@ -598,7 +601,7 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "pairs unrelated",
         apart,
-        0.58,
+        UNRELATED,
         "the embedding of a view is no more alike to that of the other view of its image than to "
         "those of others (more alike in {figure:.0%} of the cases, at least {limit:.0%})",
         (PAIRS, Cause("the network tells nothing of its images: it has collapsed",
