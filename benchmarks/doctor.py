@@ -21,7 +21,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -38,7 +39,7 @@ from PIL import Image as Picture
 from selftaught import methods, open_data
 from selftaught.demo import PHOTOS
 from selftaught.engine.loop import Loop
-from selftaught.engine.plan import prepared
+from selftaught.engine.plan import Plan, prepared
 from selftaught.engine.run import Run
 from selftaught.engine.settings import Settings
 from selftaught.errors import Interrupted, SelftaughtError
@@ -50,9 +51,10 @@ GRAY = "it is gray"
 """In the error of a method that learns from colors, of a set without them."""
 STEPS = (60, 151)
 """Of a training, the second number is out."""
-CUT = {"head width": 512, "prototypes": 64, "queue": 256, "drawn images": 256, "small views": 2}
+CUT = {"head width": 512, "prototypes": 64, "queue": 96, "drawn images": 96, "small views": 2}
 CUT |= {"decoder width": 128}
-"""Largest values of roles with the papers' settings."""
+"""Largest values of roles with the papers' settings; queues and what is drawn of a set are below
+half of the smallest set, 245 images, as longer ones are refused."""
 HALVES, FAR = ("build", "published"), 1000
 """Parts of the draws; turns from which on the second's healthy runs are drawn."""
 METHODS = [name for name in ALONE if not methods.find(name).needs.learned]
@@ -172,8 +174,28 @@ def options_of(case: Case) -> dict[str, Any]:
     return options | (case.change.options if case.change else {})
 
 
+class Decided(Exception):
+    """Nothing can change the outcome any more."""
+
+
 class Examined(Run):
-    """A run that ends with the diagnosis: no export, no report."""
+    """A run that ends with the diagnosis: no export, no report; and a patient's as soon as what
+    comes later cannot change the outcome."""
+
+    def __init__(self, plan: Plan, kind: Kind | None):
+        super().__init__(plan)
+        self.kind = kind
+
+    def train(self, loop: Loop) -> None:
+        def look(step: int) -> None:
+            assert loop.doctor is not None
+            found = {"findings": list(map(asdict, loop.doctor.findings))}
+            if step > EARLY * loop.steps and outcome(self.kind, found, "") != "missed":
+                raise Decided
+
+        loop.look = look if self.kind else None
+        with suppress(Decided):
+            super().train(loop)
 
     def finish(self, loop: Loop) -> None:
         assert loop.doctor is not None
@@ -200,7 +222,7 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
                 plan = replace(plan, pipeline=change.views(plan.pipeline))
             if change.method:
                 change.method(plan.method)
-            Examined(plan).complete()
+            Examined(plan, case.kind).complete()
         except Interrupted:
             raise
         except SelftaughtError as raised:
