@@ -537,8 +537,20 @@ def test_worse_than_guessing_for_its_own_reason():
 def test_a_loss_that_began_high_and_falls_is_no_alarm():
     high = next(r for r in DURING if r.name == "worse than guessing")
     assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=8.0)) is None
-    assert high.broken(Exam(9, 0.1, 1.0, chance=7.9, began=8.0))
+    assert high.broken(Exam(9, 0.4, 1.0, chance=7.9, began=8.0))
     assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=1.0))
+    assert high.broken(Exam(9, 0.1, 1.0, chance=4.0))
+
+
+def test_a_loss_that_began_high_has_the_time_of_a_warm_up():
+    """Course of a fresh network whose loss is four times that of guessing, and rises at first."""
+    high = next(r for r in DURING if r.name == "worse than guessing")
+    for course in ((4.2, 5.1, 5.6, 2.0), (2.8, 3.4, 3.6, 3.3), (30.0, 31.0, 33.0, 9.0)):
+        watch = Watch((high,))
+        for i, chance in enumerate(course):
+            watch.look(Exam(i, i / 30, 1.0, chance=chance, began=course[0]))
+        assert not watch.said
+    assert high.broken(Exam(9, 0.1, 1.0, chance=30.0, began=4.0))  # no nature: it was driven there
 
 
 def test_a_gradient_that_a_hook_removes_is_not_blamed_on_frozen_weights():

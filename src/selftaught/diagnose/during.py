@@ -119,9 +119,11 @@ class Exam:
 
 
 def high(e: Exam) -> float:
-    """The loss as a multiple of guessing; NaN while one that began high by nature falls."""
+    """The loss as a multiple of guessing; NaN while one that began high by nature falls, or has not
+    had the time to, and is not many times higher yet."""
     falls = e.began > WORSE and e.chance < FALLEN * e.began
-    return math.nan if falls else e.chance
+    waits = e.progress < TRIED and e.chance < WORSE * e.began
+    return math.nan if falls or waits else e.chance
 
 
 def apart(e: Exam) -> float:
@@ -153,8 +155,9 @@ def mispaired(e: Exam) -> bool:
     return e.shifted > 0 or e.related + e.doubt < UNRELATED
 
 
-WORSE, FALLEN = 3.0, 0.9
-"""Multiple of guessing that no loss should reach; share of its first value below which it fell."""
+WORSE, FALLEN, TRIED = 3.0, 0.9, 0.3
+"""Multiple of guessing that no loss should reach; share of its first value below which it fell;
+fraction of training in which one that began high had the time to, warm-up and all."""
 
 RELATED, UNRELATED = 0.6, 0.53
 """How often views of an image are more alike than others where they surely are, or are not, its.
