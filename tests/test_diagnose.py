@@ -565,6 +565,14 @@ def test_pairs_that_are_known_to_be_right_are_not_blamed():
     assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5, related=0.57, shifted=0.0)) is None
 
 
+def test_pairs_that_are_not_told_are_pushed_apart_where_that_is_plain():
+    rule = next(r for r in DURING if r.name == "pushed apart")
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.5))
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.5, told=False)) is None  # canonical correlation
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.05, told=False))
+    assert not rule.broken(Exam(9, 0.1, 1.0, pulled=0.9))
+
+
 def test_views_that_embeddings_know_are_related_whatever_their_pixels_say():
     views = next(r for r in DURING if r.name == "views unrelated")
     assert views.broken(Exam(9, 0.1, 1.0, related=0.52))

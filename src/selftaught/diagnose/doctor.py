@@ -313,6 +313,7 @@ class Doctor:
         slopes = [heard.total[i] for i in range(len(heard.embeddings)) if i in heard.total]
         if both and not pairs and (pull := intake.two(slopes)):
             pairs = [Pair(both[0], pull[0], both[1])]
+            found["told"] = False
         for pair in pairs[:1]:
             halves = 2 if self.method.insight.pairs == "half" else 1
             subject, gradient, goal = (_few(intake.each(x, halves)) for x in pair)
