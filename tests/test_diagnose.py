@@ -582,7 +582,12 @@ def test_views_that_embeddings_know_are_related_whatever_their_pixels_say():
 
 @pytest.mark.parametrize(
     ("truth", "pairs", "looks", "least", "most"),
-    [(0.57, 32, 20, 0, 4), (0.57, 128, 50, 0, 4), (0.5, 128, 10, 180, 200), (0.5, 32, 50, 170, 200)],
+    [
+        (0.57, 32, 20, 0, 4),
+        (0.57, 128, 50, 0, 4),
+        (0.5, 128, 10, 180, 200),
+        (0.5, 32, 50, 170, 200),
+    ],
 )
 def test_few_pairs_are_not_called_unrelated_by_chance(truth, pairs, looks, least, most):
     """Views of one texture are at 0.57, those of different images at 0.5: of 200 trainings."""
@@ -596,6 +601,17 @@ def test_few_pairs_are_not_called_unrelated_by_chance(truth, pairs, looks, least
             watch.look(Exam(i, i / looks, 1.0, related=float(mean), doubt=doubt))
         spoke += len(watch.said)
     assert least <= spoke <= most
+
+
+@pytest.mark.parametrize(("name", "figure"), [("labels", "classmates"), ("memory", "remembered")])
+def test_two_looks_do_not_tell_whose_labels_they_are(name, figure):
+    """A fresh network's gradients tell classes hardly apart; by the third look they begin to."""
+    rule = next(r for r in DURING if r.name == f"{name} of others")
+    for seen, said in (((0.52, 0.54, 0.63), False), ((0.52, 0.49, 0.51), True)):
+        watch = Watch((rule,))
+        for i, value in enumerate(seen):
+            watch.look(Exam(i, i / 30, 1.0, **{figure: value}))
+        assert bool(watch.said) == said
 
 
 def test_exactly_guessing_needs_weights_that_moved():

@@ -136,8 +136,8 @@ def apart(e: Exam) -> float:
 
 
 def strange(e: Exam) -> float:
-    """How alike the pixels of an image's views may be beside others; NaN where their embeddings know
-    them, as in textures, which are alike all over."""
+    """How alike the pixels of an image's views may be beside others; NaN where embeddings know them,
+    as in textures, which are alike all over."""
     return math.nan if e.agreeing > RELATED else e.related + e.doubt
 
 
@@ -548,7 +548,7 @@ DURING: tuple[Rule[Exam], ...] = (
         ("labels are shifted, shuffled or sorted on their way to the loss",),
         "keep row i of views and labels the same sample",
         below=True,
-        patience=2,
+        patience=3,
     ),
     Rule(
         "memory of others",
@@ -560,7 +560,7 @@ DURING: tuple[Rule[Exam], ...] = (
          "those of other samples",),
         "keep row i of views and indices the same sample",
         below=True,
-        patience=2,
+        patience=3,
     ),
     Rule(
         "wrong sign",
