@@ -136,7 +136,7 @@ def apart(e: Exam) -> float:
 
 
 def strange(e: Exam) -> float:
-    """How alike the pixels of an image's views may be beside others; NaN where embeddings know them,
+    """How alike pixels of an image's views may be beside others; NaN where embeddings know them,
     as in textures, which are alike all over."""
     return math.nan if e.agreeing > RELATED else e.related + e.doubt
 
@@ -265,7 +265,7 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "weights do not move",
         lambda e: e.unmoved,
-        0.5,
+        0.9,
         "{figure:.0%} of the weights that have a gradient were not changed by the step (at most "
         "{limit:.0%} may be left): it is smaller than their last bit",
         ("the weights are kept in half precision, where steps below 1/256 are lost", "the learning "
