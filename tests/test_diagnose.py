@@ -27,7 +27,7 @@ from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import attach
-from selftaught.diagnose.intake import gap, listen, outside
+from selftaught.diagnose.intake import Intake, gap, listen, outside
 from selftaught.diagnose.rules import Cause, Finding, Rule, Watch
 from selftaught.diagnose.unusual import unusual
 from selftaught.engine import run as runs
@@ -391,6 +391,19 @@ def test_images_that_are_in_a_batch_twice(received, name):
     # one color looks alike everywhere, and the same view again is another matter
     assert received(name, lambda v: [torch.zeros_like(x) for x in v])["twice"] == 0
     assert received(name, lambda v: [v[0], v[0], *v[2:]])["twice"] == 0
+
+
+@pytest.mark.parametrize("color", [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize("again", [0, 8])
+def test_saturated_images_are_not_there_twice(color, again):
+    """Views of cells before a white ground: all pixels that are taken of some are white."""
+    torch.manual_seed(0)
+    x = torch.rand(32, 3, 32, 32)
+    x[:12] = torch.tensor(color)[:, None, None]
+    x[:12, :, 0, 0] = torch.rand(12, 3)
+    x = torch.cat([x[:12], x[12 : 32 - again], x[12 : 12 + again]])
+    intake = Intake([x, x], received=[x])
+    assert intake.facts(100)["twice"] == again / 32
 
 
 @pytest.mark.parametrize("own", [True, False])
