@@ -578,6 +578,21 @@ def test_pairs_that_are_known_to_be_right_are_not_blamed():
     assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5, related=0.57, shifted=0.0)) is None
 
 
+@pytest.mark.parametrize(
+    ("unmoved", "stride", "broken"),
+    [
+        (0.52, 2e-8, None),
+        (0.64, 0.0, True),
+        (0.99, 1e-4, True),
+        (0.3, 0.0, False),
+        (0.52, math.nan, True),
+    ],
+)
+def test_weights_of_which_half_move_come_forward(unmoved, stride, broken):
+    rule = next(r for r in DURING if r.name == "weights do not move")
+    assert rule.broken(Exam(9, 0.1, 1.0, unmoved=unmoved, stride=stride)) is broken
+
+
 def test_pairs_that_are_not_told_are_pushed_apart_where_that_is_plain():
     rule = next(r for r in DURING if r.name == "pushed apart")
     assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.5))

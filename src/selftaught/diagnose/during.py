@@ -141,6 +141,12 @@ def strange(e: Exam) -> float:
     return math.nan if e.agreeing > RELATED else e.related + e.doubt
 
 
+def resting(e: Exam) -> float:
+    """Share of weights that a step leaves; NaN where it is no more than half of them, as at the
+    smallest rates of papers, and matrices come forward all the same."""
+    return math.nan if e.unmoved < 0.9 and e.stride > CREEP else e.unmoved
+
+
 def towards(e: Exam) -> float:
     """How often embeddings are pulled to their own goal; of pairs that the method does not tell NaN
     unless they are pushed away: losses that decorrelate may lead them round the goal."""
@@ -178,6 +184,9 @@ canonical correlation it is 0.44 to 0.63, whatever its sign."""
 MOVED, RESTLESS = 1e-4, 0.05
 """Largest relative change of weights in a step from which something was tried, and from which the
 learning rate may be what is wrong."""
+
+CREEP = 1e-9
+"""Relative change of a weight matrix in a step from which it comes forward."""
 
 WAY = 0.003
 """Times their length that weights can have come by now, at least, for what is seen to be made by
@@ -264,8 +273,8 @@ DURING: tuple[Rule[Exam], ...] = (
     ),
     Rule(
         "weights do not move",
-        lambda e: e.unmoved,
-        0.9,
+        resting,
+        0.5,
         "{figure:.0%} of the weights that have a gradient were not changed by the step (at most "
         "{limit:.0%} may be left): it is smaller than their last bit",
         ("the weights are kept in half precision, where steps below 1/256 are lost", "the learning "
