@@ -142,8 +142,8 @@ def strange(e: Exam) -> float:
 
 
 def resting(e: Exam) -> float:
-    """Share of weights that a step leaves; NaN where it is no more than half of them, as at the
-    smallest rates of papers, and matrices come forward all the same."""
+    """Share of weights that a step leaves; NaN where some are changed and matrices come forward by
+    that, as at the smallest rates of papers."""
     return math.nan if e.unmoved < 0.9 and e.stride > CREEP else e.unmoved
 
 
@@ -280,7 +280,7 @@ DURING: tuple[Rule[Exam], ...] = (
         ("the weights are kept in half precision, where steps below 1/256 are lost", "the learning "
          "rate is far too low"),
         "keep weights in float32 (--precision bf16 does); raise --lr",
-        patience=3,
+        patience=2,
         until=0.5,  # at the end of a schedule steps are that small
     ),
     Rule(
