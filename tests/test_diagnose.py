@@ -599,6 +599,30 @@ def test_pairs_that_are_not_told_are_pushed_apart_where_that_is_plain():
     assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.5, told=False)) is None  # canonical correlation
     assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.05, told=False))
     assert not rule.broken(Exam(9, 0.1, 1.0, pulled=0.9))
+    # boxes of a fresh network: few of them are near chance whatever they are pulled to
+    assert not rule.broken(Exam(9, 0.1, 1.0, pulled=0.52, pull_doubt=0.06))
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.1, pull_doubt=0.1))
+
+
+def test_what_passes_in_a_fresh_network_is_no_collapse():
+    """Courses of healthy runs: teachers before their center has come, and images of one texture."""
+    teacher = [0.53, 0.8, 0.98, 1.0, 1.0, 0.98, 0.7, 0.4, 0.3]
+    spread = [0.21, 0.23, 0.15, 0.05, 0.018, 0.014, 0.013, 0.014, 0.03]
+    flat = [0.8, 0.94, 0.975, 0.988, 0.9982, 0.9985, 0.9984, 0.997, 0.99]
+    watch = Watch(DURING)
+    for i in range(9):
+        seen = {"largest": teacher[i], "embedding_spread": spread[i], "entropy": flat[i]}
+        watch.look(Exam(20 + i, 0.1, 1.0, longest=0.01, **seen))
+    assert not watch.said
+    for seen in (
+        {"largest": 1.0},
+        {"embedding_spread": 1e-3, "longest": 0.01},
+        {"entropy": 0.9999},
+    ):
+        watch = Watch(DURING)
+        for i in range(6):
+            watch.look(Exam(20 + i, 0.1, 1.0, **seen))
+        assert watch.said
 
 
 def test_views_that_embeddings_know_are_related_whatever_their_pixels_say():

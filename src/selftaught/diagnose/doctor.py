@@ -321,7 +321,10 @@ class Doctor:
             # with labels, others of the class are as good as one's own
             if found["alignment"] > MET and not self.method.needs.labels:
                 pulled = measures.pulled(gradient, goal)
-                found["pulled"] = math.nan if math.isnan(pulled) else self._smooth("pulled", pulled)
+                if not math.isnan(pulled):
+                    found["pulled"] = self._smooth("pulled", pulled)
+                    rows = len(self.noisy["pulled"]) * len(subject)
+                    found["pull_doubt"] = 2 * measures.related_error(rows)
         if heard.total and heard.through:
             total, through = heard.total[0].float(), heard.through[0].float()
             found["bypass"] = _ratio(total - through, total)

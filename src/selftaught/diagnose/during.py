@@ -32,6 +32,7 @@ class Exam:
         alignment: of embeddings with their goals.
         pulled: of embeddings by the gradient towards their own goal, see `measures`; mean of the
             last looks.
+        pull_doubt: how much more it may be in truth: two standard errors of this mean.
         told: whether the method says what is to approach what: else it is the first two views.
         bypass: gradient that reaches the embedding past the predictor, relative to all of it.
         predicted: relative change that the predictor makes.
@@ -88,6 +89,7 @@ class Exam:
     uniformity: float = math.nan
     alignment: float = math.nan
     pulled: float = math.nan
+    pull_doubt: float = 0.0
     told: bool = True
     bypass: float = math.nan
     predicted: float = math.nan
@@ -148,9 +150,9 @@ def resting(e: Exam) -> float:
 
 
 def towards(e: Exam) -> float:
-    """How often embeddings are pulled to their own goal; of pairs that the method does not tell NaN
-    unless they are pushed away: losses that decorrelate may lead them round the goal."""
-    return e.pulled if e.told or e.pulled < AWAY else math.nan
+    """How often embeddings may be pulled to their own goal; of pairs that the method does not tell
+    NaN unless they are pushed away: losses that decorrelate may lead them round the goal."""
+    return e.pulled + e.pull_doubt if e.told or e.pulled < AWAY else math.nan
 
 
 def alike(e: Exam) -> float:
@@ -444,7 +446,7 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "collapse",
         alike,
-        0.02,
+        0.015,
         "all images have practically the same embedding (their directions spread by {figure:.2g} "
         "of 1, at least {limit:g})",
         (BARE, OPEN, SILENT, STILL, PAIRS, WEIGHT, SOFT, RATE,
@@ -453,7 +455,7 @@ DURING: tuple[Rule[Exam], ...] = (
         "compare the method's options with their defaults; lower --lr",
         below=True,
         severity="failure",
-        patience=3,
+        patience=5,
         after=10,
     ),
     Rule(
@@ -486,19 +488,19 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "one prototype",
         lambda e: e.largest,
-        0.95,
+        0.97,
         "one prototype is the likeliest for {figure:.0%} of the images (at most {limit:.0%})",
         (STILL, SHARP, "nothing balances the prototypes: the center does not follow the teacher "
          "(center_momentum near 1), or assignments are not balanced",
          "the teacher's temperature is too low"),
         "leave center_momentum, epsilon and the temperatures at their defaults",
-        patience=3,
+        patience=6,
         after=10,
     ),
     Rule(
         "flat assignments",
         lambda e: e.entropy,
-        0.998,
+        0.999,
         "assignments are as flat as guessing ({figure:.4%} of the entropy of guessing, at most "
         "{limit:.1%})",
         (SOFT, "the teacher's temperature is too high", "the center takes all there is: "
