@@ -324,7 +324,7 @@ class Doctor:
                 if not math.isnan(pulled):
                     found["pulled"] = self._smooth("pulled", pulled)
                     rows = len(self.noisy["pulled"]) * len(subject)
-                    found["pull_doubt"] = 2 * measures.related_error(rows)
+                    found["pull_doubt"] = measures.related_error(rows)
         if heard.total and heard.through:
             total, through = heard.total[0].float(), heard.through[0].float()
             found["bypass"] = _ratio(total - through, total)

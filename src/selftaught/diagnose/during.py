@@ -32,7 +32,7 @@ class Exam:
         alignment: of embeddings with their goals.
         pulled: of embeddings by the gradient towards their own goal, see `measures`; mean of the
             last looks.
-        pull_doubt: how much more it may be in truth: two standard errors of this mean.
+        pull_doubt: how much more it may be in truth: the standard error of this mean.
         told: whether the method says what is to approach what: else it is the first two views.
         bypass: gradient that reaches the embedding past the predictor, relative to all of it.
         predicted: relative change that the predictor makes.
