@@ -189,8 +189,8 @@ class Examined(Run):
     def train(self, loop: Loop) -> None:
         def look(step: int) -> None:
             assert loop.doctor is not None
-            found = {"findings": list(map(asdict, loop.doctor.findings))}
-            if step > EARLY * loop.steps and outcome(self.kind, found, "") != "missed":
+            findings = list(map(asdict, loop.doctor.findings))
+            if decided(self.kind, findings, step / loop.steps):
                 raise Decided
 
         loop.look = look if self.kind else None
@@ -286,6 +286,11 @@ def outcome(kind: Kind | None, found: dict[str, Any], error: str) -> str:
     if before:
         return "wrong"
     return "right" if named[0]["progress"] <= EARLY else "late"
+
+
+def decided(kind: Kind | None, findings: list[dict[str, Any]], progress: float) -> bool:
+    """Whether a patient's outcome stays as it is, whatever is found from here on."""
+    return progress > EARLY and outcome(kind, {"findings": findings}, "") != "missed"
 
 
 def names(kind: Kind, finding: dict[str, Any]) -> bool:
