@@ -329,7 +329,7 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "exactly guessing",
         guessing,
-        5e-4,
+        3e-4,
         "the loss {facts.loss:.5g} is exactly that of guessing, step for step (within "
         "{figure:.2g} of it, at least {limit:g}), though the weights move",
         (
@@ -348,7 +348,7 @@ DURING: tuple[Rule[Exam], ...] = (
         ),
         "leave the temperatures and the method's options at their defaults",
         below=True,
-        patience=2,
+        patience=3,
     ),
     Rule(
         "loss at guessing",
