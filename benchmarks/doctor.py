@@ -6,7 +6,8 @@ python benchmarks/doctor.py --data $DATA [--half build] [--patients 40] [--healt
 Patients are drawn: a method, a set of images, a seed, and one change out of the kinds of
 `patients.py`. A kind, method and set together are of one half: rules are built on `build`;
 of `published` totals alone are printed. Healthy runs have a method, a set, a seed and the settings
-of `auto` or `paper`, with heads, queues and batch cut to what a CPU bears. Rows are added to
+of `auto` or `paper`, with heads, queues and batch cut to what a CPU bears. A patient's run ends as
+soon as its outcome is decided, a healthy one at its end. Rows are added to
 results/doctor.json, where a run that is there is left (with --only it is done again), and the
 tables are written anew. --staged trains the patients of `staged.py` instead.
 
