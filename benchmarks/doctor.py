@@ -331,8 +331,9 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
         "# The doctor on patients that are drawn, and on healthy runs",
         "",
         "Made by `OMP_NUM_THREADS=1 python benchmarks/doctor.py --data $DATA --patients 80 "
-        "--healthy 57`, and with `--half published --patients 75 --healthy 50`, `--seed 1` and "
-        "`--seed 2`. "
+        "--healthy 57`, with `--healthy 69 --seed 1` (and patients of seed 1 of kinds whose rules "
+        "were changed, `--only`), and with `--half published --patients 75 --healthy 50`, "
+        "`--seed 1` and `--seed 2`. "
         f"{machine.sentence(newest)}",
         "",
         f"{SIZE} px, batch {BATCH}, {STEPS[0]} to {STEPS[1] - 1} steps. Right: the first finding "

@@ -608,10 +608,12 @@ def test_what_passes_in_a_fresh_network_is_no_collapse():
     """Courses of healthy runs: teachers before their center has come, and images of one texture."""
     teacher = [0.53, 0.8, 0.98, 1.0, 1.0, 0.98, 0.7, 0.4, 0.3]
     spread = [0.21, 0.23, 0.15, 0.05, 0.018, 0.014, 0.013, 0.014, 0.03]
+    floor = [0.9, 0.3, 0.02, 0.004, 0.0025, 0.0028, 0.004, 0.006, 0.02]
     flat = [0.8, 0.94, 0.975, 0.988, 0.9982, 0.9985, 0.9984, 0.997, 0.99]
     watch = Watch(DURING)
     for i in range(9):
         seen = {"largest": teacher[i], "embedding_spread": spread[i], "entropy": flat[i]}
+        seen |= {"floor": floor[i]}
         watch.look(Exam(20 + i, 0.1, 1.0, longest=0.01, **seen))
     assert not watch.said
     for seen in (

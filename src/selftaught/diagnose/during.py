@@ -365,7 +365,7 @@ DURING: tuple[Rule[Exam], ...] = (
     Rule(
         "loss of a collapse",
         lambda e: e.floor,
-        0.005,
+        0.003,
         "the loss {facts.loss:.4g} is as low as only a collapse makes it ({figure:.2%} of the way "
         "from guessing is left, at least {limit:.1%})",
         (BARE, OPEN, SILENT, STILL, WEIGHT,
@@ -374,7 +374,7 @@ DURING: tuple[Rule[Exam], ...] = (
          "views are so weak that there is nothing to learn"),
         "compare the method's options with their defaults",
         below=True,
-        patience=3,
+        patience=5,
     ),
     Rule(
         "silent term",
