@@ -378,7 +378,7 @@ def test_an_encoder_of_texts_is_one_and_what_fills_up_changes_nothing(encoder):
 
 
 def test_networks_that_do_not_fit_a_method():
-    with pytest.raises(UserError, match="tokens of gpt_tiny see one: use bert_tiny"):
+    with pytest.raises(UserError, match="gpt_tiny is none: use bert_tiny"):
         BERT(Text("gpt_tiny", size=8, words=300))
     with pytest.raises(UserError, match="use gpt_tiny"):
         CausalLM(Text("bert_tiny", size=8, words=300))

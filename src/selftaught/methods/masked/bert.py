@@ -47,10 +47,11 @@ class BERT(Method):
 
     def __init__(self, backbone: Text, ratio: Fraction = 0.15, whole_words: bool = False):
         super().__init__()
-        if backbone.causal:
+        if not isinstance(backbone, Text) or backbone.causal:
             raise UserError(
-                f"bert fills in what is hidden from both sides, and tokens of {backbone.name} see "
-                "one: use bert_tiny, bert_mini or a larger one, or the method causal_lm"
+                "bert fills in what is hidden from both sides, which needs an encoder of texts "
+                f"whose tokens see all others; {backbone.name} is none: use bert_tiny, bert_mini "
+                "or a larger one, or the method causal_lm"
             )
         self.backbone, self.ratio, self.whole_words = backbone, ratio, whole_words
         dense = nn.Linear(backbone.dim, backbone.dim)

@@ -1,7 +1,4 @@
-"""Language models that tell the next token (GPT, Radford et al., 2018).
-
-https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf
-"""
+"""GPT's language model (Radford et al., 2018), https://openai.com/research/language-unsupervised."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +33,11 @@ class CausalLM(Method):
 
     def __init__(self, backbone: Text):
         super().__init__()
-        if not backbone.causal:
+        if not isinstance(backbone, Text) or not backbone.causal:
             raise UserError(
-                f"causal_lm tells tokens from those before them, and tokens of {backbone.name} see "
-                "what follows: use gpt_tiny, gpt_mini or a larger one, or the method bert"
+                "causal_lm tells tokens from those before them, which needs an encoder of texts "
+                f"whose tokens see none that follow; {backbone.name} is none: use gpt_tiny, "
+                "gpt_mini or a larger one, or the method bert"
             )
         self.backbone = backbone
 
