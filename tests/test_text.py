@@ -26,6 +26,7 @@ from selftaught.kinds.floors import text as floors
 from selftaught.method import Batch
 from selftaught.methods.masked.bert import BERT
 from selftaught.methods.predictive.causal_lm import CausalLM
+from selftaught.report import html
 
 ANIMALS = ("cat", "dog", "bird", "horse")
 SENTENCES = [f"The {a} {v} in the {p}, again." for a in ANIMALS for v in ("sat", "ran")
@@ -444,6 +445,36 @@ def test_causal_lm_asks_for_each_token_but_the_first(tokenizer):
         logits = method.backbone.tokens(ids[None])[0] @ method.backbone.table.T
         each.append(torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none"))
     torch.testing.assert_close(method.loss(given), torch.cat(each).mean())
+
+
+def test_what_a_method_says_is_shown_in_its_place(tokenizer):
+    kind = kinds.made({"kind": "text"}).cutting(tokenizer)
+    text = SENTENCES[0].lower()
+    for method in (
+        BERT(kind.build(name="bert_tiny", size=32, words=300), ratio=0.3).eval(),
+        CausalLM(kind.build(name="gpt_tiny", size=32, words=300)).eval(),
+    ):
+        found = method.show(batch(method, tokenizer, [text, "a"], size=32))
+        pieces = found.texts[0]
+        assert "".join(stands for stands, _ in pieces).replace("[SEP]", "").strip() == text
+        asked = [said for _, said in pieces if said is not None]
+        whole = len(tokenizer.encode(text).ids)
+        assert len(asked) == (
+            whole + 1 if isinstance(method, CausalLM) else round(0.3 * (whole + 2))
+        )
+        assert " of " in found.note
+    bare = BERT(Text("bert_tiny", size=32, words=300))
+    assert bare.show(batch(bare, tokenizer, [text], size=32)) is None
+
+
+def test_a_passage_is_marked_and_one_that_is_damaged_is_told():
+    data = json.dumps([["a <b> ", None], ["c", "c"], [" d", " e"]]).encode()
+    assert html.passage(data) == (
+        '<p class="passage">a &lt;b&gt; <mark class="right">c</mark>'
+        '<mark class="wrong"><s> d</s> e</mark></p>'
+    )
+    for damaged in (b"", b"[1]", b"[[1, 2, 3]]", b"\xff"):
+        assert "damaged" in html.passage(damaged)
 
 
 # ---------------------------------------------------------------------------------- floors, export

@@ -80,6 +80,8 @@ def test_an_encoder_is_beside_its_floors_and_its_tokenizer(run):
     assert kind.cut == tokenizers.read(folder)
     page = (folder / "report.html").read_text()
     assert "<blockquote" in page
+    assert "Hidden words" in page
+    assert '<mark class="wrong"><s>' in page
     assert sentences()[0] in page or sentences()[1] in page
 
 
@@ -109,8 +111,13 @@ def test_commands_take_texts(run, monkeypatch, capsys):
         assert cli.main(words.split()) == 0, words
         assert told in capsys.readouterr().out, words
     assert "<blockquote" in (folder.parent / "s.html").read_text()
-    assert cli.main(["evaluate", "run", "corpus.txt", "--workers", "0"]) == 2
-    assert "has none" in capsys.readouterr().err
+    for words, told in (
+        ("evaluate run corpus.txt --workers 0", "has none"),
+        ("reconstruct run corpus.txt", "learned from texts, which are not painted"),
+        ("export run --to timm", "timm has no networks for texts"),
+    ):
+        assert cli.main(words.split()) == 2, words
+        assert told in capsys.readouterr().err, words
 
 
 def test_an_export_holds_what_its_card_runs(run, tmp_path, monkeypatch):

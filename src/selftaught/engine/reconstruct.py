@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from selftaught import kinds
 from selftaught.augment import normalize, plain, sample_rng
 from selftaught.augment.image.view import View
 from selftaught.data import BadSample, Samples, open_data
@@ -43,6 +44,11 @@ def reconstruct(
         UserError: the run or an image cannot be read, or the method has nothing to show.
     """
     asked = asked_of(Path(run))
+    if (word := asked["sample"].get("kind", "image")) != "image":
+        raise UserError(
+            f"{run} learned from {kinds.find(word).many}, which are not painted; what it said of "
+            f"some stands in {Path(run) / 'report.html'}"
+        )
     samples = open_each(images, out, asked["backbone"].get("channels", 3))
     method = restored(Path(run))
     if method.needs.beside:
