@@ -65,10 +65,11 @@ class Kind(Options, ABC):
     word: as on the command line. one, many: in a sentence. unit: of what `size` counts. counted:
     what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
     are found in folders and tables. encoder: `module:Class` of its usual encoder, below
-    `backbones`. backbone: name of the usual one, where methods name none for this kind. native:
-    whether samples are uint8 [H, W, C], which the engine of views for images takes. translates:
-    whether views that were declared for images mean something of it. extra: what
-    must be installed beside the package, as in `pip install 'selftaught[sound]'`.
+    `backbones`. backbone: name of the usual one, where methods name none for this kind. method:
+    what is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the
+    engine of views for images takes. translates: whether views that were declared for images mean
+    something of it. extra: what must be installed beside the package, as in `pip install
+    'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -81,6 +82,7 @@ class Kind(Options, ABC):
     columns: ClassVar[tuple[str, ...]]
     encoder: ClassVar[str]
     backbone: ClassVar[str | None] = None
+    method: ClassVar[str] = "simclr"
     native: ClassVar[bool] = False
     translates: ClassVar[bool] = False
     extra: ClassVar[str] = ""
