@@ -165,7 +165,7 @@ def restored(run: str | Path) -> Method:
     # The weights that it began with are not needed, and their file may have gone.
     given = asked["backbone"]
     backbone = given | {k: v for k, v in (("weights", None), ("pretrained", False)) if k in given}
-    of = kinds.made(asked["sample"])
+    of = kinds.made(asked["sample"]).beside(Path(run))
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0, of=of)
     try:
         method.load_state_dict(state)
