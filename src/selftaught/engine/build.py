@@ -121,10 +121,10 @@ def _learns(method: type[Method], kind: Kind) -> None:
     known = kinds.among(method.needs.kinds)
     if kind.word not in known:
         name = methods.short(methods.reference(method))
-        many = " or ".join(kinds.find(word).many for word in known)
         raise UserError(
-            f"{name} learns from {many}, and this data is taken for {kind.many}: say what it is "
-            f"with --kind {known[0]}, or take another method"
+            f"{name} learns from samples of kind {' or '.join(f'`{word}`' for word in known)}, and "
+            f"this data is taken for `{kind.word}`: say what it is with --kind={known[0]}, or take "
+            "another method"
         )
 
 

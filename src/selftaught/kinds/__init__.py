@@ -69,11 +69,11 @@ class Kind(Options, ABC):
     what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
     are found in folders and tables. encoder: `module:Class` of its usual encoder, below
     `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
-    by whether there is a GPU, what is taken for the networks of papers that need many. native:
-    whether samples are uint8 [H, W, C], which the engine of views for images takes. translates:
-    whether views that were declared for images mean something of it. typed: whether one can be
-    given as words, in place of a file's name. extra: what must be installed beside the package, as
-    in `pip install 'selftaught[sound]'`.
+    by whether there is a GPU, what is taken for the networks of papers that need many. method: what
+    is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
+    of views for images takes. translates: whether views that were declared for images mean
+    something of it. typed: whether one can be given as words, in place of a file's name. extra:
+    what must be installed beside the package, as in `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -86,6 +86,7 @@ class Kind(Options, ABC):
     columns: ClassVar[tuple[str, ...]]
     encoder: ClassVar[str]
     backbone: ClassVar[str | None] = None
+    method: ClassVar[str] = "simclr"
     standins: ClassVar[Mapping[bool, Mapping[str, str]]] = {}
     native: ClassVar[bool] = False
     translates: ClassVar[bool] = False

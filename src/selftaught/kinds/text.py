@@ -60,6 +60,7 @@ class Text(Kind):
         False: {"bert_base": "bert_tiny", "gpt_base": "gpt_tiny"},
         True: {"bert_base": "bert_small", "gpt_base": "gpt_small"},
     }
+    method = "bert"
     extra = "hf"
     typed = True
 
