@@ -63,7 +63,7 @@ CONFIG = Parameter(
 KIND = Option(
     Parameter(
         "kind",
-        Literal["image", "sound", "series", "text"],
+        Literal["image", "sound", "wave", "series", "text"],
         False,
         None,
         "what a sample is, where the data does not show it",
