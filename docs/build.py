@@ -59,7 +59,7 @@ API = {
         "engine/run.py",
         "backbones/image/encoder.py",
         "data/opening.py",
-        "data/check.py",
+        "feed/check.py",
         "data/settings.py",
         "index/index.py",
         "index/commands.py",

@@ -13,10 +13,10 @@ from PIL import Image
 
 from selftaught import voice
 from selftaught.data import MAX_PIXELS, open_data
-from selftaught.data import check as check_module
 from selftaught.data import quarantine as bad_list
-from selftaught.data.check import check, scan
 from selftaught.errors import UserError
+from selftaught.feed import check as check_module
+from selftaught.feed.check import check, scan
 from selftaught.terminal import Terminal
 from tests.children import other_children
 

@@ -6,9 +6,9 @@ import torch
 
 from selftaught.data import BadSample, open_data
 from selftaught.data.cached import cached
-from selftaught.data.check import check
 from selftaught.data.image.decode import layout_of
 from selftaught.errors import UserError
+from selftaught.feed.check import check
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from selftaught.data import MAX_PIXELS, BadSample, inspect, open_data
-from selftaught.data.check import check
 from selftaught.data.image.decode import DENSE, SMALL, decode
+from selftaught.feed.check import check
 from tests.tiffs import written
 
 RNG = np.random.default_rng(0)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from selftaught import evaluate, pretrain
 from selftaught.classifier.settings import Classifying
-from selftaught.data.check import check
 from selftaught.engine import score
 from selftaught.errors import UserError
 from selftaught.evaluate import comparing
 from selftaught.evaluate.settings import Encoding, Reading, Scoring
+from selftaught.feed.check import check
 from selftaught.signature import (
     Parameter,
     closest,

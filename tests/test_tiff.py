@@ -8,8 +8,8 @@ import tifffile
 from PIL import Image
 
 from selftaught.data import BadSample, inspect, open_data
-from selftaught.data.check import check
 from selftaught.data.image.decode import decode, to_uint8
+from selftaught.feed.check import check
 from tests.tiffs import written
 
 RNG = np.random.default_rng(0)

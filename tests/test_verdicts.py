@@ -10,7 +10,7 @@ from PIL import Image
 from selftaught import augment
 from selftaught.augment.image.batch import Rngs
 from selftaught.data import BadSample, open_data
-from selftaught.data.check import check
+from selftaught.feed.check import check
 from tests.test_damage import DAMAGE, HARMLESS, JPEGS, PHOTO, saved
 from tests.tiffs import written
 

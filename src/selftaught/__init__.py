@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from selftaught import vectors as vectors
     from selftaught.backbones import backbone as backbone
     from selftaught.data import open_data as open_data
-    from selftaught.data.check import check as check
     from selftaught.engine.classify import classify as classify
     from selftaught.engine.pretrain import pretrain as pretrain
     from selftaught.evaluate import embed as embed
     from selftaught.export import load as load
+    from selftaught.feed.check import check as check
     from selftaught.index.commands import search as search
     from selftaught.index.index import Index as Index
 

@@ -604,7 +604,7 @@ COMMANDS = {
         ("selftaught demo", "selftaught demo --epochs 10 --out runs/short"),
     ),
     "check": Command(
-        "data/check.py",
+        "feed/check.py",
         "check",
         _show_check,
         ("selftaught check photos/", "selftaught check photos/ --out checked/ --no-full"),

@@ -162,7 +162,8 @@ def restored(run: str | Path) -> Method:
         asked["options"].pop("teacher", None)  # of which only what it taught is needed
         state = {name: x for name, x in state.items() if not name.startswith("network.")}
     # The weights that it began with are not needed, and their file may have gone.
-    backbone = {**asked["backbone"], "weights": None, "pretrained": False}
+    given = asked["backbone"]
+    backbone = given | {k: v for k, v in (("weights", None), ("pretrained", False)) if k in given}
     of = kinds.made(asked["sample"])
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0, of=of)
     try:

@@ -9,6 +9,7 @@ Importing a kind imports no torch: the command line reads them.
 """
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,10 @@ Fit = Callable[[Sequence[Any]], Callable[[Any], "np.ndarray"]]
 
 WALKED = 2000
 """Files of a folder by whose endings its kind is told."""
+SHARE = 3
+"""One in so many of them must be of a kind, for it to be that of the folder."""
+FRACTION = re.compile(r"(?:^|[,;\t])\s*-?\d*\.\d+(?:[eE]-?\d+)?\s*(?:[,;\t]|$)")
+"""A number with a point, alone in its cell."""
 
 
 class Facts(NamedTuple):
@@ -299,6 +304,8 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         return "series" if _is_series(*shape_of(path)) else usual
     if not path.is_dir():
         suffix = path.suffix.lower()
+        if suffix in (".csv", ".tsv"):  # a list of files, unless there are fractions
+            return "series" if "series" in known and _has_fractions(path) else usual
         return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
     counts, seen = Counter[str](), 0
     for _, folders, names in os.walk(path):
@@ -309,7 +316,18 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         seen += len(names)
         if seen >= WALKED:
             break
-    return max(known, key=lambda name: counts[name])
+    most = max(known, key=lambda name: counts[name])
+    return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
+
+
+def _has_fractions(path: Path) -> bool:
+    """Whether the first lines of a table hold numbers with a point."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            lines = [file.readline(10_000) for _ in range(3)]
+    except OSError:
+        return False
+    return any(FRACTION.search(line) for line in lines)
 
 
 def _is_series(shape: tuple[int, ...], numbers: str) -> bool:

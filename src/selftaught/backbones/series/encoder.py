@@ -57,6 +57,10 @@ class Series(Checked, nn.Module):
         """Arguments that build it again."""
         return {k: getattr(self, k) for k in ("name", "size", "channels", "width", "depth")}
 
+    def fit(self, size: float) -> int:
+        """The length of views nearest to `size` that it can take."""
+        return max(1, round(size))
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, T] -> pooled [B, dim]."""
         return self.features(x).pooled

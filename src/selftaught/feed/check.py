@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
+from selftaught import kinds
 from selftaught.data import quarantine
 from selftaught.data.arrays import ObjectSource
 from selftaught.data.image.decode import BadSample, Header, guard
@@ -30,6 +31,7 @@ from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
 from selftaught.data.settings import Checking
 from selftaught.data.source import Raw, Samples, Skipped
+from selftaught.kinds import Kind
 from selftaught.printable import printable
 from selftaught.signature import takes
 
@@ -40,12 +42,16 @@ log = logging.getLogger("selftaught")
 
 
 class _Found(NamedTuple):
-    """What one sample is. `header` is None where it cannot be read, for the `reason`."""
+    """What one sample is, or the `reason` why it cannot be read.
+
+    header: of an image. size: of what is none, in the unit of its kind.
+    """
 
     reason: str | None
     header: Header | None = None
     constant: bool = False
     digest: bytes = bytes(16)
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class Report:
     duplicates: int  # copies beyond the first of their kind
     duplicate_groups: tuple[tuple[str, ...], ...]  # names, the largest groups, at most 20
     by_pixels: bool  # whether duplicates were found by pixels, or by the bytes of files
-    widths: tuple[int, int, int]  # least, median, largest
+    sizes: tuple[int, int, int]  # least, median, largest; of images their shorter sides
+    widths: tuple[int, int, int]
     heights: tuple[int, int, int]
     channels: tuple[tuple[int, int], ...]  # (channels, count)
     depths: tuple[tuple[int, int], ...]  # (bits a channel, count)
@@ -71,6 +78,7 @@ class Report:
     skipped: Skipped
     seconds: float
     quarantine: Path | None  # the list that was written
+    kind: Kind  # of the samples
 
     @property
     def readable(self) -> int:
@@ -89,21 +97,7 @@ class Report:
         told = f" ({share:{'.0f' if share >= 10 else '.2g'}} %)" if self.bad else ""
         rows.append(("unreadable", f"{len(self.bad):,}{told}"))
         rows += [(f"  {kind}", f"{count:,}") for kind, count in self.unreadable]
-        how = "pixels" if self.by_pixels else "files"
-        rows += [
-            ("constant", f"{self.constant:,}" if self.by_pixels else "not looked at"),
-            (f"tiny (below {self.tiny_side} px)", f"{self.tiny:,}"),
-            (f"exact duplicates (by {how})", f"{self.duplicates:,}"),
-            ("animated (first frame used)", f"{self.animated:,}"),
-        ]
-        if self.readable:
-            rows += [
-                ("width (min / median / max)", " / ".join(map(str, self.widths))),
-                ("height (min / median / max)", " / ".join(map(str, self.heights))),
-                ("channels", _counts(self.channels)),
-                ("bits a channel", _counts(self.depths)),
-                ("formats", _counts(self.formats)),
-            ]
+        rows += self._of_images() if self.kind.word == "image" else self._of_others()
         if self.classes:
             smallest = min(self.classes, key=lambda c: c[1])
             largest = max(self.classes, key=lambda c: c[1])
@@ -120,6 +114,30 @@ class Report:
         if self.quarantine is not None:
             rows.append(("quarantine list", str(self.quarantine)))
         return [(label, printable(value)) for label, value in rows]
+
+    def _of_images(self) -> list[tuple[str, str]]:
+        how = "pixels" if self.by_pixels else "files"
+        rows = [
+            ("constant", f"{self.constant:,}" if self.by_pixels else "not looked at"),
+            (f"tiny (below {self.tiny_side} px)", f"{self.tiny:,}"),
+            (f"exact duplicates (by {how})", f"{self.duplicates:,}"),
+            ("animated (first frame used)", f"{self.animated:,}"),
+        ]
+        if self.readable:
+            rows += [
+                ("width (min / median / max)", " / ".join(map(str, self.widths))),
+                ("height (min / median / max)", " / ".join(map(str, self.heights))),
+                ("channels", _counts(self.channels)),
+                ("bits a channel", _counts(self.depths)),
+                ("formats", _counts(self.formats)),
+            ]
+        return rows
+
+    def _of_others(self) -> list[tuple[str, str]]:
+        kind, sizes = self.kind, " / ".join(f"{n:,}" for n in self.sizes)
+        rows = [("kind", kind.many), ("empty", f"{self.constant:,}")]
+        rows += [("exact duplicates", f"{self.duplicates:,}")]
+        return [*rows, (f"{kind.counted} (min / median / max)", sizes)] if self.readable else rows
 
     def text(self) -> str:
         """The report in plain lines."""
@@ -164,7 +182,11 @@ def check(data: Any, out: Path | None = None, **options: "Unpack[CheckingOptions
     """
     asked = Checking.of(**options)
     how = {name: getattr(asked, name) for name in ("labels", "channels", *HOW)}
-    samples = open_data(data, **how)
+    if isinstance(data, Samples):
+        samples = data
+    else:
+        of = asked.kind or kinds.guess(data, tuple(kinds.files()))
+        samples = open_data(data, kind=kinds.made({"kind": of}), **how)
     list_path = None if out is None else Path(out) / quarantine.FILE
     known: dict[str, Bad] = {}
     if list_path is not None:  # an unwritable folder shows before the work, not after
@@ -214,6 +236,9 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
     try:
         raw = samples.source.load(i)
         name = samples.name(i)
+        if samples.kind is not None:
+            size, empty, content = samples.kind.facts(samples.decode(raw, name))
+            return _Found(None, None, empty, _digest(content), size)
         if not full:
             about = samples.header_of(raw, name)
             if isinstance(raw, bytes):
@@ -397,7 +422,7 @@ class _Tally:
         n = len(samples)
         self.samples, self.tiny_side, self.full = samples, tiny, full
         self.bad: dict[int, str] = {}
-        self.sides = np.zeros((n, 2), dtype=np.int32)
+        self.sides, self.sizes = np.zeros((n, 2), dtype=np.int32), np.zeros(n, dtype=np.int64)
         self.digests = np.zeros(n, dtype="S16")
         self.ok = np.zeros(n, dtype=bool)
         self.constant = self.tiny = self.animated = 0
@@ -406,14 +431,16 @@ class _Tally:
         self.formats: Counter[str] = Counter()
 
     def add(self, i: int, found: _Found) -> None:
+        if found.reason is not None:
+            self.bad[i] = found.reason
+            return
+        self.ok[i], self.sizes[i], self.digests[i] = True, found.size, found.digest
+        self.constant += found.constant
         about = found.header
         if about is None:
-            self.bad[i] = found.reason or "cannot be read"
             return
-        self.ok[i] = True
         self.sides[i] = about.width, about.height
-        self.digests[i] = found.digest
-        self.constant += found.constant
+        self.sizes[i] = min(about.width, about.height)
         self.tiny += min(about.width, about.height) < self.tiny_side
         self.animated += about.frames > 1
         self.channels[about.channels] += 1
@@ -426,7 +453,7 @@ class _Tally:
     def report(self, seconds: float, written: Path | None) -> Report:
         where = np.flatnonzero(self.ok)
         copies, groups = _groups(self.digests[where])
-        kinds = Counter(
+        reasons = Counter(
             next((kind for words, kind in _KINDS if words in reason), "damaged")
             for reason in self.bad.values()
         )
@@ -443,7 +470,7 @@ class _Tally:
         return Report(
             total=len(self.samples),
             bad=tuple(self.bad_names()),
-            unreadable=tuple(kinds.most_common()),
+            unreadable=tuple(reasons.most_common()),
             constant=self.constant,
             tiny=self.tiny,
             tiny_side=self.tiny_side,
@@ -452,6 +479,7 @@ class _Tally:
                 tuple(self.samples.name(int(where[i])) for i in group) for group in groups
             ),
             by_pixels=self.full,
+            sizes=_spread(self.sizes[where]),
             widths=_spread(self.sides[where, 0]),
             heights=_spread(self.sides[where, 1]),
             channels=tuple(sorted(self.channels.items())),
@@ -462,6 +490,7 @@ class _Tally:
             skipped=self.samples.skipped,
             seconds=seconds,
             quarantine=written,
+            kind=kinds.of(self.samples),
         )
 
 
