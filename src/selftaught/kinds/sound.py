@@ -111,13 +111,11 @@ class Sound(Kind):
         else:
             bands = self.bands or BANDS
             columns = max(2 * STEP, STEP * round(seconds / (self.hop or HOP) / STEP))
-            given["size"] = (bands, columns)
-        if self.hop is None:
-            hop = float(f"{seconds / columns:.6g}")
-        else:
-            hop = self.hop
+        squeezed = self.seconds is not None or "size" in given
+        hop = self.hop or (float(f"{seconds / columns:.6g}") if squeezed else HOP)
         seconds = float(f"{hop * columns:.6g}")
-        return replace(self, rate=rate, seconds=seconds, bands=bands, hop=hop), given
+        found = replace(self, rate=rate, seconds=seconds, bands=bands, hop=hop)
+        return found, {"size": (bands, columns)} | given
 
     @property
     def length(self) -> int:
