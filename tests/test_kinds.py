@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import selftaught
-from selftaught import kinds, methods
+from selftaught import kinds, methods, nouns
 from selftaught.augment import sample_rng
 from selftaught.augment.series import resized
 from selftaught.data import BadSample, open_data
@@ -325,3 +325,21 @@ def test_random_kernels_are_the_same_each_time_and_know_the_shape_of_a_wave():
     assert found.equal(kernels(x))
     assert kernels(x[:2]).equal(found[:2])
     assert kernels(x[:, :, :5]).shape == (24, 2000)
+
+
+@pytest.mark.parametrize(
+    ("text", "worded"),
+    [
+        ("370 test images, an image", "370 test sounds, a sound"),
+        ("Images: /data/images/a.png, --images 5", "Sounds: /data/images/a.png, --images 5"),
+        ("imagenet, image.png, my-images", "imagenet, image.png, my-images"),
+        ("the images.", "the sounds."),
+    ],
+)
+def test_sentences_of_images_speak_of_what_was_opened(text: str, worded: str):
+    try:
+        nouns.speak_of("sound", "sounds")
+        assert nouns.worded(text) == worded
+    finally:
+        nouns.speak_of("image", "images")
+    assert nouns.worded(text) == text

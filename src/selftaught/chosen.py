@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from selftaught.nouns import worded
+
 HEAD = ("setting", "value", "why", "the paper's")
 PAPERS = "--recipe paper keeps the paper's, where nothing is given"
 
@@ -25,7 +27,7 @@ class Chosen(NamedTuple):
     @property
     def row(self) -> tuple[str, str, str, str]:
         """Texts below `HEAD`."""
-        return self.name, said(self.value), self.why, said(self.paper)
+        return self.name, said(self.value), worded(self.why), said(self.paper)
 
 
 def said(value: Any) -> str:

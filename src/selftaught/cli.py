@@ -39,6 +39,7 @@ from selftaught.errors import (
     of_system,
     out_of_memory,
 )
+from selftaught.nouns import worded
 from selftaught.printable import lines
 from selftaught.signature import (
     Parameter,
@@ -158,7 +159,7 @@ def _in_words(error: Exception) -> str | None:
 
 def _say(text: str) -> None:
     try:
-        sys.stderr.write(f"{lines(text)}\n")
+        sys.stderr.write(f"{lines(worded(text))}\n")
         sys.stderr.flush()
     except OSError:  # nobody can read it
         _drop(sys.stderr)

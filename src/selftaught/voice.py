@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, Self
 
 from selftaught import notebook
+from selftaught.nouns import worded
 from selftaught.printable import printable
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Shown(logging.Handler):
             text %= tuple(a if isinstance(a, int | float) else printable(str(a)) for a in args)
         warns = record.levelno >= logging.WARNING
         text = f"warning: {text}" if warns else text
-        self.voice.say(printable(text, "\n"), warns)
+        self.voice.say(printable(worded(text), "\n"), warns)
 
 
 def first() -> bool:

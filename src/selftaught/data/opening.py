@@ -16,6 +16,7 @@ from selftaught.data.image.formats import IMAGE, way
 from selftaught.data.labels import warn_once
 from selftaught.data.source import Samples, Source
 from selftaught.errors import UserError
+from selftaught.nouns import speak_of
 
 if TYPE_CHECKING:
     from selftaught.kinds import Kind
@@ -81,6 +82,7 @@ def open_data(
         return source
     if kind is not None and kind.word == "image":
         kind = None
+    speak_of(*(("image", "images") if kind is None else (kind.one, kind.many)))
     if kind is None:
         found = raw_samples(source, None, column, labels, path_column)
     else:

@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import ExitStack
 
 from selftaught import dist, voice
+from selftaught.nouns import worded
 from selftaught.voice import duration
 
 log = logging.getLogger("selftaught")
@@ -95,11 +96,12 @@ class Progress:
         epochs = -(-self.total // self.per_epoch)
         epoch = min(done // self.per_epoch + 1, epochs)
         needed, peak = self.flops
+        many = worded("images")
         parts = {  # with what goes first where there is little room
             f"epoch {epoch}/{epochs}": 2,
             f"step {done}/{self.total}": 5,
             f"loss {loss:.4f}": 6,
-            f"{speed:.0f} images/s" if speed >= 10 else f"{speed:.2f} images/s": 3,
+            f"{speed:.0f} {many}/s" if speed >= 10 else f"{speed:.2f} {many}/s": 3,
             f"{self.data_wait:.0%} waiting for data": 1,
             f"{duration((self.total - done) * self.batch / speed)} left": 4,
         }

@@ -171,7 +171,6 @@ def compared(
         seconds=time.perf_counter() - begun,
         images=fingerprints(opened),
         size=side,
-        many=kinds.of(network).many,
         about=kinds.of(network).about_floors,
     )
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from selftaught import export
 from selftaught.evaluate.few_labels import Saving, savings
 from selftaught.evaluate.scores import Score, difference
+from selftaught.nouns import worded
 from selftaught.verdict import RECALIBRATED, START, Kind, advice, by_margins
 
 ENCODER, INTERVAL = "this encoder", "95 %"
@@ -89,7 +90,7 @@ class Comparison:
     scores: what was scored -> its scores, in one order; not every floor has all of them. skipped:
     samples that could not be read. seconds: all in all. images: fingerprints of the images and
     labels of `train` and `test`, the same where a part of one is held out. size: side of the views
-    in pixels. many: what samples are, in a sentence. about: how floors were made.
+    in pixels. about: how floors were made.
     """
 
     encoder: str
@@ -98,7 +99,6 @@ class Comparison:
     seconds: float
     images: Mapping[str, str] = field(default_factory=dict)
     size: Any = None
-    many: str = "images"
     about: str = ""
 
     @property
@@ -135,7 +135,7 @@ class Comparison:
     def verdict(self) -> str:
         """What the scores say, in sentences."""
         word, clause = by_margins(_plain(self.margins), _plain(self.gains))
-        return " ".join([f"{word.capitalize()}: {clause}.", *self.details])
+        return worded(" ".join([f"{word.capitalize()}: {clause}.", *self.details]))
 
     @property
     def details(self) -> tuple[str, ...]:
@@ -144,11 +144,11 @@ class Comparison:
         told = [*self.gains, *(m for m in margins if m.floor not in STARTS)]
         todo = advice(_plain(self.gains))
         if len(margins) <= FEW:
-            return (*map(str, told), *todo)
+            return tuple(worded(str(m)) for m in (*told, *todo))
         lost = [m for m in told if m.verdict != "above"]
         others = ", ".join(dict.fromkeys(m.score.name for m in lost[FEW:]))
         rest = [f"Nor do these clear theirs: {others}."] if others else []
-        return (*map(str, lost[:FEW]), *rest, *todo)
+        return tuple(worded(str(m)) for m in (*lost[:FEW], *rest, *todo))
 
     def joined(self, other: "Comparison") -> "Comparison":
         """The scores of both, of the same encoder."""
@@ -270,10 +270,10 @@ class Comparison:
         ours = self.scores[ENCODER]
         tasks = Counter(score.protocol.partition("; ")[0] for score in ours)
         common = tasks.most_common(1)[0][0]  # which is told once
-        yield f"{self.many.capitalize()}: {common}."
+        yield worded(f"Images: {common}.")
         for score in ours:
             how = score.protocol.removeprefix(f"{common}; ")
-            yield f"{score.name}, per cent {score.measure}: {how}."
+            yield worded(f"{score.name}, per cent {score.measure}: {how}.")
             if score.parts:
                 parts = (f"{part} {value:.1f}" for part, value in score.parts.items())
                 yield f"  {', '.join(parts)}"

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selftaught.nouns import worded
+
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -68,21 +70,22 @@ def slug(title: str) -> str:
 
 
 def _section(s: Section) -> str:
-    note = f'<p class="note">{escape(s.note)}</p>' if s.note else ""
-    return f'<section id="{slug(s.title)}"><h2>{escape(s.title)}</h2>{note}{s.body}</section>'
+    note = f'<p class="note">{escape(worded(s.note))}</p>' if s.note else ""
+    return (
+        f'<section id="{slug(s.title)}"><h2>{escape(worded(s.title))}</h2>{note}{s.body}</section>'
+    )
 
 
 def missing(text: str) -> str:
     """A sentence in place of a figure."""
-    return f'<p class="missing">{escape(text)}</p>'
+    return f'<p class="missing">{escape(worded(text))}</p>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts; where all heads are empty there is no row of heads."""
-    heads = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    heads = "".join(f"<th>{escape(worded(h))}</th>" for h in head)
+    cells = (("".join(f"<td>{escape(worded(cell))}</td>" for cell in row)) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table>{f'<tr>{heads}</tr>' if any(head) else ''}{body}</table>"
 
 

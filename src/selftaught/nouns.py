@@ -1,0 +1,30 @@
+"""The word for what a command is about: sentences speak of images, and mean what was opened."""
+
+import re
+
+_NOUNS = ["image", "images"]
+_IMAGES = re.compile(r"(?<![\w/.\\-])(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
+
+
+def speak_of(one: str, many: str) -> None:
+    """From now on say `one` and `many` where a sentence speaks of images.
+
+    Sentences are written for what most people come with; this is the one place that words them for
+    other samples. Whatever opens data calls it.
+    """
+    _NOUNS[:] = one, many
+
+
+def worded(text: str) -> str:
+    """A sentence with the word for what is spoken of; parts of paths and names stay as they are."""
+    one, many = _NOUNS
+    if many == "images":
+        return text
+
+    def other(found: re.Match[str]) -> str:
+        article, word = found[1] or "", found[2]
+        noun = many if word.endswith("s") else one
+        noun = noun.capitalize() if word[0] == "I" else noun
+        return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" if article else noun
+
+    return _IMAGES.sub(other, text)
