@@ -27,7 +27,9 @@ def model(weights: Tensor, negatives: int, skip: int = 0) -> CPC:
 
 def of_sounds(weights: Tensor, negatives: int = 0) -> CPCAudio:
     """weights: [K, D, A], from contexts to what follows."""
-    method = CPCAudio(Waves(width=weights.shape[1], context=weights.shape[2]), len(weights), negatives)
+    method = CPCAudio(
+        Waves(width=weights.shape[1], context=weights.shape[2]), len(weights), negatives
+    )
     for predictor, weight in zip(method.predictors, weights, strict=True):
         predictor.weight = nn.Parameter(weight.detach().double().clone())
     return method

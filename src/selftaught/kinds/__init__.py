@@ -196,6 +196,11 @@ class Kind(Options, ABC):
     def thumbnail(self, sample: Any, side: int) -> "np.ndarray":
         """A sample as a picture, uint8 [C, side, side], C 1 or 3."""
 
+    def heard(self, raw: Any) -> "tuple[np.ndarray, int] | None":
+        """What a source gave, as a page can play it: float32 [n] and values a second; None where
+        nothing of it can be heard."""
+        return None
+
     @abstractmethod
     def pictures(self, view: "np.ndarray") -> "list[np.ndarray]":
         """What an array among the views of a method, or a plain one, shows: uint8 [C, h, w], all

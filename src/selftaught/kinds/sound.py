@@ -91,8 +91,8 @@ class Sound(Kind):
         wave = files.wave(raw, rate)
         return spectrogram(wave, rate, self.bands or BANDS, self.hop or HOP, self.span)
 
-    def heard(self, raw: Any, name: str) -> bytes:
-        return playable(files.wave(raw, self.rate or RATE), self.rate or RATE)
+    def heard(self, raw: Any) -> tuple[np.ndarray, int]:
+        return files.wave(raw, self.rate or RATE), self.rate or RATE
 
     def facts(self, sample: np.ndarray) -> Facts:
         return Facts(sample.shape[1], bool(np.ptp(sample) <= 1), sample.tobytes())
@@ -100,9 +100,7 @@ class Sound(Kind):
     def fill(self, given: dict[str, Any], samples: "Samples") -> tuple["Sound", dict[str, Any]]:
         given = {"channels": 1} | {k: v for k, v in given.items() if v is not None}
         if given["channels"] != 1:
-            raise UserError(
-                f"channels={given['channels']}: a spectrogram has one; drop --channels"
-            )
+            raise UserError(f"channels={given['channels']}: a spectrogram has one; drop --channels")
         rate, length = usual(samples, self)
         seconds = self.seconds or min(max(length, SECONDS[0]), SECONDS[1])
         if "size" in given:
@@ -209,18 +207,3 @@ def usual(samples: "Samples", kind: Any) -> tuple[int, float]:
             f"cut it into windows, such as --window {max(1, min(10, round(lengths[0] / 100)))}"
         )
     return rate, float(f"{length:.6g}")
-
-
-PLAYED = 4.0
-"""Seconds of a recording that a page plays."""
-PLAYED_RATE = 8000
-
-
-def playable(wave: np.ndarray, rate: int) -> bytes:
-    """The loudest part of a wave [n] as a small WAV file."""
-    from selftaught.augment.sound import Stretch
-
-    count = min(len(wave), round(PLAYED * rate))
-    part = Stretch(count, loudest=True)(wave[None])[0]
-    small = files.wave(files.as_wav(part, rate, floats=True), min(rate, PLAYED_RATE))
-    return files.as_wav(small / max(1e-6, float(np.abs(small).max())), min(rate, PLAYED_RATE))

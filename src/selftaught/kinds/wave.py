@@ -9,7 +9,7 @@ import numpy as np
 from selftaught.data.sound import files
 from selftaught.data.sound.spectrogram import spectrogram
 from selftaught.kinds import Facts, Floor, Kind
-from selftaught.kinds.sound import RATE, playable, squeezed, usual
+from selftaught.kinds.sound import RATE, squeezed, usual
 from selftaught.roles import Positive, Several
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Wave(Kind):
         wave = files.wave(raw, self.rate or RATE)
         return (wave / max(1e-6, float(wave.std())))[None].astype(np.float32)
 
-    def heard(self, raw: Any, name: str) -> bytes:
-        return playable(files.wave(raw, self.rate or RATE), self.rate or RATE)
+    def heard(self, raw: Any) -> tuple[np.ndarray, int]:
+        return files.wave(raw, self.rate or RATE), self.rate or RATE
 
     def facts(self, sample: np.ndarray) -> Facts:
         return Facts(sample.shape[1], bool(np.ptp(sample) < 1e-6), sample.tobytes())

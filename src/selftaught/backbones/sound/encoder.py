@@ -1,4 +1,4 @@
-"""The encoder of CPC for audio (van den Oord et al., 2018, section 3.1): convolutions, and a GRU."""
+"""The encoder of CPC for sounds (van den Oord et al., 2018): convolutions, and a GRU."""
 
 from typing import Any, Literal
 

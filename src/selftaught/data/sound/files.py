@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, Protocol, final
 import numpy as np
 
 from selftaught.data.files import FileSource
-from selftaught.data.image.decode import BadSample, read_bytes
+from selftaught.data.image.decode import BadSample
+from selftaught.data.image.formats import words
 from selftaught.data.source import Source, digest
 from selftaught.errors import UserError
 
-SOUND = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .m4a .aac .wma"
-    " .webm .mka".split()
+SOUND = words(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .m4a .aac .wma .webm"
+    " .mka"
 )
 """Endings of files that are taken as sounds."""
 
@@ -282,7 +283,7 @@ def told(raw: Any) -> tuple[int, float]:
 
 
 def as_wav(mono: np.ndarray, rate: int, floats: bool = False) -> bytes:
-    """float32 [n] as the content of a WAV file: of floats, or of 16 bits, which all players take."""
+    """float32 [n] as a WAV file: of floats, or of 16 bits, which all players take."""
     if floats:
         data, form, bits = mono.astype("<f4").tobytes(), 3, 32
     else:
@@ -337,12 +338,11 @@ class Parts(Source):
             raise BadSample("is an array, which has no rate to be cut into seconds by")
         if self.window is None and not isinstance(raw, Path):
             return raw
+        rate, seconds = told(raw)
         spans = None
         if self.window is not None:
-            spans = [Span(int(self.number[i]) * self.window, self.window)]
-        rate, seconds = told(raw)
-        if spans and spans[0].start and spans[0].start + self.window > seconds:
-            spans = [Span(spans[0].start, seconds - spans[0].start)]
+            start = int(self.number[i]) * self.window
+            spans = [Span(start, min(self.window, seconds - start))]
         return as_wav(wave(raw, None, spans), rate, floats=True)
 
     def name(self, i: int) -> str:
@@ -370,10 +370,7 @@ def sparing(source: Source, window: float | None) -> Source:
     """Recordings as they are, or as `Parts` where some are large or all are to be cut."""
     if window is not None:
         return Parts(source, window)
-    if isinstance(source, FileSource):
-        if any(large(Path(source.path(i))) for i in range(len(source))):
-            return Parts(source)
-    return source
-
-
-__all__ = ["SOUND", "BadSample", "Parts", "Span", "as_wav", "read_bytes", "sparing", "told", "wave"]
+    if not isinstance(source, FileSource):
+        return source
+    long = any(large(Path(source.path(i))) for i in range(len(source)))
+    return Parts(source) if long else source

@@ -68,7 +68,9 @@ def stretch(sample: np.ndarray, columns: int, place: float | None = None) -> np.
     """
     have = sample.shape[1]
     if have < columns:
-        return np.ascontiguousarray(np.resize(sample.swapaxes(0, 1), (columns, len(sample), 1)).swapaxes(0, 1))
+        return np.ascontiguousarray(
+            np.resize(sample.swapaxes(0, 1), (columns, len(sample), 1)).swapaxes(0, 1)
+        )
     room = have - columns
     if place is not None:
         start = int(place * (room + 1))

@@ -41,9 +41,7 @@ class CPCAudio(Method):
         self.backbone, self.steps, self.negatives = backbone, steps, negatives
         width, context = backbone.width, backbone.context
         self.compared = nn.Identity()  # through which goes what is found, so that it can be seen
-        self.predictors = nn.ModuleList(
-            nn.Linear(context, width, bias=False) for _ in range(steps)
-        )
+        self.predictors = nn.ModuleList(nn.Linear(context, width, bias=False) for _ in range(steps))
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         rows = self.negatives + 1
@@ -66,8 +64,7 @@ class CPCAudio(Method):
         return self.predict(z, self.backbone.known(z))
 
     def predict(self, z: Tensor, context: Tensor) -> Tensor:
-        """Mean over distances; z: [B, T, D] of moments, context: [B, T, D'] that saw those so far.
-        """
+        """Mean over distances; z: [B, T, D] of moments, context: [B, T, D'] of those so far."""
         windows = z.shape[1] - self.steps
         others = self.draw(len(z), windows, z.shape[1]).to(z.device) if self.negatives else None
         z = self.compared(z.flatten(0, 1)).view(z.shape)
