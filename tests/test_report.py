@@ -161,7 +161,7 @@ def test_nothing_on_the_page_leaves_the_machine_and_one_script_runs(run):
     assert text.count('<script type="application/json">') == 1
     json.loads(data)
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"img-src data:; style-src 'unsafe-inline';\n script-src 'sha256-{allowed}'"
+    policy = f"img-src data:; media-src data:; style-src 'unsafe-inline';\n script-src 'sha256-{allowed}'"
     assert f"default-src 'none'; {policy}" in text
     assert "link" not in found.tags
     assert all(link.startswith(("data:image/", "#")) for link in found.links)

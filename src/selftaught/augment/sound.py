@@ -84,3 +84,13 @@ class Stretch(Pipeline):
             sums = np.concatenate([[0], np.cumsum(np.square(wave[0], dtype=np.float64))])
             start = int(np.argmax(sums[self.count :] - sums[: room + 1]))
         return wave[:, start : start + self.count].copy()
+
+
+@dataclass(frozen=True)
+class Twice(Pipeline):
+    """Two views by the same pipeline."""
+
+    view: Pipeline
+
+    def __call__(self, sample: np.ndarray, rng: np.random.Generator) -> list[Any]:
+        return [self.view(sample, rng), self.view(sample, rng)]

@@ -15,7 +15,7 @@ from selftaught.roles import Positive, Several
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from selftaught.augment.sound import Stretch
+    from selftaught.augment.sound import Stretch, Twice
     from selftaught.data import Samples
     from selftaught.data.source import Source
 
@@ -82,6 +82,11 @@ class Wave(Kind):
         from selftaught.augment.sound import Stretch
 
         return Stretch(size, loudest=True)
+
+    def alike(self, size: int) -> "Twice":
+        from selftaught.augment.sound import Stretch, Twice
+
+        return Twice(Stretch(size))
 
     def blank(self, count: int, encoder: Any) -> "Tensor":
         import torch

@@ -55,15 +55,8 @@ class Waves(Checked, nn.Module):
         self.name, self.size, self.channels = name, size, channels
         self.width, self.context, self.norm = width, context, norm
         self.dim = self.local_dim = context
-        layers: list[nn.Module] = []
-        for i, (kernel, stride, padding) in enumerate(LAYERS):
-            layers.append(nn.Conv1d(width if i else 1, width, kernel, stride, padding))
-            if norm == "channel":
-                layers.append(ChannelNorm(width))
-            layers.append(nn.ReLU(inplace=True))
-        self.convolutions = nn.Sequential(*layers)
-        self.summary = nn.GRU(width, context, batch_first=True)
-        self.register_load_state_dict_post_hook(self._loaded)
+        self.net = _Network(width, context, norm == "channel")
+        self.net.register_load_state_dict_post_hook(self._loaded)
 
     def _loaded(self, _: nn.Module, __: Any) -> None:
         self.trained = True
@@ -81,11 +74,11 @@ class Waves(Checked, nn.Module):
                 f"{self.name} takes waves [B, 1, n], got {list(x.shape)}; open the data with "
                 "kind=selftaught.kinds.of(encoder)"
             )
-        return self.convolutions(x).mT
+        return self.net.convolutions(x).mT
 
     def known(self, z: Tensor) -> Tensor:
         """[B, T, width] -> [B, T, context], each from its own step and those before it."""
-        return self.summary(z)[0]
+        return self.net.summary(z)[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 1, n] -> pooled [B, dim]."""
@@ -95,6 +88,18 @@ class Waves(Checked, nn.Module):
         """Pooled features, and local ones [B, T, dim] on a grid of T x 1."""
         known = self.known(self.steps(x))
         return Features(known.mean(1), known, (known.shape[1], 1))
+
+
+class _Network(nn.Module):
+    def __init__(self, width: int, context: int, norm: bool):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, (kernel, stride, padding) in enumerate(LAYERS):
+            layers.append(nn.Conv1d(width if i else 1, width, kernel, stride, padding))
+            layers += [ChannelNorm(width)] if norm else []
+            layers.append(nn.ReLU(inplace=True))
+        self.convolutions = nn.Sequential(*layers)
+        self.summary = nn.GRU(width, context, batch_first=True)
 
 
 class ChannelNorm(nn.Module):
