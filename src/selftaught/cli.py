@@ -369,8 +369,9 @@ def _pretrain_parser(method: str | None, alone: bool = False, kind: str = "image
     """
     every = config.signatures(method, kind)
     training = every["training"]
-    own_backbone = kinds.find(kind).backbone
-    own_backbone = own_backbone or (needs_of(method)["backbone"] if method else None)
+    needs = needs_of(method) if method else {"kinds": "any", "backbone": None}
+    own_backbone = kinds.find(kind).backbone if needs["kinds"] == "any" else None
+    own_backbone = own_backbone or needs["backbone"]
     shown = {
         "name": ("backbone", own_backbone or "the method's"),
         "size": ("size", "fits the images"),

@@ -27,4 +27,4 @@ def worded(text: str) -> str:
         noun = noun.capitalize() if word[0] == "I" else noun
         return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" if article else noun
 
-    return _IMAGES.sub(other, text)
+    return _IMAGES.sub(other, text.replace("raw pixels", "figures that need no training"))

@@ -94,7 +94,8 @@ def assemble(
     weights = given.get("weights")
     if "name" not in given and weights is not None and str(weights) != TIMM:
         given["name"] = network_of(weights)
-    given.setdefault("name", seen.backbone or kind.needs.backbone)
+    usual = seen.backbone if kind.needs.kinds == "any" else None
+    given.setdefault("name", usual or kind.needs.backbone)
     own = code.names(given["name"])
     if own:
         maker(given["name"])  # what its file does when it is imported comes before the seed

@@ -137,7 +137,7 @@ class Series(Kind):
         mean, std = every.mean(1, dtype=np.float64), every.std(1, dtype=np.float64)
         told = {"mean": self.mean or _rounded(mean), "std": self.std or _rounded(std, 1.0)}
         steps = sorted(x.shape[1] for x in alike)[len(alike) // 2]
-        usual = {"size": max(LEAST, min(MOST, steps)), "channels": channels}
+        usual = {"size": max(LEAST, min(MOST, steps // 8 * 8)), "channels": channels}
         return replace(self, **told), usual | {k: v for k, v in given.items() if v is not None}
 
     def plain(self, size: int) -> "Plain":
