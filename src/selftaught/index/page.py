@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from selftaught import kinds
 from selftaught.data import BadSample, Samples
 from selftaught.export.files import atomic
 from selftaught.index.found import Found
@@ -77,7 +78,10 @@ def _shown(index: Index, row: dict[str, Any], caption: str, style: str = "") -> 
 
 def _picture(samples: Samples, i: int) -> str:
     """A small picture of a sample as a data URL; an empty one where it has just gone."""
+    kind = kinds.of(samples)
     try:
-        return data_url(samples.read(i, min_side=2 * THUMB).transpose(2, 0, 1))
+        sample = samples.read(i, min_side=2 * THUMB)
+        small = sample.transpose(2, 0, 1) if kind.word == "image" else kind.thumbnail(sample, THUMB)
+        return data_url(small)
     except BadSample:
         return _NOTHING

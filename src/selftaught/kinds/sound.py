@@ -189,7 +189,7 @@ def usual(samples: "Samples", kind: Any) -> tuple[int, float]:
     rates, lengths, reasons = [], [], []
     for i in np.linspace(0, len(samples) - 1, min(LOOKED, len(samples))).astype(int).tolist():
         try:
-            rate, seconds = files.told(samples.source.load(i))
+            rate, seconds = files.header(samples.source, i)
         except BadSample as error:
             reasons.append(f"{samples.name(i)} {error}")
             continue
@@ -202,8 +202,9 @@ def usual(samples: "Samples", kind: Any) -> tuple[int, float]:
     middle = len(rates) // 2
     rate, length = kind.rate or min(RATE, sorted(rates)[middle]), sorted(lengths)[middle]
     if len(samples) == 1 and kind.window is None:
+        long = f"{lengths[0]:,.0f}" if lengths[0] >= 10 else f"{lengths[0]:.2g}"
         raise UserError(
-            f"this data is one recording of {lengths[0]:.3g} seconds, and a set of them is needed: "
+            f"this data is one recording of {long} seconds, and a set of them is needed: "
             f"cut it into windows, such as --window {max(1, min(10, round(lengths[0] / 100)))}"
         )
     return rate, float(f"{length:.6g}")

@@ -128,8 +128,13 @@ def opened(raw: bytes | Path) -> Iterator[Opened]:
             with soundfile.SoundFile(file) as sound:
                 yield Sndfile(sound)
         except (soundfile.SoundFileError, TypeError) as error:
-            reason = getattr(error, "error_string", None) or str(error)
-            raise BadSample(f"cannot be read as a sound: {reason}") from error
+            raise BadSample(f"cannot be read as a sound: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says, without the words around it."""
+    text = getattr(error, "error_string", None) or str(error)
+    return text.removeprefix("Error : ").rstrip(".")
 
 
 @contextmanager
@@ -223,8 +228,7 @@ def wave(raw: Any, rate: int | None, spans: Sequence[Span] | None = None) -> np.
             try:
                 part = sound.read(first, count)
             except soundfile.SoundFileError as error:
-                reason = getattr(error, "error_string", None) or str(error)
-                raise BadSample(f"is damaged inside: {reason}") from error
+                raise BadSample(f"is damaged inside: {_reason(error)}") from error
             if len(part) < 0.95 * count:  # encoders pad, and players leave out, some at the ends
                 raise BadSample(f"ends early: {len(part):,} of {count:,} values are there")
             parts.append(_brought(_finite(part.mean(1, dtype=np.float32)), found, rate))
@@ -282,6 +286,14 @@ def told(raw: Any) -> tuple[int, float]:
         return sound.rate, sound.frames / sound.rate
 
 
+def header(source: Source, i: int) -> tuple[int, float]:
+    """What `told` says of sample `i` of a source; of what is cut, the seconds of a window."""
+    if not isinstance(source, Parts):
+        return told(source.load(i))
+    rate, seconds = told(source.raw(i))
+    return rate, min(seconds, source.window or seconds)
+
+
 def as_wav(mono: np.ndarray, rate: int, floats: bool = False) -> bytes:
     """float32 [n] as a WAV file: of floats, or of 16 bits, which all players take."""
     if floats:
@@ -318,22 +330,19 @@ class Parts(Source):
         """Of a recording: one at least, and one of what is left over if it is half as long."""
         assert self.window is not None
         try:
-            return max(1, round(told(self._raw(i))[1] / self.window))
+            return max(1, round(told(_raw(self.source, i))[1] / self.window))
         except BadSample:  # whoever reads it is told why
             return 1
 
-    def _raw(self, i: int) -> Any:
-        if isinstance(self.source, FileSource):
-            path = Path(self.source.path(i))
-            if large(path):
-                return path
-        return self.source.load(i)
+    def raw(self, i: int) -> Any:
+        """The whole recording that sample `i` is of: a large file itself, else its content."""
+        return _raw(self.source, int(self.of[i]))
 
     def __len__(self) -> int:
         return len(self.of)
 
     def load(self, i: int) -> Any:
-        raw = self._raw(int(self.of[i]))
+        raw = self.raw(i)
         if isinstance(raw, np.ndarray):
             raise BadSample("is an array, which has no rate to be cut into seconds by")
         if self.window is None and not isinstance(raw, Path):
@@ -356,6 +365,14 @@ class Parts(Source):
 
     def stamp(self, i: int) -> str:
         return self.source.stamp(int(self.of[i]))
+
+
+def _raw(source: Source, i: int) -> Any:
+    if isinstance(source, FileSource):
+        path = Path(source.path(i))
+        if large(path):
+            return path
+    return source.load(i)
 
 
 def large(path: Path) -> bool:
