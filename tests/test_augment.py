@@ -625,10 +625,12 @@ def test_tiles_can_shift_channels_and_be_gray_together():
 
 
 def test_impossible_tiles_are_worded_errors():
-    with pytest.raises(UserError, match="a view of 100 pixels is no square of 3 whole cells"):
+    with pytest.raises(UserError, match="a view of 100 pixels has no 3 x 3 whole cells"):
         cells.Tiles(View(100), 3, 20)
-    with pytest.raises(UserError, match=r"a view of \(90, 60\) pixels is no square of 3"):
-        cells.Tiles(View((90, 60)), 3, 20)
+    with pytest.raises(UserError, match="a view of 90 x 61 pixels has no 3 x 3 whole"):
+        cells.Tiles(View((90, 61)), 3, 20)
+    with pytest.raises(UserError, match="do not fit the 20-pixel cells"):
+        cells.Tiles(View((90, 60)), 3, (20, 21))
     with pytest.raises(UserError, match="do not fit the 33-pixel cells"):
         cells.Tiles(View(99), 3, 33, channel_shift=1)
     with pytest.raises(UserError, match=r"0\.\.3"):

@@ -27,6 +27,7 @@ from selftaught.engine.build import count_classes
 from selftaught.errors import DataError, UserError
 from selftaught.evaluate import comparing
 from selftaught.evaluate.scores import fit_ridge
+from selftaught.sides import both
 from tests.photos import two_classes
 
 SIZE = 32
@@ -570,7 +571,7 @@ def test_the_graph_resizes_to_the_last_level(made, sides):
     for size in (32, 64):  # below 64 px nothing is cut off
         whole = graph.Whole(found)
         view = augment.plain(size)
-        whole.size, whole.resize = view.size, view.resize
+        whole.size, whole.resize = both(view.size), both(view.resize)
         image = np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)
         assert np.array_equal(whole.view(torch.from_numpy(image)[None])[0].numpy(), view(image))
 

@@ -14,12 +14,17 @@ import selftaught
 from selftaught import kinds, methods, nouns
 from selftaught.augment import sample_rng
 from selftaught.augment.series import resized
+from selftaught.backbones.series.encoder import Series
 from selftaught.data import BadSample, open_data
 from selftaught.data.series import files
 from selftaught.engine.build import asked_of, restored
 from selftaught.errors import UserError
 from selftaught.feed.check import check
 from selftaught.kinds.floors.series import kernels
+from selftaught.method import Batch
+from selftaught.methods.contrastive.ts2vec import Drawn, TS2Vec
+from selftaught.methods.masked.masked_series import MaskedSeries
+from selftaught.objectives.hierarchical import hierarchical
 
 TINY = {"backbone": "inception", "width": 4, "depth": 3, "size": 24, "batch": 8, "max_steps": 4}
 QUICK = {"evaluate": False, "workers": 0, "precision": "fp32"}
@@ -343,3 +348,97 @@ def test_sentences_of_images_speak_of_what_was_opened(text: str, worded: str):
     finally:
         nouns.speak_of("image", "images")
     assert nouns.worded(text) == text
+
+
+# -------------------------------------------------------------------------------- methods of series
+
+
+def slow_hierarchical(one: np.ndarray, other: np.ndarray) -> float:
+    """TS2Vec's loss, pair by pair, as Algorithm 1 and equations 1 and 2 have it."""
+
+    def found(anchor: np.ndarray, others: list[np.ndarray], partner: int) -> float:
+        scores = [anchor @ o for o in others]
+        return float(np.log(np.exp(scores).sum()) - scores[partner])
+
+    def scale(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+        count, steps, _ = a.shape
+        of_time, of_series = [], []
+        for i, t in np.ndindex(count, steps):
+            for x, y in ((a, b), (b, a)):
+                others = [*y[i], *(x[i, s] for s in range(steps) if s != t)]
+                of_time.append(found(x[i, t], others, t))
+                others = [*y[:, t], *(x[j, t] for j in range(count) if j != i)]
+                of_series.append(found(x[i, t], others, i))
+        return float(np.mean(of_time)), float(np.mean(of_series))
+
+    losses = []
+    while True:
+        of_time, of_series = scale(one, other)
+        steps = one.shape[1]
+        losses.append(of_series / 2 + (of_time / 2 if steps > 1 else 0))
+        if steps == 1:
+            return float(np.mean(losses))
+        half = steps // 2
+        one, other = (x[:, : 2 * half].reshape(len(x), half, 2, -1).max(2) for x in (one, other))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 8, 3), (4, 1, 2)])
+def test_hierarchical_contrast_is_the_papers(shape: tuple[int, int, int]):
+    rng = np.random.default_rng(0)
+    one, other = rng.standard_normal(shape), rng.standard_normal(shape)
+    found = hierarchical(torch.from_numpy(one), torch.from_numpy(other))
+    assert found.item() == pytest.approx(slow_hierarchical(one, other), rel=1e-12)
+
+
+def test_pieces_of_ts2vec_share_steps_of_the_same_series():
+    method = TS2Vec(Series("dilated", 32, 2, width=4, depth=2), hidden=0.0)
+    views = [Drawn(32)(x, sample_rng(0, 0, i)) for i, x in enumerate(waves(6, steps=50))]
+    batch = Batch(torch.utils.data.default_collate(views), torch.arange(6))
+    seen: list[torch.Tensor] = []
+    method.backbone.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    method.loss(batch).backward()
+    one, other = seen
+    x = batch.views[0]
+    shared = [
+        n
+        for n in range(1, min(one.shape[2], other.shape[2]) + 1)
+        if one[:, :, -n:].equal(other[:, :, :n])
+    ]
+    assert shared
+    assert shared[0] >= 4
+    for piece, whole in zip(one, x, strict=True):
+        assert any(
+            whole[:, s : s + piece.shape[1]].equal(piece)
+            for s in range(whole.shape[1] - piece.shape[1] + 1)
+        )
+
+
+def test_masked_series_look_at_nothing_that_they_are_to_fill_in():
+    torch.manual_seed(0)
+    method = MaskedSeries(Series("patches", 24, 2, width=8, depth=1, heads=2, dropout=0.0))
+    x, order = torch.randn(3, 2, 24), torch.rand(3, 2, 3)
+    hidden = order.argsort(2).argsort(2) < method.hide
+    assert hidden.sum(2).eq(1).all()
+    other = torch.where(hidden.repeat_interleave(8, 2), torch.randn(3, 2, 24), x)
+    a, b = (method.backbone.features(z, hidden).local for z in (x, other))
+    assert a.equal(b)
+    loss = method.loss(Batch([x, order], torch.arange(3)))
+    assert loss.isfinite()
+    with pytest.raises(UserError, match="inception has none"):
+        MaskedSeries(Series("inception", 24, 2))
+    with pytest.raises(UserError, match="hides 0 of 3 patches"):
+        MaskedSeries(Series("patches", 24, 2), ratio=0.1)
+    with pytest.raises(UserError, match="--size 24"):
+        Series("patches", 25, 2)
+
+
+@pytest.mark.parametrize("name", ["ts2vec", "masked_series"])
+def test_methods_of_series_train_and_are_alike_for_any_workers(tmp_path: Path, name: str):
+    options = {"width": 8, "size": 24, "batch": 8, "max_steps": 3, "depth": 1} | QUICK
+    one, other = (
+        selftaught.pretrain(name, waves(), tmp_path / str(n), **(options | {"workers": n}))
+        for n in (0, 1)
+    )
+    theirs = other.encoder.state_dict()
+    assert all(v.equal(theirs[k]) for k, v in one.encoder.state_dict().items())
+    assert one.encoder.config["name"] == {"ts2vec": "dilated"}.get(name, "patches")

@@ -14,6 +14,7 @@ from selftaught.backbones.weights.at_hand import Found
 from selftaught.backbones.weights.places import TIMM
 from selftaught.chosen import Chosen
 from selftaught.method import Method, Needs, Recipe
+from selftaught.sides import both, short
 from selftaught.signature import read_object
 
 LARGE_BATCH = 1024
@@ -122,14 +123,19 @@ def grown(needs: Needs, facts: Facts, given: Mapping[str, Any]) -> list[list[Cho
     transformer = wants_transformer(needs)
     found: dict[tuple[str, int], list[Chosen]] = {}
     for name, most in GROWING[facts.gpu, transformer]:
-        size = given.get("size") or min(facts.side, most)
+        asked = given.get("size") or min(facts.side, most)
+        size = short(asked)
         why = "0.4 million weights: a CPU in minutes"
         made = [Chosen("backbone", name or needs.backbone, needs.backbone, why)]
         if not facts.gpu or size < facts.side:
             made += _side(size, given, "more images in the time if they are small")
         patches = transformer and not facts.gpu and "patch_size" not in given
-        if patches and size >= SMALL and size % 8 == 0:
-            made.append(Chosen("patch_size", size // 8, 16, "64 patches, whatever the size"))
+        whole = size % 8 == 0 and all(side % (size // 8) == 0 for side in both(asked))
+        if patches and size >= SMALL and whole:
+            why = "64 patches, whatever the size"
+            if asked != size:
+                why = "8 patches along the shorter side, whatever the size"
+            made.append(Chosen("patch_size", size // 8, 16, why))
         found.setdefault((name, size), made)
     return list(found.values())
 
@@ -284,7 +290,7 @@ def options(
         given: names of parameters that the user has given.
     """
     width, weights = sizes(backbone)
-    size = getattr(backbone, "size", SMALL)
+    size = short(getattr(backbone, "size", SMALL))
     made = Made(facts, batch, min(1.0, width / PAPER_WIDTH), size)
     found = []
     for parameter in read_object(kind).parameters:
@@ -307,7 +313,7 @@ class Made(NamedTuple):
     """What rules look at.
 
     facts: of the training. batch: images a step. width: features of the backbone, as a share of
-    those of a ResNet-50. size: side of the views in pixels.
+    those of a ResNet-50. size: shorter side of the views in pixels.
     """
 
     facts: Facts

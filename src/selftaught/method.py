@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from selftaught.backbones import Image, encoder_of
+from selftaught.errors import UserError
+from selftaught.sides import Size, told_size
 from selftaught.signature import Checked, current, read_object
 
 Pipeline = Callable[[np.ndarray, np.random.Generator], Any]
@@ -209,6 +211,7 @@ class Needs:
         kinds: of samples that it learns from, as `selftaught.kinds` has them, the usual one first;
             `any` where its views mean something of each kind that can translate them.
         backbone: what the method is built around where the user names none.
+        squares: why images must be squares, as the end of "it ..."; empty where they need not be.
         drop_path: stochastic depth that the paper gives ViTs: the command line's, where the user
             names none.
     """
@@ -224,6 +227,7 @@ class Needs:
     teacher: str = ""
     kinds: tuple[str, ...] | Literal["any"] = ("image",)
     backbone: str = "resnet50"
+    squares: str = ""
     drop_path: float = 0.0
 
 
@@ -259,12 +263,24 @@ class Around(ABCMeta):
                 args = (encoder_of(args[0]), *args[1:])
             elif "backbone" in kwargs:
                 kwargs["backbone"] = encoder_of(kwargs["backbone"])
+            around = args[0] if args else kwargs.get("backbone")
+            square_enough(cls, getattr(around, "size", 0))
             return super().__call__(*args, **kwargs)
 
         @property
         def __signature__(cls):  # which `help` would otherwise take from `__call__`
             constructor = inspect.signature(cls.__init__)
             return constructor.replace(parameters=list(constructor.parameters.values())[1:])
+
+
+def square_enough(kind: Any, size: Size) -> None:
+    """Raise UserError where the method `kind` needs squares, and images of this size are none."""
+    why = kind.needs.squares
+    if why and isinstance(size, tuple):
+        raise UserError(
+            f"{kind.__name__} needs square images, as it {why}, and {told_size(size)} px are none: "
+            f"give one side, such as --size {min(size)}, or take another method, such as simclr"
+        )
 
 
 class Method(Checked, nn.Module, ABC, metaclass=Around):
@@ -293,8 +309,12 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     """Fraction of training done, in [0, 1): the method's only clock, set by the engine."""
 
     @abstractmethod
-    def views(self, size: int) -> Pipeline:
-        """The paper's views for images of `size` pixels; must not hold the method itself."""
+    def views(self, size: Any) -> Pipeline:
+        """The paper's views for images of `size` pixels; must not hold the method itself.
+
+        Args:
+            size: a side, or (rows, columns).
+        """
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor | dict[str, Tensor]:

@@ -3,7 +3,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from selftaught.roles import Cosine, Count, Fraction, Number, Positive, Several, Share, Temperature
+from selftaught.roles import (
+    Cosine,
+    Count,
+    Fraction,
+    ImageSize,
+    Number,
+    Positive,
+    Several,
+    Share,
+    Temperature,
+)
 
 class CheckingOptions(TypedDict, total=False):
     full: bool
@@ -31,7 +41,7 @@ class ReadingOptions(TypedDict, total=False):
 
 class EncodingOptions(ReadingOptions, total=False):
     labels: str | None
-    size: Count | None
+    size: ImageSize | None
     weights: str | Path | None
     backbone: str | None
     mean: tuple[float, ...] | None
@@ -79,7 +89,7 @@ class SearchingOptions(ReadingOptions, total=False):
     index: str | Path | None
     engine: Literal["auto", "exact", "faiss"]
     shown: Count
-    size: Count | None
+    size: ImageSize | None
     weights: str | Path | None
     backbone: str | None
     mean: tuple[float, ...] | None

@@ -11,6 +11,8 @@ is written in place, as in `sharpness: Annotated[float, Role("sharpness", above=
 from dataclasses import dataclass
 from typing import Annotated
 
+from .sides import Size
+
 
 @dataclass(frozen=True)
 class Role:
@@ -53,6 +55,9 @@ class Role:
 
 Count = Annotated[int, Role("count", least=1)]
 """Of things that there must be: widths, layers, neighbors, steps."""
+
+ImageSize = Annotated[Size, Role("size", least=1)]
+"""Of images in pixels: one side of squares, rows and columns of others."""
 
 Number = Annotated[int, Role("number", least=0)]
 """Of things that there need not be: small views, workers."""

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, ge
 from . import roles
 from .errors import UserError
 from .roles import Role
+from .sides import Size, one
 
 _TYPES: dict[str, Any] = {
     "int": int,
@@ -161,6 +162,7 @@ _WORDS = {
     Path: "a path",
     NoneType: "none",
 }
+_SIZE = "a whole number, or rows x columns such as 128x1024"
 
 
 def describe(kind: Any) -> str:
@@ -170,7 +172,9 @@ def describe(kind: Any) -> str:
         return ", ".join([describe(items[0]), *(str(role) for role in _roles(kind) if str(role))])
     if get_origin(kind) in _UNIONS:
         told = [i for i in items if i is not NoneType or not _is_word("none", items)]
-        return " or ".join(describe(item) for item in told)
+        sizes = get_args(Size) if set(get_args(Size)) <= set(told) else ()
+        words = [_SIZE] * bool(sizes) + [describe(item) for item in told if item not in sizes]
+        return " or ".join(words)
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(item) for item in items)
     if get_origin(kind) is tuple and items[-1] is Ellipsis:
@@ -187,11 +191,13 @@ def describe(kind: Any) -> str:
 def _convert(value: Any, kind: Any) -> Any:
     """Raise ValueError where `value` is not of `kind`."""
     if get_origin(kind) is Annotated:
-        number = _convert(value, get_args(kind)[0])
+        found = _convert(value, get_args(kind)[0])
         for role in _roles(kind):
-            if not role.allows(number):
+            if not all(map(role.allows, found if isinstance(found, tuple) else (found,))):
                 raise _OutOfBounds(str(role))
-        return number
+        return found
+    if kind == Size:
+        return _size(value)
     if get_origin(kind) in _UNIONS:
         return _first(value, get_args(kind))
     if get_origin(kind) is Literal:
@@ -267,6 +273,14 @@ def _items(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(kinds) != len(value):
         raise ValueError(value)
     return tuple(_convert(item, kind) for item, kind in zip(value, kinds))
+
+
+def _size(value: Any) -> Size:
+    """`224` or `128x1024`; rows and columns as a list, too, as other values are."""
+    value = value.lower().replace("x", ",") if isinstance(value, str) else value
+    if isinstance(value, list | tuple) or (isinstance(value, str) and "," in value):
+        return one(_items(value, (int, int)))
+    return _scalar(value, int)
 
 
 def _boolean(value: Any) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 import PIL.Image
 import torch
 
-from selftaught.augment.image.view import Shape, both
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.errors import SelftaughtError, UserError
+from selftaught.sides import Size, both
 from selftaught.signature import Checked
 
 
@@ -38,7 +38,7 @@ class Custom(Checked, Pipeline):
     """
 
     function: Callable[..., Any]
-    sizes: tuple[int | Shape, ...] = (224, 224)
+    sizes: tuple[Size, ...] = (224, 224)
     given: Literal["PIL", "array"] = "PIL"
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -122,7 +122,7 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(before[2])
 
 
-def _view(made: Any, size: int | Shape, channels: int, name: str) -> np.ndarray:
+def _view(made: Any, size: Size, channels: int, name: str) -> np.ndarray:
     """What a function gave as bytes [C, rows, columns]."""
     tensor = isinstance(made, torch.Tensor)
     x = np.asarray(made.detach().cpu() if tensor else made)

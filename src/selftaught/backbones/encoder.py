@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeGuard, runtime_checkable
 from torch import Tensor, nn
 
 from selftaught.backbones.positions import Grid
+from selftaught.sides import Size
 
 
 class Features(NamedTuple):
@@ -21,7 +22,7 @@ class _Known(Protocol):
     """What can be asked of any encoder: an `Encoder` is known by it."""
 
     name: str
-    size: int
+    size: Size
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -64,7 +65,8 @@ class Encoder(_Known, Protocol):
     """A torch module that turns normalized images [B, channels, H, W] into features.
 
     name: what it is called in a sentence. dim: width of pooled features. local_dim: width of local
-    ones; UserError where `has_local` is false. size: side of its images in pixels. channels: of
+    ones; UserError where `has_local` is false. size: side of its images in pixels,
+    or (rows, columns). channels: of
     them. mean, std: of each channel, what images in 0..1 are normalized with. trained: whether it
     carries weights that a method must not draw anew. config: plain values that build it again.
     """

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
+from selftaught.sides import Size, both
 
 Grid = tuple[int, int]
 """Rows and columns."""
@@ -19,6 +20,15 @@ Resample = Literal["plain", "offset", "smooth"]
 """How a table is carried to another grid, always bicubically. plain: between the grids' corners
 (MAE, BEiT, I-JEPA). offset: by (new + 0.1) / old, a guard against rounding (DINO, iBOT, DINOv2).
 smooth: antialiased (timm; DINOv2 with registers)."""
+
+
+def grid_of(count: int, size: Size | None, patch: int) -> Grid | None:
+    """Rows and columns of `count` patches of `patch` px, as images of `size` have them, or, where
+    that is not known, as a square has them; None where they have others.
+    """
+    side = math.isqrt(count)
+    rows, columns = (side, side) if size is None else (n // patch for n in both(size))
+    return (rows, columns) if rows * columns == count else None
 
 
 def sincos(

@@ -18,6 +18,7 @@ from selftaught.backbones.image.encoder import Image
 from selftaught.backbones.image.shown import Shown
 from selftaught.backbones.positions import Grid
 from selftaught.errors import UserError, out_of_memory
+from selftaught.sides import Size, both, one
 
 log = logging.getLogger("selftaught")
 
@@ -43,7 +44,8 @@ class Wrapped(Shown):
 
     Args:
         net: the module, which is used and not copied.
-        size: side of the images in pixels; by default timm's for the model, or 224.
+        size: side of the images in pixels, or (rows, columns); by default timm's for the model, or
+            224.
         channels: of the images; by default what its first convolution takes, or 3.
         mean, std: what each channel is normalized with; by default timm's for the model, or
             ImageNet's.
@@ -56,7 +58,7 @@ class Wrapped(Shown):
     def __init__(
         self,
         net: nn.Module,
-        size: int | None = None,
+        size: Size | None = None,
         channels: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
@@ -83,7 +85,7 @@ class Wrapped(Shown):
                     self.name,
                 )
         self.sized = size is not None or "input_size" in given
-        self.size = size or given.get("input_size", (3, 224))[-1]
+        self.size = one(size or given.get("input_size", (3, 224, 224))[-2:])
         first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
         self.channels = channels or (3 if first is None else first.in_channels)
         self.normalized(mean, std, given)
@@ -106,7 +108,7 @@ class Wrapped(Shown):
     @property
     def reduction(self) -> int:
         """Pixels of the image to one local feature, along a side."""
-        return round(self.size / self._local()[1][0])
+        return round(both(self.size)[0] / self._local()[1][0])
 
     @property
     def config(self) -> dict[str, Any]:
@@ -207,7 +209,7 @@ class Wrapped(Shown):
         """Seen on two blank images, in evaluation mode; weights and generators are left alone."""
         modes = {module: module.training for module in self.modules()}
         some = next((p for p in self.parameters() if p.is_floating_point()), torch.zeros(()))
-        x = torch.zeros(2, self.channels, self.size, self.size).to(some.device, some.dtype)
+        x = torch.zeros(2, self.channels, *both(self.size)).to(some.device, some.dtype)
         devices = [some.device] if some.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices), torch.no_grad():
@@ -357,13 +359,13 @@ def build(name: str = "resnet50", **given: Any) -> Image | Wrapped:
 
 def made(
     name: str,
-    size: int | None = None,
+    size: Size | None = None,
     channels: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     sobel: bool = False,
     input: str = "colors",
-    usual: int | None = None,
+    usual: Size | None = None,
     **others: Any,
 ) -> Wrapped:
     """The encoder that the function called `name` makes, and what its images are to be like.

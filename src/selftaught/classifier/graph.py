@@ -23,6 +23,7 @@ from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.export.conversion import NEEDS, Exported, convert
 from selftaught.export.files import check_free, whole_folder
 from selftaught.export.targets import first_words
+from selftaught.sides import both
 from selftaught.signature import like
 
 log = logging.getLogger("selftaught")
@@ -101,7 +102,7 @@ class Whole(nn.Module):
                 "`selftaught predict`, or export the encoder that it was made of"
             )
         view = augment.plain(made.size)
-        self.size, self.resize = view.size, view.resize
+        self.size, self.resize = both(view.size), both(view.resize)
         self.network: Any = copy.deepcopy(made.network).eval().requires_grad_(False)
         self.head = copy.deepcopy(made.head).eval()
         for name in ("mean", "std"):
@@ -113,25 +114,34 @@ class Whole(nn.Module):
         return self.head(self.network((self.view(image) / 255 - self.mean) / self.std))
 
     def view(self, image: Tensor) -> Tensor:
-        """uint8 [B, H, W, C] -> whole levels [B, C, S, S], as `augment.plain` has them."""
+        """uint8 [B, H, W, C] -> whole levels [B, C, rows, columns], as `augment.plain` has them."""
         x = image.permute(0, 3, 1, 2).float()
         down, across = (torch.arange(side, device=x.device) for side in x.shape[2:])
-        short = torch.minimum(down.max(), across.max()) + 1
-        x = _levels(x @ self._weights(across, short).T)
-        return _levels(self._weights(down, short) @ x)
+        height, width = down.max() + 1, across.max() + 1
+        x = _levels(x @ self._weights(across, height, 1).T)
+        return _levels(self._weights(down, width, 0) @ x)
 
-    def _weights(self, places: Tensor, short: Tensor) -> Tensor:
+    def _weights(self, places: Tensor, other: Tensor, axis: int) -> Tensor:
         """[S, n]: what each of n pixels of a side gives to each of the view, as `render_plain`.
 
         Bilinear with antialiasing is a triangle as wide as two pixels of the coarser grid.
+
+        Args:
+            places: 0 to n - 1.
+            other: number of pixels of the other side.
+            axis: 0 of rows, 1 of columns.
         """
-        kept = torch.minimum(places.max() + 1, LONGEST * short)
-        first = (places.max() + 1 - kept) // 2
-        whole = self.resize * kept // short
-        offset = ((whole - self.size).double() / 2).round()
+        size, cover, beside = self.size[axis], self.resize[axis], self.resize[1 - axis]
+        count = places.max() + 1
+        longer = count * beside >= other * cover  # see `covering`: the other side decides
+        most = (LONGEST * other * cover // beside).clamp(min=1)
+        kept = torch.where(longer, torch.minimum(count, most), count)
+        first = (count - kept) // 2
+        whole = torch.where(longer, beside * kept // other, cover)
+        offset = ((whole - size).double() / 2).round()
         step = kept.double() / whole.double()
         reach = step.clamp(min=1.0)
-        centers = (torch.arange(self.size, device=places.device).double() + offset + 0.5) * step
+        centers = (torch.arange(size, device=places.device).double() + offset + 0.5) * step
         inside = places - first
         away = (inside.double() + 0.5 - centers[:, None]).abs() / reach
         seen = ((inside >= 0) & (inside < kept)).double()
@@ -203,7 +213,7 @@ def export(
 
 
 def _write(made: Classifier, folder: Path) -> None:
-    side = 2 * made.size
+    side = 2 * max(both(made.size))
     example = torch.zeros(2, side, side + 1, made.network.channels, dtype=torch.uint8)
     dims = {n: torch.export.Dim(name) for n, name in enumerate(("batch", "height", "width"))}
     try:

@@ -32,6 +32,7 @@ from selftaught.export.files import whole_folder
 from selftaught.feed.passes import reading
 from selftaught.feed.readers import limited
 from selftaught.feed.views import Bad, ViewDataset
+from selftaught.sides import Size, one
 from selftaught.signature import takes
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Classifier:
     network: Encoder
     head: Head
     target: Target
-    size: int
+    size: Size
     about: dict[str, Any]
     judged: Judged | None = None
     compared: Comparison | None = None
@@ -258,7 +259,7 @@ class Classifier:
         if kind.word != "image":
             return {"sample": kind.config, "channels": self.network.channels}
         return {
-            "resize_short_side": augment.plain(self.size).resize,
+            **augment.plain(self.size).told,
             "crop": "center",
             "interpolation": "bilinear, antialiased",
             "mean": list(self.network.mean),
@@ -281,7 +282,7 @@ def load(folder: str | Path, module: Any = None) -> Classifier:
     path = folder / ABOUT
     try:
         about = json.loads(path.read_text("utf-8"))
-        version, size = about["format"], int(about["size"])
+        version, size = about["format"], one(about["size"])
         target = Target(about["target"], tuple(about["classes"]), about["told"])
         head = about["head"]
         if target.kind not in ("classes", "multilabel", "regression"):

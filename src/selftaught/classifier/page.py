@@ -14,6 +14,7 @@ from selftaught.kinds import Kind
 from selftaught.report import charts
 from selftaught.report.html import Missing, Section, figure, page, strip, table
 from selftaught.report.image.pictures import THUMB, data_url
+from selftaught.sides import Size, both
 
 if TYPE_CHECKING:
     from selftaught.classifier.model import Classifier
@@ -28,7 +29,7 @@ CONFUSED = 30
 """Pairs of classes that are listed where there are more."""
 
 
-def pictures(judged: Judged, samples: Samples, size: int) -> tuple[Mistake, ...]:
+def pictures(judged: Judged, samples: Samples, size: Size) -> tuple[Mistake, ...]:
     """The worst mistakes, as they were seen.
 
     Args:
@@ -52,7 +53,7 @@ def _seen(samples: Samples, kind: Kind, i: int, size: Any) -> np.ndarray:
     if not kind.native:
         return kind.thumbnail(samples.read(i), THUMB)
     view = kind.plain(size)
-    return view(samples.read(i, min_side=2 * getattr(view, "resize", 0)))
+    return view(samples.read(i, min_side=2 * max(both(getattr(view, "resize", 0)))))
 
 
 def _said(judged: Judged, row: int) -> str:

@@ -52,7 +52,7 @@ class Before:
         top: fraction of training at which the learning rate is highest.
         movement: how far the training can take the weights.
         copy: whether there is a EMA copy (momentum encoder, EMA teacher).
-        size: of the views in pixels.
+        size: the shorter side of the views in pixels.
         crop: largest area of a crop, as a share of the image; of several that are made into whole
             views the smallest.
         jitter: largest strength of a change of brightness, contrast or saturation.

@@ -16,6 +16,7 @@ from selftaught.diagnose.before import REFUSED, Before, Movement
 from selftaught.diagnose.images import look, others
 from selftaught.errors import UserError
 from selftaught.method import Method, Recipe
+from selftaught.sides import Size, both, short
 from selftaught.signature import valued
 
 PROBED, FEWEST = 200, 80
@@ -45,7 +46,7 @@ def known(
     rates: Rates,
     *,
     images: int,
-    size: int,
+    size: Size,
     batch: int,
     steps: int,
     views: Any = None,
@@ -81,8 +82,11 @@ def known(
         top=float(at[int(np.argmax(lrs))]) / steps,
         movement=movement(method, rates, at, steps),
         copy=bool(method.insight.copies),
-        size=size,
-        crop=min((v.scale[1] for v in made if min(v.shape) >= size), default=1.0),
+        size=short(size),
+        crop=min(
+            (v.scale[1] for v in made if all(a >= b for a, b in zip(v.shape, both(size)))),
+            default=1.0,
+        ),
         jitter=max((max(v.jitter[:3]) for v in made), default=0.0),
         dropped=max(map(_dropped, method.modules()), default=0.0),
         half=half / max(1, sum(p.numel() for p in method.parameters())),

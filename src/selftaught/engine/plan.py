@@ -63,6 +63,7 @@ from selftaught.export.facts import SETTINGS
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.parts import fingerprint
+from selftaught.sides import short
 from selftaught.signature import current, values_by_role
 
 log = logging.getLogger("selftaught")
@@ -211,7 +212,7 @@ def prepared(
     start = out if goes_on else settings.start
     asked = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
     # what the rules know of small images is no matter of other kinds
-    side = (asked.get("size") or fitting_size(kept)) if seen.native else SIZES[-1]
+    side = short(asked.get("size") or fitting_size(kept)) if seen.native else SIZES[-1]
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
     settings = choice.settings
     begun = beginning.going_on(choice.image, out) if settings.resume else choice.image

@@ -17,6 +17,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.report.image.pictures import write_png
 from selftaught.roles import Number
+from selftaught.sides import Size
 
 GAP = 4
 """Pixels between two pictures of a row."""
@@ -82,7 +83,7 @@ def open_each(images: tuple[str, ...], out: Path, channels: int) -> list[Samples
     return [open_data([name], channels=channels) for name in images]
 
 
-def square(name: str, sample: Samples, size: int) -> np.ndarray:
+def square(name: str, sample: Samples, size: Size) -> np.ndarray:
     """uint8 [C, size, size] from the middle of the one image of a file."""
     try:
         return plain(size)(sample.read(0))

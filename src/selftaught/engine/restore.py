@@ -10,7 +10,7 @@ from torch import Tensor
 from selftaught import code, config
 from selftaught.backbones import Image
 from selftaught.backbones.image.create import plain_vit
-from selftaught.backbones.positions import resampled
+from selftaught.backbones.positions import grid_of, resampled
 from selftaught.backbones.weights.reading import read_weights
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import settings_of
@@ -18,6 +18,7 @@ from selftaught.errors import UserError
 from selftaught.export.facts import KEPT, SETTINGS, WEIGHTS, content, encoder_files
 from selftaught.method import Method
 from selftaught.parts import lora
+from selftaught.sides import Size
 from selftaught.signature import current
 
 log = logging.getLogger("selftaught")
@@ -41,7 +42,7 @@ def weights_of(method: Method, start: str | Path) -> dict[str, Tensor]:
         UserError: there is no such thing, or its backbone is another.
     """
     ours = method.state_dict()
-    theirs = _on_grid(began(Path(start)), method)
+    theirs = _on_grid(began(Path(start)), method, said(Path(start)).get("size"))
     unlike = [n for n, x in ours.items() if n not in theirs or theirs[n].shape != x.shape]
     first = next((name for name in unlike if name.startswith(BACKBONE)), None)
     if first is not None:
@@ -62,21 +63,23 @@ def _part(name: str, parts: list[str]) -> str:
     return next((p for p in parts if name.startswith(f"{p}.")), name.split(".")[0])
 
 
-def _on_grid(theirs: dict[str, Tensor], method: Method) -> dict[str, Tensor]:
-    """With the backbone's table of positions for the images of `method`."""
+def _on_grid(theirs: dict[str, Tensor], method: Method, size: Size | None) -> dict[str, Tensor]:
+    """With the backbone's table of positions, of images of `size`, for the images of `method`."""
     image, name = method.backbone, f"{BACKBONE}net.pos_embed"
     net = plain_vit(image.net) if isinstance(image, Image) else None
     table = theirs.get(name)
-    if net is None or net.pos_embed is None or table is None or table.shape == net.pos_embed.shape:
+    if net is None or net.pos_embed is None or table is None:
         return theirs
-    own, grid = net.pos_embed, Image.grid(image, image.size)  # type: ignore[arg-type]
+    vit: Image = image  # type: ignore[assignment]
+    own, grid = net.pos_embed, vit.grid(vit.size)
     prefix = own.shape[1] - grid[0] * grid[1]
-    side = round((table.shape[1] - prefix) ** 0.5)
-    if side * side + prefix != table.shape[1] or table.shape[2] != own.shape[2]:
+    count = table.shape[1] - prefix
+    old = grid_of(count, size, vit.patch) or grid_of(count, None, vit.patch)
+    if old is None or old == grid or table.shape[2] != own.shape[2]:
         return theirs
-    log.info("positions of %d x %d patches are carried to %d x %d", side, side, *grid)
+    log.info("positions of %d x %d patches are carried to %d x %d", *old, *grid)
     how = image.resample or "plain"
-    return theirs | {name: resampled(table, (side, side), grid, prefix, how)}
+    return theirs | {name: resampled(table, old, grid, prefix, how)}
 
 
 def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None = None) -> None:
@@ -128,14 +131,7 @@ def backbone_of(start: str | Path, given: dict[str, Any]) -> dict[str, Any]:
         UserError: it is no run and no encoder, or code that came with it would have to run.
     """
     path = Path(start)
-    known: dict[str, Any] = {}
-    if (path / SETTINGS).is_file():
-        known = config.load(path / SETTINGS).get("backbone") or {}
-        known = {"name": known} if isinstance(known, str) else dict(known)
-    else:
-        about = content(encoder_files(path)[0])
-        known = {**(about.get("encoder") or {}), "mean": about.get("mean"), "std": about.get("std")}
-    known = {k: v for k, v in current(known).items() if k not in NOT_ITS and v is not None}
+    known = {k: v for k, v in said(path).items() if k not in NOT_ITS and v is not None}
     name = str(known.get("name", ""))
     if given.get("name", name) != name:
         # another one may fit all the same, but little of what is said here
@@ -147,7 +143,18 @@ def backbone_of(start: str | Path, given: dict[str, Any]) -> dict[str, Any]:
         )
     if given.get("channels") not in (None, known.get("channels")):
         known = {k: v for k, v in known.items() if k not in ("mean", "std")}
-    return {**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}, **given}
+    return {**known, **given}
+
+
+def said(start: Path) -> dict[str, Any]:
+    """Parameters of the backbone that a run or an encoder says it has."""
+    if (start / SETTINGS).is_file():
+        known = config.load(start / SETTINGS).get("backbone") or {}
+        known = {"name": known} if isinstance(known, str) else dict(known)
+    else:
+        about = content(encoder_files(start)[0])
+        known = {**(about.get("encoder") or {}), "mean": about.get("mean"), "std": about.get("std")}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in current(known).items()}
 
 
 def began(start: Path) -> dict[str, Any]:

@@ -67,6 +67,7 @@ from selftaught.feed.views import ViewDataset
 from selftaught.method import Method
 from selftaught.parts import synchronize
 from selftaught.report.html import table
+from selftaught.sides import told_size
 from selftaught.terminal import Terminal
 from selftaught.verdict import Verdict
 
@@ -409,7 +410,7 @@ class Run:
         }
         if plan.phase:
             last = plan.steps - plan.phase.first
-            rows["steps"] += f", the last {last:,} at {plan.phase.size} px"
+            rows["steps"] += f", the last {last:,} at {told_size(plan.phase.size)} px"
         if self.prepared.told:
             rows["kept"] = "; ".join(self.prepared.told)
         if plan.state:
@@ -448,7 +449,7 @@ class Run:
             log.info(line)
         if plan.phase:
             last = plan.steps - plan.phase.first
-            log.info("the last %d steps see images of %d px", last, plan.phase.size)
+            log.info("the last %d steps see images of %s px", last, told_size(plan.phase.size))
         log.info(
             "about %s of memory and %s of time; the run is kept in %s",
             amount(need.memory),

@@ -40,6 +40,7 @@ from selftaught.evaluate.settings import Scoring
 from selftaught.export.facts import CLASSIFIER, CONFIG, keep
 from selftaught.feed.readers import limited
 from selftaught.methods.supervised.finetune import Finetune
+from selftaught.sides import as_option, told_size
 from selftaught.signature import takes
 from selftaught.verdict import START
 from selftaught.voice import counted
@@ -80,10 +81,10 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
     if "finetune" in probes:  # what cannot be is told before the others take their time
         pair = _sets(network, data, asked)
         _check_tuning(asked.shares, asked.epochs)
-        if size not in (None, network.size):
+        if size is not None and size != network.size:
             raise UserError(
-                f"--size {size}: finetune trains {encoder} at its own {network.size} px; leave "
-                "--size out, or name the other probes alone"
+                f"--size {as_option(size)}: finetune trains {encoder} at its own "
+                f"{told_size(network.size)} px; leave --size out, or name the other probes alone"
             )
     given = tuple(p for p in probes if p != "finetune")
     found = None
@@ -107,7 +108,7 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
         )
         seconds = time.perf_counter() - begun
         side = size or network.size
-        name = f"{network.name}, {side} px from {encoder}"
+        name = f"{network.name}, {told_size(side)} px from {encoder}"
         tuned = Comparison(name, scores, 0, seconds, fingerprints(pair), side)
         found = tuned if found is None else found.joined(tuned)
     assert found is not None

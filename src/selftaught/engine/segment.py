@@ -14,6 +14,7 @@ from selftaught.errors import UserError
 from selftaught.methods.dense.stego import STEGO, palette
 from selftaught.objectives.mean_field import mean_field
 from selftaught.report.image.pictures import write_mask, write_png
+from selftaught.sides import within
 
 FINE = 80
 """Side in pixels of the maps that the CRF follows edges on."""
@@ -74,13 +75,14 @@ def refined(found: Tensor, image: Tensor) -> Tensor:
     The CRF compares all pixels with all others, so it runs on maps of at most `FINE` pixels a
     side. How far colors reach counts in pixels of the image, what is near in those of the map.
     """
-    side = min(found.shape[-1], FINE)
+    longer = max(found.shape[-2:])
+    sides = within(found.shape[-2:], min(longer, FINE))
     # of images of other channels, as of gray ones, brightness alone
     colors = image if len(image) == 3 else image.float().mean(0).expand(3, -1, -1)
     small, seen = (
-        F.interpolate(x[None].float(), (side, side), mode="bilinear", antialias=True)[0]
+        F.interpolate(x[None].float(), sides, mode="bilinear", antialias=True)[0]
         for x in (found, colors)
     )
-    scale = side / found.shape[-1]
+    scale = max(sides) / longer
     sharp = mean_field(small, seen, smooth_xy=1.0, edges_xy=67.0 * scale)
     return F.interpolate(sharp[None], found.shape[1:], mode="bilinear")[0]

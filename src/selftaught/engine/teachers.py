@@ -9,12 +9,13 @@ from selftaught.backbones import Encoder, build
 from selftaught.backbones.weights.told import network_of
 from selftaught.errors import UserError
 from selftaught.export.facts import is_path
+from selftaught.sides import Size
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz")
 """Of files of weights."""
 
 
-def teachers(names: Sequence[str], size: int | None = None, channels: int = 3) -> list[Encoder]:
+def teachers(names: Sequence[str], size: Size | None = None, channels: int = 3) -> list[Encoder]:
     """The encoders that `names` stand for, each with weights that it has learned.
 
     Args:
@@ -33,7 +34,7 @@ def teachers(names: Sequence[str], size: int | None = None, channels: int = 3) -
     return [teacher(name.strip(), size, channels) for name in names]
 
 
-def teacher(name: str, size: int | None = None, channels: int = 3) -> Encoder:
+def teacher(name: str, size: Size | None = None, channels: int = 3) -> Encoder:
     """The encoder that `name` stands for.
 
     Args:

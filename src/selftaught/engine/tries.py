@@ -36,6 +36,7 @@ from selftaught.evaluate.held import MOST, Held, held_out
 from selftaught.export.facts import SETTINGS, TRIED, content
 from selftaught.feed.views import ViewDataset
 from selftaught.method import Method, Needs
+from selftaught.sides import Size
 from selftaught.voice import duration
 
 log = logging.getLogger("selftaught")
@@ -239,7 +240,7 @@ class Trying:
         self.each = self.whole = self.around = self.speed = 0.0
         self.network: list[Chosen] = []
         self.held: Held | None = None
-        self.floors: dict[tuple[str, int], Look] = {}
+        self.floors: dict[tuple[str, Size], Look] = {}
 
     def plan(self, candidate: Candidate, **changes: Any) -> Plan:
         """Of a candidate, with its changes of the settings, and these."""

@@ -28,6 +28,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.floors import Margin
 from selftaught.evaluate.scores import Score
 from selftaught.methods.supervised.finetune import Finetune
+from selftaught.sides import Size, as_option, told_size
 
 log = logging.getLogger("selftaught")
 
@@ -87,7 +88,7 @@ def _accuracy(judged: Judged) -> Score:
     return Score("accuracy", 100 * float(right.mean()), len(right), judged.how, 0.0, right)
 
 
-def check(target: Target, network: Encoder, size: int) -> None:
+def check(target: Target, network: Encoder, size: Size) -> None:
     """Raise UserError where a network cannot be trained for this target, or at this size."""
     if target.kind != "classes":
         raise UserError(
@@ -96,8 +97,8 @@ def check(target: Target, network: Encoder, size: int) -> None:
         )
     if size != network.size:
         raise UserError(
-            f"--size {size}: --finetune trains at the encoder's own {network.size} px; leave one "
-            "of both out"
+            f"--size {as_option(size)}: --finetune trains at the encoder's own "
+            f"{told_size(network.size)} px; leave one of both out"
         )
 
 

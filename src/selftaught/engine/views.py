@@ -9,9 +9,10 @@ from selftaught.engine.build import image_of, method_name
 from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
 from selftaught.method import Method, Pipeline
+from selftaught.sides import Size
 
 
-def views_of(method: Method, size: Any, settings: Settings) -> Pipeline:
+def views_of(method: Method, size: Size, settings: Settings) -> Pipeline:
     """What samples are turned into for `method`, at `size`.
 
     Raises:

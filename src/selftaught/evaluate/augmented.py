@@ -19,6 +19,7 @@ from selftaught.evaluate.settings import Scoring
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers
 from selftaught.feed.views import ViewDataset
+from selftaught.sides import Size
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Learning rates for 256 samples a step: DINO's 0.001, SimCLR's 0.1, MoCo v3's 3, MoCo's 30, and
@@ -33,7 +34,7 @@ def linear_augmented(
     networks: Mapping[str, Callable[[Tensor], Tensor]],
     train: Samples,
     test: Samples | None,
-    size: int,
+    size: Size,
     asked: Scoring,
     progress: Progress | None = None,
 ) -> dict[str, Score]:

@@ -23,6 +23,7 @@ from selftaught.evaluate.floors import UNTRAINED
 from selftaught.evaluate.held import BATCH, ROOM, batches, plain
 from selftaught.feed.views import ViewDataset
 from selftaught.parts.norm import calibrating, keeping
+from selftaught.sides import Size
 from selftaught.verdict import RECALIBRATED, START
 
 IMAGES = 256
@@ -34,7 +35,7 @@ def references(
     start: Encoder | None,
     samples: Samples,
     *,
-    size: int,
+    size: Size,
     device: torch.device,
     workers: int | None = None,
     seed: int = 0,

@@ -50,6 +50,7 @@ from selftaught.evaluate.image.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 from selftaught.evaluate.settings import Encoding, Scoring
 from selftaught.feed.readers import limited
+from selftaught.sides import Size, both
 from selftaught.signature import takes
 from selftaught.voice import counted
 
@@ -203,7 +204,7 @@ class Look:
 
     networks: Mapping[str, Encoder]
     device: torch.device
-    size: int
+    size: Size
     asked: Scoring
     progress: Progress | None
     stack: ExitStack
@@ -444,7 +445,7 @@ def _of_places(look: Look, train: Masks, test: Masks) -> Scores:
     local = [Local() for _ in look.networks]
     networks = look.each(local)
     channels = look.networks[ENCODER].channels
-    blank = torch.zeros(1, channels, look.size, look.size, dtype=torch.uint8)
+    blank = torch.zeros(1, channels, *both(look.size), dtype=torch.uint8)
     for network in networks:  # what has no local features is told before the images are read
         network(blank)
     networks.append(color_and_place(local[0].grid))

@@ -27,6 +27,7 @@ from selftaught.export.facts import is_path
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
 from selftaught.kinds.floors.image import Pixels
+from selftaught.sides import Size, short
 from selftaught.voice import counted
 
 log = logging.getLogger("selftaught")
@@ -101,7 +102,7 @@ class Asked:
     def __str__(self) -> str:
         return self.encoder
 
-    def network(self, size: int | None) -> Encoder:
+    def network(self, size: Size | None) -> Encoder:
         """The network; UserError where it is none, or does not take this normalization."""
         if _is_code(self.encoder):
             given = {"size": size, "usual": 224, "mean": self.mean, "std": self.std}
@@ -142,7 +143,7 @@ def embed(
     *,
     labels: str | None = None,
     path_column: str | None = None,
-    size: int | None = None,
+    size: Size | None = None,
     batch: int = 256,
     workers: int | None = None,
     device: str = "auto",
@@ -214,7 +215,7 @@ def pixels(
     *,
     labels: str | None = None,
     channels: int = 3,
-    size: int = 224,
+    size: Size = 224,
     batch: int = 256,
     workers: int | None = None,
 ) -> Embeddings:
@@ -239,7 +240,7 @@ def changed_features(
     networks: Sequence[Callable[[Tensor], Tensor]],
     samples: Samples,
     changes: Mapping[str, Change],
-    size: int,
+    size: Size,
     batch: int = 256,
     workers: int | None = None,
     seed: int = 0,
@@ -265,13 +266,13 @@ def _is_code(name: str) -> bool:
     return code.names(name) and not Path(name).exists()
 
 
-def resolve(encoder: Asked | Encoder | nn.Module | str | Path, size: int | None = None) -> Encoder:
+def resolve(encoder: Asked | Encoder | nn.Module | str | Path, size: Size | None = None) -> Encoder:
     """The network that `encoder` stands for; see `embed`.
 
     Raises:
         UserError: it is neither a module, nor a path, nor a name that timm knows.
     """
-    if size is not None and size < 1:
+    if size is not None and short(size) < 1:
         raise UserError(f"size={size} is a side of images in pixels, at least 1")
     if isinstance(encoder, Asked):
         return encoder.network(size)
@@ -328,7 +329,7 @@ class Rest(NamedTuple):
 def one_pass(
     networks: Sequence[Callable[[Tensor], Tensor]],
     samples: Samples,
-    size: int,
+    size: Size,
     batch: int = 256,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -347,7 +348,7 @@ def one_pass(
         For each network [N, D] float32 of the readable samples, [N, V, D] with `changes`; labels
         and the like.
     """
-    if batch < 1 or size < 1 or (workers or 0) < 0:
+    if batch < 1 or short(size) < 1 or (workers or 0) < 0:
         raise UserError(f"batch={batch} and size={size} must be at least 1, workers={workers} 0")
     workers = readers(len(samples), workers)
     views = _Views(samples, size, changes, seed)
@@ -401,7 +402,7 @@ class _Views(ViewDataset):
     """Plain views [C, S, S], or changes of them [V, C, S, S], of the samples that can be read."""
 
     def __init__(
-        self, samples: Samples, size: int, changes: Mapping[str, Change] | None, seed: int
+        self, samples: Samples, size: Size, changes: Mapping[str, Change] | None, seed: int
     ):
         super().__init__(samples, kinds.of(samples).plain(size), seed, replaced=False)
         self.changes = changes

@@ -15,6 +15,7 @@ from selftaught import export
 from selftaught.evaluate.few_labels import Saving, savings
 from selftaught.evaluate.scores import Score, difference
 from selftaught.nouns import worded
+from selftaught.sides import Size
 from selftaught.verdict import RECALIBRATED, START, Kind, advice, by_margins
 
 ENCODER, INTERVAL = "this encoder", "95 %"
@@ -98,7 +99,7 @@ class Comparison:
     skipped: int
     seconds: float
     images: Mapping[str, str] = field(default_factory=dict)
-    size: Any = None
+    size: Size | None = None
     about: str = ""
 
     @property

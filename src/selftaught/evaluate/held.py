@@ -20,6 +20,7 @@ from selftaught.evaluate.features import Embeddings, NoneReadable
 from selftaught.evaluate.scores import knn, probe, split
 from selftaught.feed.readers import Readers
 from selftaught.feed.views import Fetched, ViewDataset
+from selftaught.sides import Size
 
 MOST = 2000
 """Images that are kept."""
@@ -64,7 +65,7 @@ class Held(ABC):
 def held_out(
     samples: Samples,
     test: Samples | None,
-    size: int,
+    size: Size,
     *,
     most: int = MOST,
     seed: int = 0,
@@ -182,7 +183,7 @@ class Unlabeled(Held):
 def _labeled(
     samples: Samples,
     test: Samples | None,
-    size: int,
+    size: Size,
     count: int,
     rng: np.random.Generator,
     seed: int,
@@ -234,7 +235,9 @@ def _among(samples: Samples, known: np.ndarray, rng: np.random.Generator, count:
     return np.sort(rng.permutation(rows)[:count])
 
 
-def plain(samples: Samples, rows: np.ndarray, size: int, workers: int) -> tuple[Tensor, np.ndarray]:
+def plain(
+    samples: Samples, rows: np.ndarray, size: Size, workers: int
+) -> tuple[Tensor, np.ndarray]:
     """uint8 [N, C, S, S] plain views of those of `rows` that can be read, and which these are.
 
     Raises:

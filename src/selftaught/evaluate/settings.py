@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from selftaught.roles import Cosine, Count, Fraction, Number, Positive, Several, Temperature
+from selftaught.roles import (
+    Cosine,
+    Count,
+    Fraction,
+    ImageSize,
+    Number,
+    Positive,
+    Several,
+    Temperature,
+)
 from selftaught.signature import Options
 
 
@@ -37,7 +46,7 @@ class Encoding(Reading):
 
     Args:
         labels: CSV of path,label or name of a column; class folders are found by themselves.
-        size: side of the views in pixels; by default the encoder's own.
+        size: side of the views in pixels, or rows x columns; by default the encoder's own.
         weights: file of weights for the timm model of this name, instead of pretrained ones.
 
     Other Args:
@@ -46,7 +55,7 @@ class Encoding(Reading):
     """
 
     labels: str | None = None
-    size: Count | None = None
+    size: ImageSize | None = None
     weights: Path | None = None
     backbone: str | None = None
     mean: tuple[float, ...] | None = None
@@ -139,7 +148,7 @@ class Searching(Reading):
             writes search.html unless told otherwise.
         index: folder that keeps the features, to be used again; by default of the command
             runs/index-DATA-..., in Python none.
-        size: side of the views in pixels; by default the encoder's own.
+        size: side of the views in pixels, or rows x columns; by default the encoder's own.
         weights: file of weights for the timm model of this name, instead of pretrained ones.
 
     Other Args:
@@ -159,7 +168,7 @@ class Searching(Reading):
     index: Path | None = None
     engine: Literal["auto", "exact", "faiss"] = "auto"
     shown: Count = 50
-    size: Count | None = None
+    size: ImageSize | None = None
     weights: Path | None = None
     backbone: str | None = None
     mean: tuple[float, ...] | None = None

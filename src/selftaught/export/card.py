@@ -17,6 +17,7 @@ from selftaught.backbones import Encoder, Image
 from selftaught.errors import TrainingError
 from selftaught.export.facts import CONFIG, DIAGNOSIS, KEPT, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
+from selftaught.sides import both, told_size
 from selftaught.verdict import START, judge
 
 log = logging.getLogger("selftaught")
@@ -181,8 +182,8 @@ _HF_PREPARE = """processor = AutoImageProcessor.from_pretrained(".")
 photo = Image.open("photo.jpg").convert("{mode}")
 image = processor(photo, return_tensors="pt")["pixel_values"]"""
 
-_ANY_PREPARE = """# normalized as below: [1, {channels}, {size}, {size}]
-image = torch.zeros(1, {channels}, {size}, {size})"""
+_ANY_PREPARE = """# normalized as below: [1, {channels}, {rows}, {columns}]
+image = torch.zeros(1, {channels}, {rows}, {columns})"""
 
 _ONNX = """import json
 from pathlib import Path
@@ -244,11 +245,22 @@ pixels = np.asarray(photo.crop((left, top, left + size, top + size))) / 255
 pixels = (pixels.reshape(size, size, -1) - about["mean"]) / about["std"]
 image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, size, size]; any B"""
 
+_COVER = """about = json.loads(Path("preprocessing.json").read_text())
+(rows, columns), cover = about["size"], about["resize_to_cover"]
+photo = Image.open("photo.jpg").convert("{mode}")
+scale = max(cover[0] / photo.height, cover[1] / photo.width)
+whole = max(cover[1], int(photo.width * scale)), max(cover[0], int(photo.height * scale))
+photo = photo.resize(whole, Image.Resampling.BILINEAR)
+left, top = (photo.width - columns) // 2, (photo.height - rows) // 2
+pixels = np.asarray(photo.crop((left, top, left + columns, top + rows))) / 255
+pixels = (pixels.reshape(rows, columns, -1) - about["mean"]) / about["std"]
+image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, rows, columns]; any B"""
+"""`_PREPARE` of images that are no squares."""
+
 _ARRAY = """about = json.loads(Path("preprocessing.json").read_text())
-size, channels = about["size"], about["channels"]
-pixels = np.zeros((size, size, channels))  # yours, in 0..1, resized and cropped
+pixels = np.zeros(({rows}, {columns}, {channels}))  # yours, in 0..1, resized and cropped
 pixels = (pixels - about["mean"]) / about["std"]
-image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, size, size]; any B"""
+image = pixels.transpose(2, 0, 1)[None].astype(np.float32)  # [B, C, H, W]; any B"""
 
 
 _OTHER = """about = json.loads(Path("preprocessing.json").read_text())  # how {kind} are read
@@ -260,7 +272,9 @@ def _usage(to: str, encoder: Encoder, written: Path) -> str:
     kind = kinds.of(encoder)
     mode = {1: "L", 3: "RGB"}.get(encoder.channels)
     imports = "from PIL import Image\n" if mode else ""
-    fields: dict[str, Any] = {"mode": mode, "channels": encoder.channels, "size": encoder.size}
+    rows, columns = both(encoder.size) if kind.word == "image" else (0, 0)
+    fields: dict[str, Any] = {"mode": mode, "channels": encoder.channels}
+    fields |= {"rows": rows, "columns": columns}
     if to in ("timm", "hf"):
         code, prepare = {"timm": (_TIMM, _TIMM_PREPARE), "hf": (_HF, _HF_PREPARE)}[to]
         prepare = prepare if mode else _ANY_PREPARE
@@ -268,7 +282,8 @@ def _usage(to: str, encoder: Encoder, written: Path) -> str:
         mode = mode if kind.word == "image" else None
         imports = imports if mode else ""
         code = {"onnx": _ONNX, "torch-export": _PT2, "safetensors": _SELFTAUGHT}[to]
-        prepare = _PREPARE if mode else _ARRAY
+        prepare = _PREPARE if isinstance(encoder.size, int) else _COVER
+        prepare = prepare if mode else _ARRAY
         if kind.word != "image":
             prepare = _OTHER
             fields = {"kind": kind.many, "shape": list(kind.blank(1, encoder).shape)}
@@ -299,9 +314,13 @@ def _images(encoder: Encoder) -> str:
         return f"{kind.many.capitalize()} are read as `preprocessing.json` says: {read}.\n"
     view = augment.plain(encoder.size)
     mean, std = ([round(v, 6) for v in values] for values in (encoder.mean, encoder.std))
+    resized = f"short side to {view.resize} pixels"
+    if not isinstance(view.size, int):
+        resized = f"resized to cover {told_size(view.resize)} pixels"
     return (
-        f"Images: short side to {view.resize} pixels (bilinear, antialiased), center crop of "
-        f"{view.size}, values in 0..1, then (x - mean) / std with mean {mean} and std {std}.\n"
+        f"Images: {resized} (bilinear, antialiased), center crop of "
+        f"{told_size(view.size)}, values in 0..1, then (x - mean) / std with mean {mean} and std "
+        f"{std}.\n"
     )
 
 

@@ -21,6 +21,7 @@ from selftaught.backbones.image.create import channels_first
 from selftaught.errors import UserError
 from selftaught.export import encoder as plain
 from selftaught.export.timm import plain_timm
+from selftaught.sides import both, told_size
 
 Features = dict[str, Tensor]
 """pooled: [B, D]; local: [B, N, L], where there are features of places."""
@@ -65,8 +66,7 @@ def preprocessing(encoder: Encoder) -> dict[str, Any]:
         return kind.config | {"size": encoder.size, "channels": encoder.channels} | made
     view = augment.plain(encoder.size)
     return {
-        "size": view.size,
-        "resize_short_side": view.resize,
+        **view.told,
         "interpolation": "bilinear, antialiased",
         "crop": "center",
         "channels": encoder.channels,
@@ -95,7 +95,7 @@ def _hub_config(encoder: Image) -> dict[str, Any]:
     """Nothing of timm's own entry is kept but names of layers: the weights are other ones."""
     found = plain_timm(encoder)
     if encoder.sobel or encoder.input != "colors" or found.changes:
-        why = f"has a stem adapted to {encoder.size} px"
+        why = f"has a stem adapted to {told_size(encoder.size)} px"
         if encoder.sobel or encoder.input != "colors":
             why = f"sees {'edges' if encoder.sobel else encoder.input}"
         raise _no_such(encoder, f"this {encoder.name} {why}")
@@ -111,10 +111,10 @@ def _hub_config(encoder: Image) -> dict[str, Any]:
     view = augment.plain(encoder.size)
     theirs = cast(Any, encoder.net).pretrained_cfg
     pretrained = {
-        "input_size": [encoder.channels, encoder.size, encoder.size],
+        "input_size": [encoder.channels, *both(encoder.size)],
         "fixed_input_size": "img_size" in options and "dynamic_img_size" not in options,
         "interpolation": "bilinear",
-        "crop_pct": _crop_share(view.size, view.resize),
+        "crop_pct": _crop_share(view),
         "crop_mode": "center",
         "mean": list(encoder.mean),
         "std": list(encoder.std),
@@ -139,8 +139,12 @@ def _no_such(encoder: Encoder, why: str) -> UserError:
     )
 
 
-def _crop_share(size: int, resize: int) -> float:
-    """size / resize, from which timm's floor(size / share) finds `resize` again."""
+def _crop_share(view: augment.Plain) -> float:
+    """size / resize, from which timm's floor(size / share) finds `resize` again.
+
+    Of a rectangle it is that of the shorter side.
+    """
+    size, resize = min(zip(both(view.size), both(view.resize)))
     share = size / resize
     while math.floor(size / share) < resize:
         share = math.nextafter(share, 0)
@@ -189,11 +193,11 @@ def _check_processing(found: dict[str, Any], encoder: Encoder) -> None:
     """Raise ValueError unless timm's description of the images is the encoder's."""
     view = augment.plain(encoder.size)
     wanted = {
-        "input_size": (encoder.channels, encoder.size, encoder.size),
+        "input_size": (encoder.channels, *both(encoder.size)),
         "mean": tuple(encoder.mean),
         "std": tuple(encoder.std),
         "interpolation": "bilinear",
-        "crop_pct": _crop_share(view.size, view.resize),
+        "crop_pct": _crop_share(view),
         "crop_mode": "center",
     }
     for name, value in wanted.items():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from selftaught.backbones import Image
 from selftaught.backbones.image.create import patch_layer
 from selftaught.export.facts import WEIGHTS
+from selftaught.sides import both, told_size
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ def timm_code(encoder: Image) -> str:
     given = [json.dumps(plain.name)]
     given += [f"{k}={json.dumps(v) if isinstance(v, str) else v}" for k, v in plain.options.items()]
     mean, std = ([round(v, 6) for v in values] for values in (encoder.mean, encoder.std))
+    rows, columns = both(encoder.size)
     head = [
-        f"# images: floats [B, {encoder.channels}, {encoder.size}, {encoder.size}] in 0..1, "
+        f"# images: floats [B, {encoder.channels}, {rows}, {columns}] in 0..1, "
         "then (x - mean) / std with",
         f"# mean = {mean}, std = {std}",
         *_what_it_sees(encoder),
@@ -99,7 +101,7 @@ def timm_code(encoder: Image) -> str:
             "from safetensors.torch import load_file",
             "",
             f"model = timm.create_model({', '.join(given)})",
-            f"# the stem, adapted to images of {encoder.size} px",
+            f"# the stem, adapted to images of {told_size(encoder.size)} px",
             *(f"model.{_attribute(w)} = torch.nn.{layer!r}" for w, layer in _named(plain)),
             *(f"model.{_attribute(w)}.stride = (1, 1)" for w in _strides(plain)),
             f'model.load_state_dict(load_file("{WEIGHTS}"))',

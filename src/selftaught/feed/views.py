@@ -14,6 +14,7 @@ from selftaught.data.image.masks import Masked
 from selftaught.data.paired import Paired
 from selftaught.feed.order import replacement
 from selftaught.feed.readers import scarce
+from selftaught.sides import both
 
 ATTEMPTS = 100
 """Replacements tried for one unreadable sample before the data counts as broken."""
@@ -99,7 +100,7 @@ class ViewDataset(Dataset[Fetched]):
             renderer.add(0, samples.open(index))
             return renderer.finish().result(0)
         if isinstance(pipeline, Plain) and self.reduced and isinstance(samples, Samples):
-            return pipeline(samples.read(index, min_side=2 * pipeline.resize))
+            return pipeline(samples.read(index, min_side=2 * max(both(pipeline.resize))))
         return pipeline(samples.open(index).read()[0], sample_rng(self.seed, *key))
 
     def _readable(self, key: tuple[int, int], make: Callable[[int], Any]) -> Fetched:

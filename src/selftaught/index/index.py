@@ -36,6 +36,7 @@ from selftaught.index.found import Found
 from selftaught.index.likeness import SIDE
 from selftaught.index.queries import Query, opened
 from selftaught.index.store import Store
+from selftaught.sides import Size, both
 
 log = logging.getLogger("selftaught")
 
@@ -72,7 +73,7 @@ class Index:
         data: Samples,
         store: Store,
         rows: np.ndarray,
-        side: int,
+        side: Size,
         device: torch.device,
         precision: Literal["fp32", "bf16"] = "fp32",
         engine: Engine = "auto",
@@ -97,7 +98,7 @@ class Index:
         folder: str | Path | None = None,
         *,
         path_column: str | None = None,
-        size: int | None = None,
+        size: Size | None = None,
         batch: int = 256,
         workers: int | None = None,
         device: str = "auto",
@@ -292,7 +293,9 @@ class Index:
         for a in range(0, len(of), SMALL):
             some = slice(a, a + SMALL)
             others = self._small(near.index[some].reshape(-1)).reshape(*hit[some].shape, SIDE**2)
-            hit[some] = likeness.alike(self._small(of[some]), others, self.side) >= likeness.ALIKE
+            hit[some] = (
+                likeness.alike(self._small(of[some]), others, both(self.side)[1]) >= likeness.ALIKE
+            )
         same = f"near means the same picture at {SIDE} x {SIDE} pixels, mirrored or not"
         if len(of) < likeness.FEW:
             return hit, f"; {same} ({len(of)} images are too few to tell by features; see --min)"
@@ -367,7 +370,7 @@ def _check(k: int = 1, min: float | None = None) -> None:
         raise UserError(f"min={min} is a similarity, from -1 to 1")
 
 
-def about(network: Encoder, samples: Samples, side: int, precision: str) -> dict[str, Any]:
+def about(network: Encoder, samples: Samples, side: Size, precision: str) -> dict[str, Any]:
     """Plain values that differ where features would."""
     config = {k: v for k, v in network.config.items() if k not in ("pretrained", "weights")}
     found = {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from selftaught.errors import UserError
+from selftaught.sides import told_size
 from selftaught.signature import Options, closest
 
 if TYPE_CHECKING:
@@ -219,8 +220,7 @@ class Kind(Options, ABC):
 
     def at(self, size: Any) -> str:
         """How large views are, in words."""
-        sides = size if isinstance(size, tuple | list) else (size,)
-        return f"{' x '.join(map(str, sides))} {self.unit}"
+        return f"{told_size(size)} {self.unit}"
 
     @property
     def config(self) -> dict[str, Any]:

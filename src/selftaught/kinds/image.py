@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from selftaught.augment.image.view import both
 from selftaught.data.image.formats import IMAGE
 from selftaught.kinds import Facts, Floor, Kind
+from selftaught.sides import both
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,6 +21,7 @@ from selftaught.export import load
 from selftaught.kinds import Kind
 from selftaught.report.folder import RunFolder
 from selftaught.report.image.pictures import THUMB, data_url
+from selftaught.sides import within
 from selftaught.vectors import neighbors
 
 NEAR = 8
@@ -164,8 +165,8 @@ def _small(x: Tensor, kind: Kind) -> np.ndarray:
 
 
 def _shrunk(x: Tensor) -> Tensor:
-    """uint8 [B, C, S, S] at no more than `THUMB` pixels."""
+    """uint8 [B, C, H, W] at no more than `THUMB` pixels a side."""
     if max(x.shape[-2:]) <= THUMB:
         return x
-    small = F.interpolate(x.float(), (THUMB, THUMB), mode="bilinear", antialias=True)
+    small = F.interpolate(x.float(), within(x.shape[-2:], THUMB), mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).byte()

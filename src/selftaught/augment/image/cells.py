@@ -12,38 +12,39 @@ from selftaught.augment.image.render import render_view
 from selftaught.augment.image.view import DRAWS, View
 from selftaught.augment.pipeline import Pipeline, check_image
 from selftaught.errors import UserError
+from selftaught.sides import Size, both, told_size
 
 
-def cut_tiles(image: np.ndarray, jitter: np.ndarray, tile: int) -> np.ndarray:
-    """Cut one tile out of every cell of a square grid.
+def cut_tiles(image: np.ndarray, jitter: np.ndarray, tile: Size) -> np.ndarray:
+    """Cut one tile out of every cell of a grid that has as many rows as columns.
 
     Args:
-        image: [C, S, S]; a side is cut into `grid` cells of S // grid pixels.
+        image: [C, H, W]; it is cut into `grid` rows of H // grid and columns of W // grid pixels.
         jitter: Offsets of the tiles within their cells, whole pixels, [2, grid, grid] (down and
             right, for the cell in row i and column j) or [2, C, grid, grid] (channel by channel).
-        tile: Height and width of a tile, in pixels.
+        tile: Height and width of a tile, in pixels: one number for both, or (rows, columns).
 
     Returns:
-        [grid * grid, C, tile, tile], in reading order.
+        [grid * grid, C, *tile], in reading order.
 
     Raises:
         UserError: A tile would leave its cell.
     """
-    channels, side, _ = image.shape
-    grid = jitter.shape[-1]
-    cell = side // grid
-    if jitter.min() < 0 or jitter.max() + tile > cell:
-        raise UserError(
-            f"A tile of {tile} pixels at offset {jitter.min()}..{jitter.max()} leaves its cell of "
-            f"{cell}: offsets must lie in 0..{cell - tile}"
-        )
+    channels, grid = len(image), jitter.shape[-1]
+    cell, shape = [side // grid for side in image.shape[1:]], both(tile)
+    for moved, room, side in zip(jitter, cell, shape):
+        if moved.min() < 0 or moved.max() + side > room:
+            raise UserError(
+                f"A tile of {side} pixels at offset {moved.min()}..{moved.max()} leaves its cell "
+                f"of {room}: offsets must lie in 0..{room - side}"
+            )
     offsets = jitter if jitter.ndim == 4 else jitter[:, None]
     down, right = np.broadcast_to(offsets, (2, channels, grid, grid))
-    tiles = np.empty((grid, grid, channels, tile, tile), image.dtype)
+    tiles = np.empty((grid, grid, channels, *shape), image.dtype)
     for i, j, c in np.ndindex(grid, grid, channels):
-        y, x = i * cell + down[c, i, j], j * cell + right[c, i, j]
-        tiles[i, j, c] = image[c, y : y + tile, x : x + tile]
-    return tiles.reshape(grid * grid, channels, tile, tile)
+        y, x = i * cell[0] + down[c, i, j], j * cell[1] + right[c, i, j]
+        tiles[i, j, c] = image[c, y : y + shape[0], x : x + shape[1]]
+    return tiles.reshape(grid * grid, channels, *shape)
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Tiles(Pipeline):
     """A view cut into a grid of tiles, each shifted at random within its cell.
 
     Args:
-        view: The square image that is cut; its size must be a multiple of `grid`.
+        view: The image that is cut; its sides must be multiples of `grid`.
         grid: Cells along a side.
-        tile: Height and width of a tile, in pixels.
+        tile: Height and width of a tile, in pixels: one number for both, or (rows, columns).
         channel_shift: Largest further shift of single channels against each other, in pixels;
             it hides the lens's chromatic aberration, which gives a tile's place away.
 
@@ -63,35 +64,37 @@ class Tiles(Pipeline):
 
     view: View
     grid: int = 3
-    tile: int = 64
+    tile: Size = 64
     channel_shift: int = 0
 
     def __post_init__(self) -> None:
-        rows, columns = self.view.shape
-        cell, rest = divmod(rows, self.grid)
-        if rest or rows != columns or self.channel_shift < 0:
+        if any(side % self.grid for side in self.view.shape) or self.channel_shift < 0:
             raise UserError(
-                f"a view of {self.view.size} pixels is no square of {self.grid} whole cells, or "
-                f"channel_shift={self.channel_shift} is below 0"
+                f"a view of {told_size(self.view.size)} pixels has no {self.grid} x {self.grid} "
+                f"whole cells, or channel_shift={self.channel_shift} is below 0"
             )
-        if not 1 <= self.tile <= cell - self.channel_shift:
-            raise UserError(
-                f"tiles of {self.tile} pixels, with channels moved by up to {self.channel_shift}, "
-                f"do not fit the {cell}-pixel cells of a {self.grid} x {self.grid} puzzle of "
-                f"{self.view.size} pixels: use larger images (--size), or a smaller channel_shift"
-            )
+        for tile, cell in zip(both(self.tile), (side // self.grid for side in self.view.shape)):
+            if not 1 <= tile <= cell - self.channel_shift:
+                raise UserError(
+                    f"tiles of {told_size(self.tile)} pixels, with channels moved by up to "
+                    f"{self.channel_shift}, do not fit the {cell}-pixel cells of a {self.grid} x "
+                    f"{self.grid} puzzle of {told_size(self.view.size)} pixels: use larger images "
+                    "(--size), or a smaller channel_shift"
+                )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Make the tiles of `image`, uint8 [H, W, C]: uint8 [grid * grid, C, tile, tile].
+        """Make the tiles of `image`, uint8 [H, W, C]: uint8 [grid * grid, C, *tile].
 
         Raises:
             UserError: `image` is not a uint8 array [H, W, C] with pixels.
         """
         check_image(image)
         params = self.view.params(rng.random(DRAWS).tolist(), *image.shape[:2])
-        square = render_view(image, self.view, params)
-        grid, channels = self.grid, len(square)
-        room = self.view.shape[0] // grid - self.tile - self.channel_shift
-        jitter = rng.integers(0, room, (2, 1, grid, grid), endpoint=True)
+        whole = render_view(image, self.view, params)
+        grid, channels = self.grid, len(whole)
+        sides = zip(self.view.shape, both(self.tile))
+        room = [side // grid - tile - self.channel_shift for side, tile in sides]
+        most = np.array(room)[:, None, None, None]
+        jitter = rng.integers(0, most, (2, 1, grid, grid), endpoint=True)
         shift = rng.integers(0, self.channel_shift, (2, channels, grid, grid), endpoint=True)
-        return cut_tiles(square, jitter + shift, self.tile)
+        return cut_tiles(whole, jitter + shift, self.tile)

@@ -10,12 +10,13 @@ from typing import Literal
 from selftaught.augment.image.cells import Tiles
 from selftaught.augment.image.view import View
 from selftaught.augment.image.views import Plain, Views
+from selftaught.sides import Size, both, one, short
 
 Range = tuple[float, float]
 
 
 def simclr(
-    size: int,
+    size: Size,
     strength: float = 1.0,
     blur: float = 0.5,
     scale: Range = (0.08, 1.0),
@@ -39,12 +40,12 @@ def simclr(
         jitter=(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength),
         gray=0.2,
         blur=blur,
-        blur_radius=max(1, size // 20),
+        blur_radius=max(1, short(size) // 20),
     )
     return Views((view, view), boxes)
 
 
-def moco(size: int, scale: Range = (0.2, 1.0), blur: float = 0.5, boxes: bool = False) -> Views:
+def moco(size: Size, scale: Range = (0.2, 1.0), blur: float = 0.5, boxes: bool = False) -> Views:
     """Two views of MoCo v2 (Chen et al. 2020, https://arxiv.org/abs/2003.04297), and of SimSiam.
 
     Args:
@@ -61,7 +62,7 @@ simsiam = moco
 """SimSiam (Chen and He 2021, https://arxiv.org/abs/2011.10566) uses the views of MoCo v2."""
 
 
-def moco_v1(size: int, scale: Range = (0.2, 1.0)) -> Views:
+def moco_v1(size: Size, scale: Range = (0.2, 1.0)) -> Views:
     """Two views of MoCo v1 (He et al. 2020) and of InstDisc (Wu et al. 2018): always jittered.
 
     Args:
@@ -73,7 +74,7 @@ def moco_v1(size: int, scale: Range = (0.2, 1.0)) -> Views:
 
 
 def byol(
-    size: int,
+    size: Size,
     scale: Range = (0.08, 1.0),
     interpolation: Literal["bilinear", "bicubic"] = "bicubic",
     blur: Range = (1.0, 0.1),
@@ -98,8 +99,8 @@ def byol(
 
 
 def multicrop(
-    size: int,
-    local_size: int = 96,
+    size: Size,
+    local_size: Size = 96,
     local_crops: int = 8,
     global_scale: Range = (0.4, 1.0),
     local_scale: Range = (0.05, 0.4),
@@ -138,7 +139,7 @@ def multicrop(
 
 
 def crop(
-    size: int,
+    size: Size,
     scale: Range = (0.2, 1.0),
     ratio: Range = (3 / 4, 4 / 3),
     flip: float = 0.5,
@@ -156,19 +157,22 @@ def crop(
     return Views((View(size, scale, ratio, interpolation, flip),))
 
 
-def plain(size: int) -> Plain:
-    """The view for evaluation: short side to 256/224 of `size`, center crop (bilinear).
+def plain(size: Size) -> Plain:
+    """The view for evaluation: resized to cover 256/224 of `size`, center crop (bilinear).
 
-    Below 64 pixels nothing is cut off but the ends of the long side.
+    Of a square that is the short side. Below 64 pixels nothing is cut off but the ends of the long
+    side.
 
     Args:
         size: Height and width of the view, in pixels.
     """
-    return Plain(size, size if size < 64 else round(size * 256 / 224))
+    if short(size) < 64:
+        return Plain(size, size)
+    return Plain(size, one([round(side * 256 / 224) for side in both(size)]))
 
 
 def tiles(
-    size: int,
+    size: Size,
     grid: int = 3,
     scale: Range = (0.6, 1.0),
     gray: float = 0.66,
@@ -185,5 +189,8 @@ def tiles(
         flip: Probability of a horizontal flip.
         channel_shift: Largest shift of single channels against each other, in pixels (paper: 2).
     """
-    cell, tile = round(size * 85 / 225 * 3 / grid), round(size * 64 / 225 * 3 / grid)
-    return Tiles(View(grid * cell, scale, flip=flip, gray=gray), grid, tile, channel_shift)
+    whole, tile = (
+        one([times * round(side * part / 225 * 3 / grid) for side in both(size)])
+        for times, part in ((grid, 85), (1, 64))
+    )
+    return Tiles(View(whole, scale, flip=flip, gray=gray), grid, tile, channel_shift)

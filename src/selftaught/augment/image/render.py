@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from selftaught.augment.image.view import Params, Shape, View, both
+from selftaught.augment.image.view import Params, View
 from selftaught.errors import UserError
+from selftaught.sides import Sides, Size, both
 
 _log = logging.getLogger("selftaught")
 
@@ -61,7 +62,7 @@ def _colored(planes: np.ndarray, view: View, p: Params) -> np.ndarray:
 
 
 @torch.inference_mode()
-def render_plain(image: np.ndarray, resize: int | Shape, size: int | Shape) -> np.ndarray:
+def render_plain(image: np.ndarray, resize: Size, size: Size) -> np.ndarray:
     """Resize `image`, uint8 [H, W, C], until it covers `resize`, cut the center: uint8 [C, *size].
 
     Images much longer than that lose their ends first (`covering`).
@@ -74,7 +75,7 @@ def render_plain(image: np.ndarray, resize: int | Shape, size: int | Shape) -> n
     return np.array(pixels.transpose(2, 0, 1), order="C")
 
 
-def plain_mask(mask: np.ndarray, resize: int | Shape, size: int | Shape) -> np.ndarray:
+def plain_mask(mask: np.ndarray, resize: Size, size: Size) -> np.ndarray:
     """The part of a mask [H, W] that `render_plain` shows of its image: `size`, nearest."""
     sides, wholes = covering(mask.shape[:2], both(resize))
     mask = _middle(mask, sides)
@@ -85,7 +86,7 @@ def plain_mask(mask: np.ndarray, resize: int | Shape, size: int | Shape) -> np.n
     return mask[where[0]][:, where[1]]
 
 
-def covering(sides: Sequence[int], resize: Shape) -> tuple[Shape, Shape]:
+def covering(sides: Sequence[int], resize: Sides) -> tuple[Sides, Sides]:
     """How much of an image of these `sides` is kept, and to what that is resized until both sides
     are at least as in `resize`.
 
@@ -101,7 +102,7 @@ def covering(sides: Sequence[int], resize: Shape) -> tuple[Shape, Shape]:
     return kept, (rows, rows * kept[1] // height)
 
 
-def _middle(image: np.ndarray, sides: Shape) -> np.ndarray:
+def _middle(image: np.ndarray, sides: Sides) -> np.ndarray:
     """The middle of an image, with these sides."""
     (top, height), (left, width) = (((n - k) // 2, k) for n, k in zip(image.shape, sides))
     return image[top : top + height, left : left + width]

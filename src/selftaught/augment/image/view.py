@@ -15,6 +15,7 @@ from itertools import permutations
 from typing import Literal, NamedTuple
 
 from selftaught.errors import UserError
+from selftaught.sides import Sides, Size, both
 
 DRAWS = 33
 """Uniform draws in [0, 1) that one view consumes, whatever its settings.
@@ -40,14 +41,6 @@ ERASED_RATIO = (0.3, 3.3)
 """Smallest and largest aspect ratio (height / width) of it."""
 
 _ORDERS = tuple(permutations(range(4)))
-
-Shape = tuple[int, int]
-"""Rows and columns."""
-
-
-def both(size: int | Shape) -> Shape:
-    """Rows and columns of what is as high as wide where one number is given."""
-    return (size, size) if isinstance(size, int) else size
 
 
 class Params(NamedTuple):
@@ -133,7 +126,7 @@ class View:
         UserError: A value is out of its range.
     """
 
-    size: int | Shape
+    size: Size
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -173,7 +166,7 @@ class View:
         need(good, "fill", "levels from 0 to 255, one or one a channel")
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> Sides:
         """Rows and columns of the view."""
         return both(self.size)
 

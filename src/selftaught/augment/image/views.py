@@ -9,9 +9,10 @@ import numpy as np
 from selftaught.augment.image import native, photometric
 from selftaught.augment.image.batch import make
 from selftaught.augment.image.render import check_views, covering, render_plain, render_view
-from selftaught.augment.image.view import DRAWS, Params, View, both
+from selftaught.augment.image.view import DRAWS, Params, View
 from selftaught.augment.pipeline import Around, Pipeline, check_image
 from selftaught.errors import UserError
+from selftaught.sides import Size, both
 
 
 @dataclass(frozen=True)
@@ -183,24 +184,32 @@ def _rendered(image: np.ndarray, views: tuple[View, ...], params: np.ndarray) ->
 
 @dataclass(frozen=True)
 class Plain(Pipeline):
-    """The view that encoders are evaluated on: resize the short side, cut out the center.
+    """The view that encoders are evaluated on: resize to cover, cut out the center.
 
     Args:
-        size: Height and width of the view, in pixels.
-        resize: Length of the short side after resizing, at least `size`.
+        size: Height and width of the view, in pixels: one number for both, or (rows, columns).
+        resize: What the image covers after resizing, at least `size`; of squares that is the
+            length of its short side.
     """
 
-    size: int
-    resize: int
+    size: Size
+    resize: Size
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= self.resize:
+        if not all(1 <= n <= whole for n, whole in zip(both(self.size), both(self.resize))):
             raise UserError(
                 f"Plain(size={self.size}, resize={self.resize}): need 1 <= size <= resize"
             )
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What files say of it: `size`, and to what the image is resized before it is cut."""
+        if isinstance(self.size, int):
+            return {"size": self.size, "resize_short_side": self.resize}
+        return {"size": list(self.size), "resize_to_cover": list(both(self.resize))}
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Make the one view of `image`, uint8 [H, W, C]: an array [C, size, size], not a list.
+        """Make the one view of `image`, uint8 [H, W, C]: an array [C, rows, columns], not a list.
 
         `rng` is taken, so that this is a pipeline like others, and ignored.
         """
@@ -213,5 +222,5 @@ class Plain(Pipeline):
         table["top"], table["left"] = ((n - kept) // 2 for n, kept in zip(image.shape, sides))
         table["height"], table["width"] = sides
         table["whole"] = whole
-        table["shown"] = [round((n - self.size) / 2) for n in whole]
+        table["shown"] = [round((n - k) / 2) for n, k in zip(whole, both(self.size))]
         return _rendered(image, (View(self.size),), table)[0]

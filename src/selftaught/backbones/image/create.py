@@ -1,6 +1,7 @@
 """timm's quirks behind one door: any model, for images of any size and number of channels."""
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,6 +18,7 @@ from selftaught import timm_names
 from selftaught.backbones.weights import hub
 from selftaught.backbones.weights.places import REPOSITORY
 from selftaught.errors import UserError, out_of_memory
+from selftaught.sides import Size, as_option, both, one, short, told_size
 
 log = logging.getLogger("selftaught")
 
@@ -26,7 +28,7 @@ SMALL = 64
 
 def create(
     name: str,
-    size: int,
+    size: Size,
     channels: int,
     pretrained: bool,
     drop_path: float,
@@ -40,7 +42,7 @@ def create(
     """
     if not timm.is_model(name):
         raise timm_names.unknown(name)
-    if size < 1 or channels < 1:
+    if short(size) < 1 or channels < 1:
         raise UserError(
             f"a backbone needs size and channels of at least 1, got {size} and {channels}"
         )
@@ -55,7 +57,7 @@ def create(
         "img_size": size,
         "dynamic_img_size": True,
     }
-    if size < SMALL or patch_size is not None:
+    if short(size) < SMALL or patch_size is not None:
         with torch.device("meta"):
             plan = _build(name, False, {**options, "img_size": None})
         if patches := patch_layer(plan):
@@ -71,9 +73,9 @@ def create(
         fresh = _fit_stem(net, name, size, channels)
         if pretrained and fresh:
             log.warning(
-                "%s for %d px: new random weights in %s, pretrained ones everywhere else",
+                "%s for %s px: new random weights in %s, pretrained ones everywhere else",
                 name,
-                size,
+                told_size(size),
                 ", ".join(fresh),
             )
     return net
@@ -128,8 +130,8 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
                     f"{absent}; or connect once so that they are cached, or set pretrained to false"
                 ) from error
             raise UserError(
-                f"{name} cannot be built for {options.get('img_size')} px ({reason}); use a "
-                "multiple of 32, or another backbone"
+                f"{name} cannot be built for {told_size(options.get('img_size', 0))} px "
+                f"({reason}); use a multiple of 32, or another backbone"
             ) from error
 
 
@@ -161,27 +163,29 @@ def offered(name: str) -> tuple[str, int] | None:
     return repository.removeprefix("timm/"), 4 * numbers
 
 
-def _small_patch(net: Any, patch: int, size: int) -> int:
+def _small_patch(net: Any, patch: int, size: Size) -> int:
     """Patch that leaves about 8 x 8 cells after the last block of `net`, and no fewer than 4 x 4.
 
-    A size with no such divisor gets a patch that does not fit, which `Image` refuses in words.
+    Of a rectangle those are the cells along the shorter side. A size with no such divisor gets a
+    patch that does not fit, which `Image` refuses in words.
     """
     merged = net.feature_info[-1]["reduction"] // patch
-    cells = {p: size // p / merged for p in range(1, size + 1) if size % p == 0}
+    side, whole = short(size), math.gcd(*both(size))
+    cells = {p: side // p / merged for p in range(1, side + 1) if whole % p == 0}
     best = min(cells, key=lambda p: (cells[p] < 4, abs(cells[p] - 8)))
-    return best if cells[best] <= 16 else size // 8
+    return best if cells[best] <= 16 else side // 8
 
 
-def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
+def _fit_stem(net: nn.Module, name: str, size: Size, channels: int) -> list[str]:
     """Try an image of `size` pixels; for a small one, undo the earliest strides until the last map
-    is 4 x 4.
+    is 4 x 4, or of a rectangle has 4 cells along the shorter side.
 
     For ResNets this is what the papers do for CIFAR: a 3 x 3 convolution of stride 1, no max-pool.
     Returns the names of the layers that have new weights.
     """
     fresh: list[str] = []
-    image = torch.zeros(1, channels, size, size)
-    least = min(4, size) if size < SMALL else 1
+    image = torch.zeros(1, channels, *both(size))
+    least = min(4, short(size)) if short(size) < SMALL else 1
     try:
         while (strides := _strides(net, image, least)).shrinking:
             for where in strides.shrinking:
@@ -193,21 +197,25 @@ def _fit_stem(net: nn.Module, name: str, size: int, channels: int) -> list[str]:
                 else:
                     net.set_submodule(where, _conv3x3(old))
                     fresh.append(where)
-        unseen = _unseen(net, size, channels) if strides.step or size % 32 else 0
+        uneven = any(strides.steps) or any(side % 32 for side in both(size))
+        unseen = _unseen(net, size, channels) if uneven else (0, 0)
     except Exception as error:  # models fail in many ways on sizes they were not written for
         if out_of_memory(error):
             raise
         raise UserError(
-            f"{name} cannot take images of {size} px ({type(error).__name__}: {error}); use its "
-            f"own size, {_own_size(net)} px, or a backbone such as resnet18"
+            f"{name} cannot take images of {told_size(size)} px ({type(error).__name__}: {error}); "
+            f"use its own size, {_own_size(net)} px, or a backbone such as resnet18"
         ) from error
-    if unseen:
-        more = strides.step if unseen < strides.step else 0  # where that stride alone is to blame
-        sizes = dict.fromkeys((size - unseen, size - unseen + more))
+    if any(unseen):
+        seen = [side - lost for side, lost in zip(both(size), unseen)]
+        # one more step where that stride alone is to blame
+        more = [n + (s if 0 < k < s else 0) for n, k, s in zip(seen, unseen, strides.steps)]
+        sizes = dict.fromkeys(as_option(one(sides)) for sides in (seen, more) if all(sides))
+        lost = [str(n) for n in dict.fromkeys(n for n in unseen if n)]
         raise UserError(
-            f"the last {unseen} of {size} rows and columns never reach the features of {name}, "
-            f"which cuts off what is no multiple of its patches or strides; use size "
-            f"{' or '.join(str(s) for s in sizes if s)}"
+            f"the last {' and '.join(lost)} of {told_size(size)} rows and columns never reach the "
+            f"features of {name}, which cuts off what is no multiple of its patches or strides; "
+            f"use size {' or '.join(sizes)}"
         )
     return fresh
 
@@ -226,24 +234,25 @@ def _conv3x3(old: nn.Conv2d) -> nn.Conv2d:
 class _Strides(NamedTuple):
     """What the strided layers do to an image.
 
-    shrinking: names of the first of them that are to go; none if the last map has enough rows.
-    step: pixels of the image to a stride of the first that leaves out rows; 0 if none does.
+    shrinking: names of the first of them that are to go; none if the last map has enough rows and
+    columns. steps: pixels of the image to a stride of the first that leaves out rows, and of the
+    first that leaves out columns; 0 if none does.
     """
 
     shrinking: list[str]
-    step: int
+    steps: tuple[int, int]
 
 
 @torch.no_grad()
 def _strides(net: Any, image: Tensor, least: int) -> _Strides:
-    """Strided layers of `net` where the last map of `image` is to have `least` rows.
+    """Strided layers of `net` where the last map of `image` is to have `least` rows and columns.
 
     Layers with inputs of one size are branches of one block, and must change together.
     """
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, tuple[int, int]]] = []
 
     def note(where: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: seen.append((where, inputs[0].shape[-1]))
+        return lambda _, inputs: seen.append((where, both(inputs[0].shape[-2:])))
 
     hooks = [
         layer.register_forward_pre_hook(note(where))
@@ -251,9 +260,9 @@ def _strides(net: Any, image: Tensor, least: int) -> _Strides:
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
         and layer.stride not in (1, (1, 1))
     ]
-    training, rows = net.training, 0.0
+    training, cells = net.training, 0.0
     try:
-        rows = _rows(net, net.eval().forward_features(image))
+        cells = _cells(net, net.eval().forward_features(image), image)
     except Exception:  # a small image may have no pixels left somewhere inside
         if least == 1 or not seen:
             raise
@@ -261,19 +270,25 @@ def _strides(net: Any, image: Tensor, least: int) -> _Strides:
         net.train(training)
         for hook in hooks:
             hook.remove()
-    if rows >= least:
-        steps = (_leaves_out(net.get_submodule(where), side) for where, side in seen)
-        found = ((image.shape[-1] // side) * step for (_, side), step in zip(seen, steps) if step)
-        return _Strides([], next(found, 0))
+    if cells >= least:
+        return _Strides([], (_step(net, image, seen, 0), _step(net, image, seen, 1)))
     if not seen:
-        raise ValueError(f"{rows:.0f} x {rows:.0f} features are left")
-    return _Strides([where for where, side in seen if side == seen[0][1]], 0)
+        raise ValueError(f"{cells:.0f} x {cells:.0f} features are left")
+    return _Strides([where for where, sides in seen if sides == seen[0][1]], (0, 0))
 
 
-def _leaves_out(layer: Any, side: int) -> int:
-    """The stride of a layer that may not look at the last of `side` rows; else 0."""
+def _step(net: Any, image: Tensor, seen: list[tuple[str, tuple[int, int]]], axis: int) -> int:
+    """See `_Strides.steps`; axis: 0 for rows, 1 for columns."""
+    for where, sides in seen:
+        if stride := _leaves_out(net.get_submodule(where), sides[axis], axis):
+            return image.shape[2 + axis] // sides[axis] * stride
+    return 0
+
+
+def _leaves_out(layer: Any, side: int, axis: int) -> int:
+    """The stride of a layer that may not look at the last of `side` rows or columns; else 0."""
     kernel, stride, padding = (
-        value[0] if isinstance(value, tuple) else value
+        value[axis] if isinstance(value, tuple) else value
         for value in (layer.kernel_size, layer.stride, layer.padding)
     )
     if kernel < stride:  # leaves out rows everywhere, as shortcuts do, beside which others look
@@ -282,14 +297,15 @@ def _leaves_out(layer: Any, side: int) -> int:
     return stride if over else 0
 
 
-def _unseen(net: Any, size: int, channels: int) -> int:
-    """How many of the last rows or columns of an image no feature depends on.
+def _unseen(net: Any, size: Size, channels: int) -> tuple[int, int]:
+    """How many of the last rows and of the last columns of an image no feature depends on; of a
+    square the more of both.
 
     Not what its layers say counts, but the gradient. Weights that are all zeros, by which blocks
     begin as their shortcuts, are ones meanwhile: they will have learned to look.
     """
     random = torch.Generator().manual_seed(0)
-    image = torch.randn(1, channels, size, size, generator=random).requires_grad_()
+    image = torch.randn(1, channels, *both(size), generator=random).requires_grad_()
     silent = [p for p in net.parameters() if not bool(p.any())]
     training = net.training
     try:
@@ -303,8 +319,9 @@ def _unseen(net: Any, size: int, channels: int) -> int:
         net.train(training)
         for p in silent:
             p.data.zero_()
-    reached = [gradient.abs().sum((0, 1, axis)).nonzero() for axis in (2, 3)]
-    return size - 1 - min(int(r.max()) if len(r) else -1 for r in reached)
+    reached = [gradient.abs().sum((0, 1, axis)).nonzero() for axis in (3, 2)]
+    lost = [side - 1 - (int(r.max()) if len(r) else -1) for side, r in zip(both(size), reached)]
+    return (lost[0], lost[1]) if isinstance(size, tuple) else (max(lost), max(lost))
 
 
 def whole(net: nn.Module) -> int:
@@ -314,9 +331,10 @@ def whole(net: nn.Module) -> int:
     return first.stride[0] if first is not None and patches else 1
 
 
-def _rows(net: Any, maps: Any) -> float:
+def _cells(net: Any, maps: Any, image: Tensor) -> float:
+    """Along the shorter side of an image, of what it became."""
     if not isinstance(maps, Tensor):
         raise TypeError("it returns several maps")
     if maps.dim() == 4:
-        return channels_first(maps, net.num_features).shape[2]
-    return cells(net, maps) ** 0.5
+        return min(channels_first(maps, net.num_features).shape[2:])
+    return (cells(net, maps) * min(image.shape[2:]) / max(image.shape[2:])) ** 0.5

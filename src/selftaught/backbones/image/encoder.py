@@ -34,7 +34,8 @@ from selftaught.backbones.weights.places import TIMM
 from selftaught.backbones.weights.reading import Source, opened
 from selftaught.backbones.weights.whose import as_timm_has_it
 from selftaught.errors import UserError
-from selftaught.roles import Count, PartialShare, Positive
+from selftaught.roles import Count, ImageSize, PartialShare, Positive
+from selftaught.sides import Size, as_option, both, one, short, told_size
 from selftaught.signature import Checked
 
 log = logging.getLogger("selftaught")
@@ -49,7 +50,7 @@ class Image(Checked, Shown):
     Args:
         name: of a timm model, convolutional or transformer; for `pretrain` also the function that
             builds a module of one's own, as my_module.py:make_encoder.
-        size: side of the images in pixels; below 64 the stem is adapted.
+        size: side of the images in pixels, or rows x columns; below 64 the stem is adapted.
         pretrained: whether to start from timm's weights, which needs a network or a filled cache.
         weights: to start from: a file or a folder of any library's, a name of a hub, or timm for
             timm's own, none for a fresh draw; `selftaught weights FILE` says what a file is.
@@ -77,7 +78,7 @@ class Image(Checked, Shown):
     def __init__(
         self,
         name: str = "resnet50",
-        size: Count = 224,
+        size: ImageSize = 224,
         channels: Count = 3,
         pretrained: bool = False,
         drop_path: PartialShare = 0.0,
@@ -95,6 +96,7 @@ class Image(Checked, Shown):
         super().__init__()
         pretrained, weights = begun_with(pretrained, weights)
         source = None if weights is None else opened(weights)
+        size = one(size)
         self.name, self.size, self.channels = name, size, channels
         self.pretrained, self.drop_path = pretrained, drop_path
         self.pool, self.class_token, self.positions = "timm", True, "timm"
@@ -185,7 +187,7 @@ class Image(Checked, Shown):
         try:
             return exact_weights(found, self.net, edges)
         except UserError as error:
-            if self.size >= SMALL:
+            if short(self.size) >= SMALL:
                 raise
             raise UserError(
                 f"{error}; below {SMALL} px the first layers of {self.name} are others"
@@ -328,20 +330,22 @@ class Image(Checked, Shown):
         """Pixels of the image to one local feature, along a side."""
         return cast(Any, self.net).feature_info[-1]["reduction"]
 
-    def grid(self, size: int) -> Grid:
+    def grid(self, size: Size) -> Grid:
         """Rows and columns of tokens of an image of `size` pixels; plain ViTs only."""
-        patch = self.patch
-        if size < patch:
+        patch, (height, width) = self.patch, both(size)
+        told = told_size(one((height, width)))
+        if height < patch or width < patch:
             raise UserError(
-                f"images of {size} px are smaller than the {patch}-px patches of {self.name}; "
-                f"use a size that is a multiple of {patch}, or a smaller patch_size"
+                f"images of {told} px are smaller than the {patch}-px patches of "
+                f"{self.name}; use a size that is a multiple of {patch}, or a smaller patch_size"
             )
-        if size % patch:
+        if height % patch or width % patch:
+            fits = one([max(1, round(side / patch)) * patch for side in (height, width)])
             raise UserError(
-                f"{self.name} cuts images into {patch}-px patches, which {size} px is no "
-                f"multiple of; use size {round(size / patch) * patch}"
+                f"{self.name} cuts images into {patch}-px patches, which {told} px is "
+                f"no multiple of; use size {as_option(fits)}"
             )
-        return size // patch, size // patch
+        return height // patch, width // patch
 
     def features(
         self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
@@ -412,7 +416,7 @@ class Image(Checked, Shown):
     ) -> tuple[Tensor, Grid]:
         """What goes into the first block."""
         net = self._vit()
-        grid = (self.grid(x.shape[-2])[0], self.grid(x.shape[-1])[0])
+        grid = self.grid((x.shape[-2], x.shape[-1]))
         tokens = net.patch_embed(self._seen(x)).flatten(1, -2)
         if replace is not None:
             tokens = _Replace(*replace).swap(tokens)
@@ -487,7 +491,7 @@ class _Replace:
 
 def backbone(
     name: str = "resnet50",
-    size: int = 224,
+    size: Size = 224,
     channels: int = 3,
     pretrained: bool = False,
     drop_path: float = 0.0,

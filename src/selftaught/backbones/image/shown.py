@@ -10,6 +10,7 @@ from selftaught.backbones.image.create import whole
 from selftaught.backbones.image.edges import sobel
 from selftaught.backbones.image.lightness import halves, lightness
 from selftaught.errors import UserError
+from selftaught.sides import Size, both, one, told_size
 
 
 def statistics(
@@ -44,6 +45,7 @@ class Shown(nn.Module):
     net: nn.Module
     sobel: bool
     name: str
+    size: Size
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -101,10 +103,11 @@ class Shown(nn.Module):
             "such as resnet50"
         )
 
-    def fit(self, size: float) -> int:
-        """The side of images nearest to `size` that is whole in the patches of the first layer."""
+    def fit(self, size: float | tuple[float, float]) -> Size:
+        """The size of images nearest to `size` that is whole in the patches of the first layer."""
         step = whole(self.net)
-        return max(1, round(size / step)) * step
+        sides = size if isinstance(size, tuple) else (size, size)
+        return one([max(1, round(side / step)) * step for side in sides])
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the first layer is shown of images x."""
@@ -122,9 +125,10 @@ class Shown(nn.Module):
             raise
         except (RuntimeError, AssertionError) as error:
             height, width = x.shape[-2:]
-            if height == width == self.size:
+            if (height, width) == both(self.size):
                 raise
             raise UserError(
-                f"{self.name}, made for images of {self.size} px, cannot take parts of {height} x "
-                f"{width} px ({error}): use another --size, or a backbone such as resnet18"
+                f"{self.name}, made for images of {told_size(self.size)} px, cannot take parts of "
+                f"{height} x {width} px ({error}): use another --size, or a backbone such as "
+                "resnet18"
             ) from error

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from selftaught.backbones.image.encoder import Image
 from selftaught.backbones.weights.reading import read_weights
 from selftaught.errors import UserError
+from selftaught.sides import both
 from selftaught.signature import current
 
 
@@ -41,8 +42,8 @@ class Tokenizer(nn.Module):
         self.channels = backbone.channels
         self.head = nn.Conv2d(backbone.local_dim, vocabulary, 1)
         with torch.no_grad():
-            images = torch.zeros(2, backbone.channels, backbone.size, backbone.size)
-            self.cell = backbone.size // backbone.features(images).grid[0]
+            images = torch.zeros(2, backbone.channels, *both(backbone.size))
+            self.cell = both(backbone.size)[0] // backbone.features(images).grid[0]
 
     def logits(self, images: Tensor) -> Tensor:
         """[B, V, rows, cols] from normalized images."""

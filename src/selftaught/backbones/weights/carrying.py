@@ -1,7 +1,6 @@
 """Weights of any library, carried to the names and shapes that networks have here."""
 
 import logging
-import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -19,12 +18,14 @@ from timm.models.eva import Eva, checkpoint_filter_fn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from selftaught.backbones.positions import Resample, resampled
+from selftaught.backbones.positions import Resample, grid_of, resampled
 from selftaught.backbones.weights.header import flat
 from selftaught.backbones.weights.layouts import LAYOUTS, Layout
+from selftaught.backbones.weights.normalization import beside
 from selftaught.backbones.weights.prefixes import rank
 from selftaught.backbones.weights.whose import whose
 from selftaught.errors import UserError
+from selftaught.sides import told_sides
 
 log = logging.getLogger("selftaught")
 
@@ -372,21 +373,26 @@ def _placed(
     """With the table of positions for the grid of `net`."""
     path = found.path
     table, layer_scale = state["pos_embed"], any(k.endswith("ls1.gamma") for k in state)
-    if net.no_embed_class and table.shape[1] == 1 + _square(table.shape[1] - 1):
+    about, patch = beside(path), net.patch_embed.patch_size[0]
+    size = about.size if about else None
+    laid = (  # what is known of the images first: 1 + 3 * 8 positions are a square, too
+        (grid, extra)
+        for told in dict.fromkeys((size, None))
+        for extra in (0, 1)
+        if (grid := grid_of(table.shape[1] - extra, told, patch))
+    )
+    old, prefix = next(laid, (None, 0))
+    if old is None:
+        raise UserError(f"{path} has {table.shape[1]} positions, which are no square of patches")
+    if net.no_embed_class and prefix:
         # timm keeps the class token's position in the token itself
         state["cls_token"] = state["cls_token"] + table[:, :1]
-        table = table[:, 1:]
-    prefix = table.shape[1] - _square(table.shape[1])
-    side = math.isqrt(table.shape[1] - prefix)
-    if side * side + prefix != table.shape[1] or prefix > 1:
-        raise UserError(f"{path} has {table.shape[1]} positions, which are no square of patches")
+        table, prefix = table[:, 1:], 0
     registers = "reg_token" in state
     how: Resample = "smooth" if registers else "offset" if layer_scale else "plain"
-    grids = (side, side), net.patch_embed.grid_size
+    grids = old, net.patch_embed.grid_size
     if grids[0] != grids[1]:
-        found.notes.append(
-            f"positions {side} x {side} -> {' x '.join(map(str, grids[1]))}, resample {how}"
-        )
+        found.notes.append(f"positions {told_sides(old)} -> {told_sides(grids[1])}, resample {how}")
     return state | {"pos_embed": resampled(table.float(), *grids, prefix, how)}, how
 
 
@@ -447,8 +453,3 @@ def _fit(state: dict[str, Tensor], own: dict[str, Tensor], found: Network, hint:
         )
     if wrong:
         raise UserError(f"{found.path} does not fit {found.name}: {', '.join(wrong)}; {hint}")
-
-
-def _square(count: int) -> int:
-    """The largest square number up to `count`."""
-    return math.isqrt(count) ** 2

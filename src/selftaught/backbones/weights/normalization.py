@@ -8,15 +8,17 @@ from typing import Any
 
 import yaml
 
+from selftaught.sides import Size, one
+
 
 @dataclass(frozen=True)
 class Normalization:
-    """mean, std: of each channel. where: what says so. size: side of the images, or None."""
+    """mean, std: of each channel. where: what says so. size: of the images, or None."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     where: str
-    size: int | None = None
+    size: Size | None = None
 
 
 def beside(weights: Path) -> Normalization | None:
@@ -59,12 +61,14 @@ def _of(
     side: Any = told
     for word in size:
         side = side.get(word) if isinstance(side, Mapping) else None
-    side = side[-1] if isinstance(side, list) and side else side
+    if isinstance(side, list):  # of timm with the channels before it
+        sides = side[-2:] if all(type(n) is int for n in side) else []
+        side = one(sides) if len(sides) == 2 else next(iter(sides), None)
     return Normalization(
         tuple(map(float, mean)),
         tuple(map(float, std)),
         path.name,
-        side if type(side) is int else None,
+        side if type(side) in (int, tuple) else None,
     )
 
 

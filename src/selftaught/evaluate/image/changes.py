@@ -48,18 +48,20 @@ def impulse_noise(x: np.ndarray, rng: np.random.Generator, share: float) -> np.n
 
 
 def blur(x: np.ndarray, _: np.random.Generator, share: float) -> np.ndarray:
-    """Gaussian, of a deviation that is a share of the side."""
-    return scipy.ndimage.gaussian_filter(
-        x, (0, share * x.shape[1], share * x.shape[2]), mode="nearest"
-    )
+    """Gaussian, of a deviation that is a share of the shorter side."""
+    deviation = share * min(x.shape[1:])
+    return scipy.ndimage.gaussian_filter(x, (0, deviation, deviation), mode="nearest")
 
 
 def pixelate(x: np.ndarray, _: np.random.Generator, share: float) -> np.ndarray:
-    """Reduced to a share of the side, nearest pixels, and back."""
-    side = x.shape[1]
-    few = max(1, round(share * side))
-    where = np.minimum(((np.arange(side) * few // side + 0.5) * side / few).astype(int), side - 1)
-    return x[:, where][:, :, where]
+    """Reduced to a share of each side, nearest pixels, and back."""
+
+    def where(side: int) -> np.ndarray:
+        few = max(1, round(share * side))
+        back = ((np.arange(side) * few // side + 0.5) * side / few).astype(int)
+        return np.minimum(back, side - 1)
+
+    return x[:, where(x.shape[1])][:, :, where(x.shape[2])]
 
 
 def brightness(x: np.ndarray, _: np.random.Generator, more: float) -> np.ndarray:
@@ -94,14 +96,23 @@ def flip(x: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 def crop(x: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """A random square of a share of the side, enlarged to all of it, bilinear."""
-    side = x.shape[1]
-    kept = max(1, round(share * side))
-    top, left = rng.integers(0, side - kept + 1, 2)
-    part = x[:, top : top + kept, left : left + kept]
-    where = (np.arange(side) + 0.5) * kept / side - 0.5
-    grid = np.meshgrid(where, where, indexing="ij")
+    """A random part, a share of each side, enlarged to all of it, bilinear."""
+    place = _part(x, rng, share)
+    part = x[place]
+    where = (
+        (np.arange(side) + 0.5) * kept / side - 0.5
+        for side, kept in zip(x.shape[1:], part.shape[1:])
+    )
+    grid = np.meshgrid(*where, indexing="ij")
     return np.stack([scipy.ndimage.map_coordinates(c, grid, order=1, mode="nearest") for c in part])
+
+
+def _part(x: np.ndarray, rng: np.random.Generator, share: float) -> tuple[slice, ...]:
+    """Where a random part of an image lies that has this share of each side."""
+    sides = np.array(x.shape[1:], int)
+    kept = [max(1, round(share * side)) for side in x.shape[1:]]
+    start = rng.integers(0, sides - np.array(kept) + 1, 2)
+    return slice(None), *(slice(a, a + n) for a, n in zip(start, kept))
 
 
 def turn(x: np.ndarray, rng: np.random.Generator, degrees: float) -> np.ndarray:
@@ -116,12 +127,9 @@ def gray(x: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 def cover(x: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """A random square of a share of the side is gray."""
-    side = x.shape[1]
-    kept = max(1, round(share * side))
-    top, left = rng.integers(0, side - kept + 1, 2)
+    """A random part, a share of each side, is gray."""
     x = x.copy()
-    x[:, top : top + kept, left : left + kept] = 0.5
+    x[_part(x, rng, share)] = 0.5
     return x
 
 

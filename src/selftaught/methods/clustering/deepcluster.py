@@ -22,6 +22,7 @@ from selftaught.method import (
 )
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
+from selftaught.sides import Size
 from selftaught.vectors import kmeans, whiten
 
 
@@ -88,7 +89,7 @@ class DeepCluster(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(self.clusters), f"ln {self.clusters}, guessing clusters"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")
 
     def on_epoch(self, corpus: Corpus) -> Epoch:

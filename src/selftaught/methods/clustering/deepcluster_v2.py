@@ -33,6 +33,7 @@ from selftaught.roles import (
     SmallViews,
     Temperature,
 )
+from selftaught.sides import Size, part
 from selftaught.vectors import nearest, spherical_kmeans
 
 
@@ -128,8 +129,8 @@ class DeepClusterV2(Method):
         mean = sum(math.log(k) for k in self.prototypes) / len(self.prototypes)
         return (ReferenceLoss(mean, f"mean ln of {self.prototypes}, guessing clusters"),)
 
-    def views(self, size: int) -> Pipeline:
-        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+    def views(self, size: Size) -> Pipeline:
+        local_size = self.backbone.fit(part(size, 3, 7, self.local_size))
         scales, blur = (self.global_scale, self.local_scale), (self.blur,) * 3
         return augment.multicrop(size, local_size, self.local_crops, *scales, "swav", blur)
 

@@ -23,6 +23,7 @@ from selftaught.roles import (
     TeacherTemperature,
     Temperature,
 )
+from selftaught.sides import Size, part
 
 
 class SEER(Method):
@@ -106,8 +107,8 @@ class SEER(Method):
             ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),
         )
 
-    def views(self, size: int) -> Pipeline:
-        local_size = self.backbone.fit(self.local_size or size * 3 / 5)
+    def views(self, size: Size) -> Pipeline:
+        local_size = self.backbone.fit(part(size, 3, 5, self.local_size))
         scales, blur = (self.global_scale, self.local_scale), (self.blur,) * 3
         return augment.multicrop(size, local_size, self.local_crops, *scales, "swav", blur)
 

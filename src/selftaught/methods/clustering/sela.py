@@ -12,6 +12,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Few, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import balanced_plan, cluster_cross_entropy
 from selftaught.roles import Count, Fraction, Positive, PrototypeCount, SampleCount, Share, Weight
+from selftaught.sides import Size
 
 
 class SeLa(Method):
@@ -84,7 +85,7 @@ class SeLa(Method):
             ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, guessing clusters"),
         )
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         view = View(size, self.scale, jitter=self.jitter, jitter_p=1.0, gray=self.gray)
         return Views((view,))
 

@@ -25,6 +25,7 @@ from selftaught.roles import (
     TeacherTemperature,
     Temperature,
 )
+from selftaught.sides import Size, part
 
 
 class SwAV(Method):
@@ -115,8 +116,8 @@ class SwAV(Method):
             ReferenceLoss(math.log(self.prototypes), f"ln {self.prototypes}, guessing prototypes"),
         )
 
-    def views(self, size: int) -> Pipeline:
-        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+    def views(self, size: Size) -> Pipeline:
+        local_size = self.backbone.fit(part(size, 3, 7, self.local_size))
         scales = self.global_scale, self.local_scale
         blur = (self.blur,) * 3
         return augment.multicrop(size, local_size, self.local_crops, *scales, "swav", blur)

@@ -16,6 +16,7 @@ from selftaught.objectives.contrastive import find_first, products
 from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, Fraction, Number, Share
+from selftaught.sides import Size, both, one, part, short, told_size
 
 GRID = 7
 """Patches along a side: each a quarter of the image, overlapping its neighbor by half."""
@@ -86,12 +87,14 @@ class CPC(Method):
         guess = sum(math.log(batch * GRID * rows) for rows in below) / self.steps
         return (ReferenceLoss(guess, f"mean ln of the patches of {batch} images, guessing"),)
 
-    def views(self, size: int) -> Pipeline:
-        patch = self.backbone.fit(size / 4)
-        if patch < 2:
-            raise UserError(f"images of {size} px have no {GRID} x {GRID} patches; use 8 or more")
-        side = patch + (GRID - 1) * (patch // 2)
-        return Patches(Views((View(side, self.scale, gray=self.gray),)), patch)
+    def views(self, size: Size) -> Pipeline:
+        patch = self.backbone.fit(part(size, 1, 4))
+        if short(patch) < 2:
+            raise UserError(
+                f"images of {told_size(size)} px have no {GRID} x {GRID} patches; use 8 or more"
+            )
+        whole = one([side + (GRID - 1) * (side // 2) for side in both(patch)])
+        return Patches(Views((View(whole, self.scale, gray=self.gray),)), patch)
 
     def loss(self, batch: Batch) -> Tensor:
         """views: patches [B, 49, C, S, S], row by row."""
@@ -156,18 +159,20 @@ class Patches(augment.Pipeline):
     """
 
     view: Views
-    patch: int
+    patch: Size
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (view,) = self.view(image, rng)
-        patch, step, lost = self.patch, self.patch // 2, self.patch // 16
-        windows = np.lib.stride_tricks.sliding_window_view(view, (patch, patch), (1, 2))
-        cells = (
-            windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4).reshape(-1, len(view), patch, patch)
-        )
-        first = rng.integers(0, lost, (2, len(cells), 1), endpoint=True)
-        rows, columns = np.clip(
-            np.arange(patch) - lost // 2 + first, first, first + patch - lost - 1
+        patch = both(self.patch)
+        windows = np.lib.stride_tricks.sliding_window_view(view, patch, (1, 2))
+        down, right = (side // 2 for side in patch)
+        cells = windows[:, ::down, ::right].transpose(1, 2, 0, 3, 4)
+        cells = cells.reshape(-1, len(view), *patch)
+        lost = np.array([side // 16 for side in patch])
+        first = rng.integers(0, lost[:, None, None], (2, len(cells), 1), endpoint=True)
+        rows, columns = (
+            np.clip(np.arange(side) - n // 2 + at, at, at + side - n - 1)
+            for side, n, at in zip(patch, lost, first)
         )
         shown = cells[np.arange(len(cells))[:, None, None], :, rows[:, :, None], columns[:, None]]
         return np.ascontiguousarray(shown.transpose(0, 3, 1, 2))

@@ -11,6 +11,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.negatives import decoupled
 from selftaught.parts import simclr_head
 from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
+from selftaught.sides import Size
 
 
 class DCL(Method):
@@ -63,7 +64,7 @@ class DCL(Method):
         others = 2 * batch - 2
         return (ReferenceLoss(math.log(others), f"ln {others}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.negatives import hard_negatives, similarities
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, PartialShare, Strength, Temperature, Weight
+from selftaught.sides import Size
 
 
 class HCL(Method):
@@ -61,7 +62,7 @@ class HCL(Method):
         others = 2 * batch - 1
         return (ReferenceLoss(math.log(others), f"ln {others}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

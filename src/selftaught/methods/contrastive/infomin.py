@@ -25,6 +25,7 @@ from selftaught.roles import (
     Temperature,
     TermShare,
 )
+from selftaught.sides import Size
 
 TILES = 9
 
@@ -86,7 +87,7 @@ class InfoMin(Method):
         keys = self.queue + 1
         return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         pair = augment.simclr(size, self.strength, self.blur, scale=(0.2, 1.0))
         tiles = augment.tiles(size, gray=0.0)
         return Shuffled(pair, replace(tiles, tile=self.backbone.fit(tiles.tile)))

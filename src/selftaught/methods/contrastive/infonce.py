@@ -12,6 +12,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.metric import match
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Strength, Temperature
+from selftaught.sides import Size
 
 
 class InfoNCE(Method):
@@ -56,7 +57,7 @@ class InfoNCE(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(batch), f"ln {batch}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

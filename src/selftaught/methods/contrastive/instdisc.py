@@ -15,6 +15,7 @@ from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
 from selftaught.roles import HeadWidth, Role, SampleCount, Share, Temperature
+from selftaught.sides import Size
 
 
 class InstDisc(Method):
@@ -79,7 +80,7 @@ class InstDisc(Method):
         guess = math.log(rows) + self.negatives * math.log(rows / self.negatives)
         return (ReferenceLoss(guess, f"all of {rows} rows of the memory alike"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return Views(augment.moco_v1(size).views[:1])
 
     def loss(self, batch: Batch) -> Tensor:

@@ -15,6 +15,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
 from selftaught.roles import Blur, Count, HeadWidth, Momentum, QueueLength
+from selftaught.sides import Size
 
 
 class MeanShift(Method):
@@ -87,7 +88,7 @@ class MeanShift(Method):
             ReferenceLoss(0.0, "all directions are the same", collapsed=True),
         )
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         strong, _ = augment.moco(size, blur=self.blur).views
         kinds = {"strong": strong, "weak": View(size, strong.scale)}
         return Views(tuple(kinds[kind] for kind in self.views_of.split("_")))

@@ -12,6 +12,7 @@ from selftaught.objectives.contrastive import info_nce
 from selftaught.parts import Queue, ema, frozen_copy
 from selftaught.parts.shuffle import shuffled
 from selftaught.roles import HeadWidth, Momentum, QueueLength, Temperature
+from selftaught.sides import Size
 
 
 class MoCoV1(Method):
@@ -69,7 +70,7 @@ class MoCoV1(Method):
         keys = self.queue + 1
         return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.moco_v1(size)
 
     def loss(self, batch: Batch) -> Tensor:

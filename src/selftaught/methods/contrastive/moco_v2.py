@@ -15,6 +15,7 @@ from selftaught.objectives.negatives import hard_negatives
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
 from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Temperature, Weight
+from selftaught.sides import Size
 
 
 class MoCoV2(Method):
@@ -71,7 +72,7 @@ class MoCoV2(Method):
         keys = self.queue + 1
         return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.moco(size, blur=self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

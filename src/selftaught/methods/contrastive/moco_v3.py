@@ -16,6 +16,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, Temperature
 from selftaught.schedule import cosine
+from selftaught.sides import Size
 
 OF_VITS = Recipe("adamw", lr=1.5e-4, weight_decay=0.1, warmup=40 / 300, decay_bias=True)
 """The paper's recipe for ViTs; the class has that for ResNets."""
@@ -100,7 +101,7 @@ class MoCoV3(Method):
         guess = 4 * self.softness * math.log(batch)
         return (ReferenceLoss(guess, f"4 * {self.softness} ln {batch}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.byol(size, self.crops, "bilinear", self.blur, self.solarize)
 
     def loss(self, batch: Batch) -> Tensor:

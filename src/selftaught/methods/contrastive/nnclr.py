@@ -13,6 +13,7 @@ from selftaught.objectives.metric import match
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
 from selftaught.roles import Blur, HeadWidth, QueueLength, Strength, Temperature
+from selftaught.sides import Size
 
 
 class NNCLR(Method):
@@ -66,7 +67,7 @@ class NNCLR(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(batch), f"ln {batch}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

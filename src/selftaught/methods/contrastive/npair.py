@@ -11,6 +11,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.metric import n_pair
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Strength, Weight
+from selftaught.sides import Size
 
 
 class NPair(Method):
@@ -56,7 +57,7 @@ class NPair(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(batch), f"ln {batch}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

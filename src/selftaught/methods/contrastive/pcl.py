@@ -35,6 +35,7 @@ from selftaught.roles import (
     Share,
     Temperature,
 )
+from selftaught.sides import Size
 from selftaught.vectors import kmeans
 
 
@@ -128,7 +129,7 @@ class PCL(Method):
         guess = f"ln {keys}, guessing among the queue"
         return (ReferenceLoss(math.log(keys), guess, term="instance"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.moco(size, blur=self.blur)
 
     def on_epoch(self, corpus: Corpus) -> None:

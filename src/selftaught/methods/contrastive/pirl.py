@@ -19,6 +19,7 @@ from selftaught.objectives.contrastive import noise_contrastive
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
 from selftaught.roles import HeadWidth, QueueLength, SampleCount, Share, Temperature, TermWeight
+from selftaught.sides import Size
 
 TILES = 9
 
@@ -86,7 +87,7 @@ class PIRL(Method):
         guess *= sum(self.weights)
         return (ReferenceLoss(guess, f"all of {rows} rows of the memory alike"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         colors = {"jitter": (0.4, 0.4, 0.4, 0.2), "jitter_p": 1.0, "gray": self.gray}
         tiles = augment.tiles(size)
         return Puzzle(

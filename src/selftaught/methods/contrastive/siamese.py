@@ -9,6 +9,7 @@ from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, Ref
 from selftaught.objectives.metric import pair_loss, squared_distances
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Margin, Strength
+from selftaught.sides import Size
 
 
 class Siamese(Method):
@@ -49,7 +50,7 @@ class Siamese(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(self.margin**2 / 2, "margin² / 2, all embeddings alike"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

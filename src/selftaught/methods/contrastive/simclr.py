@@ -11,6 +11,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
 from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
+from selftaught.sides import Size
 
 
 class SimCLR(Method):
@@ -53,7 +54,7 @@ class SimCLR(Method):
         others = 2 * batch - 1
         return (ReferenceLoss(2 * math.log(others), f"2 ln {others}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.negatives import spectral
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Positive
+from selftaught.sides import Size
 
 
 class Spectral(Method):
@@ -46,7 +47,7 @@ class Spectral(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(0.0, "0, all embeddings zero"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simsiam(size, blur=self.blur)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

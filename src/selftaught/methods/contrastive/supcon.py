@@ -11,6 +11,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.negatives import supervised
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Temperature
+from selftaught.sides import Size
 
 
 class SupCon(Method):
@@ -54,7 +55,7 @@ class SupCon(Method):
         others = 2 * batch - 1
         return (ReferenceLoss(math.log(others), f"ln {others}, guessing in the batch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.moco(size, blur=self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.metric import hardest, triplet_loss
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth, Margin, Strength
+from selftaught.sides import Size
 
 
 class Triplet(Method):
@@ -59,7 +60,7 @@ class Triplet(Method):
             return (ReferenceLoss(math.log(2), "ln 2, all embeddings alike"),)
         return (ReferenceLoss(self.margin, "the margin, all embeddings alike"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.simclr(size, self.strength, self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

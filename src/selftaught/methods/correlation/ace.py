@@ -12,6 +12,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.roles import Blur, Fraction, HeadWidth, Number
+from selftaught.sides import Size
 
 
 class ACE(Method):
@@ -68,7 +69,7 @@ class ACE(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(1.0, "1, nothing of the other view is told"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
         if self.other is not None and self.pair == "modalities":

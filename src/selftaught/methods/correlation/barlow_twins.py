@@ -8,6 +8,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, Count, HeadWidth, TermWeight
+from selftaught.sides import Size
 
 
 class BarlowTwins(Method):
@@ -59,7 +60,7 @@ class BarlowTwins(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(self.dim, f"dim = {self.dim}, views without correlation"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.byol(size, blur=self.blur, solarize=self.solarize)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.canonical import canonical_correlations, total_correlation
 from selftaught.roles import Blur, Fraction, HeadWidth, Number, Positive
+from selftaught.sides import Size
 
 
 class DCCA(Method):
@@ -70,7 +71,7 @@ class DCCA(Method):
         why = f"{self.dim} correlations of 1: too few samples"
         return (ReferenceLoss(-float(self.dim), why, collapsed=True),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
         if self.other is not None and self.pair == "modalities":

@@ -18,6 +18,7 @@ from selftaught.objectives.canonical import (
 )
 from selftaught.parts import mlp
 from selftaught.roles import Blur, Count, Fraction, HeadWidth, Number, Positive, TermWeight
+from selftaught.sides import Size
 
 
 class DCCAE(Method):
@@ -84,7 +85,7 @@ class DCCAE(Method):
         why = f"{self.dim} correlations of 1: too few samples"
         return (ReferenceLoss(-float(self.dim), why, collapsed=True, term="correlation"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         if self.pair == "crops":
             return augment.simclr(size, 0.5, self.blur, self.scale)
         if self.pair == "modalities":

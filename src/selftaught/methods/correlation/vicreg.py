@@ -14,6 +14,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, Count, HeadWidth, Number, TermWeight
+from selftaught.sides import Size
 
 
 class VICReg(Method):
@@ -76,7 +77,7 @@ class VICReg(Method):
         none = self.variance * variance_hinge(torch.zeros(2, 1)).item()
         return (ReferenceLoss(none, "no dimension varies", collapsed=True, term="variance"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         views = augment.byol(size, blur=self.blur, solarize=self.solarize)
         if self.other is None:
             return views

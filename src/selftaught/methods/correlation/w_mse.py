@@ -15,6 +15,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
 from selftaught.roles import Count, Fraction, HeadWidth, Share, Weight
+from selftaught.sides import Size
 
 
 class WMSE(Method):
@@ -95,7 +96,7 @@ class WMSE(Method):
         far = 2.0  # squared, of unit vectors at right angles, and of whitened coordinates
         return (ReferenceLoss(far, "2, views without correlation"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         view = View(size, self.scale, interpolation="bicubic", jitter=self.jitter, gray=self.gray)
         return Views((view,) * self.count)
 

@@ -27,6 +27,7 @@ from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.drawing import matches
 from selftaught.parts.shuffle import shuffled
 from selftaught.roles import Blur, HeadWidth, Momentum, QueueLength, Temperature, TermShare
+from selftaught.sides import Size
 
 BLOCK = 2**25
 """Similarities that exist at a time."""
@@ -98,7 +99,7 @@ class DenseCL(Method):
         keys = self.queue + 1
         return (ReferenceLoss(math.log(keys), f"ln {keys}, guessing among the queue"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.moco(size, blur=self.blur)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from selftaught.parts import ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
 from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Positive, Temperature
 from selftaught.schedule import cosine
+from selftaught.sides import Size, both
 
 
 class PixContrast(Method):
@@ -57,7 +58,7 @@ class PixContrast(Method):
         self.backbone, self.ratio, self.temperature = backbone, ratio, temperature
         self.momentum, self.hidden, self.dim = momentum, hidden, dim
         self.scale, self.blur, self.solarize = scale, blur, solarize
-        self.cells = math.ceil(backbone.size / backbone.reduction) ** 2
+        self.cells = math.prod(math.ceil(side / backbone.reduction) for side in both(backbone.size))
         self.projector = mlp(backbone.local_dim, hidden, dim)
         self.target = frozen_copy(self.online)
 
@@ -69,7 +70,7 @@ class PixContrast(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(self.cells), f"ln {self.cells}, guessing the cell"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         views = augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
         return augment.Cornered(views)
 

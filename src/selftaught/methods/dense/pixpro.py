@@ -14,6 +14,7 @@ from selftaught.parts import each_cell, ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
 from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Number, Positive
 from selftaught.schedule import cosine
+from selftaught.sides import Size
 
 
 class PixPro(Method):
@@ -77,7 +78,7 @@ class PixPro(Method):
             ReferenceLoss(-4.0, "-2 for each view, all cells are the same", collapsed=True),
         )
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         views = augment.byol(size, self.scale, "bilinear", self.blur, self.solarize)
         return augment.Cornered(views)
 

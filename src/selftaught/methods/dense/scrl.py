@@ -21,6 +21,7 @@ from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
 from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, PartialShare, Strength
 from selftaught.schedule import cosine
+from selftaught.sides import Size, both, short
 
 TRIES = 50
 """For a box that does not overlap the others too much; then any is taken, as in the paper's code.
@@ -99,8 +100,8 @@ class SCRL(Method):
             ReferenceLoss(0.0, "all directions are the same", collapsed=True),
         )
 
-    def views(self, size: int) -> Pipeline:
-        least = min(size - 1, max(1, round(self.least * size / 224)))
+    def views(self, size: Size) -> Pipeline:
+        least = min(short(size) - 1, max(1, round(self.least * short(size) / 224)))
         rule = Boxes(self.boxes, size, least, self.overlap, self.placement == "grid", self.jitter)
         return Boxed(augment.simclr(size, self.strength, self.blur, self.scale), rule)
 
@@ -184,7 +185,7 @@ class Boxes:
 
     Args:
         count: number of boxes.
-        size: side of a view, in pixels.
+        size: side of a view, in pixels, or (rows, columns).
         least: smallest side of a box, in pixels of the coarser view.
         overlap: intersection over union that two boxes stay below; 1 for any.
         grid: whether a box lies in one cell of a grid that is drawn for it.
@@ -192,7 +193,7 @@ class Boxes:
     """
 
     count: int
-    size: int
+    size: Size
     least: int
     overlap: float
     grid: bool
@@ -203,7 +204,8 @@ class Boxes:
         crops = one, other
         start = np.array([max(c.left for c in crops), max(c.top for c in crops)])
         end = [min(c.left + c.width for c in crops), min(c.top + c.height for c in crops)]
-        scales = [self.size / np.array([c.width, c.height]) for c in crops]
+        whole = np.array(both(self.size)[::-1])  # (x, y)
+        scales = [whole / np.array([c.width, c.height]) for c in crops]
         coarse = np.minimum(*scales)
         room = [round(float(n)) for n in (end - start) * coarse]
         if min(room) <= self.least:
@@ -218,7 +220,7 @@ class Boxes:
                     last = first + side / coarse * scale
                     for axis, mirrored in enumerate((crop.flip, crop.vertical)):
                         if mirrored:
-                            swapped = self.size - last[axis], self.size - first[axis]
+                            swapped = whole[axis] - last[axis], whole[axis] - first[axis]
                             first[axis], last[axis] = swapped
                     if crop.transpose:
                         first, last = first[::-1], last[::-1]
@@ -227,7 +229,7 @@ class Boxes:
                     pair[1] = self._jittered(draws, pair[1])
                 if not i or self.overlap == 1 or _overlap(pair[0], boxes[0, :i]) < self.overlap:
                     break
-            boxes[:, i] = np.clip(pair, 0, self.size)
+            boxes[:, i] = np.clip(pair, 0, np.tile(whole, 2))
         return boxes
 
     def _place(self, draws: Draws, room: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from selftaught.roles import (
     SampleCount,
     TermWeight,
 )
+from selftaught.sides import Size
 
 CRF_SIDE, CRF_PLACES = 56, 1000
 """To what side images and codes are brought, and at how many places, for the loss `crf`."""
@@ -131,7 +132,7 @@ class STEGO(Method):
         self.backbone.eval()
         return self
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, self.scale, interpolation="bilinear")
 
     def on_epoch(self, corpus: Corpus) -> Epoch:

@@ -11,6 +11,7 @@ from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.roles import Blur, HeadWidth, Momentum
 from selftaught.schedule import cosine
+from selftaught.sides import Size
 
 
 class BYOL(Method):
@@ -62,7 +63,7 @@ class BYOL(Method):
             ReferenceLoss(0.0, "all directions are the same", collapsed=True),
         )
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.byol(size, blur=self.blur, solarize=self.solarize)
 
     def loss(self, batch: Batch) -> Tensor:

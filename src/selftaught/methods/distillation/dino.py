@@ -26,6 +26,7 @@ from selftaught.roles import (
     Temperature,
 )
 from selftaught.schedule import cosine, ramp
+from selftaught.sides import Size, part
 
 
 class DINO(Method):
@@ -135,8 +136,8 @@ class DINO(Method):
             ReferenceLoss(0.0, "one prototype takes every image", collapsed=True),
         )
 
-    def views(self, size: int) -> Pipeline:
-        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+    def views(self, size: Size) -> Pipeline:
+        local_size = self.backbone.fit(part(size, 3, 7, self.local_size))
         scales = self.global_scale, self.local_scale
         return augment.multicrop(
             size, local_size, self.local_crops, *scales, "dino", self.blur, self.solarize

@@ -35,6 +35,7 @@ from selftaught.roles import (
     TermWeight,
 )
 from selftaught.schedule import cosine, ramp
+from selftaught.sides import Size, part, told_size
 
 
 class DINOv2(Method):
@@ -233,15 +234,15 @@ class DINOv2(Method):
         guess = math.log(self.prototypes)
         return (ReferenceLoss(guess, f"ln {self.prototypes}, all prototypes alike", term="patch"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         teacher = self.network.held["backbone"] if self.network else self.backbone
         if teacher.grid(size) != self.backbone.grid(size):
             raise UserError(
-                f"the teacher cuts images of {size} px into patches of {teacher.patch} px and the "
-                f"student into those of {self.backbone.patch} px, and each patch is to be told: "
-                "give both the same, by another backbone or patch_size"
+                f"the teacher cuts images of {told_size(size)} px into patches of {teacher.patch} "
+                f"px and the student into those of {self.backbone.patch} px, and each patch is to "
+                "be told: give both the same, by another backbone or patch_size"
             )
-        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+        local_size = self.backbone.fit(part(size, 3, 7, self.local_size))
         scales = self.global_scale, self.local_scale
         first, second, local = self.blur
         blur = (1 - first, 1 - second, 1 - local) if self.reference_blur else self.blur
@@ -253,7 +254,7 @@ class DINOv2(Method):
         """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]. Masks are drawn
         here: their ratios are spread over the batch."""
         both = torch.cat(list(batch.views[:2]))
-        grid = self.backbone.grid(both.shape[-2])[0], self.backbone.grid(both.shape[-1])[0]
+        grid = self.backbone.grid((both.shape[-2], both.shape[-1]))
         if self.network:  # all patches are told, and none is hidden
             hidden, replace = torch.ones(len(both), grid[0] * grid[1], dtype=torch.bool), None
         else:

@@ -17,7 +17,8 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Needs, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, Standardize, each_cell, fingerprint, mlp
-from selftaught.roles import Blur, Count, Fraction, HeadWidth, Strength, TermWeight
+from selftaught.roles import Blur, Fraction, HeadWidth, ImageSize, Strength, TermWeight
+from selftaught.sides import Size, both
 
 
 class DistillFeatures(Method):
@@ -57,7 +58,7 @@ class DistillFeatures(Method):
         network: Any,
         teacher: tuple[str, ...] = (),
         teacher_view: Literal["plain", "same"] = "plain",
-        teacher_size: Count | None = None,
+        teacher_size: ImageSize | None = None,
         strength: Strength = 0.5,
         blur: Blur = 0.1,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
@@ -133,12 +134,12 @@ class DistillFeatures(Method):
             return ()
         return (ReferenceLoss(self.cosine, "a direction by chance", term="cosine"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         made = [augment.simclr(s, self.strength, self.blur, self.scale) for s in self._sizes(size)]
         return made[0] if self.teacher_view == "plain" else Alike(tuple(made))
 
-    def _sizes(self, size: int) -> list[int]:
-        """Sides of the views: that of the student, then, where they see the same, the teachers'."""
+    def _sizes(self, size: Size) -> list[Size]:
+        """Of the views: that of the student, then, where they see the same, the teachers'."""
         theirs = [t.size for t in self.teachers] if self.teacher_view == "same" else []
         return list(dict.fromkeys([size, *theirs]))
 
@@ -153,7 +154,7 @@ class DistillFeatures(Method):
         """views: two [B, C, S, S]; where teachers see the same, a list of these for each size."""
         plain = self.teacher_view == "plain"
         x, *others = [torch.cat(list(v)) for v in ([batch.views] if plain else batch.views)]
-        shown = {views.shape[-1]: views for views in (*others, x)}
+        shown = {both(views.shape[-2:]): views for views in (*others, x)}
         seen = self.backbone.features(x) if self.local else Features(self.backbone(x), x, (0, 0))
         terms: dict[str, list[Tensor]] = {}
         for i, (teacher, head, scale) in enumerate(zip(self.teachers, self.heads, self.scales)):
@@ -161,7 +162,7 @@ class DistillFeatures(Method):
                 goals = self._goals(i, batch.index).repeat(len(batch.views), 1)
             else:
                 with torch.no_grad():
-                    theirs = self._asked(teacher, shown[teacher.size])
+                    theirs = self._asked(teacher, shown[both(teacher.size)])
                 goals = theirs.pooled
                 self._follow(scale, goals)
             parts = self.compare(head(seen.pooled), scale(goals))

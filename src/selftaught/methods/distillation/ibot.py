@@ -36,6 +36,7 @@ from selftaught.roles import (
     TermWeight,
 )
 from selftaught.schedule import cosine, ramp
+from selftaught.sides import Size, part
 
 
 class IBOT(Method):
@@ -194,8 +195,8 @@ class IBOT(Method):
             ReferenceLoss(0.0, "one prototype takes every image", collapsed=True, term="class"),
         )
 
-    def views(self, size: int) -> Pipeline:
-        local_size = self.backbone.fit(self.local_size or size * 3 / 7)
+    def views(self, size: Size) -> Pipeline:
+        local_size = self.backbone.fit(part(size, 3, 7, self.local_size))
         scales = self.global_scale, self.local_scale
         crops = augment.multicrop(
             size, local_size, self.local_crops, *scales, "dino", self.blur, self.solarize

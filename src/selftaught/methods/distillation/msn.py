@@ -30,6 +30,7 @@ from selftaught.roles import (
     TermWeight,
 )
 from selftaught.schedule import linear
+from selftaught.sides import Size, part
 
 
 class MSN(Method):
@@ -131,11 +132,11 @@ class MSN(Method):
         guess = f"ln {self.prototypes}, guessing prototypes"
         return (ReferenceLoss(math.log(self.prototypes), guess, term="match"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         s = self.strength
         jitter = (0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
         large = View(size, self.random_scale, jitter=jitter, gray=0.2, blur=self.blur)
-        side = self.backbone.fit(self.focal_size or size * 3 / 7)
+        side = self.backbone.fit(part(size, 3, 7, self.focal_size))
         small = replace(large, size=side, scale=self.focal_scale)
         return Views((large,) * (1 + self.random_views) + (small,) * self.focal_views)
 
@@ -150,7 +151,7 @@ class MSN(Method):
         x = torch.cat(large)
         keep = None
         if self.drop:
-            patches = math.prod(self.backbone.grid(side)[0] for side in x.shape[-2:])
+            patches = math.prod(self.backbone.grid((x.shape[-2], x.shape[-1])))
             seen = max(1, math.floor(patches * (1 - self.drop)))
             kept = torch.from_numpy(generator().permutation(patches)[:seen])
             keep = kept.to(x.device).expand(len(x), -1)

@@ -11,6 +11,7 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Reci
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, HeadWidth
+from selftaught.sides import Size
 
 
 class SimSiam(Method):
@@ -47,7 +48,7 @@ class SimSiam(Method):
             ReferenceLoss(-1.0, "all directions are the same", collapsed=True),
         )
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.moco(size, blur=self.blur)
 
     def loss(self, batch: Batch) -> Tensor:

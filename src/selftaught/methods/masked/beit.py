@@ -15,12 +15,13 @@ from selftaught.augment.image.views import Views
 from selftaught.backbones import Image
 from selftaught.backbones.image.tokenizer import RandomTokenizer, load_tokenizer
 from selftaught.errors import UserError
-from selftaught.masks import enlarge
+from selftaught.masks import Grid, enlarge
 from selftaught.masks.blocks import blocks
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
 from selftaught.roles import Count
+from selftaught.sides import Size, as_option, both, one, told_size
 
 
 class BEiT(Method):
@@ -109,14 +110,15 @@ class BEiT(Method):
         self.words.eval()
         return self
 
-    def counts(self, size: int) -> tuple[int, int]:
+    def counts(self, size: Size) -> tuple[int, int]:
         """Patches to hide in an image of `size` pixels, and the smallest area of a block."""
-        if size % self.patch:
+        if any(side % self.patch for side in both(size)):
+            fits = one([max(1, round(side / self.patch)) * self.patch for side in both(size)])
             raise UserError(
-                f"{self.backbone.name} cuts images into {self.patch}-px patches, which {size} px "
-                f"is no multiple of; use size {max(1, round(size / self.patch)) * self.patch}"
+                f"{self.backbone.name} cuts images into {self.patch}-px patches, which "
+                f"{told_size(size)} px is no multiple of; use size {as_option(fits)}"
             )
-        patches = (size // self.patch) ** 2
+        patches = math.prod(self.grid(size))
         most, least = (max(1, round(patches * n / 196)) for n in (75, 16))
         hidden = most if self.hidden is None else self.hidden
         smallest = min(least, hidden) if self.smallest is None else self.smallest
@@ -129,13 +131,18 @@ class BEiT(Method):
             raise UserError(f"smallest={smallest} must be from 1 to the {hidden} hidden patches")
         return hidden, smallest
 
+    def grid(self, size: Size) -> Grid:
+        """Rows and columns of patches."""
+        height, width = both(size)
+        return height // self.patch, width // self.patch
+
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         count = self.lm_head.out_features
         return (ReferenceLoss(math.log(count), f"ln {count}"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         view = View(size, interpolation="bicubic", jitter=(0.4, 0.4, 0.4, 0.0), jitter_p=1.0)
-        return Hidden(Views((view,)), size // self.patch, *self.counts(size))
+        return Hidden(Views((view,)), self.grid(size), *self.counts(size))
 
     def loss(self, batch: Batch) -> Tensor:
         """views: images [B, C, H, W] and hidden [B, rows, cols], True where patches are."""
@@ -202,13 +209,13 @@ class Hidden:
     """One view and which of its patches are hidden, by the sample's own generator."""
 
     view: Pipeline
-    side: int
+    grid: Grid
     hidden: int
     smallest: int
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
         (view,) = self.view(image, rng)
-        mask = blocks(rng, (self.side, self.side), self.hidden, self.smallest)
+        mask = blocks(rng, self.grid, self.hidden, self.smallest)
         if not mask.any():  # no block fits on a few patches: the loss needs one
-            mask[rng.integers(0, self.side), rng.integers(0, self.side)] = True
+            mask[tuple(rng.integers(0, n) for n in self.grid)] = True
         return view, mask

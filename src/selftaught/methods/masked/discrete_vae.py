@@ -15,6 +15,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Count, DecoderWidth, Temperature, TermWeight
 from selftaught.schedule import cosine
+from selftaught.sides import Size
 
 
 class DiscreteVAE(Method):
@@ -73,7 +74,7 @@ class DiscreteVAE(Method):
     def backbone(self) -> Image:  # type: ignore[override]
         return self.tokenizer.backbone
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

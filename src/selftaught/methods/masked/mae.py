@@ -14,6 +14,7 @@ from selftaught.masks import keep_lowest
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import hidden_mean, patchify, standardize, unpatchify
 from selftaught.roles import Count, DecoderWidth, HiddenShare, Number, Positive
+from selftaught.sides import Size
 
 
 class MAE(Method):
@@ -85,7 +86,7 @@ class MAE(Method):
         mean = ReferenceLoss(1 - 1 / numbers, "each patch painted in its mean color")
         return (mean,) if self.normalize else ()
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.Noised(augment.crop(size), math.prod(self.backbone.grid(size)))
 
     def loss(self, batch: Batch) -> Tensor:

@@ -15,6 +15,7 @@ from selftaught.masks import enlarge, hidden_units
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
 from selftaught.roles import Count, HiddenShare
+from selftaught.sides import Size, as_option, both, one, short, told_size
 
 
 class SimMIM(Method):
@@ -69,37 +70,40 @@ class SimMIM(Method):
         )
         self.units(backbone.size)
 
-    def units(self, size: int) -> tuple[int, int]:
+    def units(self, size: Size) -> tuple[int, int]:
         """Rows and columns of squares of an image of `size` pixels."""
-        stem = self.stem
-        fitting = [n for n in range(stem, size + 1, stem) if size % n == 0]
+        stem, (height, width) = self.stem, both(size)
+        whole, side = math.gcd(height, width), short(size)
+        fitting = [n for n in range(stem, side + 1, stem) if whole % n == 0]
         if not fitting:
+            fits = one([max(1, round(n / stem)) * stem for n in (height, width)])
             raise UserError(
-                f"{self.backbone.name} cuts images into {stem}-px patches, which {size} px is no "
-                f"multiple of; use size {max(1, round(size / stem)) * stem}"
+                f"{self.backbone.name} cuts images into {stem}-px patches, which {told_size(size)} "
+                f"px is no multiple of; use size {as_option(fits)}"
             )
-        if size % self.reduction:
+        if whole % self.reduction:
             raise UserError(
-                f"{self.backbone.name} makes one feature of {self.reduction} px, which {size} px "
-                "is no multiple of; use a size that is a multiple of 32"
+                f"{self.backbone.name} makes one feature of {self.reduction} px, which "
+                f"{told_size(size)} px is no multiple of; use a size that is a multiple of 32"
             )
-        largest = max((n for n in fitting if size // n >= 6), default=fitting[0])
+        largest = max((n for n in fitting if side // n >= 6), default=fitting[0])
         side = largest if self.unit is None else self.unit
         if side not in fitting:
             raise UserError(
                 f"unit={side} must be a multiple of the {stem}-px patches of {self.backbone.name} "
-                f"and divide {size} px; use one of {', '.join(map(str, fitting))}, or none"
+                f"and divide {told_size(size)} px; use one of {', '.join(map(str, fitting))}, or "
+                "none"
             )
-        count = (size // side) ** 2
+        count = (height // side) * (width // side)
         hidden = max(0, math.ceil(count * self.ratio))
         if not 0 < hidden < count:
             raise UserError(
                 f"ratio={self.ratio} hides {hidden} of {count} squares of {side} px; at least 1 "
                 "must be seen and 1 hidden: change ratio, or use a smaller unit"
             )
-        return size // side, size // side
+        return height // side, width // side
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         view = augment.crop(size, (0.67, 1.0), interpolation="bilinear")
         return Hidden(view, self.units(size), self.ratio)
 

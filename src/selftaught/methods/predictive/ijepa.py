@@ -17,6 +17,7 @@ from selftaught.objectives.masked import latent_targets
 from selftaught.parts import ema, frozen_copy
 from selftaught.roles import BlockArea, ContextArea, Count, DecoderWidth, Momentum, Number, Positive
 from selftaught.schedule import linear
+from selftaught.sides import Size
 
 
 class IJEPA(Method):
@@ -108,14 +109,14 @@ class IJEPA(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(0.0, "all features are the same", collapsed=True),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, scale=(0.3, 1.0), flip=0.0, interpolation="bilinear")
 
     def loss(self, batch: Batch) -> Tensor:
         """views: one [B, C, H, W]. Masks are drawn here: their sizes belong to the whole batch."""
         (images,) = batch.views
-        height, width = (self.backbone.grid(side)[0] for side in images.shape[-2:])
-        context, target = self.masks(len(images), (height, width))
+        grid = self.backbone.grid((images.shape[-2], images.shape[-1]))
+        context, target = self.masks(len(images), grid)
         return self.distance(images, context.to(images.device), target.to(images.device))
 
     def masks(self, batch: int, grid: tuple[int, int]) -> masks.Blocks:

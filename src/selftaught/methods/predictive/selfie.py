@@ -14,6 +14,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, HiddenShare, PartialShare
+from selftaught.sides import Size, both, one, short, told_size
 
 
 class Selfie(Method):
@@ -54,10 +55,11 @@ class Selfie(Method):
         self.backbone, self.grid, self.ratio = backbone, grid, ratio
         self.depth, self.heads, self.hidden, self.dropout = depth, heads, hidden, dropout
         self.cells = self.cut(backbone.size)
-        kept = int(self.cells**2 * (1 - ratio))
-        if not 1 <= kept <= self.cells**2 - 2:
+        count = math.prod(both(self.cells))
+        kept = int(count * (1 - ratio))
+        if not 1 <= kept <= count - 2:
             raise UserError(
-                f"ratio={ratio} of {self.cells**2} patches leaves {kept} to see; at least 1 must "
+                f"ratio={ratio} of {count} patches leaves {kept} to see; at least 1 must "
                 "be seen and 2 hidden: change ratio, or use a finer grid"
             )
         if heads < 1 or backbone.dim % heads:
@@ -69,28 +71,32 @@ class Selfie(Method):
         )
         norm = nn.LayerNorm(backbone.dim)
         self.pooling = nn.TransformerEncoder(layer, depth, norm, enable_nested_tensor=False)
-        self.pos_embedding = nn.Embedding(self.cells**2, backbone.dim)
+        self.pos_embedding = nn.Embedding(count, backbone.dim)
 
-    def cut(self, size: int) -> int:
-        """Patches along a side of an image of `size` pixels."""
-        whole = [n for n in range(2, size // 2) if size % n == 0]
+    def cut(self, size: Size) -> Size:
+        """Patches, which are squares, along the sides of an image of `size` pixels."""
+        side, common = short(size), math.gcd(*both(size))
+        whole = [n for n in range(2, side // 2) if side % n == 0 and common % (side // n) == 0]
         if not whole:
-            raise UserError(f"images of {size} px cannot be cut into patches of one size")
-        usual = 4 if size < 128 else 7
-        cells = min(whole, key=lambda n: abs(n - usual)) if self.grid is None else self.grid
-        if cells < 1 or size % cells:
             raise UserError(
-                f"grid={cells} does not divide images of {size} px; use one of "
+                f"images of {told_size(size)} px cannot be cut into patches of one size"
+            )
+        usual = 4 if side < 128 else 7
+        cells = min(whole, key=lambda n: abs(n - usual)) if self.grid is None else self.grid
+        if cells < 1 or side % cells or common % (side // cells):
+            raise UserError(
+                f"grid={cells} does not divide images of {told_size(size)} px; use one of "
                 f"{', '.join(map(str, whole))}"
             )
-        return cells
+        return one([n * cells // side for n in both(size)])
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
-        count = self.cells**2 - int(self.cells**2 * (1 - self.ratio))
+        patches = math.prod(both(self.cells))
+        count = patches - int(patches * (1 - self.ratio))
         return (ReferenceLoss(math.log(count), f"ln {count}"),)
 
-    def views(self, size: int) -> Pipeline:
-        return augment.Noised(augment.crop(size), self.cut(size) ** 2)
+    def views(self, size: Size) -> Pipeline:
+        return augment.Noised(augment.crop(size), math.prod(both(self.cut(size))))
 
     def loss(self, batch: Batch) -> Tensor:
         """views: images [B, C, H, W] and noise [B, N]: the patches of most noise are hidden."""
@@ -139,13 +145,14 @@ def matching(scores: Tensor) -> Tensor:
     return F.cross_entropy(scores.flatten(0, 1), right.flatten())
 
 
-def patches(images: Tensor, cells: int) -> Tensor:
-    """[B, C, H, W] -> [B * cells * cells, C, h, w], row by row of each image."""
-    rows = images.unflatten(3, (cells, -1)).unflatten(2, (cells, -1))  # B C rows h cols w
+def patches(images: Tensor, cells: Size) -> Tensor:
+    """[B, C, H, W] -> [B * rows * columns, C, h, w], row by row of each image."""
+    count, across = both(cells)
+    rows = images.unflatten(3, (across, -1)).unflatten(2, (count, -1))  # B C rows h cols w
     return rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
-def whole(cells: Tensor, count: int) -> Tensor:
-    """[B, count * count, C, h, w] -> [B, C, count * h, count * w]."""
-    rows = cells.unflatten(1, (count, count)).permute(0, 3, 1, 4, 2, 5)  # B C rows h cols w
+def whole(cells: Tensor, grid: Size) -> Tensor:
+    """[B, rows * columns, C, h, w] -> [B, C, rows * h, columns * w]."""
+    rows = cells.unflatten(1, both(grid)).permute(0, 3, 1, 4, 2, 5)  # B C rows h cols w
     return rows.flatten(4).flatten(2, 3)

@@ -17,6 +17,7 @@ from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest, prior
 from selftaught.roles import Count, DecoderWidth, Positive, Share, Temperature
+from selftaught.sides import Size
 
 HUES = 32
 """Bins of hue and of chroma (Larsson et al., 2016)."""
@@ -92,7 +93,7 @@ class Colorization(Method):
             )
         return (ReferenceLoss(math.log(313), "ln 313, guessing the bin", term="plain"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.Colored(augment.crop(size, interpolation="bilinear"))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from selftaught.method import (
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Count, HeadWidth, Margin, Share
+from selftaught.sides import Size, both, one, part, short, told_size
 
 QUARTERS = ("upper left", "lower left", "upper right", "lower right")
 
@@ -70,14 +71,15 @@ class Counting(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(self.margin, f"{self.margin:g}, the margin, nothing is counted"),)
 
-    def views(self, size: int) -> Pipeline:
-        side = self.backbone.fit(size / 2)
-        if side < 2:
+    def views(self, size: Size) -> Pipeline:
+        quarter = self.backbone.fit(part(size, 1, 2))
+        if short(quarter) < 2:
             raise UserError(
-                f"images of {size} px have quarters of {side} px, in which nothing can be counted: "
-                "use a larger --size, 228 in the paper"
+                f"images of {told_size(size)} px have quarters of {told_size(quarter)} px, in "
+                "which nothing can be counted: use a larger --size, 228 in the paper"
             )
-        view = augment.View(2 * side, (0.2, 1.0), interpolation="bicubic", gray=self.gray)
+        whole = one([2 * side for side in both(quarter)])
+        view = augment.View(whole, (0.2, 1.0), interpolation="bicubic", gray=self.gray)
         return Halved(augment.Views((view,)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -115,12 +117,12 @@ class Halved(augment.Pipeline):
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         (view,) = self.views(image, rng)
-        x, half = torch.from_numpy(view)[None], view.shape[-1] // 2
+        x, half = torch.from_numpy(view)[None], [side // 2 for side in view.shape[1:]]
         rule = ("area", "bilinear", "bicubic")[int(rng.integers(0, 3))]
         if rule == "area":
             small = F.avg_pool2d(x.float(), 2).round().byte()
         else:
-            small = F.interpolate(x, (half, half), mode=rule, antialias=True)
+            small = F.interpolate(x, half, mode=rule, antialias=True)
         return [view, small[0].numpy()]
 
 

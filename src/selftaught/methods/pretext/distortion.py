@@ -13,6 +13,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import Fraction, Positive, Weight
+from selftaught.sides import Size
 
 CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
 """(x, y) of an image's corners, in units of its side, clockwise."""
@@ -53,7 +54,7 @@ class Distortion(Method):
         nesterov=True,
     )
     few = Few(lr=0.001)
-    needs = Needs(batch=1, views="own")
+    needs = Needs(batch=1, views="own", squares="turns them by quarters")
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Distortion(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(1.0, "1, the variance: the same answer for every distortion"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         view = augment.View(size, self.crop, (1.0, 1.0), "bilinear")
         return Distorted(augment.Views((view,)), self.shift, self.scale)
 

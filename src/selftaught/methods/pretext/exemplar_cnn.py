@@ -28,6 +28,7 @@ from selftaught.method import (
 )
 from selftaught.objectives.metric import semi_hard
 from selftaught.roles import Count, DrawnImages, Fraction, Margin, SampleCount
+from selftaught.sides import Size, short
 
 COLORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -62,7 +63,7 @@ class ExemplarCNN(Method):
         "sgd", lr=0.01, scaling="none", weight_decay=0.004, schedule="constant", decay_bias=True
     )
     few = Few(surrogates=2000, patch=1.0, lr=0.001)
-    needs = Needs(views="own")
+    needs = Needs(views="own", squares="turns what it cuts out of them")
     chosen: Tensor
     """[surrogates] the image that each class was made of."""
     surrogate: Tensor
@@ -107,8 +108,8 @@ class ExemplarCNN(Method):
         count = self.surrogates
         return (ReferenceLoss(math.log(count), f"ln {count}, guessing the surrogate class"),)
 
-    def views(self, size: int) -> Pipeline:
-        return Distorted(size, self.patch, self.copies)
+    def views(self, size: Size) -> Pipeline:
+        return Distorted(short(size), self.patch, self.copies)
 
     def on_epoch(self, corpus: Corpus) -> Epoch:
         """The images with a class, as often as fills an epoch."""
@@ -185,7 +186,8 @@ class Distorted(augment.Pipeline):
         shifts = rng.uniform(-0.1, 0.1, 3)
         out = cut(image, y + down, x + right, side, angle, self.size)[None]
         if out.shape[3] == 3:
-            out = deform_colors(out, COLORS, factors[None])
+            # a range of its own: their code has one of many patches, from black to white
+            out = deform_colors(_stretched(out), COLORS, factors[None])
             out = change_tones(255 * out, powers[None], mults[None], shifts[None])
         else:  # other channels have brightness alone
             out = _toned(_stretched(out), powers[0], mults[0], shifts[0])

@@ -18,6 +18,7 @@ from selftaught.masks import Draws, Range
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.precision import full_precision
 from selftaught.roles import DecoderWidth, Number, PartialShare, TermWeight
+from selftaught.sides import Size, both, short, told_size
 
 MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's colors, with which hidden pixels are filled."""
@@ -67,25 +68,25 @@ class ContextEncoder(Method):
         self.backbone, self.region, self.overlap, self.border = backbone, region, overlap, border
         self.adversarial, self.width, self.fill = adversarial, width, fill
         size = backbone.size
-        if not 0 <= overlap < size / 4 - 0.5:
+        if not 0 <= overlap < short(size) / 4 - 0.5:
             raise UserError(
-                f"overlap={overlap} leaves nothing of the missing {size // 2} px of images of "
-                f"{size} px; it must be in [0, {math.ceil(size / 4 - 0.5)})"
+                f"overlap={overlap} leaves nothing of the missing {short(size) // 2} px of images "
+                f"of {told_size(size)} px; it must be in [0, {math.ceil(short(size) / 4 - 0.5)})"
             )
-        painted = size // 2 if region == "center" else size
-        steps = max(0, math.floor(math.log2(painted / 4)))
-        cells = math.ceil(painted / 2**steps)
-        self.pool = nn.AdaptiveAvgPool2d(cells)
+        painted = [side // 2 if region == "center" else side for side in both(size)]
+        steps = max(0, math.floor(math.log2(min(painted) / 4)))
+        rows, columns = (math.ceil(side / 2**steps) for side in painted)
+        self.pool = nn.AdaptiveAvgPool2d((rows, columns))
         self.mixing = nn.Conv1d(
-            cells**2 * backbone.local_dim,
-            cells**2 * backbone.local_dim,
+            rows * columns * backbone.local_dim,
+            rows * columns * backbone.local_dim,
             1,
             groups=backbone.local_dim,
         )
         self.decoder = decoder(backbone.local_dim, width, steps, backbone.channels)
         self.discriminator = discriminator(backbone.channels, steps) if adversarial else None
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         view = augment.crop(size, interpolation="bilinear")
         return view if self.region == "center" else Holed(view, size)
 
@@ -98,7 +99,7 @@ class ContextEncoder(Method):
         painted = self.paint(truth, missing)
         goal = center(truth) if self.region == "center" else truth
         if self.region == "center":
-            weight = border_weight(goal.shape[-1], self.overlap, self.border).to(goal)
+            weight = border_weight(both(goal.shape[-2:]), self.overlap, self.border).to(goal)
         else:
             painted = torch.where(missing[:, None], painted, goal)
             weight = torch.ones_like(goal[0, 0]) / dist.mean(missing.float().mean())
@@ -121,7 +122,7 @@ class ContextEncoder(Method):
         truth = 2 * (images * std + mean) - 1
         if missing:
             return truth, missing[0]
-        hole = hidden_center(images.shape[-1], self.overlap).to(images.device)
+        hole = hidden_center(both(images.shape[-2:]), self.overlap).to(images.device)
         return truth, hole.expand(len(images), -1, -1)
 
     def paint(self, truth: Tensor, missing: Tensor) -> Tensor:
@@ -135,8 +136,10 @@ class ContextEncoder(Method):
         features = self.backbone.features((seen - mean) / std)
         coarse = self.pool(features.local.mT.unflatten(2, features.grid))
         mixed = self.mixing(coarse.flatten(1)[..., None]).view_as(coarse)
-        size = truth.shape[-1] // 2 if self.region == "center" else truth.shape[-1]
-        return self.decoder(mixed)[..., :size, :size]
+        rows, columns = (
+            side // 2 if self.region == "center" else side for side in truth.shape[-2:]
+        )
+        return self.decoder(mixed)[..., :rows, :columns]
 
     def _colors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the channels, [C, 1, 1]."""
@@ -147,10 +150,8 @@ class ContextEncoder(Method):
         truth, missing = self.truth(batch)
         painted = self.paint(truth, missing).to(truth.dtype)
         if self.region == "center":
-            start, size = truth.shape[-1] // 4, painted.shape[-1]
-            place = slice(start, start + size)
             whole = truth.clone()
-            whole[..., place, place] = painted
+            center(whole).copy_(painted)
             painted = whole
         mean, std = self._colors(truth)
         columns = {
@@ -187,17 +188,16 @@ def discriminator(channels: int, steps: int, width: int = 64) -> nn.Sequential:
 
 
 def center(images: Tensor) -> Tensor:
-    """The middle half of each side of [B, C, S, S]."""
-    size = images.shape[-1]
-    middle = slice(size // 4, size // 4 + size // 2)
-    return images[..., middle, middle]
+    """The middle half of each side of [B, C, H, W], a view of it."""
+    rows, columns = (slice(n // 4, n // 4 + n // 2) for n in images.shape[-2:])
+    return images[..., rows, columns]
 
 
-def hidden_center(size: int, overlap: int) -> Tensor:
-    """bool [S, S], True in the middle half of each side, but for `overlap` pixels at its border."""
-    hidden = torch.zeros(size, size, dtype=torch.bool)
-    inner = slice(size // 4 + overlap, size // 4 + size // 2 - overlap)
-    hidden[inner, inner] = True
+def hidden_center(size: Size, overlap: int) -> Tensor:
+    """bool [H, W], True in the middle half of each side, but for `overlap` pixels at its border."""
+    hidden = torch.zeros(both(size), dtype=torch.bool)
+    rows, columns = (slice(n // 4 + overlap, n // 4 + n // 2 - overlap) for n in both(size))
+    hidden[rows, columns] = True
     return hidden
 
 
@@ -207,11 +207,11 @@ def filled(images: Tensor, missing: Tensor, color: tuple[float, ...]) -> Tensor:
     return torch.where(missing[:, None], fill, images)
 
 
-def border_weight(size: int, overlap: int, border: float) -> Tensor:
-    """[S, S], 1 but for `border` in the outer `overlap` pixels."""
-    weight = torch.full((size, size), float(border))
-    inner = slice(overlap, size - overlap)
-    weight[inner, inner] = 1.0
+def border_weight(size: Size, overlap: int, border: float) -> Tensor:
+    """[H, W], 1 but for `border` in the outer `overlap` pixels."""
+    weight = torch.full(both(size), float(border))
+    rows, columns = (slice(overlap, n - overlap) for n in both(size))
+    weight[rows, columns] = 1.0
     return weight
 
 
@@ -241,38 +241,41 @@ class Holed:
     """One view and which of its pixels miss, by the sample's own generator."""
 
     view: Pipeline
-    size: int
+    size: Size
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Any:
         (view,) = self.view(image, rng)
-        return view, holes(rng, blobs(rng, 3 * self.size, self.size / 7.7), self.size)
+        rows, columns = both(self.size)
+        pattern = blobs(rng, (3 * rows, 3 * columns), short(self.size) / 7.7)
+        return view, holes(rng, pattern, self.size)
 
 
-def blobs(draws: Draws, size: int, scale: float) -> np.ndarray:
-    """bool [size, size], True in blobs: a quarter of bicubically enlarged noise.
+def blobs(draws: Draws, size: Size, scale: float) -> np.ndarray:
+    """bool [rows, columns], True in blobs: a quarter of bicubically enlarged noise.
 
     Args:
         draws: source of randomness.
-        size: side in pixels.
+        size: in pixels.
         scale: pixels to a number of the noise; 1 / 0.06 for 128-px images in the paper's code.
     """
-    cells = max(2, math.ceil(size / scale))
-    noise = torch.from_numpy(draws.random((1, 1, cells, cells)))
-    return (F.interpolate(noise, (size, size), mode="bicubic") < 0.25)[0, 0].numpy()
+    cells = [max(2, math.ceil(side / scale)) for side in both(size)]
+    noise = torch.from_numpy(draws.random((1, 1, *cells)))
+    return (F.interpolate(noise, both(size), mode="bicubic") < 0.25)[0, 0].numpy()
 
 
 def holes(
-    draws: Draws, pattern: np.ndarray, size: int, share: Range = (0.2, 0.3), tries: int = 50
+    draws: Draws, pattern: np.ndarray, size: Size, share: Range = (0.2, 0.3), tries: int = 50
 ) -> np.ndarray:
-    """bool [size, size]: a cut-out of `pattern` of which a share strictly within bounds is True.
+    """bool [rows, columns]: a cut-out of `pattern` of which a share strictly within bounds is True.
 
     After `tries` the one that comes nearest is taken, but one that hides nothing or everything
     never: then the center is hidden.
     """
     best, distance = np.asarray(hidden_center(size, 0)), 0.5 - share[1]
     for _ in range(tries):
-        top, left = (int(draws.integers(0, side - size + 1)) for side in pattern.shape)
-        cut = pattern[top : top + size, left : left + size]
+        sides = zip(pattern.shape, both(size))
+        top, left = (int(draws.integers(0, whole - side + 1)) for whole, side in sides)
+        cut = pattern[top : top + both(size)[0], left : left + both(size)[1]]
         if accepted(cut, share):
             return cut
         off = abs(cut.mean() - sum(share) / 2)

@@ -18,6 +18,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.parts import mlp
 from selftaught.parts.drawing import answered
 from selftaught.roles import Count, Number, Share
+from selftaught.sides import Size
 
 TILES = 9
 
@@ -83,7 +84,7 @@ class Jigsaw(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(self.count), f"ln {self.count}, guessing the order"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         tiles = augment.tiles(size, gray=self.gray, channel_shift=self.channel_shift)
         whole = dataclasses.replace(tiles, tile=self.backbone.fit(tiles.tile))
         return Puzzles(whole, self.count, self.puzzles)

@@ -15,6 +15,7 @@ from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Rec
 from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.roles import DecoderWidth, Fraction, Share
+from selftaught.sides import Size
 
 
 class Motion(Method):
@@ -62,7 +63,7 @@ class Motion(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(2), "ln 2, any pixel may move or not"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return Watched(augment.crop(size, self.scale, interpolation="bilinear"))
 
     def loss(self, batch: Batch) -> Tensor:

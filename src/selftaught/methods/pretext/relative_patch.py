@@ -17,6 +17,7 @@ from selftaught.masks import Draws
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import each_cell
 from selftaught.roles import Count, HeadWidth, Share, Weight
+from selftaught.sides import Size, short
 
 PLACES = (
     (-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1),
@@ -52,7 +53,7 @@ class RelativePatch(Method):
         "sgd", lr=56 * 40 * 1e-5, batch=56, schedule="constant", momentum=0.0, decay_bias=True
     )
     few = Few(grid=2, hidden=256)
-    needs = Needs(batch=1, views="own")
+    needs = Needs(batch=1, views="own", squares="lays square patches out in a square")
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class RelativePatch(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(len(PLACES)), f"ln {len(PLACES)}, guessing the side"),)
 
-    def views(self, size: int) -> Pipeline:
-        patch = self.backbone.fit(size * 96 / 224)
+    def views(self, size: Size) -> Pipeline:
+        patch = short(self.backbone.fit(short(size) * 96 / 224))
         gap, jitter = round(self.gap * patch), round(self.jitter * patch)
         return Patches(self.grid, patch, gap, jitter, self.blurred)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
+from selftaught.sides import Size
 
 
 class Rotation(Method):
@@ -33,7 +34,7 @@ class Rotation(Method):
         nesterov=True,
     )
     few = Few(lr=0.001)
-    needs = Needs(batch=1, views="own")
+    needs = Needs(batch=1, views="own", squares="turns them by quarters")
 
     def __init__(self, backbone: Image):
         super().__init__()
@@ -43,7 +44,7 @@ class Rotation(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(4), "ln 4, guessing the turn"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, scale=(0.08, 1.0), interpolation="bilinear")
 
     def loss(self, batch: Batch) -> Tensor:

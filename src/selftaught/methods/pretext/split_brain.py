@@ -14,6 +14,7 @@ from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest
 from selftaught.roles import Count, DecoderWidth
+from selftaught.sides import Size
 
 
 class SplitBrain(Method):
@@ -63,7 +64,7 @@ class SplitBrain(Method):
             ),
         )
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.Colored(augment.crop(size, interpolation="bilinear"))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from selftaught.method import Batch, Method, Needs, Pipeline, Recipe
 from selftaught.objectives.distillation import soft_cross_entropy, with_labels
 from selftaught.parts import frozen_copy
 from selftaught.roles import Fraction, Temperature, TermShare
+from selftaught.sides import Size
 
 
 class Distill(Method):
@@ -50,7 +51,7 @@ class Distill(Method):
         self.classifier = nn.Linear(backbone.dim, network.classes)
         self.needs = replace(self.needs, labels=alpha < 1)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, scale=self.scale)
 
     def train(self, mode: bool = True) -> Self:

@@ -9,6 +9,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.roles import ClassCount, Fraction, Share
+from selftaught.sides import Size
 
 
 class Finetune(Method):
@@ -52,7 +53,7 @@ class Finetune(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(self.classes), f"ln {self.classes}, guessing the class"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, scale=self.scale)
 
     def loss(self, batch: Batch) -> Tensor:

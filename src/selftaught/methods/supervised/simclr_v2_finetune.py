@@ -10,6 +10,7 @@ from selftaught.backbones import Image
 from selftaught.method import Batch, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.parts import simclr_head
 from selftaught.roles import ClassCount, Fraction, Number
+from selftaught.sides import Size
 
 
 class SimCLRv2Finetune(Method):
@@ -47,7 +48,7 @@ class SimCLRv2Finetune(Method):
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(self.classes), f"ln {self.classes}, guessing the class"),)
 
-    def views(self, size: int) -> Pipeline:
+    def views(self, size: Size) -> Pipeline:
         return augment.crop(size, scale=self.scale)
 
     def loss(self, batch: Batch) -> Tensor:

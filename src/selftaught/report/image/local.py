@@ -12,6 +12,7 @@ from selftaught.report.html import Missing, Section, figure, strip
 from selftaught.report.image.pictures import THUMB, data_url
 from selftaught.report.plane import principal
 from selftaught.report.seen import Seen
+from selftaught.sides import Size, both, part, told_size, within
 
 TITLE = "What it sees where"
 _ROWS, _HEADS = 8, 6
@@ -32,11 +33,12 @@ def section(seen: Seen) -> Section | Missing:
         return Missing(TITLE, f"{network.name} gives no features of places")
     size = _size(network)
     if size is None:
-        cells = _grid(network, network.size)[0]
-        return Missing(TITLE, f"its last layer has {cells} x {cells} cells, too few for a picture")
+        rows, columns = _grid(network, network.size)
+        cells = f"{rows} x {columns} cells"
+        return Missing(TITLE, f"its last layer has {cells}, too few for a picture")
     rows = np.random.default_rng(1).permutation(len(seen))[:_ROWS].tolist()
     plain = kind.plain(size)
-    views = [plain(seen.samples.read(i, min_side=2 * size)) for i in rows]
+    views = [plain(seen.samples.read(i, min_side=2 * max(both(size)))) for i in rows]
     x = kind.prepare(torch.from_numpy(np.stack(views)), network)
     found = [network.features(one[None]) for one in x]  # one by one: large images, little memory
     maps = colored(torch.cat([f.local for f in found]).numpy(), found[0].grid)
@@ -57,7 +59,8 @@ def section(seen: Seen) -> Section | Missing:
             " Attention is the last block's, bright where it looks: the mean, then single heads."
         )
     if size != network.size:
-        note += f" The images were shown at {size} px, not {network.size}, for more cells."
+        own = told_size(network.size)
+        note += f" The images were shown at {told_size(size)} px, not {own}, for more cells."
     few = len(columns) == 2
     strips = (
         strip(
@@ -84,16 +87,16 @@ def colored(local: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return (255 * rgb).round().astype(np.uint8).transpose(0, 3, 1, 2)
 
 
-def _grid(network: Encoder, size: int) -> tuple[int, int]:
-    return network.features(torch.zeros(1, network.channels, size, size)).grid
+def _grid(network: Encoder, size: Size) -> tuple[int, int]:
+    return network.features(torch.zeros(1, network.channels, *both(size))).grid
 
 
-def _size(network: Encoder) -> int | None:
+def _size(network: Encoder) -> Size | None:
     """Side of images that give enough cells: its own, or up to four times that."""
-    own = _grid(network, network.size)[0]
+    own = min(_grid(network, network.size))
     factor = min(4, -(-_CELLS // own))
     if factor > 1 and isinstance(network, Image | Wrapped):
-        size = network.fit(factor * network.size)
+        size = network.fit(part(network.size, factor, 1))
         try:
             _grid(network, size)
         except Exception:  # networks of windows fail in many ways on sizes that are not their own
@@ -113,11 +116,11 @@ def _attention(network: Encoder, x: Tensor) -> Tensor | None:
 
 
 def _lit(image: np.ndarray, weights: Tensor, grid: tuple[int, int]) -> np.ndarray:
-    """uint8 [C, S, S] dark where weights [N] are small."""
-    side = 2 * THUMB
+    """uint8 [C, H, W] dark where weights [N] are small."""
+    sides = within(image.shape[1:], 2 * THUMB)
     pixels = F.interpolate(
-        torch.from_numpy(image)[None].float(), (side, side), mode="bilinear", antialias=True
+        torch.from_numpy(image)[None].float(), sides, mode="bilinear", antialias=True
     )
-    light = F.interpolate(weights.view(1, 1, *grid), (side, side), mode="bilinear")[0]
+    light = F.interpolate(weights.view(1, 1, *grid), sides, mode="bilinear")[0]
     light = (light - light.min()) / (light.quantile(0.99) - light.min() + 1e-12)
     return (pixels[0] * (0.12 + 0.88 * light.clamp(0, 1))).clamp(0, 255).byte().numpy()
