@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selftaught.augment.image.view import both
 from selftaught.data.image.decode import BadSample
 from selftaught.data.sound import files
 from selftaught.data.sound.spectrogram import spectrogram, stretch
@@ -14,6 +13,7 @@ from selftaught.errors import UserError
 from selftaught.kinds import Facts, Floor, Kind
 from selftaught.kinds.image import Image
 from selftaught.roles import Positive, Several
+from selftaught.sides import both, one
 
 if TYPE_CHECKING:
     from selftaught.backbones import Encoder
@@ -105,15 +105,15 @@ class Sound(Kind):
         seconds = self.seconds or min(max(length, SECONDS[0]), SECONDS[1])
         if "size" in given:
             rows, columns = both(given["size"])
-            bands = self.bands or rows
         else:
-            bands = self.bands or BANDS
+            rows = self.bands or BANDS
             columns = max(2 * STEP, STEP * round(seconds / (self.hop or HOP) / STEP))
+        bands = self.bands or rows
         squeezed = self.seconds is not None or "size" in given
         hop = self.hop or (float(f"{seconds / columns:.6g}") if squeezed else HOP)
         seconds = float(f"{hop * columns:.6g}")
         found = replace(self, rate=rate, seconds=seconds, bands=bands, hop=hop)
-        return found, {"size": (bands, columns)} | given
+        return found, given | {"size": one((rows, columns))}
 
     @property
     def length(self) -> int:
