@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 import torch
 
 import selftaught
-from selftaught import kinds
+from selftaught import dist, kinds
 from selftaught.augment import View, Views, sample_rng
 from selftaught.augment.sound import SoundViews, Stretch, heard
 from selftaught.backbones.sound.encoder import Waves
@@ -21,9 +22,12 @@ from selftaught.data import BadSample, open_data
 from selftaught.data.sound import files
 from selftaught.data.sound.files import spread, wave
 from selftaught.data.sound.spectrogram import spectrogram, stretch
+from selftaught.engine.build import assemble
 from selftaught.errors import UserError
 from selftaught.kinds.floors.sound import bands, bands_twice, cepstra
 from selftaught.methods.contrastive.cpc_audio import CPCAudio
+from tests.pool import Pool
+from tests.test_engine import often_killed
 
 RATE = 8000
 
@@ -454,6 +458,13 @@ def words(options: dict[str, object]) -> list[str]:
     return [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
 
 
+BACKBONE = ("backbone", "size", "width", "context")
+
+
+def weights(run: Path) -> bytes:
+    return (run / "encoder.safetensors").read_bytes()
+
+
 def losses(run: Path) -> str:
     lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
     at = lines[0].index("loss")
@@ -493,11 +504,49 @@ def test_a_page_plays_a_few_and_stays_small(trained):
 
 
 @pytest.mark.parametrize("name", ["simclr", "cpc_audio"])
-def test_workers_change_nothing_and_a_run_that_was_stopped_goes_on(name, trained, sounds, tmp_path):
-    options = {**QUICK, **TINY[name], "workers": 2, "save_every": 1}
-    stopped = {**options, "max_steps": 4}
-    whole = tmp_path / "whole"
-    selftaught.pretrain(name, sounds, out=whole, **stopped)
-    assert losses(whole) == losses(trained[name])
-    sums = [(run / "encoder.safetensors").read_bytes() for run in (whole, trained[name])]
-    assert sums[0] == sums[1]
+def test_workers_change_nothing_and_a_killed_run_goes_on(name, trained, sounds, tmp_path):
+    options = {**QUICK, **TINY[name]}
+    for workers in (1, 2):
+        other = tmp_path / str(workers)
+        selftaught.pretrain(name, sounds, out=other, **{**options, "workers": workers})
+        assert losses(other) == losses(trained[name])
+        assert weights(other) == weights(trained[name])
+
+    asked = kinds.find("wave" if name == "cpc_audio" else "sound")()
+    samples = open_data(sounds, kind=asked)
+    kind, given = asked.fill({k: v for k, v in TINY[name].items() if k in BACKBONE}, samples)
+    given |= {"name": given.pop("backbone")} if "backbone" in given else {}
+    own = {k: v for k, v in TINY[name].items() if k not in BACKBONE}
+    samples = samples.seen_as(kind, 1)
+
+    def train(out, method, resume):
+        how = {**QUICK, "save_every": 0, "log_every": 1}
+        selftaught.pretrain(method, sounds, out, resume=resume, **how)
+        return out
+
+    fresh = partial(assemble, name, given, own, samples, 0)
+    whole = train(tmp_path / "whole", fresh(), False)
+    killed = often_killed(tmp_path / "killed", fresh, train, 1, 3)
+    assert losses(killed) == losses(whole)
+    assert weights(killed) == weights(whole)
+
+
+def half(rank: int, length: int) -> list[torch.Tensor]:
+    """The loss of one process's half, and its gradients as DDP has them."""
+    torch.manual_seed(0)
+    method = CPCAudio(Waves(size=160 * length, width=5, context=4), 2).double()
+    rng = torch.Generator().manual_seed(3)
+    z, known = (torch.randn(6, length, d, generator=rng, dtype=torch.float64) for d in (5, 4))
+    z, known = (x.chunk(dist.world())[rank].clone().requires_grad_() for x in (z, known))
+    loss = method.predict(z, known)
+    loss.backward()
+    return [dist.mean(loss.detach()), *(x.grad / dist.world() for x in (z, known))]
+
+
+@pytest.mark.xdist_group("pool")
+def test_two_processes_have_one_s_loss_and_gradient(pool: Pool):
+    alone = half(0, 9)
+    both = pool.run(half, 9)
+    torch.testing.assert_close(both[0][0], alone[0])
+    for i in (1, 2):
+        torch.testing.assert_close(torch.cat([part[i] for part in both]), alone[i])
