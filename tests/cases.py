@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from selftaught import methods
+from selftaught import kinds, methods
 from selftaught.backbones import Image, backbone
 
 
@@ -45,6 +45,12 @@ class Case:
         if "samples" in methods.signature(name):
             options["samples"] = samples
         return methods.find(name)(drawn(self.net, self.size), **options)
+
+
+def of_images() -> set[str]:
+    """Names of the methods that learn from images; others are tested with samples of their own."""
+    names = methods.files()
+    return {n for n in names if "image" in kinds.among(methods.find(n).needs.kinds)}
 
 
 def drawn(net: str, size: int) -> Image:

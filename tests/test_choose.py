@@ -24,6 +24,7 @@ from selftaught.engine.settings import Settings, seconds
 from selftaught.errors import UserError
 from selftaught.methods import BYOL, SimCLR
 from selftaught.signature import read_object
+from tests.cases import of_images
 
 IMAGES = (100, 1_000, 10_000, 100_000, 1_000_000)
 NETS = {False: (64, 390_000), True: (2048, 23_500_000)}
@@ -103,12 +104,12 @@ def test_the_doctor_has_advice_at_most_on_the_papers_settings(name, monkeypatch)
 
 ALONE = [
     name
-    for name in methods.files()
+    for name in sorted(of_images())
     if not any(
         p.name == "network" and p.required for p in read_object(methods.find(name)).parameters
     )
 ]
-"""Methods that learn from no other network."""
+"""Methods of images that learn from no other network."""
 
 
 @pytest.mark.parametrize("name", ALONE)

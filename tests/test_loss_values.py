@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught import methods
 from selftaught.method import Batch, Method
-from tests.cases import CASES, larger_dinov2, teacher
+from tests.cases import CASES, larger_dinov2, of_images, teacher
 from tests.formulas import FORMULAS
 from tests.test_methods import batch, build
 
@@ -115,7 +114,7 @@ def wrong(found: dict[str, float]) -> Iterator[dict[str, float]]:
 
 
 def test_each_method_has_a_formula():
-    assert set(FORMULAS) == set(methods.files())
+    assert set(FORMULAS) == of_images()
 
 
 @pytest.mark.parametrize(("name", "options"), ROWS)

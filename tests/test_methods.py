@@ -22,7 +22,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, of_images
 from tests.pool import Pool
 
 SAMPLES = 16
@@ -167,7 +167,7 @@ def copied(method: nn.Module) -> dict[str, Tensor]:
 
 
 def test_each_method_file_has_a_row():
-    assert set(CASES) == set(methods.files())
+    assert set(CASES) == of_images()
 
 
 @each
