@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -205,6 +207,19 @@ def test_containers_are_read_by_pyav(tmp_path):
         assert abs(len(late) - RATE / 4) < 0.08 * RATE
     with pytest.raises(BadSample, match=r"cannot be read as a sound|without a sound"):
         wave((tmp_path / "x.webm").read_bytes()[:200], RATE)
+
+
+def test_a_table_of_sounds_is_told_by_its_column(tmp_path):
+    known = ("image", "series", "sound")
+    for column in ("audio", "image", "bytes"):
+        path = tmp_path / f"{column}.parquet"
+        rows = {"label": ["a", "b"], column: [encoded(X), encoded(tone(900), format="FLAC")]}
+        pq.write_table(pa.table(rows), path)
+        assert kinds.guess(path, known) == ("sound" if column == "audio" else "image")
+    samples = open_data(tmp_path / "audio.parquet", kind=kinds.made({"kind": "sound"}))
+    assert samples.classes == ["a", "b"]
+    assert samples.read(1).shape == (64, 30, 1)
+    assert kinds.guess(tmp_path / "absent.parquet", known) == "image"
 
 
 # -------------------------------------------------------------------------------- long recordings

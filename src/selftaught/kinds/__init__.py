@@ -307,6 +307,8 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         from selftaught.data.series.files import shape_of
 
         return "series" if _is_series(*shape_of(path)) else usual
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return _by_columns(path, known)
     if not path.is_dir():
         suffix = path.suffix.lower()
         if suffix in (".csv", ".tsv"):  # a list of files, unless there are fractions
@@ -323,6 +325,19 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
             break
     most = max(known, key=lambda name: counts[name])
     return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
+
+
+def _by_columns(path: Path, known: Mapping[str, type[Kind]]) -> str:
+    """The first kind after whose samples a column is called."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = [name.lower() for name in pq.read_schema(path).names]
+    except (OSError, pa.ArrowException):
+        names = []
+    found = (n for n, kind in known.items() if any(c in names for c in kind.columns))
+    return next(found, next(iter(known)))
 
 
 def _has_fractions(path: Path) -> bool:
