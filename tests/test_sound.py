@@ -21,6 +21,7 @@ from selftaught.augment import View, Views, sample_rng
 from selftaught.augment.sound import SoundViews, Stretch, heard
 from selftaught.backbones.sound.encoder import Waves
 from selftaught.data import BadSample, open_data
+from selftaught.data.cached import cached
 from selftaught.data.sound import files
 from selftaught.data.sound.files import spread, wave
 from selftaught.data.sound.spectrogram import spectrogram, stretch
@@ -358,7 +359,7 @@ def test_views_of_images_mean_crops_and_loudness_here():
     for each in made.views.views:
         assert (each.flip, each.vertical, each.gray, each.solarize, each.turns) == (0, 0, 0, 0, 0)
         assert each.jitter == (0.2, 0.2, 0.0, 0.0)
-        assert each.scale == (0.3, 1.0)
+        assert each.scale == (0.5, 1.0)
     assert heard(View(32, (0.05, 0.2))).scale == (0.1, 0.2)  # small crops stay small
     sample = kind.decode(X, "x")
     first, second = made(sample, sample_rng(0, 0, 0))
@@ -544,6 +545,15 @@ def test_workers_change_nothing_and_a_killed_run_goes_on(name, trained, sounds, 
     killed = often_killed(tmp_path / "killed", fresh, train, 1, 3)
     assert losses(killed) == losses(whole)
     assert weights(killed) == weights(whole)
+
+
+def test_spectrograms_can_be_kept_in_memory_and_waves_not(trained, sounds, tmp_path):
+    kept = tmp_path / "kept"
+    selftaught.pretrain("simclr", sounds, out=kept, **QUICK, **TINY["simclr"], cache=True)
+    assert losses(kept) == losses(trained["simclr"])
+    assert weights(kept) == weights(trained["simclr"])
+    with pytest.raises(UserError, match=r"these are sounds, which have none: leave it away"):
+        cached(open_data(sounds, kind=kinds.find("wave")()))
 
 
 def half(rank: int, length: int) -> list[torch.Tensor]:

@@ -10,9 +10,9 @@ from selftaught.augment.image.views import Views
 from selftaught.augment.pipeline import Pipeline
 from selftaught.data.sound.spectrogram import stretch
 
-LEAST = 0.3
+LEAST = 0.5
 """Share of a spectrogram that a large crop has at least: less of a word is no word."""
-RATIO = (0.5, 2.0)
+RATIO = (2 / 3, 3 / 2)
 """How much crops are stretched in time beside pitch: speech is slower and faster, higher and
 lower."""
 

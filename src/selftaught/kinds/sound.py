@@ -87,11 +87,15 @@ class Sound(Kind):
         return files.sparing(super().open(source, column, labels, path_column), self.window)
 
     def decode(self, raw: Any, name: str) -> np.ndarray:
+        if _decoded(raw):
+            return raw
         rate = self.rate or RATE
         wave = files.wave(raw, rate)
         return spectrogram(wave, rate, self.bands or BANDS, self.hop or HOP, self.span)
 
-    def heard(self, raw: Any) -> tuple[np.ndarray, int]:
+    def heard(self, raw: Any) -> tuple[np.ndarray, int] | None:
+        if _decoded(raw):
+            return None
         return files.wave(raw, self.rate or RATE), self.rate or RATE
 
     def facts(self, sample: np.ndarray) -> Facts:
@@ -153,6 +157,11 @@ class Sound(Kind):
     def at(self, size: Any) -> str:
         rows, columns = both(size)
         return f"{rows} bands x {columns} columns"
+
+
+def _decoded(raw: Any) -> bool:
+    """Whether a source gave a spectrogram, as one does that keeps samples in memory."""
+    return isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and raw.ndim == 3
 
 
 @dataclass(frozen=True)

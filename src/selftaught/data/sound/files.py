@@ -210,10 +210,12 @@ def wave(raw: Any, rate: int | None, spans: Sequence[Span] | None = None) -> np.
         BadSample: it cannot be read, or there is nothing to be heard.
     """
     if isinstance(raw, np.ndarray):
-        mono, found = _mono(raw), rate or 1
-        if rate:
-            _audible(len(mono), rate)
-        return _finite(mono)
+        mono = _finite(_mono(raw))
+        if not rate:
+            return mono
+        _audible(len(mono), rate)
+        places = spans or spread(len(mono) / rate)
+        return np.concatenate([mono[round(a * rate) :][: round(s * rate)] for a, s in places])
     if not isinstance(raw, bytes | Path):
         raise BadSample(f"is a {type(raw).__name__}, no sound: bytes, a path or an array is needed")
     soundfile = needed()
