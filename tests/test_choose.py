@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from selftaught import choose, chosen, methods, open_data, pretrain
+from selftaught import choose, chosen, kinds, methods, open_data, pretrain
 from selftaught.backbones import backbone
 from selftaught.choose import Facts
 from selftaught.chosen import Chosen
@@ -24,7 +24,6 @@ from selftaught.engine.settings import Settings, seconds
 from selftaught.errors import UserError
 from selftaught.methods import BYOL, SimCLR
 from selftaught.signature import read_object
-from tests.cases import of_images
 
 IMAGES = (100, 1_000, 10_000, 100_000, 1_000_000)
 NETS = {False: (64, 390_000), True: (2048, 23_500_000)}
@@ -104,12 +103,13 @@ def test_the_doctor_has_advice_at_most_on_the_papers_settings(name, monkeypatch)
 
 ALONE = [
     name
-    for name in sorted(of_images())
-    if not any(
+    for name in methods.files()
+    if "image" in kinds.among(methods.find(name).needs.kinds)
+    and not any(
         p.name == "network" and p.required for p in read_object(methods.find(name)).parameters
     )
 ]
-"""Methods of images that learn from no other network."""
+"""Methods that learn from images, and from no other network."""
 
 
 @pytest.mark.parametrize("name", ALONE)

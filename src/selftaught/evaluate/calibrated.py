@@ -80,6 +80,8 @@ def calibrate(network: Encoder, forward: Callable[[Tensor], Tensor], images: Ten
         forward: uint8 [B, C, S, S] -> anything, through `network`.
         images: uint8 [N, C, S, S] plain views.
     """
+    if not keeping(network.modules()):
+        return
     with calibrating(network.modules()):
         for views in _again(images, network):
             for view in views:
