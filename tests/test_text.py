@@ -492,6 +492,17 @@ def test_words_tell_classes_and_a_number_that_is_known():
     assert floors.probe(floors.bags(["", ""], [""]), np.array([0, 1])).shape == (1,)
 
 
+def test_a_bag_of_tokens_forgets_their_order_and_is_small():
+    ids = torch.tensor([[2, 7, 7, 9, 3, 0], [2, 9, 7, 7, 3, 0], [2, 8, 3, 0, 0, 0]])
+    few = floors.bag(ids, 20, (0, 2, 3, 4))
+    assert few[0].equal(few[1])
+    torch.testing.assert_close(few[0, [7, 9]], torch.tensor([2 / 3, 1 / 3]).sqrt())
+    assert few[:, :5].abs().sum() == 0
+    many = floors.bag(torch.randint(5, 30_000, (4, 64)), 30_000, (0, 2, 3, 4))
+    assert many.shape == (4, floors.HASHED)
+    torch.testing.assert_close(many @ many.T, torch.eye(4), atol=0.3, rtol=0)
+
+
 def test_neighbors_tell_what_is_between():
     texts = [np.array([2, 5, 6, 7, 3]), np.array([2, 5, 6, 7, 3]), np.array([2, 8, 9, 7, 3])]
     counts = floors.count(texts, 10)

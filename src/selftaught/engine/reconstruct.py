@@ -15,7 +15,7 @@ from selftaught.data import BadSample, Samples, open_data
 from selftaught.engine.build import asked_of, restored
 from selftaught.engine.pictures import as_bytes
 from selftaught.errors import UserError
-from selftaught.method import Batch
+from selftaught.method import Batch, Pictures
 from selftaught.report.image.pictures import write_png
 from selftaught.roles import Number
 from selftaught.sides import Size
@@ -63,7 +63,7 @@ def reconstruct(
     with torch.no_grad():
         batch = normalize(default_collate(views), image.mean, image.std)
         found = method.eval().show(Batch(batch, torch.arange(len(views))))
-    if found is None:
+    if not isinstance(found, Pictures):
         raise UserError(
             f"{asked['method']} paints no images; mae, simmim, inpainting and discrete_vae do"
         )

@@ -220,6 +220,11 @@ class Kind(Options, ABC):
     def thumbnail(self, sample: Any, side: int) -> "np.ndarray":
         """A sample as a picture, uint8 [C, side, side], C 1 or 3."""
 
+    def heard(self, raw: Any) -> "tuple[np.ndarray, int] | None":
+        """What a source gave, as a page can play it: float32 [n] and values a second; None where
+        nothing of it can be heard."""
+        return None
+
     def said(self, sample: Any) -> str:
         """The words of a sample that is read, not looked at; empty for all others."""
         return ""
@@ -329,6 +334,8 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         from selftaught.data.series.files import shape_of
 
         return "series" if _is_series(*shape_of(path)) else usual
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return _by_columns(path, known)
     if not path.is_dir():
         suffix = path.suffix.lower()
         if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns):
@@ -347,6 +354,19 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
             break
     most = max(known, key=lambda name: counts[name])
     return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
+
+
+def _by_columns(path: Path, known: Mapping[str, type[Kind]]) -> str:
+    """The first kind after whose samples a column is called."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = [name.lower() for name in pq.read_schema(path).names]
+    except (OSError, pa.ArrowException):
+        names = []
+    found = (n for n, kind in known.items() if any(c in names for c in kind.columns))
+    return next(found, next(iter(known)))
 
 
 def _has_fractions(path: Path) -> bool:

@@ -186,7 +186,8 @@ class Text(Kind):
         import torch
 
         config = encoder.config
-        return torch.full((count, encoder.size), (config["pad"] + 1) % config["words"])
+        shape: Any = (count, encoder.size)
+        return torch.full(shape, (config["pad"] + 1) % config["words"])
 
     # ----------------------------------------------------------------------- scores and pages
 

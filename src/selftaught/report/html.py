@@ -18,7 +18,7 @@ _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline';
+ content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline';
  script-src 'sha256-{allowed}'">
 <title>{title}</title><style>{style}</style></head><body><main>
 """
