@@ -530,3 +530,23 @@ def test_transformers_reads_what_is_exported(encoder, tokenizer, tmp_path, fp16)
     (tmp_path / "tokenizer.json").write_text(tokenizers.train(["other words"], 300).text)
     with pytest.raises(ValueError, match="makes other tokens"):
         exported.read(tmp_path, made)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.txt", "A sentence.\nAnother one, longer.\n", "text"),
+        ("a.txt", "photos/a.jpg\nphotos/b.PNG\n", "image"),
+        ("a.txt", "a.jpg cat\nb.jpg dog\n", "image"),
+        ("a.txt", "a.jpg,0\n", "image"),
+        ("a.csv", "text,label\nwell,1\n", "text"),
+        ("a.tsv", "id\tSentence\n1\tno\n", "text"),
+        ("a.csv", "path,label\na.jpg,1\n", "image"),
+        ("a.csv", "file_name,text\na.jpg,a caption\n", "image"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n', "text"),
+        ("a.jsonl", '{"path": "a.jpg"}\n', "image"),
+    ],
+)
+def test_texts_are_told_from_lists_of_files(tmp_path, name, content, kind):
+    (tmp_path / name).write_text(content)
+    assert kinds.guess(tmp_path / name, tuple(kinds.files())) == kind
