@@ -130,7 +130,7 @@ def test_half_a_character_of_json_is_one_bad_sample(tmp_path):
         ("a.txt.gz", b"one\n", "is damaged or was cut"),
         ("a.txt.xz", b"one\n", "is damaged or was cut"),
         ("a.txt", "one".encode("utf-16")[:-1], "looks like UTF-16 and is damaged"),
-        ("a.txt", b"b/one.jpg\nc/two.PNG\n", r"lists images \(b/one.jpg\), and texts are needed"),
+        ("a.txt", b"b/one.jpg\nc/two.PNG\n", r"lists pictures \(b/one.jpg\), and texts are needed"),
         ("a.jpg", b"\xff\xd8", "holds no texts that can be read: needed is .txt"),
         ("a.jsonl", b'{"text": "a"}\n[1]\n', "line 2 of .* must be an object"),
         ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 of .* is no JSON"),
