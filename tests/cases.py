@@ -16,6 +16,7 @@ from torch import nn
 
 from selftaught import methods
 from selftaught.backbones import Image, backbone
+from selftaught.backbones.sound.encoder import Waves
 from selftaught.backbones.text.encoder import Text
 from selftaught.data.text.tokenizer import Tokens, Vocabulary
 
@@ -59,6 +60,14 @@ def words(index: int) -> Tokens:
     return Tokens(rng.integers(5, 60, count), rng.random(count) < 0.2, VOCABULARY)
 
 
+def wave(index: int) -> np.ndarray:
+    """A sound of a tenth to a third of a second, [1, n], at 8,000 values a second."""
+    rng = np.random.default_rng(index)
+    t = np.arange(rng.integers(800, 2600)) / 8000
+    tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * t) + 0.1 * rng.standard_normal(len(t))
+    return tone.astype(np.float32)[None]
+
+
 def drawn(net: str, size: int) -> Image:
     """`backbone(net, size)`, which is built and drawn once from each state of the generator."""
     made, after = _drawn(net, size, torch.get_rng_state().numpy().tobytes())
@@ -71,6 +80,8 @@ def _drawn(net: str, size: int, _: bytes) -> tuple[Any, torch.Tensor]:
     if net in {case.net for case in TEXTS.values()}:
         made = Text(net, size=size, words=VOCABULARY.words, dropout=0.0)  # drawn in each process
         return made, torch.get_rng_state()
+    if net in {case.net for case in SOUNDS.values()}:
+        return Waves(net, size=size, width=12, context=8), torch.get_rng_state()
     return backbone(net, size=size), torch.get_rng_state()
 
 
@@ -121,6 +132,8 @@ def _png(pixels: np.ndarray) -> bytes:
 
 TEXTS = {"bert": Case(net="bert_tiny", size=16), "causal_lm": Case(net="gpt_tiny", size=16)}
 """Methods that learn from texts; all of `CASES` learn from images."""
+SOUNDS = {"cpc_audio": Case({"steps": 2}, net="cpc", size=1600)}
+"""Methods that learn from waves."""
 
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),
