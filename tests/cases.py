@@ -65,6 +65,14 @@ def words(index: int) -> Tokens:
     return Tokens(rng.integers(5, 60, count), rng.random(count) < 0.2, VOCABULARY)
 
 
+def wave(index: int) -> np.ndarray:
+    """A sound of a tenth to a third of a second, [1, n], at 8,000 values a second."""
+    rng = np.random.default_rng(index)
+    t = np.arange(rng.integers(800, 2600)) / 8000
+    tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * t) + 0.1 * rng.standard_normal(len(t))
+    return tone.astype(np.float32)[None]
+
+
 def drawn(net: str, size: int) -> Image:
     """`backbone(net, size)`, which is built and drawn once from each state of the generator."""
     made, after = _drawn(net, size, torch.get_rng_state().numpy().tobytes())
@@ -125,11 +133,6 @@ def _png(pixels: np.ndarray) -> bytes:
 def curve(index: int) -> np.ndarray:
     """A series of two channels and 40 steps."""
     return np.random.default_rng(index).standard_normal((2, 40)).astype(np.float32)
-
-
-def wave(index: int) -> np.ndarray:
-    """A sound of 4,000 values, [1, n]."""
-    return np.random.default_rng(index).standard_normal((1, 4000)).astype(np.float32)
 
 
 def text(net: Any) -> Callable[[], Any]:

@@ -33,6 +33,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "instdisc": [{"negatives": 0}],
     "pirl": [{"objective": "cross_entropy", "weights": (0.3, 0.9)}],
     "cpc": [{"negatives": 4}],
+    "cpc_audio": [{"negatives": 5}],
     "dcca": [{"form": "frobenius"}, {"form": "squares"}, {"form": "largest"}, {"shared": True}],
     "dccae": [{"element_mean": True}],
     "ace": [{"shared": False, "eps": 0.1}],

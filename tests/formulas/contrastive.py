@@ -278,11 +278,23 @@ def loss_cpc(method: Any, batch: Batch) -> float:
 
 def loss_cpc_audio(method: Any, batch: Batch) -> float:
     z = method.backbone.steps(batch.views)
-    context, windows, each = method.backbone.known(z), z.shape[1] - method.steps, []
+    known, each = method.backbone.known(z), []
+    count, length, width = z.shape
+    windows, moments = length - method.steps, numbers(z).reshape(-1, width)
+    drawn = [torch.randint(low, high, (count, method.negatives, windows)).tolist()
+             for low, high in ((0, count), (1, length))]  # fmt: skip
     for k, predictor in enumerate(method.predictors, 1):
-        expected = numbers(predictor(context[:, :windows])).reshape(-1, z.shape[-1])
-        true = numbers(z[:, k : k + windows]).reshape(expected.shape)
-        each.append(find_all(expected @ true.T))
+        expected = numbers(predictor(known[:, :windows]))
+        true = numbers(z[:, k : k + windows]).reshape(-1, width)
+        if not method.negatives:
+            each.append(find_all(expected.reshape(-1, width) @ true.T))
+            continue
+        for b in range(count):
+            for t in range(windows):
+                rows = [b * length + t + k]
+                for sound, later in zip(*(part[b] for part in drawn)):
+                    rows.append(sound[t] * length + (later[t] + t) % length)
+                each.append(find([expected[b, t] @ moments[row] / width for row in rows], 0))
     return float(np.mean(each))
 
 
