@@ -64,7 +64,7 @@ CONFIG = Parameter(
 KIND = Option(
     Parameter(
         "kind",
-        Literal["image", "sound", "series", "text"],
+        Literal["image", "clip", "sound", "series", "text"],
         False,
         None,
         "what a sample is, where the data does not show it",

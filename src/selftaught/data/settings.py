@@ -37,7 +37,7 @@ class Checking(Options):
     workers: Number | None = None
     column: str | None = None
     labels: str | None = None
-    kind: Literal["image", "sound", "series", "text"] | None = None
+    kind: Literal["image", "clip", "sound", "series", "text"] | None = None
     path_column: str | None = None
     channels: Count = 3
     value_range: tuple[float, float] | None = None

@@ -107,6 +107,10 @@ class Kind(Options, ABC):
     def decode(self, raw: Any, name: str) -> Any:
         """What a source gave -> a sample; BadSample with the reason where that cannot be."""
 
+    def verify(self, sample: Any) -> None:
+        """Read all of a sample where `decode` left some of it, for `check`; BadSample where a part
+        is damaged."""
+
     @abstractmethod
     def facts(self, sample: Any) -> Facts:
         """What the doctor, and `check`, ask of a sample."""
@@ -120,6 +124,10 @@ class Kind(Options, ABC):
         Args:
             size: of the encoder.
         """
+
+    def again(self, view: "np.ndarray") -> Any:
+        """A plain view as a sample of its own."""
+        return view
 
     def alike(self, size: Any) -> Any:
         """A pipeline of two random views that any encoder worth its name finds alike."""
