@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from adapt import SETS
 
-from selftaught import backbone, evaluate, open_data
-from selftaught import kinds
+from selftaught import backbone, evaluate, kinds, open_data
 from selftaught.evaluate.floors import ENCODER, UNTRAINED
 from selftaught.parts.norm import keeping
 

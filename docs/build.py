@@ -168,7 +168,7 @@ def stubs() -> dict[Path, str]:
     (pretrain,) = (
         n
         for n in ast.parse((engine / "pretrain.py").read_text("utf-8")).body
-        if isinstance(n, ast.FunctionDef)
+        if isinstance(n, ast.FunctionDef) and n.name == "pretrain"
     )
     pretrain.decorator_list.clear()
     (fields,) = _fields(engine / "settings.py").values()

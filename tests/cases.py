@@ -16,6 +16,8 @@ from torch import nn
 
 from selftaught import methods
 from selftaught.backbones import Image, backbone
+from selftaught.backbones.text.encoder import Text
+from selftaught.data.text.tokenizer import Tokens, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Case:
 
     Args:
         options: constructor parameters beside the backbone.
-        net: timm name of the backbone.
-        size: of the images; multiples of 16 for `test_vit`.
+        net: timm name of the backbone, or an encoder of texts.
+        size: of the images, multiples of 16 for `test_vit`; or tokens of texts.
         unused: prefixes of parameters that rightly get no gradient at the first step.
         exact_ranks: whether two processes give one's loss to the last digits; False where
             the method itself draws masks or negatives in each process (say why in a comment).
@@ -47,6 +49,16 @@ class Case:
         return methods.find(name)(drawn(self.net, self.size), **options)
 
 
+VOCABULARY = Vocabulary(words=60, pad=0, start=2, end=3, mask=4)
+
+
+def words(index: int) -> Tokens:
+    """A text of three to twenty words, of which some have two tokens."""
+    rng = np.random.default_rng(index)
+    count = int(rng.integers(3, 20))
+    return Tokens(rng.integers(5, 60, count), rng.random(count) < 0.2, VOCABULARY)
+
+
 def drawn(net: str, size: int) -> Image:
     """`backbone(net, size)`, which is built and drawn once from each state of the generator."""
     made, after = _drawn(net, size, torch.get_rng_state().numpy().tobytes())
@@ -56,6 +68,9 @@ def drawn(net: str, size: int) -> Image:
 
 @lru_cache(maxsize=16)
 def _drawn(net: str, size: int, _: bytes) -> tuple[Any, torch.Tensor]:
+    if net in {case.net for case in TEXTS.values()}:
+        made = Text(net, size=size, words=VOCABULARY.words, dropout=0.0)  # drawn in each process
+        return made, torch.get_rng_state()
     return backbone(net, size=size), torch.get_rng_state()
 
 
@@ -103,6 +118,9 @@ def _png(pixels: np.ndarray) -> bytes:
     PIL.Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
+
+TEXTS = {"bert": Case(net="bert_tiny", size=16), "causal_lm": Case(net="gpt_tiny", size=16)}
+"""Methods that learn from texts; all of `CASES` learn from images."""
 
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),

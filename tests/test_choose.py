@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from selftaught import choose, chosen, methods, open_data, pretrain
+from selftaught import choose, chosen, kinds, methods, open_data, pretrain
 from selftaught.backbones import backbone
 from selftaught.choose import Facts
 from selftaught.chosen import Chosen
@@ -104,11 +104,12 @@ def test_the_doctor_has_advice_at_most_on_the_papers_settings(name, monkeypatch)
 ALONE = [
     name
     for name in methods.files()
-    if not any(
+    if "image" in kinds.among(methods.find(name).needs.kinds)
+    and not any(
         p.name == "network" and p.required for p in read_object(methods.find(name)).parameters
     )
 ]
-"""Methods that learn from no other network."""
+"""Methods that learn from images, and from no other network."""
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -27,7 +27,7 @@ from selftaught.diagnose.beside import BESIDE, Beside
 from selftaught.diagnose.doctor import Doctor
 from selftaught.diagnose.during import DURING, Exam
 from selftaught.diagnose.hooks import attach
-from selftaught.diagnose.intake import gap, listen, outside
+from selftaught.diagnose.intake import Intake, gap, listen, outside
 from selftaught.diagnose.rules import Cause, Finding, Rule, Watch
 from selftaught.diagnose.unusual import unusual
 from selftaught.engine import run as runs
@@ -154,6 +154,13 @@ def test_pairs_that_belong_together_and_pairs_that_do_not():
     assert measures.related(a, a.roll(1, 0)) < 0.7
     assert measures.related(a, b) == pytest.approx(0.5, abs=0.1)
     assert measures.related(torch.ones(4, 3), torch.ones(4, 3)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("count", [32, 128])
+def test_how_far_chance_brings_unrelated_pairs(count):
+    torch.manual_seed(0)
+    found = [measures.related(*torch.randn(2, count, 64)) for _ in range(100)]
+    assert np.std(found) == pytest.approx(measures.related_error(count), rel=0.25)
 
 
 def test_pull_has_the_sign_of_the_loss():
@@ -386,6 +393,19 @@ def test_images_that_are_in_a_batch_twice(received, name):
     assert received(name, lambda v: [v[0], v[0], *v[2:]])["twice"] == 0
 
 
+@pytest.mark.parametrize("color", [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize("again", [0, 8])
+def test_saturated_images_are_not_there_twice(color, again):
+    """Views of cells before a white ground: all pixels that are taken of some are white."""
+    torch.manual_seed(0)
+    x = torch.rand(32, 3, 32, 32)
+    x[:12] = torch.tensor(color)[:, None, None]
+    x[:12, :, 0, 0] = torch.rand(12, 3)
+    x = torch.cat([x[:12], x[12 : 32 - again], x[12 : 12 + again]])
+    intake = Intake([x, x], received=[x])
+    assert intake.facts(100)["twice"] == again / 32
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_labels_that_the_loss_uses_are_those_of_the_images(own, tmp_path):
     shift = 0 if own else 5
@@ -530,8 +550,20 @@ def test_worse_than_guessing_for_its_own_reason():
 def test_a_loss_that_began_high_and_falls_is_no_alarm():
     high = next(r for r in DURING if r.name == "worse than guessing")
     assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=8.0)) is None
-    assert high.broken(Exam(9, 0.1, 1.0, chance=7.9, began=8.0))
+    assert high.broken(Exam(9, 0.4, 1.0, chance=7.9, began=8.0))
     assert high.broken(Exam(9, 0.1, 1.0, chance=4.0, began=1.0))
+    assert high.broken(Exam(9, 0.1, 1.0, chance=4.0))
+
+
+def test_a_loss_that_began_high_has_the_time_of_a_warm_up():
+    """Course of a fresh network whose loss is four times that of guessing, and rises at first."""
+    high = next(r for r in DURING if r.name == "worse than guessing")
+    for course in ((4.2, 5.1, 5.6, 2.0), (2.8, 3.4, 3.6, 3.3), (30.0, 31.0, 33.0, 9.0)):
+        watch = Watch((high,))
+        for i, chance in enumerate(course):
+            watch.look(Exam(i, i / 30, 1.0, chance=chance, began=course[0]))
+        assert not watch.said
+    assert high.broken(Exam(9, 0.1, 1.0, chance=30.0, began=4.0))  # no nature: it was driven there
 
 
 def test_a_gradient_that_a_hook_removes_is_not_blamed_on_frozen_weights():
@@ -546,6 +578,55 @@ def test_pairs_that_are_known_to_be_right_are_not_blamed():
     assert pairs.broken(Exam(9, 0.1, 1.0, agreeing=0.5, related=0.57, shifted=0.0)) is None
 
 
+@pytest.mark.parametrize(
+    ("unmoved", "stride", "broken"),
+    [
+        (0.52, 2e-8, None),
+        (0.64, 0.0, True),
+        (0.99, 1e-4, True),
+        (0.3, 0.0, False),
+        (0.52, math.nan, True),
+    ],
+)
+def test_weights_of_which_half_move_come_forward(unmoved, stride, broken):
+    rule = next(r for r in DURING if r.name == "weights do not move")
+    assert rule.broken(Exam(9, 0.1, 1.0, unmoved=unmoved, stride=stride)) is broken
+
+
+def test_pairs_that_are_not_told_are_pushed_apart_where_that_is_plain():
+    rule = next(r for r in DURING if r.name == "pushed apart")
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.5))
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.5, told=False)) is None  # canonical correlation
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.05, told=False))
+    assert not rule.broken(Exam(9, 0.1, 1.0, pulled=0.9))
+    # boxes of a fresh network: few of them are near chance whatever they are pulled to
+    assert not rule.broken(Exam(9, 0.1, 1.0, pulled=0.52, pull_doubt=0.06))
+    assert rule.broken(Exam(9, 0.1, 1.0, pulled=0.1, pull_doubt=0.1))
+
+
+def test_what_passes_in_a_fresh_network_is_no_collapse():
+    """Courses of healthy runs: teachers before their center has come, and images of one texture."""
+    teacher = [0.53, 0.8, 0.98, 1.0, 1.0, 0.98, 0.7, 0.4, 0.3]
+    spread = [0.21, 0.23, 0.15, 0.05, 0.018, 0.014, 0.013, 0.014, 0.03]
+    floor = [0.9, 0.3, 0.02, 0.004, 0.0025, 0.0028, 0.004, 0.006, 0.02]
+    flat = [0.8, 0.94, 0.975, 0.988, 0.9982, 0.9985, 0.9984, 0.997, 0.99]
+    watch = Watch(DURING)
+    for i in range(9):
+        seen = {"largest": teacher[i], "embedding_spread": spread[i], "entropy": flat[i]}
+        seen |= {"floor": floor[i]}
+        watch.look(Exam(20 + i, 0.1, 1.0, longest=0.01, **seen))
+    assert not watch.said
+    for seen in (
+        {"largest": 1.0},
+        {"embedding_spread": 1e-3, "longest": 0.01},
+        {"entropy": 0.9999},
+    ):
+        watch = Watch(DURING)
+        for i in range(6):
+            watch.look(Exam(20 + i, 0.1, 1.0, **seen))
+        assert watch.said
+
+
 def test_views_that_embeddings_know_are_related_whatever_their_pixels_say():
     views = next(r for r in DURING if r.name == "views unrelated")
     assert views.broken(Exam(9, 0.1, 1.0, related=0.52))
@@ -553,11 +634,56 @@ def test_views_that_embeddings_know_are_related_whatever_their_pixels_say():
     assert views.broken(Exam(9, 0.1, 1.0, related=0.52, agreeing=0.7)) is None
 
 
+@pytest.mark.parametrize(
+    ("truth", "pairs", "looks", "least", "most"),
+    [
+        (0.57, 32, 20, 0, 4),
+        (0.57, 128, 50, 0, 4),
+        (0.5, 128, 10, 180, 200),
+        (0.5, 32, 50, 170, 200),
+    ],
+)
+def test_few_pairs_are_not_called_unrelated_by_chance(truth, pairs, looks, least, most):
+    """Views of one texture are at 0.57, those of different images at 0.5: of 200 trainings."""
+    rule = next(r for r in DURING if r.name == "views unrelated")
+    rng, spoke = np.random.default_rng(0), 0
+    for _ in range(200):
+        seen = rng.normal(truth, measures.related_error(pairs), looks)
+        means, watch = seen.cumsum() / np.arange(1, looks + 1), Watch((rule,))
+        for i, mean in enumerate(means, 1):
+            doubt = 2 * measures.related_error(i * pairs)
+            watch.look(Exam(i, i / looks, 1.0, related=float(mean), doubt=doubt))
+        spoke += len(watch.said)
+    assert least <= spoke <= most
+
+
+@pytest.mark.parametrize(("name", "figure"), [("labels", "classmates"), ("memory", "remembered")])
+def test_two_looks_do_not_tell_whose_labels_they_are(name, figure):
+    """A fresh network's gradients tell classes hardly apart; by the third look they begin to."""
+    rule = next(r for r in DURING if r.name == f"{name} of others")
+    for seen, said in (((0.52, 0.54, 0.63), False), ((0.52, 0.49, 0.51), True)):
+        watch = Watch((rule,))
+        for i, value in enumerate(seen):
+            watch.look(Exam(i, i / 30, 1.0, **{figure: value}))
+        assert bool(watch.said) == said
+
+
 def test_exactly_guessing_needs_weights_that_moved():
     exact = next(r for r in DURING if r.name == "exactly guessing")
     assert exact.broken(Exam(5, 0.1, 1.0, near=1e-4, longest=0.01))
     assert not exact.broken(Exam(5, 0.1, 1.0, near=0.02, longest=0.01))
     assert exact.broken(Exam(5, 0.1, 1.0, near=1e-4, longest=0.0)) is None
+
+
+def test_a_loss_that_passes_guessing_is_not_exactly_guessing():
+    """The mean over thousands of patches or pixels has hardly any noise: by its course a fresh head
+    begins near guessing, and falls."""
+    exact = next(r for r in DURING if r.name == "exactly guessing")
+    for course in ((4e-3, 1e-3, 4e-4, 2e-4, 2e-4, 5e-4, 2e-3), (1e-4, 2e-4, 6e-4, 2e-3)):
+        watch = Watch((exact,))
+        for i, near in enumerate(course):
+            watch.look(Exam(5 + i, 0.1, 1.0, near=near, longest=0.001))
+        assert not watch.said
 
 
 def test_names_are_unique_and_every_rule_can_be_said():

@@ -1,7 +1,7 @@
 """Patients that the doctor's bench draws: the same each time, of two halves, with a name each."""
 
 import sys
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import pytest
@@ -86,3 +86,24 @@ def test_only_the_first_finding_in_time_counts_and_notes_do_not(bench):
     assert (
         bench.outcome(None, {"findings": [found("small images", severity="note")]}, "") == "quiet"
     )
+
+
+def test_what_is_decided_early_is_what_the_whole_run_comes_to(bench):
+    """All courses of four findings, each named, another, or a note of either kind."""
+    kind = bench.KINDS["momentum of a million steps"]  # which a note names, too
+    kinds = product(("slow target", "slow target of the paper", "collapse"), ("note", "warning"))
+    ends = set()
+    for course in product([*kinds, None], repeat=4):
+        findings = [
+            {"name": each[0], "severity": each[1], "progress": progress, "causes": []}
+            for each, progress in zip(course, (0.0, 0.1, 0.2, 0.9))
+            if each
+        ]
+        whole = bench.outcome(kind, {"findings": findings}, "")
+        for now in (0.05, 0.11, 0.5, 1.0):
+            seen = [f for f in findings if f["progress"] <= now]
+            if bench.decided(kind, seen, now):
+                assert now > 0.1
+                assert bench.outcome(kind, {"findings": seen}, "") == whole
+                ends.add(whole)
+    assert ends == {"right", "late", "wrong"}

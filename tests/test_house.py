@@ -285,11 +285,13 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     runs = [f"runs/{name}-photos" for name in ("simclr", "byol", "dino")]
     for folder in ("photos", "moved/photos", "labeled", "clips", *runs):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"")  # by whose ending it is told what they are
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
     _, name, *words = shlex.split(command)
     if name == "pretrain":
-        assert cli.request(words).data in ("photos/", "labeled/", "frames/")
+        assert cli.request(words).data in ("photos/", "labeled/", "frames/", "sounds/")
     else:  # raises what the user would be told
         assert bool(cli.arguments(name, words)) == bool(words)
 

@@ -248,9 +248,7 @@ SMALL |= {"mean_shift": {"queue": 16}, "nnclr": {"queue": 16}, "pcl": {"queue": 
 
 
 def test_methods_of_images_refuse_other_kinds(tmp_path: Path):
-    with pytest.raises(
-        UserError, match="mae learns from images, and this data is taken for series"
-    ):
+    with pytest.raises(UserError, match="mae learns from samples of kind `image`, and this"):
         selftaught.pretrain("mae", waves(), tmp_path / "run", kind="series")
 
 
@@ -293,7 +291,7 @@ def test_a_method_of_a_run_is_built_again(run: Path):
 
 
 def test_samples_of_another_kind_are_refused(run: Path):
-    with pytest.raises(UserError, match="takes series, and these samples are images"):
+    with pytest.raises(UserError, match="kind `series`, and these are of `image`"):
         selftaught.embed(run / "run", open_data(np.zeros((4, 8, 8, 3), np.uint8)))
 
 
@@ -339,6 +337,7 @@ def test_random_kernels_are_the_same_each_time_and_know_the_shape_of_a_wave():
         ("Images: /data/images/a.png, --images 5", "Sounds: /data/images/a.png, --images 5"),
         ("imagenet, image.png, my-images", "imagenet, image.png, my-images"),
         ("the images.", "the sounds."),
+        ("of kind `image`, --kind=image", "of kind `image`, --kind=image"),
     ],
 )
 def test_sentences_of_images_speak_of_what_was_opened(text: str, worded: str):

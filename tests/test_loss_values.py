@@ -15,7 +15,7 @@ import torch
 
 from selftaught import methods
 from selftaught.method import Batch, Method
-from tests.cases import CASES, larger_dinov2, teacher
+from tests.cases import CASES, TEXTS, larger_dinov2, teacher
 from tests.formulas import FORMULAS
 from tests.test_methods import batch, build
 
@@ -62,6 +62,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
     "mae": [{"normalize": False}],
+    "bert": [{"ratio": 0.5, "whole_words": True}],
     "discrete_vae": [{"straight_through": True, "kl": "reference"}],
     "counting": [{"form": "port", "margin": 20.0}],
     "exemplar_cnn": [
@@ -76,14 +77,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 ROWS = [
     pytest.param(name, options, id=f"{name}-{i}" if i else name)
-    for name in sorted(CASES)
+    for name in sorted(CASES | TEXTS)
     for i, options in enumerate([{}, *VARIANTS.get(name, [])])
 ]
 
 
 def ready(name: str, options: dict[str, Any]) -> tuple[Method, Batch]:
     """A method in the middle of training, whose parts all differ, and a batch, in float64."""
-    case = replace(CASES[name], options=CASES[name].options | options)
+    case = (CASES | TEXTS)[name]
+    case = replace(case, options=case.options | options)
     method = build(name, torch.float64, case=case)
     with torch.no_grad():
         for parameter in method.parameters():  # an EMA copy no longer is one

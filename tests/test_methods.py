@@ -22,7 +22,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
-from tests.cases import CASES, Case
+from tests.cases import CASES, TEXTS, Case, words
 from tests.pool import Pool
 
 SAMPLES = 16
@@ -32,7 +32,9 @@ APART = 1000
 """Between the seeds of two processes: the engine's differ, so what must be alike may not be drawn
 in each."""
 
+ALL = CASES | TEXTS
 each = pytest.mark.parametrize("name", sorted(CASES))
+every = pytest.mark.parametrize("name", sorted(ALL))
 
 
 # What the engine does with a method, in miniature.
@@ -46,8 +48,10 @@ def image(index: int, size: int, channels: int = 3) -> np.ndarray:
     return np.clip(fine + rng.normal(0, 20, fine.shape), 0, 255).astype(np.uint8)
 
 
-def shown(name: str, index: int, channels: int = 3) -> np.ndarray:
-    """`image` as the method's pipeline takes it, with a mask where it learns from one."""
+def shown(name: str, index: int, channels: int = 3) -> Any:
+    """`image` as the method's pipeline takes it, with a mask where it has one; or a text."""
+    if name in TEXTS:
+        return words(index)
     return image(index, CASES[name].size, channels + (methods.find(name).needs.beside == "masks"))
 
 
@@ -72,16 +76,16 @@ def each_leaf(function: Callable[[Tensor], Tensor], node: Any) -> Any:
 def build(name: str, dtype: torch.dtype = torch.float32, case: Case | None = None) -> Method:
     """The row's method, ready for its first step; weights are alike in all processes, draws not."""
     torch.manual_seed(0)
-    method = (case or CASES[name]).make(name, SAMPLES).to(dtype).train()
+    method = (case or ALL[name]).make(name, SAMPLES).to(dtype).train()
     seed_all(1 + APART * dist.rank())
-    method.on_start(Images(CASES[name].size))
-    method.on_epoch(Images(CASES[name].size))
+    method.on_start(Images(ALL[name].size))
+    method.on_epoch(Images(ALL[name].size))
     return method
 
 
 def batch(name: str, method: Any, count: int = BATCH, epoch: int = 0) -> Batch:
     """The first `count` samples, as the method asks for them and in its precision."""
-    pipeline = method.views(CASES[name].size)
+    pipeline = method.views(ALL[name].size)
     samples = [pipeline(shown(name, i), augment.sample_rng(0, epoch, i)) for i in range(count)]
     dtype = next(method.parameters()).dtype
     net = method.backbone
@@ -167,10 +171,10 @@ def copied(method: nn.Module) -> dict[str, Tensor]:
 
 
 def test_each_method_file_has_a_row():
-    assert set(CASES) == set(methods.files())
+    assert set(ALL) == set(methods.files())
 
 
-@each
+@every
 def test_documented_and_typed(name):
     signature = methods.signature(name)
     cls = methods.find(name)
@@ -194,9 +198,9 @@ def test_documented_and_typed(name):
             assert parameter.from_data, f"{parameter.name} needs the paper's default"
 
 
-@each
+@every
 def test_recipe_is_in_range(name):
-    method, recipe = CASES[name].make(name), methods.find(name).recipe
+    method, recipe = ALL[name].make(name), methods.find(name).recipe
     assert isinstance(recipe, Recipe)
     assert recipe.lr > 0
     assert recipe.batch > 0
@@ -208,10 +212,10 @@ def test_recipe_is_in_range(name):
         assert list(method.get_submodule(submodule).parameters())
 
 
-@each
+@every
 def test_parameters_are_stored_under_their_names(name):
-    method = CASES[name].make(name, SAMPLES)
-    options = {"classes": 3, **CASES[name].options, "samples": SAMPLES}
+    method = ALL[name].make(name, SAMPLES)
+    options = {"classes": 3, **ALL[name].options, "samples": SAMPLES}
     for parameter in methods.signature(name).parameters:
         if parameter.type is not None:
             expected = options.get(parameter.name, parameter.default)
@@ -287,7 +291,7 @@ def test_views_collate(name):
 # The loss.
 
 
-@each
+@every
 @pytest.mark.parametrize("progress", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("low", [False, True], ids=["fp32", "bf16"])
 def test_loss_is_finite(name, progress, low):
@@ -302,13 +306,13 @@ def test_loss_is_finite(name, progress, low):
     assert all(x.isfinite().all() for x in method.state_dict().values())
 
 
-@each
+@every
 def test_gradient_reaches_what_is_trained_and_nothing_else(name):
     method = build(name)
     total(method.loss(batch(name, method))).backward()
     parameters = dict(method.named_parameters())
-    unused = {n for n in parameters if n.startswith(CASES[name].unused or ("\0",))}
-    assert all(any(n.startswith(u) for n in parameters) for u in CASES[name].unused)
+    unused = {n for n in parameters if n.startswith(ALL[name].unused or ("\0",))}
+    assert all(any(n.startswith(u) for n in parameters) for u in ALL[name].unused)
     lacking = {n for n, p in parameters.items() if p.requires_grad and p.grad is None}
     assert lacking <= unused, "trained, but without gradient"
     assert [n for n, p in parameters.items() if not p.requires_grad and p.grad is not None] == []
@@ -316,13 +320,13 @@ def test_gradient_reaches_what_is_trained_and_nothing_else(name):
     assert not any(x.requires_grad for x in method.buffers())
 
 
-@each
+@every
 def test_loss_depends_on_the_order_of_the_batch_only_where_rows_draw_by_their_place(name):
     losses = []
     for order in (torch.arange(BATCH), torch.arange(BATCH).flip(0)):
         method = build(name, torch.float64)
         losses.append(total(method.loss(rows(batch(name, method), order))))
-    if CASES[name].any_order:
+    if ALL[name].any_order:
         torch.testing.assert_close(losses[0], losses[1], rtol=1e-9, atol=1e-12)
     else:
         assert not torch.isclose(losses[0], losses[1], rtol=1e-9), "this can be in any order"
@@ -385,10 +389,10 @@ def test_two_views_of_an_image_cost_less_than_those_of_two_images(name):
     assert losses[0] < losses[1]
 
 
-@each
+@every
 def test_small_batches_work_or_are_refused(name):
     """Below `min_batch` the engine refuses; still no loss may be silently undefined there."""
-    least = CASES[name].make(name).needs.batch
+    least = ALL[name].make(name).needs.batch
     assert 1 <= least <= BATCH
     for count in sorted({1, least, least + 1}):
         method = build(name)
@@ -427,7 +431,7 @@ def test_encoder_gives_features(name):
     assert any(m is method.encoder for m in method.modules())
 
 
-@each
+@every
 def test_same_seed_gives_the_same_losses(name):
     traces = []
     for _ in range(2):
@@ -436,7 +440,7 @@ def test_same_seed_gives_the_same_losses(name):
     assert torch.equal(torch.stack(traces[0]), torch.stack(traces[1]))
 
 
-@each
+@every
 def test_continues_bit_for_bit_from_its_state(name):
     method = build(name)
     opt = optimizer(method)
@@ -446,8 +450,8 @@ def test_continues_bit_for_bit_from_its_state(name):
     expected = train(name, method, opt, STEPS)
 
     torch.manual_seed(1)
-    other = CASES[name].make(name, SAMPLES)
-    other.on_start(Images(CASES[name].size))
+    other = ALL[name].make(name, SAMPLES)
+    other.on_start(Images(ALL[name].size))
     again = optimizer(other)
     file.seek(0)
     state, opt_state = torch.load(file, weights_only=True)
@@ -457,7 +461,7 @@ def test_continues_bit_for_bit_from_its_state(name):
     assert same(other.state_dict(), method.state_dict()) == []
 
 
-@each
+@every
 def test_only_after_step_moves_targets_and_nothing_moves_what_is_trained(name):
     """Under accumulation several losses precede one step. A parameter that is trained may be put
     back where it belongs (unit prototypes): done again, that moves nothing.
@@ -504,7 +508,7 @@ def trained(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
     losses = [float(x) for x in train(name, method, optimizer(method))]
     state = {n: x.numpy() for n, x in method.state_dict().items()}
     seed_all(1 + APART * dist.rank())
-    made = method.on_epoch(Images(CASES[name].size))
+    made = method.on_epoch(Images(ALL[name].size))
     if made is not None and made.order is not None:
         state["order of the next epoch"] = made.order.numpy()
     grads = {
@@ -514,7 +518,7 @@ def trained(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
 
 
 @pytest.mark.xdist_group("pool")
-@each
+@every
 def test_two_processes_equal_one(name, pool: Pool):
     (losses, state), (other_losses, other_state) = pool.run(train_on_rank, name)
     assert losses == other_losses
@@ -522,7 +526,7 @@ def test_two_processes_equal_one(name, pool: Pool):
     unlike = [n for n in state if not np.array_equal(state[n], other_state[n])]
     assert unlike == [], "these differ between the processes"
     assert all(np.isfinite(x).all() for x in state.values())
-    if CASES[name].exact_ranks:
+    if ALL[name].exact_ranks:
         expected_losses, expected = trained(name)
         np.testing.assert_allclose(losses, expected_losses, 1e-9, err_msg="losses")
         assert state.keys() == expected.keys()

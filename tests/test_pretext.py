@@ -16,6 +16,7 @@ from selftaught.method import Batch
 from selftaught.methods.dense import densecl
 from selftaught.methods.dense.scrl import SCRL
 from selftaught.methods.pretext.counting import Counting
+from selftaught.methods.pretext.exemplar_cnn import Distorted
 from selftaught.methods.pretext.jigsaw import Jigsaw, lay, permutations, standardize
 from selftaught.methods.pretext.rotation import rotations
 from selftaught.objectives.contrastive import info_nce
@@ -209,3 +210,17 @@ def test_boxes_fit_views_of_any_size():
     for seed in range(20):
         _, boxes = pipeline(image, np.random.default_rng(seed))
         assert boxes.shape == (2, 2, 4)
+
+
+# Exemplar CNN.
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 256), (150, 190), (60, 80), (235, 255)])
+@pytest.mark.parametrize("gray", [False, True])
+def test_seeds_of_little_contrast_keep_what_they_show(low, high, gray):
+    """However dark or bright an image is, distortions of it are no patches of one color."""
+    image = np.random.default_rng(0).integers(low, high, (24, 24, 3), dtype=np.uint8)
+    image = image[..., :1].repeat(3, 2) if gray else image
+    rng = np.random.default_rng(1)
+    views = np.stack([Distorted(16, 1.0, 1)(image, rng)[0][0] for _ in range(20)])
+    assert (views.std((2, 3)).max(1) > 8).all()

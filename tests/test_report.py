@@ -161,8 +161,8 @@ def test_nothing_on_the_page_leaves_the_machine_and_one_script_runs(run):
     assert text.count('<script type="application/json">') == 1
     json.loads(data)
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"img-src data:; style-src 'unsafe-inline';\n script-src 'sha256-{allowed}'"
-    assert f"default-src 'none'; {policy}" in text
+    policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline';"
+    assert f"{policy}\n script-src 'sha256-{allowed}'" in text
     assert "link" not in found.tags
     assert all(link.startswith(("data:image/", "#")) for link in found.links)
     assert not re.search(r"url\(|@import|fetch\(|XMLHttp|WebSocket", text)

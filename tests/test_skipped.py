@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from selftaught import backbone
 from selftaught.cli import main
 from selftaught.data import Skipped, open_data
 from selftaught.data.image.formats import HEIF
@@ -123,7 +124,7 @@ def test_every_command_says_it(tmp_path, caplog, capsys):
     photos(tmp_path, 10)
     (tmp_path / "a.jxl").write_bytes(b"\xff\x0a")
     with caplog.at_level(logging.INFO, "selftaught"):
-        open_samples(tmp_path, None, 3)
+        open_samples(tmp_path, backbone("test_resnet", size=32))
     assert "1 .jxl" in caplog.text
     words = "--backbone test_resnet --size 32 --batch 8 --epochs 1 --hidden 16 --dim 8 --workers 0"
     command = ["pretrain", "simclr", str(tmp_path), "--out", str(tmp_path / "run"), *words.split()]

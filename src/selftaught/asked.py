@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftaught import code, timm_names
+from selftaught import code, kinds, timm_names
 from selftaught.backbones.weights.header import refuse_others
 from selftaught.backbones.weights.places import TIMM, located
 from selftaught.classifier import places
 from selftaught.data.absent import missing
 from selftaught.errors import UserError
-from selftaught.export.facts import encoder_files, is_path, trained
+from selftaught.export.facts import content, encoder_files, is_path, trained
 
 if TYPE_CHECKING:
     from selftaught.engine.settings import Settings
@@ -77,7 +77,8 @@ def check(command: str, values: dict[str, Any]) -> None:
             places.taken(out or default, values.get("overwrite", False))
         for key in ("data", "test"):
             if values.get(key):
-                _readable(values[key], values.get("labels"), values.get("path_column"))
+                how = values.get("labels"), values.get("path_column")
+                _readable(values["encoder"], values[key], *how)
 
 
 def training(settings: "Settings", weights: str | Path | None) -> None:
@@ -146,11 +147,13 @@ def _painting(command: str, run: Path, images: tuple[str, ...]) -> None:
             raise UserError(f"{name} does not exist; give files of images")
 
 
-def _readable(data: str, labels: str | None, path_column: str | None) -> None:
+def _readable(encoder: str, data: str, labels: str | None, path_column: str | None) -> None:
     """Refuse data of which nothing can be read, where looking takes no time."""
     from selftaught.data.image.formats import IMAGE
 
     path = Path(data)
+    about = content(encoder_files(Path(encoder))[0]) if is_path(encoder) else {}
+    kind = kinds.made(about.get("kind"))
     known = {*IMAGE, ".parquet", ".arrow", ".tar", ".npy", ".npz"}
     if path.is_dir():
         files = (file for _, _, names in os.walk(path) for file in names)
@@ -160,4 +163,4 @@ def _readable(data: str, labels: str | None, path_column: str | None) -> None:
         return
     from selftaught.data import open_data
 
-    open_data(data, labels=labels, path_column=path_column)
+    open_data(data, labels=labels, path_column=path_column, kind=kind)

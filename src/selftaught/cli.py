@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO, get_origin
+from typing import Any, NamedTuple, TextIO, get_origin
 
 from selftaught import (
     __version__,
@@ -64,10 +64,10 @@ CONFIG = Parameter(
 KIND = Option(
     Parameter(
         "kind",
-        Literal["image", "clip", "sound", "series", "text"],
+        str,
         False,
         None,
-        "what a sample is, where the data does not show it",
+        f"what a sample is ({', '.join(kinds.files())}), where the data does not show it",
     ),
     "sample",
     "kind",
@@ -252,7 +252,10 @@ def request(argv: Sequence[str]) -> Request:
     if not named:
         if not os.path.exists(argv[0]):
             raise UserError(f"{missing(Path(argv[0]))}, and no method is called {argv[0]}")
-        argv = [methods.USUAL, *argv]
+        argv = [
+            kinds.find(_asked(argv) or kinds.guess(argv[0], tuple(kinds.files()))).method,
+            *argv,
+        ]
     by_word = bool(argv) and not argv[0].startswith("-")
     method = argv[0] if by_word else None
     if method is not None:
@@ -305,12 +308,18 @@ def request(argv: Sequence[str]) -> Request:
     return Request(method, data, backbone, own, training, named, sample)
 
 
-def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) -> str:
-    """What samples are: as --kind or the file says, or as the data looks."""
+def _asked(argv: Sequence[str]) -> str | None:
+    """What --kind says."""
     for word, after in zip(argv, [*argv[1:], ""]):
         if (word == KIND.flag and after) or word.startswith(f"{KIND.flag}="):
-            name = after if word == KIND.flag else word.partition("=")[2]
-            return kinds.find(name).word
+            return after if word == KIND.flag else word.partition("=")[2]
+    return None
+
+
+def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) -> str:
+    """What samples are: as --kind or the file says, or as the data looks."""
+    if name := _asked(argv):
+        return kinds.find(name).word
     if file.get("sample"):
         return str(file["sample"]["kind"])
     words = argv[first : first + 1]

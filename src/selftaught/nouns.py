@@ -3,7 +3,7 @@
 import re
 
 _NOUNS = ["image", "images"]
-_IMAGES = re.compile(r"(?<![\w/.\\-])(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
+_IMAGES = re.compile(r"(?<![\w/.\\=`-])(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
 
 
 def speak_of(one: str, many: str) -> None:

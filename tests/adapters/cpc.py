@@ -5,7 +5,9 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from selftaught.backbones.sound.encoder import Waves
 from selftaught.methods.contrastive.cpc import CPC
+from selftaught.methods.contrastive.cpc_audio import CPCAudio
 from selftaught.objectives.contrastive import find_first, products
 from tests.adapters import Golden, close
 from tests.adapters.moco_v2 import Encoder
@@ -20,6 +22,16 @@ def model(weights: Tensor, negatives: int, skip: int = 0) -> CPC:
         predictors.append(nn.Linear(*weight.mT.shape, bias=False).double())
         predictors[-1].weight.data.copy_(weight)
     method.predictors = nn.ModuleList(predictors)
+    return method
+
+
+def of_sounds(weights: Tensor, negatives: int = 0) -> CPCAudio:
+    """weights: [K, D, A], from contexts to what follows."""
+    method = CPCAudio(
+        Waves(width=weights.shape[1], context=weights.shape[2]), len(weights), negatives
+    )
+    for predictor, weight in zip(method.predictors, weights, strict=True):
+        predictor.weight = nn.Parameter(weight.detach().double().clone())
     return method
 
 
@@ -59,18 +71,9 @@ def _check_images(golden: Golden) -> None:
 
 
 def _check_all_candidates(golden: Golden) -> None:
-    """The paper's: all of the batch at the predicted distance; sequences are grids of a column.
-
-    The same windows at all distances, of which each is therefore a method of its own.
-    """
-    weights = golden["fair.W"]
+    """The paper's: all of the batch at the predicted distance."""
     c, z = leaves(golden, "fair", "c", "z")
-    windows = c.shape[1] - len(weights)
-    terms = []
-    for k, weight in enumerate(weights, 1):
-        known, later = (x[:, : windows + k, None] for x in (c, z))
-        terms.append(model(weight[None], 0, skip=k - 1).predict(later, known))
-    loss = torch.stack(terms).mean()
+    loss = of_sounds(golden["fair.W"]).predict(z, c)
     close(loss, golden["derived.loss"])
     loss.backward()
     close(c.grad, golden["derived.grad_c"])
@@ -80,24 +83,17 @@ def _check_all_candidates(golden: Golden) -> None:
 def _check_audio(golden: Golden) -> None:
     """CPC_audio: the mean over dimensions in place of the sum, the same negatives at all steps."""
     weights, c, z = leaves(golden, "fair", "W", "c", "z")
-    batch, length, dim = z.shape
-    windows = length - len(weights)
-    time = torch.arange(windows)
-    shape = (batch, -1, windows)
-    sequence = (golden["fair.seqIdx_raw"].view(shape) + time) % length
-    others = (golden["fair.batchIdx"].view(shape) * length + sequence).mT.flatten(0, 1)
-    start = torch.arange(batch)[:, None] * length + time
-    losses, right = [], []
-    for k, weight in enumerate(weights, 1):
-        rows = torch.cat([(start + k).flatten()[:, None], others], 1)
-        expected = (c[:, :windows] @ weight.mT).flatten(0, 1) / dim
-        scores = products(expected, z.flatten(0, 1), rows)
-        losses.append(find_first(scores))
-        right.append((scores.argmax(1) == 0).double().mean())
-    close(torch.stack(losses), golden["fair.losses"])
-    close(torch.stack(right), golden["fair.acc"], rtol=1e-6)
-    torch.stack(losses).sum().backward()
-    close(weights.grad, golden["fair.grad_W"])
+    batch, length, _ = z.shape
+    shape = (batch, -1, length - len(weights))
+    time = (golden["fair.seqIdx_raw"].view(shape) + torch.arange(shape[2])) % length
+    others = (golden["fair.batchIdx"].view(shape) * length + time).mT.flatten(0, 1)
+    method = of_sounds(weights, others.shape[1])
+    with mock.patch.object(method, "draw", return_value=others):
+        loss = method.predict(z, c)
+    close(loss * len(weights), golden["fair.losses"].sum())
+    (loss * len(weights)).backward()
+    grads = [predictor.weight.grad for predictor in method.predictors]
+    close(torch.stack(grads), golden["fair.grad_W"])
     close(c.grad, golden["fair.grad_c"])
     close(z.grad, golden["fair.grad_z"])
 

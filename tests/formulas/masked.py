@@ -38,6 +38,29 @@ def loss_mae(method: Any, batch: Batch) -> float:
     return float(np.mean(each))
 
 
+def loss_bert(method: Any, batch: Batch) -> float:
+    positions, labels = map(numbers, batch.views[1:])
+    local = method.backbone.tokens(batch.views[0])
+    table, total, asked = numbers(method.backbone.table), 0.0, 0
+    for b, places in enumerate(positions):
+        for k in np.flatnonzero(places >= 0):
+            scores = numbers(method.head(local[b, places[k]])) @ table.T + numbers(method.bias)
+            total, asked = total + find(scores, labels[b, k]), asked + 1
+    return total / (asked + 1e-5)
+
+
+def loss_causal_lm(method: Any, batch: Batch) -> float:
+    ids, table = numbers(batch.views), numbers(method.backbone.table)
+    local = numbers(method.backbone.tokens(batch.views))
+    each = [
+        find(table @ local[b, t - 1], ids[b, t])
+        for b in range(len(ids))
+        for t in range(1, ids.shape[1])
+        if ids[b, t] != method.backbone.pad
+    ]
+    return float(np.mean(each))
+
+
 def loss_simmim(method: Any, batch: Batch) -> float:
     images, hidden = batch.views
     side = images.shape[-1] // hidden.shape[-1]

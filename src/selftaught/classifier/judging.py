@@ -34,11 +34,13 @@ SURE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 class Mistake(NamedTuple):
-    """A picture of the page: data URL, name of the image, what it is and what was said."""
+    """A picture of the page: data URL, name of the image, what it is and what was said; and its
+    words, of a text."""
 
     url: str
     name: str
     said: str
+    words: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from selftaught.data import BadSample, Samples
 from selftaught.evaluate.floors import ENCODER
 from selftaught.kinds import Kind
 from selftaught.report import charts
-from selftaught.report.html import Missing, Section, figure, page, strip, table
+from selftaught.report.html import Missing, Section, figure, page, quote, strip, table
 from selftaught.report.image.pictures import THUMB, data_url
 from selftaught.sides import Size, both
 
@@ -44,7 +44,8 @@ def pictures(judged: Judged, samples: Samples, size: Size) -> tuple[Mistake, ...
             shown = _seen(samples, kind, i, size)
         except BadSample:  # it could be read before
             continue
-        made.append(Mistake(data_url(shown), samples.name(i), _said(judged, row)))
+        words = kind.said(samples.read(i))
+        made.append(Mistake(data_url(shown), samples.name(i), _said(judged, row), words))
     return tuple(made)
 
 
@@ -169,7 +170,10 @@ def _mistakes(made: "Classifier") -> Section | Missing:
     note = (
         "Images that were held out, the farthest off first. Labels that are wrong stand here, too."
     )
-    shown = (figure(m.url, f"{m.name}: {m.said}", m.said) for m in made.mistakes)
+    shown = (
+        quote(m.words, m.name, m.said) if m.words else figure(m.url, f"{m.name}: {m.said}", m.said)
+        for m in made.mistakes
+    )
     return Section(title, strip(shown, "", "samples wrap"), note)
 
 

@@ -60,8 +60,13 @@ def cached(samples: Samples, threads: int = 1) -> Samples:
         threads: that decode.
 
     Raises:
-        UserError: they would take more than `SHARE` of the free memory.
+        UserError: they would take more than `SHARE` of the free memory, or are no pixels.
     """
+    if samples.kind is not None and not samples.kind.native:
+        raise UserError(
+            f"--cache keeps images in memory as pixels, and these are {samples.kind.many}, which "
+            "have none: leave it away"
+        )
     need, free = estimate(samples), free_memory()
     size = f"{need / 2**30:.1f} GiB" if need >= 2**30 else f"{need / 2**20:.0f} MiB"
     if free is not None and need > SHARE * free:
@@ -85,7 +90,8 @@ def cached(samples: Samples, threads: int = 1) -> Samples:
                 place[...] = pixels
                 used += pixels.size
                 kept.append(place)
-    return Samples(CachedSource(samples.source, kept), channels=samples.channels, layout="HWC")
+    found = Samples(CachedSource(samples.source, kept), channels=samples.channels, layout="HWC")
+    return found if samples.kind is None else found.seen_as(samples.kind)
 
 
 def _decoded(samples: Samples, i: int) -> np.ndarray | BadSample:

@@ -4,7 +4,6 @@ Which column holds the paths is found by looking which names files, so that a li
 is never an image; a path may be relative to the list, of another machine, or an id without ending.
 """
 
-import codecs
 import csv
 import io
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 from selftaught.data.files import FileSource, from_paths, walk
 from selftaught.data.image.formats import IMAGE, extension
 from selftaught.data.labels import as_text, encode, tell_unlabeled, warn_once
+from selftaught.data.text.coding import encoding_of
 from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
@@ -362,15 +362,9 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    head = data[:512]
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif 3 * head[1::2].count(0) > len(head):  # letters of most languages have one zero byte
-        encoding = "utf-16-le"
-    elif 3 * head[::2].count(0) > len(head):
-        encoding = "utf-16-be"
-    else:
-        return data.decode("utf-8-sig", "surrogateescape")
+    encoding = encoding_of(data[:512])
+    if encoding == "utf-8-sig":
+        return data.decode(encoding, "surrogateescape")
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

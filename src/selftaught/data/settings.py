@@ -15,7 +15,7 @@ class Checking(Options):
         full: decode every image, and compare pixels; otherwise read headers, and compare files.
         workers: processes that read; 0 reads in this one, none stands for one a processor.
         labels: column, .npz array or .json field of labels; for a folder a CSV of path,label.
-        kind: what a sample is, where the data does not show it.
+        kind: what a sample is, such as image or series, where the data does not show it.
 
     Other Args:
         column: column of a table, array of a .npz or extension in a tar that holds the images.
@@ -37,7 +37,7 @@ class Checking(Options):
     workers: Number | None = None
     column: str | None = None
     labels: str | None = None
-    kind: Literal["image", "clip", "sound", "series", "text"] | None = None
+    kind: str | None = None
     path_column: str | None = None
     channels: Count = 3
     value_range: tuple[float, float] | None = None

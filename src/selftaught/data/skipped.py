@@ -31,6 +31,7 @@ class Skipped:
     repeated: int = 0  # links to what is visited already
     unreadable: int = 0  # folders
     refused: Mapping[str, int] = field(default_factory=dict)  # by reason: links in archives ...
+    empty: int = 0  # lines and rows
 
     def sentence(self) -> str:
         """The counts in words, empty where nothing was left out."""
@@ -42,6 +43,7 @@ class Skipped:
             (self.dangling, "dangling links"),
             (self.repeated, "repeated links"),
             (self.unreadable, "unreadable folders"),
+            (self.empty, "empty lines"),
         ):
             parts += [f"{count} {word}"] if count else []
         parts += [f"{count} {_shown(r)}" for r, count in sorted(self.refused.items())]

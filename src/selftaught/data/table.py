@@ -94,7 +94,7 @@ class ArrowChunks(Chunks):
 
     def _pieces(self, n: int) -> list[pa.Array]:
         if n not in self._mapped:
-            self._mapped[n] = _arrow_table(self.paths[n]).column(self.column).chunks
+            self._mapped[n] = arrow_table(self.paths[n]).column(self.column).chunks
         return self._mapped[n]
 
     def read(self, k: int) -> pa.Array:
@@ -205,7 +205,8 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
     return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
 
 
-def _arrow_table(path: str) -> pa.Table:
+def arrow_table(path: str) -> pa.Table:
+    """An Arrow file or stream, memory-mapped."""
     mapped = pa.memory_map(path)
     try:
         return pa.ipc.open_stream(mapped).read_all()
@@ -214,7 +215,7 @@ def _arrow_table(path: str) -> pa.Table:
 
 
 @contextmanager
-def _reading(path: str, kind: str) -> Iterator[None]:
+def reading(path: str, kind: str) -> Iterator[None]:
     """Whatever a damaged file makes of its reader becomes UserError."""
     try:
         yield
@@ -242,7 +243,7 @@ def parquet(
     """The image column of one or more Parquet files of the same shape."""
     schemas: list[pa.Schema] = []
     for path in paths:
-        with _reading(path, "a Parquet"):
+        with reading(path, "a Parquet"):
             schemas.append(_legible(pq.read_schema(path)))
     name = _image_column(schemas[0], column, paths[0], columns)
     left: Counter[str] = Counter()
@@ -253,11 +254,11 @@ def parquet(
         else:
             left[f"Parquet files without a column {name}"] += 1
     numbers, classes = None, None
-    label = _label_column(schemas[0], labels, paths[0])
-    with _reading(paths[0], "a Parquet"):
+    label = label_column(schemas[0], labels, paths[0])
+    with reading(paths[0], "a Parquet"):
         if label is not None:
-            tables = (_labels_of(path, label) for path in good)
-            numbers, classes = _labels(tables, label, labels is not None, paths[0])
+            tables = (labels_of(path, label) for path in good)
+            numbers, classes = labels_in(tables, label, labels is not None, paths[0])
         return TableSource(ParquetChunks(good, name), numbers, classes, Skipped(refused=dict(left)))
 
 
@@ -270,20 +271,20 @@ def arrow(
     """The image column of Arrow files, memory-mapped."""
     tables = []
     for path in paths:
-        with _reading(path, "an Arrow"):
-            tables.append(_arrow_table(path))
+        with reading(path, "an Arrow"):
+            tables.append(arrow_table(path))
             _legible(tables[-1].schema)
     schema = tables[0].schema
     name = _image_column(schema, column, paths[0], columns)
-    label = _label_column(schema, labels, paths[0])
+    label = label_column(schema, labels, paths[0])
     for path, table in zip(paths, tables, strict=True):
-        with _reading(path, "an Arrow"):
+        with reading(path, "an Arrow"):
             for used in filter(None, {name, label}):  # offsets are followed blindly later on
                 table.column(used).validate(full=True)
     numbers, classes = None, None
-    with _reading(paths[0], "an Arrow"):
+    with reading(paths[0], "an Arrow"):
         if label is not None:
-            numbers, classes = _labels(tables, label, labels is not None, paths[0])
+            numbers, classes = labels_in(tables, label, labels is not None, paths[0])
         return TableSource(ArrowChunks(list(paths), name), numbers, classes)
 
 
@@ -294,6 +295,11 @@ def saved(
     columns: Sequence[str] = IMAGE_COLUMNS,
 ) -> TableSource:
     """A Hugging Face data set that was written with `save_to_disk`."""
+    return arrow(saved_files(folder), column, labels, columns)
+
+
+def saved_files(folder: Path) -> list[str]:
+    """The .arrow files of such a data set, in their order."""
     if (folder / "dataset_dict.json").exists():
         splits = _json(folder / "dataset_dict.json").get("splits", [])
         raise UserError(
@@ -307,7 +313,7 @@ def saved(
     files = files or sorted(str(p) for p in folder.glob("*.arrow"))
     if not files:
         raise UserError(f"{folder} has a state.json but no .arrow files")
-    return arrow(files, column, labels, columns)
+    return files
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -334,12 +340,12 @@ class HubSource(Source):
         self.rows = dataset.with_format("arrow")
         schema = self.rows[:0].schema
         self.column = _image_column(schema, column, "the data set", columns)
-        label = _label_column(schema, labels, "the data set")
+        label = label_column(schema, labels, "the data set")
         if label is not None:
             only = dataset.select_columns([label]).with_format("arrow")[:]  # not the images
             only = only.replace_schema_metadata(dataset.features.arrow_schema.metadata)
             given = labels is not None
-            self.labels, self.classes = _labels([only], label, given, "the data set")
+            self.labels, self.classes = labels_in([only], label, given, "the data set")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -393,7 +399,8 @@ def _image_column(
     raise UserError(f"{where} has several columns of bytes, name one with --column; {columns}")
 
 
-def _label_column(schema: pa.Schema, labels: str | None, where: str) -> str | None:
+def label_column(schema: pa.Schema, labels: str | None, where: str) -> str | None:
+    """The column of labels: the one that `labels` names, or one that is called so, or None."""
     if labels is not None:
         if labels not in schema.names:
             raise UserError(f"{where} has no column {labels}; it has {', '.join(schema.names)}")
@@ -418,7 +425,7 @@ def _is_label(kind: pa.DataType) -> bool:
     return any(holds(kind) for holds in (*numbers, *texts))
 
 
-def _labels_of(path: str, label: str) -> pa.Table:
+def labels_of(path: str, label: str) -> pa.Table:
     """The column of labels of a Parquet file, nulls where it has none."""
     try:
         found = pq.read_schema(path)
@@ -430,7 +437,7 @@ def _labels_of(path: str, label: str) -> pa.Table:
         raise UserError(f"the column {label} of {path} cannot be read: {_reason(error)}") from error
 
 
-def _labels(
+def labels_in(
     tables: Iterable[pa.Table], label: str, asked: bool, where: str
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels of all tables; each may name its classes in an order of its own.

@@ -240,7 +240,9 @@ class Doctor:
             if len(self.course) % SIGHTS == SIGHTS - 1 or self.done == self.steps:
                 found |= self._of_features(self.images[0])
             if "related" in found:
-                found["related"] = self._smooth("related", found["related"])
+                found["related"] = self._smooth("related", found["related"], self.steps)
+                pairs = len(self.noisy["related"]) * len(self.images[0])
+                found["doubt"] = 2 * measures.related_error(pairs)
         return replace(exam, frozen_norms=_frozen_norms(self.method), **found)
 
     def _of_loss(self, loss: float, terms: dict[str, float]) -> dict[str, Any]:
@@ -319,6 +321,7 @@ class Doctor:
         slopes = [heard.total[i] for i in range(len(heard.embeddings)) if i in heard.total]
         if both and not pairs and (pull := intake.two(slopes)):
             pairs = [Pair(both[0], pull[0], both[1])]
+            found["told"] = False
         for pair in pairs[:1]:
             halves = 2 if self.method.insight.pairs == "half" else 1
             subject, gradient, goal = (_few(intake.each(x, halves)) for x in pair)
@@ -326,7 +329,10 @@ class Doctor:
             # with labels, others of the class are as good as one's own
             if found["alignment"] > MET and not self.method.needs.labels:
                 pulled = measures.pulled(gradient, goal)
-                found["pulled"] = math.nan if math.isnan(pulled) else self._smooth("pulled", pulled)
+                if not math.isnan(pulled):
+                    found["pulled"] = self._smooth("pulled", pulled)
+                    rows = len(self.noisy["pulled"]) * len(subject)
+                    found["pull_doubt"] = measures.related_error(rows)
         if heard.total and heard.through:
             total, through = heard.total[0].float(), heard.through[0].float()
             found["bypass"] = _ratio(total - through, total)
@@ -363,9 +369,9 @@ class Doctor:
                 found["remembered"] = measures.related(new[batch.index].float(), z[:size].float())
         return {k: self._smooth(k, v) for k, v in found.items() if not math.isnan(v)}
 
-    def _smooth(self, name: str, value: float) -> float:
+    def _smooth(self, name: str, value: float, last: int = 8) -> float:
         """Mean of a noisy figure over the last looks."""
-        kept = self.noisy.setdefault(name, deque(maxlen=8))
+        kept = self.noisy.setdefault(name, deque(maxlen=last))
         kept.append(value)
         return sum(kept) / len(kept)
 

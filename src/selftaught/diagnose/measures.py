@@ -118,6 +118,12 @@ def related(a: Tensor, b: Tensor) -> float:
     return ((wins.sum() - len(a) / 2) / (len(a) * (len(a) - 1))).item()
 
 
+def related_error(pairs: int) -> float:
+    """Standard error of the mean of `related` over so many pairs that have nothing in common: how
+    many others a pair is more alike than is uniform then."""
+    return 1 / math.sqrt(12 * pairs)
+
+
 def pulled(gradient: Tensor, goal: Tensor) -> float:
     """Probability that a step against the gradient [N, D] leads an embedding towards its own goal
     [N, D] rather than towards another's: about 1 where the loss means these pairs, 0.5 where it

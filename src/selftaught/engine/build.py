@@ -121,10 +121,10 @@ def _learns(method: type[Method], kind: Kind) -> None:
     known = kinds.among(method.needs.kinds)
     if kind.word not in known:
         name = methods.short(methods.reference(method))
-        many = " or ".join(kinds.find(word).many for word in known)
         raise UserError(
-            f"{name} learns from {many}, and this data is taken for {kind.many}: say what it is "
-            f"with --kind {known[0]}, or take another method"
+            f"{name} learns from samples of kind {' or '.join(f'`{word}`' for word in known)}, and "
+            f"this data is taken for `{kind.word}`: say what it is with --kind={known[0]}, or take "
+            "another method"
         )
 
 
@@ -165,7 +165,7 @@ def restored(run: str | Path) -> Method:
     # The weights that it began with are not needed, and their file may have gone.
     given = asked["backbone"]
     backbone = given | {k: v for k, v in (("weights", None), ("pretrained", False)) if k in given}
-    of = kinds.made(asked["sample"])
+    of = kinds.made(asked["sample"]).beside(Path(run))
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0, of=of)
     try:
         method.load_state_dict(state)

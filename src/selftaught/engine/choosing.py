@@ -88,12 +88,23 @@ def choice(
     batched = _with(settings, length(kind, settings, facts))
     wanted = Wanted(kind.needs, batched, samples, facts, image, build)
     # a kind that has a usual encoder has no weights in any cache
-    named = image.get("name") or kinds.of(samples).backbone
-    networks = [] if named else network(wanted)
+    seen = kinds.of(samples)
+    named = image.get("name") or seen.backbone
+    networks = [] if named else network(wanted) if seen.native else _standin(seen, kind, facts)
     image = wanted.with_(networks)
     facts = replace(facts, begins=begins or image.get("weights") is not None)
     lengths = length(kind, settings, facts)
     return Choice(_with(settings, lengths), image, [*networks, *lengths], facts)
+
+
+def _standin(seen: kinds.Kind, kind: type[Method], facts: Facts) -> list[Chosen]:
+    """What is taken for a paper's network, which this data or machine is too small for."""
+    paper = kind.needs.backbone
+    name = seen.standins.get(facts.gpu, {}).get(paper)
+    why = (
+        "the paper's learned from billions of words" if facts.gpu else "a CPU trains it in minutes"
+    )
+    return [Chosen("backbone", name, paper, why)] if name else []
 
 
 def _going_on(settings: Settings, image: dict[str, Any], before: dict[str, Any]) -> Choice:

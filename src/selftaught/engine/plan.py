@@ -199,14 +199,14 @@ def prepared(
         return plan(method, samples, settings, source=data)
     if samples is None:
         samples = settings.open(data, image.get("channels", 3))
-    seen, image = kinds.of(samples).fill(image, samples)
+    kind = methods.find(method) if isinstance(method, str) else method
+    name = methods.short(methods.reference(kind))
+    out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
+    seen, image = restore.sample_of(samples, settings, out).fill(image, samples)
     if seen != kinds.of(samples):
         samples = samples.seen_as(seen, image.get("channels"))
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     restore.check(settings.start, image)
-    kind = methods.find(method) if isinstance(method, str) else method
-    name = methods.short(methods.reference(kind))
-    out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
     begins = settings.start is not None
     goes_on = settings.resume and bool(Checkpoints.of(out).steps())
     start = out if goes_on else settings.start

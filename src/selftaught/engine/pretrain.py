@@ -52,14 +52,17 @@ def pretrain(
         Interrupted: a signal came; the run is saved and can be resumed.
     """
     refuse_imported()
-    built, asked_for = isinstance(method, Method), methods.USUAL if method is None else method
+    built, word = isinstance(method, Method), options.pop("kind", None)
+    if method is None and word is None:
+        word = kinds.guess(data, tuple(kinds.files()))
+    asked_for = kinds.find(word).method if method is None else method
     kind = type(method) if built else asked_for
     kind = methods.find(kind) if isinstance(kind, str) else kind
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise UserError(
             f"{method!r} is no method: give a class that derives from Method, or its name"
         )
-    of = _kind(method if isinstance(method, Method) else kind, data, options.pop("kind", None))
+    of = _kind(method if isinstance(method, Method) else kind, data, word)
     asked = config.sort_out(options, read_object(kind), built, of)
     settings = Settings.of(out=out, **asked["training"])
     with voice.heard():

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selftaught import code, config
+from selftaught import code, config, kinds
 from selftaught.backbones import Image
 from selftaught.backbones.image.create import plain_vit
 from selftaught.backbones.positions import grid_of, resampled
 from selftaught.backbones.weights.reading import read_weights
+from selftaught.data import Samples
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.folder import settings_of
+from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
 from selftaught.export.facts import KEPT, SETTINGS, WEIGHTS, content, encoder_files
+from selftaught.kinds import Kind
 from selftaught.method import Method
 from selftaught.parts import lora
 from selftaught.sides import Size
@@ -103,6 +106,14 @@ def begin_with(method: Method, run: str | Path, shared: dict[str, Tensor] | None
         run,
         f"; new: {', '.join(new)}" if new else "",
     )
+
+
+def sample_of(samples: Samples, settings: Settings, out: Path) -> Kind:
+    """What samples are, as the run has it that goes on in `out`, or the one to begin with."""
+    start = out if settings.resume else settings.start
+    if start is None:
+        return kinds.of(samples)
+    return kinds.of(samples).beside(Path(start) if Path(start).is_dir() else Path(start).parent)
 
 
 def check(start: str | Path | None, image: dict[str, Any]) -> None:

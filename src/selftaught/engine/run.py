@@ -295,6 +295,7 @@ class Run:
         try:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
+            kinds.of(self.plan.image).keep(self.folder)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
             if self.plan.tried is not None:
                 write_text(self.folder / TRIED, json.dumps(self.plan.tried, indent=2) + "\n")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from selftaught import choose, methods, voice
+from selftaught import choose, kinds, methods, voice
 from selftaught.backbones.stages import stages
 from selftaught.chosen import Chosen, plain, said
 from selftaught.data import Samples
@@ -174,7 +174,8 @@ def decided(
         Interrupted: it was stopped, and nothing is kept.
     """
     if not settings.try_:
-        return prepared(method or methods.USUAL, data, settings, image, options, samples)
+        method = method or (methods.USUAL if samples is None else kinds.of(samples).method)
+        return prepared(method, data, settings, image, options, samples)
     trying = Trying(method, data, settings, image, options, samples)
     return trying.again() if settings.resume else trying.winner()
 
@@ -226,7 +227,7 @@ class Trying:
         if method is None and options:
             flag = f"--{next(iter(options)).replace('_', '-')}"
             raise UserError(
-                f"{flag} belongs to {methods.USUAL}, and --try without a method compares several: "
+                f"{flag} belongs to one method, and --try without a method compares several: "
                 f"name the method to try its settings, or leave {flag} out"
             )
         self.method, self.data, self.image, self.options = method, data, image, options
@@ -263,7 +264,7 @@ class Trying:
         Raises:
             UserError: there is nothing to compare, or too little time, or too few images.
         """
-        usual, given = Candidate(self.method or methods.USUAL), self.settings.time
+        usual, given = Candidate(self.usual), self.settings.time
         timed: dict[str, Any] = {}
         short: dict[str, Any] = {}
         if given is not None:
@@ -316,8 +317,15 @@ class Trying:
         if self.method is None and not usual.continued:
             own = Needs(backbone=self.image.get("name") or "")
             known = TRANSFORMERS if choose.wants_transformer(own) else HANDFUL
-            return [Candidate(name) for name in known if name != methods.USUAL]
-        return [Candidate(self.method or methods.USUAL, c) for c in variants(usual)]
+            word = kinds.of(self.samples).word
+            known = [n for n in known if word in kinds.among(methods.find(n).needs.kinds)]
+            return [Candidate(name) for name in known if name != self.usual]
+        return [Candidate(self.usual, c) for c in variants(usual)]
+
+    @property
+    def usual(self) -> Any:
+        """What was named, or is usual for such samples."""
+        return self.method or kinds.of(self.samples).method
 
     def _affordable(self, turn: int, count: int) -> float:
         """Seconds of each of so many tries of a round: all rounds that are left take as long."""

@@ -15,7 +15,8 @@ from torch.utils.data import default_collate
 from selftaught import kinds
 from selftaught.augment import sample_rng
 from selftaught.backbones import Encoder
-from selftaught.data import Samples, open_data
+from selftaught.data import Samples
+from selftaught.data.arrays import ArraySource
 from selftaught.evaluate.features import readers, running, untrained
 from selftaught.evaluate.finding import evenly
 from selftaught.evaluate.floors import UNTRAINED
@@ -79,6 +80,8 @@ def calibrate(network: Encoder, forward: Callable[[Tensor], Tensor], images: Ten
         forward: uint8 [B, C, S, S] -> anything, through `network`.
         images: uint8 [N, C, S, S] plain views.
     """
+    if not keeping(network.modules()):
+        return
     with calibrating(network.modules()):
         for views in _again(images, network):
             for view in views:
@@ -93,7 +96,8 @@ def _again(images: Tensor, network: Encoder) -> Iterator[Any]:
         pipeline = kind.alike(rows if rows == columns else (rows, columns))
         keys = [(0, i) for i in range(len(images))]
         pixels = images.permute(0, 2, 3, 1).numpy()
-        views = ViewDataset(open_data(pixels, channels=images.shape[1]), pipeline, 0)
+        seen = Samples(ArraySource(pixels), channels=images.shape[1], layout="HWC")
+        views = ViewDataset(seen, pipeline, 0)
         yield from (item.views for item in batches(views, keys, 0))
         return
     pipeline = kind.alike(network.size)

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -392,7 +392,27 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
 
     skipped = sum(len(each[0].skipped) for each in found)
     names = (*look.networks, *floors)
-    return {name: scored(n) for n, name in enumerate(names)}, skipped
+    scores = {name: scored(n) for n, name in enumerate(names)}
+    return scores | _judged(scores[ENCODER], sets, data[0]), skipped
+
+
+def _judged(ours: Sequence[Score], sets: Sequence[Samples], data: Sequence[Embeddings]) -> Scores:
+    """Scores of what tells labels of the samples themselves, where the encoder has such ones."""
+    judges = kinds.of(sets[0]).judges()
+    if not judges:
+        return {}
+    # the same rows and classes as the features': by the positions of the samples in their sets
+    task = Task.of(*(replace(e, features=e.index[:, None], extra={}) for e in data))
+    rows = (task.train_x[:, 0].long().tolist(), task.test_x[:, 0].long().tolist())
+    train, test = ([s.read(i) for i in r] for s, r in zip((sets[0], sets[-1]), rows))
+    found: Scores = {}
+    for floor, known in judges.items():
+        for name in (score.name for score in ours if score.name in known):
+            start = time.perf_counter()
+            told = torch.from_numpy(known[name](train, task.train_y.numpy(), test))
+            score = task.score(name, told, f"{task.protocol}; {floor}", start)
+            found[floor] = (*found.get(floor, ()), score)
+    return found
 
 
 def _augmented(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:

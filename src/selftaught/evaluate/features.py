@@ -306,8 +306,8 @@ def open_samples(
         return found
     if kinds.of(data).word != kind.word:
         raise UserError(
-            f"the encoder takes {kind.many}, and these samples are {kinds.of(data).many}; open "
-            f"them with kind=selftaught.kinds.of(encoder)"
+            f"the encoder takes samples of kind `{kind.word}`, and these are of "
+            f"`{kinds.of(data).word}`; open them with kind=selftaught.kinds.of(encoder)"
         )
     if kind.word == "image" and data.channels != channels:
         raise UserError(

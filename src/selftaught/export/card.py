@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from selftaught import __version__, augment, kinds
-from selftaught.backbones import Encoder, Image
+from selftaught.backbones import Encoder, Wrapped
 from selftaught.errors import TrainingError
 from selftaught.export.facts import CONFIG, DIAGNOSIS, KEPT, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
@@ -100,7 +100,7 @@ def text(
     method = facts.settings.get("method")
     by = f", trained by {method}" if method else ""
     parts = [
-        _front(to, method, license),
+        _front(to, method, license, kinds.of(encoder).word),
         f"# {encoder.name}{by}\n",
         _about(encoder, features),
         f"## Use\n\n{_usage(to, encoder, written)}",
@@ -131,11 +131,12 @@ def _about(encoder: Encoder, features: dict[str, Tensor]) -> str:
     )
 
 
-def _front(to: str, method: Any, license: str | None) -> str:
+def _front(to: str, method: Any, license: str | None, word: str = "image") -> str:
     """What the Hugging Face hub reads."""
     about: dict[str, Any] = {"license": license} if license else {}
     about |= {"library_name": {"hf": "transformers"}.get(to, to)}
-    about |= {"pipeline_tag": "image-feature-extraction"}
+    tag = "feature-extraction" if word == "text" else f"{word}-feature-extraction"
+    about |= {"pipeline_tag": tag}
     about |= {"tags": ["self-supervised-learning", *([method] if method else [])]}
     return f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n"
 
@@ -176,6 +177,20 @@ with torch.inference_mode():
     found = model(pixel_values=image)
 pooled = found.pooler_output
 local = found.last_hidden_state  # a map or tokens, as timm has them
+"""
+
+_HF_TEXT = """import torch
+from transformers import AutoModel, AutoTokenizer
+
+# this folder; once it is on the hub, "OWNER/NAME"
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = AutoModel.from_pretrained(".").eval()
+texts = ["a text", "another one"]
+given = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+with torch.inference_mode():
+    local = model(**given).last_hidden_state  # a row a token
+there = given["attention_mask"][..., None]
+pooled = (local * there).sum(1) / there.sum(1)
 """
 
 _HF_PREPARE = """processor = AutoImageProcessor.from_pretrained(".")
@@ -270,6 +285,8 @@ image = np.zeros({shape}, np.{dtype})  # yours, as selftaught.kinds.made(about).
 def _usage(to: str, encoder: Encoder, written: Path) -> str:
     """Lines that run in the folder of the export; tested by running them."""
     kind = kinds.of(encoder)
+    if to == "hf" and kind.word == "text":
+        return _python(_HF_TEXT)
     mode = {1: "L", 3: "RGB"}.get(encoder.channels)
     imports = "from PIL import Image\n" if mode else ""
     rows, columns = both(encoder.size) if kind.word == "image" else (0, 0)
@@ -291,14 +308,14 @@ def _usage(to: str, encoder: Encoder, written: Path) -> str:
     words = _WITH_LOCAL if encoder.has_local else _POOLED
     # a module of one's own is built by its function, or, where nobody named one, by the reader
     by = encoder.config["name"]
-    module = "" if isinstance(encoder, Image) else f", {by!r}" if ":" in by else f", {by}(...)"
+    module = f", {by!r}" if ":" in by else f", {by}(...)" if isinstance(encoder, Wrapped) else ""
     prepared = prepare.format(**fields)
     block = _python(code.format(imports=imports, prepare=prepared, module=module, **words))
     if to != "safetensors":
         return block
     alone = json.loads((written / CONFIG).read_text("utf-8"))["timm"]
     if alone is None:
-        fits = "selftaught" if isinstance(encoder, Image) else f"the module {encoder.name}"
+        fits = f"the module {encoder.name}" if isinstance(encoder, Wrapped) else "selftaught"
         return f"{block}\nPlain timm has no such network; `{WEIGHTS}` fits {fits} alone.\n"
     return f"{block}\nWithout selftaught:\n\n{_python(alone)}"
 

@@ -63,6 +63,8 @@ def save(
     network = lora.plain(encoder.get_submodule("net").state_dict())  # while it trains
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.items()}
     check_finite(state, force)
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds.of(encoder).keep(folder)
     with (
         torch.random.fork_rng(devices=[]),
         atomic(folder / CONFIG) as config,
@@ -114,7 +116,8 @@ def _build(
     try:
         if about.get("module"):
             return _own(about, config, module)
-        encoder: Any = kinds.made(about.get("kind")).build(**current(about["encoder"]))
+        kind = kinds.made(about.get("kind")).beside(config.parent)
+        encoder: Any = kind.build(**current(about["encoder"]))
         encoder.mean, encoder.std = tuple(about["mean"]), tuple(about["std"])
     except (TypeError, KeyError) as error:
         raise UserError(

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from selftaught import augment, kinds
 from selftaught.backbones import Encoder, Image, Wrapped, outputs, untrained
 from selftaught.backbones.image.create import channels_first
+from selftaught.backbones.text.encoder import Text
 from selftaught.errors import UserError
 from selftaught.export import encoder as plain
+from selftaught.export import text
+from selftaught.export.quiet import quiet
 from selftaught.export.timm import plain_timm
 from selftaught.sides import both, told_size
 
@@ -81,8 +84,17 @@ def preprocessing(encoder: Encoder) -> dict[str, Any]:
 # timm and transformers ---------------------------------------------------------------------------
 
 
+def _write_timm(encoder: Encoder, folder: Path, fp16: bool) -> None:
+    if isinstance(encoder, Text):
+        raise UserError(f"timm has no networks for texts, as {encoder.name} is: export it --to hf")
+    _write_hub(encoder, folder, fp16)
+
+
 def _write_hub(encoder: Encoder, folder: Path, fp16: bool) -> None:
     """One folder for timm and transformers: their config.json, and weights of timm's names."""
+    if isinstance(encoder, Text):
+        text.write(encoder, folder, fp16)
+        return
     if not isinstance(encoder, Image):
         raise _no_such(encoder, f"{encoder.name} is a module of one's own")
     config = _hub_config(encoder)
@@ -161,7 +173,10 @@ def _read_timm(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
 def _read_hf(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
     import transformers
 
-    with _quiet():
+    if isinstance(encoder, Text):
+        return text.read(folder, encoder)
+
+    with quiet():
         net = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     _check_processing(processor.data_config, encoder)
@@ -171,22 +186,6 @@ def _read_hf(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
         return {"pooled": found.pooler_output, "local": _cells(found.last_hidden_state, encoder)}
 
     return read
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A block in which transformers shows neither a bar nor advice."""
-    from transformers.utils import logging as told
-
-    level, shown = told.get_verbosity(), told.is_progress_bar_enabled()
-    told.set_verbosity_error()
-    told.disable_progress_bar()
-    try:
-        yield
-    finally:
-        told.set_verbosity(level)
-        if shown:
-            told.enable_progress_bar()
 
 
 def _check_processing(found: dict[str, Any], encoder: Encoder) -> None:
@@ -323,8 +322,8 @@ def _read_pt2(folder: Path, encoder: Encoder) -> Callable[[Tensor], Features]:
 
 
 def _write_preprocessing(encoder: Encoder, folder: Path) -> None:
-    text = json.dumps(preprocessing(encoder), indent=2) + "\n"
-    (folder / PREPROCESSING).write_text(text, "utf-8")
+    content = json.dumps(preprocessing(encoder), indent=2) + "\n"
+    (folder / PREPROCESSING).write_text(content, "utf-8")
 
 
 # our own files -----------------------------------------------------------------------------------
@@ -346,7 +345,7 @@ def _read_safetensors(folder: Path, encoder: Encoder) -> Callable[[Tensor], Feat
 
 
 TARGETS = {
-    "timm": Target("timm", _write_hub, _read_timm),
+    "timm": Target("timm", _write_timm, _read_timm),
     "hf": Target("transformers", _write_hub, _read_hf),
     "onnx": Target("onnxruntime", _write_onnx, _read_onnx),
     "safetensors": Target("safetensors", _write_safetensors, _read_safetensors),

@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from selftaught import kinds
 from selftaught.data import BadSample, Samples
 from selftaught.export.files import atomic
 from selftaught.index.found import Found
@@ -12,6 +13,7 @@ from selftaught.index.index import Index
 from selftaught.index.queries import Query
 from selftaught.report.html import Section, escape, figure, missing, page, strip
 from selftaught.report.image.pictures import THUMB, data_url
+from selftaught.report.image.pictures import shown as sample_figure
 
 _NOTHING = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 """A picture of nothing."""
@@ -47,7 +49,7 @@ def _matches(index: Index, found: Found, queries: Sequence[Query], _: int) -> It
     for row in found:
         rows[row["query"]].append(row)
     for query in queries:
-        first = figure(_picture(query.image, 0), query.name, "query", "query")
+        first = _figure(query.image, 0, query.name, "query", "query")
         figures = [_shown(index, row, f"{row['similarity']:.3f}") for row in rows[query.name]]
         yield strip([first, *figures], query.name, "wrap")
 
@@ -72,12 +74,15 @@ def _outliers(index: Index, found: Found, _: Sequence[Query], shown: int) -> Ite
 
 
 def _shown(index: Index, row: dict[str, Any], caption: str, style: str = "") -> str:
-    return figure(_picture(index.data, row["index"]), row["path"], caption, style)
+    return _figure(index.data, row["index"], row["path"], caption, style)
 
 
-def _picture(samples: Samples, i: int) -> str:
-    """A small picture of a sample as a data URL; an empty one where it has just gone."""
+def _figure(samples: Samples, i: int, name: str, caption: str, style: str) -> str:
+    """A sample as a figure; with an empty picture where it has just gone."""
     try:
-        return data_url(samples.read(i, min_side=2 * THUMB).transpose(2, 0, 1))
+        if not kinds.of(samples).native:
+            return sample_figure(samples, i, name, caption, style)
+        whole = samples.read(i, min_side=2 * THUMB).transpose(2, 0, 1)
+        return figure(data_url(whole), name, caption, style)
     except BadSample:
-        return _NOTHING
+        return figure(_NOTHING, name, caption, style)

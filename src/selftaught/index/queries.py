@@ -5,6 +5,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selftaught import kinds
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.data.selection import select
 from selftaught.errors import UserError
@@ -52,7 +53,7 @@ def _one(number: int, image: Any, data: Samples) -> Query:
 
 
 def _named(word: str, data: Samples) -> Query:
-    """A file, else an image of the data by its name, else by its number."""
+    """A file, else an image of the data by its name, else by its number; else a text, typed."""
     if Path(word).is_dir():
         raise UserError(f"{word} is a folder; name the images in it, such as {word}/*.jpg")
     if Path(word).exists():
@@ -62,6 +63,8 @@ def _named(word: str, data: Samples) -> Query:
             return _row(i, data)
     if word.isdecimal():
         return _row(int(word), data)
+    if kinds.of(data).typed:
+        return Query(word, open_data([word], channels=data.channels, kind=data.kind))
     raise UserError(
         f"{word} is neither a file nor an image of the data; give a file, or a path or number as "
         "embed writes them"

@@ -38,6 +38,9 @@ Floor = Callable[["Tensor"], "Tensor"]
 Fit = Callable[[Sequence[Any]], Callable[[Any], "np.ndarray"]]
 """Training samples -> (a sample -> [D] float32)."""
 
+Judge = Callable[[Sequence[Any], "np.ndarray", Sequence[Any]], "np.ndarray"]
+"""Training samples, their labels [N], test samples -> labels [M], told without any encoder."""
+
 WALKED = 2000
 """Files of a folder by whose endings its kind is told."""
 SHARE = 3
@@ -65,10 +68,12 @@ class Kind(Options, ABC):
     word: as on the command line. one, many: in a sentence. unit: of what `size` counts. counted:
     what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
     are found in folders and tables. encoder: `module:Class` of its usual encoder, below
-    `backbones`. backbone: name of the usual one, where methods name none for this kind. native:
-    whether samples are uint8 [H, W, C], which the engine of views for images takes. translates:
-    whether views that were declared for images mean something of it. extra: what
-    must be installed beside the package, as in `pip install 'selftaught[sound]'`.
+    `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
+    by whether there is a GPU, what is taken for the networks of papers that need many. method: what
+    is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
+    of views for images takes. translates: whether views that were declared for images mean
+    something of it. typed: whether one can be given as words, in place of a file's name. extra:
+    what must be installed beside the package, as in `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -81,8 +86,11 @@ class Kind(Options, ABC):
     columns: ClassVar[tuple[str, ...]]
     encoder: ClassVar[str]
     backbone: ClassVar[str | None] = None
+    method: ClassVar[str] = "simclr"
+    standins: ClassVar[Mapping[bool, Mapping[str, str]]] = {}
     native: ClassVar[bool] = False
     translates: ClassVar[bool] = False
+    typed: ClassVar[bool] = False
     extra: ClassVar[str] = ""
 
     # ---------------------------------------------------------------------------------- reading
@@ -180,6 +188,17 @@ class Kind(Options, ABC):
         """
         return self, given
 
+    def keep(self, folder: Path) -> None:
+        """Write into the folder of a run, or of an encoder, what plain values do not hold."""
+
+    def beside(self, folder: Path) -> Self:
+        """This kind with what `keep` has written there.
+
+        Raises:
+            UserError: it is of another kind than this.
+        """
+        return self
+
     def build(self, **given: Any) -> "Encoder":
         """An encoder with fresh weights that knows its kind."""
         module, _, label = self.encoder.partition(":")
@@ -198,12 +217,25 @@ class Kind(Options, ABC):
         """Floors that are fitted on the training samples first, by name."""
         return {}
 
+    def judges(self) -> Mapping[str, Mapping[str, Judge]]:
+        """Floors that are answers, not features, by their names and those of scores."""
+        return {}
+
     about_floors: ClassVar[str] = ""
     """How they were made, in a sentence, where their names do not say it."""
 
     @abstractmethod
     def thumbnail(self, sample: Any, side: int) -> "np.ndarray":
         """A sample as a picture, uint8 [C, side, side], C 1 or 3."""
+
+    def heard(self, raw: Any) -> "tuple[np.ndarray, int] | None":
+        """What a source gave, as a page can play it: float32 [n] and values a second; None where
+        nothing of it can be heard."""
+        return None
+
+    def said(self, sample: Any) -> str:
+        """The words of a sample that is read, not looked at; empty for all others."""
+        return ""
 
     @abstractmethod
     def pictures(self, view: "np.ndarray") -> "list[np.ndarray]":
@@ -310,9 +342,13 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
         from selftaught.data.series.files import shape_of
 
         return "series" if _is_series(*shape_of(path)) else usual
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return _by_columns(path, known)
     if not path.is_dir():
         suffix = path.suffix.lower()
-        if suffix in (".csv", ".tsv"):  # a list of files, unless there are fractions
+        if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns):
+            return "text"
+        if suffix in (".csv", ".tsv", ".txt"):  # a list of files, unless there are fractions
             return "series" if "series" in known and _has_fractions(path) else usual
         return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
     counts, seen = Counter[str](), 0
@@ -328,14 +364,42 @@ def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
     return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
 
 
+def _by_columns(path: Path, known: Mapping[str, type[Kind]]) -> str:
+    """The first kind after whose samples a column is called."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = [name.lower() for name in pq.read_schema(path).names]
+    except (OSError, pa.ArrowException):
+        names = []
+    found = (n for n, kind in known.items() if any(c in names for c in kind.columns))
+    return next(found, next(iter(known)))
+
+
 def _has_fractions(path: Path) -> bool:
     """Whether the first lines of a table hold numbers with a point."""
+    return any(FRACTION.search(line) for line in _lines(path))
+
+
+def _holds_texts(path: Path, columns: Sequence[str]) -> bool:
+    """Whether a .txt holds other things than paths, or a table has a column that is called so."""
+    lines = _lines(path) if path.suffix.lower() in (".txt", ".csv", ".tsv", ".jsonl") else []
+    if path.suffix.lower() != ".txt":
+        names = re.split(r"[^a-z_]+", lines[0].lower()) if lines else []
+        return any(name in columns for name in names)
+    ends = [os.path.splitext(line.strip().split("\t")[0].split(",")[0])[1] for line in lines]
+    paths = [re.fullmatch(r"\.\w{2,5}(\s+\S+)?", end) for end in ends]
+    return bool(lines) and not all(paths)
+
+
+def _lines(path: Path) -> list[str]:
+    """The first lines of a file, those that are empty aside."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            lines = [file.readline(10_000) for _ in range(3)]
+            return [line for line in (file.readline(10_000) for _ in range(3)) if line.strip()]
     except OSError:
-        return False
-    return any(FRACTION.search(line) for line in lines)
+        return []
 
 
 def _is_series(shape: tuple[int, ...], numbers: str) -> bool:

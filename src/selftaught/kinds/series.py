@@ -77,7 +77,7 @@ class Series(Kind):
         self, source: Any, column: str | None, labels: str | None, path_column: str | None
     ) -> "Source":
         if isinstance(source, np.ndarray):
-            return files.SeriesSource(files._checked(source, "memory"))
+            return files.SeriesSource(files.checked(source, "memory"))
         if isinstance(source, list | tuple) and source and not isinstance(source[0], str | Path):
             return files.SeriesSource(list(source), "list")
         if isinstance(source, str | Path) and Path(source).is_file():

@@ -27,6 +27,7 @@ from selftaught.methods.contrastive.simclr_v2 import SimCLRv2 as SimCLRv2
 from selftaught.methods.contrastive.spectral import Spectral as Spectral
 from selftaught.methods.contrastive.supcon import SupCon as SupCon
 from selftaught.methods.contrastive.triplet import Triplet as Triplet
+from selftaught.methods.contrastive.ts2vec import TS2Vec as TS2Vec
 from selftaught.methods.correlation.ace import ACE as ACE
 from selftaught.methods.correlation.barlow_twins import BarlowTwins as BarlowTwins
 from selftaught.methods.correlation.dcca import DCCA as DCCA
@@ -48,6 +49,7 @@ from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
 from selftaught.methods.masked.discrete_vae import DiscreteVAE as DiscreteVAE
 from selftaught.methods.masked.mae import MAE as MAE
+from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
 from selftaught.methods.masked.simmim import SimMIM as SimMIM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA
 from selftaught.methods.predictive.selfie import Selfie as Selfie

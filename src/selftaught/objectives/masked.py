@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from selftaught import dist
+from selftaught.objectives.precision import full_precision
+
 
 def patchify(images: Tensor, patch: int) -> Tensor:
     """[B, C, H, W] -> [B, N, patch * patch * C], row by row; channels vary fastest in a patch."""
@@ -38,15 +41,22 @@ def hidden_mean(values: Tensor, hidden: Tensor, eps: float = 0.0) -> Tensor:
     return (values * weight).sum() / (weight.sum() + eps)
 
 
-def token_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+@full_precision
+def token_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, eps: float = 1e-5
+) -> Tensor:
     """BERT's loss (Devlin et al., 2019): mean cross entropy over the tokens that are asked for.
+
+    The mean is over those of all processes, of which each may have another number.
 
     Args:
         logits: [M, V] over the vocabulary.
         labels: [M] the tokens.
         weights: [M] 1, or 0 for places that only fill the batch up.
+        eps: added to the number of tokens, as the authors' code does.
     """
-    return hidden_mean(F.cross_entropy(logits, labels, reduction="none"), weights, eps=1e-5)
+    each = F.cross_entropy(logits, labels, reduction="none") * weights
+    return each.sum() / (dist.mean(weights.to(each.dtype).sum()) + eps / dist.world())
 
 
 def hidden_weight(hidden: Tensor) -> Tensor:

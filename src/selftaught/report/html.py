@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 from selftaught.nouns import worded
 
+SAID = 240
+"""Letters of a text that are shown."""
+
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline';
+ content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline';
  script-src 'sha256-{allowed}'">
 <title>{title}</title><style>{style}</style></head><body><main>
 """
@@ -95,6 +98,17 @@ def figure(url: str, name: str, caption: str = "", style: str = "") -> str:
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     name = escape(name)
     return f'<figure{kind}><img alt="{name}" title="{name}" src="{url}">{below}</figure>'
+
+
+def quote(text: str, name: str, caption: str = "", style: str = "") -> str:
+    """Words in place of an image, cut where they are many, and a line below."""
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    said = text if len(text) <= SAID else text[: SAID - 1].rsplit(" ", 1)[0] + " …"
+    kind = f"said {style}".strip()
+    return (
+        f'<figure class="{kind}"><blockquote title="{escape(name)}">{escape(said)}</blockquote>'
+        f"{below}</figure>"
+    )
 
 
 def strip(figures: Iterable[str], name: str = "", style: str = "") -> str:

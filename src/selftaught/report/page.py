@@ -15,6 +15,7 @@ from selftaught.report.html import Missing, Section, page
 from selftaught.report.image import local
 from selftaught.report.image import sections as pictures
 from selftaught.report.seen import MOST, Seen, look
+from selftaught.report.sound import players
 
 log = logging.getLogger("selftaught")
 
@@ -93,6 +94,7 @@ def _seen(run: RunFolder, seen: Seen | None, why: str) -> list[Section | Missing
         return [Missing("Map, neighbors, local features, near-duplicates and outliers", why)]
     return [
         plane.section(seen, run.path),
+        *players.sections(seen),
         pictures.nearest(seen),
         local.section(seen),
         pictures.pairs(seen),

@@ -20,7 +20,7 @@ from selftaught.evaluate.features import device_for, one_pass, running
 from selftaught.export import load
 from selftaught.kinds import Kind
 from selftaught.report.folder import RunFolder
-from selftaught.report.image.pictures import THUMB, data_url
+from selftaught.report.image.pictures import THUMB, shown
 from selftaught.sides import within
 from selftaught.vectors import neighbors
 
@@ -60,10 +60,9 @@ class Seen:
     def name(self, i: int) -> str:
         return self.samples.name(i)
 
-    def thumb(self, i: int) -> str:
-        """Image i as a data URL."""
-        sample = self.samples.read(i, min_side=2 * THUMB)
-        return data_url(kinds.of(self.samples).thumbnail(sample, THUMB))
+    def figure(self, i: int, name: str = "", caption: str = "", style: str = "") -> str:
+        """Image i as a figure, as `shown` says."""
+        return shown(self.samples, i, name, caption, style)
 
     def label(self, i: int) -> str:
         """Class of image i in words, empty where it is unknown."""

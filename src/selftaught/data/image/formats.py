@@ -11,34 +11,35 @@ HEIF = find_spec("pillow_heif") is not None
 """Whether the extra `heif` is installed."""
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
     return frozenset(text.split())
 
 
-IMAGE = _words(
+IMAGE = words(
     ".apng .avif .avifs .bmp .blp .cur .dds .dib .fli .flc .gif .icb .icns .ico .j2c .j2k .jfif"
     " .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .npy .npz .pbm .pcx .pgm .png .pnm .ppm .psd"
     " .qoi .rgb .rgba .sgi .bw .ras .tga .tif .tiff .vda .vst .webp .xpm"
 )
 """Extensions of files that are taken as images without a look inside."""
 
-_HEIF = _words(".heic .heics .heif .heifs .hif")
+_HEIF = words(".heic .heics .heif .heifs .hif")
 if HEIF:
     IMAGE |= _HEIF
 
-FRAMES = _words(".apng .avif .avifs .fli .flc .gif .mpo .tif .tiff .webp")
+FRAMES = words(".apng .avif .avifs .fli .flc .gif .mpo .tif .tiff .webp")
 """Extensions of images that may have several pages or frames."""
 
-_CAMERA = _words(
+_CAMERA = words(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mrw .nef .nrw .orf .pef .raf .rw2 .rwl"
     " .sr2 .srf .srw .x3f"
 )
-_SLIDES = _words(".bif .mrxs .ndpi .scn .svs .vms .vmu")
-_MICROSCOPES = _words(".czi .ims .lif .nd2 .oib .oif .vsi")
-_VOLUMES = _words(".mgh .mgz .mha .mhd .nii .nii.gz .nrrd")
-_PACKED = _words(".7z .bz2 .gz .rar .tar.bz2 .tar.gz .tar.xz .tar.zst .tgz .xz .zip .zst")
+_SLIDES = words(".bif .mrxs .ndpi .scn .svs .vms .vmu")
+_MICROSCOPES = words(".czi .ims .lif .nd2 .oib .oif .vsi")
+_VOLUMES = words(".mgh .mgz .mha .mhd .nii .nii.gz .nrrd")
+_PACKED = words(".7z .bz2 .gz .rar .tar.bz2 .tar.gz .tar.xz .tar.zst .tgz .xz .zip .zst")
 
-OTHER = _words(
+OTHER = words(
     ".7z .arrow .avi .bak .bin .bz2 .c .cfg .ckpt .cls .cpp .csv .db .dbf .dcm .dic .dicom .doc"
     " .docx .eps .exe .exr .fits .flac .fts .geojson .gz .h .h5 .hdf5 .hdr .htm .html .ima .ini"
     " .ipynb .jl .js .json .jsonl .jxl .lock .log .m4a .m4v .mat .md .md5 .mkv .mov .mp3 .mp4 .mpg"
@@ -49,13 +50,13 @@ OTHER = _words(
 """Extensions of files that are counted as ignored without a look inside. Those of cameras and slide
 scanners may begin like a TIFF, whose first page is a thumbnail."""
 
-BESIDE = _words(
+BESIDE = words(
     ".bak .cfg .cls .csv .db .doc .docx .geojson .htm .html .ini .ipynb .json .jsonl .lock .log .md"
     " .md5 .pbtxt .pdf .py .rst .sha256 .toml .tsv .txt .xls .xlsx .xml .yaml .yml"
 ).union({"", "(hidden)", "(run)"})
 """Extensions of what usually lies beside images and is none."""
 
-VIDEO = _words(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv")
+VIDEO = words(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv")
 """Extensions of files that are taken as clips where clips are asked for."""
 
 ARRAYS = frozenset({".npy", ".npz"})
@@ -124,24 +125,24 @@ if not HEIF:
 
 _WAYS: tuple[tuple[frozenset[str], str], ...] = (
     (_HEIF | {"HEIC"}, "pip install 'selftaught[heif]' reads them"),
-    (_words(".jxl") | {"JPEG XL"}, "JPEG XL: convert them to PNG with djxl"),
+    (words(".jxl") | {"JPEG XL"}, "JPEG XL: convert them to PNG with djxl"),
     (
-        _words(".dcm .dic .dicom .ima"),
+        words(".dcm .dic .dicom .ima"),
         "DICOM: save pydicom's pixel_array of each as .npy, and give its window as --value-range",
     ),
     (_VOLUMES, "volumes: save their slices as .npy, with nibabel or SimpleITK"),
     (_CAMERA, "raw photos: develop them to TIFF or JPEG"),
     (_SLIDES, "whole slides: cut them into tiles"),
     (_MICROSCOPES, "microscopy: export TIFF, a file a plane"),
-    (_words(".exr .hdr") | {"OpenEXR", "Radiance HDR"}, "save them as float TIFF"),
-    (_words(".fits .fts .h5 .hdf5 .mat"), "save the arrays as .npy"),
-    (_words(".pdf .eps .svg") | {"PDF", "PostScript"}, "no pixels: convert them to PNG"),
+    (words(".exr .hdr") | {"OpenEXR", "Radiance HDR"}, "save them as float TIFF"),
+    (words(".fits .fts .h5 .hdf5 .mat"), "save the arrays as .npy"),
+    (words(".pdf .eps .svg") | {"PDF", "PostScript"}, "no pixels: convert them to PNG"),
     (
         VIDEO - IMAGE,
         "video: `selftaught frames` makes images of it, with pip install 'selftaught[video]'",
     ),
     (_PACKED, "unpack them: random access needs plain files"),
-    (_words(".arrow .parquet .tar"), "read where they are named, or alone in a folder"),
+    (words(".arrow .parquet .tar"), "read where they are named, or alone in a folder"),
 )
 
 

@@ -169,7 +169,7 @@ def array_file(path: Path, column: str | None, labels: str | None) -> SeriesSour
         match path.suffix.lower():
             case ".npy":
                 return SeriesSource(
-                    _checked(np.load(path, mmap_mode="r"), path), path.name, str(path)
+                    checked(np.load(path, mmap_mode="r"), path), path.name, str(path)
                 )
             case ".npz":
                 with np.load(path, allow_pickle=False) as archive:
@@ -179,7 +179,7 @@ def array_file(path: Path, column: str | None, labels: str | None) -> SeriesSour
         raise UserError(f"{path} is not an array that can be read: {error}") from error
 
 
-def _checked(values: np.ndarray, path: Any) -> np.ndarray:
+def checked(values: np.ndarray, path: Any) -> np.ndarray:
     if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
         raise UserError(
             f"an array of shape {values.shape} and type {values.dtype} in {path} is no set of "
@@ -196,7 +196,7 @@ def _from_npz(path: Path, archive: Any, column: str | None, labels: str | None) 
             f"{path} has no array {column or 'of series'}; it has {', '.join(archive.files)}: name "
             "one with --column"
         )
-    found = SeriesSource(_checked(archive[chosen], path), path.name)
+    found = SeriesSource(checked(archive[chosen], path), path.name)
     label = labels or next((names[n] for n in _LABELS if n in names), None)
     if label is None and chosen.lower().endswith("_x"):  # several sets in one file
         label = next((n for n in archive.files if n.lower() == f"{chosen[:-2].lower()}_y"), None)

@@ -9,7 +9,17 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Epoch, Few, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Epoch,
+    Few,
+    Method,
+    Needs,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.roles import Count, Fraction, PrototypeCount, SampleCount
 from selftaught.sides import Size
@@ -42,6 +52,7 @@ class DeepCluster(Method):
     )
     # a new classifier each epoch of 48 or 156 steps learns nothing of its clusters
     few = Few(clusters=100, whitened=64, reassign=5, lr=0.0005)
+    needs = Needs(kinds=("image", "sound"))
     backbone: Image
 
     def __init__(

@@ -9,7 +9,17 @@ from torch.nn import functional as F
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import (
+    Batch,
+    Corpus,
+    Few,
+    Insight,
+    Method,
+    Needs,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+)
 from selftaught.objectives.assignment import cluster_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
@@ -70,6 +80,7 @@ class DeepClusterV2(Method):
         prototypes=(100, 100, 100),
     )
     insight = Insight("projector", memory=("memory",))
+    needs = Needs(kinds=("image", "sound"))
 
     def __init__(
         self,

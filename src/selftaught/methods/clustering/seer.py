@@ -73,7 +73,7 @@ class SEER(Method):
         prototypes=128,
         epsilon=0.01,
     )
-    needs = Needs(backbone="regnety_320")
+    needs = Needs(backbone="regnety_320", kinds=("image", "sound"))
     insight = Insight("projector", logits="scores", shares="predicted")
 
     def __init__(

@@ -9,7 +9,7 @@ from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
-from selftaught.method import Batch, Corpus, Few, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Corpus, Few, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import balanced_plan, cluster_cross_entropy
 from selftaught.roles import Count, Fraction, Positive, PrototypeCount, SampleCount, Share, Weight
 from selftaught.sides import Size
@@ -48,6 +48,7 @@ class SeLa(Method):
         decay_bias=True,
     )
     few = Few(prototypes=100, scale=(0.3, 1.0))
+    needs = Needs(kinds=("image", "sound"))
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selftaught import augment
 from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import simclr_head
 from selftaught.roles import Blur, Count, HeadWidth, Strength, Temperature
@@ -34,6 +34,7 @@ class SimCLRv2(Method):
     recipe = Recipe("lars_tf", lr=0.1, batch=1, scaling="sqrt", weight_decay=1e-4, warmup=0.05)
     few = Few(dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")
+    needs = Needs(kinds=("image", "sound"))
 
     def __init__(
         self,

@@ -81,7 +81,7 @@ class MSN(Method):
         no_clip=("scores",),
     )
     few = Few(prototypes=128, hidden=256, dim=64, focal_views=2, focal_scale=(0.1, 0.4))
-    needs = Needs(backbone="vit_small_patch16_224")
+    needs = Needs(backbone="vit_small_patch16_224", kinds=("image", "sound"))
     insight = Insight(
         copies=(("target", "backbone"), ("target_projector", "projector")),
         logits="scores",

@@ -47,7 +47,13 @@ class SimMIM(Method):
         clip=5.0,
     )
     few = Few(weight_decay=0.05)
-    needs = Needs(backbone="swin_tiny_patch4_window7_224", drop_path=0.1, batch=1, views="own")
+    needs = Needs(
+        backbone="swin_tiny_patch4_window7_224",
+        drop_path=0.1,
+        batch=1,
+        views="own",
+        kinds=("image", "sound"),
+    )
 
     def __init__(self, backbone: Image, ratio: HiddenShare = 0.6, unit: Count | None = None):
         super().__init__()

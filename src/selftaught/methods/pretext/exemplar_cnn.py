@@ -186,7 +186,8 @@ class Distorted(augment.Pipeline):
         shifts = rng.uniform(-0.1, 0.1, 3)
         out = cut(image, y + down, x + right, side, angle, self.size)[None]
         if out.shape[3] == 3:
-            out = deform_colors(out, COLORS, factors[None])
+            # a range of its own: their code has one of many patches, from black to white
+            out = deform_colors(_stretched(out), COLORS, factors[None])
             out = change_tones(255 * out, powers[None], mults[None], shifts[None])
         else:  # other channels have brightness alone
             out = _toned(_stretched(out), powers[0], mults[0], shifts[0])

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
+from selftaught import kinds
+from selftaught.data import Samples
+from selftaught.report.html import figure, quote
+
 THUMB = 96
 """Side of an image on the page, in pixels."""
 
@@ -48,6 +52,26 @@ def jpeg(image: np.ndarray) -> bytes:
 def url(data: bytes, kind: str) -> str:
     """What `encode` gave, as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def shown(samples: Samples, i: int, name: str = "", caption: str = "", style: str = "") -> str:
+    """A sample as a figure: its picture, or its words where it has some.
+
+    Args:
+        samples: the data.
+        i: which of it.
+        name: what it is called; its own name unless given.
+        caption: line below.
+        style: of the figure.
+
+    Raises:
+        BadSample: it cannot be read.
+    """
+    kind, name = kinds.of(samples), name or samples.name(i)
+    sample = samples.read(i, min_side=2 * THUMB)
+    if words := kind.said(sample):
+        return quote(words, name, caption, style)
+    return figure(data_url(kind.thumbnail(sample, THUMB)), name, caption, style)
 
 
 def data_url(image: np.ndarray) -> str:

@@ -9,7 +9,7 @@ from selftaught import kinds
 from selftaught.data import BadSample
 from selftaught.kinds import Kind
 from selftaught.report.folder import RunFolder
-from selftaught.report.html import Missing, Section, figure, strip, table
+from selftaught.report.html import Missing, Section, strip, table
 from selftaught.report.seen import Seen
 
 _QUERIES = 12
@@ -28,7 +28,7 @@ def nearest(seen: Seen) -> Section:
     rows, same, known = [], 0, 0
     for query in np.random.default_rng(0).permutation(len(seen))[:_QUERIES].tolist():
         mine = seen.label(query)
-        figures = [figure(seen.thumb(query), seen.name(query), mine or "query", "query")]
+        figures = [seen.figure(query, caption=mine or "query", style="query")]
         for i, cosine in zip(seen.near[query].tolist(), seen.similarity[query], strict=True):
             theirs = seen.label(i)
             told = bool(mine and theirs)
@@ -36,9 +36,7 @@ def nearest(seen: Seen) -> Section:
             known, same = known + told, same + alike
             style = ("same" if alike else "other") if told else ""
             caption = f"{cosine:.2f}{' ✓' if alike else ''}"
-            figures.append(
-                figure(seen.thumb(i), f"{seen.name(i)} {theirs}".strip(), caption, style)
-            )
+            figures.append(seen.figure(i, f"{seen.name(i)} {theirs}".strip(), caption, style))
         rows.append(strip(figures))
     note = (
         f"Left, an image drawn at random; then its most similar among {len(seen):,} of "
@@ -62,8 +60,8 @@ def pairs(seen: Seen) -> Section:
     twins = "".join(
         strip(
             [
-                figure(seen.thumb(a), seen.name(a), f"{cosine:.3f}"),
-                figure(seen.thumb(b), seen.name(b), f"{cosine:.3f}"),
+                seen.figure(a, caption=f"{cosine:.3f}"),
+                seen.figure(b, caption=f"{cosine:.3f}"),
             ],
             style="sample",
         )
@@ -71,9 +69,7 @@ def pairs(seen: Seen) -> Section:
     )
     lonely = seen.similarity.mean(1)
     far = np.argsort(lonely, kind="stable")[:_SHOWN].tolist()
-    outliers = strip(
-        (figure(seen.thumb(i), seen.name(i), f"{lonely[i]:.2f}") for i in far), style="wrap"
-    )
+    outliers = strip((seen.figure(i, caption=f"{lonely[i]:.2f}") for i in far), style="wrap")
     body = (
         f'<h3>Most similar pairs, with their cosine</h3><div class="samples">{twins}</div>'
         "<h3>Images that resemble no other, with the mean cosine of their neighbors</h3>"

@@ -1,0 +1,1 @@
+"""Views of texts: windows of tokens."""

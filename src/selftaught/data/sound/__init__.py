@@ -1,0 +1,1 @@
+"""Sounds: recordings in files of any format, at any rate."""
