@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from selftaught import methods
+from selftaught import kinds, methods
 from selftaught.backbones import Image, backbone
 from selftaught.backbones.text.encoder import Text
 from selftaught.data.text.tokenizer import Tokens, Vocabulary
+from selftaught.data.video.take import Shown
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ def words(index: int) -> Tokens:
     return Tokens(rng.integers(5, 60, count), rng.random(count) < 0.2, VOCABULARY)
 
 
+def clip(index: int) -> Shown:
+    """A take of 12 frames of 20 x 28 pixels."""
+    rng = np.random.default_rng(index)
+    coarse = rng.integers(0, 256, (1, 3, 5, 7), np.uint8).repeat(4, 2).repeat(4, 3)
+    return Shown(np.concatenate([np.roll(coarse, 2 * t, 3) for t in range(12)]))
+
+
 def drawn(net: str, size: int) -> Image:
     """`backbone(net, size)`, which is built and drawn once from each state of the generator."""
     made, after = _drawn(net, size, torch.get_rng_state().numpy().tobytes())
@@ -70,6 +78,11 @@ def drawn(net: str, size: int) -> Image:
 def _drawn(net: str, size: int, _: bytes) -> tuple[Any, torch.Tensor]:
     if net in {case.net for case in TEXTS.values()}:
         made = Text(net, size=size, words=VOCABULARY.words, dropout=0.0)  # drawn in each process
+        return made, torch.get_rng_state()
+    if net in {case.net for case in CLIPS.values()}:
+        made = kinds.made({"kind": "clip", "frames": 4, "stride": 1}).build(
+            name=net, size=size, frames=4, patch_size=8, width=24, depth=2, heads=2
+        )
         return made, torch.get_rng_state()
     return backbone(net, size=size), torch.get_rng_state()
 
@@ -121,6 +134,15 @@ def _png(pixels: np.ndarray) -> bytes:
 
 TEXTS = {"bert": Case(net="bert_tiny", size=16), "causal_lm": Case(net="gpt_tiny", size=16)}
 """Methods that learn from texts; all of `CASES` learn from images."""
+
+_JEPA = {"predictor_dim": 24, "predictor_depth": 1, "predictor_heads": 2}
+# each process draws the masks of its own batch
+CLIPS = {
+    "vjepa": Case(_JEPA, "vit_tiny", 16, exact_ranks=False, any_order=False),
+    "vjepa2": Case(_JEPA, "vit_tiny_rope", 16, exact_ranks=False, any_order=False),
+    "temporal_order": Case(net="vit_tiny", size=16),
+}
+"""Methods that learn from clips."""
 
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),

@@ -15,7 +15,7 @@ import torch
 
 from selftaught import methods
 from selftaught.method import Batch, Method
-from tests.cases import CASES, TEXTS, larger_dinov2, teacher
+from tests.cases import CASES, CLIPS, TEXTS, larger_dinov2, teacher
 from tests.formulas import FORMULAS
 from tests.test_methods import batch, build
 
@@ -72,19 +72,21 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "colorization": [{"form": "plain"}, {"form": "regression"}, {"form": "hybrid"}],
     "inpainting": [{"region": "random", "adversarial": 0.0}, {"border": 3.0}],
     "jigsaw": [{"puzzles": 2}],
+    "vjepa": [{"power": 2.0, "large_boxes": 1}],
+    "temporal_order": [{"ask": "direction"}],
 }
 """Further settings by which a loss, not what its submodules give, is another one."""
 
 ROWS = [
     pytest.param(name, options, id=f"{name}-{i}" if i else name)
-    for name in sorted(CASES | TEXTS)
+    for name in sorted(CASES | TEXTS | CLIPS)
     for i, options in enumerate([{}, *VARIANTS.get(name, [])])
 ]
 
 
 def ready(name: str, options: dict[str, Any]) -> tuple[Method, Batch]:
     """A method in the middle of training, whose parts all differ, and a batch, in float64."""
-    case = (CASES | TEXTS)[name]
+    case = (CASES | TEXTS | CLIPS)[name]
     case = replace(case, options=case.options | options)
     method = build(name, torch.float64, case=case)
     with torch.no_grad():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from selftaught import augment, dist, methods
+from selftaught import augment, dist, kinds, methods
 from selftaught.backbones import backbone
 from selftaught.engine.randomness import seed_all
 from selftaught.engine.settings import Settings
@@ -22,7 +22,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
-from tests.cases import CASES, TEXTS, Case, words
+from tests.cases import CASES, CLIPS, TEXTS, Case, clip, words
 from tests.pool import Pool
 
 SAMPLES = 16
@@ -32,7 +32,7 @@ APART = 1000
 """Between the seeds of two processes: the engine's differ, so what must be alike may not be drawn
 in each."""
 
-ALL = CASES | TEXTS
+ALL = CASES | TEXTS | CLIPS
 each = pytest.mark.parametrize("name", sorted(CASES))
 every = pytest.mark.parametrize("name", sorted(ALL))
 
@@ -49,9 +49,11 @@ def image(index: int, size: int, channels: int = 3) -> np.ndarray:
 
 
 def shown(name: str, index: int, channels: int = 3) -> Any:
-    """`image` as the method's pipeline takes it, with a mask where it has one; or a text."""
+    """`image` as the method's pipeline takes it, with a mask where it has one; a text, a clip."""
     if name in TEXTS:
         return words(index)
+    if name in CLIPS:
+        return clip(index)
     return image(index, CASES[name].size, channels + (methods.find(name).needs.beside == "masks"))
 
 
@@ -85,11 +87,12 @@ def build(name: str, dtype: torch.dtype = torch.float32, case: Case | None = Non
 
 def batch(name: str, method: Any, count: int = BATCH, epoch: int = 0) -> Batch:
     """The first `count` samples, as the method asks for them and in its precision."""
-    pipeline = method.views(ALL[name].size)
+    kind = kinds.of(method.backbone)
+    pipeline = kind.views(method.views(ALL[name].size))
     samples = [pipeline(shown(name, i), augment.sample_rng(0, epoch, i)) for i in range(count)]
     dtype = next(method.parameters()).dtype
     net = method.backbone
-    views = augment.normalize(default_collate(samples), net.mean, net.std)
+    views = kind.prepare(default_collate(samples), net)
     views = each_leaf(lambda x: x.to(dtype) if x.is_floating_point() else x, views)
     return Batch(views, torch.arange(count), torch.arange(count) % 3)
 
