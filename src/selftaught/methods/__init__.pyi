@@ -8,6 +8,7 @@ from selftaught.methods.clustering.seer import SEER as SEER
 from selftaught.methods.clustering.sela import SeLa as SeLa
 from selftaught.methods.clustering.swav import SwAV as SwAV
 from selftaught.methods.contrastive.cpc import CPC as CPC
+from selftaught.methods.contrastive.cpc_audio import CPCAudio as CPCAudio
 from selftaught.methods.contrastive.dcl import DCL as DCL
 from selftaught.methods.contrastive.hcl import HCL as HCL
 from selftaught.methods.contrastive.infomin import InfoMin as InfoMin
@@ -47,12 +48,16 @@ from selftaught.methods.distillation.ibot import IBOT as IBOT
 from selftaught.methods.distillation.msn import MSN as MSN
 from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
+from selftaught.methods.masked.bert import BERT as BERT
 from selftaught.methods.masked.discrete_vae import DiscreteVAE as DiscreteVAE
 from selftaught.methods.masked.mae import MAE as MAE
 from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
 from selftaught.methods.masked.simmim import SimMIM as SimMIM
+from selftaught.methods.predictive.causal_lm import CausalLM as CausalLM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA
 from selftaught.methods.predictive.selfie import Selfie as Selfie
+from selftaught.methods.predictive.vjepa import VJEPA as VJEPA
+from selftaught.methods.predictive.vjepa2 import VJEPA2 as VJEPA2
 from selftaught.methods.pretext.colorization import Colorization as Colorization
 from selftaught.methods.pretext.counting import Counting as Counting
 from selftaught.methods.pretext.distortion import Distortion as Distortion
@@ -63,6 +68,7 @@ from selftaught.methods.pretext.motion import Motion as Motion
 from selftaught.methods.pretext.relative_patch import RelativePatch as RelativePatch
 from selftaught.methods.pretext.rotation import Rotation as Rotation
 from selftaught.methods.pretext.split_brain import SplitBrain as SplitBrain
+from selftaught.methods.pretext.temporal_order import TemporalOrder as TemporalOrder
 from selftaught.methods.supervised.distill import Distill as Distill
 from selftaught.methods.supervised.finetune import Finetune as Finetune
 from selftaught.methods.supervised.simclr_v2_finetune import SimCLRv2Finetune as SimCLRv2Finetune
