@@ -1,5 +1,10 @@
 """Clips as samples: reading, views, encoders, methods, and what a run leaves."""
 
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +14,15 @@ from selftaught import kinds
 from selftaught.augment import sample_rng
 from selftaught.augment.clip import middle, stretch
 from selftaught.backbones import ClipEncoder
-from selftaught.data import BadSample
+from selftaught.data import BadSample, open_data
 from selftaught.data.video.take import Take
+from selftaught.engine.build import assemble
 from selftaught.errors import UserError
+from selftaught.feed.check import check
 from selftaught.kinds.floors.clip import changes, still
-from tests.films import film, hurt, moving, sound
+from selftaught.methods.pretext.temporal_order import TemporalOrder
+from tests.films import film, folder, hurt, moving, sound
+from tests.test_engine import often_killed
 
 LONG = film(np.random.default_rng(0).integers(0, 255, (30, 32, 48, 3), np.uint8), gop=6)
 
@@ -154,3 +163,125 @@ def test_clips_of_other_sizes_get_positions_of_their_own():
         assert large.features(x).grid == (2, 4)
     with pytest.raises(UserError, match=r"takes clips \[B, 3, frames, H, W\]"):
         large(torch.zeros(2, 3, 16, 16))
+
+
+def test_moments_are_in_order_or_not_as_the_answer_says():
+    """Frames that say their number, and in which direction they are played."""
+    pixels = [np.full((16, 16, 3), 8 * t, np.uint8) for t in range(30)]
+    take = Take(film(pixels, "ffv1", "matroska", "bgr0"))
+    asked = {"kind": "clip", "frames": 2, "stride": 2}
+    seen = set()
+    for ask in ("order", "direction"):
+        encoder = kinds.made(asked).build(size=16, frames=2, width=12, depth=1, heads=1)
+        pipeline = kinds.of(encoder).views(TemporalOrder(encoder, ask).views(16))
+        for i in range(40):
+            parts, answer = pipeline(take, sample_rng(0, 0, i))
+            numbers = [[int(frame.mean()) // 8 for frame in part] for part in parts]
+            steps = {b - a for a, b in numbers}
+            assert len(steps) == 1  # all are played in one direction
+            (step,) = steps
+            if ask == "direction":
+                assert answer == (step < 0)
+            else:
+                first = [part[0] for part in numbers]
+                assert len(set(first)) == 3
+                ordered = first == sorted(first, reverse=step < 0)
+                assert answer == ordered
+            seen.add((ask, answer, step > 0))
+    assert len(seen) == 6
+    short = Take(film(pixels[:5], "ffv1", "matroska", "bgr0"))
+    pipeline = kinds.of(encoder).views(TemporalOrder(encoder).views(16))
+    with pytest.raises(BadSample, match="has 5 frames, too few for five moments of 2"):
+        pipeline(short, sample_rng(0, 0, 0))
+    encoder = ClipEncoder("vit_tiny", 16, 1, tubelet=1, width=12, depth=1, heads=1)
+    with pytest.raises(UserError, match="one frame has no direction"):
+        TemporalOrder(encoder, "direction")
+
+
+# ------------------------------------------------------------------------------------------- runs
+
+NET: dict[str, Any] = {"frames": 4, "size": 16, "patch_size": 8, "width": 12, "depth": 1}
+NET |= {"heads": 1}
+OWN = {"predictor_dim": 12, "predictor_depth": 1, "predictor_heads": 1}
+HOW = {"batch": 4, "max_steps": 3, "workers": 0, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("clips") / "clips")
+
+
+@pytest.fixture(scope="module")
+def run(clips: Path) -> Path:
+    out = clips.parent / "run"
+    selftaught.pretrain("vjepa", clips, out, **NET, **OWN, **HOW, stride=2)
+    return out
+
+
+def weights(run: Path) -> bytes:
+    return (run / "encoder.safetensors").read_bytes()
+
+
+def test_the_kind_is_told_by_endings_and_by_what_a_method_learns_from(clips: Path):
+    assert kinds.guess(clips, tuple(kinds.files())) == "clip"
+    assert kinds.guess(clips / "left" / "0.mp4", tuple(kinds.files())) == "clip"
+    with pytest.raises(UserError, match="vjepa learns from .*clip.*--kind"):
+        selftaught.pretrain("vjepa", np.zeros((8, 8, 8, 3), np.uint8), kind="image")
+
+
+def test_a_run_of_clips_leaves_scores_a_page_that_moves_and_an_encoder(run: Path, clips: Path):
+    names = {row["features"] for row in json.loads((run / "scores.json").read_text())["scores"]}
+    assert names == {"this encoder", "untrained", "middle frame", "middle frame and changes"}
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/webp;base64,") == 8
+    assert len(page) < 2_000_000
+    assert np.load(run / "views.npz")["view0"].shape[1:] == (3, 16, 48)  # three frames of each
+    encoder = selftaught.load(run)
+    kind = kinds.of(encoder)
+    assert kind.config == {"kind": "clip", "frames": 4, "stride": 2}
+    samples = open_data(clips, kind=kind)
+    views = [kind.plain(encoder.size)(samples.read(i)) for i in range(3)]
+    with torch.inference_mode():
+        alone = encoder(kind.prepare(torch.from_numpy(np.stack(views)), encoder))
+    found = selftaught.embed(run, clips, workers=0).features[:3]
+    np.testing.assert_allclose(found, alone.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_workers_change_nothing_and_a_killed_run_goes_on(run: Path, clips: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    asked = NET | OWN | HOW | {"workers": 1}
+    selftaught.pretrain("vjepa", clips, other, **asked, stride=2, evaluate=False)
+    assert weights(other) == weights(run)
+
+    kind = kinds.made({"kind": "clip", "stride": 2})
+    kind, given = kind.fill(dict(NET), open_data(clips, kind=kind))
+    samples = open_data(clips, kind=kind)
+
+    def train(out: Path, method: Any, resume: bool) -> Path:
+        quick = HOW | {"save_every": 0, "evaluate": False}
+        selftaught.pretrain(method, samples, out, resume=resume, **quick)
+        return out
+
+    fresh = partial(assemble, "vjepa", given | {"name": "vit_tiny"}, OWN, samples, 0)
+    whole = train(tmp_path / "whole", fresh(), False)
+    killed = often_killed(tmp_path / "killed", fresh, train, 1)
+    assert weights(killed) == weights(whole)
+
+
+def test_clips_are_checked_all_through(clips: Path, tmp_path: Path):
+    for name, content in (
+        ("good.mp4", film(moving(12))),
+        ("copy.mp4", film(moving(12))),
+        ("late.mp4", hurt(LONG, 0.9, 300)),
+        ("text.mp4", b"words\n" * 100),
+    ):
+        (tmp_path / name).write_bytes(content)
+    found = check(tmp_path, workers=0)
+    assert (found.kind.word, found.readable, len(found.bad)) == ("clip", 2, 2)
+    assert found.sizes == (32, 32, 32)
+
+
+def test_methods_for_any_kind_learn_from_clips(clips: Path, tmp_path: Path):
+    how = HOW | {"max_steps": 1, "evaluate": False}
+    made = selftaught.pretrain("simclr", clips, tmp_path / "run", **NET, **how)
+    assert made.encoder.config["name"] == "vit_tiny"

@@ -26,6 +26,9 @@ MOST, STEP = 112, 16
 """Side of a view, where nobody says it: at most that of the usual networks of clips, and a whole
 number of patches."""
 
+PLAYED = 16
+"""Most frames of a clip that a page plays."""
+
 
 @dataclass(frozen=True)
 class Clip(Kind):
@@ -46,7 +49,8 @@ class Clip(Kind):
     columns = ("video", "clip", "mp4")
     encoder = "video.encoder:ClipEncoder"
     backbone = "vit_tiny"
-    translates = True
+    translates = moves = True
+    standins = {False: {"vit_small": "vit_tiny", "vit_small_rope": "vit_tiny_rope"}}  # noqa: RUF012
     extra = "video"
     about_floors = (
         "Middle frame: 8 x 8 pixels; changes: the mean absolute change of 8 x 8 gray ones from "
@@ -130,6 +134,11 @@ class Clip(Kind):
         from selftaught import augment
 
         return augment.plain(side)(next(sample.frames([sample.count // 2])))
+
+    def moving(self, sample: Take, side: int) -> np.ndarray:
+        from selftaught.augment.clip import Plain
+
+        return Plain(side, min(PLAYED, max(8, self.frames)), self.stride)(sample)
 
     def pictures(self, view: np.ndarray) -> list[np.ndarray]:
         """Its first frame, the middle and the last, side by side."""
