@@ -225,7 +225,7 @@ def weights(run: Path) -> bytes:
 def test_the_kind_is_told_by_endings_and_by_what_a_method_learns_from(clips: Path):
     assert kinds.guess(clips, tuple(kinds.files())) == "clip"
     assert kinds.guess(clips / "left" / "0.mp4", tuple(kinds.files())) == "clip"
-    with pytest.raises(UserError, match="vjepa learns from .*clip.*--kind"):
+    with pytest.raises(UserError, match=r"vjepa learns from .*clip.*--kind"):
         selftaught.pretrain("vjepa", np.zeros((8, 8, 8, 3), np.uint8), kind="image")
 
 
