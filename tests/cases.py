@@ -2,8 +2,9 @@
 
 import copy
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import nn
 
 from selftaught import kinds, methods
 from selftaught.backbones import Image, backbone
+from selftaught.backbones.series.encoder import Series
+from selftaught.backbones.sound.encoder import Waves
 from selftaught.backbones.text.encoder import Text
 from selftaught.data.text.tokenizer import Tokens, Vocabulary
 from selftaught.data.video.take import Shown
@@ -27,8 +30,9 @@ class Case:
 
     Args:
         options: constructor parameters beside the backbone.
-        net: timm name of the backbone, or an encoder of texts.
-        size: of the images, multiples of 16 for `test_vit`; or tokens of texts.
+        net: timm name of the backbone, or what builds one for samples that are no images.
+        size: of the images, multiples of 16 for `test_vit`; or of other samples.
+        sample: makes sample i where that is no image.
         unused: prefixes of parameters that rightly get no gradient at the first step.
         exact_ranks: whether two processes give one's loss to the last digits; False where
             the method itself draws masks or negatives in each process (say why in a comment).
@@ -37,8 +41,9 @@ class Case:
     """
 
     options: dict[str, Any] = field(default_factory=dict)
-    net: str = "test_resnet"
+    net: str | Callable[[], Any] = "test_resnet"
     size: int = 32
+    sample: Callable[[int], Any] | None = None
     unused: tuple[str, ...] = ()
     exact_ranks: bool = True
     any_order: bool = True
@@ -47,7 +52,8 @@ class Case:
         options = dict(self.options)
         if "samples" in methods.signature(name):
             options["samples"] = samples
-        return methods.find(name)(drawn(self.net, self.size), **options)
+        net = drawn(self.net, self.size) if isinstance(self.net, str) else self.net()
+        return methods.find(name)(net, **options)
 
 
 VOCABULARY = Vocabulary(words=60, pad=0, start=2, end=3, mask=4)
@@ -58,6 +64,14 @@ def words(index: int) -> Tokens:
     rng = np.random.default_rng(index)
     count = int(rng.integers(3, 20))
     return Tokens(rng.integers(5, 60, count), rng.random(count) < 0.2, VOCABULARY)
+
+
+def wave(index: int) -> np.ndarray:
+    """A sound of a tenth to a third of a second, [1, n], at 8,000 values a second."""
+    rng = np.random.default_rng(index)
+    t = np.arange(rng.integers(800, 2600)) / 8000
+    tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * t) + 0.1 * rng.standard_normal(len(t))
+    return tone.astype(np.float32)[None]
 
 
 def clip(index: int) -> Shown:
@@ -76,14 +90,6 @@ def drawn(net: str, size: int) -> Image:
 
 @lru_cache(maxsize=16)
 def _drawn(net: str, size: int, _: bytes) -> tuple[Any, torch.Tensor]:
-    if net in {case.net for case in TEXTS.values()}:
-        made = Text(net, size=size, words=VOCABULARY.words, dropout=0.0)  # drawn in each process
-        return made, torch.get_rng_state()
-    if net in {case.net for case in CLIPS.values()}:
-        made = kinds.made({"kind": "clip", "frames": 4, "stride": 1}).build(
-            name=net, size=size, frames=4, patch_size=8, width=24, depth=2, heads=2
-        )
-        return made, torch.get_rng_state()
     return backbone(net, size=size), torch.get_rng_state()
 
 
@@ -132,17 +138,46 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-TEXTS = {"bert": Case(net="bert_tiny", size=16), "causal_lm": Case(net="gpt_tiny", size=16)}
-"""Methods that learn from texts; all of `CASES` learn from images."""
+def curve(index: int) -> np.ndarray:
+    """A series of two channels and 40 steps."""
+    return np.random.default_rng(index).standard_normal((2, 40)).astype(np.float32)
+
+
+def video(net: str) -> Callable[[], Any]:
+    """What builds a small encoder of clips of four frames."""
+    kind = kinds.made({"kind": "clip", "frames": 4, "stride": 1})
+    sizes = {"size": 16, "frames": 4, "patch_size": 8, "width": 24, "depth": 2, "heads": 2}
+    return lambda: kind.build(name=net, **sizes)
+
 
 _JEPA = {"predictor_dim": 24, "predictor_depth": 1, "predictor_heads": 2}
-# each process draws the masks of its own batch
-CLIPS = {
-    "vjepa": Case(_JEPA, "vit_tiny", 16, exact_ranks=False, any_order=False),
-    "vjepa2": Case(_JEPA, "vit_tiny_rope", 16, exact_ranks=False, any_order=False),
-    "temporal_order": Case(net="vit_tiny", size=16),
+
+
+def text(net: Any) -> Callable[[], Any]:
+    """What builds a small encoder of texts."""
+    return partial(Text, net, size=16, words=VOCABULARY.words, dropout=0.0)
+
+
+OTHERS = {
+    "bert": Case(net=text("bert_tiny"), size=16, sample=words),
+    "causal_lm": Case(net=text("gpt_tiny"), size=16, sample=words),
+    "ts2vec": Case(
+        net=partial(Series, "dilated", 32, 2, width=4, depth=2),
+        sample=curve,
+        any_order=False,  # the first sample's draws are the batch's
+    ),
+    "masked_series": Case(
+        net=partial(Series, "patches", 32, 2, width=8, depth=1, heads=2, dropout=0.0), sample=curve
+    ),
+    "cpc_audio": Case(
+        {"steps": 4}, net=partial(Waves, size=1600, width=8, context=6), size=1600, sample=wave
+    ),
+    # each process draws the masks of its own batch
+    "vjepa": Case(_JEPA, video("vit_tiny"), 16, clip, exact_ranks=False, any_order=False),
+    "vjepa2": Case(_JEPA, video("vit_tiny_rope"), 16, clip, exact_ranks=False, any_order=False),
+    "temporal_order": Case(net=video("vit_tiny"), size=16, sample=clip),
 }
-"""Methods that learn from clips."""
+"""Methods that learn from no images; all of `CASES` do."""
 
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),

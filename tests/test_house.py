@@ -279,7 +279,7 @@ def commands() -> list[str]:
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
 
-DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/")
+DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "corpus.txt")
 """What commands in the pages are given."""
 
 
@@ -294,6 +294,7 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     (tmp_path / "sounds" / "a.wav").write_bytes(b"")  # by whose ending it is told what they are
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
+    (tmp_path / "corpus.txt").write_text("A text.\n")
     _, name, *words = shlex.split(command)
     if name == "pretrain":
         assert cli.request(words).data in DATA

@@ -107,7 +107,8 @@ class VJEPA2(Method):
 
     def drawn(self, clips: Tensor) -> list[Blocks]:
         """What is seen and what is predicted, drawn by torch's global generator on the CPU."""
-        draws, grid = generator(), self.backbone.grid_of(tuple(clips.shape[2:]))
+        frames, rows, columns = clips.shape[2:]
+        draws, grid = generator(), self.backbone.grid_of((frames, rows, columns))
         sets = (self.small_boxes, self.small_area), (self.large_boxes, self.large_area)
         return [
             multiblock_clip(draws, len(clips), grid, boxes, space=(area, area), aspect=self.aspect)

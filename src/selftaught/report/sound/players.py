@@ -8,7 +8,7 @@ import numpy as np
 from selftaught import kinds
 from selftaught.augment.sound import Stretch
 from selftaught.data.sound.files import as_wav, wave
-from selftaught.report.html import Section, figure
+from selftaught.report.html import Section
 from selftaught.report.seen import Seen
 
 SHOWN = 8
@@ -21,7 +21,7 @@ def sections(seen: Seen) -> list[Section]:
     drawn = np.random.default_rng(0).permutation(len(seen))[:SHOWN].tolist()
     players = [(i, _player(seen, i)) for i in drawn]
     body = "".join(
-        f'<div class="sample">{figure(seen.thumb(i), seen.name(i), seen.label(i))}{player}</div>'
+        f'<div class="sample">{seen.figure(i, caption=seen.label(i))}{player}</div>'
         for i, player in players
         if player
     )
