@@ -202,7 +202,7 @@ def test_moments_are_in_order_or_not_as_the_answer_says():
 
 NET: dict[str, Any] = {"frames": 4, "size": 16, "patch_size": 8, "width": 12, "depth": 1}
 NET |= {"heads": 1}
-OWN = {"predictor_dim": 12, "predictor_depth": 1, "predictor_heads": 1}
+OWN = {"predictor_dim": 16, "predictor_depth": 1, "predictor_heads": 1}
 HOW = {"batch": 4, "max_steps": 3, "workers": 0, "precision": "fp32"}
 
 
@@ -266,6 +266,22 @@ def test_workers_change_nothing_and_a_killed_run_goes_on(run: Path, clips: Path,
     whole = train(tmp_path / "whole", fresh(), False)
     killed = often_killed(tmp_path / "killed", fresh, train, 1)
     assert weights(killed) == weights(whole)
+
+
+@pytest.mark.parametrize(("what", "near"), [("", 1e-3), ("encoder.safetensors", 1e-6)])
+def test_a_run_of_clips_begins_with_another_s_encoder(
+    run: Path, clips: Path, what: str, near: float
+):
+    """Which says its size and frames: those of the data would be others. A run gives what was
+    trained, of which its encoder is an average."""
+    how = HOW | {"max_steps": 1, "evaluate": False, "lr": 1e-9}
+    made = selftaught.pretrain(
+        "temporal_order", clips, run.parent / f"s{what}", start=run / what, **how
+    )
+    theirs = selftaught.load(run).state_dict()
+    assert made.encoder.config == selftaught.load(run).config
+    for name, x in made.encoder.state_dict().items():
+        torch.testing.assert_close(x, theirs[name], rtol=0, atol=near)
 
 
 def test_clips_are_checked_all_through(clips: Path, tmp_path: Path):

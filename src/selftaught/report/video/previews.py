@@ -1,28 +1,21 @@
 """A few samples that move, where anything moves in them."""
 
-import io
-
 import numpy as np
-from PIL import Image as Picture
 
 from selftaught import kinds
+from selftaught.data import BadSample
 from selftaught.report.html import Section, figure
-from selftaught.report.image.pictures import THUMB, url
+from selftaught.report.image.pictures import THUMB, animated, url
 from selftaught.report.seen import Seen
 
 SHOWN = 8
-DURATION, QUALITY = 125, 50
-"""Milliseconds of a frame; of the WebP files, of which each takes some 30 kilobytes of the page."""
 
 
 def sections(seen: Seen) -> list[Section]:
     """Some clips, drawn at random; none where nothing moves."""
     kind = kinds.of(seen.samples)
     drawn = np.random.default_rng(0).permutation(len(seen))[:SHOWN].tolist()
-    found = [(i, kind.moving(seen.samples.read(i), THUMB)) for i in drawn if kind.moves]
-    body = "".join(
-        figure(url(animated(frames), "webp"), seen.name(i), seen.label(i)) for i, frames in found
-    )
+    body = "".join(_playing(seen, i) for i in drawn if kind.moves)
     if not body:
         return []
     note = (
@@ -32,17 +25,10 @@ def sections(seen: Seen) -> list[Section]:
     return [Section("Watch", f'<div class="samples">{body}</div>', note)]
 
 
-def animated(frames: np.ndarray) -> bytes:
-    """uint8 [T, 3, h, w] as a WebP that is repeated without end."""
-    first, *others = [Picture.fromarray(frame.transpose(1, 2, 0)) for frame in frames]
-    file = io.BytesIO()
-    first.save(
-        file,
-        "WEBP",
-        save_all=True,
-        append_images=others,
-        duration=DURATION,
-        loop=0,
-        quality=QUALITY,
-    )
-    return file.getvalue()
+def _playing(seen: Seen, i: int) -> str:
+    """Nothing where a frame is damaged that the encoder does not look at."""
+    try:
+        frames = kinds.of(seen.samples).moving(seen.samples.read(i), THUMB)
+    except BadSample:
+        return ""
+    return figure(url(animated(frames), "webp"), seen.name(i), seen.label(i))
