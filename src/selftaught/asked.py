@@ -152,7 +152,8 @@ def _readable(encoder: str, data: str, labels: str | None, path_column: str | No
     from selftaught.data.image.formats import IMAGE
 
     path = Path(data)
-    about = content(encoder_files(Path(encoder))[0]) if is_path(encoder) else {}
+    filed = is_path(encoder) and not code.names(encoder)
+    about = content(encoder_files(Path(encoder))[0]) if filed else {}
     kind = kinds.made(about.get("kind"))
     known = {*IMAGE, ".parquet", ".arrow", ".tar", ".npy", ".npz"}
     if path.is_dir():

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 Floor = Callable[["Tensor"], "Tensor"]
 """Plain views of a batch, on the CPU -> [B, D] floats: what is known without any training."""
 
-Fit = Callable[[Sequence[Any]], Callable[[Any], "np.ndarray"]]
-"""Training samples -> (a sample -> [D] float32)."""
-
 Judge = Callable[[Sequence[Any], "np.ndarray", Sequence[Any]], "np.ndarray"]
 """Training samples, their labels [N], test samples -> labels [M], told without any encoder."""
 
@@ -216,10 +213,6 @@ class Kind(Options, ABC):
     def floors(self) -> Mapping[str, Floor]:
         """What an encoder must beat beside its untrained self, by name, the last one the finest:
         of it exact copies are known."""
-
-    def fitted(self) -> Mapping[str, Fit]:
-        """Floors that are fitted on the training samples first, by name."""
-        return {}
 
     def judges(self) -> Mapping[str, Mapping[str, Judge]]:
         """Floors that are answers, not features, by their names and those of scores."""
