@@ -20,7 +20,7 @@ class CheckingOptions(TypedDict, total=False):
     workers: Number | None
     column: str | None
     labels: str | None
-    kind: Literal["image", "sound", "series", "text"] | None
+    kind: str | None
     path_column: str | None
     channels: Count
     value_range: tuple[float, float] | None

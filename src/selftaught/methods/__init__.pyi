@@ -8,6 +8,7 @@ from selftaught.methods.clustering.seer import SEER as SEER
 from selftaught.methods.clustering.sela import SeLa as SeLa
 from selftaught.methods.clustering.swav import SwAV as SwAV
 from selftaught.methods.contrastive.cpc import CPC as CPC
+from selftaught.methods.contrastive.cpc_audio import CPCAudio as CPCAudio
 from selftaught.methods.contrastive.dcl import DCL as DCL
 from selftaught.methods.contrastive.hcl import HCL as HCL
 from selftaught.methods.contrastive.infomin import InfoMin as InfoMin
@@ -47,10 +48,13 @@ from selftaught.methods.distillation.ibot import IBOT as IBOT
 from selftaught.methods.distillation.msn import MSN as MSN
 from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
+from selftaught.methods.masked.bert import BERT as BERT
+from selftaught.methods.masked.data2vec import Data2Vec as Data2Vec
 from selftaught.methods.masked.discrete_vae import DiscreteVAE as DiscreteVAE
 from selftaught.methods.masked.mae import MAE as MAE
 from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
 from selftaught.methods.masked.simmim import SimMIM as SimMIM
+from selftaught.methods.predictive.causal_lm import CausalLM as CausalLM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA
 from selftaught.methods.predictive.selfie import Selfie as Selfie
 from selftaught.methods.pretext.colorization import Colorization as Colorization
