@@ -2,8 +2,9 @@
 
 import copy
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from selftaught import methods
 from selftaught.backbones import Image, backbone
+from selftaught.backbones.series.encoder import Series
 from selftaught.backbones.sound.encoder import Waves
 from selftaught.backbones.text.encoder import Text
 from selftaught.data.text.tokenizer import Tokens, Vocabulary
@@ -27,8 +29,9 @@ class Case:
 
     Args:
         options: constructor parameters beside the backbone.
-        net: timm name of the backbone, or an encoder of texts.
-        size: of the images, multiples of 16 for `test_vit`; or tokens of texts.
+        net: timm name of the backbone, or what builds one for samples that are no images.
+        size: of the images, multiples of 16 for `test_vit`; or of other samples.
+        sample: makes sample i where that is no image.
         unused: prefixes of parameters that rightly get no gradient at the first step.
         exact_ranks: whether two processes give one's loss to the last digits; False where
             the method itself draws masks or negatives in each process (say why in a comment).
@@ -37,8 +40,9 @@ class Case:
     """
 
     options: dict[str, Any] = field(default_factory=dict)
-    net: str = "test_resnet"
+    net: str | Callable[[], Any] = "test_resnet"
     size: int = 32
+    sample: Callable[[int], Any] | None = None
     unused: tuple[str, ...] = ()
     exact_ranks: bool = True
     any_order: bool = True
@@ -47,7 +51,8 @@ class Case:
         options = dict(self.options)
         if "samples" in methods.signature(name):
             options["samples"] = samples
-        return methods.find(name)(drawn(self.net, self.size), **options)
+        net = drawn(self.net, self.size) if isinstance(self.net, str) else self.net()
+        return methods.find(name)(net, **options)
 
 
 VOCABULARY = Vocabulary(words=60, pad=0, start=2, end=3, mask=4)
@@ -77,11 +82,6 @@ def drawn(net: str, size: int) -> Image:
 
 @lru_cache(maxsize=16)
 def _drawn(net: str, size: int, _: bytes) -> tuple[Any, torch.Tensor]:
-    if net in {case.net for case in TEXTS.values()}:
-        made = Text(net, size=size, words=VOCABULARY.words, dropout=0.0)  # drawn in each process
-        return made, torch.get_rng_state()
-    if net in {case.net for case in SOUNDS.values()}:
-        return Waves(net, size=size, width=12, context=8), torch.get_rng_state()
     return backbone(net, size=size), torch.get_rng_state()
 
 
@@ -130,10 +130,32 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-TEXTS = {"bert": Case(net="bert_tiny", size=16), "causal_lm": Case(net="gpt_tiny", size=16)}
-"""Methods that learn from texts; all of `CASES` learn from images."""
-SOUNDS = {"cpc_audio": Case({"steps": 2}, net="cpc", size=1600)}
-"""Methods that learn from waves."""
+def curve(index: int) -> np.ndarray:
+    """A series of two channels and 40 steps."""
+    return np.random.default_rng(index).standard_normal((2, 40)).astype(np.float32)
+
+
+def text(net: Any) -> Callable[[], Any]:
+    """What builds a small encoder of texts."""
+    return partial(Text, net, size=16, words=VOCABULARY.words, dropout=0.0)
+
+
+OTHERS = {
+    "bert": Case(net=text("bert_tiny"), size=16, sample=words),
+    "causal_lm": Case(net=text("gpt_tiny"), size=16, sample=words),
+    "ts2vec": Case(
+        net=partial(Series, "dilated", 32, 2, width=4, depth=2),
+        sample=curve,
+        any_order=False,  # the first sample's draws are the batch's
+    ),
+    "masked_series": Case(
+        net=partial(Series, "patches", 32, 2, width=8, depth=1, heads=2, dropout=0.0), sample=curve
+    ),
+    "cpc_audio": Case(
+        {"steps": 4}, net=partial(Waves, size=1600, width=8, context=6), size=1600, sample=wave
+    ),
+}
+"""Methods that learn from no images; all of `CASES` do."""
 
 CASES = {
     "densecl": Case({"hidden": 32, "dim": 16, "queue": 12}),

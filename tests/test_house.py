@@ -289,9 +289,16 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     (tmp_path / "sounds" / "a.wav").write_bytes(b"")  # by whose ending it is told what they are
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
+    (tmp_path / "corpus.txt").write_text("A text.\n")
     _, name, *words = shlex.split(command)
     if name == "pretrain":
-        assert cli.request(words).data in ("photos/", "labeled/", "frames/", "sounds/")
+        assert cli.request(words).data in (
+            "photos/",
+            "labeled/",
+            "frames/",
+            "corpus.txt",
+            "sounds/",
+        )
     else:  # raises what the user would be told
         assert bool(cli.arguments(name, words)) == bool(words)
 

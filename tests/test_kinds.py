@@ -25,6 +25,7 @@ from selftaught.method import Batch
 from selftaught.methods.contrastive.ts2vec import Drawn, TS2Vec
 from selftaught.methods.masked.masked_series import MaskedSeries
 from selftaught.objectives.hierarchical import hierarchical
+from tests.formulas.contrastive import slow_hierarchical
 
 TINY = {"backbone": "inception", "width": 4, "depth": 3, "size": 24, "batch": 8, "max_steps": 4}
 QUICK = {"evaluate": False, "workers": 0, "precision": "fp32"}
@@ -350,35 +351,6 @@ def test_sentences_of_images_speak_of_what_was_opened(text: str, worded: str):
 
 
 # -------------------------------------------------------------------------------- methods of series
-
-
-def slow_hierarchical(one: np.ndarray, other: np.ndarray) -> float:
-    """TS2Vec's loss, pair by pair, as Algorithm 1 and equations 1 and 2 have it."""
-
-    def found(anchor: np.ndarray, others: list[np.ndarray], partner: int) -> float:
-        scores = [anchor @ o for o in others]
-        return float(np.log(np.exp(scores).sum()) - scores[partner])
-
-    def scale(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        count, steps, _ = a.shape
-        of_time, of_series = [], []
-        for i, t in np.ndindex(count, steps):
-            for x, y in ((a, b), (b, a)):
-                others = [*y[i], *(x[i, s] for s in range(steps) if s != t)]
-                of_time.append(found(x[i, t], others, t))
-                others = [*y[:, t], *(x[j, t] for j in range(count) if j != i)]
-                of_series.append(found(x[i, t], others, i))
-        return float(np.mean(of_time)), float(np.mean(of_series))
-
-    losses = []
-    while True:
-        of_time, of_series = scale(one, other)
-        steps = one.shape[1]
-        losses.append(of_series / 2 + (of_time / 2 if steps > 1 else 0))
-        if steps == 1:
-            return float(np.mean(losses))
-        half = steps // 2
-        one, other = (x[:, : 2 * half].reshape(len(x), half, 2, -1).max(2) for x in (one, other))
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4), (2, 8, 3), (4, 1, 2)])

@@ -15,7 +15,7 @@ import torch
 
 from selftaught import methods
 from selftaught.method import Batch, Method
-from tests.cases import CASES, SOUNDS, TEXTS, larger_dinov2, teacher
+from tests.cases import CASES, OTHERS, larger_dinov2, teacher
 from tests.formulas import FORMULAS
 from tests.test_methods import batch, build
 
@@ -79,14 +79,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 ROWS = [
     pytest.param(name, options, id=f"{name}-{i}" if i else name)
-    for name in sorted(CASES | TEXTS | SOUNDS)
+    for name in sorted(CASES | OTHERS)
     for i, options in enumerate([{}, *VARIANTS.get(name, [])])
 ]
 
 
 def ready(name: str, options: dict[str, Any]) -> tuple[Method, Batch]:
     """A method in the middle of training, whose parts all differ, and a batch, in float64."""
-    case = (CASES | TEXTS | SOUNDS)[name]
+    case = (CASES | OTHERS)[name]
     case = replace(case, options=case.options | options)
     method = build(name, torch.float64, case=case)
     with torch.no_grad():

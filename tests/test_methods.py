@@ -22,7 +22,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, Recipe
 from selftaught.parts import synchronize
-from tests.cases import CASES, SOUNDS, TEXTS, Case, wave, words
+from tests.cases import CASES, OTHERS, Case
 from tests.pool import Pool
 
 SAMPLES = 16
@@ -32,7 +32,7 @@ APART = 1000
 """Between the seeds of two processes: the engine's differ, so what must be alike may not be drawn
 in each."""
 
-ALL = CASES | TEXTS | SOUNDS
+ALL = CASES | OTHERS
 each = pytest.mark.parametrize("name", sorted(CASES))
 every = pytest.mark.parametrize("name", sorted(ALL))
 
@@ -49,11 +49,9 @@ def image(index: int, size: int, channels: int = 3) -> np.ndarray:
 
 
 def shown(name: str, index: int, channels: int = 3) -> Any:
-    """`image` as the method's pipeline takes it, with a mask where it has one; a text, a sound."""
-    if name in TEXTS:
-        return words(index)
-    if name in SOUNDS:
-        return wave(index)
+    """`image` as the method takes it, with a mask where it has one; or a sample of another kind."""
+    if sample := ALL[name].sample:
+        return sample(index)
     return image(index, CASES[name].size, channels + (methods.find(name).needs.beside == "masks"))
 
 

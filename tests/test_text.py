@@ -26,6 +26,7 @@ from selftaught.kinds.floors import text as floors
 from selftaught.method import Batch
 from selftaught.methods.masked.bert import BERT
 from selftaught.methods.predictive.causal_lm import CausalLM
+from selftaught.report import html
 
 ANIMALS = ("cat", "dog", "bird", "horse")
 SENTENCES = [f"The {a} {v} in the {p}, again." for a in ANIMALS for v in ("sat", "ran")
@@ -129,7 +130,7 @@ def test_half_a_character_of_json_is_one_bad_sample(tmp_path):
         ("a.txt.gz", b"one\n", "is damaged or was cut"),
         ("a.txt.xz", b"one\n", "is damaged or was cut"),
         ("a.txt", "one".encode("utf-16")[:-1], "looks like UTF-16 and is damaged"),
-        ("a.txt", b"b/one.jpg\nc/two.PNG\n", r"lists images \(b/one.jpg\), and texts are needed"),
+        ("a.txt", b"b/one.jpg\nc/two.PNG\n", r"lists pictures \(b/one.jpg\), and texts are needed"),
         ("a.jpg", b"\xff\xd8", "holds no texts that can be read: needed is .txt"),
         ("a.jsonl", b'{"text": "a"}\n[1]\n', "line 2 of .* must be an object"),
         ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 of .* is no JSON"),
@@ -446,6 +447,36 @@ def test_causal_lm_asks_for_each_token_but_the_first(tokenizer):
     torch.testing.assert_close(method.loss(given), torch.cat(each).mean())
 
 
+def test_what_a_method_says_is_shown_in_its_place(tokenizer):
+    kind = kinds.made({"kind": "text"}).cutting(tokenizer)
+    text = SENTENCES[0].lower()
+    for method in (
+        BERT(kind.build(name="bert_tiny", size=32, words=300), ratio=0.3).eval(),
+        CausalLM(kind.build(name="gpt_tiny", size=32, words=300)).eval(),
+    ):
+        found = method.show(batch(method, tokenizer, [text, "a"], size=32))
+        pieces = found.texts[0]
+        assert "".join(stands for stands, _ in pieces).replace("[SEP]", "").strip() == text
+        asked = [said for _, said in pieces if said is not None]
+        whole = len(tokenizer.encode(text).ids)
+        assert len(asked) == (
+            whole + 1 if isinstance(method, CausalLM) else round(0.3 * (whole + 2))
+        )
+        assert " of " in found.note
+    bare = BERT(Text("bert_tiny", size=32, words=300))
+    assert bare.show(batch(bare, tokenizer, [text], size=32)) is None
+
+
+def test_a_passage_is_marked_and_one_that_is_damaged_is_told():
+    data = json.dumps([["a <b> ", None], ["c", "c"], [" d", " e"]]).encode()
+    assert html.passage(data) == (
+        '<p class="passage">a &lt;b&gt; <mark class="right">c</mark>'
+        '<mark class="wrong"><s> d</s> e</mark></p>'
+    )
+    for damaged in (b"", b"[1]", b"[[1, 2, 3]]", b"\xff"):
+        assert "damaged" in html.passage(damaged)
+
+
 # ---------------------------------------------------------------------------------- floors, export
 
 
@@ -459,6 +490,17 @@ def test_words_tell_classes_and_a_number_that_is_known():
     idf = np.log(21 / np.array([6, 11])) + 1
     np.testing.assert_allclose(sorted(row[row > 0]), sorted(idf / np.linalg.norm(idf)))
     assert floors.probe(floors.bags(["", ""], [""]), np.array([0, 1])).shape == (1,)
+
+
+def test_a_bag_of_tokens_forgets_their_order_and_is_small():
+    ids = torch.tensor([[2, 7, 7, 9, 3, 0], [2, 9, 7, 7, 3, 0], [2, 8, 3, 0, 0, 0]])
+    few = floors.bag(ids, 20, (0, 2, 3, 4))
+    assert few[0].equal(few[1])
+    torch.testing.assert_close(few[0, [7, 9]], torch.tensor([2 / 3, 1 / 3]).sqrt())
+    assert few[:, :5].abs().sum() == 0
+    many = floors.bag(torch.randint(5, 30_000, (4, 64)), 30_000, (0, 2, 3, 4))
+    assert many.shape == (4, floors.HASHED)
+    torch.testing.assert_close(many @ many.T, torch.eye(4), atol=0.3, rtol=0)
 
 
 def test_neighbors_tell_what_is_between():
@@ -488,3 +530,23 @@ def test_transformers_reads_what_is_exported(encoder, tokenizer, tmp_path, fp16)
     (tmp_path / "tokenizer.json").write_text(tokenizers.train(["other words"], 300).text)
     with pytest.raises(ValueError, match="makes other tokens"):
         exported.read(tmp_path, made)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.txt", "A sentence.\nAnother one, longer.\n", "text"),
+        ("a.txt", "photos/a.jpg\nphotos/b.PNG\n", "image"),
+        ("a.txt", "a.jpg cat\nb.jpg dog\n", "image"),
+        ("a.txt", "a.jpg,0\n", "image"),
+        ("a.csv", "text,label\nwell,1\n", "text"),
+        ("a.tsv", "id\tSentence\n1\tno\n", "text"),
+        ("a.csv", "path,label\na.jpg,1\n", "image"),
+        ("a.csv", "file_name,text\na.jpg,a caption\n", "image"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n', "text"),
+        ("a.jsonl", '{"path": "a.jpg"}\n', "image"),
+    ],
+)
+def test_texts_are_told_from_lists_of_files(tmp_path, name, content, kind):
+    (tmp_path / name).write_text(content)
+    assert kinds.guess(tmp_path / name, tuple(kinds.files())) == kind

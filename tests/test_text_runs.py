@@ -80,6 +80,8 @@ def test_an_encoder_is_beside_its_floors_and_its_tokenizer(run):
     assert kind.cut == tokenizers.read(folder)
     page = (folder / "report.html").read_text()
     assert "<blockquote" in page
+    assert "Hidden words" in page
+    assert '<mark class="wrong"><s>' in page
     assert sentences()[0] in page or sentences()[1] in page
 
 
@@ -109,8 +111,13 @@ def test_commands_take_texts(run, monkeypatch, capsys):
         assert cli.main(words.split()) == 0, words
         assert told in capsys.readouterr().out, words
     assert "<blockquote" in (folder.parent / "s.html").read_text()
-    assert cli.main(["evaluate", "run", "corpus.txt", "--workers", "0"]) == 2
-    assert "has none" in capsys.readouterr().err
+    for words, told in (
+        ("evaluate run corpus.txt --workers 0", "has none"),
+        ("reconstruct run corpus.txt", "learned from texts, which are not painted"),
+        ("export run --to timm", "timm has no networks for texts"),
+    ):
+        assert cli.main(words.split()) == 2, words
+        assert told in capsys.readouterr().err, words
 
 
 def test_an_export_holds_what_its_card_runs(run, tmp_path, monkeypatch):
@@ -184,12 +191,15 @@ def test_a_tokenizer_of_ones_own(here, tmp_path):
 
 
 def test_texts_and_images_are_not_taken_for_each_other(here, run, tmp_path):
-    with pytest.raises(UserError, match="mae learns from images"):
+    with pytest.raises(
+        UserError,
+        match=r"mae learns from samples of kind .image., and this data is taken for .text.",
+    ):
         selftaught.pretrain("mae", here / "corpus.txt", tmp_path / "a", kind="text")
     images = np.zeros((12, 8, 8, 3), np.uint8)
     with pytest.raises(UserError, match="rows whose text is none"):
         selftaught.pretrain("bert", images, tmp_path / "a")
-    with pytest.raises(UserError, match="takes texts, and these samples are images"):
+    with pytest.raises(UserError, match=r"takes samples of kind .text., and these are of .image."):
         selftaught.embed(run, open_data(images))
 
 

@@ -152,6 +152,19 @@ class Pictures(NamedTuple):
     captions: dict[str, list[str]] = {}  # noqa: RUF012
 
 
+class Passages(NamedTuple):
+    """What a method said of a few texts, one below the other; for the report.
+
+    title, note: as of `Pictures`.
+    texts: of each sample its pieces: (what stands there, what was said in its place), or None where
+        nothing was asked.
+    """
+
+    title: str
+    note: str
+    texts: list[list[tuple[str, str | None]]]
+
+
 class Insight(NamedTuple):
     """Names of a method's submodules by what they are for, so that they can be looked at.
 
@@ -329,7 +342,7 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
         """Values of the loss that mean nothing, where `batch` samples are compared at once."""
         return ()
 
-    def show(self, batch: Batch) -> Pictures | None:
+    def show(self, batch: Batch) -> Pictures | Passages | None:
         """What became of the images of `batch`, where that can be seen; state stays as it is.
 
         The engine calls it when training has ended, in evaluation mode and without gradients.

@@ -296,3 +296,50 @@ def loss_cpc_audio(method: Any, batch: Batch) -> float:
                     rows.append(sound[t] * length + (later[t] + t) % length)
                 each.append(find([expected[b, t] @ moments[row] / width for row in rows], 0))
     return float(np.mean(each))
+
+
+def loss_ts2vec(method: Any, batch: Batch) -> float:
+    x, where, masked = batch.views
+    steps, shares = x.shape[2], numbers(where)
+    shared = 4 + int(shares[0, 0] * (steps - 3))
+    start = int(shares[0, 1] * (steps - shared + 1))
+    left = int(shares[0, 2] * (start + 1))
+    right = start + shared + int(shares[0, 3] * (steps - start - shared + 1))
+    contexts = []
+    for n, (first, last) in enumerate(((left, start + shared), (start, right))):
+        moved = [int(row[4] * (left + steps - right + 1)) - left for row in shares]
+        pieces = [x[i, :, first + m : last + m] for i, m in enumerate(moved)]
+        hidden = [masked[i, n, first + m : last + m] < method.hidden for i, m in enumerate(moved)]
+        found = method.backbone.features(torch.stack(pieces), torch.stack(hidden)).local
+        contexts.append(numbers(found))
+    one, other = contexts
+    return slow_hierarchical(one[:, -shared:], other[:, :shared])
+
+
+def slow_hierarchical(one: np.ndarray, other: np.ndarray) -> float:
+    """TS2Vec's loss, pair by pair, as Algorithm 1 and equations 1 and 2 have it."""
+
+    def found(anchor: np.ndarray, others: list[np.ndarray], partner: int) -> float:
+        scores = [anchor @ o for o in others]
+        return float(np.log(np.exp(scores).sum()) - scores[partner])
+
+    def scale(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+        count, steps, _ = a.shape
+        of_time, of_series = [], []
+        for i, t in np.ndindex(count, steps):
+            for x, y in ((a, b), (b, a)):
+                others = [*y[i], *(x[i, s] for s in range(steps) if s != t)]
+                of_time.append(found(x[i, t], others, t))
+                others = [*y[:, t], *(x[j, t] for j in range(count) if j != i)]
+                of_series.append(found(x[i, t], others, i))
+        return float(np.mean(of_time)), float(np.mean(of_series))
+
+    losses = []
+    while True:
+        of_time, of_series = scale(one, other)
+        steps = one.shape[1]
+        losses.append(of_series / 2 + (of_time / 2 if steps > 1 else 0))
+        if steps == 1:
+            return float(np.mean(losses))
+        half = steps // 2
+        one, other = (x[:, : 2 * half].reshape(len(x), half, 2, -1).max(2) for x in (one, other))

@@ -162,3 +162,16 @@ def loss_selfie(method: Any, batch: Batch) -> float:
             find_all(np.array([[(pooled[b] + places[i]) @ own[j] for j in hidden] for i in hidden]))
         )
     return float(np.mean(each))
+
+
+def loss_masked_series(method: Any, batch: Batch) -> float:
+    x, order = batch.views
+    x = (x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True)
+    hidden = order.argsort(2).argsort(2) < method.hide
+    local = method.backbone.features(x, hidden).local
+    found, true, size = numbers(method.head(local)), numbers(x), method.backbone.patch_size
+    each = [
+        (found[b, c * method.count + n] - true[b, c, n * size : (n + 1) * size]) ** 2
+        for b, c, n in np.argwhere(numbers(hidden))
+    ]
+    return float(np.mean(each))

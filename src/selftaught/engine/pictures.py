@@ -1,5 +1,6 @@
 """Pictures of what a method did, made when training has ended and kept in the run folder."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from selftaught.engine.estimate import readable
 from selftaught.evaluate.features import one_pass
 from selftaught.feed.views import Fetched, ViewDataset, collate
 from selftaught.kinds import Kind
-from selftaught.method import Batch, Method
+from selftaught.method import Batch, Method, Passages
 from selftaught.report.image.gallery import Cell, Gallery, save
 from selftaught.report.image.pictures import THUMB, encode
 
@@ -107,6 +108,9 @@ def _shown(method: Method, image: Encoder, items: list[Fetched]) -> Gallery | No
     found = method.show(Batch(views, item.index.to(device)))
     if found is None:
         return None
+    if isinstance(found, Passages):
+        cells = [Cell(json.dumps(text).encode(), "words") for text in found.texts]
+        return Gallery(found.title, found.note, tuple(("", (cell,)) for cell in cells))
     columns = {name: as_bytes(x, image) for name, x in found.columns.items()}
     none = [""] * len(items)
     rows = [

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from selftaught import kinds
 from selftaught.augment import normalize, plain, sample_rng
 from selftaught.augment.image.view import View
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.engine.build import asked_of, restored
 from selftaught.engine.pictures import as_bytes
 from selftaught.errors import UserError
-from selftaught.method import Batch
+from selftaught.method import Batch, Pictures
 from selftaught.report.image.pictures import write_png
 from selftaught.roles import Number
 from selftaught.sides import Size
@@ -43,6 +44,11 @@ def reconstruct(
         UserError: the run or an image cannot be read, or the method has nothing to show.
     """
     asked = asked_of(Path(run))
+    if (word := asked["sample"].get("kind", "image")) != "image":
+        raise UserError(
+            f"{run} learned from {kinds.find(word).many}, which are not painted; what it said of "
+            f"some stands in {Path(run) / 'report.html'}"
+        )
     samples = open_each(images, out, asked["backbone"].get("channels", 3))
     method = restored(Path(run))
     if method.needs.beside:
@@ -57,7 +63,7 @@ def reconstruct(
     with torch.no_grad():
         batch = normalize(default_collate(views), image.mean, image.std)
         found = method.eval().show(Batch(batch, torch.arange(len(views))))
-    if found is None:
+    if not isinstance(found, Pictures):
         raise UserError(
             f"{asked['method']} paints no images; mae, simmim, inpainting and discrete_vae do"
         )

@@ -402,7 +402,8 @@ def _judged(ours: Sequence[Score], sets: Sequence[Samples], data: Sequence[Embed
     if not judges:
         return {}
     # the same rows and classes as the features': by the positions of the samples in their sets
-    task = Task.of(*(replace(e, features=e.index[:, None], extra={}) for e in data))
+    rows_of = [replace(e, features=e.index[:, None], extra={}) for e in data]
+    task = Task.of(rows_of[0], rows_of[1] if len(rows_of) > 1 else None)
     rows = (task.train_x[:, 0].long().tolist(), task.test_x[:, 0].long().tolist())
     train, test = ([s.read(i) for i in r] for s, r in zip((sets[0], sets[-1]), rows))
     found: Scores = {}

@@ -17,7 +17,7 @@ from selftaught.backbones import Encoder, Wrapped
 from selftaught.errors import TrainingError
 from selftaught.export.facts import CONFIG, DIAGNOSIS, KEPT, SETTINGS, content, evaluations
 from selftaught.export.timm import WEIGHTS
-from selftaught.sides import both, told_size
+from selftaught.sides import both, told_sides, told_size
 from selftaught.verdict import START, judge
 
 log = logging.getLogger("selftaught")
@@ -122,8 +122,8 @@ def _about(encoder: Encoder, features: dict[str, Tensor]) -> str:
     kind, size, made = kinds.of(encoder), encoder.size, _shapes(features)
     if kind.word == "image":
         return (
-            f"An image encoder made with selftaught. From an image of {size} x {size} pixels and "
-            f"{encoder.channels} channels it makes {made}.\n"
+            f"An image encoder made with selftaught. From an image of {told_sides(size)} pixels "
+            f"and {encoder.channels} channels it makes {made}.\n"
         )
     return (
         f"An encoder of {kind.many} made with selftaught. Of one, seen at {kind.at(size)}, it "

@@ -43,6 +43,8 @@ Judge = Callable[[Sequence[Any], "np.ndarray", Sequence[Any]], "np.ndarray"]
 
 WALKED = 2000
 """Files of a folder by whose endings its kind is told."""
+PATHS = {"path", "file", "filename", "file_name", "filepath", "image", "img"}
+"""What columns of files are called, and of nothing else."""
 SHARE = 3
 """One in so many of them must be of a kind, for it to be that of the folder."""
 FRACTION = re.compile(r"(?:^|[,;\t])\s*-?\d*\.\d+(?:[eE]-?\d+)?\s*(?:[,;\t]|$)")
@@ -378,8 +380,8 @@ def _holds_texts(path: Path, columns: Sequence[str]) -> bool:
     """Whether a .txt holds other things than paths, or a table has a column that is called so."""
     lines = _lines(path) if path.suffix.lower() in (".txt", ".csv", ".tsv", ".jsonl") else []
     if path.suffix.lower() != ".txt":
-        names = re.split(r"[^a-z_]+", lines[0].lower()) if lines else []
-        return any(name in columns for name in names)
+        names = {*re.split(r"[^a-z_]+", lines[0].lower())} if lines else set[str]()
+        return bool(names & {*columns}) and not names & PATHS  # a caption beside a file
     ends = [os.path.splitext(line.strip().split("\t")[0].split(",")[0])[1] for line in lines]
     paths = [re.fullmatch(r"\.\w{2,5}(\s+\S+)?", end) for end in ends]
     return bool(lines) and not all(paths)

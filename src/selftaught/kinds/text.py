@@ -186,7 +186,8 @@ class Text(Kind):
         import torch
 
         config = encoder.config
-        return torch.full((count, encoder.size), (config["pad"] + 1) % config["words"])
+        shape: Any = (count, encoder.size)
+        return torch.full(shape, (config["pad"] + 1) % config["words"])
 
     # ----------------------------------------------------------------------- scores and pages
 
@@ -241,6 +242,32 @@ def guessing(encoder: Any, ends: bool = False) -> tuple[float, str] | None:
     share = 1 / (kind.length + 1)
     rest = -share * log(share) - (1 - share) * log(1 - share)
     return rest + (1 - share) * kind.entropy, f"{told} and of ends"
+
+
+def pieces(encoder: Any, ids: Any, said: Mapping[int, int]) -> list[tuple[str, str | None]]:
+    """A text as `Passages` has it; empty where the tokenizer is not known.
+
+    Args:
+        encoder: which knows its kind.
+        ids: [L] as they stand there, without anything hidden.
+        said: token by the place that it was said for.
+    """
+    kind = of(encoder)
+    if not isinstance(kind, Text) or "_cut" not in kind.__dict__:
+        return []
+    found: list[tuple[str, str | None]] = []
+    rest: list[int] = []
+    for place, token in enumerate([*map(int, ids), kind.cut.vocabulary.pad]):
+        if place in said or token == kind.cut.vocabulary.pad:
+            found += [(kind.cut.decode(rest), None)] if rest else []
+            rest = []
+        if token == kind.cut.vocabulary.pad:
+            break
+        if place in said:
+            found.append((kind.cut.shown([token]), kind.cut.shown([said[place]])))
+        else:
+            rest.append(token)
+    return found
 
 
 def _all(samples: "Samples") -> Iterator[str]:

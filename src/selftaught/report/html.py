@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -109,6 +110,23 @@ def quote(text: str, name: str, caption: str = "", style: str = "") -> str:
         f'<figure class="{kind}"><blockquote title="{escape(name)}">{escape(said)}</blockquote>'
         f"{below}</figure>"
     )
+
+
+def passage(data: bytes) -> str:
+    """A text with what was said in place of some of it: JSON, a list of [text, said or null]."""
+    parts = []
+    try:
+        pieces = [(str(stands), said) for stands, said in json.loads(data)]
+    except (ValueError, TypeError, RecursionError):
+        return missing("This text is damaged.")
+    for stands, said in pieces:
+        if not isinstance(said, str):
+            parts.append(escape(stands))
+        elif said == stands:
+            parts.append(f'<mark class="right">{escape(stands)}</mark>')
+        else:
+            parts.append(f'<mark class="wrong"><s>{escape(stands)}</s>{escape(said)}</mark>')
+    return f'<p class="passage">{"".join(parts)}</p>'
 
 
 def strip(figures: Iterable[str], name: str = "", style: str = "") -> str:

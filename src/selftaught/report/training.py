@@ -20,6 +20,7 @@ from selftaught.report.html import (
     figure,
     mapping,
     missing,
+    passage,
     real,
     strip,
     table,
@@ -239,7 +240,9 @@ def galleries(run: RunFolder) -> list[Section]:
         rows = (
             strip(
                 (
-                    figure(url(c.data, c.kind), c.name, _below(c.name, c.caption, named))
+                    passage(c.data)
+                    if c.kind == "words"
+                    else figure(url(c.data, c.kind), c.name, _below(c.name, c.caption, named))
                     for c in cells
                 ),
                 name,

@@ -180,6 +180,12 @@ def array_file(path: Path, column: str | None, labels: str | None) -> SeriesSour
 
 
 def checked(values: np.ndarray, path: Any) -> np.ndarray:
+    """`values`, where they are a set of series; UserError otherwise.
+
+    Args:
+        values: of any array.
+        path: of it, or what it is called.
+    """
     if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
         raise UserError(
             f"an array of shape {values.shape} and type {values.dtype} in {path} is no set of "

@@ -99,8 +99,8 @@ def _listed(path: Path) -> Source | None:
     endings = {os.path.splitext(line)[1].lower() for line in some}
     if some and endings <= IMAGE:
         raise UserError(
-            f"{path} lists images ({some[0]}), and texts are needed: name a file with a text a "
-            "line, or a method that learns from images"
+            f"{path} lists pictures ({some[0]}), and texts are needed: name a file with a text a "
+            "line, or a method that learns from pictures"
         )
     if some and endings <= LINES and any(os.path.isfile(path.parent / line) for line in some):
         return lists.listed(path, None, None)

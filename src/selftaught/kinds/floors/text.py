@@ -21,6 +21,8 @@ PENALTIES = tuple(10.0**k for k in range(-1, 4))
 """Inverse strengths of the probe's penalty, of which held-out training texts choose."""
 CHOOSING = 10_000
 """Training texts by which it is chosen, at most."""
+HASHED = 512
+"""Numbers that a bag of tokens has at most."""
 SMOOTHING = 1.0
 """Tokens as if seen by their frequency alone, beside each neighbor that is counted."""
 
@@ -74,7 +76,7 @@ def probe(found: Bags, labels: np.ndarray, penalties: Iterable[float] = PENALTIE
     return _logistic(best).fit(found.train, labels).predict(found.test)
 
 
-def _best(x: csr_matrix, y: np.ndarray, penalties: Sequence[float]) -> float:
+def _best(x: Any, y: np.ndarray, penalties: Sequence[float]) -> float:
     parts = min(5, int(np.unique(y, return_counts=True)[1].min()))
     if parts < 2:
         return 1.0
@@ -183,7 +185,10 @@ def _mixed(pairs: Any, beside: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def bag(ids: Tensor, words: int, special: Sequence[int]) -> Tensor:
-    """Ids [B, L] -> [B, words]: how often each is there, by the square root, unit length.
+    """Ids [B, L] -> [B, `HASHED`]: how often each is there, by the square root, unit length.
+
+    Of a larger vocabulary tokens share places, with signs at random (feature hashing, Weinberger et
+    al., 2009), so that a million texts fit into memory.
 
     Args:
         ids: of texts.
@@ -193,4 +198,10 @@ def bag(ids: Tensor, words: int, special: Sequence[int]) -> Tensor:
     counts = torch.zeros(len(ids), words)
     counts.scatter_add_(1, ids, torch.ones(ids.shape))
     counts[:, list(special)] = 0
-    return F.normalize(counts.sqrt(), dim=1)
+    known = F.normalize(counts.sqrt(), dim=1)
+    if words <= HASHED:
+        return known
+    draws = torch.Generator().manual_seed(0)
+    place = torch.randint(HASHED, (words,), generator=draws)
+    sign = torch.randint(2, (words,), generator=draws) * 2.0 - 1.0
+    return torch.zeros(len(ids), HASHED).index_add_(1, place, known * sign)

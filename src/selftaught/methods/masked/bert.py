@@ -12,9 +12,9 @@ from selftaught.augment import Pipeline
 from selftaught.augment.text.windows import Tokens, framed, window
 from selftaught.backbones.text.encoder import Text
 from selftaught.errors import UserError
-from selftaught.kinds.text import guessing
+from selftaught.kinds.text import guessing, pieces
 from selftaught.masks.text import count_masked, mask_tokens
-from selftaught.method import Batch, Few, Method, Needs, Recipe, ReferenceLoss
+from selftaught.method import Batch, Few, Method, Needs, Passages, Recipe, ReferenceLoss
 from selftaught.objectives.masked import token_cross_entropy
 from selftaught.roles import Fraction
 
@@ -78,6 +78,22 @@ class BERT(Method):
         text, place = (positions >= 0).nonzero(as_tuple=True)
         local = self.backbone.tokens(ids)[text, positions[text, place]]
         return F.linear(self.head(local), self.backbone.table, self.bias)
+
+    def show(self, batch: Batch) -> Passages | None:
+        ids, positions, labels = batch.views
+        there = positions >= 0
+        text, place = there.nonzero(as_tuple=True)[0], positions[there].long()
+        labels, told = labels[there].long(), self.predict(ids, positions).argmax(1)
+        true, said = ids.index_put((text, place), labels).cpu(), [dict[int, int]() for _ in ids]
+        for row, where, token in zip(text.tolist(), place.tolist(), told.tolist()):
+            said[row][where] = token
+        texts = [pieces(self.backbone, row, words) for row, words in zip(true, said)]
+        note = (
+            f"{self.ratio:.0%} of the tokens were asked for, most of them hidden. Green: told; "
+            "red: another one was said, the true one struck out. "
+            f"{int((told == labels).sum())} of {len(labels)} are right here."
+        )
+        return Passages("Hidden words", note, texts) if all(texts) else None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from selftaught.augment import Pipeline
 from selftaught.augment.text.windows import Tokens, framed, window
 from selftaught.backbones.text.encoder import Text
 from selftaught.errors import UserError
-from selftaught.kinds.text import guessing
-from selftaught.method import Batch, Few, Method, Needs, Recipe, ReferenceLoss
+from selftaught.kinds.text import guessing, pieces
+from selftaught.method import Batch, Few, Method, Needs, Passages, Recipe, ReferenceLoss
 from selftaught.objectives.masked import token_cross_entropy
 
 
@@ -57,6 +57,20 @@ class CausalLM(Method):
     def predict(self, ids: Tensor) -> Tensor:
         """[B, L - 1, V] logits of all tokens but the first."""
         return F.linear(self.backbone.tokens(ids)[:, :-1], self.backbone.table)
+
+    def show(self, batch: Batch) -> Passages | None:
+        ids = batch.views
+        told, there = self.predict(ids).argmax(2), ids[:, 1:] != self.backbone.pad
+        texts = [
+            pieces(self.backbone, row, dict(enumerate(said.tolist(), 1)))
+            for row, said in zip(ids.cpu(), told.cpu())
+        ]
+        note = (
+            "What was said to come next, in place of each token. Green: told; red: another one was "
+            f"said, the true one struck out. {int((told == ids[:, 1:])[there].sum())} of "
+            f"{int(there.sum())} are right here."
+        )
+        return Passages("The next word", note, texts) if all(texts) else None
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from selftaught.export import atomic
 log = logging.getLogger("selftaught")
 
 FOLDER, INDEX = "pictures", "pictures.json"
-_KINDS = ("png", "jpeg")
+_KINDS = ("png", "jpeg", "words")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, encoded. kind: png or jpeg. name: what it is. caption: what is said of it."""
+    """A picture, encoded. kind: png or jpeg; or words, whose data is JSON: a list of pieces, as of
+    `Passages`. name: what it is. caption: what is said of it."""
 
     data: bytes
     kind: str
