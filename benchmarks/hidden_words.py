@@ -8,6 +8,7 @@ RUN: folder of a training, whose data is where it was. TEXTS: others, of which n
 import argparse
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def main() -> None:
     kind, size = kinds.of(method.encoder), method.backbone.size
     pipeline = kind.views(method.views(size))
     seen, held = (
-        open_data(str(data), kind=kind) for data in (asked_of(asked.run)["data"], asked.texts)
+        open_data(str(data), kind=kind) for data in (asked_of(Path(asked.run))["data"], asked.texts)
     )
     known = kind.cut.vocabulary
     frame = [known.start], [known.end]

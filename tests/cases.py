@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from selftaught import methods
+from selftaught import kinds, methods
 from selftaught.backbones import Image, backbone
 from selftaught.backbones.series.encoder import Series
 from selftaught.backbones.sound.encoder import Waves
 from selftaught.backbones.text.encoder import Text
 from selftaught.data.text.tokenizer import Tokens, Vocabulary
+from selftaught.data.video.take import Shown
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ def wave(index: int) -> np.ndarray:
     t = np.arange(rng.integers(800, 2600)) / 8000
     tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * t) + 0.1 * rng.standard_normal(len(t))
     return tone.astype(np.float32)[None]
+
+
+def clip(index: int) -> Shown:
+    """A take of 12 frames of 20 x 28 pixels."""
+    rng = np.random.default_rng(index)
+    coarse = rng.integers(0, 256, (1, 3, 5, 7), np.uint8).repeat(4, 2).repeat(4, 3)
+    return Shown(np.concatenate([np.roll(coarse, 2 * t, 3) for t in range(12)]))
 
 
 def drawn(net: str, size: int) -> Image:
@@ -135,6 +143,16 @@ def curve(index: int) -> np.ndarray:
     return np.random.default_rng(index).standard_normal((2, 40)).astype(np.float32)
 
 
+def video(net: str) -> Callable[[], Any]:
+    """What builds a small encoder of clips of four frames."""
+    kind = kinds.made({"kind": "clip", "frames": 4, "stride": 1})
+    sizes = {"size": 16, "frames": 4, "patch_size": 8, "width": 24, "depth": 2, "heads": 2}
+    return lambda: kind.build(name=net, **sizes)
+
+
+_JEPA = {"predictor_dim": 24, "predictor_depth": 1, "predictor_heads": 2}
+
+
 def text(net: Any) -> Callable[[], Any]:
     """What builds a small encoder of texts."""
     return partial(Text, net, size=16, words=VOCABULARY.words, dropout=0.0)
@@ -154,6 +172,10 @@ OTHERS = {
     "cpc_audio": Case(
         {"steps": 4}, net=partial(Waves, size=1600, width=8, context=6), size=1600, sample=wave
     ),
+    # each process draws the masks of its own batch
+    "vjepa": Case(_JEPA, video("vit_tiny"), 16, clip, exact_ranks=False, any_order=False),
+    "vjepa2": Case(_JEPA, video("vit_tiny_rope"), 16, clip, exact_ranks=False, any_order=False),
+    "temporal_order": Case(net=video("vit_tiny"), size=16, sample=clip),
 }
 """Methods that learn from no images; all of `CASES` do."""
 

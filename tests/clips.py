@@ -8,9 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught.backbones import ClipEncoder, Predictor
+from selftaught.backbones import ClipEncoder
+from selftaught.backbones.video.latents import latents
+from selftaught.masks import Blocks
 from selftaught.masks.clips import clip_block_size, multiblock_clip
-from selftaught.objectives.masked import latent_distance, latent_narrowness, latent_targets
+from selftaught.methods.predictive.vjepa import VJEPA
+from selftaught.methods.predictive.vjepa2 import VJEPA2
+from selftaught.objectives.masked import latent_narrowness
 from tests.adapters import Golden, close
 from tests.replay import Replay
 
@@ -34,9 +38,12 @@ def encoder(
 ) -> ClipEncoder:
     hyper, weights = golden.hyper, golden.starting(prefix)
     clip = ClipEncoder(
-        (hyper["frames"], hyper["img"], hyper["img"]),
-        (hyper["tub"], hyper["patch"], hyper["patch"]),
+        "vit_tiny",
+        hyper["img"],
+        hyper["frames"],
         golden["e2e.video"].shape[1],
+        hyper["patch"],
+        hyper["tub"],
         weights["patch_embed.proj.bias"].shape[0],
         depth(weights, "blocks"),
         hyper["heads"],
@@ -44,58 +51,49 @@ def encoder(
         positions,
     )
     if positions == "sincos":
-        close(clip.pos_embed, weights["pos_embed"])
-    clip.load_state_dict(weights)
+        close(clip.net.pos_embed, weights["pos_embed"])
+    clip.net.load_state_dict(weights)
     return clip
 
 
-def predictor(golden: Golden, clip: ClipEncoder) -> Predictor:
-    weights, heads = golden.starting("e2e.pred."), golden.hyper["pheads"]
-    count = sum(n.startswith("mask_tokens.") for n in weights)
-    tokens = torch.cat([weights.pop(f"mask_tokens.{i}") for i in range(count)])
-    width = weights["predictor_embed.bias"].shape[0]
-    own = Predictor(
-        clip.dim,
-        width,
-        depth(weights, "predictor_blocks"),
-        heads,
-        golden.hyper["mlp_ratio"],
-        clip.positions(width, heads),
-        count,
-    )
-    if "predictor_pos_embed" in weights:
-        close(own.predictor_pos_embed, weights["predictor_pos_embed"])
-    own.load_state_dict(weights | {"mask_token": tokens})
-    return own
-
-
-def check_whole(golden: Golden, positions: Literal["sincos", "tiled"]) -> list[Tensor]:
-    """Loss and gradients of a clip under each set of masks; the predictions."""
+def check_whole(golden: Golden, kind: type[VJEPA | VJEPA2]) -> None:
+    """Loss and gradients of a clip under each set of masks, by the method's own code."""
+    positions: Literal["sincos", "tiled"] = "sincos" if kind is VJEPA else "tiled"
+    hyper = golden.hyper
     with float64():
         online, target = (encoder(golden, f"e2e.{of}.", positions) for of in ("enc", "tgt"))
-        own = predictor(golden, online)
+        method = kind(
+            online,
+            golden["e2e.pred.predictor_embed.bias"].shape[0],
+            hyper["pdepth"],
+            predictor_heads=hyper["pheads"],
+            predictor_mlp_ratio=hyper["mlp_ratio"],
+            power=hyper["loss_exp"],
+        ).double()
+    method.target.load_state_dict(target.state_dict())
+    weights = golden.starting("e2e.pred.")
+    tokens = torch.cat([weights.pop(f"mask_tokens.{i}") for i in range(2)])
+    if "predictor_pos_embed" in weights:
+        close(method.predictor.predictor_pos_embed, weights["predictor_pos_embed"])
+    method.predictor.load_state_dict(weights | {"mask_token": tokens})
     video = golden.leaf("e2e.video")
-    kinds = range(sum(n.startswith("e2e.enc_mask") for n in golden.arrays))
-    predicted, true = [], []
-    for kind in kinds:
-        context, asked = (golden[f"e2e.{of}_mask{kind}"] for of in ("enc", "pred"))
-        with torch.no_grad():
-            (goal,) = latent_targets(target(video), asked[None])
-        z = own(online(video, context), context, asked, token=kind % len(own.mask_token))
-        close(goal, golden[f"e2e.target{kind}"])
-        close(z, golden[f"e2e.pred{kind}"])
-        predicted.append(z)
-        true.append(goal)
-    loss = latent_distance(predicted, true, golden.hyper["loss_exp"])
+    parts = [
+        Blocks(golden[f"e2e.enc_mask{i}"][None], golden[f"e2e.pred_mask{i}"][None])
+        for i in range(sum(n.startswith("e2e.enc_mask") for n in golden.arrays))
+    ]
+    predicted, true = latents(method.backbone, method.target, method.predictor, video, parts)
+    for i, (z, h) in enumerate(zip(predicted, true)):
+        close(z, golden[f"e2e.pred{i}"])
+        close(h, golden[f"e2e.target{i}"])
+    loss = method.distance(video, parts)
     close(loss, golden["e2e.loss"])
     loss.backward()
-    for kind in range(len(own.mask_token)):
-        close(own.mask_token.grad[kind], golden[f"e2e.grad_mask_token{kind}"])
+    for i in range(2):
+        close(method.predictor.mask_token.grad[i], golden[f"e2e.grad_mask_token{i}"])
     close(video.grad.sum((2, 3, 4)), golden["e2e.grad_video_sum"])
-    close(online.patch_embed[0].bias.grad, golden["e2e.grad_patch_bias"])
+    close(method.backbone.net.patch_embed[0].bias.grad, golden["e2e.grad_patch_bias"])
     if "e2e.reg" in golden:
         close(latent_narrowness(predicted), golden["e2e.reg"])
-    return predicted
 
 
 # Masks.

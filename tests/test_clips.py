@@ -49,16 +49,16 @@ def test_rotary_positions_tell_distances_alone():
 @pytest.mark.parametrize("positions", ["sincos", "rotary", "tiled"])
 def test_a_clip_is_seen_in_parts_whatever_their_order(positions):
     torch.manual_seed(0)
-    clip = ClipEncoder((4, 8, 12), (2, 4, 4), 2, 24, 2, 2, 2.0, positions).eval()
+    clip = ClipEncoder("vit_tiny", (8, 12), 4, 2, 4, 2, 24, 2, 2, 2.0, positions).eval()
     assert clip.grid == (2, 2, 3)
     video = torch.randn(2, 2, 4, 8, 12)
     everything = torch.arange(12).expand(2, -1)
-    torch.testing.assert_close(clip(video, everything.flip(1)).flip(1), clip(video))
+    torch.testing.assert_close(clip.tokens(video, everything.flip(1)).flip(1), clip.tokens(video))
     keep = torch.stack([torch.randperm(12)[:5] for _ in range(2)])
-    seen = clip(video, keep)
-    assert not torch.allclose(seen, clip(video).take_along_dim(keep[..., None], 1))
+    seen = clip.tokens(video, keep)
+    assert not torch.allclose(seen, clip.tokens(video).take_along_dim(keep[..., None], 1))
 
-    own = Predictor(24, 24, 1, 2, 2.0, clip.positions(24, 2), tokens=2).eval()
+    own = Predictor(24, 24, 1, 2, 2.0, clip.table(24, 2), tokens=2).eval()
     torch.nn.init.normal_(own.mask_token)
     asked = torch.stack([torch.randperm(12)[:4] for _ in range(4)])  # two sets for each clip
     found = own(seen, keep, asked)
@@ -70,6 +70,6 @@ def test_a_clip_is_seen_in_parts_whatever_their_order(positions):
 
 def test_clips_that_are_no_whole_tubelets_are_refused():
     with pytest.raises(UserError, match=r"clips of 3 x 8 x 8 .* tubelets of 2 x 4 x 4; use mult"):
-        ClipEncoder((3, 8, 8), (2, 4, 4))
+        ClipEncoder(size=8, frames=3, patch_size=4)
     with pytest.raises(UserError, match="dim=24 must be a multiple of heads=5"):
-        ClipEncoder((4, 8, 8), (2, 4, 4), dim=24, heads=5)
+        ClipEncoder(size=8, frames=4, patch_size=4, width=24, heads=5)

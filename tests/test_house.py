@@ -279,12 +279,17 @@ def commands() -> list[str]:
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
 
+DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "corpus.txt")
+"""What commands in the pages are given."""
+
+
 @pytest.mark.parametrize("command", commands())
 def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [f"runs/{name}-photos" for name in ("simclr", "byol", "dino")]
     for folder in ("photos", "moved/photos", "labeled", "clips", *runs):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"")
     (tmp_path / "sounds").mkdir()
     (tmp_path / "sounds" / "a.wav").write_bytes(b"")  # by whose ending it is told what they are
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
@@ -292,13 +297,7 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     (tmp_path / "corpus.txt").write_text("A text.\n")
     _, name, *words = shlex.split(command)
     if name == "pretrain":
-        assert cli.request(words).data in (
-            "photos/",
-            "labeled/",
-            "frames/",
-            "corpus.txt",
-            "sounds/",
-        )
+        assert cli.request(words).data in DATA
     else:  # raises what the user would be told
         assert bool(cli.arguments(name, words)) == bool(words)
 

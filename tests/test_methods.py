@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from selftaught import augment, dist, methods
+from selftaught import augment, dist, kinds, methods
 from selftaught.backbones import backbone
 from selftaught.engine.randomness import seed_all
 from selftaught.engine.settings import Settings
@@ -85,11 +85,12 @@ def build(name: str, dtype: torch.dtype = torch.float32, case: Case | None = Non
 
 def batch(name: str, method: Any, count: int = BATCH, epoch: int = 0) -> Batch:
     """The first `count` samples, as the method asks for them and in its precision."""
-    pipeline = method.views(ALL[name].size)
+    kind = kinds.of(method.backbone)
+    pipeline = kind.views(method.views(ALL[name].size))
     samples = [pipeline(shown(name, i), augment.sample_rng(0, epoch, i)) for i in range(count)]
     dtype = next(method.parameters()).dtype
     net = method.backbone
-    views = augment.normalize(default_collate(samples), net.mean, net.std)
+    views = kind.prepare(default_collate(samples), net)
     views = each_leaf(lambda x: x.to(dtype) if x.is_floating_point() else x, views)
     return Batch(views, torch.arange(count), torch.arange(count) % 3)
 

@@ -193,7 +193,7 @@ def test_a_tokenizer_of_ones_own(here, tmp_path):
 def test_texts_and_images_are_not_taken_for_each_other(here, run, tmp_path):
     with pytest.raises(
         UserError,
-        match=r"mae learns from samples of kind .image., and this data is taken for .text.",
+        match=r"mae learns from .* and this data is taken for .text.",
     ):
         selftaught.pretrain("mae", here / "corpus.txt", tmp_path / "a", kind="text")
     images = np.zeros((12, 8, 8, 3), np.uint8)

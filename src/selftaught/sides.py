@@ -27,8 +27,8 @@ def short(size: Size) -> int:
     return min(both(size))
 
 
-def told_size(size: Size) -> str:
-    """A size in a sentence: `128`, or `128 x 1024`, rows first."""
+def told_size(size: int | tuple[int, ...]) -> str:
+    """A size in a sentence: `128`, or `128 x 1024`, rows first; of clips the frames before them."""
     return str(size) if not isinstance(size, tuple) else " x ".join(map(str, size))
 
 

@@ -4,6 +4,7 @@ import torch
 
 from selftaught.backbones import sincos, sincos_clip
 from selftaught.masks.clips import tubes
+from selftaught.methods.predictive.vjepa import VJEPA
 from tests.adapters import Golden, close
 from tests.clips import check_masks, check_whole
 from tests.replay import Replay
@@ -13,7 +14,7 @@ def check(golden: Golden) -> None:
     check_masks(golden)
     _tubes(golden)
     _positions(golden)
-    check_whole(golden, "sincos")
+    check_whole(golden, VJEPA)
 
 
 def _tubes(golden: Golden) -> None:

@@ -9,6 +9,7 @@ from selftaught.backbones import rotary
 from selftaught.backbones.predictor import rotary_blocks
 from selftaught.engine.optim import Rates
 from selftaught.method import Recipe
+from selftaught.methods.predictive.vjepa2 import VJEPA2
 from tests.adapters import Golden, close, warm
 from tests.clips import check_masks, check_whole
 
@@ -17,7 +18,7 @@ def check(golden: Golden) -> None:
     check_masks(golden)
     _rotation(golden)
     _attention(golden)
-    check_whole(golden, "tiled")
+    check_whole(golden, VJEPA2)
     _schedules(golden)
 
 

@@ -139,6 +139,27 @@ def loss_ijepa(method: Any, batch: Batch) -> float:
     return float(np.mean(each))
 
 
+def loss_vjepa(method: Any, batch: Batch) -> float:
+    (clips,) = batch.views
+    parts, each = method.drawn(clips), []
+    features = numbers(method.target.tokens(clips))
+    mean, var = features.mean(2, keepdims=True), features.var(2, keepdims=True)
+    features = (features - mean) / np.sqrt(var + 1e-5)
+    for token, (seen, asked) in enumerate(parts):
+        known = method.backbone.tokens(clips, seen[0])
+        told = numbers(method.predictor(known, seen[0], asked[0], token=token))
+        off = [
+            np.abs(told[b, k] - features[b, int(place)]) ** method.power / method.power
+            for b in range(len(clips))
+            for k, place in enumerate(asked[0, b])
+        ]
+        each.append(np.mean(off))
+    return float(np.mean(each))
+
+
+loss_vjepa2 = loss_vjepa
+
+
 def loss_selfie(method: Any, batch: Batch) -> float:
     images, noise = batch.views
     count, side = method.cells, images.shape[-1] // method.cells

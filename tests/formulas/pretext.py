@@ -221,3 +221,10 @@ def loss_inpainting(method: Any, batch: Batch) -> dict[str, float]:
         terms["fooling"] = method.adversarial * -np.log(fake).mean()
         terms["telling"] = -np.log(real).mean() - np.log(1 - fake).mean()
     return terms
+
+
+def loss_temporal_order(method: Any, batch: Batch) -> float:
+    moments, answers = batch.views
+    features = np.concatenate([numbers(method.backbone(x)) for x in moments], 1)
+    weight, bias = numbers(method.classifier.weight), numbers(method.classifier.bias)
+    return find_all(features @ weight.T + bias, answers.tolist())

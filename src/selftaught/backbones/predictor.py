@@ -1,7 +1,10 @@
 """Networks that tell the features of places that were not seen from those that were (JEPAs)."""
 
+from typing import Any
+
 import torch
 from timm.models.eva import EvaBlock
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
@@ -85,3 +88,27 @@ class Predictor(nn.Module):
         for block in self.predictor_blocks:
             tokens = block(tokens, rope=rope)
         return self.predictor_proj(self.predictor_norm(tokens)[:, context.shape[1] :])
+
+
+def initialize(network: nn.Module) -> None:
+    """The JEPAs' initial weights; the last layers of block i are divided by sqrt(2 * i).
+
+    Patches of fewer numbers than the references' (14 x 14 x 3, and 2 x 16 x 16 x 3 of clips) get
+    larger weights, so that tokens vary as much: otherwise positions drown them, and are all that is
+    predicted.
+    """
+    usual: dict[type[nn.Module], int] = {nn.Conv2d: 588, nn.Conv3d: 1536}
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            whole = usual.get(type(module))
+            scale = max(1.0, whole / module.weight[0].numel()) if whole else 1.0
+            nn.init.trunc_normal_(module.weight, std=0.02 * scale**0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Predictor):
+            nn.init.trunc_normal_(module.mask_token, std=0.02)
+    blocks: list[Any] = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
+    with torch.no_grad():
+        for i, block in enumerate(blocks, 1):
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.div_((2 * i) ** 0.5)

@@ -89,7 +89,7 @@ def choice(
     wanted = Wanted(kind.needs, batched, samples, facts, image, build)
     # a kind that has a usual encoder has no weights in any cache
     seen = kinds.of(samples)
-    named = image.get("name") or seen.backbone
+    named = image.get("name") or (seen.backbone if kind.needs.kinds == "any" else None)
     networks = [] if named else network(wanted) if seen.native else _standin(seen, kind, facts)
     image = wanted.with_(networks)
     facts = replace(facts, begins=begins or image.get("weights") is not None)

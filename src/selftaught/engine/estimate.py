@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from selftaught import kinds
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
+from selftaught.engine.convolution import lay_channels_last
 from selftaught.engine.corpus import Blank
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
@@ -189,7 +190,7 @@ def of_step(method: Method, views: ViewDataset, fabric: Fabric, **asked: Any) ->
         asked: batch, accumulate, makers and optimizer, as of `needed`.
     """
     twin = copy.deepcopy(method)
-    twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lay_channels_last(twin)
     twin.to(fabric.device)
     twin.on_start(Blank(len(views.samples)))
     return needed(twin, views, fabric, steps=1, **asked)

@@ -202,15 +202,16 @@ def prepared(
     kind = methods.find(method) if isinstance(method, str) else method
     name = methods.short(methods.reference(kind))
     out = settings.out or default_out(f"{name}-{stem(data)}", settings.resume)
-    seen, image = restore.sample_of(samples, settings, out).fill(image, samples)
-    if seen != kinds.of(samples):
-        samples = samples.seen_as(seen, image.get("channels"))
-    kept = without(samples, settings.quarantine) if settings.quarantine else samples
     restore.check(settings.start, image)
     begins = settings.start is not None
     goes_on = settings.resume and bool(Checkpoints.of(out).steps())
     start = out if goes_on else settings.start
-    asked = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
+    told = backbone_of(start, image) if begins else image  # type: ignore[arg-type]
+    seen, asked = restore.sample_of(samples, settings, out).fill(told, samples)
+    of_data = asked.keys() - told.keys()
+    if seen != kinds.of(samples):
+        samples = samples.seen_as(seen, asked.get("channels"))
+    kept = without(samples, settings.quarantine) if settings.quarantine else samples
     # what the rules know of small images is no matter of other kinds
     side = short(asked.get("size") or fitting_size(kept)) if seen.native else SIZES[-1]
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
@@ -220,7 +221,10 @@ def prepared(
     if begun is not choice.image:
         beginning.as_named(image_of(made), choice.image)
     channels = image_of(made).channels
-    if channels != samples.channels and "channels" not in image:  # a module of one's own says it
+    if channels != samples.channels and "channels" not in {
+        *image,
+        *of_data,
+    }:  # a module of one's own says it
         samples = settings.open(data, channels, seen)
     knows = settings.start or settings.resume or image_of(made).trained
     if made.needs.learned and not knows:

@@ -39,7 +39,7 @@ def pretrain(
         out: run folder; by default runs/METHOD-DATA, numbered where that exists.
         options: settings of the training, and, of a method that is to be built, `backbone` (its
             name), parameters of the backbone and of the method; `kind`, where the data does not
-            show what its samples are (image, sound, series, text), and the options of that.
+            show what its samples are (image, clip, sound, series, text), and the options of that.
 
     Returns:
         What came of it: encoder, scores, verdict, report.

@@ -164,7 +164,9 @@ def said(start: Path) -> dict[str, Any]:
         known = {"name": known} if isinstance(known, str) else dict(known)
     else:
         about = content(encoder_files(start)[0])
-        known = {**(about.get("encoder") or {}), "mean": about.get("mean"), "std": about.get("std")}
+        known = dict(about.get("encoder") or {})
+        if not about.get("kind"):  # of others that is no matter of the encoder
+            known |= {"mean": about.get("mean"), "std": about.get("std")}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in current(known).items()}
 
 

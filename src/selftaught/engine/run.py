@@ -41,7 +41,7 @@ from selftaught.engine.build import method_name
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
-from selftaught.engine.convolution import fix_bf16_stride
+from selftaught.engine.convolution import fix_bf16_stride, lay_channels_last
 from selftaught.engine.corpus import Blank, RunCorpus
 from selftaught.engine.curve import observed
 from selftaught.engine.ending import Course, as_run_errors, end_with_parent
@@ -317,7 +317,7 @@ class Run:
         if dist.world() > 1 and method.needs.batchnorm == "all":
             synchronize(method)
         if settings.channels_last:
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            lay_channels_last(method)
         method.to(plan.fabric.device)
         if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
             fix_bf16_stride(method)

@@ -103,7 +103,8 @@ def _again(images: Tensor, network: Encoder) -> Iterator[Any]:
     pipeline = kind.alike(network.size)
     for part in range(0, len(images), BATCH):
         rows = range(part, min(part + BATCH, len(images)))
-        yield default_collate([pipeline(images[i].numpy(), sample_rng(0, 0, i)) for i in rows])
+        found = [kind.again(images[i].numpy()) for i in rows]
+        yield default_collate([pipeline(x, sample_rng(0, 0, i)) for x, i in zip(found, rows)])
 
 
 def _moved(network: Encoder, start: Encoder) -> bool:

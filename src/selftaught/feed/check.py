@@ -237,7 +237,10 @@ def _look(samples: Samples, i: int, full: bool) -> _Found:
         raw = samples.source.load(i)
         name = samples.name(i)
         if samples.kind is not None:
-            size, empty, content = samples.kind.facts(samples.decode(raw, name))
+            sample = samples.decode(raw, name)
+            if full:
+                samples.kind.verify(sample)
+            size, empty, content = samples.kind.facts(sample)
             return _Found(None, None, empty, _digest(content), size)
         if not full:
             about = samples.header_of(raw, name)

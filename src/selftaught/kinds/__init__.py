@@ -74,8 +74,9 @@ class Kind(Options, ABC):
     by whether there is a GPU, what is taken for the networks of papers that need many. method: what
     is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
     of views for images takes. translates: whether views that were declared for images mean
-    something of it. typed: whether one can be given as words, in place of a file's name. extra:
-    what must be installed beside the package, as in `pip install 'selftaught[sound]'`.
+    something of it. typed: whether one can be given as words, in place of a file's name. moves:
+    whether it can be played as pictures. extra: what must be installed beside the package, as in
+    `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -93,6 +94,7 @@ class Kind(Options, ABC):
     native: ClassVar[bool] = False
     translates: ClassVar[bool] = False
     typed: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
     extra: ClassVar[str] = ""
 
     # ---------------------------------------------------------------------------------- reading
@@ -117,6 +119,10 @@ class Kind(Options, ABC):
     def decode(self, raw: Any, name: str) -> Any:
         """What a source gave -> a sample; BadSample with the reason where that cannot be."""
 
+    def verify(self, sample: Any) -> None:
+        """Read all of a sample where `decode` left some of it, for `check`; BadSample where a part
+        is damaged."""
+
     @abstractmethod
     def facts(self, sample: Any) -> Facts:
         """What the doctor, and `check`, ask of a sample."""
@@ -130,6 +136,10 @@ class Kind(Options, ABC):
         Args:
             size: of the encoder.
         """
+
+    def again(self, view: "np.ndarray") -> Any:
+        """A plain view as a sample of its own."""
+        return view
 
     def alike(self, size: Any) -> Any:
         """A pipeline of two random views that any encoder worth its name finds alike."""
@@ -226,6 +236,10 @@ class Kind(Options, ABC):
         """What a source gave, as a page can play it: float32 [n] and values a second; None where
         nothing of it can be heard."""
         return None
+
+    def moving(self, sample: Any, side: int) -> "np.ndarray":
+        """Of a kind that `moves`, frames as a page can play them, uint8 [T, 3, side, side]."""
+        raise NotImplementedError(f"{type(self).__name__} does not move")
 
     def said(self, sample: Any) -> str:
         """The words of a sample that is read, not looked at; empty for all others."""

@@ -57,6 +57,8 @@ from selftaught.methods.masked.simmim import SimMIM as SimMIM
 from selftaught.methods.predictive.causal_lm import CausalLM as CausalLM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA
 from selftaught.methods.predictive.selfie import Selfie as Selfie
+from selftaught.methods.predictive.vjepa import VJEPA as VJEPA
+from selftaught.methods.predictive.vjepa2 import VJEPA2 as VJEPA2
 from selftaught.methods.pretext.colorization import Colorization as Colorization
 from selftaught.methods.pretext.counting import Counting as Counting
 from selftaught.methods.pretext.distortion import Distortion as Distortion
@@ -67,6 +69,7 @@ from selftaught.methods.pretext.motion import Motion as Motion
 from selftaught.methods.pretext.relative_patch import RelativePatch as RelativePatch
 from selftaught.methods.pretext.rotation import Rotation as Rotation
 from selftaught.methods.pretext.split_brain import SplitBrain as SplitBrain
+from selftaught.methods.pretext.temporal_order import TemporalOrder as TemporalOrder
 from selftaught.methods.supervised.distill import Distill as Distill
 from selftaught.methods.supervised.finetune import Finetune as Finetune
 from selftaught.methods.supervised.simclr_v2_finetune import SimCLRv2Finetune as SimCLRv2Finetune

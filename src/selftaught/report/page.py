@@ -16,6 +16,7 @@ from selftaught.report.image import local
 from selftaught.report.image import sections as pictures
 from selftaught.report.seen import MOST, Seen, look
 from selftaught.report.sound import players
+from selftaught.report.video import previews
 
 log = logging.getLogger("selftaught")
 
@@ -95,6 +96,7 @@ def _seen(run: RunFolder, seen: Seen | None, why: str) -> list[Section | Missing
     return [
         plane.section(seen, run.path),
         *players.sections(seen),
+        *previews.sections(seen),
         pictures.nearest(seen),
         local.section(seen),
         pictures.pairs(seen),

@@ -1,16 +1,15 @@
 """I-JEPA (Assran et al., 2023), https://arxiv.org/abs/2301.08243."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from timm.models.eva import EvaBlock
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import augment, masks
 from selftaught.backbones import Image, Predictor, interpolate, sincos
+from selftaught.backbones.predictor import initialize
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import latent_targets
@@ -162,24 +161,3 @@ class IJEPA(Method):
     @property
     def encoder(self) -> Image:
         return self.target
-
-
-def initialize(network: nn.Module) -> None:
-    """The reference's initial weights; the last layers of block i are divided by sqrt(2 * i).
-
-    Patches of fewer numbers than the reference's (14 x 14 x 3) get larger weights, so that tokens
-    vary as much: otherwise positions drown them, and are all that is predicted.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            patch = module.weight[0].numel() if isinstance(module, nn.Conv2d) else 588
-            nn.init.trunc_normal_(module.weight, std=0.02 * max(1.0, 588 / patch) ** 0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, Predictor):
-            nn.init.trunc_normal_(module.mask_token, std=0.02)
-    blocks: list[Any] = [m for m in network.modules() if isinstance(m, Block | EvaBlock)]
-    with torch.no_grad():
-        for i, block in enumerate(blocks, 1):
-            for layer in (block.attn.proj, block.mlp.fc2):
-                layer.weight.div_((2 * i) ** 0.5)

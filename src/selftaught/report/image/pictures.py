@@ -74,6 +74,14 @@ def shown(samples: Samples, i: int, name: str = "", caption: str = "", style: st
     return figure(data_url(kind.thumbnail(sample, THUMB)), name, caption, style)
 
 
+def animated(frames: np.ndarray) -> bytes:
+    """uint8 [T, 3, h, w] as a WebP of eight frames a second that is repeated without end."""
+    first, *others = [Picture.fromarray(frame.transpose(1, 2, 0)) for frame in frames]
+    file, more = io.BytesIO(), {"save_all": True, "append_images": others, "loop": 0}
+    first.save(file, "WEBP", duration=125, quality=50, **more)  # some 30 kilobytes
+    return file.getvalue()
+
+
 def data_url(image: np.ndarray) -> str:
     """`encode`, as a data URL."""
     return url(*encode(image))
