@@ -260,6 +260,7 @@ CASES = {
     "simmim": Case({"unit": 8}, "test_vit", exact_ranks=False),
     "selfie": Case({"depth": 1, "heads": 2, "hidden": 16, "dropout": 0.0}),
     # the mean over the hidden patches of a process, whose number varies
+    "data2vec": Case({}, "test_vit", exact_ranks=False),
     "beit": Case({"vocabulary": 16}, "test_vit", exact_ranks=False),
     # each process draws the noise of its own batch
     "discrete_vae": Case(

@@ -63,6 +63,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
     "mae": [{"normalize": False}],
+    "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],
     "discrete_vae": [{"straight_through": True, "kl": "reference"}],
     "counting": [{"form": "port", "margin": 20.0}],

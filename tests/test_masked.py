@@ -1,5 +1,7 @@
 """MAE and I-JEPA beyond the papers' numbers: what they refuse, what they keep, what they hide."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image, backbone, sincos
 from selftaught.errors import UserError
 from selftaught.method import Batch
+from selftaught.methods.masked.data2vec import Data2Vec
 from selftaught.methods.masked.mae import MAE
 from selftaught.methods.predictive.ijepa import IJEPA
 
@@ -132,3 +135,47 @@ def test_ijepa_small_patches_are_not_drowned_by_positions():
     method = IJEPA(vit(), **SMALL)
     tokens = method.backbone.net.patch_embed(torch.randn(4, 3, 32, 32))
     assert 0.3 < tokens.std() < 1
+
+
+# --------------------------------------------------------------------------------------- data2vec
+
+
+def test_data2vec_takes_no_goal_from_what_the_student_sees():
+    """The teacher sees all, its goals have mean 0 and variance near 1, and no gradient."""
+    torch.manual_seed(0)
+    method = Data2Vec(vit(), layers=1)
+    assert method.last == 1
+    images = torch.randn(2, 3, 32, 32)
+    goals = method.goals(images)
+    assert goals.shape == (2, math.prod(method.grid(32)), method.backbone.dim)
+    torch.testing.assert_close(goals.mean(2), torch.zeros(goals.shape[:2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        goals.var(2, unbiased=False), torch.ones(goals.shape[:2]), atol=1e-2, rtol=0
+    )
+    assert not method.train().target.training
+    assert Data2Vec(vit()).last == max(1, len(method.backbone.net.blocks) // 2)
+    view, hidden = method.views(32)(np.zeros((40, 40, 3), np.uint8), augment.sample_rng(0, 0, 0))
+    assert view.shape == (3, 32, 32)
+    assert 0 < hidden.sum() <= method.count(method.grid(32))
+    batch = Batch((images, torch.from_numpy(hidden)[None].expand(2, -1, -1)), torch.arange(2))
+    with torch.no_grad():
+        method.head.weight.zero_()
+        method.head.bias.zero_()
+    beta, mask = method.beta, torch.from_numpy(hidden).flatten()
+    far = goals[:, mask].abs()
+    each = torch.where(far < beta, far**2 / (2 * beta), far - beta / 2)
+    torch.testing.assert_close(method.loss(batch), each.mean())
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "message"),
+    [
+        ("test_vit", {"ratio": 0.999}, "ratio=0.999 hides 64 of 64 patches"),
+        ("test_vit", {"ratio": 0.001}, "hides 0 of 64 patches: at least 1"),
+        ("test_vit", {"layers": 99}, "layers=99: test_vit has"),
+        ("test_resnet", {}, "does not begin with patches"),
+    ],
+)
+def test_data2vec_refuses(net, options, message):
+    with pytest.raises(UserError, match=message):
+        Data2Vec(backbone(net, 32), **options)

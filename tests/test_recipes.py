@@ -220,7 +220,7 @@ def test_nesterov_momentum_where_the_code_has_it(name):
 
 # Stochastic depth.
 
-RATES = {"dino": 0.1, "ibot": 0.1, "dinov2": 0.3, "beit": 0.1, "simmim": 0.1}
+RATES = {"dino": 0.1, "ibot": 0.1, "dinov2": 0.3, "beit": 0.1, "simmim": 0.1, "data2vec": 0.2}
 
 
 def test_methods_whose_papers_drop_paths():

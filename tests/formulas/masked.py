@@ -72,6 +72,23 @@ def loss_simmim(method: Any, batch: Batch) -> float:
     return total / (pixels + 1e-5)
 
 
+def loss_data2vec(method: Any, batch: Batch) -> float:
+    images, hidden = batch.views
+    net, given = method.target.net, []
+    tokens = net.norm_pre(net._pos_embed(net.patch_embed(images)))
+    for block in net.blocks:
+        tokens = block(tokens)
+        given.append(numbers(tokens)[:, net.num_prefix_tokens :])
+    goals = 0.0
+    for x in given[-method.last :]:
+        goals = goals + (x - x.mean(2, keepdims=True)) / np.sqrt(x.var(2, keepdims=True) + 1e-5)
+    replace = (hidden.flatten(1), method.mask_token[0, 0])
+    predicted = numbers(method.head(method.backbone.features(images, replace=replace).local))
+    gap = np.abs(predicted - goals / method.last)
+    each = np.where(gap < method.beta, gap**2 / (2 * method.beta), gap - method.beta / 2).mean(2)
+    return float(each[numbers(hidden).reshape(len(each), -1) > 0].mean())
+
+
 def loss_beit(method: Any, batch: Batch) -> float:
     images, hidden = batch.views
     scores, words = numbers(method.predict(images, hidden)), numbers(method.ids(images))

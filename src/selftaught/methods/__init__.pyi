@@ -49,6 +49,7 @@ from selftaught.methods.distillation.msn import MSN as MSN
 from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
 from selftaught.methods.masked.bert import BERT as BERT
+from selftaught.methods.masked.data2vec import Data2Vec as Data2Vec
 from selftaught.methods.masked.discrete_vae import DiscreteVAE as DiscreteVAE
 from selftaught.methods.masked.mae import MAE as MAE
 from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
