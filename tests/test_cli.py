@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selftaught import cli, config, methods
+from selftaught import cli, config, kinds, methods
 from selftaught.arguments import Group, Parser, Positional, options
 from selftaught.cli import COMMANDS, NAMES, arguments, main, request
 from selftaught.errors import DataError, Interrupted, TrainingError, UserError
@@ -267,6 +267,11 @@ def test_a_method_that_arranges_its_backbone_is_asked_alone():
     assert asked.backbone == {}
 
 
+def kind_of(method: str) -> str:
+    """Of the samples that a method usually learns from."""
+    return kinds.among(methods.find(method).needs.kinds)[0]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_help_shows_every_parameter(name: str, capsys):
     with pytest.raises(SystemExit):
@@ -277,11 +282,12 @@ def test_help_shows_every_parameter(name: str, capsys):
     )
     assert "training:" in text
     assert "backbone:" in text
-    every = config.signatures(name)
+    every = config.signatures(name, kind_of(name))
     for section, signature in every.items():
         for p in config.settable(signature):
             assert p.doc, f"{p.name} is not documented"
-            if section != "backbone" or p.name not in every["options"]:
+            above = {"backbone": "options", "sample": "backbone"}.get(section)
+            if above is None or p.name not in every[above]:
                 assert p.doc.rstrip(".") in text
     assert f"(default: {cli.needs_of(name)['backbone']})" in text
 
@@ -315,6 +321,8 @@ def test_help_shows_what_matters_and_how_many_more_there_are(words, capsys, monk
         own = config.settable(methods.signature(words[1]))
         main = "out epochs batch lr seed workers labels test backbone size weights"
         wanted = set(main.split())
+        if kinds.find(kind_of(words[1])).encoder != kinds.find("image").encoder:
+            wanted.remove("weights")  # of no other library
         wanted -= {p.name for p in own}  # PIRL's are of its losses
         switches = {"--[no-]resume", "--[no-]try", "--[no-]dry-run"}
         assert {f"--{name}" for name in wanted} | switches < set(few)

@@ -20,6 +20,9 @@ from selftaught.config import convert, near
 from selftaught.errors import UserError
 from selftaught.signature import FORMER, Parameter
 
+LISTED = 60
+"""Letters up to which choices stand beside their option."""
+
 
 class Positional(NamedTuple):
     """An argument that is given by its place; `many`: the last may be given several times."""
@@ -51,6 +54,9 @@ class Option(NamedTuple):
         text = self.parameter.doc.rstrip(".")
         if self.parameter.bounds and self.parameter.bounds not in text:
             text += f"; {self.parameter.bounds}"
+        kind = self.parameter.type
+        if get_origin(kind) is Literal and _metavar(kind) == "NAME":  # which has no room for them
+            text += f": {', '.join(map(str, get_args(kind)))}"
         return (f"{text} (default: {shown})" if shown else text).replace("%", "%%")
 
 
@@ -303,7 +309,8 @@ def _metavar(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return "|".join(_metavar(item) for item in items if item is not NoneType)
     if get_origin(kind) is Literal:
-        return "{" + ",".join(str(item) for item in items) + "}"
+        listed = "{" + ",".join(str(item) for item in items) + "}"
+        return listed if len(listed) <= LISTED else "NAME"
     if _choices(kind):
         return "A B ..."
     if get_origin(kind) is tuple:
