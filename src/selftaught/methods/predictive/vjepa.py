@@ -33,9 +33,9 @@ class VJEPA(Method):
         predictor_depth: number of the predictor's blocks.
         momentum: of the target encoder (EMA teacher), at the start and at the end.
         small_boxes, large_boxes: number of boxes of each set.
-        small_area, large_area: of a box, as a fraction of a frame.
 
     Other Args:
+        small_area, large_area: of a box, as a fraction of a frame.
         predictor_heads: of its attention; as many as the backbone's if none.
         predictor_mlp_ratio: width of its MLPs, as a multiple of `predictor_dim`.
         aspect: smallest and largest height / width of a box.
