@@ -37,7 +37,7 @@ from learn import ALONE, CONV, OWN, VIT
 from patients import KINDS, Change, Drawn, Kind, Unfit
 from PIL import Image as Picture
 
-from selftaught import methods, open_data
+from selftaught import kinds, methods, open_data
 from selftaught.demo import PHOTOS
 from selftaught.engine.loop import Loop
 from selftaught.engine.plan import Plan, prepared
@@ -58,7 +58,12 @@ CUT |= {"decoder width": 128}
 half of the smallest set, 245 images, as longer ones are refused."""
 HALVES, FAR = ("build", "published"), 1000
 """Parts of the draws; turns from which on the second's healthy runs are drawn."""
-METHODS = [name for name in ALONE if not methods.find(name).needs.learned]
+METHODS = [
+    name
+    for name in ALONE
+    if not methods.find(name).needs.learned
+    and "image" in kinds.among(methods.find(name).needs.kinds)
+]
 PHOTOSET = "photos"
 NARROW = {name: {"dim": 15} for name in ("ace", "dcca", "dccae")}
 NARROW |= {"w_mse": {"dim": 16, "group": None}}
