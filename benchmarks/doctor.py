@@ -337,8 +337,8 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
         "",
         "Made by `OMP_NUM_THREADS=1 python benchmarks/doctor.py --data $DATA --patients 80 "
         "--healthy 57`, with `--healthy 69 --seed 1` (and patients of seed 1 of kinds whose rules "
-        "were changed, `--only`), and with `--half published --patients 75 --healthy 50`, "
-        "`--seed 1` and `--seed 2`. "
+        "were changed, `--only`), and with `--half published "
+        "--patients 150 --healthy 100 --seed 3` at commit b8ec3e1, without its methods of series. "
         f"{machine.sentence(newest)}",
         "",
         f"{SIZE} px, batch {BATCH}, {STEPS[0]} to {STEPS[1] - 1} steps. Right: the first finding "
