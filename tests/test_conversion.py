@@ -181,7 +181,7 @@ def test_nothing_of_timms_own_weights_is_claimed(tmp_path):
 def test_timm_resizes_as_we_do(size):
     view = augment.plain(size)
     transform = timm.data.create_transform(
-        (3, size, size), crop_pct=targets._crop_share(size, view.resize), crop_mode="center"
+        (3, size, size), crop_pct=targets._crop_share(view), crop_mode="center"
     )
     assert transform.transforms[0].size == view.resize
 
