@@ -162,7 +162,7 @@ OTHERS = {
     "bert": Case(net=text("bert_tiny"), size=16, sample=words),
     "causal_lm": Case(net=text("gpt_tiny"), size=16, sample=words),
     "ts2vec": Case(
-        net=partial(Series, "dilated", 32, 2, width=4, depth=2),
+        net=partial(Series, "dilated", 32, 2, width=4, depth=2, dropout=0.0),
         sample=curve,
         any_order=False,  # the first sample's draws are the batch's
     ),

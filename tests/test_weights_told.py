@@ -23,10 +23,9 @@ from torchvision import models
 
 import selftaught
 from selftaught import backbone, cli, export, methods, pretrain
-from selftaught.backbones import Image
+from selftaught.backbones import Image, wrapped
 from selftaught.backbones.weights import hub, networks, told
 from selftaught.backbones.weights.header import Shape, header
-from selftaught.engine import build
 from selftaught.engine.restore import begin_with
 from selftaught.errors import UserError
 from selftaught.methods import SimCLR
@@ -284,7 +283,7 @@ def test_timm_s_weights_are_of_a_network_that_has_a_name(here, monkeypatch):
         told.weights_command("timm")
     # without a name one that the machine trains has them, or the method's own
     made: dict[str, Any] = {}
-    monkeypatch.setattr(build, "build", lambda **given: made.update(given) or 1 / 0)
+    monkeypatch.setattr(wrapped, "build", lambda **given: made.update(given) or 1 / 0)
     for recipe, name in (("auto", "tf_efficientnet_lite0"), ("paper", "resnet50")):
         with pytest.raises(ZeroDivisionError):
             pretrain("simclr", "photos", weights="timm", size=32, recipe=recipe)

@@ -226,8 +226,9 @@ class Trying:
             )
         if method is None and options:
             flag = f"--{next(iter(options)).replace('_', '-')}"
+            usual = methods.USUAL if samples is None else kinds.of(samples).method
             raise UserError(
-                f"{flag} belongs to one method, and --try without a method compares several: "
+                f"{flag} belongs to {usual}, and --try without a method compares several: "
                 f"name the method to try its settings, or leave {flag} out"
             )
         self.method, self.data, self.image, self.options = method, data, image, options

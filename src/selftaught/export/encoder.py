@@ -63,13 +63,12 @@ def save(
     network = lora.plain(encoder.get_submodule("net").state_dict())  # while it trains
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.items()}
     check_finite(state, force)
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds.of(encoder).keep(folder)
     with (
         torch.random.fork_rng(devices=[]),
         atomic(folder / CONFIG) as config,
         atomic(folder / WEIGHTS) as weights,
     ):
+        kinds.of(encoder).keep(folder)  # the folder is there by now
         _write(state, weights)
         about = _describe(encoder, weights, quick) | dict(facts or {})
         if not quick:

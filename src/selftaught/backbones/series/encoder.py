@@ -38,7 +38,8 @@ class Series(Checked, nn.Module):
         depth: blocks; by default 6, 10 and 3, the papers'.
         patch_size: steps of a patch, of which a view must have a whole number.
         heads: of the attention between patches.
-        dropout: share of numbers that is dropped between the layers of patches.
+        dropout: share of numbers that is dropped, between the layers of `patches` and behind those
+            of `dilated`.
     """
 
     mean, std = (0.0,), (1.0,)
@@ -67,7 +68,7 @@ class Series(Checked, nn.Module):
             self.net = _Inception(channels, self.width, self.depth)
             self.local_dim = 4 * self.width
         elif name == "dilated":
-            self.net = _Dilated(channels, self.width, self.depth)
+            self.net = _Dilated(channels, self.width, self.depth, dropout)
             self.local_dim = 5 * self.width
         else:
             self._check_patches()
@@ -175,14 +176,14 @@ class _Block(nn.Module):
 class _Dilated(nn.Module):
     """A projection of each step, and residual blocks that see ever farther."""
 
-    def __init__(self, channels: int, width: int, depth: int):
+    def __init__(self, channels: int, width: int, depth: int, dropout: float):
         super().__init__()
         self.project = nn.Linear(channels, width)
         dims = [width] * depth + [5 * width]
         self.blocks = nn.ModuleList(
             _Farther(a, b, 2**i) for i, (a, b) in enumerate(zip([width, *dims], dims))
         )
-        self.drop = nn.Dropout(0.1)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """[B, C, T] -> [B, D, T]; steps that are hidden are zeros behind the projection."""
