@@ -52,7 +52,7 @@ def test_the_command_line_says_no_without_torch(tmp_path):
     code = (
         "import sys; from selftaught.cli import main; "
         f"code = main(['pretrain', 'simclr', {str(tmp_path)!r}, '--backbone', 'resnet81']); "
-        "assert not {'torch', 'timm'} & set(sys.modules); sys.exit(code)"
+        "assert not {'torch', 'timm', 'numpy'} & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr

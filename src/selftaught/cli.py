@@ -324,8 +324,7 @@ def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) ->
         return str(file["sample"]["kind"])
     words = argv[first : first + 1]
     data = words[0] if words and not words[0].startswith("-") else file.get("data")
-    known = kinds.among(needs_of(method)["kinds"])
-    return kinds.guess(data, known) if data else known[0]
+    return kinds.guess(data, needs_of(method)["kinds"])
 
 
 def _as_long(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,17 @@ def _check_audio(golden: Golden) -> None:
     with mock.patch.object(method, "draw", return_value=others):
         loss = method.predict(z, c)
     close(loss * len(weights), golden["fair.losses"].sum())
+    known = c[:, : shape[2]]
+    losses, right = [], []
+    for k, predictor in enumerate(method.predictors, 1):
+        expected = predictor(known).flatten(0, 1)
+        losses.append(method.find(expected, z, k, others))
+        own = torch.arange(batch)[:, None] * length + k + torch.arange(shape[2])
+        rows = torch.cat([own.flatten()[:, None], others], 1)
+        scores = products(expected, z.flatten(0, 1), rows)
+        right.append((scores.argmax(1) == 0).double().mean())
+    close(torch.stack(losses), golden["fair.losses"])
+    close(torch.stack(right), golden["fair.acc"], rtol=1e-6)
     (loss * len(weights)).backward()
     grads = [predictor.weight.grad for predictor in method.predictors]
     close(torch.stack(grads), golden["fair.grad_W"])

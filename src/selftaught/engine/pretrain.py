@@ -86,7 +86,5 @@ def _kind(method: type[Method] | Method, data: Any, asked: str | None) -> str:
     if asked is not None:
         return kinds.find(asked).word
     return (
-        kinds.of(data).word
-        if isinstance(data, Samples)
-        else kinds.guess(data, kinds.among(method.needs.kinds))
+        kinds.of(data).word if isinstance(data, Samples) else kinds.guess(data, method.needs.kinds)
     )

@@ -319,50 +319,62 @@ def of(thing: Any) -> Kind:
     return getattr(thing, "kind", None) or images()
 
 
-def guess(data: Any, among: Sequence[str]) -> str:
+def guess(data: Any, asked: Sequence[str]) -> str:
     """The kind that data seems to be of, by its endings, and its type where it is an array.
+
+    Other kinds than the usual one are imported where something may speak for them.
 
     Args:
         data: as `open_data` takes it; nothing of it is decoded.
-        among: names of kinds that a method learns from, the usual one first: it is the answer
-            where nothing speaks for another.
+        asked: as `Needs.kinds`: names, the usual one first, or `any`: it is the answer where
+            nothing speaks for another.
     """
-    if len(among) == 1:
-        return among[0]
-    known = {name: find(name) for name in among}
+    usual = next(iter(files())) if asked == "any" else asked[0]
+    if asked != "any" and len(asked) == 1:
+        return usual
     if isinstance(data, str | os.PathLike):
-        return _by_endings(Path(data), known)
-    if "series" in known and hasattr(data, "dtype") and hasattr(data, "shape"):
-        return "series" if _is_series(data.shape, data.dtype.kind) else among[0]
-    return among[0]
+        return _by_endings(Path(data), usual, asked)
+    if hasattr(data, "dtype") and hasattr(data, "shape") and "series" in among(asked):
+        return "series" if _is_series(data.shape, data.dtype.kind) else usual
+    return usual
 
 
-def _by_endings(path: Path, known: Mapping[str, type[Kind]]) -> str:
-    usual = next(iter(known))
-    if path.suffix.lower() in (".npy", ".npz") and "series" in known and path.is_file():
+def _by_endings(path: Path, usual: str, asked: Sequence[str]) -> str:
+    endings, seen = _endings(path)
+    plain = find(usual).suffixes - ({".npy", ".npz"} if path.is_file() else set())
+    if endings.keys() <= plain:
+        return usual
+    known = {name: find(name) for name in among(asked)}
+    if path.is_dir():
+        counts = {name: sum(endings[e] for e in kind.suffixes) for name, kind in known.items()}
+        most = max(known, key=counts.__getitem__)
+        return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz") and "series" in known and path.is_file():
         from selftaught.data.series.files import shape_of
 
         return "series" if _is_series(*shape_of(path)) else usual
-    if path.suffix.lower() == ".parquet" and path.is_file():
+    if suffix == ".parquet" and path.is_file():
         return _by_columns(path, known)
+    if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns):
+        return "text"
+    if suffix in (".csv", ".tsv", ".txt"):  # a list of files, unless there are fractions
+        return "series" if "series" in known and _has_fractions(path) else usual
+    return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
+
+
+def _endings(path: Path) -> tuple[Counter[str], int]:
+    """Of a file, or of the first files of a folder; and how many files were seen."""
     if not path.is_dir():
-        suffix = path.suffix.lower()
-        if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns):
-            return "text"
-        if suffix in (".csv", ".tsv", ".txt"):  # a list of files, unless there are fractions
-            return "series" if "series" in known and _has_fractions(path) else usual
-        return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
-    counts, seen = Counter[str](), 0
+        return Counter({path.suffix.lower(): 1}), 1
+    found, seen = Counter[str](), 0
     for _, folders, names in os.walk(path):
         folders.sort()
-        for name in names[: WALKED - seen]:
-            suffix = os.path.splitext(name)[1].lower()
-            counts.update(n for n, kind in known.items() if suffix in kind.suffixes)
+        found.update(os.path.splitext(name)[1].lower() for name in names[: WALKED - seen])
         seen += len(names)
         if seen >= WALKED:
             break
-    most = max(known, key=lambda name: counts[name])
-    return most if SHARE * counts[most] >= seen else usual  # a table beside shards is no data
+    return found, seen
 
 
 def _by_columns(path: Path, known: Mapping[str, type[Kind]]) -> str:
