@@ -170,11 +170,8 @@ class Doctor:
         due = (self.done + 1) % self.every == 0 or self.done in (0, self.steps - 1)
         if due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
-            self.heard, self.images, self.batch = (
-                attach(self.method),
-                _images(batch.views, self.kind),
-                batch,
-            )
+            self.heard, self.batch = attach(self.method), batch
+            self.images = _images(batch.views, self.kind)
             self.intake = listen(self.method, batch.views if self.kind.native else ())
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from selftaught.augment.pipeline import tensors
 from selftaught.diagnose.hooks import keep_gradient
 from selftaught.method import Method
 
@@ -135,7 +136,8 @@ class Intake:
 
 def listen(method: Method, views: Any) -> Intake:
     """Listen until `Intake.close` is called; nothing that is computed is changed."""
-    handed = [x for x in tensors(views) if x.ndim == 4 and x.shape[-1] >= SMALL]  # no boxes
+    floats = [x for x in tensors(views) if x.is_floating_point()]
+    handed = [x for x in floats if x.ndim == 4 and x.shape[-1] >= SMALL]  # no boxes
     intake = Intake(handed)
     channels = {x.shape[1] for x in handed}
 
@@ -185,16 +187,6 @@ def _follow(norm: _BatchNorm, intake: Intake) -> None:
 
     intake.handles.append(norm.register_forward_pre_hook(enter))
     intake.handles.append(norm.register_forward_hook(leave))
-
-
-def tensors(views: Any) -> list[Tensor]:
-    """All images among nested views: floats of four dimensions or more."""
-    if isinstance(views, Tensor):
-        return [views] if views.ndim >= 4 and views.is_floating_point() else []
-    if isinstance(views, dict | list | tuple):
-        nodes = views.values() if isinstance(views, dict) else views
-        return [x for node in nodes for x in tensors(node)]
-    return []
 
 
 def _sparse(images: Tensor) -> Tensor:

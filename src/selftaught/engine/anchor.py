@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.pipeline import tensors
 from selftaught.backbones import Encoder
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, terms_of
@@ -132,15 +133,7 @@ def _pairs(backbone: nn.Module, start: nn.Module) -> Iterator[tuple[Tensor, Tens
 
 def first_images(views: Any, channels: int) -> Tensor:
     """The first images [N, channels, H, W] among the views of a batch."""
-    for view in _tensors(views):
+    for view in tensors(views):
         if view.ndim >= 4 and view.is_floating_point() and view.shape[-3] == channels:
             return view.flatten(0, -4)
     raise UserError("an anchor looks at images, and the views of this method have none")
-
-
-def _tensors(node: Any) -> Iterator[Tensor]:
-    if isinstance(node, Tensor):
-        yield node
-    elif isinstance(node, dict | list | tuple):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from _tensors(child)

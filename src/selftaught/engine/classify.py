@@ -38,7 +38,7 @@ from selftaught.evaluate.features import (
 )
 from selftaught.evaluate.floors import ENCODER, Comparison
 from selftaught.feed.readers import limited
-from selftaught.sides import Size, told_size
+from selftaught.sides import Size
 from selftaught.signature import takes
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _made(
             found = {ENCODER: trained.judged, FROZEN: trained.frozen, **floors}
     scored = {name: judging.scores(judged, begun) for name, judged in found.items()}
     compared = Comparison(
-        f"{network.name}, {told_size(side)} px from {origin}",
+        f"{network.name}, {kinds.of(network).at(side)} from {origin}",
         scored,
         sum(len(e.skipped) for e in seen[ENCODER]),
         time.perf_counter() - begun,

@@ -371,8 +371,8 @@ def _mixes(made: Plan) -> None:
     """Refuse Un-Mix for a method whose views it cannot mix."""
     views = ViewDataset(made.seen(made.samples), made.pipeline, made.settings.seed)
     item = collate([readable(views, 0)] * 2)
-    views_ = kinds.of(made.image).prepare(item.views, made.image)
-    query(made.method, Batch(views_, item.index))
+    seen = kinds.of(made.image).prepare(item.views, made.image)
+    query(made.method, Batch(seen, item.index))
 
 
 def _with_folder(made: Plan, source: Any, given: bool) -> Plan:

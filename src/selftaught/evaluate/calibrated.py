@@ -23,7 +23,7 @@ from selftaught.evaluate.floors import UNTRAINED
 from selftaught.evaluate.held import BATCH, ROOM, batches, plain
 from selftaught.feed.views import ViewDataset
 from selftaught.parts.norm import calibrating, keeping
-from selftaught.sides import Size
+from selftaught.sides import Size, one
 from selftaught.verdict import RECALIBRATED, START
 
 IMAGES = 256
@@ -92,8 +92,7 @@ def _again(images: Tensor, network: Encoder) -> Iterator[Any]:
     """Two random views of plain ones, batch by batch."""
     kind = kinds.of(network)
     if kind.native:
-        rows, columns = images.shape[-2:]
-        pipeline = kind.alike(rows if rows == columns else (rows, columns))
+        pipeline = kind.alike(one(images.shape[-2:]))
         keys = [(0, i) for i in range(len(images))]
         pixels = images.permute(0, 2, 3, 1).numpy()
         seen = Samples(ArraySource(pixels), channels=images.shape[1], layout="HWC")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from selftaught.data.video.take import Shown, Take
 from selftaught.errors import UserError
 from selftaught.kinds import Facts, Floor, Kind
 from selftaught.roles import Count
-from selftaught.sides import both, told_size
+from selftaught.sides import area, both, told_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +116,7 @@ class Clip(Kind):
         return _turned(normalize(views, encoder.mean, encoder.std))
 
     def bytes(self, size: Any, channels: int) -> int:
-        return self.frames * channels * prod(both(size))
+        return self.frames * channels * area(size)
 
     def blank(self, count: int, encoder: Any) -> "Tensor":
         import torch

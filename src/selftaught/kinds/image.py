@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from selftaught.data.image.formats import IMAGE
 from selftaught.kinds import Facts, Floor, Kind
-from selftaught.sides import both
+from selftaught.sides import area, both
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +48,7 @@ class Image(Kind):
         return normalize(views, encoder.mean, encoder.std, channels_last)
 
     def bytes(self, size: Any, channels: int) -> int:
-        return channels * prod(both(size))
+        return channels * area(size)
 
     def blank(self, count: int, encoder: Any) -> "Tensor":
         import torch

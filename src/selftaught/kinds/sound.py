@@ -30,8 +30,35 @@ LOOKED = 200
 """Recordings whose rates and lengths are looked at."""
 
 
+class Recordings(Kind):
+    """What sounds and waves share: where recordings are, how they are cut, what is known of them.
+
+    Both have an option `window`: seconds that long ones are cut into, or None.
+    """
+
+    suffixes = files.SOUND
+    columns = ("audio", "sound", "wav", "speech", "recording")
+    extra = "sound"
+    about_floors = (
+        "Bands: the mean level of each band of pitch. Cepstra: of 20, mean, deviation and deviation"
+        " of change. "
+    )
+
+    def open(
+        self,
+        source: Any,
+        column: str | None = None,
+        labels: str | None = None,
+        path_column: str | None = None,
+    ) -> "Source":
+        files.needed()
+        source = list(source) if isinstance(source, np.ndarray) else source
+        found = super().open(source, column, labels, path_column)
+        return files.sparing(found, self.config["window"])
+
+
 @dataclass(frozen=True)
-class Sound(Kind):
+class Sound(Recordings):
     """Recordings in files of any format, of one channel or several, which are added up.
 
     Args:
@@ -57,15 +84,8 @@ class Sound(Kind):
 
     word = "sound"
     one, many, unit, counted, axes = "sound", "sounds", "px", "columns of the spectrogram", 4
-    suffixes = files.SOUND
-    columns = ("audio", "sound", "wav", "speech", "recording")
     encoder = "image.encoder:Image"
     native = translates = True
-    extra = "sound"
-    about_floors = (
-        "Bands: the mean level of each band of pitch. Cepstra: of 20, mean, deviation and deviation"
-        " of change. "
-    )
 
     bytes, prepare, inputs, blank, pictures = (
         Image.bytes,
@@ -74,17 +94,6 @@ class Sound(Kind):
         Image.blank,
         Image.pictures,
     )
-
-    def open(
-        self,
-        source: Any,
-        column: str | None = None,
-        labels: str | None = None,
-        path_column: str | None = None,
-    ) -> "Source":
-        files.needed()
-        source = list(source) if isinstance(source, np.ndarray) else source
-        return files.sparing(super().open(source, column, labels, path_column), self.window)
 
     def decode(self, raw: Any, name: str) -> np.ndarray:
         if _decoded(raw):

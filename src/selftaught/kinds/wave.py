@@ -8,8 +8,8 @@ import numpy as np
 
 from selftaught.data.sound import files
 from selftaught.data.sound.spectrogram import spectrogram
-from selftaught.kinds import Facts, Floor, Kind
-from selftaught.kinds.sound import RATE, squeezed, usual
+from selftaught.kinds import Facts, Floor
+from selftaught.kinds.sound import RATE, Recordings, squeezed, usual
 from selftaught.roles import Positive, Several
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from selftaught.augment.sound import Stretch, Twice
     from selftaught.data import Samples
-    from selftaught.data.source import Source
 
 SECONDS = 1.28
 """Of a view at most, where nobody says otherwise (van den Oord et al., 2018)."""
@@ -26,7 +25,7 @@ STEP = 160
 
 
 @dataclass(frozen=True)
-class Wave(Kind):
+class Wave(Recordings):
     """Recordings in files of any format, of one channel or several, which are added up.
 
     Args:
@@ -41,26 +40,8 @@ class Wave(Kind):
 
     word = "wave"
     one, many, unit, counted, axes = "sound", "sounds", "values", "values", 3
-    suffixes = files.SOUND
-    columns = ("audio", "sound", "wav", "speech", "recording")
     encoder = "sound.encoder:Waves"
     backbone = "cpc"
-    extra = "sound"
-    about_floors = (
-        "Bands: the mean level of each band of pitch. Cepstra: of 20, mean, deviation and deviation"
-        " of change. "
-    )
-
-    def open(
-        self,
-        source: Any,
-        column: str | None = None,
-        labels: str | None = None,
-        path_column: str | None = None,
-    ) -> "Source":
-        files.needed()
-        source = list(source) if isinstance(source, np.ndarray) else source
-        return files.sparing(super().open(source, column, labels, path_column), self.window)
 
     def decode(self, raw: Any, name: str) -> np.ndarray:
         wave = files.wave(raw, self.rate or RATE)

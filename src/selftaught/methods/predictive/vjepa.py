@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from selftaught import augment
-from selftaught.backbones.predictor import Predictor, initialize
 from selftaught.backbones.video.encoder import ClipEncoder
-from selftaught.backbones.video.latents import latents
-from selftaught.masks import Blocks, generator
-from selftaught.masks.clips import multiblock_clip
+from selftaught.backbones.video.latents import boxes, latents, predictor_of
+from selftaught.masks import Blocks
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import latent_distance
 from selftaught.parts import ema, frozen_copy
@@ -82,19 +80,10 @@ class VJEPA(Method):
         self.momentum, self.aspect, self.power = momentum, aspect, power
         self.small_boxes, self.large_boxes = small_boxes, large_boxes
         self.small_area, self.large_area = small_area, large_area
-        self.backbone, heads = backbone, predictor_heads or backbone.heads
-        self.predictor = Predictor(
-            backbone.dim,
-            predictor_dim,
-            predictor_depth,
-            heads,
-            predictor_mlp_ratio,
-            backbone.table(predictor_dim, heads),
-            2,
+        self.backbone = backbone
+        self.predictor = predictor_of(
+            backbone, predictor_dim, predictor_depth, predictor_heads, predictor_mlp_ratio
         )
-        scratch = not backbone.trained
-        for network in (backbone, self.predictor) if scratch else (self.predictor,):
-            initialize(network)
         self.target = frozen_copy(backbone)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
@@ -109,14 +98,9 @@ class VJEPA(Method):
         return self.distance(clips, self.drawn(clips))
 
     def drawn(self, clips: Tensor) -> list[Blocks]:
-        """What is seen and what is predicted, drawn by torch's global generator on the CPU."""
-        frames, rows, columns = clips.shape[2:]
-        draws, grid = generator(), self.backbone.grid_of((frames, rows, columns))
+        """What is seen and what is predicted."""
         sets = (self.small_boxes, self.small_area), (self.large_boxes, self.large_area)
-        return [
-            multiblock_clip(draws, len(clips), grid, boxes, space=(area, area), aspect=self.aspect)
-            for boxes, area in sets
-        ]
+        return boxes(self.backbone, clips, sets, self.aspect)
 
     def distance(self, clips: Tensor, parts: Sequence[Blocks]) -> Tensor:
         """Between predicted and true features of what `parts` hide (equation 1)."""
