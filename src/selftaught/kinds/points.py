@@ -59,6 +59,7 @@ class Points(Kind):
     backbone = "pillars"
     method = "also"
     translates = True
+    places = "points"
     extra = "points"
     about_floors = (
         "Heights: how many points are at each; map: which of 16 x 16 cells have points, seen from "

@@ -14,6 +14,9 @@ from selftaught.errors import UserError
 from selftaught.roles import Count, Positive
 from selftaught.signature import Checked
 
+REACH = 50.0
+"""Meters, where neither anybody nor the data says how far is seen."""
+
 
 class Points(Checked, nn.Module):
     """A network over scans. Points: [B, N, channels], x, y, z in meters, and intensity.
@@ -28,7 +31,8 @@ class Points(Checked, nn.Module):
     Args:
         name: of the network.
         size: points of a view.
-        reach: meters from the middle to the edge of what is seen, ahead and sideways.
+        reach: meters from the middle to the edge of what is seen, ahead and sideways; by default
+            those within which most points of the data are, 50 at most.
 
     Other Args:
         channels: 3, or 4 with intensity.
@@ -47,7 +51,7 @@ class Points(Checked, nn.Module):
         name: Literal["pillars"] = "pillars",
         size: Count = 16_384,
         channels: Count = 4,
-        reach: Positive = 50.0,
+        reach: Positive | None = None,
         cells: Count = 128,
         width: Count = 32,
         depth: Count = 3,
@@ -60,7 +64,7 @@ class Points(Checked, nn.Module):
                 f"{cells} columns cannot be halved {depth - 1} times: use a smaller --depth, or "
                 f"--cells {-(-cells // 2 ** (depth - 1)) * 2 ** (depth - 1)}"
             )
-        self.name, self.size, self.channels, self.reach = name, size, channels, reach
+        self.name, self.size, self.channels, self.reach = name, size, channels, reach or REACH
         self.cells, self.width, self.depth = cells, width, depth
         self.local_dim = 2 * width
         self.dim = 2 * self.local_dim

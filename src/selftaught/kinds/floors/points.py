@@ -75,3 +75,54 @@ def _bags(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> Bags:
         return np.append(shares, np.log1p(len(scan)) / 10)
 
     return Bags(*(csr_matrix(np.stack([of(x) for x in part])) for part in (train, test)))
+
+
+SLICES = 12
+"""Ranges that each number of a point's surroundings is told apart in."""
+
+
+def surroundings(scan: np.ndarray, reach: float) -> np.ndarray:
+    """[N, C] -> float32 [N, 6 or 7 of `SLICES`]: of each point in which range its figures are.
+
+    Its height, its distance, its height above the lowest point nearby and below the highest, how
+    far these are apart, how many points there are beside it, and its intensity: a linear layer on
+    them may tell anything from each of them. Nearby is a fiftieth of `reach` around, on the ground.
+
+    Args:
+        scan: all points that are known.
+        reach: meters, as of the kind.
+    """
+    side = reach / 50
+    cells = np.floor(scan[:, :2] / side).astype(np.int64)
+    low, high, count = _nearby(cells, scan[:, 2])
+    far = np.linalg.norm(scan[:, :2], axis=1)
+    z = scan[:, 2]
+    figures = [z, far, z - low, high - z, high - low, np.log1p(count * np.square(far / reach))]
+    figures += [scan[:, 3]] if scan.shape[1] > 3 else []
+    edges = [
+        np.linspace(-3, 3, SLICES - 1) * min(1.0, reach / 15),
+        np.linspace(0, reach, SLICES - 1),
+        *[np.geomspace(0.05, 5, SLICES - 1) * min(1.0, reach / 15)] * 3,
+        np.linspace(0, 6, SLICES - 1),
+        np.linspace(0, 1, SLICES - 1),
+    ]
+    told = [np.searchsorted(e, f) for e, f in zip(edges, figures)]
+    return np.concatenate([np.eye(SLICES, dtype=np.float32)[t] for t in told], 1)
+
+
+def _nearby(cells: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest and highest point, and number of points, in a cell and those around it, [N] each."""
+    cells = cells - cells.min(0) + 1
+    shape = tuple(cells.max(0) + 2)
+    at = cells[:, 0], cells[:, 1]
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    count = np.zeros(shape)
+    np.minimum.at(low, at, z)
+    np.maximum.at(high, at, z)
+    np.add.at(count, at, 1)
+    around = [(cells[:, 0] + i, cells[:, 1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    return (
+        np.min([low[a] for a in around], 0),
+        np.max([high[a] for a in around], 0),
+        np.sum([count[a] for a in around], 0),
+    )

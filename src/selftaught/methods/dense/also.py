@@ -20,6 +20,11 @@ from selftaught.method import Batch, Few, Insight, Method, Needs, Recipe, Refere
 from selftaught.roles import Count, Positive, Several, TermWeight
 
 
+FULL = 3 / 7
+"""Share of the pairs whose place is full, about: before and behind a point are as many, and other
+places on the beams are empty, of which few lie near points. In scans of KITTI it is .43 to .45."""
+
+
 class ALSO(Method):
     """Tell from the features of points whether places near them are empty or full.
 
@@ -61,7 +66,9 @@ class ALSO(Method):
         self.decoder = Decoder(latent)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
-        return (ReferenceLoss(math.log(2), "ln 2, empty and full alike", term="occupancy"),)
+        guess = -FULL * math.log(FULL) - (1 - FULL) * math.log(1 - FULL)
+        told = "entropy of full and empty, 3 to 4 among pairs"
+        return (ReferenceLoss(guess, told, term="occupancy"),)
 
     def views(self, size: int) -> Pipeline:
         return Asked(
