@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from selftaught.data.image.decode import BadSample
-from selftaught.data.points import files
+from selftaught.data.points import files, las
 from selftaught.data.points.parts import drawn, near, within
 from selftaught.errors import UserError
 from selftaught.kinds import Facts, Floor, Judge, Kind
@@ -84,7 +84,10 @@ class Points(Kind):
             several = files.array_file(path, column)
             if several is not None:
                 return several
-        return super().open(source, column, labels, path_column)
+        found = super().open(source, column, labels, path_column)
+        if any(found.name(i).lower().endswith((".las", ".laz")) for i in range(len(found))):
+            las.needed()
+        return found
 
     def decode(self, raw: Any, name: str) -> np.ndarray:
         return self.seen(files.parsed(raw, name))[0]

@@ -137,7 +137,8 @@ class _Pillars(nn.Module):
         """[B, N, told] and columns [B, N] -> [B, N, 2 width]."""
         each = self.points(told)
         index = column[..., None].expand(-1, -1, each.shape[2])
-        empty = each.new_zeros(len(each), self.cells**2, each.shape[2])
+        # not `len`, which is a constant to whoever exports this
+        empty = each.new_zeros(each.shape[0], self.cells**2, each.shape[2])
         above = empty.scatter_reduce(1, index, each.relu(), "amax")
         y = above.mT.unflatten(2, (self.cells, self.cells))
         kept = []

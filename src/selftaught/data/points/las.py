@@ -18,14 +18,12 @@ def parsed(raw: bytes) -> Cloud:
         BadSample: it is damaged.
         UserError: what reads it is not installed.
     """
-    laspy = _needed()
+    laspy = needed()
     try:
         with laspy.open(io.BytesIO(raw)) as file:
             promised = file.header.point_count
             found = file.read()
     except (laspy.LaspyException, ValueError, EOFError, OSError, RuntimeError) as error:
-        if "backend" in str(error).lower():
-            raise _absent() from error
         raise BadSample(f"cannot be read: {error}") from error
     if len(found.points) < promised:
         raise BadSample(f"is cut short: {len(found.points):,} of {promised:,} points are there")
@@ -33,12 +31,13 @@ def parsed(raw: bytes) -> Cloud:
     return Cloud(places, np.asarray(found.intensity, np.float32), map=True)
 
 
-def _needed() -> Any:
+def needed() -> Any:
+    """The module that reads maps; UserError where it, or what unpacks LAZ, is absent."""
     try:
+        import_module("lazrs")
         return import_module("laspy")
     except ImportError as error:
-        raise _absent() from error
-
-
-def _absent() -> UserError:
-    return UserError("LAS and LAZ files need laspy and lazrs: pip install 'selftaught[points]'")
+        raise UserError(
+            "LAS and LAZ files need laspy and lazrs, which are not installed: pip install "
+            "'selftaught[points]'"
+        ) from error

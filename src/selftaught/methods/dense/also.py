@@ -19,7 +19,6 @@ from selftaught.masks import Draws
 from selftaught.method import Batch, Few, Insight, Method, Needs, Recipe, ReferenceLoss
 from selftaught.roles import Count, Positive, Several, TermWeight
 
-
 FULL = 3 / 7
 """Share of the pairs whose place is full, about: before and behind a point are as many, and other
 places on the beams are empty, of which few lie near points. In scans of KITTI it is .43 to .45."""
