@@ -103,7 +103,7 @@ def surveyed(x: np.ndarray, compressed: bool = False, offset: float = 0.0) -> by
 
     x = x.astype(np.float64)
     header = laspy.LasHeader(point_format=1, version="1.2")
-    header.offsets, header.scales = [offset, offset, 0], [0.001] * 3
+    header.offsets, header.scales = np.array([offset, offset, 0]), np.full(3, 0.001)
     made = laspy.LasData(header)
     made.x, made.y, made.z = x[:, 0] + offset, x[:, 1] + offset, x[:, 2]
     made.intensity = (1000 * x[:, 3]).astype(np.uint16)
@@ -463,16 +463,16 @@ def test_what_is_asked_is_asked_of_the_scan_as_it_is_turned():
 
 
 def test_also_learns_what_is_full():
-    """Of scans of boxes on flat ground, in half a minute."""
+    """Of scans of flat ground: what is above it is empty, what is below it full."""
     torch.manual_seed(0)
     kind = bare(reach=10.0, intensity="yes", brightest=1.0)
     encoder = kind.build(size=512, reach=10.0, cells=32, width=8, depth=2)
-    method = ALSO(encoder, queries=256, latent=32, neighbors=8, radius=1.0)
+    method = ALSO(encoder, queries=256, latent=32, neighbors=8, thickness=0.5)
     optimizer = torch.optim.AdamW(method.parameters(), 3e-3)
     pipeline = kind.views(method.views(512))
     first = last = 0.0
     for step in range(60):
-        rows = [pipeline(street(i)[0], sample_rng(0, step, i)) for i in range(4)]
+        rows = [pipeline(street(i, 0)[0], sample_rng(0, step, i)) for i in range(4)]
         views = tuple(torch.from_numpy(np.stack(column)) for column in zip(*rows))
         terms = method.loss(Batch(views, torch.arange(4)))
         optimizer.zero_grad()

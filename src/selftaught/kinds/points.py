@@ -9,6 +9,7 @@ import numpy as np
 
 from selftaught.data.image.decode import BadSample
 from selftaught.data.points import files, las
+from selftaught.data.points.cloud import Cloud
 from selftaught.data.points.parts import drawn, near, within
 from selftaught.errors import UserError
 from selftaught.kinds import Facts, Floor, Judge, Kind
@@ -92,7 +93,7 @@ class Points(Kind):
     def decode(self, raw: Any, name: str) -> np.ndarray:
         return self.seen(files.parsed(raw, name))[0]
 
-    def seen(self, cloud: files.Cloud) -> tuple[np.ndarray, np.ndarray]:
+    def seen(self, cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
         """The points that can be used, float32 [N, 3 or 4], and which of all they are, bool [M].
 
         Raises:

@@ -5,35 +5,23 @@ KITTI's `.bin`, `.npy` and `.npz` are read here, the other formats in modules of
 
 import io
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from selftaught.data.image.decode import BadSample
+from selftaught.data.points import las, pcd, ply
+from selftaught.data.points.cloud import INTENSITY, Cloud, of_array
 from selftaught.data.series.files import SeriesSource
 from selftaught.errors import UserError
 
 POINTS = frozenset({".bin", ".npy", ".npz", ".pcd", ".ply", ".las", ".laz"})
 """Endings of files that are taken as points where points are asked for."""
 
-INTENSITY = ("intensity", "reflectance", "reflectivity", "remission", "i", "scalar_intensity")
-"""What the brightness of a point is called in files that name their columns."""
-
 _NAMES = ("points", "xyz", "xyzi", "scan", "cloud", "pc", "pointcloud", "arr_0")
 _ABSURD = 1e8
 """Meters beyond which numbers are no places on Earth, but other bytes taken for numbers."""
-
-
-class Cloud(NamedTuple):
-    """Points as a file has them. places: float64 [N, 3] in meters, of which some may not be finite.
-    intensity: float32 [N], in the unit of the file; None where there is none. map: whether they are
-    a map of the land, in which no sensor stands where coordinates begin."""
-
-    places: np.ndarray
-    intensity: np.ndarray | None
-    map: bool = False
 
 
 def parsed(raw: Any, name: str) -> Cloud:
@@ -52,48 +40,16 @@ def parsed(raw: Any, name: str) -> Cloud:
     if raw[:4] == b"PK\x03\x04":
         return _of_archive(raw)
     if raw[:4] == b"LASF":
-        from selftaught.data.points import las
-
         return las.parsed(raw)
     if raw[:4] in (b"ply\n", b"ply\r"):
-        from selftaught.data.points import ply
-
         return ply.parsed(raw)
     lower = name.lower()
     if lower.endswith(".pcd"):
-        from selftaught.data.points import pcd
-
         return pcd.parsed(raw)
     if lower.endswith(".bin"):
         return _of_floats(raw, 5 if lower.endswith(".pcd.bin") else 4)
     known = ", ".join(sorted(POINTS))
     raise BadSample(f"does not begin as points do in any of the formats that are read ({known})")
-
-
-def of_array(found: np.ndarray) -> Cloud:
-    """Points of an array [N, 3 or more], or of one with named columns; BadSample otherwise."""
-    if found.dtype.names:
-        return of_columns({n: found[n] for n in found.dtype.names})
-    if found.dtype.kind not in "iuf" or found.ndim != 2 or found.shape[1] < 3:
-        raise BadSample(
-            f"is an array {list(found.shape)} of {found.dtype}, no points: [N, 3] of x, y, z in "
-            "meters, or [N, 4] with intensity"
-        )
-    shade = found[:, 3].astype(np.float32) if found.shape[1] > 3 else None
-    return Cloud(found[:, :3].astype(np.float64), shade)
-
-
-def of_columns(columns: Mapping[str, np.ndarray]) -> Cloud:
-    """Points of columns by their names, each [N]; BadSample where x, y or z is not among them."""
-    known = {name.lower(): np.asarray(column).reshape(-1) for name, column in columns.items()}
-    lost = [axis for axis in "xyz" if axis not in known]
-    if lost:
-        raise BadSample(
-            f"has no {', '.join(lost)} among what its points have: {', '.join(columns)}"
-        )
-    places = np.stack([known[axis].astype(np.float64) for axis in "xyz"], 1)
-    shade = next((known[n].astype(np.float32) for n in INTENSITY if n in known), None)
-    return Cloud(places, shade)
 
 
 def _of_floats(raw: bytes, columns: int) -> Cloud:

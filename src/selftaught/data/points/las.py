@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.image.decode import BadSample
-from selftaught.data.points.files import Cloud
+from selftaught.data.points.cloud import Cloud
 from selftaught.errors import UserError
 
 

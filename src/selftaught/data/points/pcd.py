@@ -6,7 +6,7 @@ from typing import NoReturn
 import numpy as np
 
 from selftaught.data.image.decode import BadSample
-from selftaught.data.points.files import Cloud, of_columns
+from selftaught.data.points.cloud import Cloud, of_columns
 
 _HEADER = 4096
 """Bytes within which its lines end."""

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from selftaught.data.image.decode import BadSample
-from selftaught.data.points.files import Cloud, of_columns
+from selftaught.data.points.cloud import Cloud, of_columns
 
 _TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),

@@ -35,6 +35,9 @@ FIELDS = 500
 FOLDS = 5
 """Parts that scans are cut into where no test is given, each of which is tested once."""
 
+MOST = 20.0
+"""Times that a point of a rare class is learned from, at most."""
+
 FEW, SECTORS = 20, 8
 """With fewer test scans than `FEW` intervals are over sectors of them, of equally many points."""
 
@@ -154,7 +157,7 @@ def _shown(network: Callable[[Tensor], Tensor], size: int, batch: int) -> Points
 class _Task:
     fields: Fields
     codes: np.ndarray
-    taken: np.ndarray  # [C] share of the points of each class that is learned from
+    copies: np.ndarray  # [C] of each point of a class that are learned from, on average
     readable: np.ndarray
     seed: int
 
@@ -179,10 +182,11 @@ class _Task:
                 f"2 and {CLASSES} can be told apart, of which the test has one at least: are these "
                 "labels of classes, and do they belong together?"
             )
-        # rare classes are seen more often than they are met, and less than frequent ones
+        # by the square root of what there is: rare classes oftener, and not as often as others
         number = np.array([counts[c] for c in codes.tolist()], float)
         wanted = CELLS * np.sqrt(number) / np.sqrt(number).sum()
-        return _Task(fields, codes, np.minimum(1.0, wanted / number), np.array(readable), seed)
+        copies = np.minimum(MOST, wanted / number)
+        return _Task(fields, codes, copies, np.array(readable), seed)
 
     def coded(self, code: np.ndarray) -> np.ndarray:
         """Positions in `codes`, -1 for classes that nothing is learned of."""
@@ -233,7 +237,8 @@ class _Task:
         rates = ", ".join(f"{r:g}" for r in sorted({layer.rate for layer in layers}))
         return (
             f"{how}, {len(self.codes)} classes, all labeled points within reach; softmax "
-            f"regression on up to {CELLS:,} points, rare classes oftener than met, learning rate "
+            f"regression on {CELLS:,} points at most, drawn by the square root of how many a class "
+            f"has, learning rate "
             f"{rates}, best of {len(RATES)} on a quarter of the training sectors; intervals over "
             f"{over}"
         )
@@ -245,8 +250,9 @@ class _Task:
             if self.fields.fold.max() == 0 and self.fields.fold[n] == 0:
                 continue  # a test scan, of data of its own
             truth = self.coded(seen.code)
+            copies = np.where(truth >= 0, self.copies[truth], 0.0)
             draw = np.random.default_rng([self.seed, n]).random(len(truth))
-            rows = np.flatnonzero((truth >= 0) & (draw < self.taken[truth]))
+            rows = np.repeat(np.arange(len(truth)), (copies + draw).astype(int))
             xs.append(of(seen.points)[seen.rows[rows]])
             ys.append(torch.from_numpy(truth[rows]))
             scans.append(np.full(len(rows), n))
