@@ -552,6 +552,21 @@ def test_labels_that_do_not_belong_to_scans_say_why(tmp_path: Path):
         score(masks=str(labels))
 
 
+def test_scans_that_cannot_be_read_are_left_out_of_the_score(tmp_path: Path, caplog):
+    folder = saved(tmp_path, 3)
+    encoder = bare(reach=10.0, intensity="yes", brightest=1.0).build(
+        size=64, reach=10.0, cells=8, width=4, depth=2
+    )
+    score = partial(compare, encoder, folder / "velodyne", probes=("segment",), workers=0)
+    (folder / "velodyne" / "000001.bin").write_bytes(b"short")
+    (score_of,) = score(masks=str(folder / "labels")).scores["this encoder"]
+    assert score_of.n == 2
+    assert "1 samples left out, for instance 000001.bin: is cut short" in caplog.text
+    (folder / "velodyne" / "000002.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="needs two scans with labels"):
+        score(masks=str(folder / "labels"))
+
+
 def test_labels_lie_beside_the_scans_of_each_sequence(tmp_path: Path):
     for sequence in ("00", "01"):
         saved(tmp_path / "sequences" / sequence, 2)

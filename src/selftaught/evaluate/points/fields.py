@@ -1,6 +1,7 @@
 """Segmentation of scans by an encoder and its floors: what each point is, from its features."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from selftaught.data.points.labels import UNLABELED, Labels, open_labels
 from selftaught.data.points.parts import near
 from selftaught.errors import UserError
 from selftaught.evaluate.classifiers import RATES, descend, predictions
-from selftaught.evaluate.features import Local
+from selftaught.evaluate.features import Local, tell_skipped
 from selftaught.evaluate.finding import evenly
 from selftaught.evaluate.image.places import CELLS, CLASSES, iou
 from selftaught.evaluate.scores import Score
@@ -34,6 +35,9 @@ FIELDS = 500
 
 FOLDS = 5
 """Parts that scans are cut into where no test is given, each of which is tested once."""
+
+BATCH = 16
+"""Views of a scan that a network sees at a time, at most."""
 
 MOST = 20.0
 """Times that a point of a rare class is learned from, at most."""
@@ -64,20 +68,31 @@ class Fields:
     fold: np.ndarray
     ignore: tuple[int, ...]
 
-    def seen(self, n: int) -> Seen | None:
-        """Scan n of all; None where it cannot be read or nothing in it counts.
+    @property
+    def crossed(self) -> bool:
+        """Whether each scan is trained on and tested, as no other data is given."""
+        return len(self.labels) == 1
+
+    def trained(self, n: int) -> bool:
+        """Whether scan n is learned from."""
+        return self.crossed or self.fold[n] < 0
+
+    def name(self, n: int) -> str:
+        """What scan n is called."""
+        return self.labels[self.which[n, 0]].samples.name(int(self.which[n, 1]))
+
+    def seen(self, n: int) -> Seen:
+        """Scan n of all.
 
         Raises:
+            BadSample: it cannot be read.
             UserError: its labels do not belong to it.
         """
         labels, i = self.labels[self.which[n, 0]], int(self.which[n, 1])
         samples, kind = labels.samples, kinds.of(labels.samples)
         name, code = samples.name(i), labels.read(i)
-        try:
-            cloud = parsed(samples.source.load(i), name)
-            points, good = kind.seen(cloud)  # type: ignore[attr-defined]
-        except BadSample:
-            return None
+        cloud = parsed(samples.source.load(i), name)
+        points, good = kind.seen(cloud)  # type: ignore[attr-defined]
         if len(good) != len(code):
             raise UserError(
                 f"{name} has {len(good):,} points, and {labels.files[i]} {len(code):,} labels: "
@@ -86,7 +101,7 @@ class Fields:
         inside = near(points, kind.reach)  # type: ignore[attr-defined]
         points, code = points[inside], code[good][inside]
         rows = np.flatnonzero(~np.isin(code, self.ignore))
-        return Seen(points, rows, code[rows]) if len(rows) else None
+        return Seen(points, rows, code[rows])
 
 
 def opened(sources: Sequence[Any], sets: Sequence[Samples], asked: Scoring) -> Fields:
@@ -127,7 +142,7 @@ def scored(look: "Look", fields: Fields) -> "Scores":
     kind = kinds.of(fields.labels[0].samples)
     networks = look.each([Local() for _ in look.networks])
     of_points: dict[str, Points] = {
-        name: _shown(network, int(look.size), look.asked.batch)  # type: ignore[arg-type]
+        name: _shown(network, int(look.size), min(look.asked.batch, BATCH))  # type: ignore[arg-type]
         for name, network in zip(look.networks, networks, strict=True)
     }
     reach: float = kind.reach  # type: ignore[attr-defined]
@@ -163,25 +178,34 @@ class _Task:
 
     @staticmethod
     def of(fields: Fields, seed: int) -> "_Task":
-        counts: dict[int, int] = {}
-        readable, trained, tested = [], set[int](), set[int]()
+        counts = Counter[int]()
+        readable: list[int] = []
+        tested: set[int] = set()
+        skipped: dict[str, str] = {}
         for n in range(len(fields.fold)):
-            seen = fields.seen(n)
-            if seen is None:
+            try:
+                code, count = np.unique(fields.seen(n).code, return_counts=True)
+            except BadSample as error:
+                skipped[fields.name(n)] = str(error)
+                continue
+            if not len(code):
                 continue
             readable.append(n)
-            for code, count in zip(*np.unique(seen.code, return_counts=True)):
-                counts[int(code)] = counts.get(int(code), 0) + int(count)
-            found = {int(c) for c in np.unique(seen.code)}
-            trained |= found if fields.fold.max() > 0 or fields.fold[n] < 0 else set()
-            tested |= found if fields.fold[n] >= 0 else set()
-        codes = np.array(sorted(trained), np.int64)
-        if not 2 <= len(codes) <= CLASSES or not trained & tested:
+            if fields.trained(n):
+                counts.update(dict(zip(code.tolist(), count.tolist())))
+            if fields.fold[n] >= 0:
+                tested |= {*code.tolist()}
+        if skipped:
+            tell_skipped(skipped)
+        codes = np.array(sorted(counts), np.int64)
+        if not 2 <= len(codes) <= CLASSES or not tested & counts.keys():
             raise UserError(
                 f"the labels hold {len(codes)} classes ({', '.join(map(str, codes[:5]))}); between "
                 f"2 and {CLASSES} can be told apart, of which the test has one at least: are these "
                 "labels of classes, and do they belong together?"
             )
+        if fields.crossed and len({int(fields.fold[n]) for n in readable}) < 2:
+            raise UserError("segmentation needs two scans with labels at least, one to test on")
         # by the square root of what there is: rare classes oftener, and not as often as others
         number = np.array([counts[c] for c in codes.tolist()], float)
         wanted = CELLS * np.sqrt(number) / np.sqrt(number).sum()
@@ -193,25 +217,24 @@ class _Task:
         where = np.searchsorted(self.codes, code).clip(max=len(self.codes) - 1)
         return np.where(self.codes[where] == code, where, -1)
 
-    def scans(self, tested: bool) -> Iterator[tuple[int, Seen]]:
+    def scans(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Seen]]:
+        """Those that can be read, by their numbers."""
         for n in self.readable.tolist():
-            if not tested or self.fields.fold[n] >= 0:
-                seen = self.fields.seen(n)
-                assert seen is not None
-                yield n, seen
+            if wanted(n):
+                yield n, self.fields.seen(n)
 
     def score(self, of: Points) -> Score:
         """Of features: two looks at the scans, one to learn and one to tell."""
         start = time.perf_counter()
         x, y, scan, held = self._learned(of)
         layers = {}
-        for fold in sorted({f for f in self.fields.fold.tolist() if f >= 0}):
+        for fold in sorted({int(f) for f in self.fields.fold[self.readable] if f >= 0}):
             mine = torch.from_numpy(self.fields.fold[scan] != fold)
             layers[fold] = _Layer.fitted(x[mine], y[mine], held[mine], len(self.codes), self.seed)
         parts, tested = [], 0
         count = sum(self.fields.fold[n] >= 0 for n in self.readable.tolist())
         sectors = SECTORS if count < FEW else 1
-        for n, seen in self.scans(tested=True):
+        for n, seen in self.scans(lambda n: self.fields.fold[n] >= 0):
             told = layers[int(self.fields.fold[n])].tell(of(seen.points)[seen.rows])
             truth = self.coded(seen.code)
             sector = _sectors(seen.points[seen.rows], sectors)
@@ -229,26 +252,23 @@ class _Task:
         )
 
     def _protocol(self, tested: int, sectors: int, layers: Any) -> str:
-        folds = int(self.fields.fold.max()) + 1
-        how = f"{tested} scans in {folds} parts, each told by what was learned of the others"
-        if folds == 1:
-            how = f"{int((self.fields.fold < 0).sum())} training, {tested} test scans"
+        folds, trained = len(layers), sum(map(self.fields.trained, self.readable.tolist()))
+        how = f"{trained} training, {tested} test scans"
+        if self.fields.crossed:
+            how = f"{tested} scans in {folds} parts, each told by what was learned of the others"
         over = f"{SECTORS} sectors of each scan" if sectors > 1 else "scans"
         rates = ", ".join(f"{r:g}" for r in sorted({layer.rate for layer in layers}))
         return (
             f"{how}, {len(self.codes)} classes, all labeled points within reach; softmax "
             f"regression on {CELLS:,} points at most, drawn by the square root of how many a class "
-            f"has, learning rate "
-            f"{rates}, best of {len(RATES)} on a quarter of the training sectors; intervals over "
-            f"{over}"
+            f"has, learning rate {rates}, best of {len(RATES)} on a quarter of the training "
+            f"sectors; intervals over {over}"
         )
 
     def _learned(self, of: Points) -> tuple[Tensor, Tensor, np.ndarray, Tensor]:
         """Features [M, D], class [M], scan [M], and whether a point chooses the learning rate."""
         xs, ys, scans, held = [], [], [], []
-        for n, seen in self.scans(tested=False):
-            if self.fields.fold.max() == 0 and self.fields.fold[n] == 0:
-                continue  # a test scan, of data of its own
+        for n, seen in self.scans(self.fields.trained):
             truth = self.coded(seen.code)
             copies = np.where(truth >= 0, self.copies[truth], 0.0)
             draw = np.random.default_rng([self.seed, n]).random(len(truth))
@@ -256,7 +276,7 @@ class _Task:
             xs.append(of(seen.points)[seen.rows[rows]])
             ys.append(torch.from_numpy(truth[rows]))
             scans.append(np.full(len(rows), n))
-            sector = _sectors(seen.points[seen.rows[rows]], SECTORS)
+            sector = _sectors(seen.points[seen.rows], SECTORS)[rows]
             held.append(torch.from_numpy(sector % 4 == 3))
         return torch.cat(xs), torch.cat(ys), np.concatenate(scans), torch.cat(held)
 
