@@ -72,7 +72,8 @@ class Kind(Options, ABC):
     is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
     of views for images takes. translates: whether views that were declared for images mean
     something of it. typed: whether one can be given as words, in place of a file's name. moves:
-    whether it can be played as pictures. extra: what must be installed beside the package, as in
+    whether it can be played as pictures. places: folder of `evaluate` that scores what is where in
+    one; empty where nothing does. extra: what must be installed beside the package, as in
     `pip install 'selftaught[sound]'`.
     """
 
@@ -92,6 +93,7 @@ class Kind(Options, ABC):
     translates: ClassVar[bool] = False
     typed: ClassVar[bool] = False
     moves: ClassVar[bool] = False
+    places: ClassVar[str] = ""
     extra: ClassVar[str] = ""
 
     # ---------------------------------------------------------------------------------- reading

@@ -25,6 +25,7 @@ class Image(Kind):
     columns = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
     encoder = "image.encoder:Image"
     native = translates = True
+    places = "image"
     about_floors = "Pixels: the mean of each image removed. "
 
     def decode(self, raw: Any, name: str) -> "np.ndarray":
