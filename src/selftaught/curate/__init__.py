@@ -1,0 +1,1 @@
+"""Curation of images: which of many are worth training on."""
