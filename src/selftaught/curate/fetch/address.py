@@ -85,6 +85,8 @@ def target(url: str, base: str = "") -> Target:
     text = re.sub(r"[\t\r\n]", "", url.strip())
     if len(text) > _MAX:
         raise Refused(f"address of {len(text):,} characters")
+    if text.startswith("//") and not base:
+        text = "https:" + text
     try:
         parts = urlsplit(urljoin(base, text) if base else text)
         port = parts.port

@@ -99,7 +99,8 @@ class Guard:
         for ip in ips:
             own = named or any(ip in n for n in self.networks if n.version == ip.version)
             if not own and not public(ip):
-                raise Refused(f"private address {ip}")
+                mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+                raise Refused(f"private address {mapped or ip}")
             if not own and to.port != PORTS[to.scheme]:
                 raise Refused(f"port {to.port}")
         return ips

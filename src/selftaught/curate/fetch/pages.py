@@ -2,15 +2,14 @@
 
 import codecs
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
-from urllib.parse import urljoin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from selftaught.curate.fetch.address import canonical, plain
-from selftaught.curate.fetch.extra import needed
 from selftaught.curate.fetch.robots import reserved
+from selftaught.curate.fetch.tags import tags
 
-MAX_PAGE = 20_000_000
+MAX_PAGE = 10_000_000
 """Bytes of a page that are looked at."""
 
 LAZY = (
@@ -23,8 +22,9 @@ _LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-original-set")
 _PREVIEWS = ("og:image", "og:image:url", "og:image:secure_url", "twitter:image")
 _MAX_TEXT = 10_000
 _EMBEDDED = re.compile(r"\s*(data|javascript|blob|about|cid|chrome|file):", re.IGNORECASE)
-# of srcset: an address without a comma at its end, then a width or a density
-_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+([^,]*))?")
+_ABSOLUTE = re.compile(r"\s*[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*)")
+_SIZE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)[wx]")
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
 
 
@@ -58,46 +58,49 @@ def read_page(content: bytes, url: str, agent: str, charset: str | None = None) 
         agent: our name, to which a page may speak as to all.
         charset: of its text, as a server says; by default as the page says.
     """
-    tree = needed("selectolax.lexbor").LexborHTMLParser(_text(content[:MAX_PAGE], charset))
-    base = next((_get(n, "href") for n in tree.css("base[href]")), "")
-    base = _joined(url, base) or url
+    text = _text(content[:MAX_PAGE], charset)
+    bases = (attributes["href"] for _, attributes in tags(text, "base") if "href" in attributes)
+    base = canonical(next(bases, ""), url) or url
     found: dict[str, Named] = {}
+    metas = [attributes for _, attributes in tags(text, "meta")]
     relative = 0
-    for choices, text in (*_images(tree), *_previews(tree)):
+    for choices, said in (*_images(text), *_previews(metas)):
         addresses = [a for a in choices if a.strip() and not _EMBEDDED.match(a)]
         spelled = next(filter(None, (canonical(a, base) for a in addresses)), None)
         if spelled is not None:
             old = found.get(spelled)
-            if old is None or (text and not old.text):
-                found[spelled] = Named(spelled, text)
+            if old is None or (said and not old.text):
+                found[spelled] = Named(spelled, said)
         elif addresses and not base:
-            relative += 1
-    return Page(tuple(found.values()), _reserved(tree, agent), relative)
+            relative += not any(map(_ABSOLUTE.match, addresses))
+    return Page(tuple(found.values()), _reserved(metas, agent), relative)
 
 
-def _images(tree: Any) -> Iterator[tuple[list[str], str]]:
+def _images(text: str) -> Iterator[tuple[list[str], str]]:
     """Addresses of each `<img>`, the best first, and its text."""
-    for node in tree.css("img"):
-        sets = [_get(node, name) for name in ("srcset", *_LAZY_SETS)]
-        plain = [_get(node, name) for name in (*LAZY, "src")]
-        parent = node.parent
-        if parent is not None and parent.tag == "picture":
-            sources = parent.css("source")
-            sets += [_get(s, name) for s in sources for name in ("srcset", *_LAZY_SETS)]
-        sized = [c for one in sets for c in candidates(one)]
-        # what names no size is as large as what stands in src
-        larger = sorted((c for c in sized if c[1] > 1), key=lambda c: -c[1])
-        equal = [address for address, scale in sized if scale <= 1]
-        yield [*(a for a, _ in larger), *filter(None, plain), *equal], _said(_get(node, "alt"))
+    sources: list[str] = []  # of the `<picture>` that is open
+    for name, attributes in tags(text, "picture", "/picture", "source", "img"):
+        sets = [attributes[s] for s in ("srcset", *_LAZY_SETS) if s in attributes]
+        if name == "source":
+            sources += sets
+            continue
+        if name == "img":
+            sized = [c for one in (*sets, *sources) for c in candidates(one)]
+            # what names no size is as large as what stands in src
+            larger = sorted((c for c in sized if c[1] > 1), key=lambda c: -c[1])
+            equal = [address for address, scale in sized if scale <= 1]
+            plain = [attributes[s] for s in (*LAZY, "src") if s in attributes]
+            yield [*(a for a, _ in larger), *plain, *equal], _said(attributes.get("alt", ""))
+        sources = []
 
 
-def _previews(tree: Any) -> Iterator[tuple[list[str], str]]:
+def _previews(metas: Sequence[Mapping[str, str]]) -> Iterator[tuple[list[str], str]]:
     """The images that a page wants to be shown with where it is linked."""
-    metas = [(_get(n, "property") or _get(n, "name"), n) for n in tree.css("meta[content]")]
-    texts = [_get(n, "content") for name, n in metas if name.lower() == "og:image:alt"]
-    for name, node in metas:
-        if name.lower() in _PREVIEWS:
-            yield [_get(node, "content")], _said(texts[0] if texts else "")
+    named = [(m.get("property", m.get("name", "")).lower(), m.get("content", "")) for m in metas]
+    text = next((content for name, content in named if name == "og:image:alt"), "")
+    for name, content in named:
+        if name in _PREVIEWS:
+            yield [content], _said(text)
 
 
 def candidates(srcset: str) -> list[tuple[str, float]]:
@@ -105,31 +108,28 @@ def candidates(srcset: str) -> list[tuple[str, float]]:
 
     See the HTML standard, "parsing a srcset attribute".
     """
-    found = []
-    for match in _CANDIDATE.finditer(srcset):
-        number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)[wx].*", match[2] or "", re.DOTALL)
-        found.append((match[1], float(number[1]) if number else 1.0))
+    found, at = [], 0
+    while match := _CANDIDATE.match(srcset, at):
+        address, end = match[1], match.end()
+        if address.endswith(","):
+            address, at = address.rstrip(","), end
+        else:
+            comma = srcset.find(",", end)
+            at = len(srcset) if comma < 0 else comma
+        size = _SIZE.match(srcset, end, at) if at > end else None
+        found.append((address, float(size[1]) if size else 1.0))
     return found
 
 
-def _reserved(tree: Any, agent: str) -> str:
+def _reserved(metas: Sequence[Mapping[str, str]], agent: str) -> str:
     """Why the images of a page are left, by what its `<meta>` say."""
-    for node in tree.css("meta[name][content]"):
-        name, content = _get(node, "name").lower().strip(), _get(node, "content")
+    for meta in metas:
+        name, content = meta.get("name", "").lower().strip(), meta.get("content", "")
         if name in ("robots", agent.lower()) and (word := reserved([content], agent)):
             return f"its page says {word}"
         if name == "tdm-reservation" and content.strip() == "1":
             return "its page reserves it (tdm-reservation)"
     return ""
-
-
-def _joined(url: str, base: str) -> str:
-    """What addresses are relative to; nothing where it is itself relative to nothing."""
-    try:
-        joined = urljoin(url, base.strip())
-    except ValueError:
-        return ""
-    return joined if re.match(r"https?://", joined, re.IGNORECASE) else ""
 
 
 def _text(content: bytes, charset: str | None) -> str:
@@ -147,10 +147,6 @@ def _text(content: bytes, charset: str | None) -> str:
     except (LookupError, ValueError):  # there is no such one
         text = content.decode("utf-8", "replace")
     return text.replace("\0", "")
-
-
-def _get(node: Any, name: str) -> str:
-    return node.attributes.get(name) or ""
 
 
 def _said(text: str) -> str:
