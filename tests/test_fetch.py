@@ -9,6 +9,7 @@ import hashlib
 import io
 import ipaddress
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -39,6 +40,7 @@ from selftaught.curate.fetch.kept import SUFFIXES, format_of
 from selftaught.curate.fetch.pages import candidates, read_page
 from selftaught.curate.fetch.refused import Refused
 from selftaught.curate.fetch.robots import Rules, reserved
+from selftaught.curate.fetch.warc import held_image
 from selftaught.curate.fetch.web import Pace
 from selftaught.data import open_data
 from selftaught.errors import Unwritable, UserError
@@ -441,6 +443,8 @@ def test_options_that_cannot_be():
         Web(Fetching(allow=("10.0.0.0/99",)))
     with pytest.raises(UserError, match="contact"):
         Web(Fetching(contact="me\r\nX-Evil: 1"))
+    with pytest.raises(UserError, match="base must be an address"):
+        list(addresses(Path("x.html"), Fetching(base="site.test")))
     with pytest.raises(UserError, match="per_host must be above 0"):
         Fetching(per_host=0.0)
 
@@ -1081,6 +1085,37 @@ def test_warcs_that_are_damaged_or_packed_as_a_whole(tmp_path):
     whole.write_bytes(whole.read_bytes()[: held.held.offset])
     with pytest.raises(UserError, match="is not what it was"):
         shard([held], tmp_path / "a", QUICK)
+
+
+@pytest.mark.parametrize("gz", [True, False])
+def test_of_a_warc_that_is_damaged_what_comes_before_is_used(gz, tmp_path, caplog):
+    """As a crawl that was killed leaves it, and as a disk may."""
+    file = tmp_path / ("crawl.warc.gz" if gz else "crawl.warc")
+    records = [(f"http://w.test/{n}.jpg", "200 OK", PHOTOS[n], JPEG) for n in range(4)]
+    warc(file, records, gz)
+    whole, web = file.read_bytes(), Web(QUICK)
+    rng = random.Random(0)
+    cut, damaged = set(), set()
+    for n in range(60):
+        content = bytearray(whole[: rng.randrange(1, len(whole))] if n % 2 else whole)
+        for _ in range(0 if n % 2 else 3):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        file.write_bytes(content)
+        try:
+            found = [*addresses(file, QUICK)]
+        except UserError as error:
+            damaged.add(str(error).partition(":")[0])
+            continue
+        for address in found:
+            try:
+                held = held_image(address.held, address.url, web)
+                if n % 2:
+                    assert held.content in PHOTOS
+            except (Refused, UserError) as error:
+                cut.add(str(error))
+    assert "cut off in its WARC" in cut
+    assert damaged
+    assert not any("warcio recompress" in why for why in damaged)
 
 
 def test_words_by_which_images_are_reserved():

@@ -6,6 +6,7 @@ that number is what is connected to.
 """
 
 import socket
+import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -31,6 +32,7 @@ _NOT_GLOBAL = tuple(
     )
 )
 """IANA's registries of special addresses, as Python's own list depends on its version."""
+_HOUR = 3600.0
 _NAT64 = IPv6Network("64:ff9b::/96")
 _COMPATIBLE = IPv6Network("::/96")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
@@ -84,7 +86,7 @@ class Guard:
     def __init__(self, allow: Iterable[str], blocklist: Path | None):
         self.names, self.networks = _sorted(allow)
         self.blocked = _hosts(blocklist) if blocklist is not None else frozenset()
-        self._found: dict[str, tuple[IP, ...]] = {}
+        self._found: dict[str, tuple[float, tuple[IP, ...]]] = {}
 
     def check(self, to: Target) -> tuple[IP, ...]:
         """The addresses that may be connected to, in the order in which they are to be tried.
@@ -111,22 +113,26 @@ class Guard:
             raise Refused("host is on the blocklist")
 
     def _resolve(self, host: str) -> tuple[IP, ...]:
-        """Looked up once: what was checked is what is connected to, now and later."""
+        """What was looked up is what is checked and connected to, for an hour."""
         found = self._found.get(host)
-        if found is None:
-            try:
-                answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except socket.gaierror as error:
-                if error.errno == socket.EAI_AGAIN:
-                    raise Refused("host cannot be looked up now", transient=True) from error
-                raise Refused("host is not known") from error
-            except (OSError, UnicodeError) as error:
-                raise Refused("host is not known") from error
-            found = tuple(dict.fromkeys(ip_address(str(answer[4][0])) for answer in answers))
-            if not found:
-                raise Refused("host is not known")
-            self._found[host] = found
-        return found
+        if found is None or time.monotonic() > found[0] + _HOUR:
+            found = self._found[host] = time.monotonic(), _looked_up(host)
+        return found[1]
+
+
+def _looked_up(host: str) -> tuple[IP, ...]:
+    try:
+        answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise Refused("host cannot be looked up now", transient=True) from error
+        raise Refused("host is not known") from error
+    except (OSError, UnicodeError) as error:
+        raise Refused("host is not known") from error
+    found = tuple(dict.fromkeys(ip_address(str(answer[4][0])) for answer in answers))
+    if not found:
+        raise Refused("host is not known")
+    return found
 
 
 def _sorted(allow: Iterable[str]) -> tuple[frozenset[str], tuple[IPv4Network | IPv6Network, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from selftaught.curate.fetch.address import Address, plain
+from selftaught.curate.fetch.address import Address, canonical, plain
 from selftaught.curate.fetch.lists import LISTS, listed
 from selftaught.curate.fetch.pages import MAX_PAGE, read_page
 from selftaught.curate.fetch.settings import Fetching
@@ -40,6 +40,8 @@ def addresses(source: Path, asked: Fetching) -> Iterator[Address]:
         UserError: it does not exist, cannot be read, or names no image.
     """
     web = Web(asked)
+    if asked.base is not None and canonical(asked.base) is None:
+        raise UserError(f"base must be an address such as https://example.org/, got {asked.base}")
     files, root = _files(source)
     seen: set[bytes] = set()
     relative = 0

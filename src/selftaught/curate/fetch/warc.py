@@ -1,5 +1,6 @@
 """WARC files, in which crawlers keep pages and images as they came."""
 
+import logging
 import re
 import zlib
 from collections.abc import Iterator
@@ -15,65 +16,92 @@ from selftaught.curate.fetch.refused import Refused
 from selftaught.curate.fetch.web import Image, Web
 from selftaught.errors import UserError
 
+log = logging.getLogger("selftaught")
+
 WARCS = (".warc", ".warc.gz")
 """Endings of their names."""
 
+_BLOCK = 64 << 10
 _HTML = ("text/html", "application/xhtml+xml")
+
+
+class Damaged(UserError):
+    """A WARC that is none from some place on."""
 
 
 def archived(file: Path, web: Web) -> Iterator[Address]:
     """The images that a WARC holds, and those that its pages name, each once, in their order.
 
-    What it holds is taken from it, whichever comes first, the page or the image.
+    What it holds is taken from it, whichever comes first, the page or the image. Of one that is
+    damaged, as a crawl that was killed leaves it, what comes before the damage is used.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read from its beginning.
     """
     found: dict[str, Address] = {}
-    for records, record in _records(file):
-        url = canonical(record.rec_headers.get_header("WARC-Target-URI") or "")
-        if url is None or record.rec_type not in ("response", "resource") or _status(record) != 200:
-            continue
-        kind, _, rest = _type(record).partition(";")
-        if kind in _HTML:
-            charset = re.search(r"charset\s*=\s*[\"']?([\w:.-]+)", rest)
-            content = _read(record, MAX_PAGE)
-            page = read_page(content, url, web.agent, charset[1] if charset else None)
-            refused = page.reserved if web.asked.opt_outs else ""
-            refused = refused or _reserved(record, web)
-            for image in page.images:
-                old = found.get(image.url)
-                if old is None:
-                    found[image.url] = Address(image.url, url, image.text, None, refused)
-                elif not old.page:  # the image came before the page
-                    found[image.url] = Address(image.url, url, image.text, old.held, refused)
-        elif kind.startswith("image/") and kind != "image/svg+xml":
-            held = Held(str(file), records.get_record_offset())
-            old = found.get(url, Address(url))
-            found[url] = old if old.held else old._replace(held=held)
+    count = 0
+    try:
+        for records, record in _records(file):
+            count += 1
+            _note(found, file, records, record, web)
+    except UserError as error:
+        if count < 2:  # one that is compressed as a whole has one that can be read
+            raise
+        log.warning("%s; its first %s records are used", error, f"{count:,}")
     yield from found.values()
+
+
+def _note(found: dict[str, Address], file: Path, records: Any, record: Any, web: Web) -> None:
+    """Add what a record holds or names."""
+    url = canonical(record.rec_headers.get_header("WARC-Target-URI") or "")
+    if url is None or record.rec_type not in ("response", "resource") or _status(record) != 200:
+        return
+    kind, _, rest = _type(record).partition(";")
+    if kind in _HTML:
+        charset = re.search(r"charset\s*=\s*[\"']?([\w:.-]+)", rest)
+        content = _read(file, record, MAX_PAGE)
+        page = read_page(content, url, web.agent, charset[1] if charset else None)
+        refused = page.reserved if web.asked.opt_outs else ""
+        refused = refused or _reserved(record, web)
+        for image in page.images:
+            old = found.get(image.url, Address(image.url))
+            if not old.page:  # the image may have come before the page
+                found[image.url] = Address(image.url, url, image.text, old.held, refused)
+    elif kind.startswith("image/") and kind != "image/svg+xml":
+        old = found.get(url, Address(url))
+        if old.held is None:
+            with _reading(file):
+                found[url] = old._replace(held=Held(str(file), records.get_record_offset()))
 
 
 def held_image(held: Held, url: str, web: Web) -> Image:
     """An image out of its record, under the same bounds as one that is requested.
 
     Raises:
-        Refused: it is none, or reserved, or too large.
+        Refused: it is none, or reserved, too large, or damaged.
         UserError: the file is not what it was.
     """
     web.check_ending(url)
     web.check_host(url)
-    for _, record in _records(Path(held.file), held.offset):
+    try:
+        return _held(Path(held.file), held.offset, url, web)
+    except Damaged as error:
+        raise Refused("damaged in its WARC") from error
+
+
+def _held(file: Path, offset: int, url: str, web: Web) -> Image:
+    for _, record in _records(file, offset):
         headers = record.http_headers
         packed = headers.get_header("content-encoding", "") if headers else ""
-        reserved = _reserved(record, web)
-        if reserved:
+        if reserved := _reserved(record, web):
             raise Refused(reserved, status=200)
-        content = _read(record, web.asked.max_bytes + 1)
+        content = _read(file, record, web.asked.max_bytes + 1)
         kind = web.check_kind(content[:HEAD], _type(record), packed)
         web.check_size(len(content))
+        if _cut(file, record):
+            raise Refused("cut off in its WARC", status=200)
         return Image(url, 200, kind, content)
-    raise UserError(f"{held.file} is not what it was: nothing lies at byte {held.offset}")
+    raise UserError(f"{file} is not what it was: nothing lies at byte {offset}")
 
 
 def _records(file: Path, offset: int = 0) -> Iterator[tuple[Any, Any]]:
@@ -96,22 +124,38 @@ def _reading(file: Path) -> Iterator[None]:
                 f"{file} is compressed as a whole, not record by record; "
                 "`warcio recompress` makes one that can be read at any place"
             ) from error
-        raise UserError(f"{file} is no WARC that can be read: {_line(error)}") from error
-    except (OSError, EOFError, zlib.error) as error:
+        raise Damaged(f"{file} is no WARC that can be read: {_line(error)}") from error
+    except OSError as error:
         raise UserError(f"{file} cannot be read: {_line(error)}") from error
+    except (EOFError, zlib.error, AttributeError, LookupError, TypeError, ValueError) as error:
+        # all but the first two are warcio's own way to stumble over damage
+        raise Damaged(f"{file} is no WARC that can be read: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read(record: Any, most: int) -> bytes:
+def _read(file: Path, record: Any, most: int) -> bytes:
     """The content unpacked, up to `most` bytes: of what unpacks to more no more is unpacked."""
-    stream, blocks, left = record.content_stream(), [], most
-    while left > 0 and (block := stream.read(min(left, 1 << 16))):
-        blocks.append(block)
-        left -= len(block)
+    blocks, left = [], most
+    with _reading(file):
+        stream = record.content_stream()
+        while left > 0 and (block := stream.read(min(left, _BLOCK))):
+            blocks.append(block)
+            left -= len(block)
     return b"".join(blocks)
+
+
+def _cut(file: Path, record: Any) -> bool:
+    """Whether the crawler, or the end of the file, cut a record whose content was read."""
+    if record.rec_headers.get_header("WARC-Truncated"):
+        return True
+    with _reading(file):
+        while record.raw_stream.read(_BLOCK):  # such as the end of what came in chunks
+            pass
+    limited = needed("warcio.limitreader").LimitReader
+    return not isinstance(record.raw_stream, limited) or record.raw_stream.limit > 0
 
 
 def _status(record: Any) -> int:

@@ -26,6 +26,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 """Of HTTP: what may be otherwise later, with those of a large proxy."""
 _BLOCK = 64 << 10
+_DAY = 86_400.0  # RFC 9309, 2.4: rules are not to be kept for longer
 
 
 class Image(NamedTuple):
@@ -42,7 +43,7 @@ class Web:
     """Requests with one's options, and what is learned of hosts on the way.
 
     One may serve several shards, from several threads: hosts are then looked up, and their
-    robots.txt read, once.
+    robots.txt read, for all of them.
 
     Args:
         asked: what may be fetched, and how.
@@ -59,7 +60,7 @@ class Web:
         self.kinds = frozenset(kind.upper() for kind in asked.types)
         self.pace = Pace()
         self._lines = Lines()
-        self._rules: dict[str, Rules] = {}
+        self._rules: dict[str, tuple[float, Rules]] = {}
         self._asking: dict[str, threading.Lock] = {}
 
     def stop(self) -> None:
@@ -180,11 +181,13 @@ class Web:
         return max(interval, rules.delay)
 
     def _rules_of(self, to: Target) -> Rules:
-        """What robots.txt of a host says, asked for once, by one thread."""
+        """What robots.txt of a host says, asked for once a day, by one thread."""
         with self._asking.setdefault(to.origin, threading.Lock()):
-            if to.origin not in self._rules:
-                self._rules[to.origin] = Rules(self._robots(to), self.agent)
-            return self._rules[to.origin]
+            known = self._rules.get(to.origin)
+            if known is None or time.monotonic() > known[0] + _DAY:
+                known = time.monotonic(), Rules(self._robots(to), self.agent)
+                self._rules[to.origin] = known
+            return known[1]
 
     def _robots(self, to: Target) -> bytes | None:
         """robots.txt, None where there is none; where it is not known, all is forbidden.
