@@ -138,7 +138,7 @@ def names(monkeypatch) -> dict[str, list[list[str]]]:
             found = answers.pop(0) if len(answers) > 1 else answers[0]
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port or 0)) for ip in found]
+        return [(0, socket.SOCK_STREAM, 6, "", (ip, port or 0)) for ip in found]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return table
@@ -414,9 +414,17 @@ def test_what_is_no_address_is_told(url, why, tmp_path):
     assert reason(tmp_path / "a", url) == why
 
 
-def test_hosts_that_are_not_known(names, tmp_path):
-    names["nowhere.test"] = [[]]
-    assert reason(tmp_path / "a", "http://nowhere.test/x.jpg") == "host is not known"
+def test_hosts_that_are_not_known_are_looked_up_once(names, tmp_path):
+    names["nowhere.test"] = [[], ["127.0.0.1"]]
+    rows = fetched(tmp_path / "a", [f"http://nowhere.test/{n}.jpg" for n in range(3)])
+    assert [row["reason"] for row in rows] == ["host is not known"] * 3
+    assert not any(row["transient"] for row in rows)
+
+
+def test_of_several_addresses_the_first_that_answers_is_connected_to(names, server, tmp_path):
+    names["both.test"] = [["::1", "127.0.0.1"]]
+    asked = replace(QUICK, allow=(*LOOPBACK, "::1"))
+    assert fetched(tmp_path / "b", [server.url("/0.jpg", "both.test")], asked)[0]["reason"] == ""
 
 
 def test_blocked_hosts_are_left_with_their_subdomains(server, names, tmp_path):

@@ -117,22 +117,22 @@ class Guard:
         found = self._found.get(host)
         if found is None or time.monotonic() > found[0] + _HOUR:
             found = self._found[host] = time.monotonic(), _looked_up(host)
+        if not found[1]:
+            raise Refused("host is not known")
         return found[1]
 
 
 def _looked_up(host: str) -> tuple[IP, ...]:
+    """All addresses of a host; none where it is not known."""
     try:
         answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise Refused("host cannot be looked up now", transient=True) from error
-        raise Refused("host is not known") from error
-    except (OSError, UnicodeError) as error:
-        raise Refused("host is not known") from error
-    found = tuple(dict.fromkeys(ip_address(str(answer[4][0])) for answer in answers))
-    if not found:
-        raise Refused("host is not known")
-    return found
+        return ()
+    except UnicodeError:  # labels of no length, or too long
+        return ()
+    return tuple(dict.fromkeys(ip_address(str(answer[4][0])) for answer in answers))
 
 
 def _sorted(allow: Iterable[str]) -> tuple[frozenset[str], tuple[IPv4Network | IPv6Network, ...]]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from itertools import islice
 from typing import Any, final
 
 from selftaught.curate.fetch.address import Target
@@ -20,8 +21,6 @@ from selftaught.curate.fetch.refused import Refused
 
 MAX_HEADER = 256 << 10
 """Bytes of an answer before its body."""
-
-_TRIED = 3  # addresses of a host
 
 
 class _Endless(http.client.HTTPException):
@@ -107,7 +106,7 @@ def exchange(
         Refused: no answer, in time or at all, or one that is no HTTP.
     """
     deadline = time.monotonic() + timeout
-    with as_refused(timeout), _connected(to, ips[:_TRIED], deadline, lines) as connected:
+    with as_refused(timeout), _connected(to, _tried(ips), deadline, lines) as connected:
         wire = Wire(connected, deadline)
         connection = http.client.HTTPConnection(to.host, to.port)
         connection.sock = wire  # type: ignore[assignment]
@@ -139,6 +138,12 @@ def as_refused(timeout: float) -> Iterator[None]:
         raise Refused(reason, transient=True) from error
     except (http.client.HTTPException, ValueError) as error:  # lengths and chunks that are none
         raise Refused(f"answer is no HTTP ({type(error).__name__})") from error
+
+
+def _tried(ips: tuple[IP, ...]) -> tuple[IP, ...]:
+    """Two addresses of a host, and one of the other version of IP, if there is one."""
+    others = (ip for ip in ips if ip.version != ips[0].version)
+    return tuple(dict.fromkeys((*ips[:2], *islice(others, 1))))
 
 
 @contextmanager
