@@ -4,6 +4,7 @@ The standard library speaks HTTP; what it lacks is a deadline for the whole, whi
 would stretch byte by byte, and a bound on what endless headers, chunks and bodies bring.
 """
 
+import errno
 import http.client
 import io
 import socket
@@ -21,6 +22,10 @@ from selftaught.curate.fetch.refused import Refused
 
 MAX_HEADER = 256 << 10
 """Bytes of an answer before its body."""
+
+
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Faults of this machine, by which no image is to be judged."""
 
 
 class _Endless(http.client.HTTPException):
@@ -134,6 +139,8 @@ def as_refused(timeout: float) -> Iterator[None]:
     except _Endless as error:
         raise Refused("answer without an end") from error
     except OSError as error:
+        if error.errno in _OURS:
+            raise
         reason = f"no connection ({error.strerror or type(error).__name__})"
         raise Refused(reason, transient=True) from error
     except (http.client.HTTPException, ValueError) as error:  # lengths and chunks that are none
