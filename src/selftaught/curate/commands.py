@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from selftaught.curate.fetch.settings import Fetching
 from selftaught.curate.pool import ORDER, Pool
 from selftaught.curate.settings import (
     Balancing,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         BalancingOptions,
         DeduplicatingOptions,
         EmbeddedOptions,
+        FetchingOptions,
         FilteringOptions,
         RetrievingOptions,
         ScanningOptions,
@@ -45,6 +47,26 @@ def scan(data: tuple[str, ...], **options: "Unpack[ScanningOptions]") -> Pool:
         options: fields of `Scanning`.
     """
     return Pool.scan(*data, **options)
+
+
+@takes(Fetching)
+def fetch_command(
+    source: str,
+    out: Path = Path("pool"),
+    part: str | None = None,
+    **options: "Unpack[FetchingOptions]",
+) -> Any:
+    """Fetch the images that pages or a list of addresses name, with leave, and scan them.
+
+    Args:
+        source: .warc, .html, folder of these, or .txt, .csv, .tsv, .parquet of addresses.
+        out: folder of the pool.
+        part: i/n fetches only every n-th shard, from the i-th on, counted from 0.
+        options: fields of `Fetching`.
+    """
+    from selftaught.curate.fetched import fetched
+
+    return fetched(Path(source), Path(out), Fetching.of(**options), part)
 
 
 @takes(Filtering)

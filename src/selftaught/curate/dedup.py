@@ -22,7 +22,6 @@ from selftaught.curate.embed import Features, features
 from selftaught.curate.engines import threads
 from selftaught.curate.others import Others
 from selftaught.curate.settings import Deduplicating
-from selftaught.curate.shrunk import gray
 from selftaught.curate.stage import Block, Part, Stage
 from selftaught.data import BadSample
 from selftaught.data.source import digest
@@ -86,7 +85,7 @@ class Dedup(Stage[Deduplicating]):
     def _print(self, i: int) -> np.ndarray:
         """[8] hashes; zeros where there is nothing to be hashed."""
         try:
-            return print_of(self.pool.everything, i)
+            return prints.of(self.pool.everything, i)
         except BadSample:
             return np.zeros(8, np.uint64)
 
@@ -298,17 +297,3 @@ def components(count: int, pairs: list[np.ndarray]) -> np.ndarray:
     first = np.full(of.max(initial=-1) + 1, count)
     np.minimum.at(first, of, np.arange(count))
     return np.argsort(np.argsort(first))[of].astype(np.int64)
-
-
-def print_of(samples: Any, i: int) -> np.ndarray:
-    """[8] hashes of an image; zeros where it is plain, and has none.
-
-    Raises:
-        BadSample: it cannot be read.
-    """
-    from PIL import Image
-
-    image = Image.fromarray(gray(samples, i, 2 * prints.SIDE).round().astype(np.uint8))
-    square = image.resize((prints.SIDE, prints.SIDE), Image.Resampling.LANCZOS)
-    found = np.asarray(square, np.float32)
-    return prints.hashes(found) if found.std() >= prints.PLAIN else np.zeros(8, np.uint64)

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 
 class Named(NamedTuple):
-    """Where a stage is; it is imported when it is asked for."""
+    """Where a class is, which is imported when it is asked for."""
 
     module: str
     label: str
 
-    def load(self) -> "type[Stage]":
-        """Its class."""
+    def load(self) -> Any:
+        """The class."""
         return getattr(import_module(f"selftaught.curate.{self.module}"), self.label)
 
 
+ACTOR = Named("actor", "Actor")
 STAGES = {
     "scan": Named("scan", "Scan"),
     "filter": Named("filter", "Filter"),
@@ -65,7 +66,7 @@ def _by_ray(
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level="error")
     count = min(len(blocks), stage.asked.workers or int(ray.cluster_resources().get("CPU", 1)))
     # an actor that dies is begun anew, and does again what it had not finished
-    kind = ray.remote(max_restarts=-1, max_task_retries=-1)(Actor)
+    kind = ray.remote(max_restarts=-1, max_task_retries=-1)(ACTOR.load())
     given = str(stage.pool.folder.absolute()), stage.name, stage.given
     actors = [kind.remote(*given) for _ in range(count)]
     waiting = {actor.do.remote(step, b): b for b, actor in zip(blocks, actors)}
@@ -83,16 +84,3 @@ def _by_ray(
             waiting[again], by[again] = block, actor
     for actor in actors:
         ray.kill(actor)
-
-
-class Actor:
-    """A stage in a process of its own."""
-
-    def __init__(self, folder: str, name: str, given: dict[str, Any]):
-        from selftaught.curate.pool import Pool
-
-        self.stage = Pool(folder).stage(name, given)
-
-    def do(self, step: str, block: "Block") -> None:
-        """Do a block."""
-        self.stage.do(step, block)

@@ -1,12 +1,16 @@
 """Which images are not worth keeping by themselves."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, final
+from urllib.parse import urlsplit
 
 import numpy as np
 from scipy.ndimage import laplace
 
 from selftaught.curate.engines import threads
+from selftaught.curate.fetch.guard import hosts, within
+from selftaught.curate.fetched import key_of_image, provenance
 from selftaught.curate.settings import Filtering
 from selftaught.curate.shrunk import gray
 from selftaught.curate.stage import Block, Part, Stage
@@ -72,4 +76,17 @@ class Filter(Stage[Filtering]):
         for fails, word, value in tests:
             for i in np.flatnonzero(fails & (reason == "")):
                 reason[i] = f"{word}: {value[i]:.4g}"
+        if asked.blocklist is not None:
+            blocked = hosts(asked.blocklist)
+            for i, host in self._hosts(scan["name"][seen["row"]]):
+                if not reason[i] and within(host, blocked):
+                    reason[i] = f"blocked: {host}"
         return seen | {"reason": reason}
+
+    def _hosts(self, names: np.ndarray) -> Iterator[tuple[int, str]]:
+        """Hosts of images that were fetched, with their positions among `names`."""
+        known = provenance(self.pool.folder)
+        for i, name in enumerate(names):
+            told = known.get(key_of_image(str(name)))
+            for url in {told["url"], told["final_url"]} - {None, ""} if told else ():
+                yield i, (urlsplit(url).hostname or "").lower()

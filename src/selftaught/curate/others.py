@@ -139,9 +139,7 @@ class Others:
 
 
 def _hashes(samples: Samples, i: int) -> np.ndarray:
-    from selftaught.curate.dedup import print_of
-
     try:
-        return print_of(samples, i)
+        return prints.of(samples, i)
     except BadSample:
         return np.zeros(8, np.uint64)

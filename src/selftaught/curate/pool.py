@@ -22,6 +22,7 @@ from selftaught.curate import engines, settings
 from selftaught.curate.stage import Block, Stage, key_of
 from selftaught.data import Samples, open_data
 from selftaught.data import pool as shelf
+from selftaught.data.opening import raw_samples
 from selftaught.data.selection import select
 from selftaught.data.skipped import tell
 from selftaught.data.source import digest
@@ -42,6 +43,10 @@ log = logging.getLogger("selftaught")
 
 ORDER = ("scan", "filter", "embed", "dedup", "retrieve", "balance")
 """Each stage looks at what those before it have left."""
+
+
+OWN = {"fetched"}
+"""What may be in the folder before it is a pool."""
 
 
 class Record(NamedTuple):
@@ -169,7 +174,7 @@ class Pool:
     @cached_property
     def everything(self) -> Samples:
         """All images of all sources, left or not, by their rows."""
-        return Samples(shelf.everything(self.folder))
+        return Samples(shelf.everything(self.folder, raw_samples))
 
     @property
     def samples(self) -> Samples:
@@ -356,7 +361,7 @@ def begun(folder: Path, sources: Sequence[dict[str, Any]], rows: int) -> Pool:
     about: dict[str, Any] = {"selftaught": __version__, "rows": rows, "sources": []}
     if shelf.is_pool(folder):
         about = shelf.about(folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or {f.name for f in folder.iterdir()} - OWN):
         raise UserError(f"{folder} holds other things than a pool: name a new folder with --out")
     known = {source["data"]: source for source in about["sources"]}
     known |= {source["data"]: source for source in sources}
@@ -371,5 +376,8 @@ def _source(data: Path, asked: settings.Scanning) -> dict[str, Any]:
     how = {n: getattr(asked, n) for n in ("column", "labels", "path_column")}
     opened = open_data(str(data), **how)
     tell(opened)
-    about = {"data": str(data.absolute())} | {n: v for n, v in how.items() if v is not None}
+    place, pool = data.absolute(), asked.out.absolute()
+    if place.is_relative_to(pool):  # what was fetched moves with the pool
+        place = place.relative_to(pool)
+    about = {"data": str(place)} | {n: v for n, v in how.items() if v is not None}
     return about | {"count": len(opened), "fingerprint": opened.fingerprint}

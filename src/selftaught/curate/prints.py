@@ -10,7 +10,11 @@ transpose them: all eight hashes come of one transform.
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 from scipy.fft import dctn
+
+from selftaught.curate.shrunk import gray
+from selftaught.data import Samples
 
 SIDE = 32
 """Of the gray picture that is transformed."""
@@ -37,6 +41,17 @@ def hashes(gray: np.ndarray) -> np.ndarray:
     flat = np.stack(ways).reshape(8, -1)
     bits = flat > np.median(flat, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(">u8").astype(np.uint64).reshape(-1)
+
+
+def of(samples: Samples, i: int) -> np.ndarray:
+    """uint64 [8] of an image; zeros where it is plain, and has none.
+
+    Raises:
+        BadSample: it cannot be read.
+    """
+    image = Image.fromarray(gray(samples, i, 2 * SIDE).round().astype(np.uint8))
+    square = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), np.float32)
+    return hashes(square) if square.std() >= PLAIN else np.zeros(8, np.uint64)
 
 
 def pairs(first: np.ndarray, bits: int, others: np.ndarray | None = None) -> np.ndarray:

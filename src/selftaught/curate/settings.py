@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from selftaught.roles import Bits, Cosine, Count, ImageSize, Number, Positive, Share, Strength
+from selftaught.roles import Bits, Cosine, Count, ImageSize, Number, Positive, Strength
 from selftaught.signature import Options
 
 
@@ -56,10 +56,8 @@ class Filtering(Working):
             Laplacian of its gray values, 0 to 255, at a shorter side of 256 pixels; about 3 to 6
             below which pictures look blurred.
         min_contrast: standard deviation of the gray values, 0 to 255, at least: empty pages.
-        blocklist: file of hosts, one a line, whose images are left out, subdomains included.
-        nsfw: score of nudity, 0 to 1, above which an image is left out (extra `filters`).
-        blur_faces: blur the faces that are found, wherever images of the pool are read (extra
-            `filters`).
+        blocklist: file of hosts, one a line, whose images are left out, subdomains included; hosts
+            of images that were fetched are known.
     """
 
     min_side: Number = 64
@@ -67,8 +65,6 @@ class Filtering(Working):
     min_sharpness: Strength = 0.0
     min_contrast: Strength = 4.0
     blocklist: Path | None = None
-    nsfw: Share | None = None
-    blur_faces: bool = False
 
 
 @dataclass(frozen=True)

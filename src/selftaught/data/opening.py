@@ -228,7 +228,7 @@ def _folder(
     path_column: str | None,
 ) -> Source:
     if kind is None and pool.is_pool(path):
-        return pool.kept(path)
+        return pool.kept(path, raw_samples)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _table().saved(path, column, labels, *_columns(kind))
     source = files.folder(path, *_suffixes(kind))

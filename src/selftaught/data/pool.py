@@ -4,6 +4,7 @@ The stages themselves are in `selftaught.curate`; a folder of data is all that t
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from selftaught.data.joined import Joined
 from selftaught.data.selection import Selected
 from selftaught.data.source import Source
 from selftaught.errors import UserError
+
+Opened = Callable[[str, None, str | None, str | None, str | None], Source]
 
 POOL = "pool.json"
 """The file that makes a folder that of a pool."""
@@ -42,20 +45,21 @@ def about(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def everything(path: Path) -> Joined:
+def everything(path: Path, opened: Opened) -> Joined:
     """All that a pool was made of.
+
+    Args:
+        path: of the pool.
+        opened: opens each source, as `opening.raw_samples` does.
 
     Raises:
         UserError: a source is gone, or has changed since it was scanned.
     """
-    from selftaught.data.opening import raw_samples
-
     found = []
     for told in about(path)["sources"]:
         place = path / told["data"]  # absolute ones stay as they are
-        source = raw_samples(
-            str(place), None, told.get("column"), told.get("labels"), told.get("path_column")
-        )
+        how = told.get("column"), told.get("labels"), told.get("path_column")
+        source = opened(str(place), None, *how)
         if len(source) != told["count"] or source.fingerprint() != told["fingerprint"]:
             raise UserError(
                 f"{place} has changed since {path} scanned it ({told['count']:,} images then, "
@@ -65,11 +69,11 @@ def everything(path: Path) -> Joined:
     return Joined(found)
 
 
-def kept(path: Path) -> Source:
-    """What the stages of a pool have left."""
+def kept(path: Path, opened: Opened) -> Source:
+    """What the stages of a pool have left; see `everything`."""
     from pyarrow import parquet
 
-    whole, file = everything(path), path / KEPT
+    whole, file = everything(path, opened), path / KEPT
     if not file.exists():
         return whole
     return Selected(whole, parquet.read_table(file).column("row").to_numpy().astype(np.int64))

@@ -85,7 +85,7 @@ class Guard:
 
     def __init__(self, allow: Iterable[str], blocklist: Path | None):
         self.names, self.networks = _sorted(allow)
-        self.blocked = _hosts(blocklist) if blocklist is not None else frozenset()
+        self.blocked = hosts(blocklist) if blocklist is not None else frozenset()
         self._found: dict[str, tuple[float, tuple[IP, ...]]] = {}
 
     def check(self, to: Target) -> tuple[IP, ...]:
@@ -149,7 +149,7 @@ def _sorted(allow: Iterable[str]) -> tuple[frozenset[str], tuple[IPv4Network | I
     return frozenset(names), tuple(networks)
 
 
-def _hosts(file: Path) -> frozenset[str]:
+def hosts(file: Path) -> frozenset[str]:
     """Hosts of a file, one a line; of those that name an address first (hosts files) the second."""
     if not file.is_file():
         raise missing(file)
