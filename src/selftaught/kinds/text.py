@@ -54,7 +54,16 @@ class Text(Kind):
     word = "text"
     one, many, unit, counted, axes = "text", "texts", "tokens", "characters", 2
     suffixes = frozenset({".txt", ".text"})
-    columns = ("text", "sentence", "content", "document", "review", "title")
+    columns = (
+        "text",
+        "sentence",
+        "caption",
+        "content",
+        "document",
+        "review",
+        "description",
+        "title",
+    )
     encoder = "text.encoder:Text"
     standins = {  # noqa: RUF012
         False: {"bert_base": "bert_tiny", "gpt_base": "gpt_tiny"},
