@@ -1,4 +1,4 @@
-"""What stands beside the samples of a table, or of an archive of arrays, and may name other files."""
+"""What stands beside the samples of a table, or of arrays, and may name other files."""
 
 import csv
 import json

@@ -20,7 +20,7 @@ from selftaught.engine.estimate import readable
 from selftaught.evaluate.features import one_pass
 from selftaught.feed.views import Fetched, ViewDataset, collate
 from selftaught.kinds import Kind
-from selftaught.method import Batch, Method, Passages
+from selftaught.method import Batch, Method, Passages, prepared
 from selftaught.report.image.gallery import Cell, Gallery, save
 from selftaught.report.image.pictures import THUMB, encode
 
@@ -104,7 +104,7 @@ def _resting(method: Method) -> Iterator[None]:
 
 def _shown(method: Method, image: Encoder, items: list[Fetched]) -> Gallery | None:
     item, device = collate(items), next(method.parameters()).device
-    views = kinds.of(image).prepare(move_data_to_device(item.views, device), image)
+    views = prepared(method, move_data_to_device(item.views, device))
     found = method.show(Batch(views, item.index.to(device)))
     if found is None:
         return None

@@ -62,6 +62,7 @@ from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import prepared as as_taken
 from selftaught.parts import fingerprint
 from selftaught.sides import short
 from selftaught.signature import current, values_by_role
@@ -371,8 +372,7 @@ def _mixes(made: Plan) -> None:
     """Refuse Un-Mix for a method whose views it cannot mix."""
     views = ViewDataset(made.seen(made.samples), made.pipeline, made.settings.seed)
     item = collate([readable(views, 0)] * 2)
-    seen = kinds.of(made.image).prepare(item.views, made.image)
-    query(made.method, Batch(seen, item.index))
+    query(made.method, Batch(as_taken(made.method, item.views), item.index))
 
 
 def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
