@@ -34,10 +34,12 @@ from selftaught.engine import (
     precision,
     resolution,
     restore,
+    second,
     trackers,
 )
 from selftaught.engine.build import (
     SIZES,
+    Second,
     assemble,
     count_classes,
     describe,
@@ -54,6 +56,7 @@ from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
+from selftaught.engine.second import samples_of
 from selftaught.engine.settings import Settings, named, seconds
 from selftaught.engine.unmix import query
 from selftaught.engine.views import views_of
@@ -65,7 +68,7 @@ from selftaught.method import Batch, Method, Pipeline, Recipe
 from selftaught.method import prepared as as_taken
 from selftaught.parts import fingerprint
 from selftaught.sides import short
-from selftaught.signature import current, values_by_role
+from selftaught.signature import current, read_object, values_by_role
 
 log = logging.getLogger("selftaught")
 
@@ -170,7 +173,7 @@ class Plan:
 
 def _seen(samples: Samples, partners: Paired | Masks | None) -> Samples | Paired | Masked:
     if isinstance(partners, Paired):
-        return Paired(samples, partners.second)
+        return partners.over(samples)
     return samples if partners is None else Masked(samples, partners)
 
 
@@ -215,7 +218,12 @@ def prepared(
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     # what the rules know of small images is no matter of other kinds
     side = short(asked.get("size") or fitting_size(kept)) if seen.native else SIZES[-1]
+    options = _of_second(kind, settings, options)
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
+    if isinstance(options.get("other"), Second):
+        facts = choosing.facts_of(settings, kept, side, begins, labels=False)
+        options["other"], beside = second.filled(options, settings, out, kind.needs, facts)
+        choice.chosen += beside
     settings = choice.settings
     begun = beginning.going_on(choice.image, out) if settings.resume else choice.image
     made = assemble(method, begun, options, kept, settings.seed, begins, choice.fit)
@@ -237,6 +245,12 @@ def prepared(
     return plan(
         made, samples, settings, source=data, given=False, said=options, chosen=choice.chosen
     )
+
+
+def _of_second(kind: type[Method], settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a method that has a second modality where the data of one is named."""
+    paired = settings.second is not None and "pair" in read_object(kind)
+    return ({"pair": "modalities"} if paired else {}) | options
 
 
 def plan(
@@ -284,9 +298,11 @@ def plan(
     recipe = _recipe(method, auto or choosing.recipe(method, settings, batch, out), settings)
     optim.build(method, recipe)  # tells what the recipe names and the method has not
     # partners belong to all images: first they are found, then both lose what is left out
-    paired = _paired(samples, settings, method)
+    paired = _paired(source, samples, settings, method)
     masks = _masks(source, samples, settings, method)
     partners = masks if paired is None else paired
+    if paired is not None:
+        samples = paired.first  # of which some may have been left out
     if settings.quarantine:
         samples = without(samples, settings.quarantine)
         partners = partners and partners.of(samples)
@@ -541,25 +557,28 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples |
     return held
 
 
-def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | None:
+def _paired(source: Any, samples: Samples, settings: Settings, method: Method) -> Paired | None:
     """The samples beside those of a second modality, where the method compares two."""
-    second = method.get_submodule(method.needs.second) if method.needs.second else None
-    if second is None and settings.second is None:
+    encoder = method.get_submodule(method.needs.second) if method.needs.second else None
+    if encoder is None and settings.second is None:
         return None
-    if second is None:
+    if encoder is None:
         raise UserError(
-            f"{type(method).__name__} sees one image a sample, and --second gives another: add "
-            "--pair modalities where the method has it (vicreg, dcca, dccae, ace), or drop --second"
+            f"{type(method).__name__} sees one image a sample, and --second gives another: take a "
+            "method of pairs (infonce, vicreg, dcca, dccae, ace), or drop --second"
         )
     if settings.second is None:
         raise UserError(
-            "--pair modalities compares two pictures of the same thing: name the data of the other "
+            "--pair modalities compares two samples of the same thing: name the data of the other "
             "modality with --second"
         )
-    assert is_encoder(second)
+    assert is_encoder(encoder)
     return pair(
         samples,
-        open_data(settings.second, channels=second.channels, value_range=settings.value_range),
+        samples_of(settings, kinds.of(encoder), encoder.channels),
+        (source, settings.second),
+        settings.pair_by,
+        settings.unpaired,
     )
 
 
