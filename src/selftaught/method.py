@@ -355,8 +355,8 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     needs: Needs = Needs()
     """What the engine must see to; the constructor may set another."""
 
-    insight: ClassVar[Insight] = Insight()
-    """What is what among the submodules, for the doctor."""
+    insight: Insight = Insight()
+    """What is what among the submodules, for the doctor; the constructor may set another."""
 
     backbone: Image
     progress: float = 0.0

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selftaught.data.labels import without_labels
 from selftaught.data.lists import PATHS
 from selftaught.data.source import Samples
 from selftaught.data.text import rows
@@ -85,7 +86,8 @@ def _cells(path: Path, name: str) -> dict[str, str]:
             return {}
         return {f"{path.name}::{i}": str(cell) for i, cell in enumerate(found.tolist())}
     try:
-        source = open_texts(path, column=name)
+        with without_labels():
+            source = open_texts(path, column=name)
     except UserError:  # a column of nothing, say
         return {}
     cells = (source.load(i) for i in range(len(source)))

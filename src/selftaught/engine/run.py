@@ -60,11 +60,11 @@ from selftaught.engine.views import views_of
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
-from selftaught.export.facts import SETTINGS, TRIED, of_folder
+from selftaught.export.facts import SECOND, SETTINGS, TRIED, of_folder
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
-from selftaught.method import Method
+from selftaught.method import Method, encoders
 from selftaught.parts import synchronize
 from selftaught.report.html import table
 from selftaught.sides import told_size
@@ -296,6 +296,9 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             kinds.of(self.plan.image).keep(self.folder)
+            for encoder in encoders(self.plan.method)[1:]:
+                (self.folder / SECOND).mkdir(exist_ok=True)
+                kinds.of(encoder).keep(self.folder / SECOND)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
             if self.plan.tried is not None:
                 write_text(self.folder / TRIED, json.dumps(self.plan.tried, indent=2) + "\n")
@@ -521,6 +524,9 @@ class Run:
         if self.began is not None:
             image = self.exported = self._best(image, self.began, loop)
         export.save(image, self.folder)
+        for encoder in encoders(plan.method)[1:]:
+            encoder.float().trained = True
+            export.save(encoder, self.folder / SECOND)
         if settings.evaluate:
             with voice.told_if_slow("scoring the encoder beside its floors"):
                 self._score(image)

@@ -9,12 +9,14 @@ from selftaught import choose, config, kinds
 from selftaught.choose import Facts
 from selftaught.chosen import Chosen, of
 from selftaught.data import Samples, open_data
+from selftaught.data.labels import without_labels
 from selftaught.engine import choosing
 from selftaught.engine.build import Second, fitting_size
 from selftaught.engine.restore import NOT_ITS
 from selftaught.engine.settings import Settings
 from selftaught.export.facts import SECOND, SETTINGS
 from selftaught.method import Needs
+from selftaught.nouns import going_on
 from selftaught.sides import short
 
 
@@ -34,14 +36,15 @@ def opened(settings: Settings, sample: dict[str, Any], backbone: dict[str, Any])
 def samples_of(settings: Settings, kind: kinds.Kind, channels: int) -> Samples:
     """The data of a second modality."""
     how = {n: getattr(settings, n) for n in ("truncated", "max_pixels", "layout", "nodata")}
-    return open_data(
-        settings.second,
-        column=settings.second_column,
-        channels=channels,
-        value_range=settings.value_range,
-        kind=kind,
-        **how,
-    )
+    with going_on(), without_labels():
+        return open_data(
+            settings.second,
+            column=settings.second_column,
+            channels=channels,
+            value_range=settings.value_range,
+            kind=kind,
+            **how,
+        )
 
 
 def filled(

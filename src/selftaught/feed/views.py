@@ -58,7 +58,7 @@ class ViewDataset(Dataset[Fetched]):
     def __init__(
         self,
         samples: Samples | Paired | Masked,
-        pipeline: Callable[[np.ndarray, np.random.Generator], Any],
+        pipeline: Callable[[Any, np.random.Generator], Any],
         seed: int,
         reduced: bool = True,
         replaced: bool = True,
