@@ -441,7 +441,7 @@ def _pretrain_parser(
         Group(title, views, about),
         Group("samples", [KIND, *samples]),
         Group("backbone", backbone),
-        *_of_second(every, taken),
+        *_of_second(every, taken, second),
         Group("the command", [*options([CONFIG]), DRY]),
     ]
     data = Positional("data", DATA)
@@ -471,15 +471,16 @@ def _pretrain_parser(
     )
 
 
-def _of_second(every: dict[str, Signature], taken: set[str]) -> list[Group]:
+def _of_second(every: dict[str, Signature], taken: set[str], kind: str | None) -> list[Group]:
     """The options of a second modality, each behind `second_`."""
     found = [SECOND_KIND]
     for side in config.SIDES:
         section = config.SECOND + side
         for p in config.settable(every[section]) if section in every else ():
             word = "second_backbone" if p.name == "name" else config.SECOND + p.name
+            shown = {"name": kind and kinds.find(kind).backbone, "size": "fits the data"}
             if word not in taken | {o.word for o in found}:
-                found.append(Option(p, section, word))
+                found.append(Option(p, section, word, shown.get(p.name)))
     return [Group("second modality", found)]
 
 
@@ -537,11 +538,16 @@ def _pretrain(asked: Request, dry: bool) -> None:
         run, data = shlex.quote(str(done.folder)), shlex.quote(asked.data)
         # what can its scores be made on?
         unlike = samples.labels is None or done.method.needs.labels
+        labeled = "LABELED_IMAGES" if unlike else data
+        if settings.second is not None:
+            others = f"--second {shlex.quote(settings.second)} --test OTHERS --second-test OTHERS"
+            labeled = f"{data} {others}"
         sys.stdout.write(
             f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
-            f"  selftaught evaluate {run} {'LABELED_IMAGES' if unlike else data}\n"
+            f"  selftaught evaluate {run} {labeled}\n"
             f"  selftaught embed {run} {data}\n"
             f"  in Python: encoder = selftaught.load({str(done.folder)!r})\n"
+            + (f"The encoder of the second modality is in {run}/second.\n" * bool(settings.second))
         )
 
 

@@ -34,11 +34,11 @@ def towers(method: Method) -> tuple[Tower, Tower]:
             f"{type(method).__name__} was not trained on two modalities, and --second names one: "
             "drop it, or take a run that was"
         )
-    heads = (method.insight.embedding, method.insight.other)
-    return tuple(
-        Tower(encoder, method.get_submodule(head))
-        for encoder, head in zip((first, *others), heads, strict=True)
-    )  # type: ignore[return-value]
+    embedding, beside = method.insight.embedding, method.insight.other
+    return (
+        Tower(first, method.get_submodule(embedding)),
+        Tower(others[0], method.get_submodule(beside)),
+    )
 
 
 def evaluated(run: str, data: str, asked: Scoring, progress: Progress | None) -> Comparison:

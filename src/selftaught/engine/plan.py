@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
 from selftaught.feed.views import ViewDataset, collate
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pipeline, Recipe, encoders
 from selftaught.method import prepared as as_taken
 from selftaught.parts import fingerprint
 from selftaught.sides import short
@@ -85,6 +85,7 @@ class Plan:
         samples: what is trained on.
         partners: the same things in a second modality, or the masks of the images.
         held: labeled images to be scored on.
+        pairs: test pairs, of a training on two modalities.
         recipe: the paper's, with the user's changes.
         batch: images a step, over all devices and parts.
         parts: that a step's batch is computed in.
@@ -109,6 +110,7 @@ class Plan:
     samples: Samples
     partners: Paired | Masks | None
     held: Samples | None
+    pairs: Paired | None
     recipe: Recipe
     batch: int
     parts: int
@@ -315,7 +317,8 @@ def plan(
     # a run that was stopped before its first checkpoint begins again
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
         weights = weights_of(method, settings.start)
-    held = _held_out(settings, samples, method)
+    pairs = _test_pairs(settings, method)
+    held = None if pairs else _held_out(settings, samples, method)
     computed_in = precision.asked(settings.precision, out if settings.resume else None)
     fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
@@ -358,6 +361,7 @@ def plan(
         samples=samples,
         partners=partners,
         held=held,
+        pairs=pairs,
         recipe=recipe,
         batch=batch,
         parts=parts,
@@ -580,6 +584,22 @@ def _paired(source: Any, samples: Samples, settings: Settings, method: Method) -
         settings.pair_by,
         settings.unpaired,
     )
+
+
+def _test_pairs(settings: Settings, method: Method) -> Paired | None:
+    """The pairs to score on, opened before minutes are spent on what could not be scored."""
+    if settings.second_test is None or not settings.evaluate:
+        return None
+    if settings.test is None or not method.needs.second:
+        raise UserError(
+            "--second-test names one side of test pairs: name the other one with --test, and the "
+            "second modality that is trained on with --second"
+        )
+    one, other = encoders(method)
+    sources = settings.test, settings.second_test
+    first = settings.open(sources[0], one.channels, kinds.of(one))
+    second = samples_of(replace(settings, second=sources[1]), kinds.of(other), other.channels)
+    return pair(first, second, sources, settings.pair_by, settings.unpaired)
 
 
 def _divided(method: Method, settings: Settings, whole: int) -> int:

@@ -24,6 +24,7 @@ from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.paired import Paired
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
@@ -49,6 +50,7 @@ from selftaught.engine.estimate import Estimate, amount, needed, peak_flops, rea
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
+from selftaught.engine.pairs import towers
 from selftaught.engine.pictures import SHOWN, keep_pictures, keep_views
 from selftaught.engine.plan import Plan
 from selftaught.engine.progress import Progress, duration
@@ -60,6 +62,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
+from selftaught.evaluate.pairing import compare_pairs
 from selftaught.export.facts import SECOND, SETTINGS, TRIED, of_folder
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers, limited
@@ -559,17 +562,23 @@ class Run:
                 "the encoder is not scored: it has learned these labels; name others with --test"
             )
             return
-        if samples.labels is None:
+        if samples.labels is None and plan.pairs is None:
             return
         try:
-            self.scores = evaluation.compare(
-                image,
-                samples,
-                plan.held,
-                seed=plan.settings.seed,
-                read_timeout=plan.settings.read_timeout,
-                start=self.began,
-            )
+            if plan.pairs is None:
+                self.scores = evaluation.compare(
+                    image,
+                    samples,
+                    plan.held,
+                    seed=plan.settings.seed,
+                    read_timeout=plan.settings.read_timeout,
+                    start=self.began,
+                )
+            else:
+                assert isinstance(plan.partners, Paired)
+                self.scores = compare_pairs(
+                    towers(plan.method), plan.partners, plan.pairs, seed=plan.settings.seed
+                )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return

@@ -1,7 +1,7 @@
 """Regularized canonical correlation analysis (Hotelling, 1936; Vinod, 1976): what both sides of
 pairs have in common that a line can tell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ def ranks(queries: Tensor, keys: Tensor, relevant: Tensor) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
-def fit(x: np.ndarray, y: np.ndarray, groups: Sequence[int], seed: int = 0) -> Projections:
+def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int = 0) -> Projections:
     """Projections of two sides, whose strength is the best on a fifth of the pairs.
 
     Args:

@@ -67,7 +67,7 @@ def compare_pairs(
     towers: tuple[Tower, Tower],
     train: Paired,
     test: Paired | None,
-    asked: Reading,
+    asked: Reading = Reading(),  # noqa: B008
     *,
     name: str = "",
     seed: int = 0,
