@@ -523,7 +523,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
         from selftaught.engine import tries
         from selftaught.engine.run import Run
 
-    method = asked.method if asked.named else None
+    method = asked.method if asked.named or settings.second is not None else None
     given = (method, asked.data, settings, asked.backbone, options, samples)
     with voice.told_if_slow("building %s", asked.method):
         if dry and settings.try_:

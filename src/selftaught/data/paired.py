@@ -2,9 +2,10 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import PurePath
-from typing import Any, Literal, final
+from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 
@@ -114,19 +115,14 @@ def pair(
         UserError: a sample has no partner, or names say too little.
     """
     numbered = first.source.numbered and second.source.numbered
-    if by == "row" or (by == "auto" and numbered):
-        if len(first) != len(second):
-            counts = f"{len(first):,} and {len(second):,} {_many(second)}"
-            if _many(first) != _many(second):
-                counts = f"{len(first):,} {_many(first)} and {len(second):,} {_many(second)}"
-            raise UserError(
-                f"the two modalities have {counts}, and row i of one belongs to row i of the "
-                "other: give as many of both"
-            )
+    if by == "row" or (by == "auto" and numbered and len(first) == len(second)):
+        _refuse_unequal(first, second)
         return Paired(first, second)
     # a column that names files comes before the numbers of rows, which may be such names by chance
     ways = [*_by_columns(first, second, sources), _by_stems(first, second)]
     found = max(ways, key=lambda partners: sum(map(bool, partners)))
+    if numbered and by == "auto" and not any(found):
+        _refuse_unequal(first, second)
     if found is ways[-1]:
         _refuse_twins(second, found)
     lone = [i for i, partners in enumerate(found) if not partners]
@@ -148,6 +144,19 @@ def pair(
         starts = np.cumsum([0, *(len(found[i]) for i in kept)])
     samples = select(first, kept) if lone else first
     return Paired(samples, select(second, rows), starts)
+
+
+def _refuse_unequal(first: Samples, second: Samples) -> None:
+    """UserError where rows cannot belong together by their numbers."""
+    if len(first) == len(second):
+        return
+    counts = f"{len(first):,} and {len(second):,} {_many(second)}"
+    if _many(first) != _many(second):
+        counts = f"{len(first):,} {_many(first)} and {len(second):,} {_many(second)}"
+    raise UserError(
+        f"the two modalities have {counts}, and row i of one belongs to row i of the other: give as "
+        "many of both, or both a column of names"
+    )
 
 
 def _tell_lone(first: Samples, second: Samples, lone: list[int], unpaired: Unpaired) -> None:
@@ -191,21 +200,19 @@ def _refuse_twins(second: Samples, found: Partners) -> None:
 
 
 def _by_columns(first: Samples, second: Samples, sources: tuple[Any, Any]) -> list[Partners]:
-    """By each column of one of them that names samples of the other."""
+    """By each column of one of them that names samples of the other, or what a column of that
+    does."""
+    sides = [_cells(samples, source) for samples, source in zip((first, second), sources)]
     found: list[Partners] = []
-    for samples, others, source, turned in (
-        (second, first, sources[1], False),
-        (first, second, sources[0], True),
-    ):
-        if others.source.numbered:
+    for of, named in product(*sides):
+        if of.own and named.own:
             continue
-        finders = _finders([others.name(i) for i in range(len(others))])
-        place = {samples.name(i): i for i in range(len(samples))}
-        for _, cells in columns(source, samples):
-            named = [(place[name], cell) for name, cell in cells.items() if name in place]
-            for find in finders:
+        for turned, known, told in ((False, of, named), (True, named, of)):
+            if told.own:  # names of files name no cells
+                continue
+            for find in _finders(known.cells):
                 partners: Partners = [[] for _ in range(len(first))]
-                for i, cell in named:
+                for i, cell in told.cells.items():
                     j = find(cell)
                     if j is not None:
                         one, other = (i, j) if turned else (j, i)
@@ -214,13 +221,31 @@ def _by_columns(first: Samples, second: Samples, sources: tuple[Any, Any]) -> li
     return found
 
 
-def _finders(names: Sequence[str]) -> list[Callable[[str], int | None]]:
+class _Cells(NamedTuple):
+    """What samples may be known by: position -> cell. own: whether these are their own names."""
+
+    cells: dict[int, str]
+    own: bool
+
+
+def _cells(samples: Samples, source: Any) -> list[_Cells]:
+    """The names of files; of rows, each column of words."""
+    names = [samples.name(i) for i in range(len(samples))]
+    if not samples.source.numbered:
+        return [_Cells(dict(enumerate(names)), True)]
+    place = {name: i for i, name in enumerate(names)}
+    every = (cells for _, cells in columns(source, samples))
+    return [_Cells({place[n]: c for n, c in cells.items() if n in place}, False) for cells in every]
+
+
+def _finders(names: Mapping[int, str]) -> list[Callable[[str], int | None]]:
     """How a cell may name one of some files, the plainest first: cell -> its position or None."""
 
     def by(key: Callable[[str], str]) -> Callable[[str], int | None]:
         known: dict[str, int | None] = {}
-        for i, name in enumerate(names):
-            known[key(name)] = None if key(name) in known else i  # what two are called names none
+        for i, name in names.items():
+            word = key(name)
+            known[word] = None if word in known else i  # what two are called names none
         return lambda cell: known.get(key(cell))
 
     def path(cell: str) -> str:

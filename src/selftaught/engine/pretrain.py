@@ -83,7 +83,8 @@ def pretrain(
             if other is not None:
                 sample = {"kind": other} | asked["second_sample"]
                 given[1]["other"] = opened(settings, sample, asked["second_backbone"])
-            plan = decided(method, data, settings, *given, samples)
+            chosen = asked_for if method is None and beside is not None else method
+            plan = decided(chosen, data, settings, *given, samples)
         run = Run(plan).complete()
         if run.report is not None:
             log.info("the encoder is in %s, and all about it in %s", run.folder, run.report)

@@ -37,7 +37,7 @@ def samples_of(settings: Settings, kind: kinds.Kind, channels: int) -> Samples:
     """The data of a second modality."""
     how = {n: getattr(settings, n) for n in ("truncated", "max_pixels", "layout", "nodata")}
     with going_on(), without_labels():
-        return open_data(
+        found = open_data(
             settings.second,
             column=settings.second_column,
             channels=channels,
@@ -45,6 +45,8 @@ def samples_of(settings: Settings, kind: kinds.Kind, channels: int) -> Samples:
             kind=kind,
             **how,
         )
+    plain = kind.word == "image" or found.kind == kind  # what was open may be read otherwise yet
+    return found if plain else found.seen_as(kind, channels)
 
 
 def filled(

@@ -27,7 +27,12 @@ def views_of(method: Method, size: Size, settings: Settings) -> Pipeline:
     if not isinstance(declared, Modalities):
         raise UserError(f"the views of {method_name(method)} are not those of two modalities")
     (second,) = others
-    sides = {"first": first.single(declared.first), "second": second.single(declared.second)}
+    _, encoder = encoders(method)
+    sized = replace(
+        declared.second,
+        views=tuple(replace(view, size=encoder.size) for view in declared.second.views),
+    )  # the declared size is that of the first
+    sides = {"first": first.single(declared.first), "second": second.single(sized)}
     return replace(declared, **sides, normalized=False)
 
 
