@@ -342,12 +342,10 @@ def _second(method: str, argv: Sequence[str], kind: str, file: dict[str, Any]) -
     """What samples of a second modality are: as --second-kind or the file says, or as its data
     looks; None where there is none, or none of another kind."""
     data = _value(argv, "--second") or file.get("training", {}).get("second")
-    if data is None or "other" not in methods.signature(method):
+    if data is None:
         return None
     word = _value(argv, SECOND_KIND.flag) or (file.get("second_sample") or {}).get("kind")
-    if word is None:
-        word = kinds.guess(data, tuple(kinds.files()), beside=True)
-    return config.apart(kind, kinds.find(word).word)
+    return config.second_kind(methods.signature(method), kind, data, word)
 
 
 def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) -> str:

@@ -86,10 +86,30 @@ def _side(kind: str) -> tuple[Signature, Signature]:
     return read_object(kinds.find(kind)), read_class(encoder, name=label)
 
 
-def apart(kind: str, second: str) -> str | None:
-    """The kind of a second modality where it has an encoder of its own kind; None where both are
-    images, whose second network is like the first."""
-    return None if kind == second == "image" else second
+def second_kind(method: Signature, kind: str, data: Any, asked: str | None) -> str | None:
+    """The kind of a second modality that has an encoder of its own; None where both are images,
+    whose second network is like the first.
+
+    Args:
+        method: that is to learn from both.
+        kind: of the first.
+        data: of the second.
+        asked: what it is, where somebody says it.
+
+    Raises:
+        UserError: the method compares two images alone.
+    """
+    if "pair" not in method:  # which is told where the data is paired
+        return None
+    word = kinds.find(asked or kinds.guess(data, tuple(kinds.files()), beside=True)).word
+    if kind == word == "image":
+        return None
+    if "other" not in method:
+        raise UserError(
+            f"{method.name} compares two images of a thing, and the data is taken for {kind} and "
+            f"{word}: take infonce, vicreg, dcca or ace, or say what it is with --second-kind image"
+        )
+    return word
 
 
 def _apart(every: dict[str, Signature]) -> None:

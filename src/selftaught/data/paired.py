@@ -154,8 +154,8 @@ def _refuse_unequal(first: Samples, second: Samples) -> None:
     if _many(first) != _many(second):
         counts = f"{len(first):,} {_many(first)} and {len(second):,} {_many(second)}"
     raise UserError(
-        f"the two modalities have {counts}, and row i of one belongs to row i of the other: give as "
-        "many of both, or both a column of names"
+        f"the two modalities have {counts}, and row i of one belongs to row i of the other: give "
+        "as many of both, or both a column of names"
     )
 
 
@@ -184,6 +184,8 @@ def _tell_lone(first: Samples, second: Samples, lone: list[int], unpaired: Unpai
 
 def _by_stems(first: Samples, second: Samples) -> Partners:
     """By the names of both, without endings."""
+    if first.source.numbered != second.source.numbered:  # a number of a row is no name of a file
+        return [[] for _ in range(len(first))]
     places: dict[str, list[int]] = defaultdict(list)
     for i in range(len(second)):
         places[_stem(second.name(i))].append(i)

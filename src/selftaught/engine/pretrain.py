@@ -93,11 +93,8 @@ def pretrain(
 
 def _second(method: Signature, kind: str, data: Any, asked: str | None) -> str | None:
     """The kind of a second modality that has an encoder of its own kind; None where it has none."""
-    if "other" not in method:
-        return None
     known = kinds.of(data).word if isinstance(data, Samples) else None
-    word = asked or known or kinds.guess(data, tuple(kinds.files()), beside=True)
-    return config.apart(kind, kinds.find(word).word)
+    return config.second_kind(method, kind, data, asked or known)
 
 
 def _kind(method: type[Method] | Method, data: Any, asked: str | None, paired: bool) -> str:
