@@ -184,7 +184,7 @@ def _tell_lone(first: Samples, second: Samples, lone: list[int], unpaired: Unpai
 
 def _by_stems(first: Samples, second: Samples) -> Partners:
     """By the names of both, without endings."""
-    if first.source.numbered != second.source.numbered:  # a number of a row is no name of a file
+    if first.source.numbered or second.source.numbered:  # a number of a row is no name
         return [[] for _ in range(len(first))]
     places: dict[str, list[int]] = defaultdict(list)
     for i in range(len(second)):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selftaught import kinds
 from selftaught.data import Samples
 from selftaught.data.paired import Paired
+from selftaught.data.selection import Selected
 from selftaught.errors import UserError
 from selftaught.evaluate import canonical
 from selftaught.evaluate.calibrated import references
@@ -106,7 +107,7 @@ def compare_pairs(
         ]
         for pairs in (train, test)
     )
-    rows, searched = _kept(train, fitted), _kept(test, tested)
+    rows, searched = (_kept(p, s) for p, s in ((train, fitted), (test, tested)))
     if len(rows) < 10 or len(searched) < 2:
         raise UserError(
             f"{len(rows)} pairs to fit floors on and {len(searched)} to search are too few: 10 and "
@@ -231,6 +232,7 @@ def _look(
     """One pass over the samples of a side."""
     kind, device = kinds.of(tower.encoder), home_of(tower.encoder)
     head = copy.deepcopy(tower.head).to(device).eval()
+    samples, copies = _distinct(samples)
     floors = [] if kind.typed else [*kind.floors().values()]
 
     def joined(network: Encoder, x: Tensor) -> Tensor:
@@ -249,6 +251,7 @@ def _look(
     joint, untrained, *plain = found
     place = np.full(len(samples), -1)
     place[rest.index] = np.arange(len(rest.index))
+    place = place[copies]
     words = [kind.said(samples.read(int(i))) for i in rest.index] if kind.typed else []
     known: dict[Any, int] = {}
     same = words or [row.tobytes() for row in plain[-2 if kind.native else -1]]
@@ -261,6 +264,16 @@ def _look(
         keys,
         len(rest.skipped),
     )
+
+
+def _distinct(samples: Samples) -> tuple[Samples, np.ndarray]:
+    """Samples each once, and which of them each of those that were given is: one may be the partner
+    of many."""
+    source = samples.source
+    if not isinstance(source, Selected):
+        return samples, np.arange(len(samples))
+    positions, copies = np.unique(source.positions, return_inverse=True)
+    return samples.over(Selected(source.source, positions)), copies
 
 
 def _channels(x: Tensor) -> Tensor:
