@@ -34,8 +34,8 @@ IMAGES = 2000
 EACH = 30
 """Test images of a digit: as many as there are recordings."""
 METHODS: dict[str, dict[str, Any]] = {
-    "infonce": {"epochs": 20, "batch": 64},
-    "vicreg": {"epochs": 20, "batch": 64, "hidden": 512, "dim": 512},
+    "infonce": {"epochs": 10, "batch": 64},
+    "vicreg": {"epochs": 10, "batch": 64, "hidden": 512, "dim": 512},
 }
 SECOND = {"second_kind": "sound", "second_rate": 8000, "second_seconds": 0.6}
 

@@ -231,7 +231,7 @@ def test_a_run_is_scored_on_test_pairs_beside_floors(trained):
 
 
 def test_the_same_settings_give_the_same_run(trained, tmp_path):
-    where, run = trained
+    where, _ = trained
     argv = ["pretrain", "--config", str(where / "run" / "run.yaml"), "--out", str(tmp_path / "r")]
     assert cli.main([*argv, "--workers", "1", "--no-evaluate"]) == 0
     for part in ("", "second"):
@@ -333,14 +333,14 @@ def test_canonical_correlations_find_what_both_sides_share():
     made = canonical.fit(x[:200], y[:200], np.arange(200))
     right = torch.eye(100, dtype=torch.bool)
     ranks = canonical.ranks(made.first(x[200:]), made.second(y[200:]), right)
-    assert (ranks == 0).mean() > 0.5
+    assert (ranks == 0).mean() > 0.7
     turned = canonical.ranks(made.first(x[200:]), made.second(y[200:]).roll(1, 0), right)
     assert (turned == 0).mean() < 0.1
 
 
 def test_repeated_captions_all_count(trained, tmp_path):
     """Photos of one color have the same caption: any of it is right, and is one thing to find."""
-    where, run = trained
+    _, run = trained
     folder, _ = photos(tmp_path, 12)
     rows = [("file", "caption")]
     rows += [(f"{i:02}.png", f"a {list(COLORS)[i % 3]} box") for i in range(12)]

@@ -2,6 +2,7 @@
 pairs have in common that a line can tell."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Of the identity beside a covariance, relative to its mean eigenvalue, of which one is chosen."""
+POWERS = (1, 4)
+"""Of the correlation, by which a direction counts, of which one is chosen (Gong et al., 2014,
+https://arxiv.org/abs/1212.4522, take 4)."""
 MOST = 128
 """Principal components of a side, at most: fewer where there are fewer than four pairs to each."""
 
@@ -42,7 +46,7 @@ def ranks(queries: Tensor, keys: Tensor, relevant: Tensor) -> np.ndarray:
 
 
 def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int = 0) -> Projections:
-    """Projections of two sides, whose strength is the best on a fifth of the pairs.
+    """Projections of two sides, whose strength and power are the best on a fifth of the pairs.
 
     Args:
         x, y: [P, D1] and [P, D2] features of both sides of P pairs.
@@ -52,19 +56,19 @@ def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int = 0) -> Proj
     every, of = np.unique(groups, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(every))
     held = np.isin(of, order[: max(1, len(every) // 5)])
-    strength = STRENGTHS[-1]
+    choices, best = list(product(STRENGTHS, POWERS)), (STRENGTHS[-1], POWERS[-1])
     if held.any() and (~held).sum() > 2 and held.sum() > 1:
         found = []
-        for each in STRENGTHS:
-            made = _fitted(x[~held], y[~held], each)
+        for each in choices:
+            made = _fitted(x[~held], y[~held], *each)
             a, b = made.first(x[held]), made.second(y[held])
             same = torch.from_numpy(of[held][:, None] == of[held][None])
             found.append(float((1 / (1 + ranks(a, b, same))).mean()))
-        strength = STRENGTHS[int(np.argmax(found))]
-    return _fitted(x, y, strength)
+        best = choices[int(np.argmax(found))]
+    return _fitted(x, y, *best)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, strength: float) -> Projections:
+def _fitted(x: np.ndarray, y: np.ndarray, strength: float, power: int) -> Projections:
     most = max(1, min(MOST, len(x) // 4))
     sides = [_components(v, most) for v in (x, y)]
     a, b = (reduce(v) for reduce, v in zip(sides, (x, y)))
@@ -82,7 +86,7 @@ def _fitted(x: np.ndarray, y: np.ndarray, strength: float) -> Projections:
         reduce: Callable[[np.ndarray], Tensor], root: Tensor, turn: Tensor
     ) -> Callable[[np.ndarray], Tensor]:
         # what is more correlated counts more
-        weights = torch.linalg.solve_triangular(root.mT, turn, upper=True) * s
+        weights = torch.linalg.solve_triangular(root.mT, turn, upper=True) * s**power
         return lambda v: reduce(v) @ weights
 
     return Projections(projection(sides[0], roots[0], u), projection(sides[1], roots[1], vt.mT))

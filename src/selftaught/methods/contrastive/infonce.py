@@ -124,6 +124,8 @@ class InfoNCE(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: two [B, C, H, W], or one of each modality."""
         if self.other is not None and self.log_scale is not None:
+            with torch.no_grad():  # after the last step: the paper's bound on the scale
+                self.log_scale.clamp_(max=math.log(100.0))
             one, two = batch.views
             z1 = self.projector(self.backbone(one))
             return self.compare(z1, self.other_projector(self.other(two)), self.log_scale)
@@ -139,9 +141,3 @@ class InfoNCE(Method):
         temperature = (-log_scale).exp()
         loss = match(z1, z2, temperature)
         return (loss + match(z2, z1, temperature)) / 2 if self.symmetric else loss
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Keep the scale of the cosines at 100 at most, as the paper does."""
-        if self.log_scale is not None:
-            self.log_scale.clamp_(max=math.log(100.0))
