@@ -344,7 +344,12 @@ def request(argv: Sequence[str]) -> Request:
     (data,), given = parser.read(argv[by_word:])
     if kind != "image":
         given["sample"]["kind"] = kind
-    given["second_sample"].pop("second_kind", None)
+    said = given["second_sample"].pop("kind", None)
+    if said and not (_value(argv, "--second") or file.get("training", {}).get("second")):
+        raise UserError(
+            f"{SECOND_KIND.flag} {said} says what the second modality is, and none is named: name "
+            "its data with --second"
+        )
     if second is not None:
         given["second_sample"]["kind"] = second
     data = data or file["data"]
@@ -518,7 +523,8 @@ def _pretrain_parser(
 
 def _of_second(every: dict[str, Signature], taken: set[str], kind: str | None) -> list[Group]:
     """The options of a second modality, each behind `second_`."""
-    found = [SECOND_KIND]
+    known = replace(SECOND_KIND.parameter, main=kind is not None)
+    found = [SECOND_KIND._replace(parameter=known)]
     for side in config.SIDES:
         section = config.SECOND + side
         for p in config.settable(every[section]) if section in every else ():

@@ -225,8 +225,8 @@ def validate(
         method: instead of the one in `content`.
 
     Returns:
-        method and data, None where absent; sample, backbone, those of a second modality, options
-        and training as dictionaries.
+        method and data, None where absent; sample, backbone, options and training as dictionaries,
+        and where there is one those of a second modality.
     """
     kind = str((content.get("sample") or {"kind": "image"}).get("kind", "image"))
     second = content.get("second_sample")
@@ -248,7 +248,8 @@ def validate(
             every = signatures(method, kind, second)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-    for section in (*SIDES, *(SECOND + side for side in SIDES), "options", "training"):
+    beside = [SECOND + side for side in SIDES if second is not None or SECOND + side in content]
+    for section in (*SIDES, *beside, "options", "training"):
         given = content.get(section)
         if section.endswith("backbone") and isinstance(given, str):
             given = {"name": given}

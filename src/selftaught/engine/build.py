@@ -195,7 +195,7 @@ def restored(run: str | Path) -> Method:
     given = asked["backbone"]
     backbone = given | {k: v for k, v in (("weights", None), ("pretrained", False)) if k in given}
     of = kinds.made(asked["sample"]).beside(Path(run))
-    if asked["second_sample"]:
+    if asked.get("second_sample"):
         asked["options"]["other"] = second_of(asked, Path(run))
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0, of=of)
     try:
