@@ -101,8 +101,9 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Pairs of images and sounds",
         "",
-        "Made by `python benchmarks/pairs.py --data $DATA --only METHOD` for each: MNIST and spoken digits (FSDD), paired "
-        f"by digit; {IMAGES:,} training pairs, 300 test images that search 300 test recordings and "
+        "Made by `python benchmarks/pairs.py --data $DATA --only METHOD` for each: MNIST and "
+        f"spoken digits (FSDD), paired by digit; {IMAGES:,} training pairs, 300 test images that "
+        "search 300 test recordings and "
         "the other way round, any of the same digit counts. Per cent found, with 95 % intervals; "
         "the margin is above the highest floor, and its interval that of the difference on the "
         "same samples.",
