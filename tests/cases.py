@@ -20,8 +20,10 @@ from selftaught.backbones import Image, backbone
 from selftaught.backbones.series.encoder import Series
 from selftaught.backbones.sound.encoder import Waves
 from selftaught.backbones.text.encoder import Text
+from selftaught.data.text import tokenizer
 from selftaught.data.text.tokenizer import Tokens, Vocabulary
 from selftaught.data.video.take import Shown
+from selftaught.kinds.text import Text as Texts
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,34 @@ _JEPA = {"predictor_dim": 24, "predictor_depth": 1, "predictor_heads": 2}
 def text(net: Any) -> Callable[[], Any]:
     """What builds a small encoder of texts."""
     return partial(Text, net, size=16, words=VOCABULARY.words, dropout=0.0)
+
+
+PAIRS = {
+    "infonce": {"dim": 16},
+    "vicreg": {"hidden": 32, "dim": 24},
+    "dcca": {"dim": 3},
+    "ace": {"dim": 3},
+}
+"""Methods that take a second modality of another kind, and their options around small networks."""
+
+CAPTIONS = tuple(
+    f"a {size} {color} {shape} on the {side}"
+    for size in ("small", "large")
+    for color in ("red", "green", "blue", "yellow")
+    for shape, side in (("disc", "left"), ("box", "right"))
+)
+"""Sixteen texts, one for each sample of the contract."""
+
+
+def paired(name: str) -> Any:
+    """The method called `name` around a small network of images and one of texts."""
+    cut = tokenizer.train(CAPTIONS, 300, lower=True)
+    kind = Texts().cutting(cut)
+    net = drawn("test_resnet", 32)
+    about = {"words": cut.vocabulary.words, "pad": cut.vocabulary.pad, "dropout": 0.0}
+    return methods.find(name)(
+        net, other=kind.build(name="bert_tiny", size=16, **about), **PAIRS[name]
+    )
 
 
 OTHERS = {

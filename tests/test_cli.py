@@ -504,6 +504,8 @@ def test_file_gives_what_words_do_not(tmp_path: Path):
         {"epochs": 7, "lr": 1e-3, "seed": 3},
         True,
         {},
+        {},
+        {},
     )
     asked = request(["simclr", "others", f"--config={path}", "--dim", "8", "--seed", "4"])
     assert asked.data == "others"

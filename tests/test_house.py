@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from selftaught import cli, methods
@@ -294,6 +295,8 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     (tmp_path / "sounds" / "a.wav").write_bytes(b"")  # by whose ending it is told what they are
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.bin").write_bytes(b"")
+    (tmp_path / "captions.csv").write_text("file,caption\na.jpg,A text.\n")
+    np.savez(tmp_path / "sensors.npz", x=np.zeros((3, 2, 30), np.float32))
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
     (tmp_path / "corpus.txt").write_text("A text.\n")

@@ -41,7 +41,7 @@ def check(command: str, values: dict[str, Any]) -> None:
     Raises:
         UserError: a value that cannot work.
     """
-    for key in ("data", "test", "run"):
+    for key in ("data", "test", "second", "second_test", "run"):
         for place in values.get(key) or () if command == "curate scan" else [values.get(key)]:
             if place:
                 exists(place)
@@ -95,7 +95,8 @@ def training(settings: "Settings", weights: str | Path | None) -> None:
     from selftaught.engine.folder import occupied
 
     # a run that goes on has what it began with
-    for place in (None if settings.resume else settings.start, settings.test):
+    given = settings.test, settings.second, settings.second_test
+    for place in (None if settings.resume else settings.start, *given):
         if isinstance(place, str | Path):
             exists(str(place))
     if weights is not None and str(weights) != TIMM and not settings.resume:

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, get_origin
@@ -73,6 +74,13 @@ KIND = Option(
     "sample",
     "kind",
 )
+SECOND_KIND = Option(
+    replace(KIND.parameter, doc="the same of the second modality, which --second names"),
+    "second_sample",
+    "second_kind",
+)
+PAIRS = "infonce"
+"""What is trained on two modalities where nobody names a method."""
 NAMES = (
     "demo",
     "check",
@@ -277,7 +285,8 @@ def _summary(name: str) -> str:
 class Request(NamedTuple):
     """A training as it was asked for: what is absent keeps its default.
 
-    named: whether the method was asked for by its name.
+    named: whether the method was asked for by its name. second_sample, second_backbone: of a second
+    modality that is of another kind.
     """
 
     method: str
@@ -287,6 +296,8 @@ class Request(NamedTuple):
     training: dict[str, Any]
     named: bool
     sample: dict[str, Any]
+    second_sample: dict[str, Any]
+    second_backbone: dict[str, Any]
 
 
 def request(argv: Sequence[str]) -> Request:
@@ -299,10 +310,8 @@ def request(argv: Sequence[str]) -> Request:
     if not named:
         if not os.path.exists(argv[0]):
             raise UserError(f"{missing(Path(argv[0]))}, and no method is called {argv[0]}")
-        argv = [
-            kinds.find(_asked(argv) or kinds.guess(argv[0], tuple(kinds.files()))).method,
-            *argv,
-        ]
+        kind = _asked(argv) or kinds.guess(argv[0], tuple(kinds.files()))
+        argv = [PAIRS if _value(argv, "--second") else kinds.find(kind).method, *argv]
     by_word = bool(argv) and not argv[0].startswith("-")
     method = argv[0] if by_word else None
     if method is not None:
@@ -310,7 +319,9 @@ def request(argv: Sequence[str]) -> Request:
     if helps := {"-h", "--help", "--help-all", "--help_all"}.intersection(argv):
         everything = not helps <= {"-h", "--help"}
         kind = _kind(method, argv, by_word, {}) if method else "image"
-        sys.stdout.write(_pretrain_parser(method, kind=kind).format_help(everything))
+        second = _second(method, argv, kind, {}) if method else None
+        shown = _pretrain_parser(method, kind=kind, second=second)
+        sys.stdout.write(shown.format_help(everything))
         raise SystemExit(0)
     file: dict[str, Any] = {"method": None, "data": None}
     path = _config_path(argv)
@@ -328,10 +339,19 @@ def request(argv: Sequence[str]) -> Request:
             "selftaught pretrain simclr photos/"
         )
     kind = _kind(method, argv, by_word, file)
-    parser = _pretrain_parser(method, kind=kind)
+    second = _second(method, argv, kind, file)
+    parser = _pretrain_parser(method, kind=kind, second=second)
     (data,), given = parser.read(argv[by_word:])
     if kind != "image":
         given["sample"]["kind"] = kind
+    said = given["second_sample"].pop("kind", None)
+    if said and not (_value(argv, "--second") or file.get("training", {}).get("second")):
+        raise UserError(
+            f"{SECOND_KIND.flag} {said} says what the second modality is, and none is named: name "
+            "its data with --second"
+        )
+    if second is not None:
+        given["second_sample"]["kind"] = second
     data = data or file["data"]
     if data is None:
         raise UserError(f"{parser.prog} needs DATA, such as: {parser.prog} photos/")
@@ -346,21 +366,38 @@ def request(argv: Sequence[str]) -> Request:
         _not_beside(path, mine, f"{method} --augmentation {mine}")
     if "training" in file:
         file["training"] = _as_long(file["training"], given["training"])
-    backbone, own, training, sample = (
-        file.get(s, {}) | given[s] for s in ("backbone", "options", "training", "sample")
+    backbone, own, training, *sides = (
+        file.get(s, {}) | given[s]
+        for s in ("backbone", "options", "training", "sample", "second_sample", "second_backbone")
     )
     if path is not None and not given["training"].keys() & {"start", "resume"}:
         config.repeatable(content, path)
         backbone = backbone if "weights" in given["backbone"] else config.at_hand(backbone, path)
-    return Request(method, data, backbone, own, training, named, sample)
+    return Request(method, data, backbone, own, training, named, *sides)
 
 
 def _asked(argv: Sequence[str]) -> str | None:
     """What --kind says."""
+    return _value(argv, KIND.flag)
+
+
+def _value(argv: Sequence[str], flag: str) -> str | None:
+    """What an option says that other options depend on."""
     for word, after in zip(argv, [*argv[1:], ""]):
-        if (word == KIND.flag and after) or word.startswith(f"{KIND.flag}="):
-            return after if word == KIND.flag else word.partition("=")[2]
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag and (equals or after):
+            return value if equals else after
     return None
+
+
+def _second(method: str, argv: Sequence[str], kind: str, file: dict[str, Any]) -> str | None:
+    """What samples of a second modality are: as --second-kind or the file says, or as its data
+    looks; None where there is none, or none of another kind."""
+    data = _value(argv, "--second") or file.get("training", {}).get("second")
+    if data is None:
+        return None
+    word = _value(argv, SECOND_KIND.flag) or (file.get("second_sample") or {}).get("kind")
+    return config.second_kind(methods.signature(method), kind, data, word)
 
 
 def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) -> str:
@@ -371,7 +408,8 @@ def _kind(method: str, argv: Sequence[str], first: int, file: dict[str, Any]) ->
         return str(file["sample"]["kind"])
     words = argv[first : first + 1]
     data = words[0] if words and not words[0].startswith("-") else file.get("data")
-    return kinds.guess(data, needs_of(method)["kinds"])
+    paired = "other" in methods.signature(method) and _value(argv, "--second")
+    return kinds.guess(data, tuple(kinds.files()) if paired else needs_of(method)["kinds"])
 
 
 def _as_long(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -417,12 +455,15 @@ def _config_path(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _pretrain_parser(method: str | None, alone: bool = False, kind: str = "image") -> Parser:
+def _pretrain_parser(
+    method: str | None, alone: bool = False, kind: str = "image", second: str | None = None
+) -> Parser:
     """The options of a method; without one, those that all have; `alone`, its own and no others.
 
-    kind: of the samples, which has options and an encoder of its own.
+    kind, second: of the samples, and of those of a second modality, each of which has options and
+    an encoder of its own.
     """
-    every = config.signatures(method, kind)
+    every = config.signatures(method, kind, second)
     training = every["training"]
     needs = needs_of(method) if method else {"kinds": "any", "backbone": None}
     own_backbone = kinds.find(kind).backbone if needs["kinds"] == "any" else None
@@ -450,6 +491,7 @@ def _pretrain_parser(method: str | None, alone: bool = False, kind: str = "image
         Group(title, views, about),
         Group("samples", [KIND, *samples]),
         Group("backbone", backbone),
+        *_of_second(every, taken, second),
         Group("the command", [*options([CONFIG]), DRY]),
     ]
     data = Positional("data", DATA)
@@ -477,6 +519,20 @@ def _pretrain_parser(method: str | None, alone: bool = False, kind: str = "image
         _examples(method, own_backbone or ""),
         others if alone else "",
     )
+
+
+def _of_second(every: dict[str, Signature], taken: set[str], kind: str | None) -> list[Group]:
+    """The options of a second modality, each behind `second_`."""
+    known = replace(SECOND_KIND.parameter, main=kind is not None)
+    found = [SECOND_KIND._replace(parameter=known)]
+    for side in config.SIDES:
+        section = config.SECOND + side
+        for p in config.settable(every[section]) if section in every else ():
+            word = "second_backbone" if p.name == "name" else config.SECOND + p.name
+            shown = {"name": kind and kinds.find(kind).backbone, "size": "fits the data"}
+            if word not in taken | {o.word for o in found}:
+                found.append(Option(p, section, word, shown.get(p.name)))
+    return [Group("second modality", found)]
 
 
 def _examples(method: str, backbone: str) -> list[str]:
@@ -507,13 +563,19 @@ def _pretrain(asked: Request, dry: bool) -> None:
     with voice.told_if_slow("opening %s", asked.data):
         kind = kinds.made(asked.sample)
         samples = settings.open(asked.data, asked.backbone.get("channels", 3), kind)
+    options = asked.options
+    if asked.second_sample:
+        from selftaught.engine.second import opened
+
+        second = opened(settings, asked.second_sample, asked.second_backbone)
+        options = options | {"other": second}
 
     with voice.told_if_slow("loading PyTorch"):
         from selftaught.engine import tries
         from selftaught.engine.run import Run
 
-    method = asked.method if asked.named else None
-    given = (method, asked.data, settings, asked.backbone, asked.options, samples)
+    method = asked.method if asked.named or settings.second is not None else None
+    given = (method, asked.data, settings, asked.backbone, options, samples)
     with voice.told_if_slow("building %s", asked.method):
         if dry and settings.try_:
             _show({}, tries.preview(*given))
@@ -527,11 +589,16 @@ def _pretrain(asked: Request, dry: bool) -> None:
         run, data = shlex.quote(str(done.folder)), shlex.quote(asked.data)
         # what can its scores be made on?
         unlike = samples.labels is None or done.method.needs.labels
+        labeled = "LABELED_IMAGES" if unlike else data
+        if settings.second is not None:
+            others = f"--second {shlex.quote(settings.second)} --test OTHERS --second-test OTHERS"
+            labeled = f"{data} {others}"
         sys.stdout.write(
             f"The encoder is in {run}; {run}/report.html shows what it learned. Next:\n"
-            f"  selftaught evaluate {run} {'LABELED_IMAGES' if unlike else data}\n"
+            f"  selftaught evaluate {run} {labeled}\n"
             f"  selftaught embed {run} {data}\n"
             f"  in Python: encoder = selftaught.load({str(done.folder)!r})\n"
+            + (f"The encoder of the second modality is in {run}/second.\n" * bool(settings.second))
         )
 
 

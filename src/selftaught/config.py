@@ -4,6 +4,8 @@ method: simclr
 data: photos/
 sample: {kind: sound}                   # and options of the kind; images without it
 backbone: {name: resnet50, size: 64}    # or a plain name
+second_sample: {kind: text}             # of a second modality that is of another kind
+second_backbone: {name: bert_tiny}      # that encodes it
 options: {temperature: 0.2}             # of the method
 training: {epochs: 100, batch: 256}     # of `pretrain`
 initial: {weights: sha256 12ab}         # of weights made in Python; see `repeatable`
@@ -28,6 +30,8 @@ IGNORED = "made_by"
 SECTIONS = {
     "sample": "what a sample is, and how it is read",
     "backbone": "parameters of the encoder",
+    "second_sample": "what a sample of the second modality is",
+    "second_backbone": "parameters of its encoder",
     "options": "parameters of the method",
     "training": "parameters of pretrain",
     "initial": "weights that were made in Python, which this file does not hold",
@@ -35,6 +39,9 @@ SECTIONS = {
     "paper": "row of a table that these settings are of; not read",
     IGNORED: "not read",
 }
+SECOND = "second_"
+"""What the words of a second modality begin with."""
+SIDES = ("sample", "backbone")
 VIEWS = (
     "crop_scale",
     "flips",
@@ -52,24 +59,57 @@ RESERVED = ("config", "data", "debug", "dry_run", "help", "method")
 """Words of the command line that are no parameters."""
 
 
-def signatures(method: str | None, kind: str = "image") -> dict[str, Signature]:
+def signatures(
+    method: str | None, kind: str = "image", second: str | None = None
+) -> dict[str, Signature]:
     """What each section of a configuration may hold; no options without a method.
 
     Args:
         method: its name.
         kind: of the samples, which tells the encoder.
+        second: kind of a second modality, where that has sections of its own; see `apart`.
     """
-    module, _, label = kinds.find(kind).encoder.partition(":")
-    encoder = HERE.joinpath("backbones", *module.split(".")).with_suffix(".py")
-    found = {
-        "sample": read_object(kinds.find(kind)),
-        "backbone": read_class(encoder, name=label),
-        "training": read_class(HERE / "engine" / "settings.py", name="Settings"),
-    }
+    found = dict(zip(SIDES, _side(kind)))
+    if second is not None:
+        found |= zip((SECOND + side for side in SIDES), _side(second))
+    found["training"] = read_class(HERE / "engine" / "settings.py", name="Settings")
     if method is not None:
         found["options"] = methods.signature(method)
         _apart(found)
     return found
+
+
+def _side(kind: str) -> tuple[Signature, Signature]:
+    """What samples of a kind, and their encoder, may be given."""
+    module, _, label = kinds.find(kind).encoder.partition(":")
+    encoder = HERE.joinpath("backbones", *module.split(".")).with_suffix(".py")
+    return read_object(kinds.find(kind)), read_class(encoder, name=label)
+
+
+def second_kind(method: Signature, kind: str, data: Any, asked: str | None) -> str | None:
+    """The kind of a second modality that has an encoder of its own; None where both are images,
+    whose second network is like the first.
+
+    Args:
+        method: that is to learn from both.
+        kind: of the first.
+        data: of the second.
+        asked: what it is, where somebody says it.
+
+    Raises:
+        UserError: the method compares two images alone.
+    """
+    if "pair" not in method:  # which is told where the data is paired
+        return None
+    word = kinds.find(asked or kinds.guess(data, tuple(kinds.files()), beside=True)).word
+    if kind == word == "image":
+        return None
+    if "other" not in method:
+        raise UserError(
+            f"{method.name} compares two images of a thing, and the data is taken for {kind} and "
+            f"{word}: take infonce, vicreg, dcca or ace, or say what it is with --second-kind image"
+        )
+    return word
 
 
 def _apart(every: dict[str, Signature]) -> None:
@@ -83,7 +123,11 @@ def _apart(every: dict[str, Signature]) -> None:
 
 
 def sort_out(
-    given: dict[str, Any], method: Signature, built: bool = False, kind: str = "image"
+    given: dict[str, Any],
+    method: Signature,
+    built: bool = False,
+    kind: str = "image",
+    second: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Words of one call by the section that they belong to, each of its parameter's type.
 
@@ -95,11 +139,12 @@ def sort_out(
         method: what the method takes.
         built: whether it is an instance already, whose parameters nobody gives any more.
         kind: of the samples.
+        second: of those of a second modality; see `signatures`.
 
     Raises:
         UserError: a word is none of them, or a value is of another type.
     """
-    every = signatures(None, kind) | {"options": method}
+    every = signatures(None, kind, second) | {"options": method}
     if not built:
         _apart(every)
     known = {"backbone": ("backbone", every["backbone"]["name"])}
@@ -107,6 +152,10 @@ def sort_out(
         for parameter in every[section].parameters:
             if parameter.name not in ("name", "backbone"):
                 known.setdefault(parameter.name, (section, parameter))
+    for section in (SECOND + side for side in SIDES if SECOND + side in every):
+        for parameter in every[section].parameters:
+            word = "second_backbone" if parameter.name == "name" else SECOND + parameter.name
+            known.setdefault(word, (section, parameter))
     found: dict[str, dict[str, Any]] = {section: {} for section in every}
     for word, value in current(given, known).items():
         if word not in known:
@@ -115,7 +164,7 @@ def sort_out(
         section, parameter = known[word]
         if section == "training":  # which looks at its values itself: some may be objects
             found[section][word] = value
-        elif parameter.type is None or (word == "backbone" and not isinstance(value, str)):
+        elif parameter.type is None or (parameter.name == "name" and not isinstance(value, str)):
             raise UserError(
                 f"{word} is an object, which run.yaml cannot hold: name it where it has a name "
                 f'(backbone="resnet18"), or build the method, {method.name}(...), and train that'
@@ -176,10 +225,13 @@ def validate(
         method: instead of the one in `content`.
 
     Returns:
-        method and data, None where absent; sample, backbone, options and training as dictionaries.
+        method and data, None where absent; sample, backbone, options and training as dictionaries,
+        and where there is one those of a second modality.
     """
     kind = str((content.get("sample") or {"kind": "image"}).get("kind", "image"))
-    every = signatures(None, kind)
+    second = content.get("second_sample")
+    second = str(second.get("kind", "image")) if isinstance(second, dict) else None
+    every = signatures(None, kind, second)
     for key in content:
         if key not in (*WORDS, *SECTIONS):
             home = next((s for s, signature in every.items() if key in signature), None)
@@ -193,12 +245,13 @@ def validate(
     found["method"] = method = method or found["method"]
     if method is not None:
         try:
-            every = signatures(method, kind)
+            every = signatures(method, kind, second)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-    for section in ("sample", "backbone", "options", "training"):
+    beside = [SECOND + side for side in SIDES if second is not None or SECOND + side in content]
+    for section in (*SIDES, *beside, "options", "training"):
         given = content.get(section)
-        if section == "backbone" and isinstance(given, str):
+        if section.endswith("backbone") and isinstance(given, str):
             given = {"name": given}
         if given is None:
             given = {}
@@ -206,7 +259,8 @@ def validate(
             raise UserError(f"{where}: {section} must hold the {SECTIONS[section]}, got {given!r}")
         if section not in every:
             if given:
-                raise UserError(f"{where}: options need a method that they belong to")
+                need = "a method" if section == "options" else "a second_sample"
+                raise UserError(f"{where}: {section} need {need} that they belong to")
             found[section] = {}
             continue
         known = {p.name: p for p in settable(every[section])}
@@ -214,8 +268,8 @@ def validate(
         for key, value in current(given, known).items():
             if key in every[section] and every[section][key].from_data:
                 continue
-            if section == "sample" and key == "kind":
-                found[section][key] = kind
+            if section.endswith("sample") and key == "kind":
+                found[section][key] = kind if section == "sample" else second
                 continue
             if key in OBJECTS and str(value).startswith("<"):  # which training says it cannot have
                 found[section][key] = value
@@ -264,10 +318,11 @@ def dump(content: dict[str, Any]) -> str:
     """A configuration as YAML in a stable order, each parameter beside what it means."""
     method = content.get("method")
     kind = (content.get("sample") or {}).get("kind", "image")
+    second = (content.get("second_sample") or {}).get("kind")
     try:
-        every = signatures(method, kind)
+        every = signatures(method, kind, second)
     except UserError:  # a method whose source is not at hand: nothing is said of its parameters
-        every = signatures(None, kind)
+        every = signatures(None, kind, second)
     lines = ["# To repeat this run: selftaught pretrain --config THIS_FILE"]
     if content.get("initial"):
         lines = ["# This run began with weights that no file holds: see `initial`."]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from selftaught import kinds
 from selftaught.backbones import Image, encoder_of
 from selftaught.errors import UserError
 from selftaught.sides import Size, told_size
@@ -183,6 +184,7 @@ class Insight(NamedTuple):
     mixed: function of the method (mixed [B, C, H, W], share, batch) -> loss of mixtures, row i of
     which is `share` of sample i and else of sample B - 1 - i: where queries and keys are unlike, so
     that one pass does.
+    other: what `embedding` is for, of a second modality: both are alike by cosine.
     """
 
     embedding: str = ""
@@ -195,6 +197,7 @@ class Insight(NamedTuple):
     idle: tuple[str, ...] = ()
     query: int = 0
     mixed: str = ""
+    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,44 @@ class Epoch(NamedTuple):
     reset: tuple[str, ...] = ()
 
 
+def partner(backbone: Any, given: Any = None, name: str = "", channels: int = 0) -> Any:
+    """The encoder of a second modality: as it was given, else one for other images.
+
+    Args:
+        backbone: of the first.
+        given: encoder, or None.
+        name, channels: of a network for other images; by default those of the first.
+
+    Raises:
+        UserError: none was given, and the first takes no images.
+    """
+    if given is not None:
+        return encoder_of(given)
+    kind = kinds.of(backbone)
+    if kind.word != "image":
+        raise UserError(
+            f"the second network of a pair is like the first where both are of images, and this "
+            f"one takes {kind.many}: name the data of the second modality with --second, or give "
+            "its encoder as other="
+        )
+    return backbone.partner(name, channels)
+
+
+def encoders(method: "Method") -> tuple[Any, ...]:
+    """The encoder of a method, and that of the second modality where it has one."""
+    second = method.needs.second
+    return (method.encoder, *([method.get_submodule(second)] if second else []))
+
+
+def prepared(method: "Method", views: Any, channels_last: bool = False) -> Any:
+    """Collated views as the encoders of `method` take them, each by its kind, on their device."""
+    first, *others = encoders(method)
+    if not others:
+        return kinds.of(first).prepare(views, first, channels_last)
+    sides = zip(encoders(method), views, strict=True)
+    return [kinds.of(encoder).prepare(x, encoder, channels_last) for encoder, x in sides]
+
+
 def terms_of(loss: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     """What `Method.loss` gave, by name: a scalar is the one term `loss`."""
     return loss if isinstance(loss, dict) else {"loss": loss}
@@ -314,8 +355,8 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     needs: Needs = Needs()
     """What the engine must see to; the constructor may set another."""
 
-    insight: ClassVar[Insight] = Insight()
-    """What is what among the submodules, for the doctor."""
+    insight: Insight = Insight()
+    """What is what among the submodules, for the doctor; the constructor may set another."""
 
     backbone: Image
     progress: float = 0.0

@@ -1,6 +1,8 @@
 """The word for what a command is about: sentences speak of images, and mean what was opened."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _NOUNS = ["image", "images"]
 _IMAGES = re.compile(r"(?<![\w/.\\=`-])(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
@@ -13,6 +15,14 @@ def speak_of(one: str, many: str) -> None:
     other samples. Whatever opens data calls it.
     """
     _NOUNS[:] = one, many
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """A block that opens other data, after which sentences speak of what they spoke of before."""
+    before = tuple(_NOUNS)
+    yield  # an error is about the other data
+    _NOUNS[:] = before
 
 
 def worded(text: str) -> str:

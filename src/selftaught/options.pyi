@@ -65,6 +65,8 @@ class ScoringOptions(EncodingOptions, total=False):
             "robustness",
         ]
     ]
+    second_column: str | None
+    pair_by: Literal["auto", "name", "row"]
     masks: str | None
     test_masks: str | None
     ignore: Sequence[int]

@@ -401,7 +401,7 @@ class Options:
                 object.__setattr__(self, name, parameter.parse(value))
 
 
-OBJECTS = ("second", "test", "on_record", "augmentation", "optimizer")
+OBJECTS = ("second", "second_test", "test", "on_record", "augmentation", "optimizer")
 """Options that may be an object in Python: data, a function."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -94,6 +94,8 @@ def by_margins(
         gains: above the encoder as it began, where it began with weights.
     """
     word, clause = by_scores([m["verdict"] for m in margins])
+    if word == "did not learn" and all("CCA" in str(m.get("floor")) for m in margins):
+        clause = "canonical correlations do better"  # of pairs, which no pixels alone can find
     beside = beside_start(gains)
     above, below = (_listed(gains, kind) for kind in ("above", "below"))
     match beside:
@@ -220,7 +222,11 @@ def _differences(evaluation: Mapping[str, Any], name: str) -> list[dict[str, Any
         if isinstance(m, dict) and m.get("verdict") in ("above", "unclear", "below"):
             given = m.get("interval")
             low, high = given if isinstance(given, list) and len(given) == 2 else (0, 0)
-            told = {"points": _real(m.get("points")), "interval": (_real(low), _real(high))}
+            told = {
+                "floor": str(m.get("floor")),
+                "points": _real(m.get("points")),
+                "interval": (_real(low), _real(high)),
+            }
             found.append({"score": str(m.get("score")), "verdict": m["verdict"]} | told)
     return found
 

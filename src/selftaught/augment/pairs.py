@@ -27,20 +27,21 @@ class Halves(Pipeline):
 
 @dataclass(frozen=True)
 class Modalities(Pipeline):
-    """The one view that `first` makes of the first picture, and `second` of the second.
-
-    The second leaves as float32, normalized already, because the engine normalizes with the first
-    modality's statistics.
+    """The one view that `first` makes of the first sample, and `second` of the second.
 
     Args:
-        first, second: of one view each.
+        first, second: of one view each: declared, or what stands for that of another kind than
+            images.
         mean, std: of the second modality's channels, on the scale 0..1.
+        normalized: whether the second, a picture, leaves as float32, normalized with these; other
+            kinds leave as they are, and are prepared where the encoder lives.
     """
 
-    first: Views
-    second: Views
+    first: Any
+    second: Any
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    normalized: bool = True
 
     def replaced(self, make: Callable[[Views], Pipeline]) -> Self:
         """With other declared views, of which the second is erased with its own mean."""
@@ -52,5 +53,7 @@ class Modalities(Pipeline):
     def __call__(self, image: Any, rng: np.random.Generator) -> Any:
         one, two = image
         (left,), (right,) = self.first(one, rng), self.second(two, rng)
+        if not self.normalized:
+            return [left, right]
         mean, std = (np.array(v, np.float32)[:, None, None] for v in (self.mean, self.std))
         return [left, (right.astype(np.float32) / 255 - mean) / std]

@@ -87,6 +87,16 @@ class Stretch(Pipeline):
 
 
 @dataclass(frozen=True)
+class Once(Pipeline):
+    """One view, as one of several."""
+
+    view: Pipeline
+
+    def __call__(self, sample: np.ndarray, rng: np.random.Generator) -> list[Any]:
+        return [self.view(sample, rng)]
+
+
+@dataclass(frozen=True)
 class Twice(Pipeline):
     """Two views by the same pipeline."""
 

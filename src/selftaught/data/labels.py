@@ -8,7 +8,8 @@ import logging
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -31,8 +32,23 @@ def warn_once(sentence: str) -> None:
     log.warning("%s", sentence)
 
 
+_TOLD = [True]
+
+
+@contextmanager
+def without_labels() -> Iterator[None]:
+    """A block that opens data of which nobody wants labels: nothing is said of them."""
+    before, _TOLD[0] = _TOLD[0], False
+    try:
+        yield
+    finally:
+        _TOLD[0] = before
+
+
 def tell_unlabeled(where: object, names: Iterable[str], what: str = "column") -> None:
     """Say that none of the columns, or of what else there is, is called as labels are."""
+    if not _TOLD[0]:
+        return
     log.info(
         "no %s of %s is known to hold labels (%s): --labels names one",
         what,

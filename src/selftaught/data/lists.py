@@ -28,7 +28,7 @@ log = logging.getLogger("selftaught")
 LISTS = frozenset({".txt", ".csv", ".tsv", ".jsonl", ".ndjson"})
 """Extensions of lists."""
 
-_PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "img", "name")
+PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "img", "name")
 LABEL_COLUMNS = (
     *("label", "labels", "class", "class_name", "target", "fine_label", "category", "y"),
     *("class_id", "class_label", "label_id", "label_name", "diagnosis", "dx", "finding", "species"),
@@ -145,7 +145,7 @@ def read_list(path: Path, labels: str | None, column: str | None, places: Places
         raise UserError(f"{path} is empty: it needs a line a file, as path,label")
     head = [cell.strip() for cell in rows[0]]
     words = [re.sub(r"[ -]+", "_", cell.lower()) for cell in head]
-    called = [words.index(name) for name in _PATHS if name in words]
+    called = [words.index(name) for name in PATHS if name in words]
     if column is not None:
         called, named = [_index(path, head, column)], True
     named = named or bool(called)

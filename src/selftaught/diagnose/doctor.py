@@ -24,7 +24,7 @@ from selftaught.diagnose.intake import Intake, gap, listen, outside
 from selftaught.diagnose.rules import Finding, Watch
 from selftaught.diagnose.unusual import unusual
 from selftaught.kinds import Kind
-from selftaught.method import Batch, Method
+from selftaught.method import Batch, Method, encoders
 from selftaught.parts import lora
 
 log = logging.getLogger("selftaught")
@@ -123,7 +123,8 @@ class Doctor:
         resting: int = 0,
     ):
         self.method, self.path, self.steps, self.done = method, path, steps, done
-        self.kind = kinds.of(method.encoder)
+        self.kind, *others = map(kinds.of, encoders(method))
+        self.unlike = any(kind.word != self.kind.word for kind in others)
         self.references = method.reference_losses(batch)
         self.watch = Watch(tuple(rule for rule in DURING if rule.name not in accepted))
         self.beside, self.resting = Watch(BESIDE), resting
@@ -171,8 +172,10 @@ class Doctor:
         if due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
             self.heard, self.batch = attach(self.method), batch
-            self.images = _images(batch.views, self.kind)
-            self.intake = listen(self.method, batch.views if self.kind.native else ())
+            # views of two kinds are nothing that could be compared
+            views = batch.views[:1] if self.unlike else batch.views
+            self.images = _images(views, self.kind)
+            self.intake = listen(self.method, views if self.kind.native else ())
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun
 

@@ -1,7 +1,8 @@
 """Between a configuration (plain values, as in run.yaml) and a method (modules)."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ from selftaught.backbones.image.depth import with_drop_path
 from selftaught.backbones.weights.places import TIMM
 from selftaught.backbones.weights.told import network_of
 from selftaught.backbones.wrapped import maker
+from selftaught.data import Samples
 from selftaught.data.files import only_folder
 from selftaught.engine.folder import settings_of
 from selftaught.engine.restore import state_of
 from selftaught.engine.settings import named
 from selftaught.engine.teachers import teachers
 from selftaught.errors import UserError
-from selftaught.export.facts import SETTINGS
+from selftaught.export.facts import SECOND, SETTINGS
 from selftaught.kinds import Kind
-from selftaught.method import Method
+from selftaught.method import Method, encoders
 from selftaught.signature import read_class, read_object
 
 SIZES = (32, 64, 96, 128, 160, 224)
@@ -35,6 +37,25 @@ SIZES = (32, 64, 96, 128, 160, 224)
 
 Fit = Callable[[type[Method], Encoder, dict[str, Any]], dict[str, Any]]
 """(method, backbone, parameters) -> parameters, with those that fit the backbone."""
+
+
+@dataclass(frozen=True)
+class Second:
+    """What stands for the encoder of a second modality, a method's `other`, until it is built.
+
+    Args:
+        samples: of that modality; None where `given` has all that they would tell.
+        kind: of them.
+        given: parameters of the encoder.
+    """
+
+    samples: Samples | None
+    kind: Kind
+    given: Mapping[str, Any]
+
+    def build(self) -> Encoder:
+        """The encoder, with weights drawn now."""
+        return self.kind.build(**self.given)
 
 
 def fitting_size(samples: Any, probes: int = 100) -> int:
@@ -89,13 +110,13 @@ def assemble(
     kind = methods.find(method) if isinstance(method, str) else method
     name, signature = methods.short(methods.reference(kind)), read_object(kind)
     seen = of or kinds.of(samples)
-    _learns(kind, seen)
+    if "other" not in options:  # which asks nothing of what it stands beside
+        _learns(kind, seen)
     given = dict(image)
     weights = given.get("weights")
     if "name" not in given and weights is not None and str(weights) != TIMM:
         given["name"] = network_of(weights)
-    usual = seen.backbone if kind.needs.kinds == "any" else None
-    given.setdefault("name", usual or kind.needs.backbone)
+    given.setdefault("name", usual_of(kind, seen))
     own = code.names(given["name"])
     if own:
         maker(given["name"])  # what its file does when it is imported comes before the seed
@@ -113,7 +134,15 @@ def assemble(
     taught = options.get("network") is not None  # by which no path is dropped
     if "drop_path" not in given and not taught and isinstance(encoder, Image):
         with_drop_path(encoder, kind.needs.drop_path)
+    if isinstance(second := options.get("other"), Second):
+        options = options | {"other": second.build()}
     return kind(encoder, **(fit(kind, encoder, options) if fit else options))
+
+
+def usual_of(method: type[Method], kind: Kind) -> str:
+    """The backbone of a method around samples of a kind, where nobody names one."""
+    theirs = method.needs.kinds != "any" and kind.word in method.needs.kinds
+    return (None if theirs else kind.backbone) or method.needs.backbone
 
 
 def _learns(method: type[Method], kind: Kind) -> None:
@@ -166,12 +195,22 @@ def restored(run: str | Path) -> Method:
     given = asked["backbone"]
     backbone = given | {k: v for k, v in (("weights", None), ("pretrained", False)) if k in given}
     of = kinds.made(asked["sample"]).beside(Path(run))
+    if asked.get("second_sample"):
+        asked["options"]["other"] = second_of(asked, Path(run))
     method = assemble(asked["method"], backbone, asked["options"], None, seed=0, of=of)
     try:
         method.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"the checkpoint in {run} does not fit its {SETTINGS}: {error}") from error
     return method
+
+
+def second_of(asked: Mapping[str, Any], run: Path) -> Second:
+    """The second modality of a run whose settings have one of another kind."""
+    kind = kinds.made(asked["second_sample"]).beside(run / SECOND)
+    given = {k: v for k, v in asked["second_backbone"].items() if k != "weights"}
+    fresh = {"pretrained": False} if "pretrained" in given else {}
+    return Second(None, kind, given | fresh)
 
 
 def asked_of(run: Path) -> dict[str, Any]:
@@ -277,6 +316,14 @@ def _sample(kind: Kind) -> dict[str, Any]:
     return {} if kind.word == "image" else {"sample": kind.config}
 
 
+def _second(method: Method) -> dict[str, Any]:
+    """What run.yaml says of a second modality, where not both are images."""
+    every = encoders(method)
+    if len(every) == 1 or {kinds.of(e).word for e in every} == {"image"}:
+        return {}
+    return {"second_sample": kinds.of(every[1]).config, "second_backbone": _backbone(every[1])}
+
+
 def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
     """All that repeats this run, as plain values: the content of run.yaml."""
     return {
@@ -285,6 +332,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
         "backbone": _backbone(image_of(method)),
         "options": options_of(method),
         **_sample(kinds.of(image_of(method))),
+        **_second(method),
         "training": training,
         "made_by": {
             "selftaught": selftaught.__version__,

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from selftaught.backbones import is_encoder
 from selftaught.errors import UserError
-from selftaught.method import Method
+from selftaught.method import Method, encoders
 
 
 @dataclass
 class _Call:
-    """A pass of the backbone: its input, and features whose gradient is to be carried on."""
+    """A pass of an encoder: its input, and features whose gradient is to be carried on."""
 
+    net: nn.Module
     images: tuple[Tensor, ...]
     features: Tensor
     states: list[list[Tensor]]
@@ -50,7 +51,7 @@ class GradientCache:
         self.calls = []
         nets = [m for m in self.method.modules() if is_encoder(m)]
         for net in nets:
-            trained = net is self.method.backbone
+            trained = any(net is one for one in (self.method.backbone, *encoders(self.method)[1:]))
             net.forward = self._recorded(net) if trained else self._divided(net)  # type: ignore[method-assign]
         try:
             yield
@@ -65,9 +66,9 @@ class GradientCache:
 
     def backward(self) -> None:
         """After the backward pass of the loss: carry the features' gradients into the weights."""
-        net = self.method.backbone
+        nets = {id(call.net): call.net for call in self.calls}.values()
         # statistics of batch norms have seen these images in the first pass
-        kept = [(b, b.clone()) for b in net.buffers()]
+        kept = [(b, b.clone()) for net in nets for b in net.buffers()]
         for call in self.calls:
             slopes = call.features.grad
             if slopes is None:
@@ -76,7 +77,7 @@ class GradientCache:
                 after = _random(images)
                 _restore(state, images)
                 with self.context():
-                    features = net(images)
+                    features = call.net(images)
                 torch.autograd.backward(features, slope.to(features.dtype))
                 _restore(after, images)
         self.calls = []
@@ -99,7 +100,7 @@ class GradientCache:
                     states.append(_random(images))
                     features.append(type(net).forward(net, images))
             together = torch.cat(features).requires_grad_()
-            self.calls.append(_Call(parts, together, states))
+            self.calls.append(_Call(net, parts, together, states))
             return together
 
         return forward

@@ -13,7 +13,7 @@ from selftaught.choose import PAPER_BATCH, PAPER_EPOCHS, Facts
 from selftaught.chosen import Chosen, of
 from selftaught.data import Samples
 from selftaught.engine import continued
-from selftaught.engine.build import assemble
+from selftaught.engine.build import assemble, usual_of
 from selftaught.engine.networks import WORDS, Wanted, network
 from selftaught.engine.settings import Settings
 from selftaught.export.facts import SETTINGS, content
@@ -87,19 +87,20 @@ def choice(
 
     batched = _with(settings, length(kind, settings, facts))
     wanted = Wanted(kind.needs, batched, samples, facts, image, build)
-    # a kind that has a usual encoder has no weights in any cache
+    # only of images there are weights in caches
     seen = kinds.of(samples)
-    named = image.get("name") or (seen.backbone if kind.needs.kinds == "any" else None)
-    networks = [] if named else network(wanted) if seen.native else _standin(seen, kind, facts)
+    networks = []
+    if image.get("name") is None:
+        paper = usual_of(kind, seen)
+        networks = network(wanted) if seen.native else standin(seen, paper, facts)
     image = wanted.with_(networks)
     facts = replace(facts, begins=begins or image.get("weights") is not None)
     lengths = length(kind, settings, facts)
     return Choice(_with(settings, lengths), image, [*networks, *lengths], facts)
 
 
-def _standin(seen: kinds.Kind, kind: type[Method], facts: Facts) -> list[Chosen]:
+def standin(seen: kinds.Kind, paper: str, facts: Facts) -> list[Chosen]:
     """What is taken for a paper's network, which this data or machine is too small for."""
-    paper = kind.needs.backbone
     name = seen.standins.get(facts.gpu, {}).get(paper)
     why = (
         "the paper's learned from billions of words" if facts.gpu else "a CPU trains it in minutes"

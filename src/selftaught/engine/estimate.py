@@ -11,15 +11,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from selftaught import kinds
-from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.engine.convolution import lay_channels_last
 from selftaught.engine.corpus import Blank
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
 from selftaught.feed.views import Fetched, ViewDataset, collate
-from selftaught.method import Batch, Method, terms_of
+from selftaught.method import Batch, Method, prepared, terms_of
 
 PROBE, MORE, QUICK = 8, 64, 0.5
 """Images in the small batch, unless a method compares more at least; and in a second one, where the
@@ -152,11 +150,11 @@ def needed(
 
 def _small(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fabric) -> Batch:
     """A batch of what was fetched, on the device."""
-    item, image = collate(items), cast(Encoder, method.encoder)
+    item = collate(items)
     moved, index = fabric.to_device((item.views, item.index))
     labels = cast(Samples, views.samples).labels
     label = torch.from_numpy(labels)[item.index] if method.needs.labels else None
-    return Batch(kinds.of(image).prepare(moved, image), index, fabric.to_device(label))
+    return Batch(prepared(method, moved), index, fabric.to_device(label))
 
 
 USED, LEAST_USED = 0.85, 0.5

@@ -17,7 +17,7 @@ import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from selftaught import dist, kinds
+from selftaught import dist
 from selftaught.augment.image.photometric import finish_on_device
 from selftaught.diagnose.doctor import Doctor
 from selftaught.engine import optim
@@ -35,7 +35,7 @@ from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Stuck, Unmade
 from selftaught.feed.views import Fetched
-from selftaught.method import Batch, Epoch, Method, Recipe, terms_of
+from selftaught.method import Batch, Epoch, Method, Recipe, prepared, terms_of
 from selftaught.objectives import anchors
 from selftaught.printable import printable
 
@@ -271,8 +271,7 @@ class Loop:
         label = None if self.labels is None else self.labels[item.index]
         views = finish_on_device(item.views, self.fabric.device)
         views, index, label = self.fabric.to_device((views, item.index, label))
-        views = kinds.of(self.image).prepare(views, self.image, self.channels_last)
-        return Batch(views, index, label)
+        return Batch(prepared(self.method, views, self.channels_last), index, label)
 
     def _clip(self) -> Tensor | None:
         if self.recipe.clip is None:

@@ -13,14 +13,16 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from selftaught import kinds
+from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
+from selftaught.data.paired import Paired
 from selftaught.data.selection import select
 from selftaught.engine.estimate import readable
 from selftaught.evaluate.features import one_pass
 from selftaught.feed.views import Fetched, ViewDataset, collate
 from selftaught.kinds import Kind
-from selftaught.method import Batch, Method, Passages
+from selftaught.method import Batch, Method, Passages, prepared
 from selftaught.report.image.gallery import Cell, Gallery, save
 from selftaught.report.image.pictures import THUMB, encode
 
@@ -39,11 +41,23 @@ SHOWN = 12
 def keep_views(views: ViewDataset, out: Path) -> None:
     """Views of a few images as the method saw them in its first epoch, for the report."""
     items = [readable(views, i).views for i in range(min(SHOWN, len(views.samples)))]
-    kind = kinds.of(views.samples)
     columns: dict[str, Any] = {}
-    for leaves in zip(*(_images(item, kind) for item in items), strict=True):
+    for leaves in zip(*(_seen(item, views) for item in items), strict=True):
         columns[f"view{len(columns)}"] = np.stack(leaves)
     np.savez_compressed(out / "views.npz", **columns)
+
+
+def _seen(item: Any, views: ViewDataset) -> list[np.ndarray]:
+    """The pictures of the views of a sample; of pairs, those of both sides."""
+    samples, pipeline = views.samples, views.pipeline
+    if not isinstance(samples, Paired):
+        return _images(item, kinds.of(samples))
+    left, right = item
+    if isinstance(pipeline, Modalities) and pipeline.normalized:
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (pipeline.mean, pipeline.std))
+        right = (255 * (right * std + mean)).clip(0, 255).round().astype(np.uint8)
+    sides = (left, kinds.of(samples.first)), (right, kinds.of(samples.second))
+    return [picture for node, kind in sides for picture in _images(node, kind)]
 
 
 def _images(node: Any, kind: Kind) -> list[np.ndarray]:
@@ -104,7 +118,7 @@ def _resting(method: Method) -> Iterator[None]:
 
 def _shown(method: Method, image: Encoder, items: list[Fetched]) -> Gallery | None:
     item, device = collate(items), next(method.parameters()).device
-    views = kinds.of(image).prepare(move_data_to_device(item.views, device), image)
+    views = prepared(method, move_data_to_device(item.views, device))
     found = method.show(Batch(views, item.index.to(device)))
     if found is None:
         return None

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ from selftaught.engine import (
     precision,
     resolution,
     restore,
+    second,
     trackers,
 )
 from selftaught.engine.build import (
     SIZES,
+    Second,
     assemble,
     count_classes,
     describe,
@@ -54,6 +56,7 @@ from selftaught.engine.folder import changes, default_out, occupied
 from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
+from selftaught.engine.second import samples_of
 from selftaught.engine.settings import Settings, named, seconds
 from selftaught.engine.unmix import query
 from selftaught.engine.views import views_of
@@ -61,10 +64,11 @@ from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
 from selftaught.feed.views import ViewDataset, collate
-from selftaught.method import Batch, Method, Pipeline, Recipe
+from selftaught.method import Batch, Method, Pipeline, Recipe, encoders
+from selftaught.method import prepared as as_taken
 from selftaught.parts import fingerprint
 from selftaught.sides import short
-from selftaught.signature import current, values_by_role
+from selftaught.signature import current, read_object, values_by_role
 
 log = logging.getLogger("selftaught")
 
@@ -81,6 +85,7 @@ class Plan:
         samples: what is trained on.
         partners: the same things in a second modality, or the masks of the images.
         held: labeled images to be scored on.
+        pairs: test pairs, of a training on two modalities.
         recipe: the paper's, with the user's changes.
         batch: images a step, over all devices and parts.
         parts: that a step's batch is computed in.
@@ -105,6 +110,7 @@ class Plan:
     samples: Samples
     partners: Paired | Masks | None
     held: Samples | None
+    pairs: Paired | None
     recipe: Recipe
     batch: int
     parts: int
@@ -169,7 +175,7 @@ class Plan:
 
 def _seen(samples: Samples, partners: Paired | Masks | None) -> Samples | Paired | Masked:
     if isinstance(partners, Paired):
-        return Paired(samples, partners.second)
+        return partners.over(samples)
     return samples if partners is None else Masked(samples, partners)
 
 
@@ -214,7 +220,12 @@ def prepared(
     kept = without(samples, settings.quarantine) if settings.quarantine else samples
     # what the rules know of small images is no matter of other kinds
     side = short(asked.get("size") or fitting_size(kept)) if seen.native else SIZES[-1]
+    options = _of_second(kind, settings, options)
     choice = choosing.choice(kind, settings, out, kept, side, asked, options)
+    if isinstance(options.get("other"), Second):
+        facts = choosing.facts_of(settings, kept, side, begins, labels=False)
+        options["other"], beside = second.filled(options, settings, out, kind.needs, facts)
+        choice.chosen += beside
     settings = choice.settings
     begun = beginning.going_on(choice.image, out) if settings.resume else choice.image
     made = assemble(method, begun, options, kept, settings.seed, begins, choice.fit)
@@ -236,6 +247,12 @@ def prepared(
     return plan(
         made, samples, settings, source=data, given=False, said=options, chosen=choice.chosen
     )
+
+
+def _of_second(kind: type[Method], settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a method that has a second modality where the data of one is named."""
+    paired = settings.second is not None and "pair" in read_object(kind)
+    return ({"pair": "modalities"} if paired else {}) | options
 
 
 def plan(
@@ -283,9 +300,11 @@ def plan(
     recipe = _recipe(method, auto or choosing.recipe(method, settings, batch, out), settings)
     optim.build(method, recipe)  # tells what the recipe names and the method has not
     # partners belong to all images: first they are found, then both lose what is left out
-    paired = _paired(samples, settings, method)
+    paired = _paired(source, samples, settings, method)
     masks = _masks(source, samples, settings, method)
     partners = masks if paired is None else paired
+    if paired is not None:
+        samples = paired.first  # of which some may have been left out
     if settings.quarantine:
         samples = without(samples, settings.quarantine)
         partners = partners and partners.of(samples)
@@ -298,7 +317,8 @@ def plan(
     # a run that was stopped before its first checkpoint begins again
     if settings.start is not None and not (settings.resume and Checkpoints.of(out).steps()):
         weights = weights_of(method, settings.start)
-    held = _held_out(settings, samples, method)
+    pairs = _test_pairs(settings, method)
+    held = None if pairs else _held_out(settings, samples, method)
     computed_in = precision.asked(settings.precision, out if settings.resume else None)
     fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
@@ -341,6 +361,7 @@ def plan(
         samples=samples,
         partners=partners,
         held=held,
+        pairs=pairs,
         recipe=recipe,
         batch=batch,
         parts=parts,
@@ -371,8 +392,7 @@ def _mixes(made: Plan) -> None:
     """Refuse Un-Mix for a method whose views it cannot mix."""
     views = ViewDataset(made.seen(made.samples), made.pipeline, made.settings.seed)
     item = collate([readable(views, 0)] * 2)
-    seen = kinds.of(made.image).prepare(item.views, made.image)
-    query(made.method, Batch(seen, item.index))
+    query(made.method, Batch(as_taken(made.method, item.views), item.index))
 
 
 def _with_folder(made: Plan, source: Any, given: bool) -> Plan:
@@ -541,26 +561,45 @@ def _held_out(settings: Settings, samples: Samples, method: Method) -> Samples |
     return held
 
 
-def _paired(samples: Samples, settings: Settings, method: Method) -> Paired | None:
+def _paired(source: Any, samples: Samples, settings: Settings, method: Method) -> Paired | None:
     """The samples beside those of a second modality, where the method compares two."""
-    second = method.get_submodule(method.needs.second) if method.needs.second else None
-    if second is None and settings.second is None:
+    encoder = method.get_submodule(method.needs.second) if method.needs.second else None
+    if encoder is None and settings.second is None:
         return None
-    if second is None:
+    if encoder is None:
         raise UserError(
-            f"{type(method).__name__} sees one image a sample, and --second gives another: add "
-            "--pair modalities where the method has it (vicreg, dcca, dccae, ace), or drop --second"
+            f"{type(method).__name__} sees one image a sample, and --second gives another: take a "
+            "method of pairs (infonce, vicreg, dcca, dccae, ace), or drop --second"
         )
     if settings.second is None:
         raise UserError(
-            "--pair modalities compares two pictures of the same thing: name the data of the other "
+            "--pair modalities compares two samples of the same thing: name the data of the other "
             "modality with --second"
         )
-    assert is_encoder(second)
+    assert is_encoder(encoder)
     return pair(
         samples,
-        open_data(settings.second, channels=second.channels, value_range=settings.value_range),
+        samples_of(settings, kinds.of(encoder), encoder.channels),
+        (source, settings.second),
+        settings.pair_by,
+        settings.unpaired,
     )
+
+
+def _test_pairs(settings: Settings, method: Method) -> Paired | None:
+    """The pairs to score on, opened before minutes are spent on what could not be scored."""
+    if settings.second_test is None or not settings.evaluate:
+        return None
+    if settings.test is None or not method.needs.second:
+        raise UserError(
+            "--second-test names one side of test pairs: name the other one with --test, and the "
+            "second modality that is trained on with --second"
+        )
+    one, other = encoders(method)
+    sources = settings.test, settings.second_test
+    first = settings.open(sources[0], one.channels, kinds.of(one))
+    second = samples_of(replace(settings, second=sources[1]), kinds.of(other), other.channels)
+    return pair(first, second, sources, settings.pair_by, settings.unpaired)
 
 
 def _divided(method: Method, settings: Settings, whole: int) -> int:

@@ -24,6 +24,7 @@ from selftaught.backbones import Encoder, Wrapped
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
+from selftaught.data.paired import Paired
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
@@ -49,6 +50,7 @@ from selftaught.engine.estimate import Estimate, amount, needed, peak_flops, rea
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
+from selftaught.engine.pairs import towers
 from selftaught.engine.pictures import SHOWN, keep_pictures, keep_views
 from selftaught.engine.plan import Plan
 from selftaught.engine.progress import Progress, duration
@@ -60,11 +62,12 @@ from selftaught.engine.views import views_of
 from selftaught.errors import SelftaughtError, TrainingError, UserError
 from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
-from selftaught.export.facts import SETTINGS, TRIED, of_folder
+from selftaught.evaluate.pairing import compare_pairs
+from selftaught.export.facts import SECOND, SETTINGS, TRIED, of_folder
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
-from selftaught.method import Method
+from selftaught.method import Method, encoders
 from selftaught.parts import synchronize
 from selftaught.report.html import table
 from selftaught.sides import told_size
@@ -296,6 +299,9 @@ class Run:
             if source is not None:
                 write_text(self.folder / session.FILE, source)
             kinds.of(self.plan.image).keep(self.folder)
+            for encoder in encoders(self.plan.method)[1:]:
+                (self.folder / SECOND).mkdir(exist_ok=True)
+                kinds.of(encoder).keep(self.folder / SECOND)
             write_text(self.folder / SETTINGS, config.dump(self.plan.content))
             if self.plan.tried is not None:
                 write_text(self.folder / TRIED, json.dumps(self.plan.tried, indent=2) + "\n")
@@ -521,6 +527,9 @@ class Run:
         if self.began is not None:
             image = self.exported = self._best(image, self.began, loop)
         export.save(image, self.folder)
+        for encoder in encoders(plan.method)[1:]:
+            encoder.float().trained = True
+            export.save(encoder, self.folder / SECOND)
         if settings.evaluate:
             with voice.told_if_slow("scoring the encoder beside its floors"):
                 self._score(image)
@@ -553,17 +562,23 @@ class Run:
                 "the encoder is not scored: it has learned these labels; name others with --test"
             )
             return
-        if samples.labels is None:
+        if samples.labels is None and plan.pairs is None:
             return
         try:
-            self.scores = evaluation.compare(
-                image,
-                samples,
-                plan.held,
-                seed=plan.settings.seed,
-                read_timeout=plan.settings.read_timeout,
-                start=self.began,
-            )
+            if plan.pairs is None:
+                self.scores = evaluation.compare(
+                    image,
+                    samples,
+                    plan.held,
+                    seed=plan.settings.seed,
+                    read_timeout=plan.settings.read_timeout,
+                    start=self.began,
+                )
+            else:
+                assert isinstance(plan.partners, Paired)
+                self.scores = compare_pairs(
+                    towers(plan.method), plan.partners, plan.pairs, seed=plan.settings.seed
+                )
         except SelftaughtError as error:  # too few labels, say: no reason to go without a report
             log.warning("the encoder is not scored: %s", error)
             return

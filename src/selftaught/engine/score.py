@@ -17,7 +17,7 @@ from torch import Tensor
 from selftaught.backbones import Encoder
 from selftaught.data import Samples
 from selftaught.data.selection import select
-from selftaught.engine import beginning
+from selftaught.engine import beginning, pairs
 from selftaught.engine.build import image_of
 from selftaught.engine.plan import prepared
 from selftaught.engine.run import Run
@@ -75,6 +75,10 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
         raise UserError(f"probes must name some of {', '.join((*PROBES, 'finetune'))}")
     if asked.seed >= 2**63:
         raise UserError(f"seed={asked.seed} must be from 0 to 2**63 - 1")
+    if asked.second is not None:
+        with limited(asked.read_timeout), counted("embedding") as progress:
+            found = pairs.evaluated(encoder, data, asked, progress)
+        return _told(encoder, data, asked, found)
     network = resolve(named(encoder, asked), size)
     start = beginning.beside(network, encoder)
     pair = None
@@ -112,6 +116,11 @@ def evaluate_command(encoder: str, data: str, **options: "Unpack[ScoringOptions]
         tuned = Comparison(name, scores, 0, seconds, fingerprints(pair), side)
         found = tuned if found is None else found.joined(tuned)
     assert found is not None
+    return _told(encoder, data, asked, found)
+
+
+def _told(encoder: str, data: str, asked: Scoring, found: Comparison) -> Comparison:
+    """The scores, written where they are to be."""
     if asked.out is not None:
         found.save(asked.out)
     _keep(Path(encoder), data, asked.test, found)

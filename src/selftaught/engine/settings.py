@@ -87,8 +87,15 @@ class Settings(Options):
         compile: whether to compile the backbone, which pays on long GPU runs.
         resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
         column: of the images in a Parquet file or dataset.
-        second: the same things in a second modality, for methods with `pair` modalities: images of
-            the same names in another folder, or as many rows of a table or array.
+        second: the same things in a second modality, for methods with `pair` modalities: files of
+            the same names in another folder, a table with a column of these names, or as many rows
+            of a table or array.
+        second_test: the second modality of test pairs, whose first is `test`: they find each other
+            at the end of the training, and no labels are needed.
+        second_column: column of the second modality in its table.
+        pair_by: what belongs together: what has one name, or rows of one number, files in the order
+            of their names; by default rows where neither side has names.
+        unpaired: whether samples without a partner in the second modality are refused, or left out.
         path_column: column of a list that holds the paths, where it is not found by itself.
         value_range: black and white of float images, as LOW,HIGH.
         truncated: whether images that end too early are skipped or kept as far as they go.
@@ -173,6 +180,10 @@ class Settings(Options):
     resolution_phase: str | None = None
     column: str | None = None
     second: str | None = None
+    second_test: str | None = None
+    second_column: str | None = None
+    pair_by: Literal["auto", "name", "row"] = "auto"
+    unpaired: Literal["refuse", "skip"] = "refuse"
     labels: str | None = None
     path_column: str | None = None
     test: str | None = None
@@ -239,7 +250,7 @@ class Settings(Options):
     def repeated(self) -> dict[str, Any]:
         """What run.yaml holds of them, as plain values."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        for data in ("second", "test"):
+        for data in ("second", "second_test", "test"):
             given[data] = None if given[data] is None else named(given[data])
         given["augmentation"] = _function(self.augmentation)
         given["optimizer"] = None if self.optimizer is None else named(self.optimizer)

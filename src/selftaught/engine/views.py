@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from selftaught import augment, code, config, kinds
+from selftaught.augment.pairs import Modalities
 from selftaught.backbones import Encoder
 from selftaught.engine.build import image_of, method_name
 from selftaught.engine.settings import Settings
 from selftaught.errors import UserError
-from selftaught.method import Method, Pipeline
+from selftaught.method import Method, Pipeline, encoders
 from selftaught.sides import Size
 
 
@@ -19,7 +20,20 @@ def views_of(method: Method, size: Size, settings: Settings) -> Pipeline:
         UserError: what was asked for makes no sense for the method or its images, or the function
             that was named is not found.
     """
-    return kinds.of(method.encoder).views(_declared(method, size, settings))
+    declared = _declared(method, size, settings)
+    first, *others = map(kinds.of, encoders(method))
+    if not others or {first.word, *(kind.word for kind in others)} == {"image"}:
+        return first.views(declared)
+    if not isinstance(declared, Modalities):
+        raise UserError(f"the views of {method_name(method)} are not those of two modalities")
+    (second,) = others
+    _, encoder = encoders(method)
+    sized = replace(
+        declared.second,
+        views=tuple(replace(view, size=encoder.size) for view in declared.second.views),
+    )  # the declared size is that of the first
+    sides = {"first": first.single(declared.first), "second": second.single(sized)}
+    return replace(declared, **sides, normalized=False)
 
 
 def _declared(method: Method, size: Any, settings: Settings) -> Pipeline:

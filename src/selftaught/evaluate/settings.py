@@ -71,10 +71,16 @@ class Scoring(Encoding):
             slow), lowshot, retrieval, cluster, robustness, segment, or finetune, which trains the
             whole network and takes longest.
         test: labeled images to score on; by default a fifth of each class of data is held out.
+        second: of a run that was trained on two modalities, the data of the second, as of
+            `pretrain`: pairs are to find each other, and no labels are needed.
+        second_test: the same of test pairs, whose first modality `test` is.
         k: neighbors that vote.
         out: JSON file for the scores.
 
     Other Args:
+        second_column: column of the second modality in its table.
+        pair_by: what belongs together: what has one name, or rows of one number, files in the order
+            of their names; by default rows where neither side has names.
         masks: for segment: folder of masks with the names of the images, or a column (mask); of
             scans the folder with the class of each point.
         test_masks: for segment: folder of the test images' masks, where it is another one.
@@ -103,6 +109,10 @@ class Scoring(Encoding):
         ...,
     ] = ("knn", "ridge")
     test: str | None = None
+    second: str | None = None
+    second_test: str | None = None
+    second_column: str | None = None
+    pair_by: Literal["auto", "name", "row"] = "auto"
     masks: str | None = None
     test_masks: str | None = None
     ignore: tuple[int, ...] = (255,)

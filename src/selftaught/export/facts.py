@@ -17,6 +17,8 @@ log = logging.getLogger("selftaught")
 
 SETTINGS, DIAGNOSIS, CONFIG = RUN, "diagnosis.json", "encoder.json"
 WEIGHTS = "encoder.safetensors"
+SECOND = "second"
+"""Folder in that of a run with the encoder of a second modality."""
 SCORES = "scores.json"
 """What training itself found at its end."""
 EVALUATED = "evaluated.json"

@@ -58,7 +58,7 @@ class ViewDataset(Dataset[Fetched]):
     def __init__(
         self,
         samples: Samples | Paired | Masked,
-        pipeline: Callable[[np.ndarray, np.random.Generator], Any],
+        pipeline: Callable[[Any, np.random.Generator], Any],
         seed: int,
         reduced: bool = True,
         replaced: bool = True,
@@ -101,7 +101,10 @@ class ViewDataset(Dataset[Fetched]):
             return renderer.finish().result(0)
         if isinstance(pipeline, Plain) and self.reduced and isinstance(samples, Samples):
             return pipeline(samples.read(index, min_side=2 * max(both(pipeline.resize))))
-        return pipeline(samples.open(index).read()[0], sample_rng(self.seed, *key))
+        rng = sample_rng(self.seed, *key)
+        if isinstance(samples, Paired):
+            return pipeline(samples.draw(index, rng), rng)
+        return pipeline(samples.open(index).read()[0], rng)
 
     def _readable(self, key: tuple[int, int], make: Callable[[int], Any]) -> Fetched:
         """What `make` gives for the sample, or for the first that can be read in its place."""

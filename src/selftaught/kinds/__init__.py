@@ -158,6 +158,14 @@ class Kind(Options, ABC):
         """The pipeline of a method for samples of this kind: each declared view translated."""
         return mapped(pipeline, self.translate)
 
+    def single(self, views: Any) -> Any:
+        """The one view of a sample that is seen beside one of another kind.
+
+        Args:
+            views: declared for images, one of them.
+        """
+        return self.views(views)
+
     def prepare(self, views: Any, encoder: Any, channels_last: bool = False) -> Any:
         """Collated views as the encoder takes them, on their device.
 
@@ -321,7 +329,7 @@ def of(thing: Any) -> Kind:
     return getattr(thing, "kind", None) or images()
 
 
-def guess(data: Any, asked: Sequence[str]) -> str:
+def guess(data: Any, asked: Sequence[str], beside: bool = False) -> str:
     """The kind that data seems to be of, by its endings, and its type where it is an array.
 
     Other kinds than the usual one are imported where something may speak for them.
@@ -330,18 +338,19 @@ def guess(data: Any, asked: Sequence[str]) -> str:
         data: as `open_data` takes it; nothing of it is decoded.
         asked: as `Needs.kinds`: names, the usual one first, or `any`: it is the answer where
             nothing speaks for another.
+        beside: whether it stands beside other data: a table of files and texts is one of texts.
     """
     usual = next(iter(files())) if asked == "any" else asked[0]
     if asked != "any" and len(asked) == 1:
         return usual
     if isinstance(data, str | os.PathLike):
-        return _by_endings(Path(data), usual, asked)
+        return _by_endings(Path(data), usual, asked, beside)
     if hasattr(data, "dtype") and hasattr(data, "shape") and "series" in among(asked):
         return "series" if _is_series(data.shape, data.dtype.kind) else usual
     return usual
 
 
-def _by_endings(path: Path, usual: str, asked: Sequence[str]) -> str:
+def _by_endings(path: Path, usual: str, asked: Sequence[str], beside: bool) -> str:
     endings, seen = _endings(path)
     plain = find(usual).suffixes - ({".npy", ".npz"} if path.is_file() else set())
     if endings.keys() <= plain:
@@ -358,7 +367,7 @@ def _by_endings(path: Path, usual: str, asked: Sequence[str]) -> str:
         return "series" if _is_series(*shape_of(path)) else usual
     if suffix == ".parquet" and path.is_file():
         return _by_columns(path, known)
-    if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns):
+    if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns, beside):
         return "text"
     if suffix in (".csv", ".tsv", ".txt"):  # a list of files, unless there are fractions
         return "series" if "series" in known and _has_fractions(path) else usual
@@ -397,12 +406,12 @@ def _has_fractions(path: Path) -> bool:
     return any(FRACTION.search(line) for line in _lines(path))
 
 
-def _holds_texts(path: Path, columns: Sequence[str]) -> bool:
+def _holds_texts(path: Path, columns: Sequence[str], beside: bool) -> bool:
     """Whether a .txt holds other things than paths, or a table has a column that is called so."""
     lines = _lines(path) if path.suffix.lower() in (".txt", ".csv", ".tsv", ".jsonl") else []
     if path.suffix.lower() != ".txt":
         names = {*re.split(r"[^a-z_]+", lines[0].lower())} if lines else set[str]()
-        return bool(names & {*columns}) and not names & PATHS  # a caption beside a file
+        return bool(names & {*columns}) and (beside or not names & PATHS)  # a caption beside a file
     ends = [os.path.splitext(line.strip().split("\t")[0].split(",")[0])[1] for line in lines]
     paths = [re.fullmatch(r"\.\w{2,5}(\s+\S+)?", end) for end in ends]
     return bool(lines) and not all(paths)

@@ -54,8 +54,18 @@ class Text(Kind):
     word = "text"
     one, many, unit, counted, axes = "text", "texts", "tokens", "characters", 2
     suffixes = frozenset({".txt", ".text"})
-    columns = ("text", "sentence", "content", "document", "review", "title")
+    columns = (
+        "text",
+        "sentence",
+        "caption",
+        "content",
+        "document",
+        "review",
+        "description",
+        "title",
+    )
     encoder = "text.encoder:Text"
+    backbone = "bert_base"
     standins = {  # noqa: RUF012
         False: {"bert_base": "bert_tiny", "gpt_base": "gpt_tiny"},
         True: {"bert_base": "bert_small", "gpt_base": "gpt_small"},
@@ -164,6 +174,14 @@ class Text(Kind):
         from selftaught.augment.text.windows import Tokenized
 
         return Tokenized(self.cut, pipeline, pipeline.size)
+
+    def single(self, views: Any) -> Any:
+        """A window of tokens: what changes colors of images has no counterpart among words."""
+        from selftaught.augment.text.windows import Tokenized, Window
+
+        (view,) = views.views
+        size = max(view.shape)
+        return Tokenized(self.cut, Window(size), size)
 
     def alike(self, size: Any) -> Any:
         """Two windows, each without some of its tokens."""

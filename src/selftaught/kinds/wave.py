@@ -15,7 +15,7 @@ from selftaught.roles import Positive, Several
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from selftaught.augment.sound import Stretch, Twice
+    from selftaught.augment.sound import Once, Stretch, Twice
     from selftaught.data import Samples
 
 SECONDS = 1.28
@@ -68,6 +68,12 @@ class Wave(Recordings):
         from selftaught.augment.sound import Stretch, Twice
 
         return Twice(Stretch(size))
+
+    def single(self, views: Any) -> "Once":
+        from selftaught.augment.sound import Once, Stretch
+
+        (view,) = views.views
+        return Once(Stretch(max(view.shape)))
 
     def blank(self, count: int, encoder: Any) -> "Tensor":
         import torch

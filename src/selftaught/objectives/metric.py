@@ -106,7 +106,7 @@ def semi_hard(z: Tensor, label: Tensor, margin: float, axis: int = 1) -> Tensor:
 
 
 @full_precision
-def match(queries: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
+def match(queries: Tensor, keys: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """Mean cross entropy of each query finding its key among those of all processes' batches.
 
     Args:

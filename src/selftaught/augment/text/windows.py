@@ -60,6 +60,16 @@ def stretch(text: str, length: int, rng: np.random.Generator) -> str:
 
 
 @dataclass(frozen=True)
+class Window(Pipeline):
+    """One window of a text, from a random place where it is longer."""
+
+    size: int
+
+    def __call__(self, tokens: Tokens, rng: np.random.Generator) -> tuple[np.ndarray]:  # type: ignore[override]
+        return (framed(window(tokens, self.size, rng).ids, tokens.vocabulary, self.size),)
+
+
+@dataclass(frozen=True)
 class Thinned(Pipeline):
     """Two windows of a text, each without some of its tokens."""
 

@@ -18,7 +18,7 @@ from selftaught.errors import UserError
 
 log = logging.getLogger("selftaught")
 
-COLUMNS = ("text", "sentence", "content", "document", "review", "title")
+COLUMNS = ("text", "sentence", "caption", "content", "document", "review", "description", "title")
 """What a column of texts is called, the likelier first."""
 LOOKED_AT = 50
 """Rows by which columns and delimiters are told apart."""
@@ -45,7 +45,7 @@ def table(path: Path, gathered: Gathered, column: str | None, labels: str | None
     if not first:
         return
     with _fields_of_any_length(path), opened(path) as file:
-        how = _dialect(first, "\t" if ".tsv" in path.name.lower() else ",")
+        how = dialect(first, "\t" if ".tsv" in path.name.lower() else ",")
         rows = (row for row in csv.reader(file, **how) if row)
         looked = list(islice(rows, LOOKED_AT + 1))
         text, label, named = _columns(looked, column, labels, path)
@@ -74,7 +74,7 @@ def _fields_of_any_length(path: Path) -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _dialect(first: list[str], usual: str) -> dict[str, Any]:
+def dialect(first: list[str], usual: str) -> dict[str, Any]:
     """Delimiter and quoting under which the first lines are alike in their number of cells.
 
     Quotes in a .tsv may be letters of the text: they are so where they would swallow lines.

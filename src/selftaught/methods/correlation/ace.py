@@ -7,8 +7,18 @@ from torch import Tensor, nn
 
 from selftaught import augment, dist
 from selftaught.augment.pairs import Halves, Modalities
-from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.backbones import Encoder, Image
+from selftaught.method import (
+    Batch,
+    Few,
+    Insight,
+    Method,
+    Needs,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+    partner,
+)
 from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.roles import Blur, Fraction, HeadWidth, Number
@@ -28,12 +38,14 @@ class ACE(Method):
         backbone: image encoder of the first view, which is evaluated.
         dim: number of transforms; a batch has more than twice as many images.
         pair: what the two views are: halves of a picture, two random crops with other colors, or
-            crops of two pictures, the other one from the data of --second.
+            one of each of two modalities, the other one from the data of --second.
         shared: whether one network serves both views, which modalities never do.
 
     Other Args:
         second_net: timm name of the second network; by default as the first.
         second_channels: of a second modality; by default as many as the first has.
+        other: encoder of a second modality of another kind; the engine builds it for the data of
+            --second.
         eps: weight of the identity in the covariance that is whitened, in (0, 1].
         scale: area of the crops, as fractions of the image.
         blur: probability, of random crops; 0 for small images.
@@ -54,15 +66,19 @@ class ACE(Method):
         second_channels: Number = 0,
         scale: tuple[Fraction, Fraction] = (0.2, 1.0),
         blur: Blur = 0.5,
+        other: Encoder | None = None,
     ):
         super().__init__()
-        self.backbone, self.dim, self.pair, self.shared = backbone, dim, pair, shared
+        self.backbone, self.dim, self.shared = backbone, dim, shared
+        self.pair = pair = pair if other is None else "modalities"
         self.eps, self.scale, self.blur = eps, scale, blur
         self.head = nn.Linear(backbone.dim, dim)
         self.second_net, self.second_channels = second_net, second_channels
         one = shared and pair != "modalities"
-        self.other = None if one else backbone.partner(second_net, second_channels)
+        self.other = None if one else partner(backbone, other, second_net, second_channels)
         second = "other" if pair == "modalities" else ""
+        if second:
+            self.insight = self.insight._replace(other="other_head")
         self.needs = Needs(batch=2 * dim + 1, second=second)
         self.other_head = None if self.other is None else nn.Linear(self.other.dim, dim)
 
@@ -78,7 +94,7 @@ class ACE(Method):
         return Halves(augment.crop(size, self.scale, flip=0.0))
 
     def loss(self, batch: Batch) -> Tensor:
-        """views: two [B, C, H, W]."""
+        """views: two [B, C, H, W], or one of each modality."""
         one, two = batch.views
         phi = self.head(self.backbone(one))
         theta = (self.other_head or self.head)((self.other or self.backbone)(two))

@@ -73,6 +73,8 @@ class DCCAE(Method):
         self.second_net, self.second_channels = second_net, second_channels
         self.other = backbone.partner(second_net, second_channels)
         second = "other" if pair == "modalities" else ""
+        if second:
+            self.insight = self.insight._replace(other="other_head")
         self.needs = Needs(batch=2 * dim + 1, second=second)
         self.head, self.other_head = (nn.Linear(n.dim, dim) for n in (backbone, self.other))
         self.shape = (side, side // 2 if pair == "halves" else side)

@@ -9,8 +9,18 @@ from torch.nn import functional as F
 
 from selftaught import augment, dist
 from selftaught.augment.pairs import Modalities
-from selftaught.backbones import Image
-from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.backbones import Encoder, Image
+from selftaught.method import (
+    Batch,
+    Few,
+    Insight,
+    Method,
+    Needs,
+    Pipeline,
+    Recipe,
+    ReferenceLoss,
+    partner,
+)
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
 from selftaught.roles import Blur, Count, HeadWidth, Number, TermWeight
@@ -35,9 +45,12 @@ class VICReg(Method):
         hidden: width of the expander's hidden layers.
         dim: width of the embedding.
         layers: Linear layers of the expander.
-        pair: two views of an image, or crops of two, the other one from the data of --second.
+        pair: two views of a sample, or one of each of two modalities, the other one from the data
+            of --second.
         second_net: timm name of a second modality's network; by default as the first.
         second_channels: of a second modality; by default as many as the first has.
+        other: encoder of a second modality of another kind; the engine builds it for the data of
+            --second.
     """
 
     needs = Needs(kinds="any")
@@ -59,18 +72,21 @@ class VICReg(Method):
         pair: Literal["views", "modalities"] = "views",
         second_net: str = "",
         second_channels: Number = 0,
+        other: Encoder | None = None,
     ):
         super().__init__()
         self.backbone, self.hidden, self.dim, self.layers = backbone, hidden, dim, layers
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.blur, self.solarize = blur, solarize
-        self.pair, self.second_net, self.second_channels = pair, second_net, second_channels
+        self.pair = pair if other is None else "modalities"
+        self.second_net, self.second_channels = second_net, second_channels
         widths = (*[hidden] * (layers - 1), dim)
         self.projector = mlp(backbone.dim, *widths, last_bias=False)
         self.other = self.other_projector = None
-        if pair == "modalities":
+        if self.pair == "modalities":
             self.needs = replace(self.needs, second="other")
-            self.other = backbone.partner(second_net, second_channels)
+            self.insight = self.insight._replace(other="other_projector")
+            self.other = partner(backbone, other, second_net, second_channels)
             self.other_projector = mlp(self.other.dim, *widths, last_bias=False)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
@@ -82,11 +98,11 @@ class VICReg(Method):
         if self.other is None:
             return views
         first = augment.Views(views.views[:1])
-        second = augment.crop(size, scale=(0.08, 1.0))  # its channels need not be colors
+        second = augment.crop(size, scale=(0.08, 1.0))  # it need not have colors
         return Modalities(first, second, self.other.mean, self.other.std)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """views: two [B, C, H, W]; each goes through the batch norms alone."""
+        """views: two [B, C, H, W], or one of each modality; each has batch norms alone."""
         one, two = batch.views
         z1 = self.projector(self.backbone(one))
         z2 = (self.other_projector or self.projector)((self.other or self.backbone)(two))
