@@ -59,6 +59,7 @@ class ScoringOptions(EncodingOptions, total=False):
             "finetune",
             "retrieval",
             "segment",
+            "attentive",
             "cluster",
             "robustness",
         ]
@@ -68,6 +69,7 @@ class ScoringOptions(EncodingOptions, total=False):
     ignore: Sequence[int]
     k: Count
     temperature: Temperature
+    blocks: Number
     altered: Several
     passes: Count
     shares: Sequence[Fraction]

@@ -172,6 +172,11 @@ class Kind(Options, ABC):
 
         return [x for x in tensors(views) if x.ndim == self.axes]
 
+    def there(self, views: "Tensor", encoder: Any) -> "Tensor | None":
+        """Which local features of prepared plain views stand for anything, bool [B, N]; None where
+        all of them do."""
+        return None
+
     def blank(self, count: int, encoder: Any) -> "Tensor":
         """Plain views of nothing, collated, to try an encoder and to take its time on."""
         raise NotImplementedError(f"{type(self).__name__} must say what a blank view is")
