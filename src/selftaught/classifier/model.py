@@ -256,8 +256,8 @@ class Classifier:
     def _reading(self) -> dict[str, Any]:
         """How samples are read: of images what others than this library have to do."""
         kind = kinds.of(self.network)
-        if kind.word != "image":
-            return {"sample": kind.config, "channels": self.network.channels}
+        if not kind.photos:
+            return {**kind.written("sample"), "channels": self.network.channels}
         return {
             **augment.plain(self.size).told,
             "crop": "center",

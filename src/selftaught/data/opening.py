@@ -80,7 +80,7 @@ def open_data(
     """
     if isinstance(source, Samples):
         return source
-    if kind is not None and kind.word == "image":
+    if kind is not None and kind.photos:
         kind = None
     speak_of(*(("image", "images") if kind is None else (kind.one, kind.many)))
     if kind is None:

@@ -272,11 +272,6 @@ def _backbone(encoder: Encoder) -> dict[str, Any]:
     return {p.name: _plain(encoder, p.name) for p in image.parameters}
 
 
-def _sample(kind: Kind) -> dict[str, Any]:
-    """What run.yaml says of samples, where they are no images."""
-    return {} if kind.word == "image" else {"sample": kind.config}
-
-
 def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, Any]:
     """All that repeats this run, as plain values: the content of run.yaml."""
     return {
@@ -284,7 +279,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
         "data": named(data),
         "backbone": _backbone(image_of(method)),
         "options": options_of(method),
-        **_sample(kinds.of(image_of(method))),
+        **kinds.of(image_of(method)).written("sample"),
         "training": training,
         "made_by": {
             "selftaught": selftaught.__version__,

@@ -70,10 +70,12 @@ class Kind(Options, ABC):
     `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
     by whether there is a GPU, what is taken for the networks of papers that need many. method: what
     is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
-    of views for images takes. translates: whether views that were declared for images mean
-    something of it. typed: whether one can be given as words, in place of a file's name. moves:
-    whether it can be played as pictures. extra: what must be installed beside the package, as in
-    `pip install 'selftaught[sound]'`.
+    of views for images takes. photos: whether they are pictures as any library reads them, by
+    options of `open_data`, and prepares them, by size, crop and normalization: those without
+    another kind. translates: whether views that were declared for images mean something of it.
+    typed: whether one can be given as words, in place of a file's name. task: what the Hugging Face
+    hub calls an encoder. moves: whether it can be played as pictures. extra: what must be installed
+    beside the package, as in `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -89,8 +91,10 @@ class Kind(Options, ABC):
     method: ClassVar[str] = "simclr"
     standins: ClassVar[Mapping[bool, Mapping[str, str]]] = {}
     native: ClassVar[bool] = False
+    photos: ClassVar[bool] = False
     translates: ClassVar[bool] = False
     typed: ClassVar[bool] = False
+    task: ClassVar[str] = "feature-extraction"
     moves: ClassVar[bool] = False
     extra: ClassVar[str] = ""
 
@@ -123,6 +127,17 @@ class Kind(Options, ABC):
     @abstractmethod
     def facts(self, sample: Any) -> Facts:
         """What the doctor, and `check`, ask of a sample."""
+
+    def described(self, samples: "Samples", some: Sequence[int]) -> list[tuple[str, str]]:
+        """What is told of samples beside their number, by name.
+
+        Args:
+            some: of them that are looked at.
+        """
+        sizes = sorted(self.facts(samples.read(i)).size for i in some)
+        low, middle, high = sizes[0], sizes[len(sizes) // 2], sizes[-1]
+        text = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
+        return [(self.counted, text)]
 
     # ------------------------------------------------------------------------------------ views
 
@@ -267,6 +282,10 @@ class Kind(Options, ABC):
     def config(self) -> dict[str, Any]:
         """Plain values that make it again; see `made`."""
         return {"kind": self.word} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def written(self, name: str) -> dict[str, Any]:
+        """`config` under a name, as run.yaml and encoder.json have it; nothing of photos."""
+        return {} if self.photos else {name: self.config}
 
 
 def mapped(node: Any, change: Callable[[Any], Any]) -> Any:
