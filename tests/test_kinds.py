@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import selftaught
-from selftaught import kinds, methods, nouns
+from selftaught import cli, kinds, methods, nouns
 from selftaught.augment import sample_rng
 from selftaught.augment.series import resized
 from selftaught.backbones.series.encoder import Series
@@ -338,16 +338,19 @@ def test_random_kernels_are_the_same_each_time_and_know_the_shape_of_a_wave():
         ("Images: /data/images/a.png, --images 5", "Sounds: /data/images/a.png, --images 5"),
         ("imagenet, image.png, my-images", "imagenet, image.png, my-images"),
         ("the images.", "the sounds."),
+        ("3% of the images have a single color", "3% of the sounds are silent"),
         ("of kind `image`, --kind=image", "of kind `image`, --kind=image"),
     ],
 )
 def test_sentences_of_images_speak_of_what_was_opened(text: str, worded: str):
     try:
-        nouns.speak_of("sound", "sounds")
+        nouns.speak_of("sound", "sounds", "are silent")
         assert nouns.worded(text) == worded
+        assert nouns.folder() == "sounds/"
     finally:
         nouns.speak_of("image", "images")
     assert nouns.worded(text) == text
+    assert nouns.folder() == "photos/"
 
 
 # -------------------------------------------------------------------------------- methods of series
@@ -413,3 +416,20 @@ def test_methods_of_series_train_and_are_alike_for_any_workers(tmp_path: Path, n
     theirs = other.encoder.state_dict()
     assert all(v.equal(theirs[k]) for k, v in one.encoder.state_dict().items())
     assert one.encoder.config["name"] == {"ts2vec": "dilated"}.get(name, "patches")
+
+
+def test_a_classifier_and_an_index_of_series_speak_of_series(tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32)
+    rows[::2] += 3
+    np.savez(tmp_path / "series.npz", x=rows, y=np.arange(24) % 2)
+    data, run = str(tmp_path / "series.npz"), str(tmp_path / "run")
+    small = ["--width", "4", "--depth", "1", "--epochs", "1", "--workers", "0"]
+    assert cli.main(["pretrain", "simclr", data, "--out", run, *small]) == 0
+    model, table = str(tmp_path / "model"), str(tmp_path / "found.csv")
+    assert cli.main(["classify", run, data, "--out", model]) == 0
+    assert f"selftaught predict {model} series/" in capsys.readouterr().out
+    assert cli.main(["predict", model, data, "--out", table]) == 0
+    assert f"24 series are in {table}" in capsys.readouterr().out
+    page, kept = str(tmp_path / "found.html"), str(tmp_path / "kept")
+    assert cli.main(["search", run, data, "--outliers", "--out", page, "--index", kept]) == 0
+    assert "24 series by their mean distance" in " ".join(capsys.readouterr().out.split())

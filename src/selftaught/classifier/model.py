@@ -32,6 +32,7 @@ from selftaught.export.files import whole_folder
 from selftaught.feed.passes import reading
 from selftaught.feed.readers import limited
 from selftaught.feed.views import Bad, ViewDataset
+from selftaught.nouns import worded
 from selftaught.sides import Size, one
 from selftaught.signature import takes
 
@@ -75,7 +76,7 @@ class Predictions:
 
     def __repr__(self) -> str:
         unsure = sum(not label for label in self.labels)
-        return f"<Predictions of {len(self)} images, {unsure} without a label>"
+        return worded(f"<Predictions of {len(self)} images, {unsure} without a label>")
 
 
 @dataclass(frozen=True, repr=False)

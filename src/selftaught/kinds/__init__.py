@@ -64,23 +64,25 @@ class Facts(NamedTuple):
 class Kind(Options, ABC):
     """A kind of samples; plain values, which run.yaml and encoder.json hold as they are.
 
-    word: as on the command line. one, many: in a sentence. unit: of what `size` counts. counted:
-    what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
-    are found in folders and tables. encoder: `module:Class` of its usual encoder, below
-    `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
-    by whether there is a GPU, what is taken for the networks of papers that need many. method: what
-    is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
-    of views for images takes. photos: whether they are pictures as any library reads them, by
-    options of `open_data`, and prepares them, by size, crop and normalization: those without
-    another kind. translates: whether views that were declared for images mean something of it.
-    typed: whether one can be given as words, in place of a file's name. task: what the Hugging Face
-    hub calls an encoder. moves: whether it can be played as pictures. extra: what must be installed
-    beside the package, as in `pip install 'selftaught[sound]'`.
+    word: as on the command line. one, many: in a sentence. blank_words: what is said of those in
+    which nothing is. unit: of what `size` counts. counted: what the size of a sample is called.
+    axes: of a batch of views. suffixes, columns: where samples are found in folders and tables.
+    encoder: `module:Class` of its usual encoder, below `backbones`. backbone: name of the usual
+    one, where methods name none for this kind. standins: by whether there is a GPU, what is taken
+    for the networks of papers that need many. method: what is trained where nobody names one.
+    native: whether samples are uint8 [H, W, C], which the engine of views for images takes. photos:
+    whether they are pictures as any library reads them, by options of `open_data`, and prepares
+    them, by size, crop and normalization: those without another kind. translates: whether views
+    that were declared for images mean something of it. typed: whether one can be given as words, in
+    place of a file's name. task: what the Hugging Face hub calls an encoder. moves: whether it can
+    be played as pictures. extra: what must be installed beside the package, as in `pip install
+    'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
     one: ClassVar[str]
     many: ClassVar[str]
+    blank_words: ClassVar[str] = "are empty"
     unit: ClassVar[str]
     counted: ClassVar[str]
     axes: ClassVar[int]

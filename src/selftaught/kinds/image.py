@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftaught.data.image.formats import IMAGE
 from selftaught.kinds import Facts, Floor, Kind
+from selftaught.nouns import BLANK
 from selftaught.sides import area, both
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Image(Kind):
     suffixes = IMAGE
     columns = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
     encoder = "image.encoder:Image"
+    blank_words = BLANK
     task = "image-feature-extraction"
     native = photos = translates = True
     about_floors = "Pixels: the mean of each image removed. "

@@ -45,6 +45,7 @@ class Series(Kind):
 
     word = "series"
     one, many, unit, counted, axes = "series", "series", "steps", "steps", 3
+    blank_words = "do not change"
     suffixes = frozenset({".csv", ".tsv", ".npy"})
     columns = ("series", "values", "signal", "x")
     encoder = "series.encoder:Series"
