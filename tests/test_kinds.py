@@ -396,7 +396,7 @@ def test_masked_series_look_at_nothing_that_they_are_to_fill_in():
     other = torch.where(hidden.repeat_interleave(8, 2), torch.randn(3, 2, 24), x)
     a, b = (method.backbone.features(z, hidden).local for z in (x, other))
     assert a.equal(b)
-    loss = method.loss(Batch([x, order], torch.arange(3)))
+    loss = method.loss(Batch([x, order[:, None]], torch.arange(3)))
     assert loss.isfinite()
     with pytest.raises(UserError, match="inception has none"):
         MaskedSeries(Series("inception", 24, 2))
@@ -433,3 +433,11 @@ def test_a_classifier_and_an_index_of_series_speak_of_series(tmp_path, capsys):
     page, kept = str(tmp_path / "found.html"), str(tmp_path / "kept")
     assert cli.main(["search", run, data, "--outliers", "--out", page, "--index", kept]) == 0
     assert "24 series by their mean distance" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["ts2vec", "masked_series"])
+def test_numbers_that_a_method_draws_are_no_series_on_the_page(name: str):
+    kind, built = kinds.find("series")(), methods.find(name)
+    net = Series({"ts2vec": "dilated"}.get(name, "patches"), 32, 2, width=8, depth=1)
+    views = built(net).views(32)(waves(1, steps=50)[0], sample_rng(0, 0, 0))
+    assert [len(kind.pictures(view)) for view in views] == [1] + [0] * (len(views) - 1)

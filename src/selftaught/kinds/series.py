@@ -25,6 +25,10 @@ LOOKED = 500
 """Series whose lengths and values are looked at."""
 
 
+DRAWN = 192
+"""Side of the picture of a view, as sharp as pages are."""
+
+
 @dataclass(frozen=True)
 class Series(Kind):
     """Measurements over time, of one channel or several.
@@ -171,7 +175,7 @@ class Series(Kind):
             return []
         from selftaught.augment.series import resized
 
-        return [traced(resized(view, 0, view.shape[1], 96), 96)]
+        return [traced(resized(view, 0, view.shape[1], DRAWN), DRAWN)]
 
 
 @dataclass(frozen=True)
