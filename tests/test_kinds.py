@@ -441,3 +441,15 @@ def test_numbers_that_a_method_draws_are_no_series_on_the_page(name: str):
     net = Series({"ts2vec": "dilated"}.get(name, "patches"), 32, 2, width=8, depth=1)
     views = built(net).views(32)(waves(1, steps=50)[0], sample_rng(0, 0, 0))
     assert [len(kind.pictures(view)) for view in views] == [1] + [0] * (len(views) - 1)
+
+
+def test_a_list_may_hold_series_with_their_labels():
+    kind, rows = kinds.find("series")(), waves(4, steps=50)
+    found = open_data(
+        [(row, mark) for row, mark in zip(rows, ["up", "down", "up", "up"])], kind=kind
+    )
+    assert [found.classes[n] for n in found.labels] == ["up", "down", "up", "up"]
+    assert np.array_equal(found.source.load(1), rows[1])
+    with pytest.raises(UserError, match="item 1 of the list is no pair"):
+        open_data([(rows[0], 1), rows[1]], kind=kind)
+    assert open_data(list(rows), kind=kind).labels is None

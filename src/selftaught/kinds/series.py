@@ -84,7 +84,7 @@ class Series(Kind):
         if isinstance(source, np.ndarray):
             return files.SeriesSource(files.checked(source, "memory"))
         if isinstance(source, list | tuple) and source and not isinstance(source[0], str | Path):
-            return files.SeriesSource(list(source), "list")
+            return files.listed(source)
         if isinstance(source, str | Path) and Path(source).is_file():
             path = Path(source)
             if path.suffix.lower() in files.ARRAYS:
