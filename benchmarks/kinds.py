@@ -115,16 +115,20 @@ ROWS = {f"{method} {name}": Row("series", method, ucr(name), options)
         }.items()}  # fmt: skip
 HEARD = {"seconds": 0.6, "rate": 8000, "precision": "auto"}
 SMALL = {"frames": 8, "stride": 1, "size": 48, "patch_size": 8, "width": 128, "depth": 4}
-SMALL |= {"heads": 2}
+SMALL |= {"heads": 2, "batch": 32, "precision": "auto", "epochs": 15}
 BOTH = ("knn", "ridge", "attentive")
 CUT = ("clip", "direction", "speed")
 ROWS |= {
     "simclr digits": Row(
         "sound", "simclr", digits, HEARD | {"batch": 64, "epochs": 170}, ("label", "speaker")
     ),
-    "bert sentences": Row("text", "bert", sentences, {"backbone": "bert_tiny", "size": 32}),
+    "bert sentences": Row(
+        "text", "bert", sentences, {"backbone": "bert_tiny", "size": 32, "epochs": 15}
+    ),
     "vjepa videos": Row("clip", "vjepa", videos, SMALL, CUT, BOTH),
-    "temporal_order videos": Row("clip", "temporal_order", videos, SMALL, CUT, BOTH),
+    "temporal_order videos": Row(
+        "clip", "temporal_order", videos, SMALL | {"ask": "direction"}, CUT, BOTH
+    ),
     "simclr videos": Row("clip", "simclr", videos, SMALL, CUT, BOTH),
 }
 

@@ -50,9 +50,20 @@ class Attention(nn.Module):
         """[B, Q, D] queries and [B, N, D] tokens, of which those that are `there` [B, 1, 1, N] are
         seen -> [B, Q, D]."""
         q = self.q(queries).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        if queries.shape[1] == 1:
+            return self.proj(self._one(q, tokens, there))
         k, v = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
         return self.proj(found.transpose(1, 2).flatten(2))
+
+    def _one(self, q: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
+        """The same for one query [B, heads, 1, D / heads]: tokens are weighed, and their sum alone
+        is projected. What is left out of the scores is the same for all tokens."""
+        to_keys, to_values = self.kv.weight.unflatten(0, (2, self.heads, -1))
+        scores = (q[:, :, 0, None] @ to_keys)[:, :, 0] @ tokens.mT / math.sqrt(q.shape[3])
+        weights = scores.masked_fill(~there[:, 0], -math.inf).softmax(2)
+        sums = (weights @ tokens)[:, :, None] @ to_values.mT
+        return sums.flatten(1)[:, None] + self.kv.bias[len(self.kv.bias) // 2 :]
 
 
 class Block(nn.Module):
