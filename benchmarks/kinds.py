@@ -30,6 +30,20 @@ import torch
 import selftaught
 from selftaught import evaluate, kinds
 
+ABOUT = {
+    "sound": "Spoken digits (FSDD, 8 kHz, 6 speakers, 1,200 of its training sounds, its own 300 to "
+    "test). No second labeled set of sounds is at hand: who speaks is the second task, of the same "
+    "encoder; the same speakers are in both parts.",
+    "text": "Sentences of film reviews (SST-2); all that is learned from are its 6,920 training "
+    "sentences.",
+    "clip": "No labeled set of clips is at hand: clips of 8 frames, 56 pixels high, are cut out of "
+    "11 videos (`cuts.py`), training clips of the first 60 % of each, test clips of what follows "
+    "after a gap. Which video it is, colors tell; whether it plays backward and how fast, only "
+    "what moves tells. Clips of one video overlap, so that intervals are too narrow. What is "
+    "learned from plays forward at one speed.",
+}
+"""What is to be known of a kind's data."""
+
 RESULTS = Path(__file__).parent / "results" / "kinds.json"
 
 
@@ -106,6 +120,7 @@ SERIES = (
     "ItalyPowerDemand",
     "JapaneseVowels_eq",
     "OSULeaf",
+    "PickupGestureWiimoteZ_eq",
 )
 ROWS = {f"{method} {name}": Row("series", method, ucr(name), options)
         for name in SERIES
@@ -184,9 +199,10 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
         of_kind = {n: r for n, r in rows.items() if r["kind"] == kind}
         names = (s["features"] for r in of_kind.values() for s in r["scores"])
         floors = list(dict.fromkeys(names))[1:]
+        about = [ABOUT[kind], ""] if kind in ABOUT else []
         head = ["data", "method, network, settings", "score", "encoder", "95 %", *floors]
         head += ["above the floors", "CPU s"]
-        lines += [f"## {kind}", "", f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+        lines += [f"## {kind}", "", *about, f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
         for name, r in of_kind.items():
             given = ", ".join(f"{k} {v}" for k, v in r["options"].items())
             for margin in r["margins"]:
