@@ -37,7 +37,7 @@ STD = 0.02
 """Deviation of initial weights."""
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Attention of queries to tokens of the same width, by several heads."""
 
     def __init__(self, dim: int, heads: int):
@@ -66,13 +66,13 @@ class Attention(nn.Module):
         return sums.flatten(1)[:, None] + self.kv.bias[len(self.kv.bias) // 2 :]
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """A transformer's block, of self-attention, or of attention to others' tokens."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attn = Attention(dim, heads)
+        self.attn = _Attention(dim, heads)
         self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, tokens: Tensor, there: Tensor, queries: Tensor | None = None) -> Tensor:
@@ -96,7 +96,7 @@ class Attentive(nn.Module):
     def __init__(self, dim: int, classes: int, blocks: int = 0, heads: int = 1):
         super().__init__()
         self.query = nn.Parameter(torch.empty(1, 1, dim))
-        steps = [Block(dim, heads) for _ in range(blocks + 1)]
+        steps = [_Block(dim, heads) for _ in range(blocks + 1)]
         self.blocks, self.pool = nn.ModuleList(steps[:-1]), steps[-1]
         self.linear = nn.Linear(dim, classes)
         nn.init.trunc_normal_(self.query, std=STD)
