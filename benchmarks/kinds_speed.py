@@ -1,6 +1,6 @@
 """From a file to what a network takes: how much CPU time beside the obvious alternative?
 
-python benchmarks/kinds_speed.py --data $DATA [--rounds 5] [--out FILE.md]
+python benchmarks/kinds_speed.py --data $DATA [--rounds 3] [--out FILE.md]
 
 Sounds: encoded bytes to a log-mel spectrogram, and to two random views of it. Clips: encoded bytes
 to 16 frames of 112 x 112, and to two random views of them. Texts: lines to token ids of 64. Both
@@ -37,7 +37,7 @@ from selftaught.augment import sample_rng
 RATE, BANDS, HOP, WINDOW = 8000, 64, 80, 256
 """Values a second, mel bands, values from a column to the next, values in each."""
 COLUMNS, FRAMES, STRIDE, SIDE = 64, 16, 4, 112
-SOUNDS, CLIPS, LINES, LENGTH, WORDS = 200, 6, 4000, 64, 4096
+SOUNDS, CLIPS, LINES, LENGTH, WORDS = 100, 4, 2000, 64, 4096
 
 
 class Pair(NamedTuple):
@@ -240,7 +240,7 @@ def measured(pair: Pair, rounds: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder a set")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     here = Path(__file__).parent / "results" / "kinds_speed.md"
     parser.add_argument("--out", type=Path, default=here)
     given = parser.parse_args()
