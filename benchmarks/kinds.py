@@ -138,7 +138,7 @@ ROWS |= {
         "sound", "simclr", digits, HEARD | {"batch": 64, "epochs": 170}, ("label", "speaker")
     ),
     "bert sentences": Row(
-        "text", "bert", sentences, {"backbone": "bert_tiny", "size": 32, "epochs": 15}
+        "text", "bert", sentences, {"backbone": "bert_tiny", "size": 32, "epochs": 6}
     ),
     "vjepa videos": Row("clip", "vjepa", videos, SMALL, CUT, BOTH),
     "temporal_order videos": Row(
