@@ -193,7 +193,7 @@ def stubs() -> dict[Path, str]:
 
 def _options() -> str:
     """What `**options` may hold, of functions that take the fields of a dataclass."""
-    files = [SOURCE / room / "settings.py" for room in ("data", "evaluate", "classifier")]
+    files = [SOURCE / room / "settings.py" for room in ("data", "evaluate", "classifier", "curate")]
     found = {name: fields for file in files for name, fields in _fields(file).items()}
     bases = {name: base for file in files for name, base in _bases(file).items()}
     text = (

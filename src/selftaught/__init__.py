@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from selftaught import schedule as schedule
     from selftaught import vectors as vectors
     from selftaught.backbones import backbone as backbone
+    from selftaught.curate.pool import Pool as Pool
     from selftaught.data import open_data as open_data
     from selftaught.engine.classify import classify as classify
     from selftaught.engine.pretrain import pretrain as pretrain

@@ -42,8 +42,9 @@ def check(command: str, values: dict[str, Any]) -> None:
         UserError: a value that cannot work.
     """
     for key in ("data", "test", "run"):
-        if values.get(key):
-            exists(values[key])
+        for place in values.get(key) or () if command == "curate scan" else [values.get(key)]:
+            if place:
+                exists(place)
     for run in values.get("runs", ()):
         exists(run)
     if not re.fullmatch(r"auto|[a-z]{3,}(:\d+)?", values.get("device", "auto")):

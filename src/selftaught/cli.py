@@ -29,6 +29,7 @@ from selftaught import (
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
 from selftaught.data.absent import missing
+from selftaught.data.pool import is_pool
 from selftaught.errors import (
     DataError,
     Interrupted,
@@ -76,6 +77,7 @@ NAMES = (
     "demo",
     "check",
     "frames",
+    "curate",
     "pretrain",
     "evaluate",
     "embed",
@@ -94,6 +96,14 @@ DRY = Option(
     Parameter("dry_run", bool, False, False, "say what would be done, and how long; do nothing"),
     "",
     "dry_run",
+)
+CURATE = "From a heap of images to a data set: scan, filter, deduplicate, retrieve, balance."
+CURATING = (
+    "selftaught curate scan photos/ --out pool/",
+    "selftaught curate embed pool/ --model runs/simclr-photos",
+    "selftaught curate dedup pool/",
+    "selftaught curate balance pool/ --keep 10000",
+    "selftaught pretrain simclr pool/",
 )
 LISTING = "List the methods by family, or show what one of them takes."
 JSON = Parameter("json", bool, False, False, "as JSON, for programs")
@@ -181,20 +191,55 @@ def _run(argv: list[str]) -> None:
         _pretrain(request(words), dry=len(words) < len(argv) - 1)
     elif argv[0] == "methods":
         _methods(argv[1:])
-    elif argv[0] in COMMANDS:
-        command = COMMANDS[argv[0]]
-        values = arguments(argv[0], argv[1:])
-        check(argv[0], values)
-        if argv[0] == "check":  # from Python nothing is written unasked
-            stem = Path(values["data"]).resolve().stem or "data"
-            values.setdefault("out", Path("runs") / f"check-{stem}")
-        voice.command_speaks()
-        with voice.told_if_slow("loading PyTorch"):
-            function = command.load()
-        command.show(values, function(**values))
+    elif argv[0] == "curate":
+        _curate(argv[1:])
+    elif argv[0] == "search" and _is_pool(argv[1:]):
+        _command("search pool", argv[1:])
+    elif argv[0] in NAMES:
+        _command(argv[0], argv[1:])
     else:
         hint = config.near(argv[0], NAMES, f"; known: {', '.join(NAMES)}")
         raise UserError(f"selftaught has no command {argv[0]!r}{hint}")
+
+
+def _command(name: str, argv: Sequence[str]) -> None:
+    """Run a command that is one function."""
+    command = COMMANDS[name]
+    values = arguments(name, argv)
+    check(name, values)
+    if name == "check":  # from Python nothing is written unasked
+        stem = Path(values["data"]).resolve().stem or "data"
+        values.setdefault("out", Path("runs") / f"check-{stem}")
+    voice.command_speaks()
+    with voice.told_if_slow("loading PyTorch"):
+        function = command.load()
+    command.show(values, function(**values))
+
+
+def _is_pool(argv: Sequence[str]) -> bool:
+    """Whether a pool stands alone, which brings its encoder and data."""
+    alone = len(argv) == 1 or (argv[1:2] and argv[1].startswith("-"))
+    return bool(argv and alone) and is_pool(Path(argv[0]))
+
+
+def _curate(argv: Sequence[str]) -> None:
+    """A verb of a pool, or what verbs there are."""
+    verbs = [name.partition(" ")[2] for name in COMMANDS if name.startswith("curate ")]
+    if not argv or argv[0] in ("-h", "--help", "--help-all", "help"):
+        summaries = {verb: COMMANDS[f"curate {verb}"].signature.summary for verb in verbs}
+        told = [wrap(text, f"  {verb:<12}", " " * 14) for verb, text in summaries.items()]
+        parser = Parser(
+            "selftaught curate VERB",
+            CURATE,
+            examples=CURATING,
+            notes="\n".join(["verbs (each has --help), in their order:", *told, "", ""]),
+        )
+        sys.stdout.write(parser.format_help())
+    elif argv[0] in verbs:
+        _command(f"curate {argv[0]}", argv[1:])
+    else:
+        hint = config.near(argv[0], verbs, f"; known: {', '.join(verbs)}")
+        raise UserError(f"selftaught curate has no verb {argv[0]!r}{hint}")
 
 
 def overview() -> str:
@@ -219,6 +264,8 @@ def overview() -> str:
 def _summary(name: str) -> str:
     if name == "methods":
         return LISTING
+    if name == "curate":
+        return CURATE
     if name == "pretrain":
         return config.signatures(None)["training"].summary
     return COMMANDS[name].signature.summary
@@ -564,6 +611,10 @@ def _show_check(values: dict[str, Any], report: Any) -> None:
         )
 
 
+def _show_pool(_: dict[str, Any], pool: Any) -> None:
+    sys.stdout.write(f"{pool}\n")
+
+
 def _show_frames(_: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"{made}\nNext:\n  selftaught pretrain motion {shlex.quote(str(made.out))}\n")
 
@@ -628,6 +679,75 @@ COMMANDS = {
             "selftaught frames clips/ frames/ --every 10 --side 160",
         ),
     ),
+    "curate scan": Command(
+        "curate/commands.py",
+        "scan",
+        _show_pool,
+        (
+            "selftaught curate scan photos/ --out pool/",
+            "selftaught curate scan photos/ more/ shards/ --out pool/ --part 0/8",
+        ),
+    ),
+    "curate filter": Command(
+        "curate/commands.py",
+        "filter_command",
+        _show_pool,
+        ("selftaught curate filter pool/", "selftaught curate filter pool/ --min-side 128"),
+    ),
+    "curate embed": Command(
+        "curate/commands.py",
+        "embed_command",
+        _show_pool,
+        (
+            "selftaught curate embed pool/ --model runs/simclr-photos",
+            "selftaught curate embed pool/ --model resnet50 --part 3/16",
+        ),
+    ),
+    "curate dedup": Command(
+        "curate/commands.py",
+        "dedup_command",
+        _show_pool,
+        (
+            "selftaught curate dedup pool/",
+            "selftaught curate dedup pool/ --threshold 0.6 --k 64 --against test/",
+        ),
+    ),
+    "curate retrieve": Command(
+        "curate/commands.py",
+        "retrieve_command",
+        _show_pool,
+        (
+            "selftaught curate retrieve pool/ --query labeled/",
+            "selftaught curate retrieve pool/ --query labeled/ --clusters 1000 --per-cluster 100",
+        ),
+    ),
+    "curate balance": Command(
+        "curate/commands.py",
+        "balance_command",
+        _show_pool,
+        (
+            "selftaught curate balance pool/ --keep 10000",
+            "selftaught curate balance pool/ --keep 10000 --clusters 2000 200 20",
+        ),
+    ),
+    "curate report": Command(
+        "curate/commands.py",
+        "report",
+        _show_report,
+        ("selftaught curate report pool/", "selftaught curate report pool/ --shown 50"),
+    ),
+    "curate restore": Command(
+        "curate/commands.py",
+        "restore",
+        _show_pool,
+        ("selftaught curate restore pool/ balance",),
+    ),
+    "curate run": Command(
+        "curate/commands.py",
+        "run",
+        _show_report,
+        ("selftaught curate run curate.yaml",),
+    ),
     "evaluate": Command(
         "engine/score.py",
         "evaluate_command",
@@ -658,6 +778,12 @@ COMMANDS = {
             "selftaught search runs/simclr-photos photos/ --duplicates --out same.html same.csv",
             "selftaught search runs/simclr-photos photos/ --outliers",
         ),
+    ),
+    "search pool": Command(
+        "curate/commands.py",
+        "search_command",
+        _show,
+        ("selftaught search pool/ --query a.jpg b.jpg",),
     ),
     "classify": Command(
         "engine/classify.py",

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from selftaught.roles import (
+    Bits,
     Cosine,
     Count,
     Fraction,
@@ -12,6 +13,7 @@ from selftaught.roles import (
     Positive,
     Several,
     Share,
+    Strength,
     Temperature,
 )
 
@@ -113,3 +115,65 @@ class PredictingOptions(ReadingOptions, total=False):
     min: Share | None
     overwrite: bool
     backbone: str | None
+
+class WorkingOptions(TypedDict, total=False):
+    part: str | None
+    engine: Literal["local", "ray"]
+    workers: Count | None
+
+class ScanningOptions(WorkingOptions, total=False):
+    out: str | Path
+    column: str | None
+    labels: str | None
+    path_column: str | None
+    rows: Count
+
+class FilteringOptions(WorkingOptions, total=False):
+    min_side: Number
+    max_aspect: Positive
+    min_sharpness: Strength
+    min_contrast: Strength
+    blocklist: str | Path | None
+    nsfw: Share | None
+    blur_faces: bool
+
+class EmbeddedOptions(WorkingOptions, total=False):
+    model: str
+    weights: str | Path | None
+    size: ImageSize | None
+    batch: Count
+    device: str
+    mean: tuple[float, ...] | None
+    std: tuple[Positive, ...] | None
+    precision: Literal["fp32", "bf16"]
+
+class DeduplicatingOptions(WorkingOptions, total=False):
+    exact_only: bool
+    hash: Bits
+    threshold: Cosine | None
+    candidates: Cosine
+    k: Count
+    against: str | None
+    against_threshold: Cosine | None
+
+class RetrievingOptions(WorkingOptions, total=False):
+    query: str
+    nearest: Count
+    clusters: Number
+    per_cluster: Count
+    limit: Count | None
+    min_similarity: Cosine
+    seed: Number
+
+class BalancingOptions(WorkingOptions, total=False):
+    keep: Count
+    levels: Count
+    clusters: Sequence[Count]
+    resampling: Number
+    nearest: Count
+    seed: Number
+
+class TellingOptions(TypedDict, total=False):
+    out: str | Path | None
+    shown: Count
+    seed: Number

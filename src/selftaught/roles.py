@@ -62,6 +62,9 @@ ImageSize = Annotated[Size, Role("size", least=1)]
 Number = Annotated[int, Role("number", least=0)]
 """Of things that there need not be: small views, workers."""
 
+Bits = Annotated[int, Role("bits", least=-1, most=32)]
+"""Of 64, in which hashes differ; -1 for none at all."""
+
 Several = Annotated[int, Role("several", least=2)]
 """Of things that are compared with each other."""
 

@@ -40,7 +40,7 @@ def kmeans(
     k: int,
     iterations: int = 20,
     seed: int = 0,
-    init: Literal["k-means++", "random"] = "k-means++",
+    init: Literal["k-means++", "random"] | Tensor = "k-means++",
 ) -> Clusters:
     """Lloyd's algorithm. A cluster that runs empty takes half of another, likelier a large one.
 
@@ -50,7 +50,8 @@ def kmeans(
         iterations: at most; fewer where the assignment stops changing.
         seed: of the initial centroids and of what empty clusters take.
         init: `k-means++` draws centroids far from each other (Arthur and Vassilvitskii, 2007) and
-            is worth its k passes over the data up to some thousand clusters; `random` is faiss'.
+            is worth its k passes over the data up to some thousand clusters; `random` is faiss';
+            or centroids to begin with, [k, D].
 
     Raises:
         UserError: k is not in [1, N], or a value is not finite.
@@ -60,11 +61,13 @@ def kmeans(
     # distances of embeddings that share a large mean would cancel in float32
     mean = x.mean(0)
     x = x - mean
-    if init == "random":
+    if isinstance(init, Tensor):
+        centroids = init.to(x) - mean
+    elif init == "random":
         centroids = x[torch.randperm(len(x), generator=generator)[:k].to(x.device)]
     else:
-        centroids = x[_spread(x, k, generator)]
-    spread = x.square().mean(0).sqrt()
+        centroids = x[spread(x, k, generator)]
+    deviation = x.square().mean(0).sqrt()
     before = None
     for _ in range(iterations):
         assignment = nearest(x, centroids)
@@ -72,7 +75,7 @@ def kmeans(
         centroids = sums / counts.clamp(min=1)[:, None]
         empty = bool((counts == 0).any())
         if empty:
-            _split(centroids, counts, spread, generator)
+            _split(centroids, counts, deviation, generator)
         elif before is not None and torch.equal(before, assignment):
             break
         before = assignment
@@ -224,9 +227,15 @@ def _sums(x: Tensor, assignment: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return sums, counts
 
 
-def _spread(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def spread(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """[k] rows by greedy k-means++: of a few candidates, each drawn in proportion to its squared
-    distance to the rows chosen so far, the one that leaves the smallest sum of such distances."""
+    distance to the rows chosen so far, the one that leaves the smallest sum of such distances.
+
+    Args:
+        x: [N, D], whose mean is near zero.
+        k: as many.
+        generator: that draws.
+    """
     trials = 2 + int(math.log(k))
     chosen = torch.randint(len(x), (1,), generator=generator).to(x.device)
     norms = x.square().sum(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from selftaught.data import arrays, files, lists, tar
+from selftaught.data import arrays, files, lists, pool, tar
 from selftaught.data.absent import missing
 from selftaught.data.image.decode import MAX_PIXELS, Layout
 from selftaught.data.image.formats import IMAGE, way
@@ -80,6 +80,8 @@ def open_data(
     """
     if isinstance(source, Samples):
         return source
+    if isinstance(inside := getattr(source, "samples", None), Samples):  # a pool
+        return inside
     if kind is not None and kind.photos:
         kind = None
     speak_of(*(("image", "images") if kind is None else (kind.one, kind.many, kind.blank_words)))
@@ -225,6 +227,8 @@ def _folder(
     labels: str | None,
     path_column: str | None,
 ) -> Source:
+    if kind is None and pool.is_pool(path):
+        return pool.kept(path)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _table().saved(path, column, labels, *_columns(kind))
     source = files.folder(path, *_suffixes(kind))

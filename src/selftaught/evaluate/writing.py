@@ -95,23 +95,34 @@ def texts(samples: Samples, index: np.ndarray) -> list[str]:
     return [n.encode("utf-8", "backslashreplace").decode() for n in names]
 
 
-def write_table(out: Path, columns: Mapping[str, Any]) -> None:
+def write_table(
+    out: Path, columns: Mapping[str, Any], about: Mapping[str, str] | None = None
+) -> None:
     """Columns of equal length as .parquet or .csv, by the ending of `out`.
 
     In Parquet lists of dicts become structs, arrays [R, D] lists, and None is no value.
+
+    Args:
+        out: file.
+        columns: by name.
+        about: words by name that a Parquet file says of itself.
     """
-    write_blocks(out, [columns])
+    write_blocks(out, [columns], about)
 
 
-def write_blocks(out: Path, blocks: Iterable[Mapping[str, Any]]) -> None:
+def write_blocks(
+    out: Path, blocks: Iterable[Mapping[str, Any]], about: Mapping[str, str] | None = None
+) -> None:
     """Blocks of rows, one after the other, as `write_table`."""
     if out.suffix == ".csv":
         _csv(out, blocks)
     else:
-        _parquet(out, blocks)
+        _parquet(out, blocks, about)
 
 
-def _parquet(out: Path, blocks: Iterable[Mapping[str, Any]]) -> None:
+def _parquet(
+    out: Path, blocks: Iterable[Mapping[str, Any]], about: Mapping[str, str] | None
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -120,7 +131,8 @@ def _parquet(out: Path, blocks: Iterable[Mapping[str, Any]]) -> None:
         for block in blocks:
             table = pa.table({name: _arrow(values) for name, values in block.items()})
             if writer is None:
-                writer = parquet.ParquetWriter(out, table.schema)
+                schema = table.schema if about is None else table.schema.with_metadata(dict(about))
+                writer = parquet.ParquetWriter(out, schema)
             writer.write_table(table.cast(writer.schema))
     finally:
         if writer is not None:

@@ -18,7 +18,7 @@ from selftaught.feed.readers import limited
 from selftaught.index import approximate, page
 from selftaught.index.found import Found
 from selftaught.index.index import Index
-from selftaught.index.queries import opened
+from selftaught.index.queries import Query, opened
 from selftaught.report.html import escape
 from selftaught.signature import takes
 
@@ -86,16 +86,7 @@ def search(encoder: Any, data: Any, **options: "Unpack[SearchingOptions]") -> Se
         if isinstance(given.get(name), str | Path):
             given[name] = (str(given[name]),)
     asked = Searching.of(**given)
-    for out in asked.out:
-        if out.suffix not in ENDINGS:
-            raise UserError(f"{out} must end in one of {', '.join(ENDINGS)}")
-    if asked.out and not (asked.query or asked.duplicates or asked.outliers):
-        raise UserError(
-            f"there is nothing to write to {asked.out[0]}: ask for --query, --duplicates or "
-            "--outliers"
-        )
-    if asked.engine == "faiss":
-        approximate.needed()
+    checked(asked)
     if isinstance(encoder, str | Path):
         encoder = Asked(str(encoder), asked.backbone, asked.mean, asked.std, asked.weights)
     elif asked.backbone or asked.mean or asked.std or asked.weights:
@@ -124,14 +115,38 @@ def search(encoder: Any, data: Any, **options: "Unpack[SearchingOptions]") -> Se
             engine=asked.engine,
             progress=progress,
         )
-        found = (
-            index.query(queries, asked.k, asked.min) if queries else None,
-            index.duplicates(asked.min) if asked.duplicates else None,
-            index.outliers() if asked.outliers else None,
-        )
-        done = Searched(index, *found, ())
-        files = _written(done, asked.out, queries, asked.shown)
+        return searched(index, queries, asked)
+
+
+def searched(index: Index, queries: Sequence[Query], asked: Searching) -> Searched:
+    """What was asked for, found in an index and written.
+
+    Args:
+        index: that is searched.
+        queries: pictures to search by.
+        asked: what is wanted.
+    """
+    found = (
+        index.query(list(queries), asked.k, asked.min) if queries else None,
+        index.duplicates(asked.min) if asked.duplicates else None,
+        index.outliers() if asked.outliers else None,
+    )
+    files = _written(Searched(index, *found, ()), asked.out, queries, asked.shown)
     return Searched(index, *found, files)
+
+
+def checked(asked: Searching) -> None:
+    """Refuse what cannot be searched for, or written: UserError."""
+    for out in asked.out:
+        if out.suffix not in ENDINGS:
+            raise UserError(f"{out} must end in one of {', '.join(ENDINGS)}")
+    if asked.out and not (asked.query or asked.duplicates or asked.outliers):
+        raise UserError(
+            f"there is nothing to write to {asked.out[0]}: ask for --query, --duplicates or "
+            "--outliers"
+        )
+    if asked.engine == "faiss":
+        approximate.needed()
 
 
 @takes(Searching)
