@@ -143,6 +143,21 @@ def curve(index: int) -> np.ndarray:
     return np.random.default_rng(index).standard_normal((2, 40)).astype(np.float32)
 
 
+def scan(index: int) -> np.ndarray:
+    """A scan of 90 to 120 points within some meters of the sensor, with intensity."""
+    rng = np.random.default_rng(index)
+    count = int(rng.integers(90, 121))
+    ground = np.concatenate([rng.uniform(-3, 3, (count, 2)), np.full((count, 1), -1.0)], 1)
+    ground[: count // 3] = rng.uniform(-0.4, 0.4, (count // 3, 3)) + rng.uniform(-2, 2, 3)
+    return np.concatenate([ground, rng.random((count, 1))], 1).astype(np.float32)
+
+
+def pillars() -> Any:
+    """A small encoder of scans, which knows how far they are seen."""
+    kind = kinds.made({"kind": "points", "reach": 4.0, "intensity": "yes", "brightest": 1.0})
+    return kind.build(size=64, reach=4.0, cells=8, width=4, depth=2)
+
+
 def video(net: str) -> Callable[[], Any]:
     """What builds a small encoder of clips of four frames."""
     kind = kinds.made({"kind": "clip", "frames": 4, "stride": 1})
@@ -172,6 +187,7 @@ OTHERS = {
     "cpc_audio": Case(
         {"steps": 4}, net=partial(Waves, size=1600, width=8, context=6), size=1600, sample=wave
     ),
+    "also": Case({"queries": 30, "latent": 8, "neighbors": 4}, pillars, 64, scan),
     # each process draws the masks of its own batch
     "vjepa": Case(_JEPA, video("vit_tiny"), 16, clip, exact_ranks=False, any_order=False),
     "vjepa2": Case(_JEPA, video("vit_tiny_rope"), 16, clip, exact_ranks=False, any_order=False),

@@ -13,7 +13,6 @@ from tests.pool import Pool
 
 HERE = Path(__file__).parent
 FOLDER = Path(os.environ.get("SELFTAUGHT_GOLDEN", HERE / "golden"))
-PENDING = set((HERE / "golden" / "pending.txt").read_text().split())
 FILES = sorted(f.stem for f in FOLDER.glob("*.npz"))
 ADAPTERS = {f.stem for f in (HERE / "adapters").glob("*.py")} - {"__init__"}
 
@@ -39,17 +38,16 @@ def run_adapter_on_rank(rank: int, name: str) -> None:
     run_adapter(name, rank)
 
 
-def test_each_file_has_an_adapter_or_is_pending():
-    assert set(FILES) - ADAPTERS <= PENDING
-    assert not PENDING & ADAPTERS, "these have an adapter: take them out of pending.txt"
+def test_each_file_has_an_adapter():
+    assert set(FILES) <= ADAPTERS
 
 
-@pytest.mark.parametrize("name", [f for f in FILES if f in ADAPTERS and not f.endswith("_dist2")])
+@pytest.mark.parametrize("name", [f for f in FILES if not f.endswith("_dist2")])
 def test_golden(name):
     run_adapter(name)
 
 
 @pytest.mark.xdist_group("pool")
-@pytest.mark.parametrize("name", [f for f in FILES if f in ADAPTERS and f.endswith("_dist2")])
+@pytest.mark.parametrize("name", [f for f in FILES if f.endswith("_dist2")])
 def test_golden_in_two_processes(name, pool: Pool):
     pool.run(run_adapter_on_rank, name)

@@ -279,7 +279,7 @@ def commands() -> list[str]:
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
 
-DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "corpus.txt")
+DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "scans/", "corpus.txt")
 """What commands in the pages are given."""
 
 
@@ -292,6 +292,8 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     (tmp_path / "clips" / "a.mp4").write_bytes(b"")
     (tmp_path / "sounds").mkdir()
     (tmp_path / "sounds" / "a.wav").write_bytes(b"")  # by whose ending it is told what they are
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.bin").write_bytes(b"")
     for file in ("settings.yaml", "runs/simclr-photos/run.yaml"):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
     (tmp_path / "corpus.txt").write_text("A text.\n")

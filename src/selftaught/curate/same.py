@@ -2,8 +2,8 @@
 what is to be seen there.
 
 Local features (SIFT: Lowe, 2004) of both are matched, mirrored too; the turn, scale and shift on
-which most agree (RANSAC) lays one picture over the other. Two photos of one scene agree in some
-places; copies do in very many, or are alike wherever they overlap.
+which most agree (RANSAC) lays one picture over the other. Two photos of one scene may agree in as
+many features as copies do, but copies are alike in most places where there is something to see.
 """
 
 from collections import OrderedDict
@@ -28,10 +28,15 @@ NEAR = 0.02
 SCALES = (0.3, 3.4)
 AGREE = 4
 """Places that agree, at least, for the pictures to be laid over each other."""
-SURE = 20
-"""Places that agree with which two pictures are one, be there writing or a frame over one."""
-ALIKE = 0.8
-"""Correlation of what overlaps, blurred, with which they are one."""
+WINDOW = 25
+"""Side of the places at which two pictures that overlap are held against each other."""
+DETAIL = 4.0
+"""Mean square of the detail below which there is nothing to be seen in a place, in gray values."""
+ALIKE, SHARE = 0.7, 0.52
+"""Correlation with which a place is the same, and share of places that are the same in copies. Of
+photos of one scene the background is, as far as it is to be seen: at most 0.45 of the places of 272
+pairs of photos of clothes on one floor, and of 7 of ImageNet-mini; of 899 pairs of altered copies
+at least 0.58, be there writing or a frame over one."""
 OVERLAP = 0.08
 """Share of a picture that must overlap."""
 KEPT = 2048
@@ -144,24 +149,40 @@ def _found(
     where = np.unique(np.round(places[hit][agree[:, 0] > 0] / 3), axis=0)
     if len(where) < AGREE:
         return False
-    return len(where) >= SURE or _overlap(gray, gray_2, move) > ALIKE
+    return _alike(gray, gray_2, move) > SHARE
 
 
-def _overlap(gray: np.ndarray, gray_2: np.ndarray, move: np.ndarray) -> float:
-    """Correlation of two pictures where they overlap once the first is moved; 0 where they hardly
-    do."""
+def _alike(gray: np.ndarray, gray_2: np.ndarray, move: np.ndarray) -> float:
+    """Share of the places with detail, where two pictures overlap once the first is moved, that are
+    the same; 0 where they hardly overlap."""
     import cv2
 
     if np.hypot(move[0, 0], move[0, 1]) < 1:  # no detail is invented: the finer one is made coarser
         gray, gray_2, move = gray_2, gray, cv2.invertAffineTransform(move)
     size = gray_2.shape[1], gray_2.shape[0]
     moved = cv2.warpAffine(gray, move, size, flags=cv2.INTER_LINEAR)
-    inside = cv2.warpAffine(np.full_like(gray, 255), move, size, flags=cv2.INTER_NEAREST) > 0
+    inside = cv2.warpAffine(np.full_like(gray, 255), move, size, flags=cv2.INTER_NEAREST)
+    inside = cv2.erode(inside, np.ones((9, 9), np.uint8), borderValue=0) > 0
     if inside.mean() < OVERLAP:
         return 0.0
-    a, b = (
-        cv2.GaussianBlur(x.astype(np.float32), (0, 0), 3)[inside].astype(np.float64)
-        for x in (moved, gray_2)
-    )
-    a, b = a - a.mean(), b - b.mean()
-    return float((a @ b) / max(np.sqrt((a @ a) * (b @ b)), 1e-6))
+    a, b = _detail(moved), _detail(gray_2)
+    own, other, both = (_around(x) for x in (a * a, b * b, a * b))
+    seen = inside & (np.maximum(own, other) > DETAIL)
+    if seen.sum() < WINDOW:
+        return 0.0
+    return float((both[seen] > ALIKE * np.sqrt(np.maximum(own * other, 1e-6))[seen]).mean())
+
+
+def _detail(gray: np.ndarray) -> np.ndarray:
+    """What is neither light nor grain."""
+    import cv2
+
+    gray = gray.astype(np.float32)
+    return cv2.GaussianBlur(gray, (0, 0), 1.5) - cv2.GaussianBlur(gray, (0, 0), 6)
+
+
+def _around(x: np.ndarray) -> np.ndarray:
+    """The mean around each pixel."""
+    import cv2
+
+    return cv2.boxFilter(x, -1, (WINDOW, WINDOW), borderType=cv2.BORDER_REFLECT)

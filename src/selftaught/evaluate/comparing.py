@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught import augment, kinds, voice
-from selftaught.augment.image.render import plain_mask
-from selftaught.data import BadSample, Samples
-from selftaught.data.image.masks import Masks, open_masks
+from selftaught import kinds, voice
+from selftaught.data import Samples
 from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.selection import select
 from selftaught.data.source import digest
@@ -30,11 +29,9 @@ from selftaught.evaluate.features import (
     Embeddings,
     Encoder,
     Layered,
-    Local,
     Progress,
     Rest,
     changed_features,
-    color_and_place,
     device_for,
     one_pass,
     open_samples,
@@ -44,14 +41,13 @@ from selftaught.evaluate.features import (
 )
 from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, evenly, retrieval
-from selftaught.evaluate.floors import ENCODER, PLACES, Comparison
+from selftaught.evaluate.floors import ENCODER, Comparison
 from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
-from selftaught.evaluate.image.places import segment
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 from selftaught.evaluate.settings import Encoding, Scoring
 from selftaught.feed.readers import limited
-from selftaught.sides import Size, both
+from selftaught.sides import Size
 from selftaught.signature import takes
 from selftaught.voice import counted
 
@@ -64,15 +60,9 @@ PROBES += ("robustness", "attentive", "segment")
 APART = ("linear-paper", "attentive", "segment")
 """Those that look at the images in a way of their own."""
 
-FIELDS = 500
-"""Images with masks of each set that are looked at, at most: their local features are kept."""
-
 ATTENDED = 2**30
 """Bytes of local features of a network, of training or of test samples, at most; of more samples
 some are left out."""
-
-GLANCES = 50
-"""Masks that are compared with their images before anything else is done."""
 
 Network = Callable[[Tensor], Tensor]
 Scores = dict[str, tuple[Score, ...]]
@@ -143,10 +133,8 @@ def compared(
     by_class = [p for p in PROBES if p in probes and p not in APART]
     wanted = by_class or "linear-paper" in probes or "attentive" in probes
     sets = labeled(opened, strict) if wanted else []
-    fields: tuple[Masks, Masks] | None = None
-    if "segment" in probes:
-        masks = (asked.masks, asked.test_masks or asked.masks)
-        fields = _fields(sources, opened, masks, asked.seed)
+    places = _places(network) if "segment" in probes else None
+    fields = places.opened(sources, opened, asked) if places else None
     found: Scores = {}
     skipped = 0
     with ExitStack() as stack:
@@ -170,8 +158,8 @@ def compared(
         if "attentive" in probes:
             for name, score in _attended(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
-        if fields:
-            for name, scores in _of_places(look, *fields).items():
+        if places:
+            for name, scores in places.scored(look, fields).items():
                 found[name] = found.get(name, ()) + scores
     origin = "" if isinstance(encoder, nn.Module) else f" from {encoder}"
     return Comparison(
@@ -202,6 +190,14 @@ def named(
             "Wrapped(module, mean=..., std=...)"
         )
     return encoder
+
+
+def _places(network: Encoder) -> Any:
+    """The module that scores what is where in samples of the network's kind."""
+    kind = kinds.of(network)
+    if not kind.places:
+        raise UserError(f"segment scores what is where in images, and {kind.many} have no masks")
+    return import_module(f"selftaught.evaluate.{kind.places}.fields")
 
 
 @dataclass(frozen=True)
@@ -462,60 +458,3 @@ def _attended(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
         scores[name] = replace(probe(*pair, seed=asked.seed), name=scores[ENCODER].name)
     judged = _judged([scores[ENCODER]], sets, pairs[0])
     return scores | {name: score for name, (score,) in judged.items()}
-
-
-# places ----------------------------------------------------------------------------------------
-
-
-def _fields(
-    sources: Sequence[Any], sets: Sequence[Samples], masks: Sequence[str | None], seed: int
-) -> tuple[Masks, Masks]:
-    """Training and test images with their masks; a fifth is held out where no test is given."""
-    found = [open_masks(d, s, m) for d, s, m in zip(sources, sets, masks)]
-    for each in found:
-        for i in evenly(len(each), GLANCES).tolist():
-            _mask(each, i)
-    if len(found) == 1:
-        order = np.random.default_rng(seed).permutation(len(found[0]))
-        few = max(1, len(order) // 5)
-        if len(order) < 2:
-            raise UserError("segmentation needs two images with masks at least, one to test on")
-        found = [found[0].select(np.sort(part)) for part in (order[few:], order[:few])]
-    train, test = (m.select(evenly(len(m), FIELDS).numpy()) for m in found)
-    return train, test
-
-
-def _mask(masks: Masks, i: int) -> np.ndarray:
-    """Mask i, of the size of its image. UserError where it cannot be had."""
-    try:
-        found, header = masks.read(i), masks.samples.header(i)
-    except BadSample as error:
-        raise UserError(f"{masks.name(i)}, a mask or its image, cannot be used: {error}") from error
-    if found.shape != (header.height, header.width):
-        raise UserError(
-            f"the mask {masks.name(i)} has {found.shape[1]} x {found.shape[0]} pixels and its "
-            f"image {header.width} x {header.height}: both must be of one size"
-        )
-    return found
-
-
-def _of_places(look: Look, train: Masks, test: Masks) -> Scores:
-    """Segmentation by the encoder and by its floors."""
-    local = [Local() for _ in look.networks]
-    networks = look.each(local)
-    channels = look.networks[ENCODER].channels
-    blank = torch.zeros(1, channels, *both(look.size), dtype=torch.uint8)
-    for network in networks:  # what has no local features is told before the images are read
-        network(blank)
-    networks.append(color_and_place(local[0].grid))
-    grids = [found.grid for found in (*local, local[0])]
-    pipeline = augment.plain(look.size)
-    sides = []
-    for masks in (train, test):
-        features, rest = look.at(masks.samples, networks)
-        shown = [plain_mask(_mask(masks, int(i)), pipeline.resize, look.size) for i in rest.index]
-        sides.append([(f, np.stack(shown)) for f in features])
-    return {
-        name: segment(a, b, grid=grid, ignore=look.asked.ignore, seed=look.asked.seed)
-        for name, grid, a, b in zip((*look.networks, *PLACES[1:]), grids, *sides, strict=True)
-    }

@@ -76,7 +76,8 @@ class Scoring(Encoding):
         out: JSON file for the scores.
 
     Other Args:
-        masks: for segment: folder of masks with the names of the images, or a column (mask).
+        masks: for segment: folder of masks with the names of the images, or a column (mask); of
+            scans the folder with the class of each point.
         test_masks: for segment: folder of the test images' masks, where it is another one.
         ignore: for segment: values of masks that count for nothing.
         temperature: of their votes.

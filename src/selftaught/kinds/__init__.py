@@ -75,8 +75,9 @@ class Kind(Options, ABC):
     them, by size, crop and normalization: those without another kind. translates: whether views
     that were declared for images mean something of it. typed: whether one can be given as words, in
     place of a file's name. task: what the Hugging Face hub calls an encoder. moves: whether it can
-    be played as pictures. extra: what must be installed beside the package, as in `pip install
-    'selftaught[sound]'`.
+    be played as pictures. places: folder of `evaluate` that scores what is where in one; empty
+    where nothing does. extra: what must be installed beside the package, as in
+    `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
@@ -98,6 +99,7 @@ class Kind(Options, ABC):
     typed: ClassVar[bool] = False
     task: ClassVar[str] = "feature-extraction"
     moves: ClassVar[bool] = False
+    places: ClassVar[str] = ""
     extra: ClassVar[str] = ""
 
     # ---------------------------------------------------------------------------------- reading

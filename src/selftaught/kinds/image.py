@@ -30,6 +30,7 @@ class Image(Kind):
     blank_words = BLANK
     task = "image-feature-extraction"
     native = photos = translates = True
+    places = "image"
     about_floors = "Pixels: the mean of each image removed. "
 
     def decode(self, raw: Any, name: str) -> "np.ndarray":

@@ -35,6 +35,7 @@ from selftaught.methods.correlation.dcca import DCCA as DCCA
 from selftaught.methods.correlation.dccae import DCCAE as DCCAE
 from selftaught.methods.correlation.vicreg import VICReg as VICReg
 from selftaught.methods.correlation.w_mse import WMSE as WMSE
+from selftaught.methods.dense.also import ALSO as ALSO
 from selftaught.methods.dense.densecl import DenseCL as DenseCL
 from selftaught.methods.dense.pixcontrast import PixContrast as PixContrast
 from selftaught.methods.dense.pixpro import PixPro as PixPro

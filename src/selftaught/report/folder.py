@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught import kinds
 from selftaught.data import quarantine
 from selftaught.errors import UserError
 from selftaught.evaluate import curve
@@ -25,6 +26,7 @@ from selftaught.export.facts import (
     evaluations,
     trained,
 )
+from selftaught.kinds import Kind
 from selftaught.report.charts import Point
 
 log = logging.getLogger("selftaught")
@@ -56,6 +58,15 @@ class RunFolder:
     kept: dict[str, Any]
     tried: dict[str, Any]
     looks: Curve | None
+
+    @property
+    def kind(self) -> Kind:
+        """What its samples are; images where no file says it, or not so that it can be made."""
+        said = self.encoder.get("kind") or self.settings.get("sample")
+        try:
+            return kinds.made(said if isinstance(said, dict) else None)
+        except (UserError, TypeError):
+            return kinds.images()
 
 
 def read(path: Path) -> RunFolder:

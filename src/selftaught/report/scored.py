@@ -35,9 +35,10 @@ def scores(run: RunFolder) -> Section | Missing | None:
         )
     names = {r.get("features") for found in run.scores for r in dicts(found.get("scores"))}
     begun = ", and with the weights that it began with" if START in names else ""
+    known = [*run.kind.floors(), *run.kind.judges()]
     note = (
-        "Floors: raw pixels at 8x8 and 16x16 with the mean of each image removed, and the same "
-        f"network untrained{begun}. Whiskers are 95 % intervals. An encoder that is not above all "
+        f"Floors: {', '.join(known)}, and the same network untrained{begun}. "
+        f"{run.kind.about_floors}Whiskers are 95 % intervals. An encoder that is not above all "
         "floors has learned nothing that is of use here."
     )
     return Section("Scores against floors", "".join(parts), note)

@@ -49,8 +49,10 @@ def title(run: RunFolder) -> str:
 def header(run: RunFolder) -> str:
     """Title, encoder, folder and date."""
     about = mapping(run.encoder.get("encoder") or run.settings.get("backbone"))
+    size = about.get("size")
+    size = tuple(size) if isinstance(size, list) else size
     facts = [
-        f"{about['name']}, {about.get('size')} px" if "name" in about else "",
+        f"{about['name']}, {run.kind.at(size)}" if "name" in about else "",
         f"run folder {run.path}",
         datetime.fromtimestamp(_modified(run.path)).strftime("%d %B %Y, %H:%M"),
     ]

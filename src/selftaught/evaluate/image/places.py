@@ -112,7 +112,7 @@ def segments(
     truth = _coded(masks, codes)
     confusion = np.stack([_confusion(t, f, side) for t, f in zip(truth, found)])
     how = f"{int(found.max()) + 1} clusters matched to classes on these pixels"
-    return _score(name, matched(confusion), codes, f"{len(masks)} images; {how}", start)
+    return iou(name, matched(confusion), codes, f"{len(masks)} images; {how}", start)
 
 
 def matched(confusion: np.ndarray) -> np.ndarray:
@@ -193,12 +193,28 @@ class _Task:
             f"{len(self.train_x)} train, {len(confusion)} test images, {len(self.codes)} classes, "
             f"{self.grid[0]}x{self.grid[1]} cells of plain views, masks {shape}; {how}"
         )
-        return _score(name, confusion, self.codes, protocol, start)
+        return iou(name, confusion, self.codes, protocol, start)
 
 
-def _score(
-    name: str, confusion: np.ndarray, codes: np.ndarray, protocol: str, start: float
+def iou(
+    name: str,
+    confusion: np.ndarray,
+    codes: np.ndarray,
+    protocol: str,
+    start: float,
+    count: int | None = None,
 ) -> Score:
+    """The mean intersection over union of all test samples together.
+
+    Args:
+        name: of the score.
+        confusion: counts [n, true, predicted] of n parts of the test, which are resampled for the
+            interval.
+        codes: of the classes.
+        protocol: how it was made.
+        start: time on the clock when that began.
+        count: of test samples, where they are not the parts.
+    """
     each = mean_iou(confusion.sum(0))
     resampled = [
         np.nanmean(mean_iou(np.tensordot(np.bincount(r, minlength=len(confusion)), confusion, 1)))
@@ -207,7 +223,7 @@ def _score(
     return Score(
         name,
         100 * float(np.nanmean(each)),
-        len(confusion),
+        count or len(confusion),
         protocol,
         time.perf_counter() - start,
         measure="mean intersection over union",

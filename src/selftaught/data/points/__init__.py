@@ -1,0 +1,1 @@
+"""Points: laser scans and other clouds, and what is read of them."""

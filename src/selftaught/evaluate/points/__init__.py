@@ -1,0 +1,1 @@
+"""Scores of points, beside those of whole scans."""
