@@ -1,6 +1,6 @@
 """Open reports in a real browser, without a window: do they work, do they look right?
 
-python benchmarks/browser.py                      # trains three tiny runs first
+python benchmarks/browser.py                      # trains tiny runs first, of all kinds
 python benchmarks/browser.py runs/demo --shots shots/
 
 Each page is opened from disk, light and dark, on a desktop and on a phone. It must load nothing,
@@ -17,10 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from cuts import film
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SCREENS = {"desktop": (1280, 900, False), "phone": (390, 844, True)}
@@ -42,6 +46,9 @@ FIGURES = """(() => {
       for (let i = 3; i < data.length; i += 4) painted += data[i] > 0;
       if (painted < 0.002 * e.width * e.height) wrong.push("blank: " + at(e));
     }
+  }
+  for (const e of document.querySelectorAll("audio")) {
+    if (e.error) wrong.push("not to be heard: " + e.title);
   }
   for (const s of document.querySelectorAll("section")) {
     const rest = [...s.children].filter((c) => c.tagName !== "H2" && !c.classList.contains("note"));
@@ -274,6 +281,42 @@ def tiny(folder: Path) -> list[Path]:
     return [*pages, out]
 
 
+def others(folder: Path) -> list[Path]:
+    """Pages of a short run of each kind of samples that moves, sounds, is drawn or is read."""
+    rng = np.random.default_rng(0)
+    marks = np.arange(40) % 2
+    waves = np.sin(np.arange(4000) * np.where(marks, 0.2, 0.4)[:, None]) + rng.normal(
+        0, 0.1, (40, 4000)
+    )
+    np.savez(folder / "series.npz", x=waves[:, :96].astype(np.float32), y=marks)
+    lines = (f"it was {word} in the {'sun' if mark else 'rain'}" for word, mark in
+             zip(rng.choice(["warm", "cold", "quiet", "loud"], 40), marks))  # fmt: skip
+    (folder / "corpus.txt").write_text("\n".join(lines))
+    for n, (mark, values) in enumerate(zip(marks, waves)):
+        sound, clip = (folder / k / str(mark) for k in ("sounds", "clips"))
+        sound.mkdir(parents=True, exist_ok=True)
+        clip.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(sound / f"{n}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes((values * 9000).astype("<i2").tobytes())
+        frames = np.full((12, 32, 48, 3), 40, np.uint8)
+        for t, frame in enumerate(frames):
+            frame[8:20, (t if mark else 12 - t) * 2 : (t if mark else 12 - t) * 2 + 10] = 60 + 4 * n
+        (clip / f"{n}.mkv").write_bytes(film(list(frames)))
+    small = ["--width", "16", "--depth", "1", "--heads", "1"]
+    runs = {
+        "series": ["ts2vec", "series.npz"],
+        "sounds": ["simclr", "sounds", "--backbone", "test_resnet"],
+        "clips": ["simclr", "clips", "--frames", "4", "--size", "32", "--patch-size", "16", *small],
+        "texts": ["bert", "corpus.txt", "--backbone", "bert_tiny", "--size", "16"],
+    }
+    for name, words in runs.items():
+        out = ["--out", f"runs/{name}", "--epochs", "1", "--workers", "0", "--force"]
+        command = [sys.executable, "-m", "selftaught", "pretrain", *words, *out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    return [folder / "runs" / name / "report.html" for name in runs]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, help="run folders, or pages")
@@ -284,12 +327,12 @@ def main() -> None:
         given.shots.mkdir(parents=True, exist_ok=True)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        pages = given.runs or tiny(Path(folder))
+        pages = given.runs or [*(full := tiny(Path(folder))), *others(Path(folder))]
         with browser(given.browser) as opened:
             for path in pages:
                 page = path / "report.html" if path.is_dir() else path
                 print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
-                wrong = check(opened, page, given.shots, not given.runs)
+                wrong = check(opened, page, given.shots, not given.runs and path in full)
                 failed += bool(wrong)
                 print("\n".join(f"  WRONG: {w}" for w in wrong) or "  all well")
     sys.exit(f"{failed} of {len(pages)} pages are wrong" if failed else 0)

@@ -70,6 +70,7 @@ API = {
         "evaluate/features.py",
         "evaluate/scores.py",
         "evaluate/classifiers.py",
+        "evaluate/attention.py",
         "evaluate/few_labels.py",
         "evaluate/finding.py",
         "evaluate/clusters.py",

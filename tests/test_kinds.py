@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import selftaught
-from selftaught import kinds, methods, nouns
+from selftaught import cli, kinds, methods, nouns
 from selftaught.augment import sample_rng
 from selftaught.augment.series import resized
 from selftaught.backbones.series.encoder import Series
@@ -338,16 +338,19 @@ def test_random_kernels_are_the_same_each_time_and_know_the_shape_of_a_wave():
         ("Images: /data/images/a.png, --images 5", "Sounds: /data/images/a.png, --images 5"),
         ("imagenet, image.png, my-images", "imagenet, image.png, my-images"),
         ("the images.", "the sounds."),
+        ("3% of the images have a single color", "3% of the sounds are silent"),
         ("of kind `image`, --kind=image", "of kind `image`, --kind=image"),
     ],
 )
 def test_sentences_of_images_speak_of_what_was_opened(text: str, worded: str):
     try:
-        nouns.speak_of("sound", "sounds")
+        nouns.speak_of("sound", "sounds", "are silent")
         assert nouns.worded(text) == worded
+        assert nouns.folder() == "sounds/"
     finally:
         nouns.speak_of("image", "images")
     assert nouns.worded(text) == text
+    assert nouns.folder() == "photos/"
 
 
 # -------------------------------------------------------------------------------- methods of series
@@ -393,7 +396,7 @@ def test_masked_series_look_at_nothing_that_they_are_to_fill_in():
     other = torch.where(hidden.repeat_interleave(8, 2), torch.randn(3, 2, 24), x)
     a, b = (method.backbone.features(z, hidden).local for z in (x, other))
     assert a.equal(b)
-    loss = method.loss(Batch([x, order], torch.arange(3)))
+    loss = method.loss(Batch([x, order[:, None]], torch.arange(3)))
     assert loss.isfinite()
     with pytest.raises(UserError, match="inception has none"):
         MaskedSeries(Series("inception", 24, 2))
@@ -413,3 +416,40 @@ def test_methods_of_series_train_and_are_alike_for_any_workers(tmp_path: Path, n
     theirs = other.encoder.state_dict()
     assert all(v.equal(theirs[k]) for k, v in one.encoder.state_dict().items())
     assert one.encoder.config["name"] == {"ts2vec": "dilated"}.get(name, "patches")
+
+
+def test_a_classifier_and_an_index_of_series_speak_of_series(tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32)
+    rows[::2] += 3
+    np.savez(tmp_path / "series.npz", x=rows, y=np.arange(24) % 2)
+    data, run = str(tmp_path / "series.npz"), str(tmp_path / "run")
+    small = ["--width", "4", "--depth", "1", "--epochs", "1", "--workers", "0"]
+    assert cli.main(["pretrain", "simclr", data, "--out", run, *small]) == 0
+    model, table = str(tmp_path / "model"), str(tmp_path / "found.csv")
+    assert cli.main(["classify", run, data, "--out", model]) == 0
+    assert f"selftaught predict {model} series/" in capsys.readouterr().out
+    assert cli.main(["predict", model, data, "--out", table]) == 0
+    assert f"24 series are in {table}" in capsys.readouterr().out
+    page, kept = str(tmp_path / "found.html"), str(tmp_path / "kept")
+    assert cli.main(["search", run, data, "--outliers", "--out", page, "--index", kept]) == 0
+    assert "24 series by their mean distance" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["ts2vec", "masked_series"])
+def test_numbers_that_a_method_draws_are_no_series_on_the_page(name: str):
+    kind, built = kinds.find("series")(), methods.find(name)
+    net = Series({"ts2vec": "dilated"}.get(name, "patches"), 32, 2, width=8, depth=1)
+    views = built(net).views(32)(waves(1, steps=50)[0], sample_rng(0, 0, 0))
+    assert [len(kind.pictures(view)) for view in views] == [1] + [0] * (len(views) - 1)
+
+
+def test_a_list_may_hold_series_with_their_labels():
+    kind, rows = kinds.find("series")(), waves(4, steps=50)
+    found = open_data(
+        [(row, mark) for row, mark in zip(rows, ["up", "down", "up", "up"])], kind=kind
+    )
+    assert [found.classes[n] for n in found.labels] == ["up", "down", "up", "up"]
+    assert np.array_equal(found.source.load(1), rows[1])
+    with pytest.raises(UserError, match="item 1 of the list is no pair"):
+        open_data([(rows[0], 1), rows[1]], kind=kind)
+    assert open_data(list(rows), kind=kind).labels is None

@@ -41,7 +41,7 @@ from selftaught.errors import (
     of_system,
     out_of_memory,
 )
-from selftaught.nouns import worded
+from selftaught.nouns import folder, worded
 from selftaught.printable import lines
 from selftaught.signature import (
     Parameter,
@@ -692,7 +692,7 @@ def _show_classify(values: dict[str, Any], made: Any) -> None:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     _show(values, made)
-    sys.stdout.write(f"Next:\n  selftaught predict {shlex.quote(str(made.folder))} photos/\n")
+    sys.stdout.write(f"Next:\n  selftaught predict {shlex.quote(str(made.folder))} {folder()}\n")
 
 
 def _show_embed(values: dict[str, Any], found: Any) -> None:

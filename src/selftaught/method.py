@@ -277,7 +277,7 @@ def partner(backbone: Any, given: Any = None, name: str = "", channels: int = 0)
     if given is not None:
         return encoder_of(given)
     kind = kinds.of(backbone)
-    if kind.word != "image":
+    if not kind.photos:
         raise UserError(
             f"the second network of a pair is like the first where both are of images, and this "
             f"one takes {kind.many}: name the data of the second modality with --second, or give "

@@ -4,17 +4,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOUNS = ["image", "images"]
+BLANK = "have a single color"
+"""What is said of images in which nothing is."""
+
+_NOUNS = ["image", "images", BLANK]
 _IMAGES = re.compile(r"(?<![\w/.\\=`-])(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
 
 
-def speak_of(one: str, many: str) -> None:
-    """From now on say `one` and `many` where a sentence speaks of images.
+def speak_of(one: str, many: str, blank: str = BLANK) -> None:
+    """From now on say `one` and `many` where a sentence speaks of images, and `blank` of those in
+    which nothing is.
 
     Sentences are written for what most people come with; this is the one place that words them for
     other samples. Whatever opens data calls it.
     """
-    _NOUNS[:] = one, many
+    _NOUNS[:] = one, many, blank
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def going_on() -> Iterator[None]:
 
 def worded(text: str) -> str:
     """A sentence with the word for what is spoken of; parts of paths and names stay as they are."""
-    one, many = _NOUNS
+    one, many, blank = _NOUNS
     if many == "images":
         return text
 
@@ -37,4 +41,11 @@ def worded(text: str) -> str:
         noun = noun.capitalize() if word[0] == "I" else noun
         return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" if article else noun
 
-    return _IMAGES.sub(other, text.replace("raw pixels", "figures that need no training"))
+    text = text.replace("raw pixels", "figures that need no training").replace(BLANK, blank)
+    return _IMAGES.sub(other, text)
+
+
+def folder() -> str:
+    """Where such samples may lie, in an example of a command."""
+    many = _NOUNS[1]
+    return "photos/" if many == "images" else f"{many.replace(' ', '-')}/"

@@ -61,6 +61,7 @@ class ScoringOptions(EncodingOptions, total=False):
             "finetune",
             "retrieval",
             "segment",
+            "attentive",
             "cluster",
             "robustness",
         ]
@@ -72,6 +73,7 @@ class ScoringOptions(EncodingOptions, total=False):
     ignore: Sequence[int]
     k: Count
     temperature: Temperature
+    blocks: Number
     altered: Several
     passes: Count
     shares: Sequence[Fraction]

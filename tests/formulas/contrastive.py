@@ -309,7 +309,9 @@ def loss_ts2vec(method: Any, batch: Batch) -> float:
     for n, (first, last) in enumerate(((left, start + shared), (start, right))):
         moved = [int(row[4] * (left + steps - right + 1)) - left for row in shares]
         pieces = [x[i, :, first + m : last + m] for i, m in enumerate(moved)]
-        hidden = [masked[i, n, first + m : last + m] < method.hidden for i, m in enumerate(moved)]
+        hidden = [
+            masked[i, n, 0, first + m : last + m] < method.hidden for i, m in enumerate(moved)
+        ]
         found = method.backbone.features(torch.stack(pieces), torch.stack(hidden)).local
         contexts.append(numbers(found))
     one, other = contexts

@@ -188,7 +188,7 @@ def loss_selfie(method: Any, batch: Batch) -> float:
 def loss_masked_series(method: Any, batch: Batch) -> float:
     x, order = batch.views
     x = (x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True)
-    hidden = order.argsort(2).argsort(2) < method.hide
+    hidden = order[:, 0].argsort(2).argsort(2) < method.hide
     local = method.backbone.features(x, hidden).local
     found, true, size = numbers(method.head(local)), numbers(x), method.backbone.patch_size
     each = [

@@ -95,7 +95,7 @@ class Whole(nn.Module):
     def __init__(self, made: Classifier):
         super().__init__()
         kind = kinds.of(made.network)
-        if kind.word != "image":
+        if not kind.photos:
             raise UserError(
                 "a graph holds what is done to an image before the network sees it, and this "
                 f"classifier is of {kind.many}, whose reading no graph does: use it with "

@@ -32,6 +32,7 @@ from selftaught.export.files import whole_folder
 from selftaught.feed.passes import reading
 from selftaught.feed.readers import limited
 from selftaught.feed.views import Bad, ViewDataset
+from selftaught.nouns import worded
 from selftaught.sides import Size, one
 from selftaught.signature import takes
 
@@ -75,7 +76,7 @@ class Predictions:
 
     def __repr__(self) -> str:
         unsure = sum(not label for label in self.labels)
-        return f"<Predictions of {len(self)} images, {unsure} without a label>"
+        return worded(f"<Predictions of {len(self)} images, {unsure} without a label>")
 
 
 @dataclass(frozen=True, repr=False)
@@ -256,8 +257,8 @@ class Classifier:
     def _reading(self) -> dict[str, Any]:
         """How samples are read: of images what others than this library have to do."""
         kind = kinds.of(self.network)
-        if kind.word != "image":
-            return {"sample": kind.config, "channels": self.network.channels}
+        if not kind.photos:
+            return {**kind.written("sample"), "channels": self.network.channels}
         return {
             **augment.plain(self.size).told,
             "crop": "center",

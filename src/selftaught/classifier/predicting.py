@@ -15,6 +15,7 @@ from selftaught.classifier.places import found, free
 from selftaught.classifier.settings import Predicting
 from selftaught.evaluate.features import open_samples
 from selftaught.evaluate.writing import texts, write_blocks, write_table
+from selftaught.nouns import worded
 from selftaught.signature import takes
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Written:
     listed: Path | None
 
     def __str__(self) -> str:
-        lines = [f"{self.images:,} images are in {self.out}"]
+        lines = [f"{worded(f'{self.images:,} images')} are in {self.out}"]
         some = sorted(self.counts.items(), key=lambda pair: -pair[1])
         if some:
             told = ", ".join(f"{name}: {count:,}" for name, count in some[:MOST])

@@ -82,9 +82,9 @@ def open_data(
         return source
     if isinstance(inside := getattr(source, "samples", None), Samples):  # a pool
         return inside
-    if kind is not None and kind.word == "image":
+    if kind is not None and kind.photos:
         kind = None
-    speak_of(*(("image", "images") if kind is None else (kind.one, kind.many)))
+    speak_of(*(("image", "images") if kind is None else (kind.one, kind.many, kind.blank_words)))
     if kind is None:
         found = raw_samples(source, None, column, labels, path_column)
     else:

@@ -97,7 +97,7 @@ def preflight(samples: Samples, facts: Before) -> Before:
     """What is known of the settings, and what the images show; at most `PROBED` are read."""
     most = min(PROBED, max(FEWEST, facts.steps * facts.batch // 100))
     kind = kinds.of(samples)
-    looks = look(samples, most) if kind.word == "image" else others(samples, kind, most)
+    looks = look(samples, most) if kind.photos else others(samples, kind, most)
     return replace(facts, looks=looks, shares=shares(samples.labels))
 
 

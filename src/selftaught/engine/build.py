@@ -311,15 +311,10 @@ def _backbone(encoder: Encoder) -> dict[str, Any]:
     return {p.name: _plain(encoder, p.name) for p in image.parameters}
 
 
-def _sample(kind: Kind) -> dict[str, Any]:
-    """What run.yaml says of samples, where they are no images."""
-    return {} if kind.word == "image" else {"sample": kind.config}
-
-
 def _second(method: Method) -> dict[str, Any]:
     """What run.yaml says of a second modality, where not both are images."""
     every = encoders(method)
-    if len(every) == 1 or {kinds.of(e).word for e in every} == {"image"}:
+    if len(every) == 1 or all(kinds.of(e).photos for e in every):
         return {}
     return {"second_sample": kinds.of(every[1]).config, "second_backbone": _backbone(every[1])}
 
@@ -331,7 +326,7 @@ def describe(method: Method, data: Any, training: dict[str, Any]) -> dict[str, A
         "data": named(data),
         "backbone": _backbone(image_of(method)),
         "options": options_of(method),
-        **_sample(kinds.of(image_of(method))),
+        **kinds.of(image_of(method)).written("sample"),
         **_second(method),
         "training": training,
         "made_by": {

@@ -45,7 +45,7 @@ def samples_of(settings: Settings, kind: kinds.Kind, channels: int) -> Samples:
             kind=kind,
             **how,
         )
-    plain = kind.word == "image" or found.kind == kind  # what was open may be read otherwise yet
+    plain = kind.photos or found.kind == kind  # what was open may be read otherwise yet
     return found if plain else found.seen_as(kind, channels)
 
 

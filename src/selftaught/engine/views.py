@@ -22,7 +22,7 @@ def views_of(method: Method, size: Size, settings: Settings) -> Pipeline:
     """
     declared = _declared(method, size, settings)
     first, *others = map(kinds.of, encoders(method))
-    if not others or {first.word, *(kind.word for kind in others)} == {"image"}:
+    if not others or all(kind.photos for kind in (first, *others)):
         return first.views(declared)
     if not isinstance(declared, Modalities):
         raise UserError(f"the views of {method_name(method)} are not those of two modalities")

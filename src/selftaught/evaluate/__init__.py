@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
+    from selftaught.evaluate.attention import attentive as attentive
     from selftaught.evaluate.classifiers import linear as linear
     from selftaught.evaluate.classifiers import logistic as logistic
     from selftaught.evaluate.clusters import cluster as cluster

@@ -19,6 +19,7 @@ from selftaught.data.labels import match, names_of, warn_once
 from selftaught.data.selection import select
 from selftaught.data.source import digest
 from selftaught.errors import UserError
+from selftaught.evaluate.attention import attentive, split_tokens, tokens
 from selftaught.evaluate.augmented import linear_augmented
 from selftaught.evaluate.calibrated import references
 from selftaught.evaluate.classifiers import linear, logistic
@@ -54,10 +55,14 @@ if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
 
 PROBES = ("knn", "ridge", "linear", "linear-paper", "lowshot", "retrieval", "cluster")
-PROBES += ("robustness", "segment")
+PROBES += ("robustness", "attentive", "segment")
 
-APART = ("linear-paper", "segment")
+APART = ("linear-paper", "attentive", "segment")
 """Those that look at the images in a way of their own."""
+
+ATTENDED = 2**30
+"""Bytes of local features of a network, of training or of test samples, at most; of more samples
+some are left out."""
 
 Network = Callable[[Tensor], Tensor]
 Scores = dict[str, tuple[Score, ...]]
@@ -126,7 +131,8 @@ def compared(
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, network, asked.labels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
-    sets = labeled(opened, strict) if by_class or "linear-paper" in probes else []
+    wanted = by_class or "linear-paper" in probes or "attentive" in probes
+    sets = labeled(opened, strict) if wanted else []
     places = _places(network) if "segment" in probes else None
     fields = places.opened(sources, opened, asked) if places else None
     found: Scores = {}
@@ -148,6 +154,9 @@ def compared(
             found, skipped = _of_classes(look, sets, by_class)
         if "linear-paper" in probes:
             for name, score in _augmented(look, sets).items():
+                found[name] = (*found.get(name, ()), score)
+        if "attentive" in probes:
+            for name, score in _attended(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
         if places:
             for name, scores in places.scored(look, fields).items():
@@ -420,3 +429,32 @@ def _augmented(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
     train, *rest = sets
     test = rest[0] if rest else None
     return linear_augmented(networks, train, test, look.size, look.asked, look.progress)
+
+
+def _attended(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
+    """Attentive probes of the encoder, of its start and of its untrained self. Floors that have no
+    places are told by the ridge probe, which must not be better either."""
+    asked, kind = look.asked, kinds.of(look.networks[ENCODER])
+    networks = look.each([tokens] * len(look.networks))
+    blank = kind.blank(1, look.networks[ENCODER])
+    # what has no local features is told before the samples are read
+    each = networks[0](blank).nbytes
+    floors = kind.floors()
+    sides = []
+    most = max(2, ATTENDED // each)
+    sets = [select(s, evenly(len(s), most).numpy()) if len(s) > most else s for s in sets]
+    for samples in sets:
+        found, rest = look.at(samples, [*networks, *floors.values()])
+        sides.append(
+            [split_tokens(x, rest) for x in found[: len(networks)]]
+            + [Embeddings(x, *rest) for x in found[len(networks) :]]
+        )
+    pairs = list(zip(*sides))
+    scores = {
+        name: attentive(*pair, blocks=asked.blocks, seed=asked.seed, device=look.device)
+        for name, pair in zip(look.networks, pairs)
+    }
+    for name, pair in zip(floors, pairs[len(networks) :]):
+        scores[name] = replace(probe(*pair, seed=asked.seed), name=scores[ENCODER].name)
+    judged = _judged([scores[ENCODER]], sets, pairs[0])
+    return scores | {name: score for name, (score,) in judged.items()}

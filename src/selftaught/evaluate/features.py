@@ -309,7 +309,7 @@ def open_samples(
             f"the encoder takes samples of kind `{kind.word}`, and these are of "
             f"`{kinds.of(data).word}`; open them with kind=selftaught.kinds.of(encoder)"
         )
-    if kind.word == "image" and data.channels != channels:
+    if kind.photos and data.channels != channels:
         raise UserError(
             f"the encoder takes {kind.many} of {channels} channels, the samples have "
             f"{data.channels}; open them with channels={channels}"

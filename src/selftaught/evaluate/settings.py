@@ -68,8 +68,9 @@ class Scoring(Encoding):
 
     Args:
         probes: which scores: knn, ridge, linear, linear-paper (on augmented images, as papers do;
-            slow), lowshot, retrieval, cluster, robustness, segment, or finetune, which trains the
-            whole network and takes longest.
+            slow), attentive (a query that attends to all local features, as V-JEPA), lowshot,
+            retrieval, cluster, robustness, segment, or finetune, which trains the whole network
+            and takes longest.
         test: labeled images to score on; by default a fifth of each class of data is held out.
         second: of a run that was trained on two modalities, the data of the second, as of
             `pretrain`: pairs are to find each other, and no labels are needed.
@@ -86,6 +87,7 @@ class Scoring(Encoding):
         test_masks: for segment: folder of the test images' masks, where it is another one.
         ignore: for segment: values of masks that count for nothing.
         temperature: of their votes.
+        blocks: for attentive: of self-attention before the query; V-JEPA 2 has 3.
         altered: for robustness and retrieval: test images that are corrupted and copied, at most.
         passes: for linear-paper: over the training images, each time with other crops.
         shares: for finetune: of the labels that are used, one training each.
@@ -103,6 +105,7 @@ class Scoring(Encoding):
             "finetune",
             "retrieval",
             "segment",
+            "attentive",
             "cluster",
             "robustness",
         ],
@@ -118,6 +121,7 @@ class Scoring(Encoding):
     ignore: tuple[int, ...] = (255,)
     k: Count = 20
     temperature: Temperature = 0.07
+    blocks: Number = 0
     altered: Several = 1000
     passes: Count = 100
     shares: tuple[Fraction, ...] = (0.1, 1.0)

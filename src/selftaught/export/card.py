@@ -100,7 +100,7 @@ def text(
     method = facts.settings.get("method")
     by = f", trained by {method}" if method else ""
     parts = [
-        _front(to, method, license, kinds.of(encoder).word),
+        _front(to, method, license, kinds.of(encoder).task),
         f"# {encoder.name}{by}\n",
         _about(encoder, features),
         f"## Use\n\n{_usage(to, encoder, written)}",
@@ -120,7 +120,7 @@ def text(
 
 def _about(encoder: Encoder, features: dict[str, Tensor]) -> str:
     kind, size, made = kinds.of(encoder), encoder.size, _shapes(features)
-    if kind.word == "image":
+    if kind.photos:
         return (
             f"An image encoder made with selftaught. From an image of {told_sides(size)} pixels "
             f"and {encoder.channels} channels it makes {made}.\n"
@@ -131,12 +131,11 @@ def _about(encoder: Encoder, features: dict[str, Tensor]) -> str:
     )
 
 
-def _front(to: str, method: Any, license: str | None, word: str = "image") -> str:
+def _front(to: str, method: Any, license: str | None, task: str) -> str:
     """What the Hugging Face hub reads."""
     about: dict[str, Any] = {"license": license} if license else {}
     about |= {"library_name": {"hf": "transformers"}.get(to, to)}
-    tag = "feature-extraction" if word == "text" else f"{word}-feature-extraction"
-    about |= {"pipeline_tag": tag}
+    about |= {"pipeline_tag": task}
     about |= {"tags": ["self-supervised-learning", *([method] if method else [])]}
     return f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n"
 
@@ -285,23 +284,23 @@ image = np.zeros({shape}, np.{dtype})  # yours, as selftaught.kinds.made(about).
 def _usage(to: str, encoder: Encoder, written: Path) -> str:
     """Lines that run in the folder of the export; tested by running them."""
     kind = kinds.of(encoder)
-    if to == "hf" and kind.word == "text":
+    if to == "hf" and kind.typed:
         return _python(_HF_TEXT)
     mode = {1: "L", 3: "RGB"}.get(encoder.channels)
     imports = "from PIL import Image\n" if mode else ""
-    rows, columns = both(encoder.size) if kind.word == "image" else (0, 0)
+    rows, columns = both(encoder.size) if kind.photos else (0, 0)
     fields: dict[str, Any] = {"mode": mode, "channels": encoder.channels}
     fields |= {"rows": rows, "columns": columns}
     if to in ("timm", "hf"):
         code, prepare = {"timm": (_TIMM, _TIMM_PREPARE), "hf": (_HF, _HF_PREPARE)}[to]
         prepare = prepare if mode else _ANY_PREPARE
     else:
-        mode = mode if kind.word == "image" else None
+        mode = mode if kind.photos else None
         imports = imports if mode else ""
         code = {"onnx": _ONNX, "torch-export": _PT2, "safetensors": _SELFTAUGHT}[to]
         prepare = _PREPARE if isinstance(encoder.size, int) else _COVER
         prepare = prepare if mode else _ARRAY
-        if kind.word != "image":
+        if not kind.photos:
             prepare = _OTHER
             fields = {"kind": kind.many, "shape": list(kind.blank(1, encoder).shape)}
             fields |= {"dtype": str(kind.prepare(kind.blank(1, encoder), encoder).dtype)[6:]}
@@ -326,7 +325,7 @@ def _python(code: str) -> str:
 
 def _images(encoder: Encoder) -> str:
     kind = kinds.of(encoder)
-    if kind.word != "image":
+    if not kind.photos:
         read = ", ".join(f"{name} {value}" for name, value in kind.config.items())
         return f"{kind.many.capitalize()} are read as `preprocessing.json` says: {read}.\n"
     view = augment.plain(encoder.size)

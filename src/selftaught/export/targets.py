@@ -64,7 +64,7 @@ def _weights(encoder: Encoder) -> dict[str, Tensor]:
 def preprocessing(encoder: Encoder) -> dict[str, Any]:
     """What is done to an image before the network sees it, and what comes out."""
     kind, local = kinds.of(encoder), encoder.local_dim if encoder.has_local else None
-    if kind.word != "image":
+    if not kind.photos:
         made = {"pooled": encoder.dim, "local": local}
         return kind.config | {"size": encoder.size, "channels": encoder.channels} | made
     view = augment.plain(encoder.size)

@@ -50,7 +50,7 @@ def images(settings: dict[str, Any], encoder: Encoder) -> tuple[Tensor, str, int
     except (SelftaughtError, OSError) as error:
         log.info("the images of the run cannot be read: %s", error)
     source = f"{len(found)} {kind.many} of the training data"
-    if kind.word == "image" and len(found) < COUNT:
+    if kind.photos and len(found) < COUNT:
         photos = open_data(str(Path(str(files("selftaught"))) / "demo" / "test.parquet"))
         channels = np.arange(encoder.channels) % photos.channels
         shown = [view(np.ascontiguousarray(x[..., channels])) for x in _some(photos)]

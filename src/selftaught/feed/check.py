@@ -97,7 +97,7 @@ class Report:
         told = f" ({share:{'.0f' if share >= 10 else '.2g'}} %)" if self.bad else ""
         rows.append(("unreadable", f"{len(self.bad):,}{told}"))
         rows += [(f"  {kind}", f"{count:,}") for kind, count in self.unreadable]
-        rows += self._of_images() if self.kind.word == "image" else self._of_others()
+        rows += self._of_images() if self.kind.photos else self._of_others()
         if self.classes:
             smallest = min(self.classes, key=lambda c: c[1])
             largest = max(self.classes, key=lambda c: c[1])

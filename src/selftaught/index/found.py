@@ -12,6 +12,7 @@ from rich.text import Text
 from selftaught.errors import UserError
 from selftaught.evaluate.writing import write_table
 from selftaught.export.files import atomic
+from selftaught.nouns import worded
 from selftaught.report.html import escape, table
 
 SHOWN = 50
@@ -35,7 +36,9 @@ class Found:
         cls, kind: str, names: Sequence[str], rows: Sequence[Sequence[Any]], note: str
     ) -> "Found":
         """Of rows: values in the order of the names."""
-        return cls(kind, {name: [row[n] for row in rows] for n, name in enumerate(names)}, note)
+        return cls(
+            kind, {name: [row[n] for row in rows] for n, name in enumerate(names)}, worded(note)
+        )
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

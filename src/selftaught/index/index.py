@@ -36,6 +36,7 @@ from selftaught.index.found import Found
 from selftaught.index.likeness import SIDE
 from selftaught.index.queries import Query, opened
 from selftaught.index.store import Store
+from selftaught.nouns import worded
 from selftaught.sides import Size, both
 
 log = logging.getLogger("selftaught")
@@ -183,7 +184,8 @@ class Index:
         how = ""
         if self._faiss is not None:
             how = f"; faiss finds {self._faiss.recall:.1%} of the 10 most similar"
-        return f"index {where}: {len(self):,} images x {self.vectors.dim} numbers{new}{bad}{how}"
+        count = worded(f"{len(self):,} images")
+        return f"index {where}: {count} x {self.vectors.dim} numbers{new}{bad}{how}"
 
     def name(self, i: int) -> str:
         """Path of an image."""

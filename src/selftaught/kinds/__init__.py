@@ -64,22 +64,26 @@ class Facts(NamedTuple):
 class Kind(Options, ABC):
     """A kind of samples; plain values, which run.yaml and encoder.json hold as they are.
 
-    word: as on the command line. one, many: in a sentence. unit: of what `size` counts. counted:
-    what the size of a sample is called. axes: of a batch of views. suffixes, columns: where samples
-    are found in folders and tables. encoder: `module:Class` of its usual encoder, below
-    `backbones`. backbone: name of the usual one, where methods name none for this kind. standins:
-    by whether there is a GPU, what is taken for the networks of papers that need many. method: what
-    is trained where nobody names one. native: whether samples are uint8 [H, W, C], which the engine
-    of views for images takes. translates: whether views that were declared for images mean
-    something of it. typed: whether one can be given as words, in place of a file's name. moves:
-    whether it can be played as pictures. places: folder of `evaluate` that scores what is where in
-    one; empty where nothing does. extra: what must be installed beside the package, as in
+    word: as on the command line. one, many: in a sentence. blank_words: what is said of those in
+    which nothing is. unit: of what `size` counts. counted: what the size of a sample is called.
+    axes: of a batch of views. suffixes, columns: where samples are found in folders and tables.
+    encoder: `module:Class` of its usual encoder, below `backbones`. backbone: name of the usual
+    one, where methods name none for this kind. standins: by whether there is a GPU, what is taken
+    for the networks of papers that need many. method: what is trained where nobody names one.
+    native: whether samples are uint8 [H, W, C], which the engine of views for images takes. photos:
+    whether they are pictures as any library reads them, by options of `open_data`, and prepares
+    them, by size, crop and normalization: those without another kind. translates: whether views
+    that were declared for images mean something of it. typed: whether one can be given as words, in
+    place of a file's name. task: what the Hugging Face hub calls an encoder. moves: whether it can
+    be played as pictures. places: folder of `evaluate` that scores what is where in one; empty
+    where nothing does. extra: what must be installed beside the package, as in
     `pip install 'selftaught[sound]'`.
     """
 
     word: ClassVar[str]
     one: ClassVar[str]
     many: ClassVar[str]
+    blank_words: ClassVar[str] = "are empty"
     unit: ClassVar[str]
     counted: ClassVar[str]
     axes: ClassVar[int]
@@ -90,8 +94,10 @@ class Kind(Options, ABC):
     method: ClassVar[str] = "simclr"
     standins: ClassVar[Mapping[bool, Mapping[str, str]]] = {}
     native: ClassVar[bool] = False
+    photos: ClassVar[bool] = False
     translates: ClassVar[bool] = False
     typed: ClassVar[bool] = False
+    task: ClassVar[str] = "feature-extraction"
     moves: ClassVar[bool] = False
     places: ClassVar[str] = ""
     extra: ClassVar[str] = ""
@@ -125,6 +131,17 @@ class Kind(Options, ABC):
     @abstractmethod
     def facts(self, sample: Any) -> Facts:
         """What the doctor, and `check`, ask of a sample."""
+
+    def described(self, samples: "Samples", some: Sequence[int]) -> list[tuple[str, str]]:
+        """What is told of samples beside their number, by name.
+
+        Args:
+            some: of them that are looked at.
+        """
+        sizes = sorted(self.facts(samples.read(i)).size for i in some)
+        low, middle, high = sizes[0], sizes[len(sizes) // 2], sizes[-1]
+        text = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
+        return [(self.counted, text)]
 
     # ------------------------------------------------------------------------------------ views
 
@@ -181,6 +198,11 @@ class Kind(Options, ABC):
         from selftaught.augment.pipeline import tensors
 
         return [x for x in tensors(views) if x.ndim == self.axes]
+
+    def there(self, views: "Tensor", encoder: Any) -> "Tensor | None":
+        """Which local features of prepared plain views stand for anything, bool [B, N]; None where
+        all of them do."""
+        return None
 
     def blank(self, count: int, encoder: Any) -> "Tensor":
         """Plain views of nothing, collated, to try an encoder and to take its time on."""
@@ -272,6 +294,10 @@ class Kind(Options, ABC):
     def config(self) -> dict[str, Any]:
         """Plain values that make it again; see `made`."""
         return {"kind": self.word} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def written(self, name: str) -> dict[str, Any]:
+        """`config` under a name, as run.yaml and encoder.json have it; nothing of photos."""
+        return {} if self.photos else {name: self.config}
 
 
 def mapped(node: Any, change: Callable[[Any], Any]) -> Any:

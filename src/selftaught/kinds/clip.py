@@ -11,6 +11,7 @@ from selftaught.data.image.formats import VIDEO
 from selftaught.data.video.take import Shown, Take
 from selftaught.errors import UserError
 from selftaught.kinds import Facts, Floor, Kind
+from selftaught.nouns import BLANK
 from selftaught.roles import Count
 from selftaught.sides import area, both, told_size
 
@@ -44,6 +45,7 @@ class Clip(Kind):
 
     word = "clip"
     one, many, unit, counted, axes = "clip", "clips", "px", "shorter side", 5
+    blank_words = BLANK
     suffixes = VIDEO
     columns = ("video", "clip", "mp4")
     encoder = "video.encoder:ClipEncoder"

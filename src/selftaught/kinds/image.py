@@ -1,11 +1,13 @@
 """Images: uint8 [H, W, channels]."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selftaught.data.image.formats import IMAGE
 from selftaught.kinds import Facts, Floor, Kind
+from selftaught.nouns import BLANK
 from selftaught.sides import area, both
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from selftaught.backbones import Encoder
+    from selftaught.data import Samples
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,9 @@ class Image(Kind):
     suffixes = IMAGE
     columns = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
     encoder = "image.encoder:Image"
-    native = translates = True
+    blank_words = BLANK
+    task = "image-feature-extraction"
+    native = photos = translates = True
     places = "image"
     about_floors = "Pixels: the mean of each image removed. "
 
@@ -37,6 +42,34 @@ class Image(Kind):
     def facts(self, sample: "np.ndarray") -> Facts:
         spread = int(sample.max()) - int(sample.min())
         return Facts(min(sample.shape[:2]), spread <= 1, sample.tobytes())
+
+    def described(self, samples: "Samples", some: Sequence[int]) -> list[tuple[str, str]]:
+        """From what files say before their pixels."""
+        from selftaught.data import BadSample
+
+        headers = []
+        for i in some:
+            try:
+                headers.append(samples.header(i))
+            except BadSample:
+                continue
+        if not headers:
+            return []
+        rows = []
+        for name, values in (
+            ("width", sorted(h.width for h in headers)),
+            ("height", sorted(h.height for h in headers)),
+        ):
+            low, middle, high = values[0], values[len(values) // 2], values[-1]
+            text = f"{low} px" if low == high else f"{low} to {high} px, median {middle}"
+            rows.append((name, text))
+        for name, counted in (
+            ("channels", Counter(str(h.channels) for h in headers)),
+            ("format", Counter(h.format for h in headers)),
+        ):
+            told = counted.most_common(8)
+            rows.append((name, ", ".join(v if len(counted) == 1 else f"{v}: {n}" for v, n in told)))
+        return rows
 
     def plain(self, size: Any) -> Any:
         from selftaught import augment

@@ -25,6 +25,10 @@ LOOKED = 500
 """Series whose lengths and values are looked at."""
 
 
+DRAWN = 192
+"""Side of the picture of a view, as sharp as pages are."""
+
+
 @dataclass(frozen=True)
 class Series(Kind):
     """Measurements over time, of one channel or several.
@@ -45,6 +49,7 @@ class Series(Kind):
 
     word = "series"
     one, many, unit, counted, axes = "series", "series", "steps", "steps", 3
+    blank_words = "do not change"
     suffixes = frozenset({".csv", ".tsv", ".npy"})
     columns = ("series", "values", "signal", "x")
     encoder = "series.encoder:Series"
@@ -79,7 +84,7 @@ class Series(Kind):
         if isinstance(source, np.ndarray):
             return files.SeriesSource(files.checked(source, "memory"))
         if isinstance(source, list | tuple) and source and not isinstance(source[0], str | Path):
-            return files.SeriesSource(list(source), "list")
+            return files.listed(source)
         if isinstance(source, str | Path) and Path(source).is_file():
             path = Path(source)
             if path.suffix.lower() in files.ARRAYS:
@@ -170,7 +175,7 @@ class Series(Kind):
             return []
         from selftaught.augment.series import resized
 
-        return [traced(resized(view, 0, view.shape[1], 96), 96)]
+        return [traced(resized(view, 0, view.shape[1], DRAWN), DRAWN)]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Recordings(Kind):
     """
 
     suffixes = files.SOUND
+    blank_words = "are silent"
     columns = ("audio", "sound", "wav", "speech", "recording")
     extra = "sound"
     about_floors = (

@@ -200,6 +200,9 @@ class Text(Kind):
 
         return [x for x in tensors(views) if x.ndim == self.axes and x.dtype == torch.int64]
 
+    def there(self, views: "Tensor", encoder: Any) -> "Tensor":
+        return views != encoder.pad
+
     def blank(self, count: int, encoder: "Encoder") -> "Tensor":
         import torch
 
@@ -220,7 +223,7 @@ class Text(Kind):
     def judges(self) -> Mapping[str, Mapping[str, Judge]]:
         from selftaught.kinds.floors.text import by_neighbors, by_words
 
-        return {"words": {"k-NN": by_neighbors, "probe": by_words}}
+        return {"words": {"k-NN": by_neighbors, "probe": by_words, "attentive": by_words}}
 
     about_floors = (
         "Bag of tokens: how often each is there, by the square root, unit length. Words: by their "

@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -251,6 +252,21 @@ def _from_ts(path: Path) -> SeriesSource:
     found = SeriesSource(series, path.name)
     if labeled and series:
         found.labels, found.classes = encode(classes, str(path))
+    return found
+
+
+def listed(rows: Sequence[Any]) -> SeriesSource:
+    """Arrays, or pairs of an array and its label, which may be any word or number."""
+    pairs = [isinstance(r, tuple) and len(r) == 2 and np.ndim(r[1]) == 0 for r in rows]
+    if not any(pairs):
+        return SeriesSource(list(rows), "list")
+    if not all(pairs):
+        raise UserError(
+            f"item {pairs.index(False)} of the list is no pair of a series and its label, as "
+            f"{sum(pairs):,} others are"
+        )
+    found = SeriesSource([row for row, _ in rows], "list")
+    found.labels, found.classes = encode([as_text(label) for _, label in rows], "the list")
     return found
 
 

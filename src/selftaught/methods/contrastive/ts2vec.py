@@ -42,7 +42,7 @@ class TS2Vec(Method):
         return Drawn(size)
 
     def loss(self, batch: Batch) -> Tensor:
-        """views: series [B, C, T], and uniform numbers [B, 5] and [B, 2, T] of each."""
+        """views: series [B, C, T], and uniform numbers [B, 5] and [B, 2, 1, T] of each."""
         x, where, masked = batch.views
         steps = x.shape[2]
         # the first sample's draws are the batch's, over all processes
@@ -52,8 +52,8 @@ class TS2Vec(Method):
         left = int(shares[2] * (start + 1))
         right = start + shared + int(shares[3] * (steps - start - shared + 1))
         offset = (where[:, 4] * (left + steps - right + 1)).long() - left
-        ours = self._piece(x, masked[:, 0], offset + left, start + shared - left)
-        theirs = self._piece(x, masked[:, 1], offset + start, right - start)
+        ours = self._piece(x, masked[:, 0, 0], offset + left, start + shared - left)
+        theirs = self._piece(x, masked[:, 1, 0], offset + start, right - start)
         one, other = dist.gather(ours[:, -shared:]), dist.gather(theirs[:, :shared])
         return hierarchical(one, other, self.instances)
 
@@ -72,6 +72,6 @@ class Drawn(Pipeline):
     size: int
 
     def __call__(self, sample: np.ndarray, rng: np.random.Generator) -> Any:
-        """[C, steps] -> float32 [C, size], [5] and [2, size]."""
+        """[C, steps] -> float32 [C, size], [5] and [2, 1, size], which has no rank of series."""
         x = resized(sample, 0, sample.shape[1], self.size)
-        return x, rng.random(5, np.float32), rng.random((2, self.size), np.float32)
+        return x, rng.random(5, np.float32), rng.random((2, 1, self.size), np.float32)

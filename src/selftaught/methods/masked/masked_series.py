@@ -55,10 +55,10 @@ class MaskedSeries(Method):
         return Shuffled(size, self.backbone.channels, self.count)
 
     def loss(self, batch: Batch) -> Tensor:
-        """views: series [B, C, T], and uniform numbers [B, C, N] whose least are hidden."""
+        """views: series [B, C, T], and uniform numbers [B, 1, C, N] whose least are hidden."""
         x, order = batch.views
         x = (x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True).clamp(min=1e-5)
-        hidden = order.argsort(2).argsort(2) < self.hide
+        hidden = order[:, 0].argsort(2).argsort(2) < self.hide
         wanted = x.unflatten(2, (self.count, -1))
         found = self.head(self.backbone.features(x, hidden).local).view_as(wanted)
         error = (found - wanted).square().mean(3)
@@ -74,6 +74,6 @@ class Shuffled(Pipeline):
     count: int
 
     def __call__(self, sample: np.ndarray, rng: np.random.Generator) -> Any:
-        """[C, steps] -> float32 [C, size] and [C, N]."""
+        """[C, steps] -> float32 [C, size] and [1, C, N], which has no rank of series."""
         x = resized(sample, 0, sample.shape[1], self.size)
-        return x, rng.random((self.channels, self.count), np.float32)
+        return x, rng.random((1, self.channels, self.count), np.float32)

@@ -6,8 +6,6 @@ from html import escape
 import numpy as np
 
 from selftaught import kinds
-from selftaught.data import BadSample
-from selftaught.kinds import Kind
 from selftaught.report.folder import RunFolder
 from selftaught.report.html import Missing, Section, strip, table
 from selftaught.report.seen import Seen
@@ -121,42 +119,11 @@ def _counts(seen: Seen) -> list[tuple[str, str]]:
             rows.append((f"classes{some}", f"{len(sizes)}: {common}{more}"))
         if unknown:
             rows.append(("without a class", f"{unknown:,}"))
-    if (kind := kinds.of(seen.samples)).word != "image":
-        return [*rows, *_lengths(seen, kind)]
-    headers = []
-    for i in np.random.default_rng(0).permutation(len(seen))[:_HEADERS].tolist():
-        try:
-            headers.append(seen.samples.header(i))
-        except BadSample:
-            continue
-    if headers:
-        for name, values in (
-            ("width", sorted(h.width for h in headers)),
-            ("height", sorted(h.height for h in headers)),
-        ):
-            low, middle, high = values[0], values[len(values) // 2], values[-1]
-            text = f"{low} px" if low == high else f"{low} to {high} px, median {middle}"
-            rows.append((name, text))
-        for name, counted in (
-            ("channels", Counter(str(h.channels) for h in headers)),
-            ("format", Counter(h.format for h in headers)),
-        ):
-            one = len(counted) == 1
-            told = counted.most_common(8)
-            rows.append((name, ", ".join(v if one else f"{v}: {n}" for v, n in told)))
+    some = np.random.default_rng(0).permutation(len(seen))[:_HEADERS].tolist()
+    rows += kinds.of(seen.samples).described(seen.samples, some)
     if left := seen.samples.skipped.sentence():
         rows.append(("left out beside them", left))
     return rows
-
-
-def _lengths(seen: Seen, kind: Kind) -> list[tuple[str, str]]:
-    """How large samples of another kind are, and what was left out beside them."""
-    some = np.random.default_rng(0).permutation(len(seen))[:_HEADERS]
-    sizes = sorted(kind.facts(seen.samples.read(i)).size for i in some.tolist())
-    low, middle, high = sizes[0], sizes[len(sizes) // 2], sizes[-1]
-    text = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
-    left = seen.samples.skipped.sentence()
-    return [(kind.counted, text), *([("left out beside them", left)] if left else [])]
 
 
 def _bad(run: RunFolder) -> str:
