@@ -63,6 +63,9 @@ API = {
         "data/settings.py",
         "index/index.py",
         "index/commands.py",
+        "curate/pool.py",
+        "curate/settings.py",
+        "curate/fetch/settings.py",
     ),
     "selftaught.evaluate": (
         "evaluate/comparing.py",

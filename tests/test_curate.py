@@ -288,7 +288,7 @@ def test_a_second_scan_adds_what_is_new(photos, tmp_path):
     assert (pool.count, len(pool)) == (56, 55)
     (more / "new.jpg").write_bytes(shipped(46)[45])
     with pytest.raises(UserError, match=r"has changed since .* scanned it \(5 images then, 6 now"):
-        _ = pool.samples
+        _ = Pool(folder).samples
     assert Pool.scan(more, out=folder).count == 57
 
 

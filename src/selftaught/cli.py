@@ -30,7 +30,7 @@ from selftaught import (
 from selftaught.arguments import Group, Option, Parser, Positional, options, wrap
 from selftaught.asked import check, training
 from selftaught.data.absent import missing
-from selftaught.data.pool import is_pool
+from selftaught.data.image.formats import POOL
 from selftaught.errors import (
     DataError,
     Interrupted,
@@ -227,7 +227,7 @@ def _command(name: str, argv: Sequence[str]) -> None:
 def _is_pool(argv: Sequence[str]) -> bool:
     """Whether a pool stands alone, which brings its encoder and data."""
     alone = len(argv) == 1 or (argv[1:2] and argv[1].startswith("-"))
-    return bool(argv and alone) and is_pool(Path(argv[0]))
+    return bool(argv and alone) and (Path(argv[0]) / POOL).is_file()
 
 
 def _curate(argv: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from selftaught.curate import engines, settings
 from selftaught.curate.stage import Block, Stage, key_of
 from selftaught.data import Samples, open_data
 from selftaught.data import pool as shelf
+from selftaught.data.image.formats import POOL
 from selftaught.data.opening import raw_samples
 from selftaught.data.selection import select
 from selftaught.data.skipped import tell
@@ -366,7 +367,7 @@ def begun(folder: Path, sources: Sequence[dict[str, Any]], rows: int) -> Pool:
     known = {source["data"]: source for source in about["sources"]}
     known |= {source["data"]: source for source in sources}
     about["sources"] = list(known.values())
-    with atomic(folder / shelf.POOL) as temporary:
+    with atomic(folder / POOL) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     return Pool(folder)
 

@@ -75,8 +75,8 @@ class Stage(ABC, Generic[Asked]):
 
     @cached_property
     def given(self) -> dict[str, Any]:
-        """The options, as plain values, without those that say who does the work."""
-        work = {f.name for f in fields(Working)} | {"batch", "device"}
+        """The options, as plain values, without those that say who does the work, and where."""
+        work = {f.name for f in fields(Working)} | {"batch", "device", "out"}
         return {
             f.name: _plain(getattr(self.asked, f.name))
             for f in fields(self.asked)

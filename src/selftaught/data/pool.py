@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.image.formats import POOL
 from selftaught.data.joined import Joined
 from selftaught.data.selection import Selected
 from selftaught.data.source import Source
@@ -17,8 +18,6 @@ from selftaught.errors import UserError
 
 Opened = Callable[[str, None, str | None, str | None, str | None], Source]
 
-POOL = "pool.json"
-"""The file that makes a folder that of a pool."""
 KEPT = "kept.parquet"
 """Positions of the rows that are left, in order."""
 

@@ -7,6 +7,8 @@ RUN = "run.yaml"
 """The file with its settings, which makes a folder that of a run."""
 SEARCHED = "search-index.json"
 """The file that makes a folder that of an index, whose arrays are no images."""
+POOL = "pool.json"
+"""The file that makes a folder that of a pool, whose images lie elsewhere."""
 HEIF = find_spec("pillow_heif") is not None
 """Whether the extra `heif` is installed."""
 
