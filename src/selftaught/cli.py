@@ -212,7 +212,7 @@ def _run(argv: list[str]) -> None:
 
 def _command(name: str, argv: Sequence[str]) -> None:
     """Run a command that is one function."""
-    command = COMMANDS[name]
+    command = (COMMANDS | VERBS)[name]
     values = arguments(name, argv)
     check(name, values)
     if name == "check":  # from Python nothing is written unasked
@@ -232,9 +232,9 @@ def _is_pool(argv: Sequence[str]) -> bool:
 
 def _curate(argv: Sequence[str]) -> None:
     """A verb of a pool, or what verbs there are."""
-    verbs = [name.partition(" ")[2] for name in COMMANDS if name.startswith("curate ")]
+    verbs = [name.partition(" ")[2] for name in VERBS if name.startswith("curate ")]
     if not argv or argv[0] in ("-h", "--help", "--help-all", "help"):
-        summaries = {verb: COMMANDS[f"curate {verb}"].signature.summary for verb in verbs}
+        summaries = {verb: VERBS[f"curate {verb}"].signature.summary for verb in verbs}
         told = [wrap(text, f"  {verb:<12}", " " * 14) for verb, text in summaries.items()]
         parser = Parser(
             "selftaught curate VERB",
@@ -242,7 +242,7 @@ def _curate(argv: Sequence[str]) -> None:
             examples=CURATING,
             notes="\n".join(["verbs (each has --help), in their order:", *told, "", ""]),
         )
-        sys.stdout.write(parser.format_help())
+        parser.read([*argv, "--help"])
     elif argv[0] in verbs:
         _command(f"curate {argv[0]}", argv[1:])
     else:
@@ -641,7 +641,7 @@ def arguments(name: str, argv: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: what does not fit its signature.
     """
-    command = COMMANDS[name]
+    command = (COMMANDS | VERBS)[name]
     needed = [p for p in command.signature.parameters if p.required]
     optional = [p for p in command.signature.parameters if not p.required and p.type is not None]
     parser = Parser(
@@ -746,6 +746,110 @@ COMMANDS = {
             "selftaught frames clips/ frames/ --every 10 --side 160",
         ),
     ),
+    "evaluate": Command(
+        "engine/score.py",
+        "evaluate_command",
+        _show,
+        (
+            "selftaught evaluate runs/simclr-photos labeled/",
+            "selftaught evaluate resnet18 train/ --test test/ --k 5",
+            "selftaught evaluate resnet18 train/ --probes knn linear lowshot cluster",
+            "selftaught evaluate resnet18 streets/ --probes segment --masks masks/ --ignore 0,255",
+        ),
+    ),
+    "embed": Command(
+        "evaluate/commands.py",
+        "embed_command",
+        _show_embed,
+        (
+            "selftaught embed runs/simclr-photos photos/",
+            "selftaught embed runs/simclr-photos photos/ --out features.parquet",
+            "selftaught embed runs/simclr-photos photos/ --local --out places.npy",
+        ),
+    ),
+    "search": Command(
+        "index/commands.py",
+        "search_command",
+        _show,
+        (
+            "selftaught search runs/simclr-photos photos/ --query a.jpg b.jpg",
+            "selftaught search runs/simclr-photos photos/ --duplicates --out same.html same.csv",
+            "selftaught search runs/simclr-photos photos/ --outliers",
+        ),
+    ),
+    "classify": Command(
+        "engine/classify.py",
+        "classify_command",
+        _show_classify,
+        (
+            "selftaught classify runs/simclr-photos labeled/",
+            "selftaught classify resnet50 labeled/ --test test/ --finetune",
+        ),
+    ),
+    "predict": Command(
+        "classifier/predicting.py",
+        "predict_command",
+        _show_plain,
+        (
+            "selftaught predict runs/simclr-photos photos/",
+            "selftaught predict classifier-labeled photos/ --out predictions.parquet --min 0.9",
+        ),
+    ),
+    "weights": Command(
+        "backbones/weights/told.py",
+        "weights_command",
+        _show_plain,
+        (
+            "selftaught weights dinov2_vits14_pretrain.pth",
+            "selftaught weights facebook-dinov2-small/",
+        ),
+    ),
+    "report": Command(
+        "report/commands.py",
+        "report_command",
+        _show_report,
+        (
+            "selftaught report runs/simclr-photos",
+            "selftaught report runs/simclr-photos --data moved/photos/ --images 5000",
+        ),
+    ),
+    "compare": Command(
+        "report/commands.py",
+        "compare_command",
+        _show,
+        ("selftaught compare runs/simclr-photos runs/dino-photos --out both.html",),
+    ),
+    "reconstruct": Command(
+        "engine/reconstruct.py",
+        "reconstruct",
+        _show_reconstruct,
+        (
+            "selftaught reconstruct runs/mae-photos photos/a.jpg photos/b.jpg",
+            "selftaught reconstruct runs/mae-photos photos/a.jpg --out masked/ --seed 1",
+        ),
+    ),
+    "segment": Command(
+        "engine/segment.py",
+        "segment",
+        _show_reconstruct,
+        (
+            "selftaught segment runs/stego-photos photos/a.jpg photos/b.jpg",
+            "selftaught segment runs/stego-photos photos/a.jpg --out masks/ --no-crf",
+        ),
+    ),
+    "export": Command(
+        "classifier/graph.py",
+        "export_command",
+        _show_export,
+        (
+            "selftaught export runs/simclr-photos --to timm --license mit",
+            "selftaught export runs/simclr-photos --to onnx --fp16 --out deployed/",
+            "selftaught export runs/simclr-photos/model --to onnx",
+        ),
+    ),
+}
+
+VERBS = {
     "curate scan": Command(
         "curate/commands.py",
         "scan",
@@ -824,114 +928,14 @@ COMMANDS = {
         _show_report,
         ("selftaught curate run curate.yaml",),
     ),
-    "evaluate": Command(
-        "engine/score.py",
-        "evaluate_command",
-        _show,
-        (
-            "selftaught evaluate runs/simclr-photos labeled/",
-            "selftaught evaluate resnet18 train/ --test test/ --k 5",
-            "selftaught evaluate resnet18 train/ --probes knn linear lowshot cluster",
-            "selftaught evaluate resnet18 streets/ --probes segment --masks masks/ --ignore 0,255",
-        ),
-    ),
-    "embed": Command(
-        "evaluate/commands.py",
-        "embed_command",
-        _show_embed,
-        (
-            "selftaught embed runs/simclr-photos photos/",
-            "selftaught embed runs/simclr-photos photos/ --out features.parquet",
-            "selftaught embed runs/simclr-photos photos/ --local --out places.npy",
-        ),
-    ),
-    "search": Command(
-        "index/commands.py",
-        "search_command",
-        _show,
-        (
-            "selftaught search runs/simclr-photos photos/ --query a.jpg b.jpg",
-            "selftaught search runs/simclr-photos photos/ --duplicates --out same.html same.csv",
-            "selftaught search runs/simclr-photos photos/ --outliers",
-        ),
-    ),
     "search pool": Command(
         "curate/commands.py",
         "search_command",
         _show,
         ("selftaught search pool/ --query a.jpg b.jpg",),
     ),
-    "classify": Command(
-        "engine/classify.py",
-        "classify_command",
-        _show_classify,
-        (
-            "selftaught classify runs/simclr-photos labeled/",
-            "selftaught classify resnet50 labeled/ --test test/ --finetune",
-        ),
-    ),
-    "predict": Command(
-        "classifier/predicting.py",
-        "predict_command",
-        _show_plain,
-        (
-            "selftaught predict runs/simclr-photos photos/",
-            "selftaught predict classifier-labeled photos/ --out predictions.parquet --min 0.9",
-        ),
-    ),
-    "weights": Command(
-        "backbones/weights/told.py",
-        "weights_command",
-        _show_plain,
-        (
-            "selftaught weights dinov2_vits14_pretrain.pth",
-            "selftaught weights facebook-dinov2-small/",
-        ),
-    ),
-    "report": Command(
-        "report/commands.py",
-        "report_command",
-        _show_report,
-        (
-            "selftaught report runs/simclr-photos",
-            "selftaught report runs/simclr-photos --data moved/photos/ --images 5000",
-        ),
-    ),
-    "compare": Command(
-        "report/commands.py",
-        "compare_command",
-        _show,
-        ("selftaught compare runs/simclr-photos runs/dino-photos --out both.html",),
-    ),
-    "reconstruct": Command(
-        "engine/reconstruct.py",
-        "reconstruct",
-        _show_reconstruct,
-        (
-            "selftaught reconstruct runs/mae-photos photos/a.jpg photos/b.jpg",
-            "selftaught reconstruct runs/mae-photos photos/a.jpg --out masked/ --seed 1",
-        ),
-    ),
-    "segment": Command(
-        "engine/segment.py",
-        "segment",
-        _show_reconstruct,
-        (
-            "selftaught segment runs/stego-photos photos/a.jpg photos/b.jpg",
-            "selftaught segment runs/stego-photos photos/a.jpg --out masks/ --no-crf",
-        ),
-    ),
-    "export": Command(
-        "classifier/graph.py",
-        "export_command",
-        _show_export,
-        (
-            "selftaught export runs/simclr-photos --to timm --license mit",
-            "selftaught export runs/simclr-photos --to onnx --fp16 --out deployed/",
-            "selftaught export runs/simclr-photos/model --to onnx",
-        ),
-    ),
 }
+"""Those of two words: of a pool."""
 
 
 # methods ---------------------------------------------------------------------------------------

@@ -377,6 +377,8 @@ def guess(data: Any, asked: Sequence[str], beside: bool = False) -> str:
 
 
 def _by_endings(path: Path, usual: str, asked: Sequence[str], beside: bool) -> str:
+    if not path.exists() and not set(str(path)) & set("{*?["):  # which whoever opens it will say
+        return usual
     endings, seen = _endings(path)
     plain = find(usual).suffixes - ({".npy", ".npz"} if path.is_file() else set())
     if endings.keys() <= plain:

@@ -18,6 +18,6 @@ def within(sample: np.ndarray, reach: float) -> np.ndarray:
     return kept
 
 
-def drawn(sample: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def drawn(sample: np.ndarray, count: int, rng: "np.random.Generator") -> np.ndarray:
     """[N, C] -> [count, C], some points or all, in any order; those come again that are needed."""
     return sample[np.resize(rng.permutation(len(sample))[:count], count)]
