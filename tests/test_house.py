@@ -280,7 +280,7 @@ def commands() -> list[str]:
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
 
-DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "scans/", "corpus.txt")
+DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "scans/", "corpus.txt", "pool/")
 """What commands in the pages are given."""
 
 
@@ -288,7 +288,7 @@ DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "scans/", "corpus
 def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [f"runs/{name}-photos" for name in ("simclr", "byol", "dino")]
-    for folder in ("photos", "moved/photos", "labeled", "clips", *runs):
+    for folder in ("photos", "moved/photos", "labeled", "clips", "pool", *runs):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "clips" / "a.mp4").write_bytes(b"")
     (tmp_path / "sounds").mkdir()
@@ -301,6 +301,8 @@ def test_commands_in_the_pages_are_understood(command, tmp_path, monkeypatch):
         (tmp_path / file).write_text("method: simclr\ndata: photos/\n")
     (tmp_path / "corpus.txt").write_text("A text.\n")
     _, name, *words = shlex.split(command)
+    if name == "curate":
+        name, *words = f"curate {words[0]}", *words[1:]
     if name == "pretrain":
         assert cli.request(words).data in DATA
     else:  # raises what the user would be told
