@@ -1,9 +1,9 @@
 """A stage in a process of its own, for Ray."""
 
-from typing import Any
-
+from selftaught.curate.engines import STAGES
 from selftaught.curate.pool import Pool
-from selftaught.curate.stage import Block
+from selftaught.curate.settings import Working
+from selftaught.curate.stage import Block, Stage
 
 
 class Actor:
@@ -12,11 +12,11 @@ class Actor:
     Args:
         folder: of the pool.
         name: of the stage.
-        given: its options.
+        asked: its options.
     """
 
-    def __init__(self, folder: str, name: str, given: dict[str, Any]):
-        self.stage = Pool(folder).stage(name, given)
+    def __init__(self, folder: str, name: str, asked: Working):
+        self.stage: Stage = STAGES[name].load()(Pool(folder), asked)
 
     def do(self, step: str, block: Block) -> None:
         """Do a block."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,7 +68,8 @@ def _by_ray(
     count = min(len(blocks), stage.asked.workers or int(ray.cluster_resources().get("CPU", 1)))
     # an actor that dies is begun anew, and does again what it had not finished
     kind = ray.remote(max_restarts=-1, max_task_retries=-1)(ACTOR.load())
-    given = str(stage.pool.folder.absolute()), stage.name, stage.given
+    alone = replace(stage.asked, engine="local", part=None, workers=None)
+    given = str(stage.pool.folder.absolute()), stage.name, alone
     actors = [kind.remote(*given) for _ in range(count)]
     waiting = {actor.do.remote(step, b): b for b, actor in zip(blocks, actors)}
     by = dict(zip(waiting, actors))

@@ -208,11 +208,10 @@ class Pool:
         table = parquet.read_table(self.folder / f"{stage}.parquet")
         return {name: table.column(name).to_numpy() for name in table.column_names}
 
-    def stage(self, name: str, options: Mapping[str, Any] | None = None) -> Stage:
-        """A stage with its options, or those that it was run with."""
+    def stage(self, name: str) -> Stage:
+        """A stage with the options that it was run with."""
         made = engines.STAGES[name].load()
-        given = self._record(name).get("options", {}) if options is None else options
-        return made(self, made.options.of(**given))
+        return made(self, made.options.of(**self._record(name).get("options", {})))
 
     def content(self, block: Block) -> str:
         """What is in the images of a block, in a few letters; empty before the scan."""
