@@ -5,6 +5,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +24,11 @@ from selftaught.cli import main
 from selftaught.curate import prints, same
 from selftaught.curate.clusters import Level, drawn, entropy, gini, levels, shared
 from selftaught.curate.dedup import components
+from selftaught.curate.judges import Faces
 from selftaught.curate.pool import share
 from selftaught.data import open_data
 from selftaught.data.joined import Joined
+from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.index.exact import Vectors
 from tests.photos import shipped
@@ -335,6 +340,72 @@ def test_a_pool_is_data_for_everything_else(pool, photos):
         ]
         assert found.fingerprint == pool.samples.fingerprint
     np.testing.assert_array_equal(found.read(0), open_data(photos).read(0))
+
+
+def test_what_a_judge_calls_indecent_leaves(photos, tmp_path, monkeypatch):
+    pool = Pool.scan(photos, out=tmp_path / "pool").filter(min_side=32, nsfw=0.9)
+    told = pool.verdict("filter")
+    assert told["nudity"].max() < 0.5  # clothes, on floors
+    assert (told["nudity"] > 0).sum() > 40
+    before = len(pool)
+    bound = float(np.sort(told["nudity"][told["reason"] == ""])[-3]) + 1e-6
+    monkeypatch.setattr("selftaught.curate.judges.Nudity.__call__", None)
+    assert len(pool.filter(min_side=32, nsfw=bound)) == before - 2  # and nothing is judged again
+    assert sum(r.startswith("nudity: 0.") for r in reasons(pool, "filter").values()) == 2
+
+
+def test_faces_are_blurred_wherever_a_pool_is_read(tmp_path, monkeypatch):
+    (tmp_path / "people").mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (100, 200, 3), np.uint8)
+    for name in ("a", "b"):
+        Picture.fromarray(pixels).save(tmp_path / "people" / f"{name}.png")
+    boxes = [np.array([[0.4, 0.4, 0.5, 0.6]], np.float32), np.empty((0, 4), np.float32)]
+    monkeypatch.setattr("selftaught.curate.judges.Faces.__call__", lambda *_: boxes.pop(0))
+    pool = Pool.scan(tmp_path / "people", out=tmp_path / "pool").filter(blur_faces=True)
+    assert pool.verdict("filter")["faces"].tolist() == [1, 0]
+    for data in (pool.samples, open_data(tmp_path / "pool")):
+        seen = data.read(0)
+        np.testing.assert_array_equal(data.read(1), pixels)
+        np.testing.assert_array_equal(seen[:30], pixels[:30])
+        assert seen[42:58, 82:98].std() < 0.2 * pixels[42:58, 82:98].std()
+        assert data.fingerprint != open_data(tmp_path / "people").fingerprint
+    assert (
+        Pool.scan(tmp_path / "people", out=tmp_path / "pool").samples.read(0).std() < pixels.std()
+    )
+    pool.filter()
+    np.testing.assert_array_equal(pool.samples.read(0), pixels)
+    np.testing.assert_array_equal(open_data(tmp_path / "pool").read(0), pixels)
+
+
+def test_the_finder_of_faces_finds_none_in_clothes(photos):
+    found = Faces()(np.asarray(Picture.open(photos / "01.jpg").convert("RGB")))
+    assert found.shape == (0, 4)
+
+
+def test_what_pages_name_becomes_a_pool(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    served = partial(SimpleHTTPRequestHandler, directory=str(photos))
+    with ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"http://127.0.0.1:{server.server_port}"
+        Path("urls.txt").write_text("".join(f"{there}/{n:02}.jpg\n" for n in (1, 2, 77)))
+        argv = ["curate", "fetch", "urls.txt", "--out", "pool", "--allow", "127.0.0.1"]
+        argv += ["--per-host", "1000"]
+        assert main(argv) == 0
+        server.shutdown()
+    done = capsys.readouterr()
+    assert done.out == "<Pool pool: 2 of 2 images>\n"
+    assert "fetch: 2 of 3 images kept; left: 1 404" in done.err
+    moved = tmp_path / "moved"
+    Path("pool").rename(moved)  # what was fetched lies in the pool, and moves with it
+    pool = Pool(moved)
+    assert {pool.samples.source.content(i) for i in range(2)} == {
+        digest((photos / f"{n:02}.jpg").read_bytes()) for n in (1, 2)
+    }
+    Path("hosts.txt").write_text("127.0.0.1\n")
+    assert len(pool.filter(blocklist="hosts.txt")) == 0
+    assert set(reasons(pool, "filter").values()) == {"blocked: 127.0.0.1"}
 
 
 def test_several_sources_are_one_with_their_classes(tmp_path):

@@ -589,7 +589,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
         run, data = shlex.quote(str(done.folder)), shlex.quote(asked.data)
         # what can its scores be made on?
         unlike = samples.labels is None or done.method.needs.labels
-        labeled = "LABELED_IMAGES" if unlike else data
+        labeled = f"LABELED_{kind.many.upper()}" if unlike else data
         if settings.second is not None:
             others = f"--second {shlex.quote(settings.second)} --test OTHERS --second-test OTHERS"
             labeled = f"{data} {others}"

@@ -136,6 +136,8 @@ class FilteringOptions(WorkingOptions, total=False):
     min_sharpness: Strength
     min_contrast: Strength
     blocklist: str | Path | None
+    nsfw: Share | None
+    blur_faces: bool
 
 class EmbeddedOptions(WorkingOptions, total=False):
     model: str

@@ -75,7 +75,7 @@ def fetched(source: Path, out: Path, asked: Fetching, part: str | None) -> Pool 
             return None
         if not any(pq.read_metadata(f).num_rows and kept(f) for f in tables(out)):
             raise UserError(f"no image of {source} could be had: {reasons}")
-        return Pool.scan(out / FETCHED, out=out)
+        return Pool.scan(out / FETCHED / "*.tar", out=out)
 
 
 def tables(pool: Path) -> list[Path]:

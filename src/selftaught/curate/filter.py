@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, ClassVar, final
 from urllib.parse import urlsplit
 
@@ -11,10 +12,14 @@ from scipy.ndimage import laplace
 from selftaught.curate.engines import threads
 from selftaught.curate.fetch.guard import hosts, within
 from selftaught.curate.fetched import key_of_image, provenance
+from selftaught.curate.judges import Faces, Nudity
 from selftaught.curate.settings import Filtering
 from selftaught.curate.shrunk import gray
 from selftaught.curate.stage import Block, Part, Stage
 from selftaught.data import BadSample
+from selftaught.data import pool as shelf
+from selftaught.evaluate.writing import write_table
+from selftaught.export.files import atomic
 
 SIDE = 256
 """Shorter side, in pixels, at which sharpness is told: larger photos are sharper by their size."""
@@ -29,16 +34,23 @@ class Filter(Stage[Filtering]):
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """One."""
-        return ("look",)
+        """What is measured of each image, nudity and faces where they are asked for."""
+        asked = self.asked
+        more = ("nudity", asked.nsfw is not None), ("faces", asked.blur_faces)
+        return ("look", *(step for step, wanted in more if wanted))
 
     def inputs(self, step: str) -> str:
-        """Of the look nothing: bounds are for the verdict, and can be moved at no cost."""
-        return "" if step == "look" else super().inputs(step)
+        """Of the passes nothing: bounds are for the verdict, and can be moved at no cost."""
+        return "" if step in self.passes else super().inputs(step)
 
     def look(self, step: str, block: Block) -> Part:
-        """Sharpness and contrast of each image."""
+        """Sharpness and contrast of each image; or nudity; or faces."""
         rows = self.rows_of(step, block)
+        if step == "nudity":
+            scores = list(map(self._nudity, rows.tolist()))
+            return Part({"row": rows, "nudity": np.array(scores, np.float32)})
+        if step == "faces":
+            return self._faces(rows)
         with ThreadPoolExecutor(threads(self.asked.workers)) as pool:
             found = list(pool.map(self._look, rows.tolist()))
         sharpness, contrast, reason = zip(*found) if found else ((), (), ())
@@ -53,10 +65,43 @@ class Filter(Stage[Filtering]):
 
     def _look(self, i: int) -> tuple[float, float, str]:
         try:
-            image = gray(self.pool.everything, i, SIDE)
+            image = gray(self.pool.raw, i, SIDE)
         except BadSample as error:
             return 0.0, 0.0, f"unreadable: {error.reason}"
         return float(laplace(image).std()), float(image.std()), ""
+
+    @cached_property
+    def nudity(self) -> Nudity:
+        """Judge of nudity."""
+        return Nudity()
+
+    @cached_property
+    def faces(self) -> Faces:
+        """Finder of faces."""
+        return Faces()
+
+    def prepare(self, step: str) -> None:
+        """Refuse at once what is not installed."""
+        _ = self.nudity if step == "nudity" else self.faces if step == "faces" else None
+
+    def _nudity(self, i: int) -> float:
+        try:
+            return self.nudity(self.pool.raw.read(i, min_side=SIDE))
+        except BadSample:
+            return 0.0
+
+    def _faces(self, rows: np.ndarray) -> Part:
+        """A row a face."""
+        found = []
+        for i in rows.tolist():
+            try:
+                boxes = self.faces(self.pool.raw.read(i))
+            except BadSample:
+                boxes = np.empty((0, 4), np.float32)
+            found.append(boxes)
+        every = np.concatenate([np.empty((0, 4), np.float32), *found])
+        columns = {"row": np.repeat(rows, [len(boxes) for boxes in found])}
+        return Part(columns | {side: every[:, n] for n, side in enumerate(shelf.SIDES)})
 
     def gather(self) -> dict[str, Any]:
         """The first reason of each."""
@@ -76,6 +121,15 @@ class Filter(Stage[Filtering]):
         for fails, word, value in tests:
             for i in np.flatnonzero(fails & (reason == "")):
                 reason[i] = f"{word}: {value[i]:.4g}"
+        if asked.nsfw is not None:
+            seen["nudity"] = self.columns("nudity", ("nudity",))["nudity"]
+            for i in np.flatnonzero((seen["nudity"] > asked.nsfw) & (reason == "")):
+                reason[i] = f"nudity: {seen['nudity'][i]:.2f}"
+        if asked.blur_faces:
+            boxes = self.columns("faces", ("row", *shelf.SIDES))
+            seen["faces"] = np.bincount(boxes["row"], minlength=self.pool.count)[seen["row"]]
+            with atomic(self.pool.folder / shelf.FACES) as temporary:
+                write_table(temporary, boxes)
         if asked.blocklist is not None:
             blocked = hosts(asked.blocklist)
             for i, host in self._hosts(scan["name"][seen["row"]]):

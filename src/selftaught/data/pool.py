@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.blurred import Blurred
 from selftaught.data.image.formats import POOL
 from selftaught.data.joined import Joined
 from selftaught.data.selection import Selected
@@ -19,7 +20,10 @@ from selftaught.errors import UserError
 Opened = Callable[[str, None, str | None, str | None, str | None], Source]
 
 KEPT = "kept.parquet"
-"""Positions of the rows that are left, in order."""
+"""Positions of the rows that are left, in order; and whether faces are to be blurred."""
+FACES, BLUR = "faces.parquet", "blur_faces"
+SIDES = ("left", "top", "right", "bottom")
+"""A row a face, its sides as shares of the image's."""
 
 
 def is_pool(path: Path) -> bool:
@@ -75,4 +79,16 @@ def kept(path: Path, opened: Opened) -> Source:
     whole, file = everything(path, opened), path / KEPT
     if not file.exists():
         return whole
-    return Selected(whole, parquet.read_table(file).column("row").to_numpy().astype(np.int64))
+    table = parquet.read_table(file)
+    seen = blurred(path, whole) if BLUR.encode() in (table.schema.metadata or {}) else whole
+    return Selected(seen, table.column("row").to_numpy().astype(np.int64))
+
+
+def blurred(path: Path, whole: Source) -> Source:
+    """All that a pool was made of, with the faces blurred that its filter has found."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(path / FACES)
+    rows = table.column("row").to_numpy()
+    boxes = np.stack([table.column(side).to_numpy() for side in SIDES], 1)
+    return Blurred(whole, {int(row): boxes[rows == row] for row in np.unique(rows)})
