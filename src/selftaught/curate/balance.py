@@ -32,7 +32,7 @@ class Balance(Stage[Balancing]):
 
     def inputs(self, step: str) -> str:
         """The options and the features."""
-        return digest(super().inputs(step), self.pool._record("embed").get("key", ""))
+        return digest(super().inputs(step), self.pool.record("embed").get("key", ""))
 
     def sizes(self, count: int) -> list[int]:
         """Clusters of each level, the finest first.

@@ -50,13 +50,19 @@ class Dedup(Stage[Deduplicating]):
     name: ClassVar = "dedup"
     options: ClassVar = Deduplicating
 
+    @cached_property
+    def features_key(self) -> str:
+        """Of what the features were made with; empty where there are none that count."""
+        embedded = any(record.name == "embed" for record in self.pool.records())
+        return self.pool.record("embed")["key"] if embedded else ""
+
     @property
     def passes(self) -> tuple[str, ...]:
         """Hashes, unless they are left out; neighbors, where there are features."""
         asked = self.asked
         if asked.exact_only:
             return ()
-        embedded = any(record.name == "embed" for record in self.pool.records())
+        embedded = bool(self.features_key)
         return (*(("hash",) if asked.hash >= 0 else ()), *(("near",) if embedded else ()))
 
     def inputs(self, step: str) -> str:
@@ -64,12 +70,10 @@ class Dedup(Stage[Deduplicating]):
         asked = self.asked
         if step == "hash":
             return ""
-        near = "near" in self.passes
-        made = self.pool._record("embed")["key"] if near else ""
         if step == "near":
             how = asked.threshold, asked.candidates, asked.k
-            return digest(repr(how), made, self.alive)
-        return digest(super().inputs(step), made)
+            return digest(repr(how), self.features_key, self.alive)
+        return digest(super().inputs(step), self.features_key)
 
     def look(self, step: str, block: Block) -> Part:
         """Hash the images of a block, or look for copies of them among all."""

@@ -221,7 +221,7 @@ class Pool:
     def stage(self, name: str) -> Stage:
         """A stage with the options that it was run with."""
         made = engines.STAGES[name].load()
-        return made(self, made.options.of(**self._record(name).get("options", {})))
+        return made(self, made.options.of(**self.record(name).get("options", {})))
 
     def content(self, block: Block) -> str:
         """What is in the images of a block, in a few letters; empty before the scan."""
@@ -270,7 +270,7 @@ class Pool:
         """Gather the verdict of a stage whose blocks are all done, unless it is there already."""
         self.__dict__.pop("_contents", None)  # the scan has just told them
         key = self._key(stage)
-        record: dict[str, Any] = self._record(stage.name)
+        record: dict[str, Any] = self.record(stage.name)
         more = "as before"
         if record.get("key") != key:
             columns = stage.gather()
@@ -313,7 +313,7 @@ class Pool:
         with atomic(self.folder / shelf.KEPT) as temporary:
             write_table(temporary, {"row": np.flatnonzero(self.alive())}, about)
         counting = {record.name for record, _ in walked}
-        stale = [name for name in ORDER if self._record(name) and name not in counting]
+        stale = [name for name in ORDER if self.record(name) and name not in counting]
         if stale:
             log.warning(
                 "%s: made of other images than now come in, so that %s no more: run selftaught "
@@ -328,7 +328,7 @@ class Pool:
 
         alive, found = np.ones(self.count, bool), []
         for name in ORDER:
-            told = self._record(name)
+            told = self.record(name)
             if not told:
                 continue
             if told["input"] != digest(alive):
@@ -341,8 +341,8 @@ class Pool:
             found.append((Record(name, **fields), dropped))
         return found
 
-    def _record(self, name: str) -> dict[str, Any]:
-        """What a stage that is done said of itself; empty where it is not, or not wholly."""
+    def record(self, name: str) -> dict[str, Any]:
+        """What a stage that is done says of itself, as in its file; empty where it is not done."""
         told = content(self.folder / f"{name}.json")
         return told if told and key_of(self._table(name)) == told.get("key") else {}
 

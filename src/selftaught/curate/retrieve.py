@@ -31,7 +31,7 @@ class Retrieve(Stage[Retrieving]):
                 "retrieve looks for images like others: name them, as in selftaught curate "
                 "retrieve pool/ --query curated/"
             )
-        made = self.pool._record("embed").get("key", "")
+        made = self.pool.record("embed").get("key", "")
         return digest(
             super().inputs(step), made, Others(self, self.asked.query).samples.fingerprint
         )
