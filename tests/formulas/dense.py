@@ -184,3 +184,31 @@ def _crf(x: torch.Tensor, codes: torch.Tensor) -> float:
         kernel += 3 * np.exp(-apart / (2 * 0.05))
         each.append(-(z @ z.T * kernel).mean())
     return float(np.mean(each))
+
+
+def loss_also(method: Any, batch: Batch) -> dict[str, float]:
+    points, asked, near = batch.views
+    latents = numbers(method.project(method.backbone.features(points).local))
+    points, asked, near = numbers(points), numbers(asked), numbers(near)
+    occupancy, intensity = [], []
+    for scan in range(len(near)):
+        for query, told in enumerate(near[scan]):
+            x, y, z, full, light = asked[scan, query]
+            for point in told:
+                if point < 0:
+                    continue
+                offset = np.array([x, y, z]) - points[scan, point, :3]
+                pair = np.concatenate([latents[scan, point], offset])
+                h = torch.from_numpy(pair)[None]
+                h = method.decoder.fc_in(h)
+                for layer in method.decoder.mlp_layers:
+                    h = layer(h.clamp(min=0))
+                logit, shade = numbers(method.decoder.fc_out(h))[0]
+                p = 1 / (1 + np.exp(-logit))
+                occupancy.append(-np.log(p if full == 1 else 1 - p))
+                if light >= 0:
+                    intensity.append(abs(shade - light))
+    return {
+        "occupancy": float(np.mean(occupancy)),
+        "intensity": method.weight * float(np.mean(intensity)),
+    }
