@@ -134,14 +134,10 @@ def shared(sizes: np.ndarray, total: int, weights: np.ndarray | None = None) -> 
     low, high = 0.0, float(np.max(sizes / weights))
     for _ in range(200):  # the height to which all are filled, where they have as much
         middle = (low + high) / 2
-        low, high = (
-            (middle, high)
-            if np.minimum(sizes, middle * weights).sum() < total
-            else (
-                low,
-                middle,
-            )
-        )
+        if np.minimum(sizes, middle * weights).sum() < total:
+            low = middle
+        else:
+            high = middle
     exact = np.minimum(sizes, high * weights)
     found = np.minimum(np.floor(exact + 1e-9).astype(np.int64), sizes)
     rest = np.argsort(-(exact - found), kind="stable")

@@ -6,7 +6,6 @@ image stays. A chain of pairs may lead from one picture to quite another: how fa
 group are apart is told, never hidden.
 """
 
-import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -18,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from selftaught.curate import prints, same
-from selftaught.curate.embed import Features, features
+from selftaught.curate.embed import Features, engine, features
 from selftaught.curate.engines import threads
 from selftaught.curate.others import Others
 from selftaught.curate.settings import Deduplicating
@@ -28,8 +27,6 @@ from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.index import approximate
 from selftaught.index.exact import nearest
-
-log = logging.getLogger("selftaught")
 
 STEP = 4096
 """Rows whose neighbors are looked for at a time."""
@@ -101,18 +98,9 @@ class Dedup(Stage[Deduplicating]):
     @cached_property
     def engine(self) -> approximate.Approximate | None:
         """faiss, where there are many rows and it is installed."""
-        if len(self.features.rows) < approximate.ENOUGH:
-            return None
-        if not approximate.installed():
-            log.info(
-                "%s images are compared each with each, which takes hours: pip install "
-                "'selftaught[search]' makes it minutes", f"{len(self.features.rows):,}",
-            )  # fmt: skip
-            return None
         folder = self.pool.folder / "parts" / "dedup-faiss"
-        folder.mkdir(parents=True, exist_ok=True)
         names = [block.name for block in self.pool.blocks]
-        return approximate.opened(self.features.vectors, folder, self.inputs("near")[:8], names)
+        return engine(self.features.vectors, folder, self.inputs("near")[:8], names)
 
     def prepare(self, step: str) -> None:
         """Say how pairs are judged, and index the features, before jobs share the work."""
@@ -163,23 +151,15 @@ class Dedup(Stage[Deduplicating]):
     def _looked(self, both: np.ndarray) -> np.ndarray:
         """[P] bool: which pairs of features are one picture."""
         rows = self.features.rows
-        looker = same.Looker.of(self.pool.everything)
-        found = np.zeros(len(both), bool)
+        looker, found = same.Looker(self.pool.everything), np.zeros(len(both), bool)
         step = same.KEPT // 4
         # a thread of ours a core: those of BLAS beside them would wait for each other
         with threadpool_limits(1), ThreadPoolExecutor(threads(self.asked.workers)) as pool:
             for a in range(0, len(both), step):
-                some = slice(a, a + step)
-                needed = np.unique(rows[both[some]])
-                new = [int(i) for i in needed if int(i) not in looker.known]
-                for i, seen in zip(new, pool.map(looker.read, new)):
-                    looker.known[i] = seen
-                pairs = [(int(i), int(j)) for i, j in rows[both[some]]]
-                found[some] = list(
-                    pool.map(lambda pair: same.same(*map(looker.known.get, pair)), pairs)
-                )
-                while len(looker.known) > same.KEPT:
-                    looker.known.popitem(last=False)
+                pairs = rows[both[a : a + step]]
+                seen = looker.all(np.unique(pairs).tolist(), pool.map)
+                ones, others = ([seen[i] for i in side] for side in pairs.T.tolist())
+                found[a : a + step] = list(pool.map(same.same, ones, others))
         return found
 
     # ------------------------------------------------------------------------------------- verdict

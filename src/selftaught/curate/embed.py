@@ -1,7 +1,10 @@
 """What the images are to an encoder: features on disk, which the stages after this one search."""
 
 import json
+import logging
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 import numpy as np
@@ -24,6 +27,7 @@ from selftaught.evaluate.features import (
     running,
     tell_skipped,
 )
+from selftaught.index import approximate
 from selftaught.index.exact import Vectors
 from selftaught.index.index import about, apart, fingerprints
 from selftaught.index.likeness import SIDE
@@ -32,6 +36,8 @@ from selftaught.sides import Size
 
 if TYPE_CHECKING:
     from selftaught.curate.pool import Pool
+
+log = logging.getLogger("selftaught")
 
 
 @final
@@ -138,6 +144,26 @@ class Features(NamedTuple):
         place = np.full(count, -1)
         place[self.rows] = np.arange(len(self.rows))
         return place
+
+
+def engine(
+    vectors: Vectors, folder: Path | None = None, mark: str = "", names: Sequence[str] = ()
+) -> approximate.Approximate | None:
+    """faiss, where there are many vectors and it is installed; None for exact search.
+
+    Args:
+        vectors: that are searched.
+        folder, mark, names: where it is kept, as `approximate.opened` has them.
+    """
+    if len(vectors) < approximate.ENOUGH:
+        return None
+    if not approximate.installed():
+        log.info(
+            "%s images are compared each with each, which takes hours: pip install "
+            "'selftaught[search]' makes it minutes", f"{len(vectors):,}",
+        )  # fmt: skip
+        return None
+    return approximate.opened(vectors, folder, mark, names)
 
 
 def features(pool: "Pool", alive: np.ndarray) -> Features:

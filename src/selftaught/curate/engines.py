@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from selftaught.data.memory import cores
 from selftaught.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def do(
 
 def threads(asked: int | None) -> int:
     """That work side by side."""
-    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or 1
+    return asked or cores()
 
 
 def _by_ray(

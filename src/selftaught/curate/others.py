@@ -10,11 +10,10 @@ from torch.nn import functional as F
 
 from selftaught import kinds
 from selftaught.curate import prints, same
-from selftaught.curate.embed import Embed, features
+from selftaught.curate.embed import Embed, engine, features
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.data.skipped import tell
 from selftaught.evaluate.features import Embeddings, embed
-from selftaught.index import approximate
 from selftaught.index.exact import Near, nearest
 
 if TYPE_CHECKING:
@@ -71,15 +70,16 @@ class Others:
     def near(self, k: int) -> Near:
         """The k rows nearest to each image; positions are those of `features`."""
         vectors = self.features.vectors
-        if len(vectors) >= approximate.ENOUGH and approximate.installed():
-            return approximate.opened(vectors, None, "", []).nearest(vectors, self.vectors, k)
+        found = engine(vectors)
+        if found is not None:
+            return found.nearest(vectors, self.vectors, k)
         return nearest(vectors, self.vectors, k)
 
     def alike(self, pairs: np.ndarray) -> np.ndarray:
         """[P] bool: which pairs [P, 2] of an image that was embedded and a position of `features`
         are one picture, by their hashes or laid over each other."""
         found = np.zeros(len(pairs), bool)
-        ours, theirs = same.Looker.of(self.samples), same.Looker.of(self.pool.everything)
+        ours, theirs = same.Looker(self.samples), same.Looker(self.pool.everything)
         hashed: dict[tuple[bool, int], np.ndarray] = {}
         for n, (query, position) in enumerate(pairs.tolist()):
             i, row = int(self.embedded.index[query]), int(self.features.rows[position])

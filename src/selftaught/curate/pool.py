@@ -19,7 +19,7 @@ import numpy as np
 
 from selftaught import __version__, voice
 from selftaught.curate import engines, settings
-from selftaught.curate.stage import Block, Stage, key_of
+from selftaught.curate.stage import Block, Stage, file_of, key_of
 from selftaught.data import Samples, open_data
 from selftaught.data import pool as shelf
 from selftaught.data.image.formats import POOL
@@ -44,8 +44,6 @@ log = logging.getLogger("selftaught")
 
 ORDER = ("scan", "filter", "embed", "dedup", "retrieve", "balance")
 """Each stage looks at what those before it have left."""
-
-
 OWN = {"fetched"}
 """What may be in the folder before it is a pool."""
 
@@ -233,7 +231,7 @@ class Pool:
 
         found = []
         for block in self.blocks:
-            file = self.folder / "parts" / "scan-read" / f"{block.name}.parquet"
+            file = file_of(self.folder, "scan", "read", block)
             try:
                 hashes = parquet.read_table(file, columns=["hash"]).column("hash").to_pylist()
             except OSError:
@@ -307,11 +305,13 @@ class Pool:
 
     def _settle(self) -> None:
         """Write down which rows are left, and say which stages count no more."""
-        walked = self._walk()
+        walked, alive = self._walk(), np.ones(self.count, bool)
+        for _, dropped in walked:
+            alive[dropped] = False
         self.__dict__.pop("everything", None)
         about = {shelf.BLUR: "yes"} if self._blurs([record for record, _ in walked]) else {}
         with atomic(self.folder / shelf.KEPT) as temporary:
-            write_table(temporary, {"row": np.flatnonzero(self.alive())}, about)
+            write_table(temporary, {"row": np.flatnonzero(alive)}, about)
         counting = {record.name for record, _ in walked}
         stale = [name for name in ORDER if self.record(name) and name not in counting]
         if stale:

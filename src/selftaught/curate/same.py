@@ -6,15 +6,14 @@ which most agree (RANSAC) lays one picture over the other. Two photos of one sce
 many features as copies do, but copies are alike in most places where there is something to see.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from selftaught.curate.shrunk import resized
+from selftaught.curate.shrunk import resized, without_color
 from selftaught.data import BadSample, Samples
 
 SIDE = 256
@@ -60,25 +59,23 @@ class Seen(NamedTuple):
 
 
 class Looker:
-    """Compares images of some data, and remembers the features of the latest."""
+    """Looks at images of some data, and remembers the latest; None for what cannot be read."""
 
-    def __init__(self, read: Callable[[int], "Seen | None"]):
-        self.read, self.known = read, OrderedDict[int, Seen | None]()
+    def __init__(self, samples: Samples):
+        self.samples, self.known = samples, dict[int, Seen | None]()
 
-    @classmethod
-    def of(cls, samples: Samples) -> "Looker":
-        """Of samples; those that cannot be read are like nothing."""
-        return cls(lambda i: opened(samples, i))
+    def all(self, rows: Sequence[int], each: Callable[..., Any] = map) -> dict[int, Seen | None]:
+        """Images by their rows, at most `KEPT` of them; `each` as Python's `map`, or in threads."""
+        new = [i for i in rows if i not in self.known]
+        made = dict(zip(new, each(partial(opened, self.samples), new)))
+        found = {i: made[i] if i in made else self.known[i] for i in rows}
+        rest = [i for i in self.known if i not in found][: KEPT - len(found)]
+        self.known = found | {i: self.known[i] for i in rest}
+        return found
 
-    def seen(self, i: int) -> "Seen | None":
+    def seen(self, i: int) -> Seen | None:
         """Image `i`."""
-        if i in self.known:
-            self.known.move_to_end(i)
-        else:
-            self.known[i] = self.read(i)
-            if len(self.known) > KEPT:
-                self.known.popitem(last=False)
-        return self.known[i]
+        return self.all([i])[i]
 
 
 def opened(samples: Samples, i: int) -> Seen | None:
@@ -87,9 +84,9 @@ def opened(samples: Samples, i: int) -> Seen | None:
         pixels = samples.read(i, min_side=SIDE // 2)
     except BadSample:
         return None
-    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels[..., :3])
+    image = without_color(pixels)
     short = max(1, round(SIDE * min(image.size) / max(image.size)))
-    gray = resized(image.convert("L"), short, upward=True).round().astype(np.uint8)
+    gray = resized(image, short, upward=True).round().astype(np.uint8)
     return Seen(gray, *_features(gray), *_features(np.ascontiguousarray(gray[:, ::-1])))
 
 

@@ -6,21 +6,24 @@ from PIL import Image
 from selftaught.data import Samples
 
 
-def gray(samples: Samples, i: int, short: int, upward: bool = False) -> np.ndarray:
-    """Image `i` as float32 [h, w], 0 to 255, its shorter side `short` pixels.
+def gray(samples: Samples, i: int, short: int) -> np.ndarray:
+    """Image `i` as float32 [h, w], 0 to 255, its shorter side `short` pixels, or less.
 
     Args:
         samples: of images.
         i: which.
         short: pixels.
-        upward: whether smaller images are made as large; otherwise they stay as they are.
 
     Raises:
         BadSample: it cannot be read.
     """
-    pixels = samples.read(i, min_side=short)
+    return resized(without_color(samples.read(i, min_side=short)), short)
+
+
+def without_color(pixels: np.ndarray) -> Image.Image:
+    """uint8 [H, W, C] in gray."""
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels[..., :3])
-    return resized(image.convert("L"), short, upward)
+    return image.convert("L")
 
 
 def resized(image: Image.Image, short: int, upward: bool = False) -> np.ndarray:

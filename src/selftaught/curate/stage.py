@@ -124,7 +124,7 @@ class Stage(ABC, Generic[Asked]):
 
     def file(self, step: str, block: Block) -> Path:
         """Where the result of a block is."""
-        return self.pool.folder / "parts" / f"{self.name}-{step}" / f"{block.name}.parquet"
+        return file_of(self.pool.folder, self.name, step, block)
 
     def done(self, step: str, block: Block) -> bool:
         """Whether a block's result is there, made of what is there now."""
@@ -158,6 +158,11 @@ class Stage(ABC, Generic[Asked]):
         """An array of each block of a pass, mapped."""
         files = [self.file(step, block) for block in self.pool.blocks]
         return [np.load(_array(file, key_of(file), name), mmap_mode="r") for file in files]
+
+
+def file_of(pool: Path, stage: str, step: str, block: Block) -> Path:
+    """Where the result of a block of a pass is."""
+    return pool / "parts" / f"{stage}-{step}" / f"{block.name}.parquet"
 
 
 def _array(file: Path, key: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""How much memory there is for data."""
+"""How much memory there is for data, and how many cores."""
 
 import os
 
@@ -18,3 +18,10 @@ def free_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def cores() -> int:
+    """That this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -12,6 +12,7 @@ from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
 from selftaught.backbones import Encoder
+from selftaught.data.memory import cores
 from selftaught.engine.precision import fastest
 from selftaught.errors import UserError
 
@@ -86,14 +87,13 @@ def device_name(fabric: Fabric) -> str:
 
 def _cores(fabric: Fabric) -> int:
     """Of this machine, for each process of the run."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size)))
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size)))
 
 
 def spare_cores(fabric: Fabric) -> int:
     """Processes that make views: all cores but one for a GPU; on a CPU the network needs them."""
-    cores = _cores(fabric)
-    return max(1, min(16, cores - 1) if fabric.device.type != "cpu" else cores // 4)
+    own = _cores(fabric)
+    return max(1, min(16, own - 1) if fabric.device.type != "cpu" else own // 4)
 
 
 @contextmanager

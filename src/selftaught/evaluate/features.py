@@ -1,7 +1,6 @@
 """One pass over a dataset: the features of one network, or of several at once."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from selftaught.backbones import Encoder, Image, Wrapped, build, is_encoder, lay
 from selftaught.backbones import untrained as reset
 from selftaught.backbones.image.shown import statistics
 from selftaught.data import Samples, open_data
-from selftaught.data.memory import free_memory
+from selftaught.data.memory import cores, free_memory
 from selftaught.data.skipped import tell
 from selftaught.errors import DataError, TrainingError, UserError
 from selftaught.evaluate.image.changes import Change, changed
@@ -394,7 +393,7 @@ def tell_skipped(skipped: Mapping[str, str]) -> None:
 def readers(count: int, workers: int | None) -> int:
     """Processes that read so many samples, unless somebody has said how many."""
     if workers is None:
-        return 0 if count < _FEW else min(8, _cores())
+        return 0 if count < _FEW else min(8, cores())
     return workers
 
 
@@ -543,12 +542,6 @@ def device_for(
     if isinstance(encoder, nn.Module):
         return home_of(network)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_room(need: int, count: int) -> None:

@@ -9,7 +9,6 @@ import logging
 import os
 import pickle
 import signal
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from selftaught import kinds
 from selftaught.data import quarantine
 from selftaught.data.arrays import ObjectSource
 from selftaught.data.image.decode import BadSample, Header, guard
+from selftaught.data.memory import cores
 from selftaught.data.opening import HOW, open_data
 from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
@@ -211,7 +211,7 @@ def scan(
 ) -> Iterator[tuple[int, _Found]]:
     """What each sample is, in any order, each once."""
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        workers = cores()
     workers = min(workers, -(-len(samples) // 16))
     if workers == 0:
         for i in range(len(samples)):
