@@ -554,9 +554,10 @@ def needs_of(method: str) -> dict[str, Any]:
 
 def _pretrain(asked: Request, dry: bool) -> None:
     voice.command_speaks()
+    from selftaught.engine.restarts import settled
     from selftaught.engine.settings import Settings
 
-    settings = Settings(**asked.training)
+    settings = settled(Settings(**asked.training))
     if voice.first():  # it may have begun to write when the others get here
         training(settings, asked.backbone.get("weights"))
     # wrong data is told before torch is imported

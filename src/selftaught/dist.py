@@ -1,10 +1,12 @@
 """Collectives over the processes of a run; identities when there is one."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world() -> int:
@@ -71,6 +73,15 @@ def maximum(x: Tensor) -> Tensor:
         x = x.clone()
         torch_dist.all_reduce(x, torch_dist.ReduceOp.MAX)
     return x
+
+
+def everywhere(own: T) -> list[T]:
+    """What each process holds, any object, in all of them."""
+    if world() == 1:
+        return [own]
+    every: list[Any] = [None] * world()
+    torch_dist.all_gather_object(every, own)
+    return every
 
 
 @torch.no_grad()

@@ -10,10 +10,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, th
 from selftaught.engine.progress import Progress
 from selftaught.engine.randomness import random_state, seed_all, set_random_state
 from selftaught.engine.signals import StopSignals
+from selftaught.engine.votes import Votes
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
 from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
@@ -41,13 +41,7 @@ from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
 
-AGREE_EVERY = 10
-"""Steps between two votes of several processes on whether to stop or save."""
-
-
 LOSS = "the loss itself"
-
-T = TypeVar("T")
 
 
 class _StopNow(Exception):
@@ -140,6 +134,7 @@ class Loop:
         if self.step == self.steps:
             return
         saved = time.monotonic()
+        self.votes = Votes(self.step)
         self.corpus.watch = self._watch
         for batches in (self.batches, self.late and self.late[1], self.corpus):
             if batches:
@@ -306,7 +301,7 @@ class Loop:
 
     def _culprit(self, batch: Batch) -> str:
         """The module where the first value that is not finite came up, in whichever process."""
-        names = _all(first_not_finite(self.method, batch))
+        names = dist.everywhere(first_not_finite(self.method, batch))
         return next((n for n in names if n != LOSS), LOSS)
 
     # memory ---------------------------------------------------------------------------------
@@ -442,7 +437,7 @@ class Loop:
 
     def _share(self) -> None:
         """Make what each process could not read known to all, alike."""
-        news = sorted((s, i, r) for part in _all(self.untold) for i, r, s in part)
+        news = sorted((s, i, r) for part in dist.everywhere(self.untold) for i, r, s in part)
         for index, _, _ in self.untold:
             del self.bad[index]
         self.untold = []
@@ -477,7 +472,7 @@ class Loop:
 
     def _agree(self, due: bool) -> tuple[bool, bool]:
         """Whether to stop and whether to save; asked now and then, because asking costs."""
-        if dist.world() > 1 and self.step % AGREE_EVERY and self.step < self.steps:
+        if dist.world() > 1 and not self.votes.due(self.step) and self.step < self.steps:
             return False, False
         return self._vote(due)
 
@@ -486,8 +481,10 @@ class Loop:
         stop = self.signals.received is not None
         if dist.world() == 1:
             return stop, due
-        wishes = torch.tensor([stop, due, bool(self.untold)], dtype=torch.int)
+        pace = self.votes.milliseconds(self.step)
+        wishes = torch.tensor([stop, due, bool(self.untold), pace], dtype=torch.int)
         votes = dist.maximum(wishes.to(self.fabric.device)).tolist()
+        self.votes.held(self.step, votes[3])
         if votes[2]:
             self._share()
         return bool(votes[0]), bool(votes[1])
@@ -522,7 +519,7 @@ class Loop:
                 self.checkpoints.save(self.step, state)
             except TrainingError as error:
                 failure = error
-        (failure, *_) = _all(failure)
+        (failure, *_) = dist.everywhere(failure)
         if failure:
             raise failure
 
@@ -534,7 +531,7 @@ class Loop:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": _all(random_state(self.fabric.device)),
+            "random": dist.everywhere(random_state(self.fabric.device)),
             "given": self.order.given,
             "begun": self.begun,
             "bad": [[i, r, s] for i, (r, s) in self.bad.items()],
@@ -587,15 +584,6 @@ def _cat(nodes: list[Any]) -> Any:
     if isinstance(first, list | tuple):
         return [_cat(list(column)) for column in zip(*nodes, strict=True)]
     return torch.cat(nodes)
-
-
-def _all(own: T) -> list[T]:
-    """What each process holds, in all of them."""
-    if dist.world() == 1:
-        return [own]
-    every: list[Any] = [None] * dist.world()
-    torch_dist.all_gather_object(every, own)
-    return every
 
 
 @torch.no_grad()

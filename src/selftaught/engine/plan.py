@@ -29,6 +29,7 @@ from selftaught.engine import (
     choosing,
     continued,
     kept,
+    launchers,
     optim,
     own_optimizer,
     precision,
@@ -326,7 +327,10 @@ def plan(
     pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
     step = None
-    if settings.time is not None:
+    told = None if settings.time is None else launchers.handed_over()
+    if told is not None:
+        settings = dataclasses.replace(settings, time=None, **told)
+    elif settings.time is not None:
         views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
         asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
         step = of_step(method, views, fabric, makers=workers, **asked)
@@ -337,7 +341,10 @@ def plan(
         least = room(seconds(settings.time), step.seconds / batch, len(samples), count)
         lengths = choosing.passes(least / each, per_epoch, why)
         chosen += lengths
-        settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
+        length = {c.name: c.value for c in lengths}
+        settings = dataclasses.replace(settings, time=None, **length)
+        if fabric.world_size > 1:
+            launchers.hand_over(length)
     epochs, most = settings.epochs, settings.max_steps
     if epochs is None:
         assert most is not None

@@ -82,6 +82,7 @@ def pretrain(
     save_every: Weight = 10.0,
     start: str | Path | None = None,
     resume: bool = False,
+    auto_resume: bool = False,
     overwrite: bool = False,
     try_: bool = False,
     force: bool = False,

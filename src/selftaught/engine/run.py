@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -34,11 +34,12 @@ from selftaught.engine import (
     continued,
     kept,
     session,
+    together,
     trackers,
     trained,
 )
 from selftaught.engine.anchor import anchored
-from selftaught.engine.build import method_name
+from selftaught.engine.build import method_name, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
@@ -160,13 +161,18 @@ class Run:
             self._prepare_folder()
         if fabric.world_size > 1:
             end_with_parent(fabric.global_rank)
+        together.meet(fabric)
         fabric.launch()
         # only the first process knows the folder and, of a run that goes on, who makes colors
         training = plan.content.get("training", {})
-        out, colors = fabric.broadcast((str(self.folder), training.get("colors", "auto")))
-        self.folder = Path(out)
+        # absolute, as processes of other machines may stand elsewhere
+        told = str(self.folder.absolute()), training.get("colors", "auto")
+        out, colors = fabric.broadcast(told)
+        if dist.rank():
+            self.folder = Path(out)
         checkpoints = Checkpoints.of(self.folder)
         state = checkpoints.training() if settings.resume and dist.rank() else plan.state
+        self._alike(-1 if state is None else state["step"])
 
         self._prepare_method()
         if state:
@@ -278,6 +284,21 @@ class Run:
             )
             self.curve = None if observer is None else observer.curve
         return loop
+
+    def _alike(self, step: int) -> None:
+        """Refuse processes that were not started alike: what they would train is silently wrong."""
+        plan = self.plan
+        facts = {
+            together.DATA: plan.fingerprint,
+            together.STEP: step,
+            "steps": plan.steps,
+            "the batch": plan.batch,
+            "the recipe": {f.name: str(getattr(plan.recipe, f.name)) for f in fields(plan.recipe)},
+            "the method": method_name(plan.method),
+            "its options": options_of(plan.method),
+            "the seed": plan.settings.seed,
+        }
+        together.alike(facts)
 
     def _metrics(self, done: int) -> Metrics:
         """Rows of numbers, for the run folder and for whoever follows the run."""

@@ -18,7 +18,7 @@ from selftaught.kinds import Kind
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time", "try_"}
+NOT_REPEATED = {"out", "resume", "auto_resume", "overwrite", "force", "on_record", "time", "try_"}
 """Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
 time has become epochs."""
 
@@ -136,6 +136,8 @@ class Settings(Options):
         on_record: in Python, a function that is handed each row of metrics and each look.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
+        auto_resume: whether to continue the run in `out` where there is one, and to start it where
+            there is none, for jobs that are started again with one command.
         overwrite: whether to move an earlier run in `out` aside.
         force: whether to resume although settings or data have changed, and to export what the
             doctor says has failed.
@@ -215,6 +217,7 @@ class Settings(Options):
     save_every: Weight = 10.0
     start: Path | None = None
     resume: bool = False
+    auto_resume: bool = False
     overwrite: bool = False
     try_: bool = False
     force: bool = False
