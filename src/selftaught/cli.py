@@ -696,10 +696,12 @@ def _show_classify(values: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"Next:\n  selftaught predict {shlex.quote(str(made.folder))} {folder()}\n")
 
 
-def _show_embed(values: dict[str, Any], found: Any) -> None:
-    rows, *shape = found.features.shape
-    out = values.get("out", COMMANDS["embed"].signature["out"].default)
-    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {out}\n")
+def _show_embed(_: dict[str, Any], found: Any) -> None:
+    if found.shape is None:
+        sys.stdout.write(f"{found.out} is there already: remove it to make it anew\n")
+        return
+    rows, *shape = found.shape
+    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {found.out}\n")
 
 
 def _show_report(_: dict[str, Any], page: Path) -> None:
