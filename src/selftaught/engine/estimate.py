@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from selftaught.backbones.blocks import not_compiled
 from selftaught.data import Samples
 from selftaught.engine.convolution import lay_channels_last
 from selftaught.engine.corpus import Blank
@@ -64,6 +65,7 @@ def measure(
         optimizer_states: tensors that the optimizer keeps for each parameter.
     """
     twin = copy.deepcopy(method)
+    not_compiled(twin)  # for a batch of another size than all that come
     device = small.index.device
     saved: dict[int, int] = {}
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config, kinds, methods
 from selftaught.backbones import Encoder, is_encoder
+from selftaught.backbones.blocks import blocks
 from selftaught.choose import HALF_LIFE, REASONS
 from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
@@ -57,7 +58,7 @@ from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.second import samples_of
-from selftaught.engine.settings import Settings, named, seconds
+from selftaught.engine.settings import NOT_COMPARED, Settings, named, seconds
 from selftaught.engine.unmix import query
 from selftaught.engine.views import views_of
 from selftaught.errors import UserError
@@ -378,6 +379,8 @@ def plan(
         state=None,
         step=step,
     )
+    if settings.recompute:
+        _recomputed(method)
     kept.check(settings, made.image, made.continued, method.needs.labels)
     refuse(made.intake)
     if settings.augmentation is not None:  # the first view tells what is wrong with all
@@ -386,6 +389,16 @@ def plan(
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
     return _with_folder(made, source, given) if fabric.global_rank == 0 else made
+
+
+def _recomputed(method: Method) -> None:
+    """Refuse to recompute blocks where there are none."""
+    if not any(p.requires_grad for block in blocks(method) for p in block.parameters()):
+        raise UserError(
+            f"--recompute runs blocks of transformers again, and {image_of(method).name} in "
+            f"{method_name(method)} trains none: save memory with --accumulate, or take a backbone "
+            "such as vit_small_patch16_224"
+        )
 
 
 def _mixes(made: Plan) -> None:
@@ -438,6 +451,7 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
             before[section] = current(given, now[section])
     if isinstance(before.get("training"), dict):  # what an earlier version had not, it left alone
         before["training"] = Settings().repeated() | before["training"]
+        before["training"] |= {n: now["training"][n] for n in NOT_COMPARED}
     differences = changes(before, now)
     finished = Checkpoints.of(out).finished
     length = [d for d in differences if d.startswith(("training.epochs", "training.max_steps"))]

@@ -44,6 +44,7 @@ def pretrain(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     channels_last: bool = True,
     compile: bool = False,
+    recompute: bool = False,
     resolution_phase: str | None = None,
     column: str | None = None,
     second: Any = None,

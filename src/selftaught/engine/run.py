@@ -21,6 +21,7 @@ from rich.table import Table
 from selftaught import chosen, config, dist, export, kinds, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
+from selftaught.backbones.blocks import compile_blocks, plain, recompute
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
@@ -328,8 +329,10 @@ class Run:
         if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
             fix_bf16_stride(method)
         # of what is final: compiled code holds the modules that it was made of
-        if settings.compile:
+        if settings.compile and not compile_blocks(method):
             method.backbone.compile()
+        if settings.recompute:
+            recompute(method)
 
     def _views(self) -> list[ViewDataset]:
         """The samples through the pipeline, and through that of the last steps where it differs."""
@@ -381,7 +384,7 @@ class Run:
     def _changed(self) -> bool:
         """Whether a step is another one than that of the plan's method on the plan's data."""
         asked = self.plan.settings
-        other = asked.unmix is not None or asked.anchor is not None
+        other = asked.unmix is not None or asked.anchor is not None or asked.recompute
         return other or asked.compile or asked.cache or bool(self.plan.phase or self.prepared.told)
 
     def preview(self) -> Group:
@@ -493,6 +496,7 @@ class Run:
         finally:
             if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
+            plain(self.method)
             self.prepared.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}
