@@ -36,6 +36,7 @@ from selftaught.engine import (
     resolution,
     restore,
     second,
+    shard,
     trackers,
 )
 from selftaught.engine.build import (
@@ -321,7 +322,11 @@ def plan(
     pairs = _test_pairs(settings, method)
     held = None if pairs else _held_out(settings, samples, method)
     computed_in = precision.asked(settings.precision, out if settings.resume else None)
-    fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
+    at = settings.accelerator, settings.devices, computed_in
+    fabric = fabric_for(*at, image_of(method), settings.shard)
+    shard.layout(settings, fabric.world_size)
+    if settings.shard:
+        shard.check(method, settings, precision_of(fabric))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)

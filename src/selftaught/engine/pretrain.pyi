@@ -45,6 +45,8 @@ def pretrain(
     channels_last: bool = True,
     compile: bool = False,
     recompute: bool = False,
+    shard: bool = False,
+    mesh: str | None = None,
     resolution_phase: str | None = None,
     column: str | None = None,
     second: Any = None,

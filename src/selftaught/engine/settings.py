@@ -22,7 +22,7 @@ NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time", "try
 """Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
 time has become epochs."""
 
-NOT_COMPARED = {"recompute"}
+NOT_COMPARED = {"recompute", "shard", "mesh"}
 """Settings that a run may go on with another value of: where it computes, not what."""
 
 
@@ -91,6 +91,10 @@ class Settings(Options):
             long GPU runs.
         recompute: whether blocks of transformers keep their input alone and run again in the
             backward pass: a fraction of the memory, for a third more time.
+        shard: whether each process keeps a part of every weight, of its gradient and its state,
+            for networks that are too large for one device (FSDP2).
+        mesh: groups of processes x processes of a group, such as 2x8: weights are divided within a
+            group, as within a machine, and each group has all of them.
         resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
         column: of the images in a Parquet file or dataset.
         second: the same things in a second modality, for methods with `pair` modalities: files of
@@ -184,6 +188,8 @@ class Settings(Options):
     channels_last: bool = True
     compile: bool = False
     recompute: bool = False
+    shard: bool = False
+    mesh: str | None = None
     resolution_phase: str | None = None
     column: str | None = None
     second: str | None = None
