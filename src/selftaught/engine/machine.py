@@ -15,6 +15,7 @@ from selftaught.data.memory import cores
 from selftaught.engine import launchers
 from selftaught.engine.launchers import launched
 from selftaught.engine.precision import fastest
+from selftaught.engine.shard import Sharded
 from selftaught.errors import UserError
 
 
@@ -28,12 +29,15 @@ class _Autocast(MixedPrecision):
         return data
 
 
-def fabric_for(accelerator: str, devices: int, precision: str, encoder: Encoder) -> Fabric:
+def fabric_for(
+    accelerator: str, devices: int, precision: str, encoder: Encoder, sharded: bool = False
+) -> Fabric:
     """The engine, on the device and in the precision that were asked for or are best.
 
     Args:
         accelerator, devices, precision: as of `Settings`.
         encoder: that is trained.
+        sharded: whether each process is to have a part of the weights.
 
     Raises:
         UserError: this machine has no such device, or the device no such precision.
@@ -61,8 +65,9 @@ def fabric_for(accelerator: str, devices: int, precision: str, encoder: Encoder)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     many = devices * nodes > 1
     # buffers are alike by construction; sending queues around at each step would cost more than
-    # the step
-    strategy = DDPStrategy(broadcast_buffers=False) if many else "auto"
+    # the step; gradients lie where they are sent from, not in memory of their own beside it
+    how = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+    strategy = (Sharded() if sharded else DDPStrategy(**how)) if many else "auto"
     return Fabric(
         accelerator=accelerator,
         devices=devices,

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config, kinds, methods
 from selftaught.backbones import Encoder, is_encoder
+from selftaught.backbones.blocks import blocks
 from selftaught.choose import HALF_LIFE, REASONS
 from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
@@ -36,6 +37,7 @@ from selftaught.engine import (
     resolution,
     restore,
     second,
+    shard,
     trackers,
 )
 from selftaught.engine.build import (
@@ -58,7 +60,7 @@ from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.second import samples_of
-from selftaught.engine.settings import Settings, named, seconds
+from selftaught.engine.settings import NOT_COMPARED, Settings, named, seconds
 from selftaught.engine.unmix import query
 from selftaught.engine.views import views_of
 from selftaught.errors import UserError
@@ -321,7 +323,11 @@ def plan(
     pairs = _test_pairs(settings, method)
     held = None if pairs else _held_out(settings, samples, method)
     computed_in = precision.asked(settings.precision, out if settings.resume else None)
-    fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
+    at = settings.accelerator, settings.devices, computed_in
+    fabric = fabric_for(*at, image_of(method), settings.shard)
+    shard.layout(settings, fabric.world_size)
+    if settings.shard:
+        shard.check(method, settings, precision_of(fabric))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)
@@ -385,6 +391,8 @@ def plan(
         state=None,
         step=step,
     )
+    if settings.recompute:
+        _recomputed(method)
     kept.check(settings, made.image, made.continued, method.needs.labels)
     refuse(made.intake)
     if settings.augmentation is not None:  # the first view tells what is wrong with all
@@ -393,6 +401,16 @@ def plan(
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
     return _with_folder(made, source, given) if fabric.global_rank == 0 else made
+
+
+def _recomputed(method: Method) -> None:
+    """Refuse to recompute blocks where there are none."""
+    if not any(p.requires_grad for block in blocks(method) for p in block.parameters()):
+        raise UserError(
+            f"--recompute runs blocks of transformers again, and {image_of(method).name} in "
+            f"{method_name(method)} trains none: save memory with --accumulate, or take a backbone "
+            "such as vit_small_patch16_224"
+        )
 
 
 def _mixes(made: Plan) -> None:
@@ -445,6 +463,7 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
             before[section] = current(given, now[section])
     if isinstance(before.get("training"), dict):  # what an earlier version had not, it left alone
         before["training"] = Settings().repeated() | before["training"]
+        before["training"] |= {n: now["training"][n] for n in NOT_COMPARED}
     differences = changes(before, now)
     finished = Checkpoints.of(out).finished
     length = [d for d in differences if d.startswith(("training.epochs", "training.max_steps"))]

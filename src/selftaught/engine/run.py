@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from html import escape
@@ -21,6 +21,7 @@ from rich.table import Table
 from selftaught import chosen, config, dist, export, kinds, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
+from selftaught.backbones.blocks import compile_blocks, plain, recompute
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
@@ -57,6 +58,7 @@ from selftaught.engine.plan import Plan
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.randomness import seed_all
 from selftaught.engine.restore import begin_with
+from selftaught.engine.shard import Whole, encoded, layout, shard
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.engine.views import views_of
@@ -174,7 +176,8 @@ class Run:
         state = checkpoints.training() if settings.resume and dist.rank() else plan.state
         self._alike(-1 if state is None else state["step"])
 
-        self._prepare_method()
+        self._prepare_method(in_shards := settings.shard and dist.world() > 1)
+        shards = Whole(plan.method, fabric.device) if in_shards else None
         if state:
             self.began = beginning.kept(plan.image, self.folder)
         elif plan.continued:
@@ -193,6 +196,8 @@ class Run:
         corpus = RunCorpus(samples, plan.image, part, plan.workers, fabric.device)
         corpus.folder = self.folder
         plan.method.on_start(corpus)
+        if shards:
+            shard(plan.method, fabric, layout(settings, dist.world()))
         if dist.rank() == 0 and (plan.step is None or self._changed()):
             log.info("measuring memory and time on a few %s", kinds.of(plan.image).many)
         need = self.estimate()
@@ -221,6 +226,8 @@ class Run:
             for made in (fed(views, colors) for views in self.views)
         )
         done = state["step"] if state else 0
+        if shards and shards.copy is not None:  # which looks, exports and scores
+            self.plan, self.method = replace(plan, method=shards.copy), shards.copy
         loop = Loop(
             fabric=fabric,
             method=plan.method,
@@ -232,7 +239,9 @@ class Run:
             accumulate=plan.parts,
             cache=None
             if settings.effective_batch is None
-            else GradientCache(plan.method, part // dist.world(), fabric.autocast),
+            else GradientCache(
+                plan.method, part // dist.world(), fabric.autocast, encoded(plan.method)
+            ),
             steps=plan.steps,
             per_epoch=plan.per_epoch,
             corpus=corpus,
@@ -245,9 +254,10 @@ class Run:
             facts={"data": plan.fingerprint},
             need=need,
             resting=plan.rest,
+            shards=shards,
             log_every=settings.log_every,
             save_every=60 * settings.save_every,
-            channels_last=settings.channels_last,
+            channels_last=settings.channels_last and not in_shards,
             max_bad=int(settings.max_bad * len(samples)),
             names=samples.name,
             labels=labels,
@@ -259,6 +269,7 @@ class Run:
                 done,
                 self.prepared.accepted,
                 plan.rest,
+                self.plan.method.encoder,
             )
             if dist.rank() == 0
             else None,
@@ -271,10 +282,20 @@ class Run:
             log.info("resuming at step %d of %d", loop.step, plan.steps)
         elif loop.doctor:
             self._intake(loop)
+        with shards.there() if shards else nullcontext():
+            self._observe(loop, need)
+        if shards:
+            looked = () if self.curve is None else self.curve.at
+            examined = () if loop.doctor is None else loop.doctor.due
+            shards.looked, shards.examined = fabric.broadcast((looked, examined))
+        return loop
+
+    def _observe(self, loop: Loop, need: Estimate) -> None:
+        """Let the encoder be looked at while it is trained, by the first process."""
         if loop.metrics and loop.doctor:
             observer = loop.look = observed(
-                plan,
-                samples,
+                self.plan,
+                self.samples,
                 self.folder,
                 began=self.began is not None,
                 done=loop.step,
@@ -283,7 +304,6 @@ class Run:
                 compare=loop.doctor.compare,
             )
             self.curve = None if observer is None else observer.curve
-        return loop
 
     def _alike(self, step: int) -> None:
         """Refuse processes that were not started alike: what they would train is silently wrong."""
@@ -334,8 +354,13 @@ class Run:
                 "another folder with --out"
             ) from error
 
-    def _prepare_method(self) -> None:
-        """Put the method where it is trained, in the order that its parts depend on each other."""
+    def _prepare_method(self, in_shards: bool = False) -> None:
+        """Put the method where it is trained, in the order that its parts depend on each other.
+
+        Args:
+            in_shards: whether it stays where it is until it is sharded: it may not fit the device,
+                and shards have no other layout than torch's own.
+        """
         plan, method, settings = self.plan, self.plan.method, self.plan.settings
         if plan.weights is not None:
             begin_with(method, str(settings.start), plan.weights)
@@ -343,14 +368,17 @@ class Run:
         # synchronized batch norms are new modules, which layout and device are to reach too
         if dist.world() > 1 and method.needs.batchnorm == "all":
             synchronize(method)
-        if settings.channels_last:
+        if settings.channels_last and not in_shards:
             lay_channels_last(method)
-        method.to(plan.fabric.device)
+        if not in_shards:
+            method.to(plan.fabric.device)
         if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
             fix_bf16_stride(method)
         # of what is final: compiled code holds the modules that it was made of
-        if settings.compile:
+        if settings.compile and not compile_blocks(method):
             method.backbone.compile()
+        if settings.recompute:
+            recompute(method)
 
     def _views(self) -> list[ViewDataset]:
         """The samples through the pipeline, and through that of the last steps where it differs."""
@@ -389,6 +417,7 @@ class Run:
                 steps=steps,
                 makers=plan.workers,
                 optimizer=str(plan.recipe.optimizer),
+                shards=layout(plan.settings, plan.fabric.world_size).shards,
             )
             for views, steps in zip(self.views, (first, plan.steps - first))
         ]
@@ -402,7 +431,8 @@ class Run:
     def _changed(self) -> bool:
         """Whether a step is another one than that of the plan's method on the plan's data."""
         asked = self.plan.settings
-        other = asked.unmix is not None or asked.anchor is not None
+        other = asked.unmix is not None or asked.anchor is not None or asked.recompute
+        other |= asked.shard
         return other or asked.compile or asked.cache or bool(self.plan.phase or self.prepared.told)
 
     def preview(self) -> Group:
@@ -507,6 +537,8 @@ class Run:
         """All steps; whatever ends them, metrics and unreadable files are written down."""
         try:
             loop.run()
+            if loop.shards:
+                loop.shards.finished()
         except TrainingError as error:
             if loop.doctor:
                 loop.doctor.save(loop.doctor.conclude(str(error)))
@@ -514,6 +546,7 @@ class Run:
         finally:
             if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
+            plain(self.method)
             self.prepared.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}

@@ -22,6 +22,9 @@ NOT_REPEATED = {"out", "resume", "auto_resume", "overwrite", "force", "on_record
 """Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
 time has become epochs."""
 
+NOT_COMPARED = {"recompute", "shard", "mesh"}
+"""Settings that a run may go on with another value of: where it computes, not what."""
+
 
 @dataclass(frozen=True)
 class Settings(Options):
@@ -84,7 +87,14 @@ class Settings(Options):
         devices: number of GPUs (or CPU processes).
         precision: of the forward pass; by default the fastest that the processor has natively.
         channels_last: memory layout that convolutions are faster with, on CPUs and GPUs.
-        compile: whether to compile the backbone, which pays on long GPU runs.
+        compile: whether to compile the backbone, and the blocks of all transformers, which pays on
+            long GPU runs.
+        recompute: whether blocks of transformers keep their input alone and run again in the
+            backward pass: a fraction of the memory, for a third more time.
+        shard: whether each process keeps a part of every weight, of its gradient and its state,
+            for networks that are too large for one device (FSDP2).
+        mesh: groups of processes x processes of a group, such as 2x8: weights are divided within a
+            group, as within a machine, and each group has all of them.
         resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
         column: of the images in a Parquet file or dataset.
         second: the same things in a second modality, for methods with `pair` modalities: files of
@@ -179,6 +189,9 @@ class Settings(Options):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    recompute: bool = False
+    shard: bool = False
+    mesh: str | None = None
     resolution_phase: str | None = None
     column: str | None = None
     second: str | None = None
