@@ -85,6 +85,7 @@ NAMES = (
     "demo",
     "check",
     "frames",
+    "index",
     "curate",
     "pretrain",
     "evaluate",
@@ -687,6 +688,14 @@ def _show_frames(_: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"{made}\nNext:\n  selftaught pretrain motion {shlex.quote(str(made.out))}\n")
 
 
+def _show_index(values: dict[str, Any], listed: Any) -> None:
+    named = values["data"] if listed.beside else str(listed.folder)
+    sys.stdout.write(
+        f"{listed}\nNext (the index is {'found beside the shards' if listed.beside else 'DATA'}):\n"
+        f"  selftaught pretrain {listed.kind.method} {shlex.quote(named)}\n"
+    )
+
+
 def _show_classify(values: dict[str, Any], made: Any) -> None:
     if values.get("json"):
         found = {"folder": str(made.folder), **made.classifier.plain()}
@@ -747,6 +756,15 @@ COMMANDS = {
         (
             "selftaught frames clips/ frames/",
             "selftaught frames clips/ frames/ --every 10 --side 160",
+        ),
+    ),
+    "index": Command(
+        "feed/indexing.py",
+        "index",
+        _show_index,
+        (
+            "selftaught index shards/",
+            "selftaught index shards/ --out idx/",
         ),
     ),
     "evaluate": Command(

@@ -19,7 +19,7 @@ class Selected(Source):
         self.source, self.positions = source, positions
         self.labels = None if source.labels is None else source.labels[positions]
         self.classes, self.skipped = source.classes, source.skipped
-        self.numbered = source.numbered
+        self.numbered, self.held = source.numbered, source.held
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -35,6 +35,10 @@ class Selected(Source):
 
     def stamp(self, i: int) -> str:
         return self.source.stamp(int(self.positions[i]))
+
+    def blocks(self) -> np.ndarray:
+        block = np.searchsorted(self.source.blocks(), self.positions, side="right")
+        return np.append(np.flatnonzero(np.diff(block)) + 1, len(self)).astype(np.int64)
 
 
 def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:

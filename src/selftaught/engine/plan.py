@@ -66,6 +66,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
+from selftaught.feed.order import OWN_ORDER
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe, encoders
 from selftaught.method import prepared as as_taken
@@ -292,6 +293,8 @@ def plan(
     begins = continued.begins(image_of(method), settings, out)
     settings, lengths = choosing.settled(method, settings, out, samples, begins)
     continued.check(method, settings, begins)
+    if settings.shuffle == "blocks" and method.needs.order == "own":
+        raise UserError(f"{method_name(method)}: {OWN_ORDER}")
     chosen = [*chosen, *lengths]
     assert settings.batch is not None
     batch, parts = settings.batch, settings.accumulate

@@ -38,6 +38,7 @@ def pretrain(
     anchor: tuple[str, ...] | None = None,
     seed: Number = 0,
     workers: Number | None = None,
+    shuffle: Literal["full", "blocks"] = "full",
     read_timeout: Positive = 600.0,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     devices: Count = 1,

@@ -67,6 +67,7 @@ from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
 from selftaught.evaluate.pairing import compare_pairs
 from selftaught.export.facts import SECOND, SETTINGS, TRIED, of_folder
+from selftaught.feed.lanes import Lanes
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
@@ -220,7 +221,7 @@ class Run:
         if dist.rank() == 0:
             keep_views(self.views[0], self.folder)
             self._announce(need)
-        order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
+        order = Order(len(samples), part, *self._shuffled(part))
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
             for made in (fed(views, colors) for views in self.views)
@@ -319,6 +320,16 @@ class Run:
             "the seed": plan.settings.seed,
         }
         together.alike(facts)
+
+    def _shuffled(self, part: int) -> tuple[int, int, Lanes | None]:
+        """Batches of an epoch, the seed of their order, and its lanes where it goes by blocks."""
+        plan, settings = self.plan, self.plan.settings
+        batches = plan.per_epoch * plan.parts
+        if settings.shuffle == "full":
+            return batches, settings.seed, None
+        source = plan.samples.source
+        lanes = Lanes(source.blocks(), part, batches, settings.seed, source.held)
+        return batches, settings.seed, lanes
 
     def _metrics(self, done: int) -> Metrics:
         """Rows of numbers, for the run folder and for whoever follows the run."""

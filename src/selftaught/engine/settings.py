@@ -82,6 +82,9 @@ class Settings(Options):
             unless given.
         lora_layers: names of the layers to learn it in, such as qkv,proj; by default all linear
             layers and 1 x 1 convolutions that are wide enough.
+        shuffle: `full` permutes all samples, an epoch at a time; `blocks` reads what lies together
+            at about the same time, from a few hundred blocks of shards or tables that are mixed:
+            for data that is fetched, or far larger than memory.
         read_timeout: seconds for a batch after which a process that reads counts as hung.
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
@@ -183,6 +186,7 @@ class Settings(Options):
     anchor: tuple[str, ...] | None = None
     seed: Number = 0
     workers: Number | None = None
+    shuffle: Literal["full", "blocks"] = "full"
     read_timeout: Positive = 600.0
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Count = 1
