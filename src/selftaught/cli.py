@@ -674,9 +674,10 @@ def _show_check(values: dict[str, Any], report: Any) -> None:
     _show(values, report.render())
     if report.bad:
         data, listed = shlex.quote(values["data"]), shlex.quote(str(report.quarantine))
+        asked = f" --kind {values['kind']}" if values.get("kind") else ""
         sys.stdout.write(
             "Training skips unreadable files as it meets them; to leave these out from the start:\n"
-            f"  selftaught pretrain simclr {data} --quarantine {listed}\n"
+            f"  selftaught pretrain {report.kind.method} {data}{asked} --quarantine {listed}\n"
         )
 
 
