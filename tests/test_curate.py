@@ -137,6 +137,20 @@ def test_copies_of_every_kind_are_found_and_nothing_else(pool):
     assert gone["05-cropped.jpg"].startswith("embedding copy: of row ")
 
 
+def test_a_block_of_which_nothing_is_left_or_can_be_read_is_embedded(encoder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n, data in enumerate(shipped(6)):
+        cut = data[: len(data) // 2] if n < 2 else data
+        (folder / f"{n}.jpg").write_bytes(cut)
+    pool = Pool.scan(folder, out=tmp_path / "pool", rows=2).embed(encoder)
+    assert left(pool) == {"2.jpg", "3.jpg", "4.jpg", "5.jpg"}
+    pool.filter(min_side=100_000).embed(encoder).dedup()
+    assert len(pool) == 0
+    with pytest.raises(UserError, match=r"has left none of its 6 images: .*curate restore"):
+        _ = open_data(str(tmp_path / "pool"))
+
+
 def test_the_largest_of_a_group_stays(pool):
     assert {"06-framed.jpg", "05.jpg", "01.jpg"} <= left(pool.dedup(candidates=-1.0))
 

@@ -85,6 +85,7 @@ NAMES = (
     "demo",
     "check",
     "frames",
+    "index",
     "curate",
     "pretrain",
     "evaluate",
@@ -554,9 +555,10 @@ def needs_of(method: str) -> dict[str, Any]:
 
 def _pretrain(asked: Request, dry: bool) -> None:
     voice.command_speaks()
+    from selftaught.engine.restarts import settled
     from selftaught.engine.settings import Settings
 
-    settings = Settings(**asked.training)
+    settings = settled(Settings(**asked.training))
     if voice.first():  # it may have begun to write when the others get here
         training(settings, asked.backbone.get("weights"))
     # wrong data is told before torch is imported
@@ -672,9 +674,10 @@ def _show_check(values: dict[str, Any], report: Any) -> None:
     _show(values, report.render())
     if report.bad:
         data, listed = shlex.quote(values["data"]), shlex.quote(str(report.quarantine))
+        asked = f" --kind {values['kind']}" if values.get("kind") else ""
         sys.stdout.write(
             "Training skips unreadable files as it meets them; to leave these out from the start:\n"
-            f"  selftaught pretrain simclr {data} --quarantine {listed}\n"
+            f"  selftaught pretrain {report.kind.method} {data}{asked} --quarantine {listed}\n"
         )
 
 
@@ -686,6 +689,14 @@ def _show_frames(_: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"{made}\nNext:\n  selftaught pretrain motion {shlex.quote(str(made.out))}\n")
 
 
+def _show_index(values: dict[str, Any], listed: Any) -> None:
+    named = values["data"] if listed.beside else str(listed.folder)
+    sys.stdout.write(
+        f"{listed}\nNext (the index is {'found beside the shards' if listed.beside else 'DATA'}):\n"
+        f"  selftaught pretrain {listed.kind.method} {shlex.quote(named)}\n"
+    )
+
+
 def _show_classify(values: dict[str, Any], made: Any) -> None:
     if values.get("json"):
         found = {"folder": str(made.folder), **made.classifier.plain()}
@@ -695,10 +706,12 @@ def _show_classify(values: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"Next:\n  selftaught predict {shlex.quote(str(made.folder))} {folder()}\n")
 
 
-def _show_embed(values: dict[str, Any], found: Any) -> None:
-    rows, *shape = found.features.shape
-    out = values.get("out", COMMANDS["embed"].signature["out"].default)
-    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {out}\n")
+def _show_embed(_: dict[str, Any], found: Any) -> None:
+    if found.shape is None:
+        sys.stdout.write(f"{found.out} is there already: remove it to make it anew\n")
+        return
+    rows, *shape = found.shape
+    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {found.out}\n")
 
 
 def _show_report(_: dict[str, Any], page: Path) -> None:
@@ -744,6 +757,15 @@ COMMANDS = {
         (
             "selftaught frames clips/ frames/",
             "selftaught frames clips/ frames/ --every 10 --side 160",
+        ),
+    ),
+    "index": Command(
+        "feed/indexing.py",
+        "index",
+        _show_index,
+        (
+            "selftaught index shards/",
+            "selftaught index shards/ --out idx/",
         ),
     ),
     "evaluate": Command(

@@ -1,7 +1,7 @@
 """Collectives over the processes of a run; identities when there is one."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as torch_dist
@@ -9,6 +9,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
 
 
 def world() -> int:
@@ -75,6 +77,15 @@ def maximum(x: Tensor) -> Tensor:
         x = x.clone()
         torch_dist.all_reduce(x, torch_dist.ReduceOp.MAX)
     return x
+
+
+def everywhere(own: T) -> list[T]:
+    """What each process holds, any object, in all of them."""
+    if world() == 1:
+        return [own]
+    every: list[Any] = [None] * world()
+    torch_dist.all_gather_object(every, own)
+    return every
 
 
 @torch.no_grad()

@@ -232,6 +232,8 @@ class Needs:
             names none.
         shards: whether it was tried with each process having a part of its weights (`--shard`):
             outside of `loss` nothing may need a weight as a whole.
+        order: `own` where `on_epoch` says which samples come when, so that they cannot be shuffled
+            by blocks.
     """
 
     batch: int = 2
@@ -248,6 +250,7 @@ class Needs:
     squares: str = ""
     drop_path: float = 0.0
     shards: bool = False
+    order: Literal["any", "own"] = "any"
 
 
 class Few(dict[str, Any]):

@@ -84,6 +84,7 @@ class ScoringOptions(EncodingOptions, total=False):
 class EmbeddingOptions(EncodingOptions, total=False):
     out: str | Path
     local: bool
+    part: str | None
     columns: Literal["auto", "list", "wide"]
 
 class SearchingOptions(ReadingOptions, total=False):

@@ -107,7 +107,9 @@ class Embed(Stage[Embedded]):
                 except NoneReadable as error:  # others can, perhaps
                     tell_skipped(error.skipped)
                     skipped = dict(error.skipped)
-        unit = F.normalize(torch.from_numpy(found[0].reshape(len(index), -1)), dim=1).numpy()
+        unit = F.normalize(
+            torch.from_numpy(found[0].reshape(len(index), network.dim)), dim=1
+        ).numpy()
         pixels, small = apart(found[1])
         at = np.full(len(rows), -1)
         at[index] = np.arange(len(index))

@@ -24,7 +24,7 @@ from selftaught.data import Samples, open_data
 from selftaught.data import pool as shelf
 from selftaught.data.image.formats import POOL
 from selftaught.data.opening import raw_samples
-from selftaught.data.selection import select
+from selftaught.data.selection import select, share
 from selftaught.data.skipped import tell
 from selftaught.data.source import digest
 from selftaught.errors import UserError
@@ -348,20 +348,6 @@ class Pool:
 
     def _table(self, name: str) -> Path:
         return self.folder / f"{name}.parquet"
-
-
-def share(part: str | None) -> tuple[int, int]:
-    """Which of how many jobs this is: `--part 2/8`, counted from 0.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if part is None:
-        return 0, 1
-    own, _, of = part.partition("/")
-    if not (own.isdecimal() and of.isdecimal() and int(own) < int(of)):
-        raise UserError(f"part={part} must be i/n, the i-th of n counted from 0, such as 0/8")
-    return int(own), int(of)
 
 
 def begun(folder: Path, sources: Sequence[dict[str, Any]], rows: int) -> Pool:

@@ -28,7 +28,7 @@ class Blurred(Source):
     def __init__(self, source: Source, boxes: Mapping[int, np.ndarray]):
         self.source, self.boxes = source, dict(boxes)
         self.labels, self.classes, self.skipped = source.labels, source.classes, source.skipped
-        self.numbered = source.numbered
+        self.numbered, self.held = source.numbered, source.held
 
     def __len__(self) -> int:
         return len(self.source)
@@ -39,6 +39,9 @@ class Blurred(Source):
 
     def name(self, i: int) -> str:
         return self.source.name(i)
+
+    def blocks(self) -> np.ndarray:
+        return self.source.blocks()
 
     def fingerprint(self) -> str:
         order = sorted(self.boxes)

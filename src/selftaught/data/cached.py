@@ -51,6 +51,9 @@ class CachedSource(Source):
     def stamp(self, i: int) -> str:
         return self.original.stamp(i)
 
+    def blocks(self) -> np.ndarray:
+        return self.original.blocks()
+
 
 def cached(samples: Samples, threads: int = 1) -> Samples:
     """The same samples, decoded now and kept as uint8 pixels.

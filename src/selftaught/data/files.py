@@ -17,6 +17,7 @@ from selftaught.data.image.decode import read_bytes
 from selftaught.data.image.formats import (
     ARRAYS,
     IMAGE,
+    INDEXED,
     OTHER,
     RUN,
     SEARCHED,
@@ -193,8 +194,8 @@ def _list(root: str, relative: str, extensions: frozenset[str], look_inside: boo
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name in (RUN, SEARCHED) and relative:
-                    ignored = Counter({"(run)": 1})
+                if name in (RUN, SEARCHED, INDEXED) and relative:
+                    ignored = Counter() if name == INDEXED else Counter({"(run)": 1})
                     return _Folder(relative, info.st_dev, info.st_ino, ignored=ignored)
                 if name[0] == ".":
                     folder.hidden += 1

@@ -18,6 +18,8 @@ class Joined(Source):
         self.starts = np.cumsum([0, *map(len, self.sources)])
         self.labels, self.classes = _classes(self.sources)
         self.skipped = self.sources[0].skipped if len(self.sources) == 1 else Skipped()
+        held = [source.held for source in self.sources if source.held is not None]
+        self.held = min(held, default=None)
         self.numbered = all(source.numbered for source in self.sources)
 
     def __len__(self) -> int:
@@ -37,6 +39,9 @@ class Joined(Source):
     def stamp(self, i: int) -> str:
         source, at = self._at(i)
         return source.stamp(at)
+
+    def blocks(self) -> np.ndarray:
+        return np.concatenate([s.blocks() + start for s, start in zip(self.sources, self.starts)])
 
     def _at(self, i: int) -> tuple[Source, int]:
         which = int(np.searchsorted(self.starts, i, side="right")) - 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from selftaught.data import arrays, files, lists, pool, tar
+from selftaught.data import arrays, files, indexed, lists, pool, sharded, tar
 from selftaught.data.absent import missing
 from selftaught.data.image.decode import MAX_PIXELS, Layout
 from selftaught.data.image.formats import IMAGE, way
@@ -131,7 +131,7 @@ def raw_samples(
         if source and all(isinstance(s, str | os.PathLike) for s in source):
             paths = [os.fspath(s) for s in source]
             if all(p.lower().endswith(".tar") for p in paths):
-                return tar.tars(paths, column, labels, *_suffixes(kind))
+                return sharded.tars(paths, column, labels, kind)
             if all(p.lower().endswith(".parquet") for p in paths):
                 return _table().parquet(paths, column, labels, *_columns(kind))
             if not any(os.path.exists(p) for p in paths):
@@ -184,7 +184,7 @@ def _path(
         paths = tar.expand(text)
         if not paths:
             raise UserError(f"no file matches {text}")
-        return tar.tars(paths, column, labels, *_suffixes(kind))
+        return sharded.tars(paths, column, labels, kind)
     if not path.exists():
         raise missing(path)
     if path.is_dir():
@@ -199,7 +199,7 @@ def _path(
         case ".arrow":
             return _table().arrow([text], column, labels, *_columns(kind))
         case ".tar":
-            return tar.tars([text], column, labels, *_suffixes(kind))
+            return sharded.tars([text], column, labels, kind)
         case ".npy" | ".npz" if kind is None:
             return arrays.array_file(path, column, labels)
         case ".gz" | ".tgz" | ".zip" | ".bz2" | ".xz" | ".zst":
@@ -227,6 +227,8 @@ def _folder(
     labels: str | None,
     path_column: str | None,
 ) -> Source:
+    if indexed.is_index(path):
+        return sharded.index(path, kind, column, labels)
     if kind is None and pool.is_pool(path):
         return pool.kept(path, raw_samples)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
@@ -240,7 +242,7 @@ def _folder(
             paths = [inside.path(i) for i in range(len(inside))]
             log.info("reading %d %s files in %s", len(paths), extension, path)
             if reader == "tar":
-                return tar.tars(paths, column, labels, *_suffixes(kind))
+                return sharded.tars(paths, column, labels, kind)
             read = getattr(_table(), reader)
             return read(paths, column, labels, *_columns(kind))
     if labels is not None and len(source):

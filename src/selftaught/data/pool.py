@@ -73,13 +73,23 @@ def everything(path: Path, opened: Opened) -> Joined:
 
 
 def kept(path: Path, opened: Opened) -> Source:
-    """What the stages of a pool have left; see `everything`."""
+    """What the stages of a pool have left; see `everything`.
+
+    Raises:
+        UserError: nothing is left.
+    """
     from pyarrow import parquet
 
     whole, file = everything(path, opened), path / KEPT
     if not file.exists():
         return whole
     table = parquet.read_table(file)
+    if not len(table):
+        raise UserError(
+            f"{path} has left none of its {len(whole):,} images: selftaught curate report {path} "
+            "shows why; take a stage back with selftaught curate restore, or run it with other "
+            "bounds"
+        )
     seen = blurred(path, whole) if BLUR.encode() in (table.schema.metadata or {}) else whole
     return Selected(seen, table.column("row").to_numpy().astype(np.int64))
 

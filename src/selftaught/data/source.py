@@ -29,6 +29,9 @@ from selftaught.errors import UserError
 if TYPE_CHECKING:
     from selftaught.kinds import Kind
 
+NEAR = 256
+"""Samples that count as neighbors where nothing tells which are."""
+
 LOOKED = 32
 """Images whose values are looked at before a range is advised."""
 
@@ -39,6 +42,8 @@ class Source(ABC):
     labels: np.ndarray | None = None  # int64 [N], -1 where unknown
     classes: list[str] | None = None  # names of the labels; None where they are the digits
     skipped: Skipped = Skipped()
+    held: int | None = None
+    """Blocks that a process can have in use at once; None where they are no matter."""
     numbered: bool = False
     """Whether samples have no names but their positions, as rows of tables and arrays."""
 
@@ -61,6 +66,10 @@ class Source(ABC):
         """What changes where sample `i` does, told without reading it; "" where nothing is known
         of one sample alone."""
         return ""
+
+    def blocks(self) -> np.ndarray:
+        """Where each run of samples ends that is read together: int64 [blocks], ascending."""
+        return np.append(np.arange(NEAR, len(self), NEAR), len(self)).astype(np.int64)
 
     def content(self, i: int) -> str:
         """Hash of what `load` gives; "unreadable" where it fails."""

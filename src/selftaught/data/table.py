@@ -120,6 +120,8 @@ class TableSource(Source):
         for n, end, rows in zip(chunks.files, self.ends, chunks.rows, strict=True):
             self._first.setdefault(n, int(end) - rows)
         self.keep = sum(chunks.sizes) <= KEEP
+        largest = max(chunks.sizes, default=0)
+        self.held = None if self.keep or not largest else max(1, _CACHE // largest)
         self._held: OrderedDict[int, pa.Array] = OrderedDict()
         root = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in chunks.paths])
         self.shown = [os.path.relpath(os.path.abspath(p), root) for p in chunks.paths]
@@ -169,6 +171,10 @@ class TableSource(Source):
         """A file that was written again has another time, and so have all of its rows."""
         found = os.stat(self.chunks.paths[self.chunks.files[self._at(i)[0]]])
         return f"{found.st_size} {found.st_mtime_ns}"
+
+    def blocks(self) -> np.ndarray:
+        """The pieces, which are read whole."""
+        return self.ends[np.diff(self.ends, prepend=0) > 0]
 
     def _file_sizes(self) -> list[int]:
         return [os.path.getsize(p) for p in self.chunks.paths]

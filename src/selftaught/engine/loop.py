@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from selftaught.engine.progress import Progress
 from selftaught.engine.randomness import random_state, seed_all, set_random_state
 from selftaught.engine.shard import Whole, copied, restore, whole
 from selftaught.engine.signals import StopSignals
+from selftaught.engine.votes import Votes
 from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
 from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
@@ -42,13 +42,7 @@ from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
 
-AGREE_EVERY = 10
-"""Steps between two votes of several processes on whether to stop or save."""
-
-
 LOSS = "the loss itself"
-
-T = TypeVar("T")
 
 
 class _StopNow(Exception):
@@ -143,6 +137,7 @@ class Loop:
         if self.step == self.steps:
             return
         saved = time.monotonic()
+        self.votes = Votes(self.step)
         self.corpus.watch = self._watch
         for batches in (self.batches, self.late and self.late[1], self.corpus):
             if batches:
@@ -315,7 +310,7 @@ class Loop:
 
     def _culprit(self, batch: Batch) -> str:
         """The module where the first value that is not finite came up, in whichever process."""
-        names = _all(first_not_finite(self.method, batch))
+        names = dist.everywhere(first_not_finite(self.method, batch))
         return next((n for n in names if n != LOSS), LOSS)
 
     # memory ---------------------------------------------------------------------------------
@@ -451,7 +446,7 @@ class Loop:
 
     def _share(self) -> None:
         """Make what each process could not read known to all, alike."""
-        news = sorted((s, i, r) for part in _all(self.untold) for i, r, s in part)
+        news = sorted((s, i, r) for part in dist.everywhere(self.untold) for i, r, s in part)
         for index, _, _ in self.untold:
             del self.bad[index]
         self.untold = []
@@ -486,7 +481,7 @@ class Loop:
 
     def _agree(self, due: bool) -> tuple[bool, bool]:
         """Whether to stop and whether to save; asked now and then, because asking costs."""
-        if dist.world() > 1 and self.step % AGREE_EVERY and self.step < self.steps:
+        if dist.world() > 1 and not self.votes.due(self.step) and self.step < self.steps:
             return False, False
         return self._vote(due)
 
@@ -495,8 +490,10 @@ class Loop:
         stop = self.signals.received is not None
         if dist.world() == 1:
             return stop, due
-        wishes = torch.tensor([stop, due, bool(self.untold)], dtype=torch.int)
+        pace = self.votes.milliseconds(self.step)
+        wishes = torch.tensor([stop, due, bool(self.untold), pace], dtype=torch.int)
         votes = dist.maximum(wishes.to(self.fabric.device)).tolist()
+        self.votes.held(self.step, votes[3])
         if votes[2]:
             self._share()
         return bool(votes[0]), bool(votes[1])
@@ -529,7 +526,7 @@ class Loop:
                 self.checkpoints.save(self.step, state)
             except TrainingError as error:
                 failure = error
-        (failure, *_) = _all(failure)
+        (failure, *_) = dist.everywhere(failure)
         if failure:
             raise failure
 
@@ -541,7 +538,7 @@ class Loop:
             "method": self._of(self.method),
             "optimizer": self._of(self.optimizer),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": _all(random_state(self.fabric.device)),
+            "random": dist.everywhere(random_state(self.fabric.device)),
             "given": self.order.given,
             "begun": self.begun,
             "bad": [[i, r, s] for i, (r, s) in self.bad.items()],
@@ -606,20 +603,11 @@ def _cat(nodes: list[Any]) -> Any:
     return torch.cat(nodes)
 
 
-def _all(own: T) -> list[T]:
-    """What each process holds, in all of them."""
-    if dist.world() == 1:
-        return [own]
-    every: list[Any] = [None] * dist.world()
-    torch_dist.all_gather_object(every, own)
-    return every
-
-
 def not_finite(method: Method) -> str | None:
     """Name of the first weight that is not finite, or whose part in some process is not."""
     named = method.named_parameters()
     own = next((n for n, p in named if not bool(dist.local(p).isfinite().all())), None)
-    return next((n for n in _all(own) if n), None)
+    return next((n for n in dist.everywhere(own) if n), None)
 
 
 @torch.no_grad()

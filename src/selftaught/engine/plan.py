@@ -30,6 +30,7 @@ from selftaught.engine import (
     choosing,
     continued,
     kept,
+    launchers,
     optim,
     own_optimizer,
     precision,
@@ -65,6 +66,7 @@ from selftaught.engine.views import views_of
 from selftaught.errors import UserError
 from selftaught.evaluate.comparing import labeled
 from selftaught.export.facts import SETTINGS
+from selftaught.feed.order import OWN_ORDER
 from selftaught.feed.views import ViewDataset, collate
 from selftaught.method import Batch, Method, Pipeline, Recipe, encoders
 from selftaught.method import prepared as as_taken
@@ -291,6 +293,8 @@ def plan(
     begins = continued.begins(image_of(method), settings, out)
     settings, lengths = choosing.settled(method, settings, out, samples, begins)
     continued.check(method, settings, begins)
+    if settings.shuffle == "blocks" and method.needs.order == "own":
+        raise UserError(f"{method_name(method)}: {OWN_ORDER}")
     chosen = [*chosen, *lengths]
     assert settings.batch is not None
     batch, parts = settings.batch, settings.accumulate
@@ -332,7 +336,10 @@ def plan(
     pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
     step = None
-    if settings.time is not None:
+    told = None if settings.time is None else launchers.handed_over()
+    if told is not None:
+        settings = dataclasses.replace(settings, time=None, **told)
+    elif settings.time is not None:
         views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
         asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
         step = of_step(method, views, fabric, makers=workers, **asked)
@@ -343,7 +350,10 @@ def plan(
         least = room(seconds(settings.time), step.seconds / batch, len(samples), count)
         lengths = choosing.passes(least / each, per_epoch, why)
         chosen += lengths
-        settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
+        length = {c.name: c.value for c in lengths}
+        settings = dataclasses.replace(settings, time=None, **length)
+        if fabric.world_size > 1:
+            launchers.hand_over(length)
     epochs, most = settings.epochs, settings.max_steps
     if epochs is None:
         assert most is not None

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -35,11 +35,12 @@ from selftaught.engine import (
     continued,
     kept,
     session,
+    together,
     trackers,
     trained,
 )
 from selftaught.engine.anchor import anchored
-from selftaught.engine.build import method_name
+from selftaught.engine.build import method_name, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
@@ -66,6 +67,7 @@ from selftaught.evaluate import Comparison
 from selftaught.evaluate.curve import Curve
 from selftaught.evaluate.pairing import compare_pairs
 from selftaught.export.facts import SECOND, SETTINGS, TRIED, of_folder
+from selftaught.feed.lanes import Lanes
 from selftaught.feed.order import Order
 from selftaught.feed.readers import Readers, limited
 from selftaught.feed.views import ViewDataset
@@ -162,13 +164,18 @@ class Run:
             self._prepare_folder()
         if fabric.world_size > 1:
             end_with_parent(fabric.global_rank)
+        together.meet(fabric)
         fabric.launch()
         # only the first process knows the folder and, of a run that goes on, who makes colors
         training = plan.content.get("training", {})
-        out, colors = fabric.broadcast((str(self.folder), training.get("colors", "auto")))
-        self.folder = Path(out)
+        # absolute, as processes of other machines may stand elsewhere
+        told = str(self.folder.absolute()), training.get("colors", "auto")
+        out, colors = fabric.broadcast(told)
+        if dist.rank():
+            self.folder = Path(out)
         checkpoints = Checkpoints.of(self.folder)
         state = checkpoints.training() if settings.resume and dist.rank() else plan.state
+        self._alike(-1 if state is None else state["step"])
 
         self._prepare_method(in_shards := settings.shard and dist.world() > 1)
         shards = Whole(plan.method, fabric.device) if in_shards else None
@@ -214,7 +221,7 @@ class Run:
         if dist.rank() == 0:
             keep_views(self.views[0], self.folder)
             self._announce(need)
-        order = Order(len(samples), part, plan.per_epoch * plan.parts, settings.seed)
+        order = Order(len(samples), part, *self._shuffled(part))
         batches, *late = (
             Readers(made.__getitems__, order, plan.workers, pin=fabric.device.type == "cuda")
             for made in (fed(views, colors) for views in self.views)
@@ -298,6 +305,31 @@ class Run:
                 compare=loop.doctor.compare,
             )
             self.curve = None if observer is None else observer.curve
+
+    def _alike(self, step: int) -> None:
+        """Refuse processes that were not started alike: what they would train is silently wrong."""
+        plan = self.plan
+        facts = {
+            together.DATA: plan.fingerprint,
+            together.STEP: step,
+            "steps": plan.steps,
+            "the batch": plan.batch,
+            "the recipe": {f.name: str(getattr(plan.recipe, f.name)) for f in fields(plan.recipe)},
+            "the method": method_name(plan.method),
+            "its options": options_of(plan.method),
+            "the seed": plan.settings.seed,
+        }
+        together.alike(facts)
+
+    def _shuffled(self, part: int) -> tuple[int, int, Lanes | None]:
+        """Batches of an epoch, the seed of their order, and its lanes where it goes by blocks."""
+        plan, settings = self.plan, self.plan.settings
+        batches = plan.per_epoch * plan.parts
+        if settings.shuffle == "full":
+            return batches, settings.seed, None
+        source = plan.samples.source
+        lanes = Lanes(source.blocks(), part, batches, settings.seed, source.held)
+        return batches, settings.seed, lanes
 
     def _metrics(self, done: int) -> Metrics:
         """Rows of numbers, for the run folder and for whoever follows the run."""

@@ -18,7 +18,7 @@ from selftaught.kinds import Kind
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time", "try_"}
+NOT_REPEATED = {"out", "resume", "auto_resume", "overwrite", "force", "on_record", "time", "try_"}
 """Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
 time has become epochs."""
 
@@ -82,6 +82,9 @@ class Settings(Options):
             unless given.
         lora_layers: names of the layers to learn it in, such as qkv,proj; by default all linear
             layers and 1 x 1 convolutions that are wide enough.
+        shuffle: `full` permutes all samples, an epoch at a time; `blocks` reads what lies together
+            at about the same time, from a few hundred blocks of shards or tables that are mixed:
+            for data that is fetched, or far larger than memory.
         read_timeout: seconds for a batch after which a process that reads counts as hung.
         accelerator: what to train on; the best that the machine has by default.
         devices: number of GPUs (or CPU processes).
@@ -146,6 +149,8 @@ class Settings(Options):
         on_record: in Python, a function that is handed each row of metrics and each look.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
+        auto_resume: whether to continue the run in `out` where there is one, and to start it where
+            there is none, for jobs that are started again with one command.
         overwrite: whether to move an earlier run in `out` aside.
         force: whether to resume although settings or data have changed, and to export what the
             doctor says has failed.
@@ -181,6 +186,7 @@ class Settings(Options):
     anchor: tuple[str, ...] | None = None
     seed: Number = 0
     workers: Number | None = None
+    shuffle: Literal["full", "blocks"] = "full"
     read_timeout: Positive = 600.0
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Count = 1
@@ -228,6 +234,7 @@ class Settings(Options):
     save_every: Weight = 10.0
     start: Path | None = None
     resume: bool = False
+    auto_resume: bool = False
     overwrite: bool = False
     try_: bool = False
     force: bool = False

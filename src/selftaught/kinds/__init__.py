@@ -20,6 +20,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+from selftaught.data.image.formats import INDEXED
 from selftaught.errors import UserError
 from selftaught.sides import told_size
 from selftaught.signature import Options, closest
@@ -379,6 +380,11 @@ def guess(data: Any, asked: Sequence[str], beside: bool = False) -> str:
 def _by_endings(path: Path, usual: str, asked: Sequence[str], beside: bool) -> str:
     if not path.exists() and not set(str(path)) & set("{*?["):  # which whoever opens it will say
         return usual
+    if (path / INDEXED).is_file():
+        from selftaught.data.indexed import about
+
+        listed = about(path).kind
+        return listed if listed in among(asked) else usual
     endings, seen = _endings(path)
     plain = find(usual).suffixes - ({".npy", ".npz"} if path.is_file() else set())
     if endings.keys() <= plain:

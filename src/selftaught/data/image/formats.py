@@ -7,6 +7,8 @@ RUN = "run.yaml"
 """The file with its settings, which makes a folder that of a run."""
 SEARCHED = "search-index.json"
 """The file that makes a folder that of an index, whose arrays are no images."""
+INDEXED = "data-index.json"
+"""The file that makes a folder that of an index of data: where samples lie in shards."""
 POOL = "pool.json"
 """The file that makes a folder that of a pool, whose images lie elsewhere."""
 HEIF = find_spec("pillow_heif") is not None

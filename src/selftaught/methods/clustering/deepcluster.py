@@ -52,7 +52,7 @@ class DeepCluster(Method):
     )
     # a new classifier each epoch of 48 or 156 steps learns nothing of its clusters
     few = Few(clusters=100, whitened=64, reassign=5, lr=0.0005)
-    needs = Needs(kinds=("image", "sound"))
+    needs = Needs(kinds=("image", "sound"), order="own")
     backbone: Image
 
     def __init__(

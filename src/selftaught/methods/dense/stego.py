@@ -84,7 +84,7 @@ class STEGO(Method):
         "adam", lr=5e-4, batch=32, scaling="none", weight_decay=0.0, schedule="constant"
     )
     few = Few(clusters=10, places=4, dim=32, neighbors=3)
-    needs = Needs(backbone="vit_small_patch8_224", group=2, learned=True)
+    needs = Needs(backbone="vit_small_patch8_224", group=2, learned=True, order="own")
     nearest: Tensor
 
     def __init__(

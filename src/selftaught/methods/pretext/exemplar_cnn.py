@@ -63,7 +63,7 @@ class ExemplarCNN(Method):
         "sgd", lr=0.01, scaling="none", weight_decay=0.004, schedule="constant", decay_bias=True
     )
     few = Few(surrogates=2000, patch=1.0, lr=0.001)
-    needs = Needs(views="own", squares="turns what it cuts out of them")
+    needs = Needs(views="own", squares="turns what it cuts out of them", order="own")
     chosen: Tensor
     """[surrogates] the image that each class was made of."""
     surrogate: Tensor
