@@ -555,6 +555,8 @@ class Run:
             log.info("\n  ".join([self._chosen_for(), *map(str.rstrip, lines)]))
         for line in self.prepared.told:
             log.info(line)
+        if plan.settings.shard and fabric.world_size == 1:
+            log.info("one process keeps all weights: there is nobody to divide them with")
         if plan.phase:
             last = plan.steps - plan.phase.first
             log.info("the last %d steps see images of %s px", last, told_size(plan.phase.size))

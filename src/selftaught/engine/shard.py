@@ -72,19 +72,16 @@ def check(method: Method, settings: Settings, precision: str) -> None:
     if not method.needs.shards:
         can = [n for n in methods.files() if methods.find(n).needs.shards]
         raise UserError(
-            f"{name} looks at its weights where a process has a part of them, or was not tried "
-            f"with --shard; those that were: {', '.join(can)}. Drop --shard: each device then has "
-            "all weights, and --recompute saves memory"
+            f"{name} was not tried with a part of its weights in each process (--shard), as were "
+            f"{', '.join(can)}; drop --shard, so that each device has all of them: --recompute "
+            "saves memory, too"
         )
     unfit = {
         "--anchor": (settings.anchor, "compares all weights or features with those of the start"),
         "--unmix": (settings.unmix is not None, "watches all weights for changes"),
         "--lora": (settings.lora, "merges whole weights at the end, and has few to divide"),
         "--time": (settings.time, "measures steps before there are several processes"),
-        "--precision fp16": (
-            precision == "fp16",
-            "scales losses by what one process sees of the gradients: use bf16",
-        ),
+        "fp16": (precision == "fp16", "scales losses by all gradients: use --precision bf16"),
     }
     for option, (given, why) in unfit.items():
         if given:
@@ -151,7 +148,7 @@ def _divide(module: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _encoded(_: Method, encoder: nn.Module, images: Tensor) -> Tensor:
-    return encoder(images)
+    return encoder(images).clone()  # a view would lose what gathers weights in the backward pass
 
 
 def encoded(method: Method) -> Callable[[nn.Module, Tensor], Tensor]:
