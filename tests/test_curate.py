@@ -531,6 +531,18 @@ def test_all_stages_by_one_file_and_the_page(photos, encoder, tmp_path, capsys, 
     assert len(rows) == 51
     assert sum(row["state"] == "left" for row in rows) == 12
     assert {row["state"] for row in rows} == {"left", "scan", "filter", "dedup", "balance"}
+    atlas = parquet.read_table("pool/atlas.parquet")
+    assert {"id", "path", "x", "y", "state", "reason", "cluster", "copies", "image"} <= {
+        *atlas.column_names
+    }
+    points = atlas.to_pylist()
+    assert [p["id"] for p in points] == [
+        row["row"] for row in rows if row["state"] not in ("scan", "filter")
+    ]
+    assert np.ptp([p["x"] for p in points]) > 0 < np.ptp([p["y"] for p in points])
+    assert all((p["cluster"] is None) == (p["state"] == "dedup") for p in points)
+    assert Picture.open(io.BytesIO(points[0]["image"]["bytes"])).size == (96, 96)
+    assert "uvx embedding-atlas pool/atlas.parquet --x x --y y --image image" in page
     assert "- dedup (hash 8, candidates -1.0, k 20): " in Path("pool/datasheet.md").read_text()
     assert main(["search", "pool", "--query", "0", "--k", "3", "--out", "found.csv"]) == 0
     first = Path("found.csv").read_text().splitlines()[1]
