@@ -61,13 +61,18 @@ class RangesServer:
             self.head(handler, 302, {"Location": self.moved[path], "Content-Length": "0"})
             return
         file = self.root / path.lstrip("/")
-        if path in self.pages:
-            content = self.pages[path]
-        elif fault == "gone" or not file.is_file():
+        if path not in self.pages and (fault == "gone" or not file.is_file()):
             self.head(handler, 404, {"Content-Length": "0"})
             return
-        else:
-            content = file.read_bytes()
+        total = len(self.pages[path]) if path in self.pages else file.stat().st_size
+
+        def content(first: int, end: int) -> bytes:
+            if path in self.pages:
+                return self.pages[path][first:end]
+            with file.open("rb") as opened:
+                opened.seek(first)
+                return opened.read(end - first)
+
         if fault in ("busy", "refused"):
             status = 503 if fault == "busy" else 403
             self.head(handler, status, {"Content-Length": "0", "Retry-After": "0"})
@@ -81,17 +86,17 @@ class RangesServer:
         if fault == "compressed":
             headers["Content-Encoding"] = "gzip"
         if asked is None or fault == "whole":
-            status, body = 200, content
+            status, body = 200, content(0, total)
         else:
             first, last = (int(n) for n in asked.removeprefix("bytes=").split("-"))
-            last = min(last, len(content) - 1)
+            last = min(last, total - 1)
             if first > last:
-                headers |= {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"}
+                headers |= {"Content-Range": f"bytes */{total}", "Content-Length": "0"}
                 self.head(handler, 416, headers)
                 return
-            status, body = 206, content[first : last + 1]
+            status, body = 206, content(first, last + 1)
             shift = 1 if fault == "other" else 0
-            headers["Content-Range"] = f"bytes {first + shift}-{last + shift}/{len(content)}"
+            headers["Content-Range"] = f"bytes {first + shift}-{last + shift}/{total}"
         if fault == "short":
             body = body[: len(body) // 2]
         headers["Content-Length"] = str(len(body) + (7 if fault == "long" else 0))

@@ -346,7 +346,7 @@ def test_by_blocks_each_byte_is_fetched_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("unfinished")
-def test_a_training_whose_network_fails_is_saved_and_goes_on(tmp_path, monkeypatch):
+def test_a_training_whose_network_fails_is_saved_and_goes_on(tmp_path, monkeypatch, caplog):
     """Nothing is quarantined, and the run is the one that nothing had happened to."""
     for shard in range(3):
         members = [(f"{shard}{n}.png", picture(60 * shard + 7 * n)) for n in range(8)]
@@ -363,6 +363,8 @@ def test_a_training_whose_network_fails_is_saved_and_goes_on(tmp_path, monkeypat
                 made.faults = lambda number, path: "drop"
 
         train(tmp_path / "whole", epochs=4, **given)
+        train(tmp_path / "full", epochs=1, **{**given, "shuffle": "full"})
+        assert "--shuffle blocks reads each block once an epoch" in caplog.text
         with pytest.raises(Interrupted, match=r"cannot be reached .*saved.*--resume"):
             train(tmp_path / "failed", epochs=4, on_record=fails, **given)
         assert not (tmp_path / "failed" / "bad_files.csv").exists()

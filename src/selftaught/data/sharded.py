@@ -179,9 +179,10 @@ def _shared(
             if not indexed.is_index(folder):
                 if is_address(paths[0]):
                     log.info(
-                        "listing the samples of %d shards from afar, which reads all of them; "
+                        "listing the samples of %d shard%s from afar, which reads all of them; "
                         "selftaught index writes that down for everybody",
                         len(paths),
+                        "s" if len(paths) > 1 else "",
                     )
                 write(folder, whole, word_of(kind), column, labels, suffixes)
     except (OSError, Unwritable) as error:

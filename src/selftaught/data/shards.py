@@ -66,6 +66,8 @@ class TarSource(Source):
             known,
         )
         self.shown = shown(self.paths)
+        if "://" in self.paths[0]:
+            self.fetched = int(columns.sizes.sum(dtype=np.int64))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "labels": None}  # which come with the columns
