@@ -67,7 +67,12 @@ def test_a_recipe_is_its_row(name):
     small = {"name": "test_vit" if "vit" in name else "test_resnet", "size": 32}
     few = {p.name for p in methods.signature(asked.method).parameters if p.from_data}
     own = asked.options | dict.fromkeys(few, 100000)
-    plain = asked.method in ("dino", "ibot", "dinov2", "deepcluster_v2")  # they look at what they draw
+    plain = asked.method in (
+        "dino",
+        "ibot",
+        "dinov2",
+        "deepcluster_v2",
+    )  # they look at what they draw
     with torch.device("cpu" if plain else "meta"):
         method = assemble(asked.method, small, own, None, 0)
     given = {

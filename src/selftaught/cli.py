@@ -316,7 +316,7 @@ def request(argv: Sequence[str]) -> Request:
     """
     named = not (argv and _is_data(argv))
     if not named:
-        if not os.path.exists(argv[0]):
+        if not (os.path.exists(argv[0]) or "://" in argv[0]):
             raise UserError(f"{missing(Path(argv[0]))}, and no method is called {argv[0]}")
         kind = _asked(argv) or kinds.guess(argv[0], tuple(kinds.files()))
         argv = [PAIRS if _value(argv, "--second") else kinds.find(kind).method, *argv]

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,8 @@ from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.data.paired import Paired
+from selftaught.data.remote.cache import cache_of
+from selftaught.data.shards import BLOCK
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
@@ -334,9 +337,19 @@ class Run:
         """Batches of an epoch, the seed of their order, and its lanes where it goes by blocks."""
         plan, settings = self.plan, self.plan.settings
         batches = plan.per_epoch * plan.parts
-        if settings.shuffle == "full":
-            return batches, settings.seed, None
         source = plan.samples.source
+        if settings.shuffle == "full":
+            room = cache_of(os.getpid()).limit if source.fetched else 0
+            if source.fetched > room and dist.rank() == 0:
+                log.warning(
+                    "%.0f GB come from afar, and this machine keeps %.0f GB of them "
+                    "(SELFTAUGHT_CACHE_SIZE): shuffled in full, each image brings a block of "
+                    "%d MiB; --shuffle blocks reads each block once an epoch",
+                    source.fetched / 1e9,
+                    room / 1e9,
+                    BLOCK >> 20,
+                )
+            return batches, settings.seed, None
         lanes = Lanes(source.blocks(), part, batches, settings.seed, source.held)
         return batches, settings.seed, lanes
 
