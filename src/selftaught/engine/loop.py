@@ -588,7 +588,7 @@ class Loop:
         if dist.rank() < len(states):
             set_random_state(states[dist.rank()], self.fabric.device)
         else:  # more processes than before: the new ones get a stream of their own
-            seeddist.everywhere(states[0]["python"][1][0] + dist.rank())
+            seed_all(states[0]["python"][1][0] + dist.rank())
 
 
 def _joined(batches: list[Batch]) -> Batch:
