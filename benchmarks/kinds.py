@@ -146,6 +146,21 @@ ROWS |= {
     ),
     "simclr videos": Row("clip", "simclr", videos, SMALL, CUT, BOTH),
 }
+# Where a floor was not cleared in minutes: the same for longer.
+ROWS |= {
+    "simclr digits, longer": Row(
+        "sound", "simclr", digits, HEARD | {"batch": 128, "epochs": 400}, ("label", "speaker")
+    ),
+    "bert sentences, longer": Row(
+        "text", "bert", sentences, {"backbone": "bert_tiny", "size": 32, "epochs": 60}
+    ),
+    "vjepa videos, longer": Row(
+        "clip", "vjepa", videos, SMALL | {"epochs": 120, "momentum": (0.99, 1.0)}, CUT, BOTH
+    ),
+    "temporal_order videos, longer": Row(
+        "clip", "temporal_order", videos, SMALL | {"epochs": 150, "ask": "direction"}, CUT, BOTH
+    ),
+}
 
 
 def run(name: str, data: Path, seed: int) -> dict[str, Any]:
