@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image as Picture
@@ -206,6 +207,20 @@ def test_a_table_has_a_column_for_each_dimension_where_wanted(encoder, photos, f
     ):
         with pytest.raises(UserError, match=told):
             commands.embed_command("run", photos, out=tmp_path / name, columns=columns)
+
+
+def test_parts_are_the_whole(encoder, photos, found, tmp_path):
+    run, out = str(export.save(encoder, tmp_path / "run")), tmp_path / "f.parquet"
+    parts = [commands.embed_command(run, photos, out=out, part=f"{i}/5").out for i in range(5)]
+    assert [p.name for p in parts] == [f"f-{i:05}-of-00005.parquet" for i in range(5)]
+    commands.embed_command(run, photos, out=out)
+    assert pyarrow.concat_tables(map(parquet.read_table, parts)).equals(parquet.read_table(out))
+    before = parts[2].stat().st_mtime_ns
+    assert commands.embed_command(run, photos, out=out, part="2/5") == (parts[2], None)
+    assert parts[2].stat().st_mtime_ns == before
+    for part, told in (("5/5", "the i-th of n counted from 0"), ("60/70", "use fewer parts")):
+        with pytest.raises(UserError, match=told):
+            commands.embed_command(run, photos, out=out, part=part)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
@@ -578,7 +593,9 @@ def test_every_option_is_typed_and_documented(command):
 def test_commands(encoder, photos, tmp_path):
     run = str(export.save(encoder, tmp_path / "run"))
     embedded = evaluate.embed_command(run, str(photos), out=tmp_path / "f.npz")
-    assert np.array_equal(np.load(tmp_path / "f.npz")["features"], embedded.features)
+    features = np.load(tmp_path / "f.npz")["features"]
+    assert np.array_equal(features, evaluate.embed(run, photos).features)
+    assert embedded == (tmp_path / "f.npz", features.shape)
     compared = score.evaluate_command(run, str(photos), k=3, out=tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text())["encoder"] == compared.encoder
     assert compared.encoder == f"test_resnet, 32 px from {run}"

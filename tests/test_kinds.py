@@ -1,5 +1,6 @@
 """What a sample is: each kind fulfills one contract, and every room asks it."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def test_a_kind_is_made_again_by_its_plain_values(name: str):
     [
         ("a.csv", "path,label\na.jpg,cat\n", "image"),
         ("a.csv", "id,label\n17,3\n", "image"),
+        ("a.csv", "score;path\n0.5;photos/a.JPG\n", "image"),
         ("a.csv", "t,x\n10:01,0.5\n", "series"),
         ("a.tsv", "1\t-2.5e-3\t7\n", "series"),
     ],
@@ -418,9 +420,30 @@ def test_methods_of_series_train_and_are_alike_for_any_workers(tmp_path: Path, n
     assert one.encoder.config["name"] == {"ts2vec": "dilated"}.get(name, "patches")
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("zeit;a;b\n01.01.;0,5;10\n02.01.;1,5;11,25\n", [[0.5, 1.5], [10, 11.25]]),
+        ("1,5;2\n3;4,5\n", [[1.5, 3], [2, 4.5]]),
+        ("t\ta\nx\t1,5\ny\t2\n", [[1.5, 2]]),
+        ("a, b\n1.5, 2\n3, 4\n", [[1.5, 3], [2, 4]]),
+        ("a b\n1.5 2\n3 4\n", [[1.5, 3], [2, 4]]),
+    ],
+)
+def test_columns_are_cut_where_most_are_numbers(content: str, rows: list[list[float]]):
+    kind = kinds.made({"kind": "series"})
+    assert kind.decode(content.encode(), "a.csv").tolist() == rows
+
+
+def test_one_step_is_no_series():
+    with pytest.raises(BadSample, match="has one step, and a series needs 2 at least"):
+        kinds.made({"kind": "series"}).decode(b"a,b\n1,2\n", "a.csv")
+
+
 def test_a_classifier_and_an_index_of_series_speak_of_series(tmp_path, capsys):
     rows = np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32)
     rows[::2] += 3
+    rows[7] = rows[5]
     np.savez(tmp_path / "series.npz", x=rows, y=np.arange(24) % 2)
     data, run = str(tmp_path / "series.npz"), str(tmp_path / "run")
     small = ["--width", "4", "--depth", "1", "--epochs", "1", "--workers", "0"]
@@ -433,6 +456,15 @@ def test_a_classifier_and_an_index_of_series_speak_of_series(tmp_path, capsys):
     page, kept = str(tmp_path / "found.html"), str(tmp_path / "kept")
     assert cli.main(["search", run, data, "--outliers", "--out", page, "--index", kept]) == 0
     assert "24 series by their mean distance" in " ".join(capsys.readouterr().out.split())
+    alike = tmp_path / "alike.csv"
+    pages = [page, str(alike)]
+    assert cli.main(["search", run, data, "--duplicates", "--out", *pages, "--index", kept]) == 0
+    with alike.open() as file:
+        found = {row["path"]: row for row in csv.DictReader(file)}
+    first, again = (found[f"series.npz::{i}"] for i in (5, 7))
+    assert (first["size"], first["bytes"]) == (again["size"], again["bytes"]) == ("40", "160")
+    assert again["kind"] == "identical file"
+    assert "keep, 40" in Path(page).read_text()
 
 
 @pytest.mark.parametrize("name", ["ts2vec", "masked_series"])

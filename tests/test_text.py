@@ -188,6 +188,17 @@ def test_quotes_of_a_tsv_are_letters_where_they_would_swallow_lines(tmp_path):
     assert texts_of(open_texts(path)) == ['He "ran"', "no"]
 
 
+def test_quotes_of_a_csv_enclose_lines_that_alone_have_as_many_cells(tmp_path):
+    path = tmp_path / "reviews.csv"
+    rows = [f'"good, ""so good""\nline {i}",pos\nbad {i},neg\n' for i in range(40)]
+    path.write_text("text,label\n" + "".join(rows), encoding="utf-8-sig")
+    source = open_texts(path)
+    assert texts_of(source)[:2] == ['good, "so good"\nline 0', "bad 0"]
+    assert (len(source), source.classes) == (80, ["neg", "pos"])
+    path.write_text('text,label\n"good film,1\na "bad" one,0\nso "so,0\n')
+    assert texts_of(open_texts(path)) == ['"good film', 'a "bad" one', 'so "so']
+
+
 def test_one_column_whose_texts_have_commas(tmp_path):
     path = tmp_path / "reviews.csv"
     path.write_text("text\nwell, yes\nno\nand, so, on\n")

@@ -106,6 +106,11 @@ DRY = Option(
     "",
     "dry_run",
 )
+FOR = Option(
+    Parameter("for_", str, False, None, "with --dry-run: on other machines, such as 64xH100-80G"),
+    "",
+    "for",
+)
 CURATE = "From a heap of images to a data set: scan, filter, deduplicate, retrieve, balance."
 CURATING = (
     "selftaught curate scan photos/ --out pool/",
@@ -197,7 +202,9 @@ def _run(argv: list[str]) -> None:
         sys.stdout.write(f"selftaught {__version__}\n")
     elif argv[0] == "pretrain":
         words = [word for word in argv[1:] if word.replace("_", "-") != DRY.flag]
-        _pretrain(request(words), dry=len(words) < len(argv) - 1)
+        dry = len(words) < len(argv) - 1
+        words, machines = _apart(words, FOR.flag)
+        _pretrain(request(words), dry, machines)
     elif argv[0] == "methods":
         _methods(argv[1:])
     elif argv[0] == "curate":
@@ -382,6 +389,15 @@ def _asked(argv: Sequence[str]) -> str | None:
     return _value(argv, KIND.flag)
 
 
+def _apart(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """The other words, and the value of an option that is no setting."""
+    value = _value(argv, flag)
+    if value is None:
+        return argv, None
+    at = next(i for i, word in enumerate(argv) if word.partition("=")[0] == flag)
+    return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :], value
+
+
 def _value(argv: Sequence[str], flag: str) -> str | None:
     """What an option says that other options depend on."""
     for word, after in zip(argv, [*argv[1:], ""]):
@@ -493,7 +509,7 @@ def _pretrain_parser(
         Group("samples", [KIND, *samples]),
         Group("backbone", backbone),
         *_of_second(every, taken, second),
-        Group("the command", [*options([CONFIG]), DRY]),
+        Group("the command", [*options([CONFIG]), DRY, FOR]),
     ]
     data = Positional("data", DATA)
     if method is None:
@@ -553,11 +569,14 @@ def needs_of(method: str) -> dict[str, Any]:
     return {p.name: p.default for p in usual} | own
 
 
-def _pretrain(asked: Request, dry: bool) -> None:
+def _pretrain(asked: Request, dry: bool, machines: str | None) -> None:
     voice.command_speaks()
+    if machines is not None and not dry:
+        raise UserError(f"--for {machines} tells what a training would need there: add --dry-run")
+    from selftaught.engine.restarts import settled
     from selftaught.engine.settings import Settings
 
-    settings = Settings(**asked.training)
+    settings = settled(Settings(**asked.training))
     if voice.first():  # it may have begun to write when the others get here
         training(settings, asked.backbone.get("weights"))
     # wrong data is told before torch is imported
@@ -573,8 +592,10 @@ def _pretrain(asked: Request, dry: bool) -> None:
 
     with voice.told_if_slow("loading PyTorch"):
         from selftaught.engine import tries
+        from selftaught.engine.elsewhere import Machines
         from selftaught.engine.run import Run
 
+    on = None if machines is None else Machines.of(machines)
     method = asked.method if asked.named or settings.second is not None else None
     given = (method, asked.data, settings, asked.backbone, options, samples)
     with voice.told_if_slow("building %s", asked.method):
@@ -583,7 +604,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
             return
         plan = tries.decided(*given)
     if dry:
-        _show({}, Run(plan).preview())
+        _show({}, Run(plan).preview(on))
         return
     done = Run(plan).complete()
     if voice.first():
@@ -673,9 +694,10 @@ def _show_check(values: dict[str, Any], report: Any) -> None:
     _show(values, report.render())
     if report.bad:
         data, listed = shlex.quote(values["data"]), shlex.quote(str(report.quarantine))
+        asked = f" --kind {values['kind']}" if values.get("kind") else ""
         sys.stdout.write(
             "Training skips unreadable files as it meets them; to leave these out from the start:\n"
-            f"  selftaught pretrain simclr {data} --quarantine {listed}\n"
+            f"  selftaught pretrain {report.kind.method} {data}{asked} --quarantine {listed}\n"
         )
 
 
@@ -704,10 +726,12 @@ def _show_classify(values: dict[str, Any], made: Any) -> None:
     sys.stdout.write(f"Next:\n  selftaught predict {shlex.quote(str(made.folder))} {folder()}\n")
 
 
-def _show_embed(values: dict[str, Any], found: Any) -> None:
-    rows, *shape = found.features.shape
-    out = values.get("out", COMMANDS["embed"].signature["out"].default)
-    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {out}\n")
+def _show_embed(_: dict[str, Any], found: Any) -> None:
+    if found.shape is None:
+        sys.stdout.write(f"{found.out} is there already: remove it to make it anew\n")
+        return
+    rows, *shape = found.shape
+    sys.stdout.write(f"{rows:,} x {' x '.join(map(str, shape))} features are in {found.out}\n")
 
 
 def _show_report(_: dict[str, Any], page: Path) -> None:

@@ -1,10 +1,16 @@
 """Collectives over the processes of a run; identities when there is one."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
 
 
 def world() -> int:
@@ -73,6 +79,15 @@ def maximum(x: Tensor) -> Tensor:
     return x
 
 
+def everywhere(own: T) -> list[T]:
+    """What each process holds, any object, in all of them."""
+    if world() == 1:
+        return [own]
+    every: list[Any] = [None] * world()
+    torch_dist.all_gather_object(every, own)
+    return every
+
+
 @torch.no_grad()
 def from_first(x: Tensor) -> Tensor:
     """What process 0 holds."""
@@ -80,3 +95,26 @@ def from_first(x: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
         torch_dist.broadcast(x, 0)
     return x
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a sharded tensor that this process keeps; of any other all of it."""
+    return x.to_local() if _sharded(x) else x
+
+
+def whole(x: Tensor) -> Tensor:
+    """A sharded tensor, whole, in all processes, which call it together; any other as it is."""
+    return x.full_tensor() if _sharded(x) else x
+
+
+def sharded(weights: Iterable[Tensor]) -> bool:
+    """Whether any of these is in parts, one in each process."""
+    return any(map(_sharded, weights))
+
+
+def _sharded(x: Tensor) -> TypeGuard["DTensor"]:
+    if world() == 1:  # which spares the import
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(x, DTensor)

@@ -230,6 +230,8 @@ class Needs:
         squares: why images must be squares, as the end of "it ..."; empty where they need not be.
         drop_path: stochastic depth that the paper gives ViTs: the command line's, where the user
             names none.
+        shards: whether it was tried with each process having a part of its weights (`--shard`):
+            outside of `loss` nothing may need a weight as a whole.
         order: `own` where `on_epoch` says which samples come when, so that they cannot be shuffled
             by blocks.
     """
@@ -247,6 +249,7 @@ class Needs:
     backbone: str = "resnet50"
     squares: str = ""
     drop_path: float = 0.0
+    shards: bool = False
     order: Literal["any", "own"] = "any"
 
 

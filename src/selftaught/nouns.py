@@ -8,7 +8,7 @@ BLANK = "have a single color"
 """What is said of images in which nothing is."""
 
 _NOUNS = ["image", "images", BLANK]
-_IMAGES = re.compile(r"(?<![\w/.\\=`-])(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
+_IMAGES = re.compile(r"(?<![\w/.\\=`-])(?<!still )(an? )?([Ii]mages?)(?![\w/\\=-]|\.\w)")
 
 
 def speak_of(one: str, many: str, blank: str = BLANK) -> None:

@@ -84,6 +84,7 @@ class ScoringOptions(EncodingOptions, total=False):
 class EmbeddingOptions(EncodingOptions, total=False):
     out: str | Path
     local: bool
+    part: str | None
     columns: Literal["auto", "list", "wide"]
 
 class SearchingOptions(ReadingOptions, total=False):
@@ -178,6 +179,7 @@ class BalancingOptions(WorkingOptions, total=False):
 class TellingOptions(TypedDict, total=False):
     out: str | Path | None
     shown: Count
+    points: Number
     seed: Number
 
 class FetchingOptions(TypedDict, total=False):

@@ -102,7 +102,9 @@ class Shown(logging.Handler):
 
 def first() -> bool:
     """Whether this is the process that speaks, where several train together."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+    several = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"  # of srun
+    numbers = ["LOCAL_RANK", "RANK"] + ["SLURM_PROCID"] * several
+    return all(os.environ.get(name, "0") == "0" for name in numbers)
 
 
 def command_speaks() -> None:

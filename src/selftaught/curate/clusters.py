@@ -18,9 +18,9 @@ from torch import Tensor
 from selftaught.index.exact import Vectors
 from selftaught.vectors import kmeans, nearest, spread
 
-EACH = 64
+EACH = 32
 """Rows for a centroid that k-means learns from."""
-ROUNDS = 20
+ROUNDS = 10
 """Of Lloyd's algorithm, at most."""
 PLAIN = 512
 """Centroids up to which each is drawn by a pass over all rows."""

@@ -61,7 +61,13 @@ class Embed(Stage[Embedded]):
                 "the pool is embedded by an encoder: name a run, an encoder.safetensors or a timm "
                 "model, as in selftaught curate embed pool/ --model runs/simclr-photos"
             )
-        return Asked(asked.model, None, asked.mean, asked.std, asked.weights).network(asked.size)
+        made = Asked(asked.model, None, asked.mean, asked.std, asked.weights).network(asked.size)
+        if not (kind := kinds.of(made)).photos:
+            raise UserError(
+                f"{asked.model} is an encoder of {kind.many}, and a pool is one of images: name an "
+                "encoder of images"
+            )
+        return made
 
     @property
     def side(self) -> Size:
@@ -107,7 +113,9 @@ class Embed(Stage[Embedded]):
                 except NoneReadable as error:  # others can, perhaps
                     tell_skipped(error.skipped)
                     skipped = dict(error.skipped)
-        unit = F.normalize(torch.from_numpy(found[0].reshape(len(index), -1)), dim=1).numpy()
+        unit = F.normalize(
+            torch.from_numpy(found[0].reshape(len(index), network.dim)), dim=1
+        ).numpy()
         pixels, small = apart(found[1])
         at = np.full(len(rows), -1)
         at[index] = np.arange(len(index))

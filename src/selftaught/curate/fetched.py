@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from selftaught import voice
 from selftaught.curate import fetch
 from selftaught.curate.fetch.settings import Fetching
-from selftaught.curate.pool import Pool, share
+from selftaught.curate.pool import Pool
+from selftaught.data.selection import share
 from selftaught.data.source import digest
 from selftaught.errors import UserError
 

@@ -48,6 +48,12 @@ def about(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def there(place: Path) -> bool:
+    """Whether a source is where it was scanned; of patterns of shards that is told by whoever opens
+    them."""
+    return place.exists() or bool(set("{*?[") & set(str(place)))
+
+
 def everything(path: Path, opened: Opened) -> Joined:
     """All that a pool was made of.
 
@@ -61,6 +67,11 @@ def everything(path: Path, opened: Opened) -> Joined:
     found = []
     for told in about(path)["sources"]:
         place = path / told["data"]  # absolute ones stay as they are
+        if not there(place):
+            raise UserError(
+                f"{place}, which {path} was made of, is not there: put it back, or scan the place "
+                f"to which it was moved: selftaught curate scan PLACE --out {path}"
+            )
         how = told.get("column"), told.get("labels"), told.get("path_column")
         source = opened(str(place), None, *how)
         if len(source) != told["count"] or source.fingerprint() != told["fingerprint"]:
@@ -73,13 +84,23 @@ def everything(path: Path, opened: Opened) -> Joined:
 
 
 def kept(path: Path, opened: Opened) -> Source:
-    """What the stages of a pool have left; see `everything`."""
+    """What the stages of a pool have left; see `everything`.
+
+    Raises:
+        UserError: nothing is left.
+    """
     from pyarrow import parquet
 
     whole, file = everything(path, opened), path / KEPT
     if not file.exists():
         return whole
     table = parquet.read_table(file)
+    if not len(table):
+        raise UserError(
+            f"{path} has left none of its {len(whole):,} images: selftaught curate report {path} "
+            "shows why; take a stage back with selftaught curate restore, or run it with other "
+            "bounds"
+        )
     seen = blurred(path, whole) if BLUR.encode() in (table.schema.metadata or {}) else whole
     return Selected(seen, table.column("row").to_numpy().astype(np.int64))
 

@@ -46,6 +46,37 @@ def select(samples: Samples, positions: Sequence[int] | np.ndarray) -> Samples:
     return samples.over(Selected(samples.source, np.asarray(positions, dtype=np.int64)))
 
 
+def share(part: str | None) -> tuple[int, int]:
+    """Which of how many jobs this is: `--part 2/8`, counted from 0.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if part is None:
+        return 0, 1
+    own, _, of = part.partition("/")
+    if not (own.isdecimal() and of.isdecimal() and int(own) < int(of)):
+        raise UserError(f"part={part} must be i/n, the i-th of n counted from 0, such as 0/8")
+    return int(own), int(of)
+
+
+def share_of(samples: Samples, part: str) -> tuple[Samples, int]:
+    """The i-th of n runs of samples that follow each other, and where in all of them it begins.
+
+    Args:
+        samples: all of them.
+        part: i/n.
+
+    Raises:
+        UserError: it is no such thing, or there are fewer samples than parts.
+    """
+    own, of = share(part)
+    first, last = (len(samples) * i // of for i in (own, own + 1))
+    if first == last:
+        raise UserError(f"part={part} of {len(samples):,} samples is empty: use fewer parts")
+    return select(samples, np.arange(first, last)), first
+
+
 def without(samples: Samples, listed: str | Path) -> Samples:
     """All samples but those in the quarantine list `listed`, as `check` writes it.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from selftaught import kinds
+from selftaught import dist, kinds
 from selftaught.diagnose import measures
 from selftaught.diagnose.before import BEFORE, Before
 from selftaught.diagnose.beside import BESIDE, Beside
@@ -110,6 +110,7 @@ class Doctor:
         done: steps that are done; of an earlier file what came later is dropped.
         accepted: names of rules that have nothing to say, as what they look for was asked for.
         resting: steps at the beginning in which the backbone rests: they are not looked at.
+        encoder: that is looked at as it is evaluated, where that of `method` is in shards.
     """
 
     def __init__(
@@ -121,7 +122,9 @@ class Doctor:
         done: int = 0,
         accepted: Collection[str] = (),
         resting: int = 0,
+        encoder: nn.Module | None = None,
     ):
+        self.encoder: Any = method.encoder if encoder is None else encoder
         self.method, self.path, self.steps, self.done = method, path, steps, done
         self.kind, *others = map(kinds.of, encoders(method))
         self.unlike = any(kind.word != self.kind.word for kind in others)
@@ -150,7 +153,8 @@ class Doctor:
         self.copies = _copies(method)
         self.begun = time.perf_counter()
         self.spent, self.cost = 0.0, 0.0
-        self.every, self.blind = max(1, -(-steps // EXAMS), min(SPACING, steps // 20)), False
+        every = max(1, -(-steps // EXAMS), min(SPACING, steps // 20))
+        self.due, self.blind = frozenset({1, *range(every, steps + 1, every), steps}), False
         self.first = done
         if done:
             self._read()
@@ -168,8 +172,7 @@ class Doctor:
 
     def before_forward(self, batch: Batch) -> None:
         """Before the forward pass of a step's last part, which is handed `batch`."""
-        due = (self.done + 1) % self.every == 0 or self.done in (0, self.steps - 1)
-        if due and not self.blind and self.done >= self.resting:
+        if self.done + 1 in self.due and not self.blind and self.done >= self.resting:
             begun = time.perf_counter()
             self.heard, self.batch = attach(self.method), batch
             # views of two kinds are nothing that could be compared
@@ -378,7 +381,7 @@ class Doctor:
     def _of_features(self, images: Tensor) -> dict[str, Any]:
         """Of the encoder as it is evaluated. Its `forward` is called, as hooks and compiled code
         belong to training."""
-        encoder = self.method.encoder
+        encoder = self.encoder
         modes = [(m, m.training) for m in encoder.modules()]
         for m, _ in modes:
             m.training = False
@@ -563,6 +566,7 @@ def _copies(method: Method) -> list[tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def _slice(x: Tensor) -> Tensor:
     """A copy of the first numbers of a tensor, in memory's order."""
+    x = dist.local(x)
     return torch.as_strided(x, (min(x.numel(), SLICE),), (1,)).clone()
 
 
@@ -572,7 +576,7 @@ def _few(x: Tensor) -> Tensor:
 
 
 def _norm(tensors: Iterable[Tensor | None]) -> Tensor:
-    present = [x for x in tensors if x is not None]
+    present = [dist.local(x) for x in tensors if x is not None]
     if not present:
         return torch.zeros(())
     return torch.stack(torch._foreach_norm(present)).float().norm()

@@ -37,12 +37,17 @@ class GradientCache:
         method: whose backbones run in parts.
         part: images that a backbone sees at a time.
         context: of each forward pass (precision).
+        run: runs a backbone on images outside of the method's loss.
     """
 
     def __init__(
-        self, method: Method, part: int, context: Callable[[], AbstractContextManager[Any]]
+        self,
+        method: Method,
+        part: int,
+        context: Callable[[], AbstractContextManager[Any]],
+        run: Callable[[nn.Module, Tensor], Tensor] = lambda net, images: net(images),
     ):
-        self.method, self.part, self.context = method, part, context
+        self.method, self.part, self.context, self.run = method, part, context, run
         self.calls: list[_Call] = []
 
     @contextmanager
@@ -77,7 +82,7 @@ class GradientCache:
                 after = _random(images)
                 _restore(state, images)
                 with self.context():
-                    features = call.net(images)
+                    features = self.run(call.net, images)
                 torch.autograd.backward(features, slope.to(features.dtype))
                 _restore(after, images)
         self.calls = []

@@ -170,6 +170,8 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint, after its checksum was compared; never runs code from the file.
 
     Without a checksum, such as after a power cut, the file's own ones decide, and that is said.
+    Tensors are mapped: their bytes are read as they are looked at, by the processes of a machine
+    once, and never written back. Copy those that are changed for long.
 
     Raises:
         ValueError: it is damaged, in words.
@@ -186,7 +188,8 @@ def read(path: Path) -> dict[str, Any]:
                 if broken := parts.testzip():
                     raise ValueError(f"{path} is damaged: {broken} in it is not as it was written")
             log.warning("%s has no checksum in %s; its parts are whole", path, checksum(path).name)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = os.name == "posix"  # elsewhere a file that is mapped cannot be removed
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except ValueError:
         raise
     except Exception as error:

@@ -2,7 +2,6 @@
 measured before the first step, and then a setting of the run like any other.
 """
 
-import copy
 import logging
 import math
 import time
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from selftaught import augment, config, dist, kinds
 from selftaught.augment import Deferred, finish_on_device
-from selftaught.engine.estimate import summed, wait
+from selftaught.engine.estimate import rehearsed, summed, wait
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.export.facts import SETTINGS
 from selftaught.feed.readers import Readers
@@ -216,17 +215,16 @@ def _computing(
     index, label = move_data_to_device(
         (item.index, None if labels is None else labels[item.index]), device
     )
-    small, twin = Batch(move_data_to_device(images, device), index, label), copy.deepcopy(method)
+    small = Batch(move_data_to_device(images, device), index, label)
+    with rehearsed(method) as twin:
 
-    def step() -> None:
-        with context():
-            loss = summed(twin.loss(small))
-        loss.backward()
+        def step() -> None:
+            with context():
+                loss = summed(twin.loss(small))
+            loss.backward()
 
-    seconds = [
-        _seconds(work, device) / batch for work in (step, lambda: finish_on_device(views, device))
-    ]
-    return seconds[0], seconds[1]
+        seconds = _seconds(step, device) / batch
+    return seconds, _seconds(lambda: finish_on_device(views, device), device) / batch
 
 
 def _there(node: Any, device: torch.device) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch.distributed as torch_dist
 
 from selftaught import dist
+from selftaught.engine.launchers import STARTED_BY
 from selftaught.engine.lock import release
 from selftaught.engine.memory import ran_out
 from selftaught.engine.signals import StopSignals
@@ -25,9 +26,6 @@ from selftaught.errors import (
     out_of_memory,
 )
 from selftaught.feed.readers import Stuck, Unmade
-
-STARTED_BY = "SELFTAUGHT_STARTED_BY"
-"""Variable of the environment that tells further processes which one started them."""
 
 
 @dataclass

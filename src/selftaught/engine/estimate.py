@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -11,6 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from selftaught import dist
+from selftaught.backbones.blocks import blocks, not_compiled
 from selftaught.data import Samples
 from selftaught.engine.convolution import lay_channels_last
 from selftaught.engine.corpus import Blank
@@ -49,8 +51,11 @@ def measure(
     seconds_per_view: float,
     makers: int,
     optimizer_states: int,
+    shards: int = 1,
 ) -> Estimate:
     """Run forward and backward of a few images on a copy of `method`, and scale up.
+
+    What is in shards has no copy: it runs itself, in all processes together, and is put back.
 
     Args:
         method: left as it is.
@@ -62,41 +67,81 @@ def measure(
         seconds_per_view: to make the views of one image.
         makers: processes that make views.
         optimizer_states: tensors that the optimizer keeps for each parameter.
+        shards: processes that weights are divided among.
     """
-    twin = copy.deepcopy(method)
     device = small.index.device
-    saved: dict[int, int] = {}
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(x: Tensor) -> Tensor:
-        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        storage = x.untyped_storage()
+        saved[storage.data_ptr()] = storage
         return x
 
-    seconds = []
+    seconds, activations = [], 0
     counter = FlopCounterMode(display=False)
     counts = peak_flops(device) > 0  # otherwise nobody is told of them
-    for turn in range(2):  # the first warms up and counts
-        wait(device)
-        begun = time.perf_counter()
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
-            context(),
-            counter if counts and turn == 0 else nullcontext(),
-        ):
-            loss = summed(twin.loss(small))
-        loss.backward()
-        wait(device)
-        seconds.append(time.perf_counter() - begun)
+    with rehearsed(method) as twin:
+        for turn in range(2):  # the first warms up and counts
+            wait(device)
+            begun = time.perf_counter()
+            with (
+                torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+                context(),
+                counter if counts and turn == 0 else nullcontext(),
+            ):
+                loss = summed(twin.loss(small))
+            # a gathered weight is there, or has been freed
+            weights = {p.untyped_storage().data_ptr() for p in map(dist.local, twin.parameters())}
+            activations = sum(x.nbytes() for where, x in saved.items() if where not in weights)
+            saved.clear()
+            loss.backward()
+            wait(device)
+            seconds.append(time.perf_counter() - begun)
     flops = 3 * counter.get_total_flops()  # backward costs two forwards
-    parameters = {p.data_ptr() for p in method.parameters()}
-    activations = sum(n for where, n in saved.items() if where not in parameters) / 2
     count = len(small.index)
     trainable = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
-    fixed = sum(map(_bytes, [*method.parameters(), *method.buffers()]))
-    memory = fixed + trainable * (1 + optimizer_states) + activations * batch / accumulate / count
+    fixed = sum(map(_bytes, method.parameters())) + trainable * (1 + optimizer_states)
+    memory = fixed / shards + sum(map(_bytes, method.buffers()))
+    memory += activations * batch / accumulate / count + (gathered(method) if shards > 1 else 0)
     compute = seconds[-1] / count * batch
     making = seconds_per_view * batch / max(makers, 1)
     step = max(compute, making) if device.type != "cpu" else compute + making
     return Estimate(memory, step * steps, flops / count * batch, activations / count)
+
+
+@contextmanager
+def rehearsed(method: Method) -> Iterator[Method]:
+    """A block with a method like this one, that may be trained without consequences."""
+    if not dist.sharded(method.parameters()):
+        twin = copy.deepcopy(method)
+        not_compiled(twin)  # for batches of another size than all that come
+        yield twin
+        return
+    kept = [
+        (m, n, b, b.clone())
+        for m in method.modules()
+        for n, b in m._buffers.items()
+        if b is not None
+    ]
+    try:
+        yield method
+    finally:
+        method.zero_grad(set_to_none=True)
+        for module, name, buffer, before in kept:
+            module._buffers[name] = buffer
+            buffer.copy_(before)
+
+
+def optimizer_states(optimizer: str) -> int:
+    """Tensors that an optimizer keeps for each parameter."""
+    return 1 if optimizer in ("sgd", "lars", "lars_tf", "larc") else 2
+
+
+def gathered(method: Method) -> int:
+    """Bytes of weights that are whole at once in shards: what is in no block, one and the next."""
+    sizes = [sum(map(_bytes, block.parameters())) for block in blocks(method)]
+    outside = sum(map(_bytes, method.parameters())) - sum(sizes)
+    return outside + sum(sorted(sizes)[-2:])
 
 
 def needed(
@@ -109,6 +154,7 @@ def needed(
     steps: int,
     makers: int,
     optimizer: str,
+    shards: int = 1,
 ) -> Estimate:
     """What `steps` steps on `views` will need.
 
@@ -119,6 +165,7 @@ def needed(
         batch: images a step, over all processes.
         accumulate, steps, makers: as of `measure`.
         optimizer: by its name.
+        shards: processes that weights are divided among.
     """
     before = random_state(fabric.device)
     part = batch // fabric.world_size // accumulate
@@ -126,21 +173,24 @@ def needed(
     readable(views, 0)  # the first one loads libraries and opens files
     need = Estimate(0.0, 0.0, 0.0)
     more = min(MORE, part // method.needs.group * method.needs.group)
-    for count in (least, more) if more > least else (least,):
+    # processes that gather weights from each other measure as many times
+    once = more <= least or dist.sharded(method.parameters())
+    for count in (least,) if once else (least, more):
         begun = time.perf_counter()
         items = [readable(views, i % len(views.samples)) for i in range(count)]
         each = (time.perf_counter() - begun) / count
         begun = time.perf_counter()
         need = measure(
             method,
-            _small(method, views, items, fabric),
+            small_batch(method, views, items, fabric),
             fabric.autocast,
             batch=batch // fabric.world_size,
             accumulate=accumulate,
             steps=steps,
             seconds_per_view=each,
             makers=makers,
-            optimizer_states=1 if optimizer in ("sgd", "lars", "lars_tf", "larc") else 2,
+            optimizer_states=optimizer_states(optimizer),
+            shards=shards,
         )
         if time.perf_counter() - begun > QUICK:
             break
@@ -148,7 +198,7 @@ def needed(
     return need
 
 
-def _small(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fabric) -> Batch:
+def small_batch(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fabric) -> Batch:
     """A batch of what was fetched, on the device."""
     item = collate(items)
     moved, index = fabric.to_device((item.views, item.index))

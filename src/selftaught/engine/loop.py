@@ -6,14 +6,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as torch_dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -29,7 +28,9 @@ from selftaught.engine.folder import Metrics
 from selftaught.engine.memory import Remembered, advice, fitting, keep_freed, there
 from selftaught.engine.progress import Progress
 from selftaught.engine.randomness import random_state, seed_all, set_random_state
+from selftaught.engine.shard import Whole, copied, restore, whole
 from selftaught.engine.signals import StopSignals
+from selftaught.engine.votes import Votes
 from selftaught.errors import (
     DataError,
     Interrupted,
@@ -48,13 +49,7 @@ from selftaught.printable import printable
 
 log = logging.getLogger("selftaught")
 
-AGREE_EVERY = 10
-"""Steps between two votes of several processes on whether to stop or save."""
-
-
 LOSS = "the loss itself"
-
-T = TypeVar("T")
 
 
 class _StopNow(Exception):
@@ -88,6 +83,7 @@ class Loop:
         late: from which step on other batches take the place of `batches`, and these.
         need: memory that a step was measured to need, for advice where it is not there.
         resting: steps at the beginning in which the backbone is not trained.
+        shards: knows the whole of a method that is in shards.
     """
 
     fabric: Fabric
@@ -117,16 +113,17 @@ class Loop:
     cache: GradientCache | None = None
     need: Estimate | None = None
     resting: int = 0
+    shards: Whole | None = None
     step: int = 0
     bad: dict[int, tuple[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.optimizer = optim.build(self.method, self.recipe)
         with warnings.catch_warnings():  # newer torch has another name for it, older ones do not
             warnings.filterwarnings("ignore", ".*broadcast_buffers")
-            module, wrapped = self.fabric.setup(self.method, self.optimizer)
-        module.mark_forward_method("loss")
-        self.module, self.stepper = module, wrapped
+            self.module: Any = self.fabric.setup_module(self.method)
+        self.module.mark_forward_method("loss")
+        self.optimizer = optim.build(self.method, self.recipe)
+        self.stepper: Any = self.fabric.setup_optimizers(self.optimizer)
         self.image = image_of(self.method)
         self.each_epoch = type(self.method).on_epoch is not Method.on_epoch
         self.broken_before: Tensor | None = None
@@ -147,6 +144,7 @@ class Loop:
         if self.step == self.steps:
             return
         saved = time.monotonic()
+        self.votes = Votes(self.step)
         self.corpus.watch = self._watch
         for batches in (self.batches, self.late and self.late[1], self.corpus):
             if batches:
@@ -166,7 +164,8 @@ class Loop:
                 try:
                     with self._enough_memory():
                         self._step(stream, epoch)
-                    self._look()
+                    with self._whole(bool(self.shards and self.step in self.shards.looked)):
+                        self._look()
                 except _StopNow:
                     self._interrupt(self.state())
                 stop, due = self._agree(time.monotonic() - saved >= self.save_every)
@@ -176,6 +175,10 @@ class Loop:
                     self.save(self.state())
                     saved = time.monotonic()
             self.save(self.state())
+
+    def _whole(self, due: bool) -> AbstractContextManager[None]:
+        """A block that looks at the encoder; where it is in shards, it is whole if that is due."""
+        return self.shards.shown() if self.shards and due else nullcontext()
 
     def _look(self) -> None:
         if not self.look:
@@ -199,7 +202,7 @@ class Loop:
         method = self.method
         method.progress = self.step / self.steps
         self.plan.apply(self.optimizer, self.step)
-        terms = self._whole(items) if self.cache else self._parts(items)
+        terms = self._together(items) if self.cache else self._parts(items)
         method.before_step()
         if self.step < self.resting:
             for p in method.backbone.parameters():
@@ -211,9 +214,10 @@ class Loop:
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         method.after_step()
-        if self.doctor:
-            own = {n: x for n, x in terms.items() if not n.startswith(anchors.TERM)}
-            self.doctor.after_step(own, self.plan.lr(self.step))
+        with self._whole(bool(self.shards and self.step + 1 in self.shards.examined)):
+            if self.doctor:
+                own = {n: x for n, x in terms.items() if not n.startswith(anchors.TERM)}
+                self.doctor.after_step(own, self.plan.lr(self.step))
         self.step += 1
         self.begun = False
         self.whole = True
@@ -256,7 +260,7 @@ class Loop:
                 terms[name] = terms[name] + value if name in terms else value
         return terms
 
-    def _whole(self, items: list[Fetched]) -> dict[str, Tensor]:
+    def _together(self, items: list[Fetched]) -> dict[str, Tensor]:
         """Make the gradient of one loss over all parts; -> its terms."""
         assert self.cache is not None
         batch = _joined([self._on_device(item) for item in items])
@@ -269,7 +273,7 @@ class Loop:
             self._check(loss, batch)
             self.fabric.backward(loss)
         self.cache.backward()
-        if dist.world() > 1:  # what DDP does where a gradient comes at once
+        if dist.world() > 1 and not self.shards:  # what DDP does where a gradient comes at once
             for p in self.method.parameters():
                 p.grad = None if p.grad is None else dist.mean(p.grad)
         return {name: value.detach() for name, value in terms.items()}
@@ -313,7 +317,7 @@ class Loop:
 
     def _culprit(self, batch: Batch) -> str:
         """The module where the first value that is not finite came up, in whichever process."""
-        names = _all(first_not_finite(self.method, batch))
+        names = dist.everywhere(first_not_finite(self.method, batch))
         return next((n for n in names if n != LOSS), LOSS)
 
     # memory ---------------------------------------------------------------------------------
@@ -449,7 +453,7 @@ class Loop:
 
     def _share(self) -> None:
         """Make what each process could not read known to all, alike."""
-        news = sorted((s, i, r) for part in _all(self.untold) for i, r, s in part)
+        news = sorted((s, i, r) for part in dist.everywhere(self.untold) for i, r, s in part)
         for index, _, _ in self.untold:
             del self.bad[index]
         self.untold = []
@@ -484,7 +488,7 @@ class Loop:
 
     def _agree(self, due: bool) -> tuple[bool, bool]:
         """Whether to stop and whether to save; asked now and then, because asking costs."""
-        if dist.world() > 1 and self.step % AGREE_EVERY and self.step < self.steps:
+        if dist.world() > 1 and not self.votes.due(self.step) and self.step < self.steps:
             return False, False
         return self._vote(due)
 
@@ -493,8 +497,10 @@ class Loop:
         stop = self.signals.received is not None
         if dist.world() == 1:
             return stop, due
-        wishes = torch.tensor([stop, due, bool(self.untold)], dtype=torch.int)
+        pace = self.votes.milliseconds(self.step)
+        wishes = torch.tensor([stop, due, bool(self.untold), pace], dtype=torch.int)
         votes = dist.maximum(wishes.to(self.fabric.device)).tolist()
+        self.votes.held(self.step, votes[3])
         if votes[2]:
             self._share()
         return bool(votes[0]), bool(votes[1])
@@ -513,9 +519,7 @@ class Loop:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, unless weights are no longer finite."""
-        named = self.method.named_parameters()
-        broken = next((n for n, p in named if not bool(p.isfinite().all())), None)
-        if broken:
+        if broken := not_finite(self.method):
             raise TrainingError(
                 f"{broken} is not finite at step {self.step} of {self.steps}; {self._last_good()}"
             )
@@ -529,7 +533,7 @@ class Loop:
                 self.checkpoints.save(self.step, state)
             except TrainingError as error:
                 failure = error
-        (failure, *_) = _all(failure)
+        (failure, *_) = dist.everywhere(failure)
         if failure:
             raise failure
 
@@ -538,15 +542,20 @@ class Loop:
         return {
             "step": self.step,
             "steps": self.steps,
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "method": self._of(self.method),
+            "optimizer": self._of(self.optimizer),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": _all(random_state(self.fabric.device)),
+            "random": dist.everywhere(random_state(self.fabric.device)),
             "given": self.order.given,
             "begun": self.begun,
             "bad": [[i, r, s] for i, (r, s) in self.bad.items()],
             **self.facts,
         }
+
+    def _of(self, part: nn.Module | torch.optim.Optimizer) -> Any:
+        """Its state; of what is in shards that of one process, which the first one has."""
+        state = part.state_dict()
+        return whole(state, keep=not dist.rank()) if self.shards else state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned.
@@ -556,8 +565,13 @@ class Loop:
         """
         self.step = state["step"]
         try:
-            self.method.load_state_dict(state["method"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            if self.shards:
+                restore(self.method, self.optimizer, state)
+                self.shards.load(state["method"])
+            else:
+                self.method.load_state_dict(state["method"])
+                # what is loaded is mapped from a file, and CPUs would change it in its place
+                self.optimizer.load_state_dict(copied(state["optimizer"]))
             if state["precision"]:
                 self.fabric.strategy.precision.load_state_dict(state["precision"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -596,21 +610,18 @@ def _cat(nodes: list[Any]) -> Any:
     return torch.cat(nodes)
 
 
-def _all(own: T) -> list[T]:
-    """What each process holds, in all of them."""
-    if dist.world() == 1:
-        return [own]
-    every: list[Any] = [None] * dist.world()
-    torch_dist.all_gather_object(every, own)
-    return every
+def not_finite(method: Method) -> str | None:
+    """Name of the first weight that is not finite, or whose part in some process is not."""
+    named = method.named_parameters()
+    own = next((n for n, p in named if not bool(dist.local(p).isfinite().all())), None)
+    return next((n for n in dist.everywhere(own) if n), None)
 
 
 @torch.no_grad()
 def first_not_finite(method: Method, batch: Batch) -> str:
     """Name of the first module, in the order of the forward pass, whose value is not finite."""
-    for name, parameter in method.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            return f"{name} (a weight)"
+    if broken := not_finite(method):
+        return f"{broken} (a weight)"
     found: list[str] = []
 
     def watch(name: str) -> Any:

@@ -1,7 +1,6 @@
 """The machine: which device and precision a run gets, and how many of its cores."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,10 @@ from lightning_fabric.strategies import DDPStrategy
 
 from selftaught.backbones import Encoder
 from selftaught.data.memory import cores
+from selftaught.engine import launchers
+from selftaught.engine.launchers import launched
 from selftaught.engine.precision import fastest
+from selftaught.engine.shard import Sharded
 from selftaught.errors import UserError
 
 
@@ -27,12 +29,15 @@ class _Autocast(MixedPrecision):
         return data
 
 
-def fabric_for(accelerator: str, devices: int, precision: str, encoder: Encoder) -> Fabric:
+def fabric_for(
+    accelerator: str, devices: int, precision: str, encoder: Encoder, sharded: bool = False
+) -> Fabric:
     """The engine, on the device and in the precision that were asked for or are best.
 
     Args:
         accelerator, devices, precision: as of `Settings`.
         encoder: that is trained.
+        sharded: whether each process is to have a part of the weights.
 
     Raises:
         UserError: this machine has no such device, or the device no such precision.
@@ -54,21 +59,21 @@ def fabric_for(accelerator: str, devices: int, precision: str, encoder: Encoder)
     if precision != "fp32":
         kind: Any = {"bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
         plugins.append(_Autocast(kind, accelerator))
-    nodes = 1
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has the processes, and knows how many
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    nodes, there = 1, launched()
+    if there is not None:  # who has the processes knows how many
+        devices, nodes = there.here, there.nodes
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     many = devices * nodes > 1
     # buffers are alike by construction; sending queues around at each step would cost more than
-    # the step
-    strategy = DDPStrategy(broadcast_buffers=False) if many else "auto"
+    # the step; gradients lie where they are sent from, not in memory of their own beside it
+    how = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+    strategy = (Sharded() if sharded else DDPStrategy(**how)) if many else "auto"
     return Fabric(
         accelerator=accelerator,
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        plugins=plugins,
+        plugins=plugins + launchers.plugins(),
     )
 
 
@@ -87,7 +92,8 @@ def device_name(fabric: Fabric) -> str:
 
 def _cores(fabric: Fabric) -> int:
     """Of this machine, for each process of the run."""
-    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size)))
+    there = launched()
+    return max(1, cores() // (fabric.world_size if there is None else there.here))
 
 
 def spare_cores(fabric: Fabric) -> int:

@@ -2,7 +2,6 @@
 that sees enough images in the time that there is."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from selftaught.data.selection import select
 from selftaught.engine import precision
 from selftaught.engine.build import image_of
 from selftaught.engine.estimate import USED, of_step
+from selftaught.engine.launchers import launched
 from selftaught.engine.machine import fabric_for, spare_cores
 from selftaught.engine.settings import Settings, seconds
 from selftaught.engine.views import views_of
@@ -67,7 +67,7 @@ class Wanted:
 
     def measurable(self) -> bool:
         """Whether another network can be measured: of one process, which sees images alone."""
-        several = self.settings.devices > 1 or "LOCAL_WORLD_SIZE" in os.environ
+        several = self.settings.devices > 1 or launched() is not None
         more = self.settings.second or self.needs.beside or self.needs.teacher or self.needs.learned
         if self.settings.time is None or several or more:
             return False
@@ -113,9 +113,9 @@ def network(wanted: Wanted) -> list[Chosen]:
 
 
 def _on_machines() -> bool:
-    """Whether torchrun has started processes on several machines."""
-    here = os.environ.get("LOCAL_WORLD_SIZE")
-    return here is not None and os.environ.get("WORLD_SIZE", here) != here
+    """Whether there are processes on several machines."""
+    there = launched()
+    return there is not None and there.nodes > 1
 
 
 def _plain(wanted: Wanted) -> list[Chosen]:

@@ -8,6 +8,7 @@ import timm.optim
 import torch
 from torch import Tensor, nn
 
+from selftaught import dist
 from selftaught.errors import UserError
 from selftaught.method import Recipe
 from selftaught.schedule import cosine, linear, steps
@@ -229,7 +230,8 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     lr, momentum, betas = recipe.lr, recipe.momentum, recipe.betas
     match recipe.optimizer:
         case "sgd":
-            return torch.optim.SGD(params, lr, momentum, nesterov=recipe.nesterov, fused=True)
+            fused = not dist.sharded(method.parameters())  # for which torch has none
+            return torch.optim.SGD(params, lr, momentum, nesterov=recipe.nesterov, fused=fused)
         case "adam":
             return torch.optim.Adam(params, lr, betas, fused=True)
         case "adamw":
@@ -329,4 +331,4 @@ def clip(method: nn.Module, recipe: Recipe) -> Tensor:
         for part, grads in parts.items():
             if part != "free":
                 torch._foreach_mul_(grads, (recipe.clip / (norms[part] + 1e-6)).clamp(max=1.0))
-    return torch.stack(list(norms.values())).norm()
+    return dist.whole(torch.stack(list(norms.values())).norm())

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught import config, kinds, methods
 from selftaught.backbones import Encoder, is_encoder
+from selftaught.backbones.blocks import blocks
 from selftaught.choose import HALF_LIFE, REASONS
 from selftaught.chosen import Chosen, plain
 from selftaught.data import Samples, open_data
@@ -29,12 +30,14 @@ from selftaught.engine import (
     choosing,
     continued,
     kept,
+    launchers,
     optim,
     own_optimizer,
     precision,
     resolution,
     restore,
     second,
+    shard,
     trackers,
 )
 from selftaught.engine.build import (
@@ -57,7 +60,7 @@ from selftaught.engine.machine import fabric_for, precision_of, spare_cores
 from selftaught.engine.progress import duration
 from selftaught.engine.restore import backbone_of, weights_of
 from selftaught.engine.second import samples_of
-from selftaught.engine.settings import Settings, named, seconds
+from selftaught.engine.settings import NOT_COMPARED, Settings, named, seconds
 from selftaught.engine.unmix import query
 from selftaught.engine.views import views_of
 from selftaught.errors import UserError
@@ -323,13 +326,20 @@ def plan(
     pairs = _test_pairs(settings, method)
     held = None if pairs else _held_out(settings, samples, method)
     computed_in = precision.asked(settings.precision, out if settings.resume else None)
-    fabric = fabric_for(settings.accelerator, settings.devices, computed_in, image_of(method))
+    at = settings.accelerator, settings.devices, computed_in
+    fabric = fabric_for(*at, image_of(method), settings.shard)
+    shard.layout(settings, fabric.world_size)
+    if settings.shard:
+        shard.check(method, settings, precision_of(fabric))
     _fits(method, len(samples), batch, parts, fabric.world_size, compared)
     per_epoch = len(samples) // batch
     pipeline = views_of(method, image_of(method).size, settings)
     workers = spare_cores(fabric) if settings.workers is None else settings.workers
     step = None
-    if settings.time is not None:
+    told = None if settings.time is None else launchers.handed_over()
+    if told is not None:
+        settings = dataclasses.replace(settings, time=None, **told)
+    elif settings.time is not None:
         views = ViewDataset(_seen(samples, partners), pipeline, settings.seed, settings.reduced)
         asked = {"batch": batch, "accumulate": parts, "optimizer": recipe.optimizer}
         step = of_step(method, views, fabric, makers=workers, **asked)
@@ -340,7 +350,10 @@ def plan(
         least = room(seconds(settings.time), step.seconds / batch, len(samples), count)
         lengths = choosing.passes(least / each, per_epoch, why)
         chosen += lengths
-        settings = dataclasses.replace(settings, time=None, **{c.name: c.value for c in lengths})
+        length = {c.name: c.value for c in lengths}
+        settings = dataclasses.replace(settings, time=None, **length)
+        if fabric.world_size > 1:
+            launchers.hand_over(length)
     epochs, most = settings.epochs, settings.max_steps
     if epochs is None:
         assert most is not None
@@ -381,6 +394,8 @@ def plan(
         state=None,
         step=step,
     )
+    if settings.recompute:
+        _recomputed(method)
     kept.check(settings, made.image, made.continued, method.needs.labels)
     refuse(made.intake)
     if settings.augmentation is not None:  # the first view tells what is wrong with all
@@ -389,6 +404,16 @@ def plan(
         _mixes(made)
     # one process looks at the folder: it may have written there before the others get this far
     return _with_folder(made, source, given) if fabric.global_rank == 0 else made
+
+
+def _recomputed(method: Method) -> None:
+    """Refuse to recompute blocks where there are none."""
+    if not any(p.requires_grad for block in blocks(method) for p in block.parameters()):
+        raise UserError(
+            f"--recompute runs blocks of transformers again, and {image_of(method).name} in "
+            f"{method_name(method)} trains none: save memory with --accumulate, or take a backbone "
+            "such as vit_small_patch16_224"
+        )
 
 
 def _mixes(made: Plan) -> None:
@@ -441,6 +466,7 @@ def _compare(made: Plan, content: dict[str, Any], state: dict[str, Any] | None) 
             before[section] = current(given, now[section])
     if isinstance(before.get("training"), dict):  # what an earlier version had not, it left alone
         before["training"] = Settings().repeated() | before["training"]
+        before["training"] |= {n: now["training"][n] for n in NOT_COMPARED}
     differences = changes(before, now)
     finished = Checkpoints.of(out).finished
     length = [d for d in differences if d.startswith(("training.epochs", "training.max_steps"))]

@@ -6,6 +6,7 @@ from typing import Any
 
 from selftaught import config, kinds, methods, voice
 from selftaught.data import Samples
+from selftaught.engine import restarts
 from selftaught.engine.run import Run
 from selftaught.engine.second import opened
 from selftaught.engine.settings import Settings
@@ -72,7 +73,7 @@ def pretrain(
     of = _kind(method if isinstance(method, Method) else kind, data, word, beside is not None)
     other = None if built or beside is None else _second(read_object(kind), of, beside, second)
     asked = config.sort_out(options, read_object(kind), built, of, other)
-    settings = Settings.of(out=out, **asked["training"])
+    settings = restarts.settled(Settings.of(out=out, **asked["training"]))
     with voice.heard():
         with voice.told_if_slow("opening the data, building the method"):
             given = asked["backbone"], asked["options"]

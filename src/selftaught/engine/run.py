@@ -8,8 +8,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields, replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.table import Table
 from selftaught import chosen, config, dist, export, kinds, report, voice
 from selftaught import evaluate as evaluation
 from selftaught.backbones import Encoder, Wrapped
+from selftaught.backbones.blocks import compile_blocks, plain, recompute
 from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
@@ -35,21 +36,31 @@ from selftaught.engine import (
     beginning,
     classes,
     continued,
+    elsewhere,
     kept,
     session,
+    together,
     trackers,
     trained,
 )
 from selftaught.engine.anchor import anchored
-from selftaught.engine.build import method_name
+from selftaught.engine.build import method_name, options_of
 from selftaught.engine.cache import GradientCache
 from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.colors import choose, fed
 from selftaught.engine.convolution import fix_bf16_stride, lay_channels_last
 from selftaught.engine.corpus import Blank, RunCorpus
 from selftaught.engine.curve import observed
+from selftaught.engine.elsewhere import Machines
 from selftaught.engine.ending import Course, as_run_errors, end_with_parent
-from selftaught.engine.estimate import Estimate, amount, needed, peak_flops, readable
+from selftaught.engine.estimate import (
+    Estimate,
+    amount,
+    needed,
+    peak_flops,
+    readable,
+    small_batch,
+)
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
@@ -59,6 +70,7 @@ from selftaught.engine.plan import Plan
 from selftaught.engine.progress import Progress, duration
 from selftaught.engine.randomness import seed_all
 from selftaught.engine.restore import begin_with
+from selftaught.engine.shard import Whole, encoded, layout, shard
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.unmix import with_mixed
 from selftaught.engine.views import views_of
@@ -164,15 +176,21 @@ class Run:
             self._prepare_folder()
         if fabric.world_size > 1:
             end_with_parent(fabric.global_rank)
+        together.meet(fabric)
         fabric.launch()
         # only the first process knows the folder and, of a run that goes on, who makes colors
         training = plan.content.get("training", {})
-        out, colors = fabric.broadcast((str(self.folder), training.get("colors", "auto")))
-        self.folder = Path(out)
+        # absolute, as processes of other machines may stand elsewhere
+        told = str(self.folder.absolute()), training.get("colors", "auto")
+        out, colors = fabric.broadcast(told)
+        if dist.rank():
+            self.folder = Path(out)
         checkpoints = Checkpoints.of(self.folder)
         state = checkpoints.training() if settings.resume and dist.rank() else plan.state
+        self._alike(-1 if state is None else state["step"])
 
-        self._prepare_method()
+        self._prepare_method(in_shards := settings.shard and dist.world() > 1)
+        shards = Whole(plan.method, fabric.device) if in_shards else None
         if state:
             self.began = beginning.kept(plan.image, self.folder)
         elif plan.continued:
@@ -191,6 +209,8 @@ class Run:
         corpus = RunCorpus(samples, plan.image, part, plan.workers, fabric.device)
         corpus.folder = self.folder
         plan.method.on_start(corpus)
+        if shards:
+            shard(plan.method, fabric, layout(settings, dist.world()))
         if dist.rank() == 0 and (plan.step is None or self._changed()):
             log.info("measuring memory and time on a few %s", kinds.of(plan.image).many)
         need = self.estimate()
@@ -219,6 +239,8 @@ class Run:
             for made in (fed(views, colors) for views in self.views)
         )
         done = state["step"] if state else 0
+        if shards and shards.copy is not None:  # which looks, exports and scores
+            self.plan, self.method = replace(plan, method=shards.copy), shards.copy
         loop = Loop(
             fabric=fabric,
             method=plan.method,
@@ -230,7 +252,9 @@ class Run:
             accumulate=plan.parts,
             cache=None
             if settings.effective_batch is None
-            else GradientCache(plan.method, part // dist.world(), fabric.autocast),
+            else GradientCache(
+                plan.method, part // dist.world(), fabric.autocast, encoded(plan.method)
+            ),
             steps=plan.steps,
             per_epoch=plan.per_epoch,
             corpus=corpus,
@@ -243,9 +267,10 @@ class Run:
             facts={"data": plan.fingerprint},
             need=need,
             resting=plan.rest,
+            shards=shards,
             log_every=settings.log_every,
             save_every=60 * settings.save_every,
-            channels_last=settings.channels_last,
+            channels_last=settings.channels_last and not in_shards,
             max_bad=int(settings.max_bad * len(samples)),
             names=samples.name,
             labels=labels,
@@ -257,6 +282,7 @@ class Run:
                 done,
                 self.prepared.accepted,
                 plan.rest,
+                self.plan.method.encoder,
             )
             if dist.rank() == 0
             else None,
@@ -269,10 +295,20 @@ class Run:
             log.info("resuming at step %d of %d", loop.step, plan.steps)
         elif loop.doctor:
             self._intake(loop)
+        with shards.there() if shards else nullcontext():
+            self._observe(loop, need)
+        if shards:
+            looked = () if self.curve is None else self.curve.at
+            examined = () if loop.doctor is None else loop.doctor.due
+            shards.looked, shards.examined = fabric.broadcast((looked, examined))
+        return loop
+
+    def _observe(self, loop: Loop, need: Estimate) -> None:
+        """Let the encoder be looked at while it is trained, by the first process."""
         if loop.metrics and loop.doctor:
             observer = loop.look = observed(
-                plan,
-                samples,
+                self.plan,
+                self.samples,
                 self.folder,
                 began=self.began is not None,
                 done=loop.step,
@@ -281,7 +317,21 @@ class Run:
                 compare=loop.doctor.compare,
             )
             self.curve = None if observer is None else observer.curve
-        return loop
+
+    def _alike(self, step: int) -> None:
+        """Refuse processes that were not started alike: what they would train is silently wrong."""
+        plan = self.plan
+        facts = {
+            together.DATA: plan.fingerprint,
+            together.STEP: step,
+            "steps": plan.steps,
+            "the batch": plan.batch,
+            "the recipe": {f.name: str(getattr(plan.recipe, f.name)) for f in fields(plan.recipe)},
+            "the method": method_name(plan.method),
+            "its options": options_of(plan.method),
+            "the seed": plan.settings.seed,
+        }
+        together.alike(facts)
 
     def _shuffled(self, part: int) -> tuple[int, int, Lanes | None]:
         """Batches of an epoch, the seed of their order, and its lanes where it goes by blocks."""
@@ -337,8 +387,13 @@ class Run:
                 "another folder with --out"
             ) from error
 
-    def _prepare_method(self) -> None:
-        """Put the method where it is trained, in the order that its parts depend on each other."""
+    def _prepare_method(self, in_shards: bool = False) -> None:
+        """Put the method where it is trained, in the order that its parts depend on each other.
+
+        Args:
+            in_shards: whether it stays where it is until it is sharded: it may not fit the device,
+                and shards have no other layout than torch's own.
+        """
         plan, method, settings = self.plan, self.plan.method, self.plan.settings
         if plan.weights is not None:
             begin_with(method, str(settings.start), plan.weights)
@@ -346,14 +401,17 @@ class Run:
         # synchronized batch norms are new modules, which layout and device are to reach too
         if dist.world() > 1 and method.needs.batchnorm == "all":
             synchronize(method)
-        if settings.channels_last:
+        if settings.channels_last and not in_shards:
             lay_channels_last(method)
-        method.to(plan.fabric.device)
+        if not in_shards:
+            method.to(plan.fabric.device)
         if plan.fabric.device.type == "cpu":  # looks at the layout that weights now have
             fix_bf16_stride(method)
         # of what is final: compiled code holds the modules that it was made of
-        if settings.compile:
+        if settings.compile and not compile_blocks(method):
             method.backbone.compile()
+        if settings.recompute:
+            recompute(method)
 
     def _views(self) -> list[ViewDataset]:
         """The samples through the pipeline, and through that of the last steps where it differs."""
@@ -392,6 +450,7 @@ class Run:
                 steps=steps,
                 makers=plan.workers,
                 optimizer=str(plan.recipe.optimizer),
+                shards=layout(plan.settings, plan.fabric.world_size).shards,
             )
             for views, steps in zip(self.views, (first, plan.steps - first))
         ]
@@ -405,18 +464,23 @@ class Run:
     def _changed(self) -> bool:
         """Whether a step is another one than that of the plan's method on the plan's data."""
         asked = self.plan.settings
-        other = asked.unmix is not None or asked.anchor is not None
+        other = asked.unmix is not None or asked.anchor is not None or asked.recompute
+        other |= asked.shard
         return other or asked.compile or asked.cache or bool(self.plan.phase or self.prepared.told)
 
-    def preview(self) -> Group:
-        """What would be done, and what it would need; nothing is written."""
+    def preview(self, on: Machines | None = None) -> Group:
+        """What would be done, and what it would need; nothing is written.
+
+        Args:
+            on: machines that it would be done on; this one by default.
+        """
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
             self._prepare_method()
             self.prepared = continued.prepare(plan.method, plan.settings)
             self.views = self._views()
             plan.method.on_start(Blank(len(plan.samples)))
-            need = self.estimate()
+            needs = self._needs() if on is None else self._needs_on(on)
             self.prepared.undo.close()
         rates = plan.rates
         kind = kinds.of(plan.image)
@@ -433,10 +497,7 @@ class Run:
             f"{plan.per_epoch:,}",
             "optimizer": f"{plan.recipe.optimizer}, learning rate {rates.peak:.3g} at its peak, "
             f"weight decay {plan.recipe.weight_decay}",
-            "device": f"{device_name(fabric)} in {precision_of(fabric)}, {plan.workers} processes "
-            "that make views",
-            "memory": f"about {amount(need.memory)}",
-            "time": f"about {duration(need.seconds)}",
+            **needs,
             "folder": str(self.folder),
         }
         if plan.phase:
@@ -452,6 +513,35 @@ class Run:
         tell(plan.samples)
         picked = ["", self._chosen_for(), chosen.table(plan.chosen)] if plan.chosen else []
         return Group(grid, *picked)
+
+    def _needs(self) -> dict[str, str]:
+        """What this machine would have to give, in words."""
+        plan, need = self.plan, self.estimate()
+        return {
+            "device": f"{device_name(plan.fabric)} in {precision_of(plan.fabric)}, {plan.workers} "
+            "processes that make views",
+            "memory": f"about {amount(need.memory)}",
+            "time": f"about {duration(need.seconds)}",
+        }
+
+    def _needs_on(self, on: Machines) -> dict[str, str]:
+        """What other machines would."""
+        plan, method, views = self.plan, self.plan.method, self.views[0]
+        count = max(2, method.needs.batch)
+        readable(views, 0)  # the first one loads libraries and opens files
+        begun = time.perf_counter()
+        items = [readable(views, i % len(views.samples)) for i in range(count)]
+        making = (time.perf_counter() - begun) / count
+        small = small_batch(method, views, items, plan.fabric)
+        return elsewhere.told(
+            elsewhere.ways(method, small, on, str(plan.recipe.optimizer)),
+            on,
+            batch=plan.batch,
+            steps=plan.steps,
+            learned=sum(p.nbytes for p in method.parameters() if p.requires_grad),
+            making=making,
+            many=kinds.of(plan.image).many,
+        )
 
     def _chosen_for(self) -> str:
         about = "going on from weights" if self.plan.continued else "this data and machine"
@@ -478,6 +568,8 @@ class Run:
             log.info("\n  ".join([self._chosen_for(), *map(str.rstrip, lines)]))
         for line in self.prepared.told:
             log.info(line)
+        if plan.settings.shard and fabric.world_size == 1:
+            log.info("one process keeps all weights: there is nobody to divide them with")
         if plan.phase:
             last = plan.steps - plan.phase.first
             log.info("the last %d steps see images of %s px", last, told_size(plan.phase.size))
@@ -510,6 +602,8 @@ class Run:
         """All steps; whatever ends them, metrics and unreadable files are written down."""
         try:
             loop.run()
+            if loop.shards:
+                loop.shards.finished()
         except TrainingError as error:
             if loop.doctor:
                 loop.doctor.save(loop.doctor.conclude(str(error)))
@@ -517,6 +611,7 @@ class Run:
         finally:
             if "loss" in vars(self.method):  # Un-Mix or anchors around it
                 del self.method.loss
+            plain(self.method)
             self.prepared.undo.close()
             if dist.rank() == 0 and loop.bad:
                 listed = {loop.names(i): quarantined.Bad(*why) for i, why in loop.bad.items()}

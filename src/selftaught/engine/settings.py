@@ -18,9 +18,12 @@ from selftaught.kinds import Kind
 from selftaught.roles import Count, Fraction, Number, PartialShare, Positive, Rate, Share, Weight
 from selftaught.signature import Options
 
-NOT_REPEATED = {"out", "resume", "overwrite", "force", "on_record", "time", "try_"}
+NOT_REPEATED = {"out", "resume", "auto_resume", "overwrite", "force", "on_record", "time", "try_"}
 """Settings that run.yaml leaves out: a repetition is a run of its own, a function is no text, and a
 time has become epochs."""
+
+NOT_COMPARED = {"recompute", "shard", "mesh"}
+"""Settings that a run may go on with another value of: where it computes, not what."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,14 @@ class Settings(Options):
         devices: number of GPUs (or CPU processes).
         precision: of the forward pass; by default the fastest that the processor has natively.
         channels_last: memory layout that convolutions are faster with, on CPUs and GPUs.
-        compile: whether to compile the backbone, which pays on long GPU runs.
+        compile: whether to compile the backbone, and the blocks of all transformers, which pays on
+            long GPU runs.
+        recompute: whether blocks of transformers keep their input alone and run again in the
+            backward pass: a fraction of the memory, for a third more time.
+        shard: whether each process keeps a part of every weight, of its gradient and its state,
+            for networks that are too large for one device (FSDP2).
+        mesh: groups of processes x processes of a group, such as 2x8: weights are divided within a
+            group, as within a machine, and each group has all of them.
         resolution_phase: such as 518@0.02: the last 2 % of training with images of 518 px.
         column: of the images in a Parquet file or dataset.
         second: the same things in a second modality, for methods with `pair` modalities: files of
@@ -139,6 +149,8 @@ class Settings(Options):
         on_record: in Python, a function that is handed each row of metrics and each look.
         log_every: steps between two rows of metrics.
         save_every: minutes between two checkpoints.
+        auto_resume: whether to continue the run in `out` where there is one, and to start it where
+            there is none, for jobs that are started again with one command.
         overwrite: whether to move an earlier run in `out` aside.
         force: whether to resume although settings or data have changed, and to export what the
             doctor says has failed.
@@ -181,6 +193,9 @@ class Settings(Options):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    recompute: bool = False
+    shard: bool = False
+    mesh: str | None = None
     resolution_phase: str | None = None
     column: str | None = None
     second: str | None = None
@@ -219,6 +234,7 @@ class Settings(Options):
     save_every: Weight = 10.0
     start: Path | None = None
     resume: bool = False
+    auto_resume: bool = False
     overwrite: bool = False
     try_: bool = False
     force: bool = False

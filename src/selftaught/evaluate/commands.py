@@ -1,10 +1,11 @@
 """What `selftaught embed` runs: paths and numbers in, a file out."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from selftaught.data.selection import share, share_of
 from selftaught.evaluate.features import (
     Asked,
-    Embeddings,
     columns_of,
     device_for,
     embed,
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
     from selftaught.options import EmbeddingOptions
 
 
+class Written(NamedTuple):
+    """out: file. shape: of the features; None where the file was there already."""
+
+    out: Path
+    shape: tuple[int, ...] | None
+
+
 @takes(Embedding)
-def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]") -> Embeddings:
+def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]") -> Written:
     """Write the features of images to a file: a row an image, or a place, in dataset order.
 
     Args:
@@ -32,10 +40,18 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
         options: fields of `Embedding`.
     """
     asked = Embedding.of(**options)
-    check(asked.out, asked.columns)
+    out, first = asked.out, 0
+    if asked.part is not None:
+        own, of = share(asked.part)
+        out = out.with_name(f"{out.stem}-{own:05}-of-{of:05}{out.suffix}")
+        if out.exists():
+            return Written(out, None)
+    check(out, asked.columns)
     named = Asked(encoder, asked.backbone, asked.mean, asked.std, asked.weights)
     network = named.network(asked.size)
     samples = open_samples(data, network, asked.labels, asked.path_column)
+    if asked.part is not None:
+        samples, first = share_of(samples, asked.part)
     with limited(asked.read_timeout):
         found = embed(
             network,
@@ -47,5 +63,7 @@ def embed_command(encoder: str, data: str, **options: "Unpack[EmbeddingOptions]"
             precision=asked.precision,
             local=asked.local,
         )
-    write(asked.out, found.features, *columns_of(found, samples), asked.columns)
-    return found
+    columns, classes = columns_of(found, samples)
+    columns["index"] = columns["index"] + first
+    write(out, found.features, columns, classes, asked.columns)
+    return Written(out, found.features.shape)

@@ -138,12 +138,15 @@ class Embedding(Encoding):
         out: file to write: .npz, .npy (features alone), .parquet or .csv.
         local: features of places, of a ViT's patches or the last map of a convolutional network,
             in place of one of the whole image: N x h x w x d, in tables a row a place.
+        part: i/n embeds only the i-th of n parts of the data, counted from 0, into a file of that
+            number beside `out`, as one of n jobs that share the work; one that is there stays.
         columns: of tables: one of lists (usual of .parquet), or wide: one for each dimension, f0
             and on (always of .csv).
     """
 
     out: Path = Path("features.npz")
     local: bool = False
+    part: str | None = None
     columns: Literal["auto", "list", "wide"] = "auto"
 
 

@@ -37,7 +37,7 @@ class Exported:
         found = ", ".join(f"{d:.1g} ({name})" for name, d in self.differences.items())
         return (
             f"Read back by {self.library}: on {self.images} its features are the encoder's; the "
-            f"greatest difference, relative to the greatest feature of an image, is {found}."
+            f"greatest difference, relative to the greatest feature of one, is {found}."
         )
 
 

@@ -109,7 +109,9 @@ class Report:
             rows.append(
                 (
                     "classes",
-                    f"{len(self.classes)}, from {smallest[1]:,} ({smallest[0]}) "
+                    f"{len(self.classes)} of {largest[1]:,} each"
+                    if smallest[1] == largest[1]
+                    else f"{len(self.classes)}, from {smallest[1]:,} ({smallest[0]}) "
                     f"to {largest[1]:,} ({largest[0]})",
                 )
             )

@@ -231,7 +231,8 @@ class Index:
         Returns:
             group (from 1), keep (the largest image of its group), similarity (to that one), kind
             (kept, identical file, same pixels, near), width, height, bytes, path, index. Groups of
-            the most alike come first.
+            the most alike come first. Of what is no image size stands for width and height, in the
+            unit of its kind, and same view for same pixels.
         """
         _check(min=min)
         # of images with the same pixels one stands for all: they are each other's neighbors
@@ -247,13 +248,13 @@ class Index:
         pairs.append(np.stack([first[rows], near.index[rows, ranks]], 1))
         found = likeness.groups(len(self), pairs)
         about = [kept.described(self, group) for group in found]
-        about.sort(key=lambda rows: (-rows[-1].similarity, rows[0].path))
+        about.sort(key=lambda rows: (-rows[-1][1], rows[0][-2]))  # similarity, path
         rows = [(n, *row) for n, group in enumerate(about, 1) for row in group]
         more = sum(len(group) - 1 for group in found)
         told = f"{len(found):,} group{'s' * (len(found) > 1)} of duplicates, {more:,} to spare,"
         return Found.of(
             "duplicates",
-            ("group", *kept.Row._fields),
+            ("group", *kept.columns(self)),
             rows,
             f"{told if found else 'no duplicates'} among {len(self):,} images{note}",
         )
@@ -298,7 +299,12 @@ class Index:
             hit[some] = (
                 likeness.alike(self._small(of[some]), others, both(self.side)[1]) >= likeness.ALIKE
             )
-        same = f"near means the same picture at {SIDE} x {SIDE} pixels, mirrored or not"
+        pictures = (
+            "the same picture"
+            if kinds.of(self.samples).photos
+            else "that views have the same picture"
+        )
+        same = f"near means {pictures} at {SIDE} x {SIDE} pixels, mirrored or not"
         if len(of) < likeness.FEW:
             return hit, f"; {same} ({len(of)} images are too few to tell by features; see --min)"
         bars = likeness.bars(near.similarity)

@@ -60,7 +60,7 @@ def _duplicates(index: Index, found: Found, _: Sequence[Query], shown: int) -> I
             break
         figures = []
         for row in rows:
-            size = f"{row['width']}x{row['height']}"
+            size = f"{row['width']}x{row['height']}" if "width" in row else f"{row['size']:,}"
             caption = f"keep, {size}" if row["keep"] else f"{row['similarity']:.3f}, {size}"
             style = "same" if row["keep"] else ""
             figures.append(_shown(index, row, caption, style))

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selftaught import timm_names
+from selftaught.backbones.image.packed import with_packing
 from selftaught.backbones.weights import hub
 from selftaught.backbones.weights.places import REPOSITORY
 from selftaught.errors import UserError, out_of_memory
@@ -68,7 +69,7 @@ def create(
                 f"{name} does not begin with patches, so they have no size; leave out patch_size, "
                 "or use a backbone such as vit_small_patch16_224"
             )
-    net = _build(name, pretrained, options)
+    net = with_packing(_build(name, pretrained, options))
     if plain_vit(net) is None:
         fresh = _fit_stem(net, name, size, channels)
         if pretrained and fresh:

@@ -5,10 +5,18 @@ from typing import Any, TypeVar
 
 import torch
 from timm.layers import DropPath
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.backbones.image.create import beit, plain_vit
+from selftaught.backbones.image.packed import (
+    Branch,
+    PackedBlock,
+    Shapes,
+    apart,
+    each,
+    joined,
+    with_packing,
+)
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -44,19 +52,19 @@ def with_subset_depth(module: M) -> M:
     Rates, names and weights stay; only rates above `WORTHWHILE` are affected (DINOv2, Oquab et al.,
     2024, Section 5, "efficient stochastic depth").
     """
-    for layer in module.modules():
-        if type(layer) is Block:
+    for layer in with_packing(module).modules():
+        if isinstance(layer, PackedBlock):
             layer.__class__ = SubsetBlock
     return module
 
 
-class SubsetBlock(Block):
-    """timm's block, with `subset_residual` in training."""
+class SubsetBlock(PackedBlock):
+    """A block with `subset_residual` in training."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        rate = self.drop_path1.drop_prob if isinstance(self.drop_path1, DropPath) else 0.0
-        if not self.subsets(rate):
-            return super().forward(x, *args, **kwargs)
+    def forward(self, x: Tensor, *args: Any, shapes: Shapes | None = None, **kwargs: Any) -> Tensor:
+        if shapes is not None or self.rate(self.drop_path1) <= WORTHWHILE:
+            return super().forward(x, *args, shapes=shapes, **kwargs)
+        rate = self.rate(self.drop_path1)
 
         def attention(some: list[Tensor]) -> list[Tensor]:
             return [self.ls1(self.attn(self.norm1(s), *args, **kwargs)) for s in some]
@@ -66,9 +74,11 @@ class SubsetBlock(Block):
 
         return subset_residual(subset_residual([x], attention, rate), layers, rate)[0]
 
-    def subsets(self, rate: float) -> bool:
-        """Whether a branch that is left out at this rate is run on some of the images alone."""
-        return self.training and rate > WORTHWHILE
+    def residual(self, drop: nn.Module, x: Tensor, shapes: Shapes, branch: Branch) -> Tensor:
+        rate = self.rate(drop)
+        if rate <= WORTHWHILE:
+            return super().residual(drop, x, shapes, branch)
+        return joined(subset_residual(apart(x, shapes), each(branch), rate))
 
 
 def subset_residual(

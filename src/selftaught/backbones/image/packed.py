@@ -1,6 +1,7 @@
 """Tokens of images of several sizes through a ViT's blocks in one sequence (DINOv2, Section 5)."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import Attention, DropPath
@@ -8,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught.backbones.image.depth import SubsetBlock, subset_residual
+M = TypeVar("M", bound=nn.Module)
 
 Shapes = list[tuple[int, int]]
 """Of each batch in a sequence, in order: its number of images, and of the tokens of each."""
@@ -17,11 +18,53 @@ Branch = Callable[[Tensor, Shapes], Tensor]
 """A residual branch: [T, D] of these shapes -> [T, D], each image alone."""
 
 
+class PackedBlock(Block):
+    """timm's block, which also takes several batches in one sequence.
+
+    It is a call of the block, so that whatever stands around one (recomputation, compiled code, the
+    gathering of its weights) stands around that, too.
+    """
+
+    def forward(self, x: Tensor, *args: Any, shapes: Shapes | None = None, **kwargs: Any) -> Tensor:
+        """[B, N, D], or with `shapes` a sequence [T, D] of batches -> the same."""
+        if shapes is None:
+            return super().forward(x, *args, **kwargs)
+        layer = self.attn
+        assert isinstance(layer, Attention)
+
+        def attention(part: Tensor, shapes: Shapes) -> Tensor:
+            return self.ls1(attend(layer, self.norm1(part), shapes))
+
+        def layers(part: Tensor, _: Shapes) -> Tensor:
+            return self.ls2(self.mlp(self.norm2(part)))
+
+        x = self.residual(self.drop_path1, x, shapes, attention)
+        return self.residual(self.drop_path2, x, shapes, layers)
+
+    def residual(self, drop: nn.Module, x: Tensor, shapes: Shapes, branch: Branch) -> Tensor:
+        """x + branch(x), with the stochastic depth of `drop` for each image of each batch."""
+        if not self.rate(drop):
+            return x + branch(x, shapes)
+        parts = apart(x, shapes)
+        return joined([p + drop(a) for p, a in zip(parts, each(branch)(parts))])
+
+    def rate(self, drop: nn.Module) -> float:
+        """At which it leaves branches out now."""
+        drops = self.training and isinstance(drop, DropPath)
+        return float(drop.drop_prob or 0) if drops else 0.0
+
+
+def with_packing(module: M) -> M:
+    """`module` itself, whose plain ViT blocks from now on are packed ones, of the same weights."""
+    for layer in module.modules():
+        if type(layer) is Block:
+            layer.__class__ = PackedBlock
+    return module
+
+
 def packable(blocks: nn.Module) -> bool:
     """Whether all of `blocks` are of timm's plain kind, which `run_packed` knows."""
-    return all(
-        type(b) in (Block, SubsetBlock) and type(b.attn) is Attention for b in blocks.children()
-    )
+    return all(isinstance(b, PackedBlock) and type(b.attn) is Attention for b in blocks.children())
 
 
 def run_packed(blocks: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
@@ -34,24 +77,8 @@ def run_packed(blocks: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
     shapes = [(x.shape[0], x.shape[1]) for x in batches]
     x = joined(batches)
     for block in blocks.children():
-        assert isinstance(block, Block)
-        x = through(block, x, shapes)
+        x = block(x, shapes=shapes)
     return apart(x, shapes)
-
-
-def through(block: Block, x: Tensor, shapes: Shapes) -> Tensor:
-    """One block: [T, D] -> [T, D]."""
-    layer = block.attn
-    assert isinstance(layer, Attention)
-
-    def attention(part: Tensor, shapes: Shapes) -> Tensor:
-        return block.ls1(attend(layer, block.norm1(part), shapes))
-
-    def layers(part: Tensor, _: Shapes) -> Tensor:
-        return block.ls2(block.mlp(block.norm2(part)))
-
-    x = _residual(block, block.drop_path1, x, shapes, attention)
-    return _residual(block, block.drop_path2, x, shapes, layers)
 
 
 def attend(layer: Attention, x: Tensor, shapes: Shapes) -> Tensor:
@@ -73,20 +100,14 @@ def attend(layer: Attention, x: Tensor, shapes: Shapes) -> Tensor:
     return layer.proj_drop(layer.proj(out))
 
 
-def _residual(block: Block, drop: nn.Module, x: Tensor, shapes: Shapes, branch: Branch) -> Tensor:
-    """x + branch(x), with the stochastic depth of `block` for each image of each batch."""
+def each(branch: Branch) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """`branch` as a function of batches [B, N, D]."""
 
-    def added(parts: list[Tensor]) -> list[Tensor]:
-        some = [(p.shape[0], p.shape[1]) for p in parts]
-        return apart(branch(joined(parts), some), some)
+    def of_batches(parts: Sequence[Tensor]) -> list[Tensor]:
+        shapes = [(p.shape[0], p.shape[1]) for p in parts]
+        return apart(branch(joined(parts), shapes), shapes)
 
-    rate = float(drop.drop_prob or 0) if isinstance(drop, DropPath) and block.training else 0.0
-    if not rate:
-        return x + branch(x, shapes)
-    parts = apart(x, shapes)
-    if isinstance(block, SubsetBlock) and block.subsets(rate):
-        return joined(subset_residual(parts, added, rate))
-    return joined([p + drop(a) for p, a in zip(parts, added(parts))])
+    return of_batches
 
 
 def joined(batches: Sequence[Tensor]) -> Tensor:

@@ -18,6 +18,8 @@ ARRAYS = (".npy", ".npz", ".ts")
 """Endings of files that hold many series."""
 RECORDINGS = (".csv", ".tsv")
 """Endings of files that hold one: a column a channel, a row a step."""
+LOOKED_AT = 50
+"""Rows, the last ones, by which the delimiter is told."""
 _VALUES = ("x", "x_train", "data", "series", "values", "arr_0")
 _LABELS = ("y", "y_train", "label", "labels", "target", "targets", "arr_1")
 
@@ -119,6 +121,8 @@ def parsed(raw: Any, name: str) -> np.ndarray:
     found = found[None] if found.ndim == 1 else found
     if not found.size:
         raise BadSample(f"is empty: {found.shape[0]} channels of {found.shape[1]} steps")
+    if found.shape[1] < 2:
+        raise BadSample("has one step, and a series needs 2 at least")
     return found.astype(np.float32, copy=False)
 
 
@@ -134,24 +138,43 @@ def _columns(data: bytes) -> np.ndarray:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadSample(f"is not UTF-8 text: {error.reason}") from error
+        raise BadSample(f"is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise BadSample("is empty")
-    delimiter = max(",;\t ", key=lambda d: (lines[-1].count(d), d != " "))
-    rows = list(csv.reader(lines, delimiter=delimiter))
-    rows = rows if any(_number(cell) is not None for cell in rows[0]) else rows[1:]
-    width = max(map(len, rows), default=0)
-    cells = [[_number(row[c]) if c < len(row) else np.nan for row in rows] for c in range(width)]
+    delimiter = max(",;\t ", key=lambda d: _numbers_over_words(lines[-LOOKED_AT:], d))
+    cells = _cells(lines, delimiter)
     kept = [column for column in cells if None not in column]
-    if not rows or not kept:
+    if not kept or not kept[0]:
         raise BadSample("has no column of numbers")
     return np.array(kept, np.float64)
 
 
-def _number(cell: str) -> float | None:
-    """Of a cell; NaN where it is empty, None where it is a word."""
-    text = cell.strip()
+def _numbers_over_words(lines: list[str], delimiter: str) -> tuple[int, int]:
+    """How many more columns of numbers than of words some lines have, cut at a delimiter; then how
+    alike they are in their number of cells."""
+    more = sum(-1 if None in column else 1 for column in _cells(lines, delimiter))
+    return more, -len({len(row) for row in csv.reader(lines, delimiter=delimiter)})
+
+
+def _cells(lines: list[str], delimiter: str) -> list[list[float | None]]:
+    """The numbers of each column, as `_number` has them; names above them are left out."""
+    point = "," if delimiter != "," else "."
+    rows = [
+        [_number(cell, point) for cell in row] for row in csv.reader(lines, delimiter=delimiter)
+    ]
+    rows = rows if any(number is not None for number in rows[0]) else rows[1:]
+    width = max(map(len, rows), default=0)
+    return [[row[c] if c < len(row) else np.nan for row in rows] for c in range(width)]
+
+
+def _number(cell: str, point: str = ".") -> float | None:
+    """Of a cell; NaN where it is empty, None where it is a word.
+
+    Args:
+        point: what may stand for the decimal point.
+    """
+    text = cell.strip().replace(point, ".")
     if text.lower() in ("", "na", "nan", "null", "?"):
         return float("nan")
     try:

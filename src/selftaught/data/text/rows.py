@@ -77,12 +77,14 @@ def _fields_of_any_length(path: Path) -> Iterator[None]:
 def dialect(first: list[str], usual: str) -> dict[str, Any]:
     """Delimiter and quoting under which the first lines are alike in their number of cells.
 
-    Quotes in a .tsv may be letters of the text: they are so where they would swallow lines.
+    Quotes in a .tsv may be letters of the text: they are so where they would swallow lines, and
+    so they are between commas where they do not end where a cell does.
     """
     for delimiter in sorted(_DELIMITERS, key=lambda d: d != usual):
         plain = [len(r) for r in csv.reader(first, delimiter=delimiter, quoting=csv.QUOTE_NONE)]
         quoted = [len(r) for r in csv.reader(first, delimiter=delimiter)]
-        swallowed = len(quoted) < len(plain) and _alike(plain)
+        fewer = len(quoted) < len(plain) and _alike(plain)
+        swallowed = fewer and (delimiter == "\t" or not _enclose(first, delimiter))
         if _alike(quoted[:-1] or quoted) and not swallowed:  # the last may go on
             return {"delimiter": delimiter}
         if _alike(plain):
@@ -93,6 +95,19 @@ def dialect(first: list[str], usual: str) -> dict[str, Any]:
             "quoting": csv.QUOTE_NONE,
         }  # one column, whose texts have commas
     return {"delimiter": usual}
+
+
+def _enclose(first: list[str], delimiter: str) -> bool:
+    """Whether quotes stand around cells, also around some that go on in the next line."""
+    rows = csv.reader(first, delimiter=delimiter, strict=True)
+    whole, end = 0, 0
+    try:
+        for _ in rows:
+            whole, end = whole + 1, rows.line_num
+    except csv.Error:  # the last row may go on beyond what was looked at
+        if rows.line_num < len(first):
+            return False
+    return whole < end
 
 
 def _alike(widths: list[int]) -> bool:

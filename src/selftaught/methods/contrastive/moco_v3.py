@@ -48,7 +48,7 @@ class MoCoV3(Method):
             and 0.2,1 for others.
     """
 
-    needs = Needs(kinds="any")
+    needs = Needs(kinds="any", shards=True)
     recipe = Recipe("lars", lr=0.6, weight_decay=1e-6, warmup=0.1)
     few = Few(hidden=512, dim=128, temperature=0.2)
     insight = Insight(

@@ -29,7 +29,7 @@ class SimCLR(Method):
         layers: Linear layers of the projector; the paper has 2, its code and SimCLRv2 3.
     """
 
-    needs = Needs(kinds="any")
+    needs = Needs(kinds="any", shards=True)
     recipe = Recipe("lars_tf", lr=0.3, weight_decay=1e-6, warmup=0.1)
     few = Few(hidden=256, dim=64, temperature=0.2)
     insight = Insight("projector", pairs="half")

@@ -77,7 +77,9 @@ class DINO(Method):
         hidden=256,
         bottleneck=64,
     )
-    needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1, kinds=("image", "sound"))
+    needs = Needs(
+        backbone="vit_small_patch16_224", drop_path=0.1, kinds=("image", "sound"), shards=True
+    )
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",

@@ -112,7 +112,9 @@ class DINOv2(Method):
         bottleneck=64,
         weight_decay=0.04,
     )
-    needs = Needs(backbone="vit_small_patch14_dinov2", drop_path=0.3, kinds=("image", "sound"))
+    needs = Needs(
+        backbone="vit_small_patch14_dinov2", drop_path=0.3, kinds=("image", "sound"), shards=True
+    )
     insight = Insight(
         copies=(("ema", "backbone"), ("ema_head", "head")), logits="ema_head", shares="centered"
     )

@@ -100,7 +100,9 @@ class IBOT(Method):
         freeze_prototypes=0.01,
         temp_warmup=0.3,
     )
-    needs = Needs(backbone="vit_small_patch16_224", drop_path=0.1, kinds=("image", "sound"))
+    needs = Needs(
+        backbone="vit_small_patch16_224", drop_path=0.1, kinds=("image", "sound"), shards=True
+    )
     insight = Insight(
         copies=(("teacher", "backbone"), ("teacher_head", "head")),
         logits="teacher_head",

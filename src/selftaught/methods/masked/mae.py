@@ -40,7 +40,13 @@ class MAE(Method):
 
     recipe = Recipe("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95))
     few = Few(dim=64, depth=2, heads=2, weight_decay=0.05)
-    needs = Needs(backbone="vit_small_patch16_224", batch=1, views="own", kinds=("image", "sound"))
+    needs = Needs(
+        backbone="vit_small_patch16_224",
+        batch=1,
+        views="own",
+        kinds=("image", "sound"),
+        shards=True,
+    )
 
     decoder_pos_embed: Tensor
 

@@ -53,6 +53,7 @@ class SimMIM(Method):
         batch=1,
         views="own",
         kinds=("image", "sound"),
+        shards=True,
     )
 
     def __init__(self, backbone: Image, ratio: HiddenShare = 0.6, unit: Count | None = None):

@@ -58,7 +58,13 @@ class IJEPA(Method):
         step_offset=1,
     )
     few = Few(dim=64, depth=2, heads=2)
-    needs = Needs(backbone="vit_small_patch16_224", batch=1, views="own", kinds=("image", "sound"))
+    needs = Needs(
+        backbone="vit_small_patch16_224",
+        batch=1,
+        views="own",
+        kinds=("image", "sound"),
+        shards=True,
+    )
     insight = Insight(copies=(("target", "backbone"),))
 
     def __init__(

@@ -55,7 +55,7 @@ class VJEPA(Method):
         clip_by="module",
     )
     few = Few(predictor_dim=64, predictor_depth=2, predictor_heads=2)
-    needs = Needs(backbone="vit_small", kinds=("clip",), batch=1, views="own")
+    needs = Needs(backbone="vit_small", kinds=("clip",), batch=1, views="own", shards=True)
     insight = Insight(copies=(("target", "backbone"),))
     backbone: ClipEncoder  # pyrefly: ignore[bad-override]
 
