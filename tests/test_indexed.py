@@ -21,6 +21,7 @@ from selftaught.data.indexed import BESIDE, about, build
 from selftaught.data.ranges import Local
 from selftaught.data.shards import scanned
 from selftaught.errors import UserError
+from selftaught.index import store
 
 
 def write(path, members):
@@ -219,3 +220,14 @@ def test_the_kind_of_an_index_is_known(tmp_path):
     assert main(["index", str(tmp_path / "s"), "--kind", "sound"]) == 0
     assert about(tmp_path / "s" / BESIDE).kind == "sound"
     assert kinds.guess(str(tmp_path / "s" / BESIDE), tuple(kinds.files())) == "sound"
+
+
+def test_the_two_kinds_of_index_are_told_apart(shards, tmp_path):
+    """That of `search` is no data, and that of data is nothing to search by."""
+    (tmp_path / "searched").mkdir()
+    (tmp_path / "searched" / "search-index.json").write_text("{}")
+    with pytest.raises(UserError, match="is what `selftaught search` keeps: features"):
+        open_data(tmp_path / "searched")
+    assert main(["index", str(shards)]) == 0
+    with pytest.raises(UserError, match="holds nothing to search by"):
+        store._about(shards / BESIDE)

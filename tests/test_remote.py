@@ -19,6 +19,7 @@ from selftaught.data.remote.cache import Cache, cache_of
 from selftaught.data.remote.ranges import Remote, RemoteFile
 from selftaught.data.shards import BLOCK
 from selftaught.errors import Interrupted, Unreachable, UserError
+from selftaught.feed.check import check
 from selftaught.feed.lanes import Lanes
 from selftaught.feed.order import Order
 from tests.ranges_server import serving
@@ -371,3 +372,16 @@ def test_a_training_whose_network_fails_is_saved_and_goes_on(tmp_path, monkeypat
         made.faults = lambda number, path: ""
         train(tmp_path / "failed", epochs=4, resume=True, **given)
     assert curve(tmp_path / "failed") == curve(tmp_path / "whole")
+
+
+def test_check_lists_no_sample_for_the_network_s_faults(server, kept, tmp_path):
+    samples = open_data(f"{server.url}/s-0.tar")
+    shutil.rmtree(kept / "blocks")
+    cache_of.cache_clear()
+    server.faults = lambda number, path: "drop"
+    for workers in (0, 1):
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            check(samples, tmp_path / "checked", workers=workers, progress=False)
+    assert not (tmp_path / "checked" / "bad_files.csv").read_text().splitlines()[1:]
+    server.faults = lambda number, path: ""
+    assert check(samples, workers=1, progress=False).readable == 4

@@ -12,7 +12,7 @@ import numpy as np
 from selftaught.data import arrays, files, lists, pool, sharded, tar
 from selftaught.data.absent import missing
 from selftaught.data.image.decode import MAX_PIXELS, Layout
-from selftaught.data.image.formats import IMAGE, way
+from selftaught.data.image.formats import IMAGE, SEARCHED, way
 from selftaught.data.labels import warn_once
 from selftaught.data.remote.address import ending, is_address, matching
 from selftaught.data.source import Samples, Source
@@ -248,6 +248,10 @@ def _folder(
 ) -> Source:
     if (listed := sharded.index(str(path), kind, column, labels)) is not None:
         return listed
+    if (path / SEARCHED).is_file():
+        raise UserError(
+            f"{path} is what `selftaught search` keeps: features, and no images; name the images"
+        )
     if kind is None and pool.is_pool(path):
         return pool.kept(path, raw_samples)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():

@@ -129,6 +129,8 @@ class TableSource(Source):
         self.held = None if self.keep or not largest else max(1, _CACHE // largest)
         self._held: OrderedDict[int, pa.Array] = OrderedDict()
         self.shown = shown(chunks.paths)
+        if isinstance(chunks.ranges, Remote):
+            self.fetched = sum(self._file_sizes())
         if self.keep:  # before workers start, so that forked ones share the memory
             for k in range(len(chunks.rows)):
                 self._piece(k)

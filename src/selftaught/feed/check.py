@@ -31,6 +31,7 @@ from selftaught.data.progress import bar
 from selftaught.data.quarantine import Bad
 from selftaught.data.settings import Checking
 from selftaught.data.source import Raw, Samples, Skipped
+from selftaught.errors import SelftaughtError
 from selftaught.kinds import Kind
 from selftaught.printable import printable
 from selftaught.signature import takes
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from selftaught.options import CheckingOptions
 
 log = logging.getLogger("selftaught")
+
+AFAR = 600.0
+"""Seconds that a sample may take, at least, which is fetched: longer than faults of a network are
+waited for."""
 
 
 class _Found(NamedTuple):
@@ -219,6 +224,8 @@ def scan(
         for i in range(len(samples)):
             yield i, _look(samples, i, full)
         return
+    if samples.source.fetched:  # a network is waited for longer than any decoder
+        timeout = max(timeout, AFAR)
     pool = _Pool(samples, full, timeout)
     done: set[int] = set()
     try:
@@ -321,6 +328,8 @@ class _Pool:
                         raise _NoWorkersError(ending) from None
                     yield from self._blame(worker, f"kills the process that reads it ({ending})")
                     continue
+                if isinstance(bundle, SelftaughtError):  # no fault of a sample's
+                    raise bundle
                 yield from enumerate(bundle, worker.hand.start)
                 worker.hand = worker.hand._replace(start=worker.hand.start + len(bundle))
                 worker.ready, worker.since = True, time.monotonic()
@@ -394,7 +403,11 @@ def _serve(connection: Connection, samples: Samples, full: bool) -> None:
         bundle: list[_Found] = []
         sent = time.monotonic()
         for i in range(start, stop):
-            bundle.append(_look(samples, i, full))
+            try:
+                bundle.append(_look(samples, i, full))
+            except SelftaughtError as error:
+                connection.send(error)
+                return
             if careful or i + 1 == stop or time.monotonic() - sent > 0.05:
                 connection.send(bundle)
                 bundle, sent = [], time.monotonic()

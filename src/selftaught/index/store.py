@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught import __version__
-from selftaught.data.image.formats import SEARCHED
+from selftaught.data.image.formats import INDEXED, SEARCHED
 from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.evaluate.writing import read_table, write_table
@@ -144,6 +144,11 @@ def _about(folder: Path) -> dict[str, Any]:
         return {}
     found = [f.name for f in folder.iterdir() if not f.name.startswith(".")]
     ours = [n for n in found if n == SEARCHED or n.startswith(OURS)]
+    if INDEXED in found:
+        raise UserError(
+            f"{folder} lists where samples lie in shards (selftaught index), and holds nothing to "
+            "search by: name another folder with --index"
+        )
     if len(ours) < len(found):
         other = next(n for n in found if n not in ours)
         raise UserError(
