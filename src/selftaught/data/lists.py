@@ -383,6 +383,11 @@ def listed(
     cells, find = found.cells, found.find
     if find is None and not any(os.path.exists(os.path.join(root, cell)) for cell in cells):
         told = f"; its columns are {', '.join(found.columns)}" if found.columns else ""
+        if not any(os.path.splitext(cell)[1] for cell in cells[:_LOOKED_AT]):
+            raise UserError(
+                f"{path} is read as a list of files, and no line of it ends as a file does{told}: "
+                "bert and causal_lm learn from texts; --path-column names the column of paths"
+            )
         raise UserError(
             f"none of the {len(cells)} files in {path} exists; the first is "
             f"{cells[0] if cells else 'not named'}, looked for in {path.parent.absolute()}: paths "

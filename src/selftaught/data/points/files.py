@@ -61,7 +61,9 @@ def _of_floats(raw: bytes, columns: int) -> Cloud:
         )
     found = np.frombuffer(raw, "<f4").reshape(-1, columns)
     with np.errstate(invalid="ignore"):
-        absurd = (np.abs(found[:, :3]) > _ABSURD).any(1) | np.isnan(found[:, :3]).any(1)
+        none = np.isnan(found[:, :3])
+        # where no beam came back all three are none, as many as there may be
+        absurd = (np.abs(found[:, :3]) > _ABSURD).any(1) | (none.any(1) & ~none.all(1))
         tiny = ((found != 0) & (np.abs(found) < 1e-30)).any(1)
     if (absurd | tiny).mean() > 0.25:  # of other types nearly all are
         raise BadSample(
