@@ -18,7 +18,7 @@ from PIL import ImageOps
 from pyarrow import parquet
 
 import selftaught
-from selftaught import Pool, export
+from selftaught import Pool, export, kinds
 from selftaught.backbones import Image
 from selftaught.cli import main
 from selftaught.curate import prints, same
@@ -345,6 +345,56 @@ def test_a_second_scan_adds_what_is_new(photos, tmp_path):
     assert Pool.scan(more, out=folder).count == 57
 
 
+def test_data_that_was_moved_is_found_again_and_nothing_else_taken_for_it(encoder, tmp_path):
+    here, there, other = (tmp_path / name for name in ("here", "there", "other"))
+    for folder, data in ((here, shipped(6)[:3]), (other, shipped(6)[3:])):
+        folder.mkdir()
+        for n, content in enumerate(data):
+            (folder / f"{n}.jpg").write_bytes(content)
+    folder = tmp_path / "pool"
+    Pool.scan(here, out=folder, rows=2).filter(min_side=8)
+    before = outcome(folder)
+    here.rename(there)
+    with pytest.raises(UserError, match=r"here, which .* was made of, is not there: put it back"):
+        Pool(folder).embed(encoder)
+    with pytest.raises(UserError, match="other holds other images: scan the place to which"):
+        Pool.scan(other, out=folder)
+    assert len(Pool.scan(there, out=folder).embed(encoder)) == 3
+    about = json.loads((folder / "pool.json").read_text())
+    assert [source["data"] for source in about["sources"]] == [str(there)]
+    after = outcome(folder)
+    assert {name: after[name] for name in before if name != "pool.json"} == {
+        name: content for name, content in before.items() if name != "pool.json"
+    }
+
+
+def test_a_pool_is_not_held_against_itself(pool, photos):
+    with pytest.raises(UserError, match=r"is what .* itself is made of"):
+        pool.dedup(against=photos)
+    with pytest.raises(UserError, match=r"is what .* itself is made of"):
+        pool.retrieve(pool.folder)
+    with pytest.raises(UserError, match="retrieve looks for images like others: name them"):
+        pool.retrieve()
+
+
+def test_a_pool_is_one_of_images(pool, tmp_path):
+    np.savez(tmp_path / "series.npz", x=np.zeros((9, 2, 30), np.float32))
+    (tmp_path / "corpus.txt").write_text("a text\nand another one\n")
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"RIFF")
+    for name, many in (("series.npz", "series"), ("corpus.txt", "texts"), ("sounds", "sounds")):
+        with pytest.raises(
+            UserError, match=f"holds {many}, and a pool is one of images: of {many}"
+        ):
+            Pool.scan(tmp_path / name, out=tmp_path / "new")
+    encoder = kinds.made({"kind": "series", "mean": (0.0,), "std": (1.0,)}).build(
+        size=32, channels=1, width=4, depth=1
+    )
+    export.save(encoder, tmp_path / "encoder")
+    with pytest.raises(UserError, match="is an encoder of series, and a pool is one of images"):
+        pool.embed(tmp_path / "encoder")
+
+
 def test_a_pool_is_data_for_everything_else(pool, photos):
     pool.dedup(threshold=1.0, hash=-1)
     for data in (pool, pool.folder, str(pool.folder)):
@@ -407,8 +457,15 @@ def test_what_pages_name_becomes_a_pool(photos, tmp_path, capsys, monkeypatch):
         argv = ["curate", "fetch", "urls.txt", "--out", "pool", "--allow", "127.0.0.1"]
         argv += ["--per-host", "1000"]
         assert main(argv) == 0
+        done = capsys.readouterr()
+        Path("both.yaml").write_text(
+            "fetch: {source: urls.txt, out: both, allow: [127.0.0.1], per_host: 1000}\n"
+            f"scan: {{data: {photos}}}\nfilter: {{min_side: 32}}\n"
+        )
+        assert main(["curate", "run", "both.yaml"]) == 0
         server.shutdown()
-    done = capsys.readouterr()
+    assert capsys.readouterr().out == "both/report.html\n"
+    assert (Pool("both").count, len(Pool("both"))) == (53, 50)
     assert done.out == "<Pool pool: 2 of 2 images>\n"
     assert "fetch: 2 of 3 images kept; left: 1 404" in done.err
     moved = tmp_path / "moved"
@@ -474,6 +531,18 @@ def test_all_stages_by_one_file_and_the_page(photos, encoder, tmp_path, capsys, 
     assert len(rows) == 51
     assert sum(row["state"] == "left" for row in rows) == 12
     assert {row["state"] for row in rows} == {"left", "scan", "filter", "dedup", "balance"}
+    atlas = parquet.read_table("pool/atlas.parquet")
+    assert {"id", "path", "x", "y", "state", "reason", "cluster", "copies", "image"} <= {
+        *atlas.column_names
+    }
+    points = atlas.to_pylist()
+    assert [p["id"] for p in points] == [
+        row["row"] for row in rows if row["state"] not in ("scan", "filter")
+    ]
+    assert np.ptp([p["x"] for p in points]) > 0 < np.ptp([p["y"] for p in points])
+    assert all((p["cluster"] is None) == (p["state"] == "dedup") for p in points)
+    assert Picture.open(io.BytesIO(points[0]["image"]["bytes"])).size == (96, 96)
+    assert "uvx embedding-atlas pool/atlas.parquet --x x --y y --image image" in page
     assert "- dedup (hash 8, candidates -1.0, k 20): " in Path("pool/datasheet.md").read_text()
     assert main(["search", "pool", "--query", "0", "--k", "3", "--out", "found.csv"]) == 0
     first = Path("found.csv").read_text().splitlines()[1]
@@ -491,6 +560,11 @@ def test_all_stages_by_one_file_and_the_page(photos, encoder, tmp_path, capsys, 
         ("scan: {data: x}\nbalance: {kep: 3}", "balance has no option kep: did you mean keep?"),
         ("scan: {data: x}\nbalance: {keep: 0}", "keep"),
         ("scan: [", "cannot be read as YAML"),
+        ("scan: {data: [x, 3]}", "names no data below scan"),
+        ("scan: {data: x}\nembed: resnet18", "embed must have options, such as embed: {OPTION"),
+        ("scan: {data: x}\ndedup: {against: nowhere/}", "dedup: nowhere does not exist"),
+        ("fetch: {contact: me}", "names no source below fetch"),
+        ("fetch: {source: x, out: a}\nscan: {data: x, out: b}", "into different pools: a, b"),
     ],
 )
 def test_a_file_that_cannot_work_is_told_before_anything_is_done(text, said, tmp_path, capsys):

@@ -858,9 +858,11 @@ def test_a_hostile_shard_runs_nothing_and_yields_its_images(tmp_path):
     }
     assert not canary.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar"]
-    for address in (f"pipe:touch {canary}", "https://x.org/a.tar", f"pipe:touch {canary}; .tar"):
+    for address in (f"pipe:touch {canary}", f"pipe:touch {canary}; .tar"):
         with pytest.raises(UserError, match="not a local path"):
             open_data(address)
+    with pytest.raises(UserError, match="ftp:// is no kind of address"):
+        open_data("ftp://x.org/a.tar")
     assert not canary.exists()
 
 

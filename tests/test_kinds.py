@@ -69,6 +69,7 @@ def test_a_kind_is_made_again_by_its_plain_values(name: str):
     [
         ("a.csv", "path,label\na.jpg,cat\n", "image"),
         ("a.csv", "id,label\n17,3\n", "image"),
+        ("a.csv", "score;path\n0.5;photos/a.JPG\n", "image"),
         ("a.csv", "t,x\n10:01,0.5\n", "series"),
         ("a.tsv", "1\t-2.5e-3\t7\n", "series"),
     ],

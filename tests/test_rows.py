@@ -45,6 +45,7 @@ ROWS = {
     "dino-vit_small-100": (100, 512, 1e-3, (0.04, 0.4), 10, [69.3, 74.0]),
     "dino-vit_small-300": (300, 1024, 2e-3, (0.04, 0.4), 10, [76.1]),
     "ibot-vit_small-800": (800, 1024, 2e-3, (0.04, 0.4), 10, [75.2, 77.9, 82.3]),
+    "dinov2-vit_giant-14": (14, 3072, 3.464e-4, (0.04, 0.2), 2.24, [83.5, 86.5]),
     "mae-vit_base-1600": (1600, 4096, 2.4e-3, 0.05, 40, [83.6, 68.0]),
     "mae-vit_large-1600": (1600, 4096, 2.4e-3, 0.05, 40, [85.9, 75.8]),
     "ijepa-vit_huge-300": (300, 2048, 1e-3, (0.04, 0.4), 40, [79.3]),
@@ -66,7 +67,12 @@ def test_a_recipe_is_its_row(name):
     small = {"name": "test_vit" if "vit" in name else "test_resnet", "size": 32}
     few = {p.name for p in methods.signature(asked.method).parameters if p.from_data}
     own = asked.options | dict.fromkeys(few, 100000)
-    plain = asked.method in ("dino", "ibot", "deepcluster_v2")  # they look at what they draw
+    plain = asked.method in (
+        "dino",
+        "ibot",
+        "dinov2",
+        "deepcluster_v2",
+    )  # they look at what they draw
     with torch.device("cpu" if plain else "meta"):
         method = assemble(asked.method, small, own, None, 0)
     given = {

@@ -106,6 +106,11 @@ DRY = Option(
     "",
     "dry_run",
 )
+FOR = Option(
+    Parameter("for_", str, False, None, "with --dry-run: on other machines, such as 64xH100-80G"),
+    "",
+    "for",
+)
 CURATE = "From a heap of images to a data set: scan, filter, deduplicate, retrieve, balance."
 CURATING = (
     "selftaught curate scan photos/ --out pool/",
@@ -197,7 +202,9 @@ def _run(argv: list[str]) -> None:
         sys.stdout.write(f"selftaught {__version__}\n")
     elif argv[0] == "pretrain":
         words = [word for word in argv[1:] if word.replace("_", "-") != DRY.flag]
-        _pretrain(request(words), dry=len(words) < len(argv) - 1)
+        dry = len(words) < len(argv) - 1
+        words, machines = _apart(words, FOR.flag)
+        _pretrain(request(words), dry, machines)
     elif argv[0] == "methods":
         _methods(argv[1:])
     elif argv[0] == "curate":
@@ -309,7 +316,7 @@ def request(argv: Sequence[str]) -> Request:
     """
     named = not (argv and _is_data(argv))
     if not named:
-        if not os.path.exists(argv[0]):
+        if not (os.path.exists(argv[0]) or "://" in argv[0]):
             raise UserError(f"{missing(Path(argv[0]))}, and no method is called {argv[0]}")
         kind = _asked(argv) or kinds.guess(argv[0], tuple(kinds.files()))
         argv = [PAIRS if _value(argv, "--second") else kinds.find(kind).method, *argv]
@@ -380,6 +387,15 @@ def request(argv: Sequence[str]) -> Request:
 def _asked(argv: Sequence[str]) -> str | None:
     """What --kind says."""
     return _value(argv, KIND.flag)
+
+
+def _apart(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """The other words, and the value of an option that is no setting."""
+    value = _value(argv, flag)
+    if value is None:
+        return argv, None
+    at = next(i for i, word in enumerate(argv) if word.partition("=")[0] == flag)
+    return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :], value
 
 
 def _value(argv: Sequence[str], flag: str) -> str | None:
@@ -493,7 +509,7 @@ def _pretrain_parser(
         Group("samples", [KIND, *samples]),
         Group("backbone", backbone),
         *_of_second(every, taken, second),
-        Group("the command", [*options([CONFIG]), DRY]),
+        Group("the command", [*options([CONFIG]), DRY, FOR]),
     ]
     data = Positional("data", DATA)
     if method is None:
@@ -553,8 +569,10 @@ def needs_of(method: str) -> dict[str, Any]:
     return {p.name: p.default for p in usual} | own
 
 
-def _pretrain(asked: Request, dry: bool) -> None:
+def _pretrain(asked: Request, dry: bool, machines: str | None) -> None:
     voice.command_speaks()
+    if machines is not None and not dry:
+        raise UserError(f"--for {machines} tells what a training would need there: add --dry-run")
     from selftaught.engine.restarts import settled
     from selftaught.engine.settings import Settings
 
@@ -574,8 +592,10 @@ def _pretrain(asked: Request, dry: bool) -> None:
 
     with voice.told_if_slow("loading PyTorch"):
         from selftaught.engine import tries
+        from selftaught.engine.elsewhere import Machines
         from selftaught.engine.run import Run
 
+    on = None if machines is None else Machines.of(machines)
     method = asked.method if asked.named or settings.second is not None else None
     given = (method, asked.data, settings, asked.backbone, options, samples)
     with voice.told_if_slow("building %s", asked.method):
@@ -584,7 +604,7 @@ def _pretrain(asked: Request, dry: bool) -> None:
             return
         plan = tries.decided(*given)
     if dry:
-        _show({}, Run(plan).preview())
+        _show({}, Run(plan).preview(on))
         return
     done = Run(plan).complete()
     if voice.first():

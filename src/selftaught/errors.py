@@ -43,6 +43,11 @@ class Lost(Interrupted):
     """One of the processes of a run failed, so that the others cannot go on."""
 
 
+class Unreachable(Interrupted):
+    """Data that lies elsewhere, to which the way is broken: no fault of the data. What is done is
+    kept, and can be gone on with."""
+
+
 class Unwritable(UserError):
     """A file that cannot be written; a disk that was full too late to be an argument's fault
     exits with 1."""

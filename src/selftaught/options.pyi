@@ -179,6 +179,7 @@ class BalancingOptions(WorkingOptions, total=False):
 class TellingOptions(TypedDict, total=False):
     out: str | Path | None
     shown: Count
+    points: Number
     seed: Number
 
 class FetchingOptions(TypedDict, total=False):

@@ -17,6 +17,7 @@ from selftaught.curate.settings import (
     Scanning,
     Telling,
 )
+from selftaught.data.absent import missing
 from selftaught.errors import UserError
 from selftaught.evaluate.settings import Searching
 from selftaught.signature import closest, takes
@@ -167,22 +168,39 @@ def run(file: str) -> Path:
     """Do all stages that a YAML file names, one after the other, and write the report.
 
     Args:
-        file: a section a stage, with its options: scan with its data and out, then filter, embed,
-            dedup, retrieve, balance, report; those that are absent are left out.
+        file: a section a stage, with its options: fetch with its source, or scan with its data, or
+            both, then filter, embed, dedup, retrieve, balance, report; those that are absent are
+            left out.
     """
+    from selftaught.curate.fetched import fetched
     from selftaught.curate.page import write
 
     asked = _sections(file)
-    scanned = asked.pop("scan")
-    data = scanned.pop("data")
-    pool = Pool.scan(*([data] if isinstance(data, str) else data), **scanned)
     told = asked.pop("report", {})
+    begun = {name: asked.pop(name) for name in BEGINS if name in asked}
+    out = next((Path(given["out"]) for given in begun.values() if "out" in given), Scanning.out)
+    for name, given in begun.items():
+        what = given.pop(BEGINS[name])
+        given.pop("out", None)
+        if name == "fetch":
+            fetched(Path(what), out, Fetching.of(**given), None)
+        else:
+            Pool.scan(*([what] if isinstance(what, str) else what), out=out, **given)
+    pool = Pool(out)
     for name, options in asked.items():
         getattr(pool, name)(**options)
     return write(pool, Telling.of(**told))
 
 
-SECTIONS = dict(zip(ORDER, (Scanning, Filtering, Embedded, Deduplicating, Retrieving, Balancing)))
+BEGINS = {"fetch": "source", "scan": "data"}
+"""Sections that a pool can begin with, and what each must name beside options; and its `out`."""
+HELD = {"dedup": "against", "retrieve": "query"}
+"""Sections that name other images."""
+SECTIONS: dict[str, Any] = {
+    "fetch": Fetching,
+    **dict(zip(ORDER, (Scanning, Filtering, Embedded, Deduplicating, Retrieving, Balancing))),
+    "report": Telling,
+}
 
 
 def _sections(file: str) -> dict[str, dict[str, Any]]:
@@ -195,20 +213,47 @@ def _sections(file: str) -> dict[str, dict[str, Any]]:
         found = yaml.safe_load(Path(file).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read as YAML: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("scan"), dict):
-        raise UserError(f"{file} needs a section scan with its data, such as: scan: {{data: x/}}")
-    if not found["scan"].get("data"):
-        raise UserError(f"{file} names no data below scan: a folder, or a list of several")
-    known: dict[str, Any] = SECTIONS | {"report": Telling}
+    if not isinstance(found, dict) or not BEGINS.keys() & found.keys():
+        raise UserError(
+            f"{file} needs a section scan with its data, such as: scan: {{data: x/}}, or fetch "
+            "with its source"
+        )
     for name, options in found.items():
-        if name not in known:
-            raise UserError(f"{file} has a section {name}{closest(str(name), known)}")
-        given = dict(options or {})
-        rest = {n: v for n, v in given.items() if (name, n) != ("scan", "data")}
-        for option in rest:
-            names = [f.name for f in fields(known[name])]
-            if option not in names:
-                raise UserError(f"{file}: {name} has no option {option}{closest(option, names)}")
-        known[name].of(**rest)
-        found[name] = given
-    return {name: found[name] for name in (*ORDER, "report") if name in found}
+        if name not in SECTIONS:
+            raise UserError(f"{file} has a section {name}{closest(str(name), SECTIONS)}")
+        if not isinstance(options, dict | None):
+            raise UserError(
+                f"{file}: {name} must have options, such as {name}: {{OPTION: VALUE}}, got "
+                f"{options!r}"
+            )
+        found[name] = _checked(file, name, dict(options or {}))
+    outs = {str(Path(found[n]["out"])) for n in BEGINS if "out" in found.get(n, {})}
+    if len(outs) > 1:
+        raise UserError(f"{file} fetches and scans into different pools: {', '.join(sorted(outs))}")
+    return {name: found[name] for name in SECTIONS if name in found}
+
+
+def _checked(file: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a section, where they can work."""
+    own = (BEGINS[name], "out") if name in BEGINS else ()
+    names = [f.name for f in fields(SECTIONS[name])]
+    for option in given:
+        if option not in (*own, *names):
+            raise UserError(f"{file}: {name} has no option {option}{closest(option, names)}")
+    rest = {n: v for n, v in given.items() if n in names}
+    try:
+        SECTIONS[name].of(**rest)
+    except UserError as error:
+        raise UserError(f"{file}: {name}: {error}") from error
+    for word in own:
+        if word == "out" and word not in given:
+            continue
+        several = given.get(word) if word == "data" else None
+        values = several if isinstance(several, list) and several else [given.get(word)]
+        if not all(isinstance(v, str) and v for v in values):
+            kind = "a folder, or a list of several" if word == "data" else "a file or folder"
+            raise UserError(f"{file} names no {word} below {name}: {kind}, as text")
+    other = str(given.get(HELD.get(name, "")) or "")
+    if other and not Path(other).exists() and not set("{*?[") & set(other):
+        raise UserError(f"{file}: {name}: {missing(Path(other))}")  # now, not after hours of work
+    return given

@@ -61,7 +61,13 @@ class Embed(Stage[Embedded]):
                 "the pool is embedded by an encoder: name a run, an encoder.safetensors or a timm "
                 "model, as in selftaught curate embed pool/ --model runs/simclr-photos"
             )
-        return Asked(asked.model, None, asked.mean, asked.std, asked.weights).network(asked.size)
+        made = Asked(asked.model, None, asked.mean, asked.std, asked.weights).network(asked.size)
+        if not (kind := kinds.of(made)).photos:
+            raise UserError(
+                f"{asked.model} is an encoder of {kind.many}, and a pool is one of images: name an "
+                "encoder of images"
+            )
+        return made
 
     @property
     def side(self) -> Size:

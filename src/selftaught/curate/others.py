@@ -2,6 +2,7 @@
 that nothing may be a copy of."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from selftaught.curate import prints, same
 from selftaught.curate.embed import Embed, engine, features
 from selftaught.data import BadSample, Samples, open_data
 from selftaught.data.skipped import tell
+from selftaught.errors import UserError
 from selftaught.evaluate.features import Embeddings, embed
 from selftaught.index.exact import Near, nearest
 
@@ -35,6 +37,12 @@ class Others:
         self.stage, self.pool = stage, stage.pool
         self.samples: Samples = open_data(data)
         tell(self.samples)
+        own = {source["fingerprint"] for source in self.pool.about["sources"]}
+        if self.samples.fingerprint in own or Path(data).resolve() == self.pool.folder.resolve():
+            raise UserError(
+                f"{data} is what {self.pool.folder} itself is made of, so that all would be copies "
+                "of it: name other images"
+            )
 
     @cached_property
     def features(self) -> Any:

@@ -1,4 +1,4 @@
-"""What each stage of a pool did, as a page with pictures; and what is left, as list and table."""
+"""What each stage of a pool did, as a page with pictures; and what is left, as list and tables."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.curate import drawn
+from selftaught.curate import atlas, drawn
 from selftaught.curate.clusters import entropy, gini
 from selftaught.curate.dedup import CHAINED, chains
 from selftaught.curate.pool import Pool, Record
@@ -26,7 +26,7 @@ OF_EACH = 10
 
 
 def write(pool: Pool, asked: Telling) -> Path:
-    """Write report.html, datasheet.md, list.txt and rows.parquet into the pool.
+    """Write report.html, datasheet.md, list.txt, rows.parquet and atlas.parquet into the pool.
 
     Args:
         pool: to be told of.
@@ -48,6 +48,8 @@ def write(pool: Pool, asked: Telling) -> Path:
         temporary.write_text(_datasheet(pool, records), "utf-8")
     maker = Page(pool, asked)
     sections = [section for record in records for section in maker.sections(record)]
+    if (mapped := atlas.section(pool, rows, asked)) is not None:
+        sections.append(mapped)
     top = [
         "<h1>Pool</h1>",
         f'<p class="soft">{escape(str(pool.folder))}: {len(pool):,} of {pool.count:,} images are '

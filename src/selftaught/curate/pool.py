@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from selftaught import __version__, voice
+from selftaught import __version__, kinds, voice
 from selftaught.curate import engines, settings
 from selftaught.curate.stage import Block, Stage, file_of, key_of
 from selftaught.data import Samples, open_data
@@ -46,6 +46,8 @@ ORDER = ("scan", "filter", "embed", "dedup", "retrieve", "balance")
 """Each stage looks at what those before it have left."""
 OWN = {"fetched"}
 """What may be in the folder before it is a pool."""
+ARRAYS = (".npy", ".npz")
+"""Files whose numbers may be images or others."""
 
 
 class Record(NamedTuple):
@@ -116,7 +118,7 @@ class Pool:
         """
         return self._run("dedup", settings.Deduplicating.of(threshold=threshold, **options))
 
-    def retrieve(self, query: Any, **options: Any) -> Self:
+    def retrieve(self, query: Any = "", **options: Any) -> Self:
         """Leave the images that are like those that somebody has chosen.
 
         Args:
@@ -125,7 +127,7 @@ class Pool:
         """
         return self._run("retrieve", settings.Retrieving.of(query=str(query), **options))
 
-    def balance(self, keep: int, **options: Any) -> Self:
+    def balance(self, keep: int = settings.Balancing.keep, **options: Any) -> Self:
         """Leave `keep` images that are spread evenly over what there is to see.
 
         Args:
@@ -362,17 +364,57 @@ def begun(folder: Path, sources: Sequence[dict[str, Any]], rows: int) -> Pool:
     elif folder.exists() and (not folder.is_dir() or {f.name for f in folder.iterdir()} - OWN):
         raise UserError(f"{folder} holds other things than a pool: name a new folder with --out")
     known = {source["data"]: source for source in about["sources"]}
-    known |= {source["data"]: source for source in sources}
+    for source in sources:
+        if source["data"] not in known:
+            known = _moved(known, source, folder)
+        known[source["data"]] = source
     about["sources"] = list(known.values())
     with atomic(folder / POOL) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     return Pool(folder)
 
 
+def _moved(
+    known: dict[str, dict[str, Any]], new: dict[str, Any], pool: Path
+) -> dict[str, dict[str, Any]]:
+    """The sources of a pool, where one that is gone is what another place now holds: it stays in
+    its position, so that rows keep their numbers.
+
+    Raises:
+        UserError: one is gone, and this is not it.
+    """
+    gone = {d: s for d, s in known.items() if not shelf.there(pool / d)}
+    same = next((d for d, s in gone.items() if s["fingerprint"] == new["fingerprint"]), None)
+    if same is not None:
+        log.info("%s is taken for %s, which is not there any more", new["data"], same)
+    elif gone:
+        raise UserError(
+            f"{next(iter(gone))}, which {pool} was made of, is not there, and {new['data']} holds "
+            "other images: scan the place to which it was moved, put it back, or begin a pool with "
+            "another --out"
+        )
+    return {new["data"] if d == same else d: s for d, s in known.items()}
+
+
+def _of_others(data: Path, kind: type[kinds.Kind]) -> UserError:
+    """The error for data that is no images: what works for it."""
+    frames = "; selftaught frames makes images of it" * kind.moves
+    return UserError(
+        f"{data} holds {kind.many}, and a pool is one of images: of {kind.many} selftaught search "
+        f"ENCODER {data} --duplicates --outliers finds the copies and the unusual{frames}"
+    )
+
+
 def _source(data: Path, asked: settings.Scanning) -> dict[str, Any]:
     """What a pool notes of a source; UserError where it has no images."""
     how = {n: getattr(asked, n) for n in ("column", "labels", "path_column")}
-    opened = open_data(str(data), **how)
+    seems = kinds.find(kinds.guess(data, tuple(kinds.files())))
+    if not seems.photos and data.suffix.lower() in ARRAYS:
+        raise _of_others(data, seems)
+    try:
+        opened = open_data(str(data), **how)
+    except UserError as error:
+        raise (error if seems.photos or not data.exists() else _of_others(data, seems)) from error
     tell(opened)
     place, pool = data.absolute(), asked.out.absolute()
     if place.is_relative_to(pool):  # what was fetched moves with the pool

@@ -32,6 +32,8 @@ class Retrieve(Stage[Retrieving]):
                 "retrieve pool/ --query curated/"
             )
         made = self.pool.record("embed").get("key", "")
+        if not made:
+            self.pool.verdict("embed")  # says that it is missing
         return digest(
             super().inputs(step), made, Others(self, self.asked.query).samples.fingerprint
         )

@@ -183,9 +183,11 @@ class Telling(Options):
     Args:
         out: file of the page; pool/report.html unless given.
         shown: images of a gallery.
-        seed: of the images that are drawn for galleries.
+        points: images of the map in atlas.parquet, drawn where there are more; 0 leaves it out.
+        seed: of the images that are drawn for galleries and map.
     """
 
     out: Path | None = None
     shown: Count = 20
+    points: Number = 2000
     seed: Number = 0

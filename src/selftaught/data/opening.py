@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from selftaught.data import arrays, files, indexed, lists, pool, sharded, tar
+from selftaught.data import arrays, files, lists, pool, sharded, tar
 from selftaught.data.absent import missing
 from selftaught.data.image.decode import MAX_PIXELS, Layout
 from selftaught.data.image.formats import IMAGE, way
 from selftaught.data.labels import warn_once
+from selftaught.data.remote.address import ending, is_address, matching
 from selftaught.data.source import Samples, Source
 from selftaught.errors import UserError
 from selftaught.nouns import speak_of
@@ -177,8 +178,10 @@ def _path(
     labels: str | None,
     path_column: str | None,
 ) -> Source:
-    if "://" in text or text.startswith("pipe:"):
+    if text.startswith("pipe:"):
         raise UserError(f"{text} is not a local path: fetch the data first")
+    if is_address(text):
+        return _address(text, kind, column, labels)
     path = Path(text)
     if not path.exists() and path.suffix.lower() == ".tar" and _is_pattern(text):
         paths = tar.expand(text)
@@ -216,6 +219,22 @@ def _path(
     raise UserError(f"{path} holds no images that can be read{how}: needed is {_KINDS}")
 
 
+def _address(text: str, kind: "Kind | None", column: str | None, labels: str | None) -> Source:
+    """Shards or tables that lie elsewhere."""
+    if not ending(text) and (listed := sharded.index(text, kind, column, labels)) is not None:
+        return listed
+    paths = matching(text)
+    for extension in (".tar", ".parquet"):
+        if found := [path for path in paths if ending(path) == extension]:
+            if extension == ".tar":
+                return sharded.tars(found, column, labels, kind)
+            return _table().parquet(found, column, labels, *_columns(kind))
+    raise UserError(
+        f"{text} holds no .tar shards and no .parquet files, which alone are read from afar: pack "
+        "the data into shards, or fetch it first"
+    )
+
+
 def _is_pattern(text: str) -> bool:
     return "{" in text or glob.has_magic(text)
 
@@ -227,8 +246,8 @@ def _folder(
     labels: str | None,
     path_column: str | None,
 ) -> Source:
-    if indexed.is_index(path):
-        return sharded.index(path, kind, column, labels)
+    if (listed := sharded.index(str(path), kind, column, labels)) is not None:
+        return listed
     if kind is None and pool.is_pool(path):
         return pool.kept(path, raw_samples)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():

@@ -48,6 +48,12 @@ def about(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def there(place: Path) -> bool:
+    """Whether a source is where it was scanned; of patterns of shards that is told by whoever opens
+    them."""
+    return place.exists() or bool(set("{*?[") & set(str(place)))
+
+
 def everything(path: Path, opened: Opened) -> Joined:
     """All that a pool was made of.
 
@@ -61,6 +67,11 @@ def everything(path: Path, opened: Opened) -> Joined:
     found = []
     for told in about(path)["sources"]:
         place = path / told["data"]  # absolute ones stay as they are
+        if not there(place):
+            raise UserError(
+                f"{place}, which {path} was made of, is not there: put it back, or scan the place "
+                f"to which it was moved: selftaught curate scan PLACE --out {path}"
+            )
         how = told.get("column"), told.get("labels"), told.get("path_column")
         source = opened(str(place), None, *how)
         if len(source) != told["count"] or source.fingerprint() != told["fingerprint"]:

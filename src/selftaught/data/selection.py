@@ -19,7 +19,7 @@ class Selected(Source):
         self.source, self.positions = source, positions
         self.labels = None if source.labels is None else source.labels[positions]
         self.classes, self.skipped = source.classes, source.skipped
-        self.numbered, self.held = source.numbered, source.held
+        self.numbered, self.held, self.fetched = source.numbered, source.held, source.fetched
 
     def __len__(self) -> int:
         return len(self.positions)

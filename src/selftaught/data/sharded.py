@@ -2,31 +2,30 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftaught.data import indexed, tar
 from selftaught.data.absent import missing
 from selftaught.data.files import walk
-from selftaught.data.image.formats import IMAGE
+from selftaught.data.image.formats import IMAGE, INDEXED
+from selftaught.data.places import alone, cache_folder
 from selftaught.data.ranges import Local, Ranges
+from selftaught.data.remote import aside
+from selftaught.data.remote.address import inside, is_address, matching, parent
+from selftaught.data.remote.ranges import Remote
 from selftaught.data.shards import TarSource, scanned
 from selftaught.data.source import digest
 from selftaught.errors import Unwritable, UserError
 
-try:
-    import fcntl
-except ImportError:  # there are no locks: several processes may do the same at once
-    fcntl = None
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from selftaught.kinds import Kind
 
 log = logging.getLogger("selftaught")
+
+_PIECE = 64 << 20  # bytes of an index that are fetched at a time
 
 
 def word_of(kind: "Kind | None") -> str:
@@ -34,26 +33,39 @@ def word_of(kind: "Kind | None") -> str:
     return "image" if kind is None else kind.word
 
 
-def ranges_of(paths: Sequence[str]) -> Ranges:
-    """What reads files of these addresses."""
-    return Local()
+def ranges_of(paths: Sequence[str], sizes: Sequence[int] | None = None) -> Ranges:
+    """What reads files of these paths or addresses, of sizes that are known."""
+    if not is_address(paths[0]):
+        return Local()
+    return Remote(dict(zip(paths, sizes)) if sizes else None)
 
 
-def index(folder: Path, kind: "Kind | None", column: str | None, labels: str | None) -> TarSource:
-    """What an index lists."""
-    return indexed.opened(folder, ranges_of, word_of(kind), column, labels)
+def index(
+    folder: str, kind: "Kind | None", column: str | None, labels: str | None
+) -> TarSource | None:
+    """What an index lists; None where there is none in the folder."""
+    if not is_address(folder):
+        if not indexed.is_index(Path(folder)):
+            return None
+        return indexed.opened(Path(folder), ranges_of, word_of(kind), column, labels)
+    copy = _fetched(folder.rstrip("/"))
+    if copy is None:
+        return None
+    return indexed.opened(copy, ranges_of, word_of(kind), column, labels, folder.rstrip("/"))
 
 
 def shards_of(text: str) -> list[str]:
-    """The tar shards that a path, a pattern or a folder stands for.
+    """The tar shards that a path, an address, a pattern or a folder stands for.
 
     Raises:
         UserError: there are none.
     """
     path = Path(text)
-    if path.is_dir():
-        found = walk(str(path), frozenset({".tar"}), look_inside=False)
-        paths = [found.path(i) for i in range(len(found))]
+    if is_address(text):
+        paths = [found for found in matching(text) if found.lower().endswith(".tar")]
+    elif path.is_dir():
+        walked = walk(str(path), frozenset({".tar"}), look_inside=False)
+        paths = [walked.path(i) for i in range(len(walked))]
     elif path.suffix.lower() == ".tar":
         paths = [text] if path.exists() else tar.expand(text)
     elif path.exists():
@@ -70,15 +82,10 @@ def shards_of(text: str) -> list[str]:
 
 def beside(paths: Sequence[str]) -> str:
     """The index that is found by itself for these shards: in the folder that holds them all."""
+    if is_address(paths[0]):
+        return f"{parent(paths)}/{indexed.BESIDE}"
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     return os.path.join(root, indexed.BESIDE)
-
-
-def _there(paths: Sequence[str]) -> list[str]:
-    gone = [p for p in paths if not Path(p).is_file()]
-    if gone:
-        raise UserError(f"{len(gone)} of {len(paths)} shards do not exist; the first is {gone[0]}")
-    return list(paths)
 
 
 def tars(
@@ -87,19 +94,36 @@ def tars(
     labels: str | None,
     kind: "Kind | None" = None,
 ) -> TarSource:
-    """Samples in the shards of a list of paths.
+    """Samples in the shards of a list of paths or addresses.
 
     They are looked up in the index beside the shards where it is of these and no others, and fits.
-    Where several processes open the same shards, one of them lists them and the others wait for
-    that.
+    Where several processes open the same shards, or they lie elsewhere, one of them lists them and
+    the others wait for that.
     """
     _there(paths)
     found = _beside(paths, column, labels, kind)
     if found is not None:
         return found
-    if several():
+    if several() or is_address(paths[0]):
         return _shared(paths, column, labels, kind)
     return scanned(paths, ranges_of(paths), column, labels, *_suffixes(kind))
+
+
+def write(
+    out: Path,
+    paths: Sequence[str],
+    kind: str,
+    column: str | None,
+    labels: str | None,
+    suffixes: frozenset[str],
+    tell: Callable[[int, int], None] | None = None,
+) -> indexed.About:
+    """Write the index of some shards; see `indexed.build`. Those in buckets are read aside."""
+    given = kind, column, labels, suffixes
+    if paths[0].startswith(("s3://", "gs://")):
+        return aside.run(indexed.build, out, paths, ranges_of(paths), *given)
+    more = () if tell is None else (tell,)
+    return indexed.build(out, paths, ranges_of(paths), *given, *more)
 
 
 def several() -> bool:
@@ -109,11 +133,12 @@ def several() -> bool:
     )
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps what can be had again: `SELFTAUGHT_CACHE`, or the user's usual
-    place."""
-    usual = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(os.environ.get("SELFTAUGHT_CACHE") or os.path.join(usual, "selftaught"))
+def _there(paths: Sequence[str]) -> list[str]:
+    """Refuse shards that do not exist; addresses are looked at as they are opened."""
+    gone = [p for p in paths if not (is_address(p) or Path(p).is_file())]
+    if gone:
+        raise UserError(f"{len(gone)} of {len(paths)} shards do not exist; the first is {gone[0]}")
+    return list(paths)
 
 
 def _suffixes(kind: "Kind | None") -> tuple[frozenset[str], ...]:
@@ -121,53 +146,71 @@ def _suffixes(kind: "Kind | None") -> tuple[frozenset[str], ...]:
     return () if kind is None else (kind.suffixes,)
 
 
+def _whole(paths: Sequence[str]) -> list[str]:
+    return [path if is_address(path) else os.path.abspath(path) for path in paths]
+
+
 def _beside(
     paths: Sequence[str], column: str | None, labels: str | None, kind: "Kind | None"
 ) -> TarSource | None:
     """By the index in the folder of the shards; None where there is none that fits."""
-    folder = Path(beside(paths))
-    if not indexed.is_index(folder):
-        return None
+    folder = beside(paths)
     try:
-        told = indexed.about(folder)
-        whole = {os.path.abspath(path) for path in paths}
-        if {os.path.abspath(path) for path in told.paths(str(folder))} != whole:
-            log.info("%s lists other shards than these: they are scanned", folder)
-            return None
-        return index(folder, kind, column, labels)
+        found = index(folder, kind, column, labels)
     except UserError as error:
         log.warning("%s; it is left aside, and the shards are scanned", error)
         return None
+    if found is not None and {*_whole(found.paths)} != {*_whole(paths)}:
+        log.info("%s lists other shards than these: they are scanned", folder)
+        return None
+    return found
 
 
 def _shared(
     paths: Sequence[str], column: str | None, labels: str | None, kind: "Kind | None"
 ) -> TarSource:
     """By an index in the cache of this machine, which the first process makes that needs it."""
-    ranges, suffixes = ranges_of(paths), (*_suffixes(kind), IMAGE)[0]
-    facts = ranges.facts(paths)
+    suffixes, whole, ranges = (*_suffixes(kind), IMAGE)[0], _whole(paths), ranges_of(paths)
     asked = (word_of(kind), str(column), str(labels), " ".join(sorted(suffixes)))
-    whole = [path if "://" in path else os.path.abspath(path) for path in paths]
-    key = digest("\n".join(whole), str(facts), *asked)
+    key = digest("\n".join(whole), str(ranges.facts(whole)), *asked)
     folder = cache_folder() / "indexes" / key
     try:
         with alone(folder.with_suffix(".lock")):
             if not indexed.is_index(folder):
-                indexed.build(folder, whole, ranges, word_of(kind), column, labels, suffixes)
+                if is_address(paths[0]):
+                    log.info(
+                        "listing the samples of %d shard%s from afar, which reads all of them; "
+                        "selftaught index writes that down for everybody",
+                        len(paths),
+                        "s" if len(paths) > 1 else "",
+                    )
+                write(folder, whole, word_of(kind), column, labels, suffixes)
     except (OSError, Unwritable) as error:
-        log.warning(
-            "%s; each process scans the shards itself (SELFTAUGHT_CACHE names a folder)", error
-        )
+        log.warning("%s; each process scans the shards itself", error)
         return scanned(paths, ranges, column, labels, suffixes)
     return indexed.opened(folder, ranges_of, word_of(kind), column, labels)
 
 
-@contextmanager
-def alone(lock: Path) -> "Iterator[None]":
-    """A block that one process of this machine runs at a time; it is left to the next one where
-    this one is killed."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _fetched(address: str) -> Path | None:
+    """A copy of the index at an address, in the cache of this machine; None where there is none."""
+    ranges, file = Remote(), f"{address}/{INDEXED}"
+    if inside(file) is None:
+        return None
+    text = ranges.read(file, 0, ranges.fact(file).size)
+    folder = cache_folder() / "indexes" / digest(address, text)
+    with alone(folder.with_suffix(".lock")):
+        if indexed.is_index(folder):
+            return folder
+        made = folder.with_name(f".{folder.name}.{os.getpid()}")
+        try:
+            made.mkdir(parents=True)
+            (made / INDEXED).write_bytes(text)
+            for name, size, _ in indexed.about(made).files:
+                with (made / os.path.basename(name)).open("wb") as out:
+                    for at in range(0, size, _PIECE):
+                        out.write(ranges.read(f"{address}/{name}", at, min(_PIECE, size - at)))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(made, folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return folder

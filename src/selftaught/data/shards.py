@@ -66,6 +66,8 @@ class TarSource(Source):
             known,
         )
         self.shown = shown(self.paths)
+        if "://" in self.paths[0]:
+            self.fetched = int(columns.sizes.sum(dtype=np.int64))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "labels": None}  # which come with the columns
@@ -114,8 +116,9 @@ class TarSource(Source):
 def shown(paths: Sequence[str]) -> list[str]:
     """Paths, or addresses, from the folder on that all of them lie in."""
     if any("://" in path for path in paths):
-        cut = os.path.commonpath([os.path.dirname(path) for path in paths])
-        return [path[len(cut) :].lstrip("/") for path in paths]
+        below = [path.partition("://")[2] for path in paths]
+        root = os.path.commonpath([os.path.dirname(path) for path in below])
+        return [path.removeprefix(root).lstrip("/") for path in below]
     whole = [os.path.abspath(path) for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in whole])
     return [os.path.relpath(path, root) for path in whole]

@@ -44,6 +44,8 @@ class Source(ABC):
     skipped: Skipped = Skipped()
     held: int | None = None
     """Blocks that a process can have in use at once; None where they are no matter."""
+    fetched: int = 0
+    """Bytes that come from afar, block by block; 0 for what is here."""
     numbered: bool = False
     """Whether samples have no names but their positions, as rows of tables and arrays."""
 

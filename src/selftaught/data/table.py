@@ -19,6 +19,10 @@ import pyarrow.parquet as pq
 from selftaught.data.image.decode import BadSample, read_bytes
 from selftaught.data.labels import as_text, coded, encode, tell_unlabeled, warn_once
 from selftaught.data.lists import LABEL_COLUMNS
+from selftaught.data.ranges import Local, Ranges
+from selftaught.data.remote.ranges import Remote, RemoteFile
+from selftaught.data.sharded import ranges_of
+from selftaught.data.shards import shown
 from selftaught.data.source import Skipped, Source, digest
 from selftaught.errors import UserError
 
@@ -39,6 +43,7 @@ class Chunks(ABC):
     files: list[int]  # position in `paths` of each piece's file, ascending
     rows: list[int]  # of each piece
     sizes: list[int]  # of each piece, in bytes, at most
+    ranges: Ranges  # which knows the files
 
     @abstractmethod
     def read(self, k: int) -> pa.Array:
@@ -49,12 +54,12 @@ class Chunks(ABC):
 class ParquetChunks(Chunks):
     """Row groups."""
 
-    def __init__(self, paths: list[str], column: str):
-        self.paths, self.column = paths, column
+    def __init__(self, paths: list[str], column: str, ranges: Ranges):
+        self.paths, self.column, self.ranges = paths, column, ranges
         self.files, self.rows, self.sizes = [], [], []
         self._group: list[int] = []
         for n, path in enumerate(paths):
-            metadata = pq.read_metadata(path)
+            metadata = pq.read_metadata(_file(path, ranges))
             for g in range(metadata.num_row_groups):
                 group = metadata.row_group(g)
                 self.rows.append(group.num_rows)
@@ -66,7 +71,7 @@ class ParquetChunks(Chunks):
     def read(self, k: int) -> pa.Array:
         path = self.paths[self.files[k]]
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(_file(path, self.ranges)) as file:
                 table = file.read_row_group(
                     self._group[k], columns=[self.column], use_threads=False
                 )
@@ -80,7 +85,7 @@ class ArrowChunks(Chunks):
     """Record batches of memory-mapped files: nothing is read before it is asked for."""
 
     def __init__(self, paths: list[str], column: str):
-        self.paths, self.column = paths, column
+        self.paths, self.column, self.ranges = paths, column, Local()
         self.files, self.rows, self.sizes = [], [], []
         self._mapped: dict[int, list[pa.Array]] = {}
         for n in range(len(paths)):
@@ -123,8 +128,7 @@ class TableSource(Source):
         largest = max(chunks.sizes, default=0)
         self.held = None if self.keep or not largest else max(1, _CACHE // largest)
         self._held: OrderedDict[int, pa.Array] = OrderedDict()
-        root = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in chunks.paths])
-        self.shown = [os.path.relpath(os.path.abspath(p), root) for p in chunks.paths]
+        self.shown = shown(chunks.paths)
         if self.keep:  # before workers start, so that forked ones share the memory
             for k in range(len(chunks.rows)):
                 self._piece(k)
@@ -132,7 +136,7 @@ class TableSource(Source):
             log.warning(
                 "%s holds %.1f GB of images, read by whole row groups of %.0f MB at random: export "
                 "them to tar shards or files if the loader cannot keep up",
-                root,
+                os.path.dirname(chunks.paths[0]) or ".",
                 sum(chunks.sizes) / 1e9,
                 max(chunks.sizes) / 1e6,
             )
@@ -169,15 +173,16 @@ class TableSource(Source):
 
     def stamp(self, i: int) -> str:
         """A file that was written again has another time, and so have all of its rows."""
-        found = os.stat(self.chunks.paths[self.chunks.files[self._at(i)[0]]])
-        return f"{found.st_size} {found.st_mtime_ns}"
+        path = self.chunks.paths[self.chunks.files[self._at(i)[0]]]
+        (found,) = self.chunks.ranges.facts([path])
+        return f"{found.size} {found.stamp}"
 
     def blocks(self) -> np.ndarray:
         """The pieces, which are read whole."""
         return self.ends[np.diff(self.ends, prepend=0) > 0]
 
     def _file_sizes(self) -> list[int]:
-        return [os.path.getsize(p) for p in self.chunks.paths]
+        return [found.size for found in self.chunks.ranges.facts(self.chunks.paths)]
 
     def _at(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self):
@@ -199,6 +204,11 @@ class TableSource(Source):
 
     def _held_bytes(self) -> int:
         return sum(self.chunks.sizes[k] for k in self._held)
+
+
+def _file(path: str, ranges: Ranges) -> Any:
+    """What pyarrow opens: a path, or a file behind an address."""
+    return RemoteFile(path, ranges) if isinstance(ranges, Remote) else path
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -248,9 +258,10 @@ def parquet(
 ) -> TableSource:
     """The image column of one or more Parquet files of the same shape."""
     schemas: list[pa.Schema] = []
+    ranges = ranges_of(paths)
     for path in paths:
         with reading(path, "a Parquet"):
-            schemas.append(_legible(pq.read_schema(path)))
+            schemas.append(_legible(pq.read_schema(_file(path, ranges))))
     name = _image_column(schemas[0], column, paths[0], columns)
     left: Counter[str] = Counter()
     good: list[str] = []
@@ -263,9 +274,11 @@ def parquet(
     label = label_column(schemas[0], labels, paths[0])
     with reading(paths[0], "a Parquet"):
         if label is not None:
-            tables = (labels_of(path, label) for path in good)
+            tables = (labels_of(path, label, ranges) for path in good)
             numbers, classes = labels_in(tables, label, labels is not None, paths[0])
-        return TableSource(ParquetChunks(good, name), numbers, classes, Skipped(refused=dict(left)))
+        return TableSource(
+            ParquetChunks(good, name, ranges), numbers, classes, Skipped(refused=dict(left))
+        )
 
 
 def arrow(
@@ -431,14 +444,16 @@ def _is_label(kind: pa.DataType) -> bool:
     return any(holds(kind) for holds in (*numbers, *texts))
 
 
-def labels_of(path: str, label: str) -> pa.Table:
+def labels_of(path: str, label: str, ranges: Ranges) -> pa.Table:
     """The column of labels of a Parquet file, nulls where it has none."""
     try:
-        found = pq.read_schema(path)
+        found = pq.read_schema(_file(path, ranges))
         if label not in found.names or not _is_label(found.field(label).type):
             warn_once(f"{path} has no labels in a column {label}, which other files have")
-            return pa.table({label: pa.nulls(pq.read_metadata(path).num_rows, pa.string())})
-        return pq.read_table(path, columns=[label])
+            return pa.table(
+                {label: pa.nulls(pq.read_metadata(_file(path, ranges)).num_rows, pa.string())}
+            )
+        return pq.read_table(_file(path, ranges), columns=[label])
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"the column {label} of {path} cannot be read: {_reason(error)}") from error
 

@@ -171,9 +171,17 @@ def _attributes(text: bytes) -> dict[str, str]:
 
 def expand(pattern: str) -> list[str]:
     """Paths that a pattern stands for: `{000..012}`, `{a,b}`, then `*`, `?` and `[...]`."""
+    found: list[str] = []
+    for path in braces(pattern):
+        found += sorted(glob.glob(path)) if glob.has_magic(path) else [path]
+    return found
+
+
+def braces(pattern: str) -> list[str]:
+    """What `{000..012}` and `{a,b}` in a text stand for."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if found is None:
-        return sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        return [pattern]
     span = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
     if span:
         first, last, width = int(span[1]), int(span[2]), len(span[1])
@@ -183,4 +191,4 @@ def expand(pattern: str) -> list[str]:
     else:
         words = found[1].split(",")
     before, after = pattern[: found.start()], pattern[found.end() :]
-    return [path for word in words for path in expand(before + word + after)]
+    return [path for word in words for path in braces(before + word + after)]

@@ -19,6 +19,7 @@ from selftaught.errors import (
     Interrupted,
     Lost,
     TrainingError,
+    Unreachable,
     Unwritable,
     UserError,
     of_system,
@@ -58,7 +59,7 @@ def as_run_errors(out: Path, signals: StopSignals) -> Iterator[Course]:
             f"stopped; what is done is in {out}: {again} to go on",
             130 if signals.received is None else signals.exit_code,
         ) from None
-    except (Stuck, Unmade) as error:  # before the training, or after it
+    except (Stuck, Unmade, Unreachable) as error:  # before the training, or after it
         raise Interrupted(f"{error}. What is done is in {out}: {again}", error.exit_code) from error
     except UserError as error:
         if not (course.begun() or (isinstance(error, Unwritable) and error.exit_code == 1)):

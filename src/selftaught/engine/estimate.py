@@ -102,7 +102,7 @@ def measure(
     trainable = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
     fixed = sum(map(_bytes, method.parameters())) + trainable * (1 + optimizer_states)
     memory = fixed / shards + sum(map(_bytes, method.buffers()))
-    memory += activations * batch / accumulate / count + (_gathered(method) if shards > 1 else 0)
+    memory += activations * batch / accumulate / count + (gathered(method) if shards > 1 else 0)
     compute = seconds[-1] / count * batch
     making = seconds_per_view * batch / max(makers, 1)
     step = max(compute, making) if device.type != "cpu" else compute + making
@@ -132,7 +132,12 @@ def rehearsed(method: Method) -> Iterator[Method]:
             buffer.copy_(before)
 
 
-def _gathered(method: Method) -> int:
+def optimizer_states(optimizer: str) -> int:
+    """Tensors that an optimizer keeps for each parameter."""
+    return 1 if optimizer in ("sgd", "lars", "lars_tf", "larc") else 2
+
+
+def gathered(method: Method) -> int:
     """Bytes of weights that are whole at once in shards: what is in no block, one and the next."""
     sizes = [sum(map(_bytes, block.parameters())) for block in blocks(method)]
     outside = sum(map(_bytes, method.parameters())) - sum(sizes)
@@ -177,14 +182,14 @@ def needed(
         begun = time.perf_counter()
         need = measure(
             method,
-            _small(method, views, items, fabric),
+            small_batch(method, views, items, fabric),
             fabric.autocast,
             batch=batch // fabric.world_size,
             accumulate=accumulate,
             steps=steps,
             seconds_per_view=each,
             makers=makers,
-            optimizer_states=1 if optimizer in ("sgd", "lars", "lars_tf", "larc") else 2,
+            optimizer_states=optimizer_states(optimizer),
             shards=shards,
         )
         if time.perf_counter() - begun > QUICK:
@@ -193,7 +198,7 @@ def needed(
     return need
 
 
-def _small(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fabric) -> Batch:
+def small_batch(method: Method, views: ViewDataset, items: list[Fetched], fabric: Fabric) -> Batch:
     """A batch of what was fetched, on the device."""
     item = collate(items)
     moved, index = fabric.to_device((item.views, item.index))

@@ -31,7 +31,14 @@ from selftaught.engine.randomness import random_state, seed_all, set_random_stat
 from selftaught.engine.shard import Whole, copied, restore, whole
 from selftaught.engine.signals import StopSignals
 from selftaught.engine.votes import Votes
-from selftaught.errors import DataError, Interrupted, Lost, TrainingError, out_of_memory
+from selftaught.errors import (
+    DataError,
+    Interrupted,
+    Lost,
+    TrainingError,
+    Unreachable,
+    out_of_memory,
+)
 from selftaught.feed.order import Order
 from selftaught.feed.passes import DatasetPass
 from selftaught.feed.readers import Stuck, Unmade
@@ -415,7 +422,7 @@ class Loop:
         """
         try:
             yield
-        except (Stuck, Unmade) as error:
+        except (Stuck, Unmade, Unreachable) as error:
             if dist.world() > 1:  # the others wait in a step: they cannot be asked for their part
                 raise Lost(f"{error}. {self._saved()}", error.exit_code) from error
             state = state or self.state()

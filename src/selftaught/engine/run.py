@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,8 @@ from selftaught.data import Samples
 from selftaught.data import quarantine as quarantined
 from selftaught.data.cached import cached
 from selftaught.data.paired import Paired
+from selftaught.data.remote.cache import cache_of
+from selftaught.data.shards import BLOCK
 from selftaught.data.skipped import tell
 from selftaught.diagnose.doctor import FILE, Diagnosis, Doctor
 from selftaught.diagnose.preflight import preflight
@@ -33,6 +36,7 @@ from selftaught.engine import (
     beginning,
     classes,
     continued,
+    elsewhere,
     kept,
     session,
     together,
@@ -47,8 +51,16 @@ from selftaught.engine.colors import choose, fed
 from selftaught.engine.convolution import fix_bf16_stride, lay_channels_last
 from selftaught.engine.corpus import Blank, RunCorpus
 from selftaught.engine.curve import observed
+from selftaught.engine.elsewhere import Machines
 from selftaught.engine.ending import Course, as_run_errors, end_with_parent
-from selftaught.engine.estimate import Estimate, amount, needed, peak_flops, readable
+from selftaught.engine.estimate import (
+    Estimate,
+    amount,
+    needed,
+    peak_flops,
+    readable,
+    small_batch,
+)
 from selftaught.engine.folder import Metrics, prepare, write_text
 from selftaught.engine.loop import Loop
 from selftaught.engine.machine import device_name, precision_of, room_to_read, without_denormals
@@ -325,9 +337,19 @@ class Run:
         """Batches of an epoch, the seed of their order, and its lanes where it goes by blocks."""
         plan, settings = self.plan, self.plan.settings
         batches = plan.per_epoch * plan.parts
-        if settings.shuffle == "full":
-            return batches, settings.seed, None
         source = plan.samples.source
+        if settings.shuffle == "full":
+            room = cache_of(os.getpid()).limit if source.fetched else 0
+            if source.fetched > room and dist.rank() == 0:
+                log.warning(
+                    "%.0f GB come from afar, and this machine keeps %.0f GB of them "
+                    "(SELFTAUGHT_CACHE_SIZE): shuffled in full, each image brings a block of "
+                    "%d MiB; --shuffle blocks reads each block once an epoch",
+                    source.fetched / 1e9,
+                    room / 1e9,
+                    BLOCK >> 20,
+                )
+            return batches, settings.seed, None
         lanes = Lanes(source.blocks(), part, batches, settings.seed, source.held)
         return batches, settings.seed, lanes
 
@@ -446,15 +468,19 @@ class Run:
         other |= asked.shard
         return other or asked.compile or asked.cache or bool(self.plan.phase or self.prepared.told)
 
-    def preview(self) -> Group:
-        """What would be done, and what it would need; nothing is written."""
+    def preview(self, on: Machines | None = None) -> Group:
+        """What would be done, and what it would need; nothing is written.
+
+        Args:
+            on: machines that it would be done on; this one by default.
+        """
         plan, fabric = self.plan, self.plan.fabric
         with without_denormals(), room_to_read(fabric):
             self._prepare_method()
             self.prepared = continued.prepare(plan.method, plan.settings)
             self.views = self._views()
             plan.method.on_start(Blank(len(plan.samples)))
-            need = self.estimate()
+            needs = self._needs() if on is None else self._needs_on(on)
             self.prepared.undo.close()
         rates = plan.rates
         kind = kinds.of(plan.image)
@@ -471,10 +497,7 @@ class Run:
             f"{plan.per_epoch:,}",
             "optimizer": f"{plan.recipe.optimizer}, learning rate {rates.peak:.3g} at its peak, "
             f"weight decay {plan.recipe.weight_decay}",
-            "device": f"{device_name(fabric)} in {precision_of(fabric)}, {plan.workers} processes "
-            "that make views",
-            "memory": f"about {amount(need.memory)}",
-            "time": f"about {duration(need.seconds)}",
+            **needs,
             "folder": str(self.folder),
         }
         if plan.phase:
@@ -490,6 +513,35 @@ class Run:
         tell(plan.samples)
         picked = ["", self._chosen_for(), chosen.table(plan.chosen)] if plan.chosen else []
         return Group(grid, *picked)
+
+    def _needs(self) -> dict[str, str]:
+        """What this machine would have to give, in words."""
+        plan, need = self.plan, self.estimate()
+        return {
+            "device": f"{device_name(plan.fabric)} in {precision_of(plan.fabric)}, {plan.workers} "
+            "processes that make views",
+            "memory": f"about {amount(need.memory)}",
+            "time": f"about {duration(need.seconds)}",
+        }
+
+    def _needs_on(self, on: Machines) -> dict[str, str]:
+        """What other machines would."""
+        plan, method, views = self.plan, self.plan.method, self.views[0]
+        count = max(2, method.needs.batch)
+        readable(views, 0)  # the first one loads libraries and opens files
+        begun = time.perf_counter()
+        items = [readable(views, i % len(views.samples)) for i in range(count)]
+        making = (time.perf_counter() - begun) / count
+        small = small_batch(method, views, items, plan.fabric)
+        return elsewhere.told(
+            elsewhere.ways(method, small, on, str(plan.recipe.optimizer)),
+            on,
+            batch=plan.batch,
+            steps=plan.steps,
+            learned=sum(p.nbytes for p in method.parameters() if p.requires_grad),
+            making=making,
+            many=kinds.of(plan.image).many,
+        )
 
     def _chosen_for(self) -> str:
         about = "going on from weights" if self.plan.continued else "this data and machine"

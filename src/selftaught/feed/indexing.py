@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selftaught import kinds, voice
 from selftaught.data import indexed, sharded
 from selftaught.data.image.formats import IMAGE
+from selftaught.data.remote.address import is_address
+from selftaught.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,20 @@ def index(
         UserError: there are no shards, or nothing in them.
     """
     paths = sharded.shards_of(data)
-    folder = Path(sharded.beside(paths)) if out is None else Path(out)
+    folder = Path(sharded.beside(paths) if out is None else out)
+    if is_address(str(out or sharded.beside(paths))):
+        raise UserError(
+            f"an index is written to a disk, not to {out or sharded.beside(paths)}: name a folder "
+            "with --out, and copy it there"
+        )
     indexed.refuse_other(folder)
     of = kinds.made({"kind": kind})
     suffixes = IMAGE if of.photos else of.suffixes
-    ranges = sharded.ranges_of(paths)
-
-    def write(tell: Any = lambda _, __: None) -> indexed.About:
-        return indexed.build(folder, paths, ranges, kind, column, labels, suffixes, tell)
-
+    given = folder, paths, kind, column, labels, suffixes
     if progress:
         with voice.heard(), voice.counted("MiB of shards listed") as show:
-            told = write(lambda done, total: show(done >> 20, total >> 20))
+            told = sharded.write(*given, lambda done, total: show(done >> 20, total >> 20))
     else:
-        told = write()
-    beside = folder.absolute() == Path(sharded.beside(paths)).absolute()
+        told = sharded.write(*given)
+    beside = str(folder.absolute()) == sharded.beside(paths)
     return Listed(data, folder, told.count, len(paths), beside, of)

@@ -12,7 +12,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -404,7 +404,9 @@ def _by_endings(path: Path, usual: str, asked: Sequence[str], beside: bool) -> s
     if "text" in known and path.is_file() and _holds_texts(path, known["text"].columns, beside):
         return "text"
     if suffix in (".csv", ".tsv", ".txt"):  # a list of files, unless there are fractions
-        return "series" if "series" in known and _has_fractions(path) else usual
+        of_files = {e for kind in known.values() for e in kind.suffixes}
+        numbers = "series" in known and _has_fractions(path) and not _names(path, of_files)
+        return "series" if numbers else usual
     return next((name for name, kind in known.items() if suffix in kind.suffixes), usual)
 
 
@@ -438,6 +440,12 @@ def _by_columns(path: Path, known: Mapping[str, type[Kind]]) -> str:
 def _has_fractions(path: Path) -> bool:
     """Whether the first lines of a table hold numbers with a point."""
     return any(FRACTION.search(line) for line in _lines(path))
+
+
+def _names(path: Path, endings: Container[str]) -> bool:
+    """Whether a cell of the first lines ends as files of samples do."""
+    cells = (cell.strip(' "') for line in _lines(path) for cell in re.split(r"[,;\t]", line))
+    return any(os.path.splitext(cell.strip())[1].lower() in endings for cell in cells)
 
 
 def _holds_texts(path: Path, columns: Sequence[str], beside: bool) -> bool:

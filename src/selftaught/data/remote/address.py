@@ -1,0 +1,62 @@
+"""Addresses of data that lies elsewhere, and what they stand for."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from os.path import commonpath
+
+from selftaught.data.ranges import Facts
+from selftaught.data.remote.ranges import store_of
+from selftaught.data.tar import braces
+from selftaught.errors import UserError
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://.+", re.DOTALL)
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address, not a path."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def matching(text: str) -> list[str]:
+    """The files that an address stands for: one, those of a pattern, or all below a folder.
+
+    Raises:
+        UserError: there are none, or nothing can be listed there.
+    """
+    found = []
+    for address in braces(text):
+        scheme = address.partition("://")[0]
+        store = store_of(scheme)
+        if scheme not in ("http", "https") and _MAGIC.search(address):
+            folder = address[: address.rindex("/", 0, _MAGIC.search(address).start())]  # type: ignore[union-attr]
+            found += [file for file in store.inside(folder) if fnmatchcase(file, address)]
+        elif ending(address):
+            found.append(address)
+        else:
+            found += store.inside(address)
+    if not found:
+        raise UserError(f"{text} stands for no file")
+    return found
+
+
+def ending(address: str) -> str:
+    """The extension of a file, in small letters; empty for folders."""
+    name = re.split(r"[?#]", address)[0].rpartition("/")[2]
+    return f".{name.rpartition('.')[2].lower()}" if "." in name else ""
+
+
+def parent(paths: Sequence[str]) -> str:
+    """The folder that all of these addresses lie in."""
+    scheme = paths[0].partition("://")[0]
+    folders = [path.partition("://")[2].rpartition("/")[0] for path in paths]
+    return f"{scheme}://{commonpath(folders)}"
+
+
+def inside(address: str) -> Facts | None:
+    """Of a file; None where it does not exist, or may not be looked for."""
+    try:
+        return store_of(address.partition("://")[0]).facts(address)
+    except UserError:
+        return None

@@ -1,0 +1,89 @@
+"""What a training would need on machines that are not here."""
+
+import numpy as np
+import pytest
+import torch
+
+from selftaught import backbone, methods
+from selftaught.cli import main
+from selftaught.engine import elsewhere
+from selftaught.engine.elsewhere import Cost, Machines, Way
+from selftaught.errors import UserError
+from selftaught.method import Batch
+from tests.test_engine import photos
+
+GIB = 2**30
+
+
+def test_machines_are_read():
+    assert Machines.of("64xH100-80G") == (64, "H100", 80 * GIB)
+    assert Machines.of("8xa100-40GB") == (8, "A100", 40 * GIB)
+    assert Machines.of("H200") == (1, "H200", 141 * GIB)
+    for text in ("0xH100", "64xZ100", "64x", "H100-", "8 x H100"):
+        with pytest.raises(UserError, match="--for is such as 64xH100-80G"):
+            Machines.of(text)
+
+
+def test_what_is_counted_is_what_there_is():
+    torch.manual_seed(0)
+    method = methods.find("dino")(backbone("test_vit", size=32), prototypes=64, hidden=64)
+    small = Batch([torch.randn(2, 3, 32, 32) for _ in range(2)], torch.arange(2))
+    before = [p.clone() for p in method.parameters()]
+    found = {w.name: w for w in elsewhere.ways(method, small, Machines.of("8xA100"), "adamw")}
+    assert list(found) == ["", "--recompute", "--shard", "--shard --recompute"]
+    every = sum(p.nbytes for p in method.parameters())
+    learned = sum(p.nbytes for p in method.parameters() if p.requires_grad)
+    buffers = sum(b.nbytes for b in method.buffers())
+    # weights, gradients, two moments, and copies in half precision
+    assert found[""].state == every * 1.5 + 3 * learned + buffers
+    assert found["--shard"].state < found[""].state
+    plain, again = found[""].cost, found["--recompute"].cost
+    assert again.activations < 0.6 * plain.activations
+    assert plain.flops < again.flops < 4 / 3 * plain.flops
+    assert found[""].room == int((0.9 * 80 * GIB - found[""].state) / plain.activations)
+    for p, x in zip(method.parameters(), before):
+        assert p.grad is None
+        assert torch.equal(p, x)
+    assert [w.name for w in elsewhere.ways(method, small, Machines.of("A100"), "adamw")] == [
+        "",
+        "--recompute",
+    ]
+
+
+def test_what_does_not_fit_is_told_with_what_does():
+    on = Machines.of("8xA100")
+    way = Way("", 10 * GIB, Cost(2 * GIB, 1e12), 31)
+    given = {"steps": 100, "learned": 10**9, "making": 0.01, "many": "images"}
+    rows = elsewhere.told([way], on, batch=256, **given)
+    assert rows["as it is"].startswith("does not fit: 74.0 GiB a GPU for 32 images")
+    assert rows["to do"].startswith("--batch 248, 9 GPUs for this batch, or --accumulate 2")
+    rows = elsewhere.told([way], on, batch=240, **given)
+    assert rows["as it is"].startswith("fits: 70.0 GiB a GPU for 30 images")
+    assert "to do" not in rows
+    # 30 images of 1 TFLOP at 40 % of 312 TFLOP/s
+    assert rows["time"].startswith("about 0:24: 100 steps of 0.24 s")
+    assert rows["traffic"].startswith("2 GB a GPU and step, hidden behind it from 67 Gbit/s")
+    (row,) = [elsewhere.told([way._replace(room=0)], on, batch=8, **given)["to do"]]
+    assert row.startswith("10.0 GiB of weights and state alone do not fit")
+
+
+def test_the_command_tells(tmp_path, capsys):
+    np.save(tmp_path / "photos.npy", photos(8))
+    words = [
+        "pretrain",
+        "mae",
+        str(tmp_path / "photos.npy"),
+        "--backbone",
+        "test_vit",
+        "--batch",
+        "8",
+    ]
+    words += ["--size", "32"]
+    assert main([*words, "--dry-run", "--for", "4xL4"]) == 0
+    out = capsys.readouterr().out
+    assert "4 x L4 with 24.0 GiB each" in out
+    assert "--shard --recompute" in out
+    assert "at 40% of the peak" in " ".join(out.split())
+    assert not (tmp_path / "runs").exists()
+    assert main([*words, "--for=4xL4"]) == 2
+    assert "add --dry-run" in capsys.readouterr().err
