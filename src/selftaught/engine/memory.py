@@ -91,7 +91,7 @@ def advice(
     """
     go = "--resume --force" if saved else "--overwrite"
     if fits >= part:
-        return "no smaller part works for this method: use a smaller backbone or --size"
+        return "no smaller part works for this method: use --recompute, a smaller backbone or --size"
     parts = accumulate * -(-part // fits)
     smaller = batch // parts
     if whole or compares:
