@@ -1,6 +1,6 @@
 """What recomputation saves, and what shards cost: kept bytes, and milliseconds a step, here.
 
-python benchmarks/scale_memory.py [--net vit_tiny_patch16_224] [--batch 8] [--steps 6]
+python benchmarks/scale_memory.py [--net vit_tiny_patch16_224] [--batch 4] [--steps 3]
 
 Kept: bytes that the backward pass is left beside the weights, at 224 px, one process. Steps: two
 processes on gloo, each on half of the batch, DDP and shards by turns, medians; weights, gradients
@@ -186,8 +186,8 @@ def measure(net: str, count: int, steps: int) -> tuple[dict[str, Any], dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--net", default="vit_tiny_patch16_224")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3)
     given = parser.parse_args()
     again, shards = measure(given.net, given.batch, given.steps)
     words = f"--net {given.net} --batch {given.batch} --steps {given.steps}"

@@ -10,7 +10,14 @@ from torch._dynamo.utils import counters
 
 from selftaught import methods
 from selftaught.backbones import Image
-from selftaught.backbones.blocks import blocks, compile_blocks, not_compiled, plain, recompute
+from selftaught.backbones.blocks import (
+    blocks,
+    compile_blocks,
+    not_compiled,
+    plain,
+    recompute,
+    uncompiled,
+)
 from selftaught.engine import run
 from selftaught.errors import UserError
 from selftaught.method import Batch, Method, terms_of
@@ -112,8 +119,13 @@ def test_blocks_are_compiled_however_a_method_calls_them(name, again):
     assert not counters["unimplemented"]
     compiled = counters["stats"]["unique_graphs"]
     ours.backbone.eval()(torch.randn(3, 3, 32, 32))  # evaluation is not what it is for
+    with uncompiled(ours):
+        step(ours.train(), batch(name, 5))
+    assert counters["stats"]["unique_graphs"] == compiled
+    step(ours, given)  # which was compiled
+    assert counters["stats"]["unique_graphs"] == compiled
     not_compiled(ours)
-    step(ours.train(), batch(name, 5))
+    step(ours, batch(name, 5))
     assert counters["stats"]["unique_graphs"] == compiled
 
 

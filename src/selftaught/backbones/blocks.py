@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
@@ -103,6 +104,19 @@ def not_compiled(network: nn.Module) -> None:
     for block in blocks(network):
         if _given(block).compiled is not None:
             _give(block, replace(_given(block), compiled=None))
+
+
+@contextmanager
+def uncompiled(network: nn.Module) -> Iterator[None]:
+    """A block in which compiled blocks of `network` run as they are."""
+    given = [(block, _given(block)) for block in blocks(network)]
+    not_compiled(network)
+    try:
+        yield
+    finally:
+        for block, its in given:
+            if its.compiled is not None:
+                _give(block, its)
 
 
 def _given(block: nn.Module) -> _Pass:

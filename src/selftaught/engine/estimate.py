@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught import dist
-from selftaught.backbones.blocks import blocks, not_compiled
+from selftaught.backbones.blocks import blocks, not_compiled, uncompiled
 from selftaught.data import Samples
 from selftaught.engine.convolution import lay_channels_last
 from selftaught.engine.corpus import Blank
@@ -124,7 +124,8 @@ def rehearsed(method: Method) -> Iterator[Method]:
         if b is not None
     ]
     try:
-        yield method
+        with uncompiled(method):
+            yield method
     finally:
         method.zero_grad(set_to_none=True)
         for module, name, buffer, before in kept:

@@ -91,12 +91,13 @@ def advice(
     """
     go = "--resume --force" if saved else "--overwrite"
     if fits >= part:
-        return "no smaller part works for this method: use a smaller backbone or --size"
+        smaller = "--recompute (of transformers), a smaller backbone or --size"
+        return f"no smaller part works for this method: use {smaller}"
     parts = accumulate * -(-part // fits)
-    smaller = batch // parts
+    fewer = batch // parts
     if whole or compares:
-        same = f"{go} --batch {smaller} --effective-batch {batch}"
-        how = f"computes one loss of the same {batch} images, {smaller} at a time"
+        same = f"{go} --batch {fewer} --effective-batch {batch}"
+        how = f"computes one loss of the same {batch} images, {fewer} at a time"
     else:
         same = f"{go} --accumulate {parts}"
         how = f"computes the same batch of {batch} in {parts} parts"

@@ -261,7 +261,7 @@ class Whole:
         if self.copy is None:
             yield
             return
-        self.copy.encoder.to(self.device)
+        self._move(self.copy.encoder)
         try:
             yield
         finally:
@@ -271,12 +271,16 @@ class Whole:
         """The whole method as it is now, on the device where it fits, in the first process."""
         self.gather()
         if self.copy is not None:
-            try:
-                self.copy.to(self.device)
-            except torch.OutOfMemoryError:
-                log.warning("the whole network does not fit on the device: the CPU looks at it")
-                self.copy.cpu()
+            self._move(self.copy)
         return self.copy
+
+    def _move(self, part: nn.Module) -> None:
+        """To the device, where it fits."""
+        try:
+            part.to(self.device)
+        except torch.OutOfMemoryError:
+            log.warning("the whole network does not fit on the device beside its shards")
+            part.cpu()
 
     @staticmethod
     @torch.no_grad()
