@@ -210,7 +210,9 @@ def page(opened: dict[Any, Any], counts: list[int], fetched: dict[str, Any]) -> 
     out.write(
         f"\nA web server of this machine has {fetched['total'] / 1e9:.1f} GB of images of 0.1 MB "
         f"in {SHARDS} shards with an index, and the reader keeps {SHARE:.0%} of it. An epoch, "
-        f"batches of {BATCH}; shuffled in full, its first {fetched['full']['images']:,} images.\n\n"
+        f"batches of {BATCH}; shuffled in full, its first {fetched['full']['images']:,} images. "
+        "Lanes are as few as that has room for; a training has up to 32 whatever is kept, which "
+        "needs 1.5 GB.\n\n"
         "| order | bytes fetched for a byte used | requests an image | images a second |\n"
         "| --- | ---: | ---: | ---: |\n"
     )
