@@ -34,7 +34,7 @@ IMAGES = 2000
 EACH = 30
 """Test images of a digit: as many as there are recordings."""
 METHODS: dict[str, dict[str, Any]] = {
-    "infonce": {"epochs": 10, "batch": 64},
+    "infonce": {"epochs": 50, "batch": 128},
     "vicreg": {"epochs": 10, "batch": 64, "hidden": 512, "dim": 512},
 }
 SECOND = {"second_kind": "sound", "second_rate": 8000, "second_seconds": 0.6}

@@ -1,6 +1,6 @@
 """What opening data costs at 1e5 and 1e6 samples, and how much is fetched for what is used.
 
-python benchmarks/scale.py --work /tmp/scale --out benchmarks/results/scale.md
+python benchmarks/scale.py --work FOLDER --out benchmarks/results/scale.md
 
 Data is made in the folder `--work`, which needs 10 GB, and is left there. Each opening is that of a
 new process: seconds, what its memory grew by at most and what it keeps for itself (not mapped).

@@ -22,6 +22,7 @@ from selftaught import cli, config, kinds, methods
 from selftaught.arguments import Group, Parser, Positional, options
 from selftaught.cli import COMMANDS, NAMES, arguments, main, request
 from selftaught.errors import DataError, Interrupted, TrainingError, UserError
+from selftaught.nouns import worded
 from selftaught.signature import Parameter
 
 METHODS = sorted(methods.files())
@@ -69,6 +70,9 @@ def probe(*words: str, **env: str) -> tuple[dict[str, Any], str, str]:
         ("pretrain --help", 0, "--epochs N"),
         ("pretrain simclr --help", 0, "--temperature X"),
         ("pretrain simclr --help-all", 0, "--layers N"),
+        ("pretrain also --help", 0, "selftaught pretrain also scans/ --time 20m"),
+        ("pretrain bert --help", 0, "texts a step"),
+        ("pretrain simclr --kind sound --help", 0, "selftaught pretrain simclr sounds/ --time"),
         ("evaluate --help-all", 0, "--temperature X"),
         ("--help-all", 0, "examples:"),
         ("export --help", 0, "--to {timm,hf,onnx,safetensors,torch-export}"),
@@ -288,7 +292,7 @@ def test_help_shows_every_parameter(name: str, capsys):
             assert p.doc, f"{p.name} is not documented"
             above = {"backbone": "options", "sample": "backbone"}.get(section)
             if above is None or p.name not in every[above]:
-                assert p.doc.rstrip(".") in text
+                assert worded(p.doc.rstrip(".")) in text
     assert f"(default: {cli.needs_of(name)['backbone']})" in text
 
 

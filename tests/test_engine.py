@@ -3,6 +3,7 @@
 import csv
 import math
 import multiprocessing
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -485,3 +486,20 @@ def test_decay_by_layer_and_over_time_are_those_of_a_recipe(tmp_path):
 def test_decays_that_cannot_be_are_refused(options, message, tmp_path):
     with pytest.raises(UserError, match=message):
         train(tmp_path / "run", "simclr", **options)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is mapped")
+def test_a_checkpoint_is_never_held_as_bytes(tmp_path):
+    """It is hashed piece by piece, and mapped: what is not looked at is not read."""
+    path, state = tmp_path / "step-000000001.pt", {"x": torch.arange(2**22)}
+    tracemalloc.start()
+    try:
+        checkpoint.write(path, state)
+        found = checkpoint.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22  # of eight times as many bytes
+    finally:
+        tracemalloc.stop()
+    assert str(path) in Path("/proc/self/maps").read_text()
+    assert found["x"].equal(state["x"])
+    found["x"].zero_()  # whoever changes what was read changes no file
+    assert checkpoint.read(path)["x"].equal(state["x"])

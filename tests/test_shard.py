@@ -13,6 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import torch.distributed as torch_dist
+import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -260,6 +262,29 @@ def cached(method: Method, sharded: bool) -> dict[str, Tensor]:
     graded = [(n, p.grad) for n, p in method.named_parameters() if p.grad is not None]
     means = {n: dist.whole(g) if sharded else dist.mean(g) for n, g in graded}
     return {"loss": loss.detach(), **means}
+
+
+def test_weights_are_divided_within_groups_of_processes(tmp_path):
+    """Two groups of two: sums over four processes are of another order than one process's."""
+    results = mp.get_context("spawn").SimpleQueue()
+    given = (str(tmp_path), results)
+    mp.start_processes(in_groups, given, 4, start_method="spawn")
+    found = [results.get() for _ in range(4)]
+    assert max(difference for difference, _ in found) < 1e-6
+    assert max(part for _, part in found) < 0.6  # half of the weights, not a quarter
+    assert min(part for _, part in found) > 0.4
+
+
+def in_groups(rank: int, folder: str, results: Any) -> None:
+    torch.set_num_threads(1)
+    torch_dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=4)
+    recipe = Recipe("sgd", lr=0.01)
+    method = divided("mae", Layout(2, 2))
+    ours, _ = run("mae", method, method.loss, recipe)
+    sizes = [(dist.local(p).numel(), p.numel()) for p in method.parameters()]
+    part = sum(a for a, _ in sizes) / sum(b for _, b in sizes)
+    results.put((apart(ours, run("mae", *together("mae"), recipe)[0]), part))
+    torch_dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_orig
 
 from selftaught.config import convert, near
 from selftaught.errors import UserError
+from selftaught.nouns import worded
 from selftaught.signature import FORMER, Parameter
 
 LISTED = 60
@@ -140,7 +141,7 @@ class Parser(argparse.ArgumentParser):
         self.formatter_class = partial(_Formatter, hidden=hidden)
         count = f"{len(hidden)} more option{'s' * (len(hidden) > 1)}"
         more = f"\n{count}: {self.prog} --help-all\n" if hidden else ""
-        return super().format_help() + more
+        return worded(super().format_help()) + more
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message.removeprefix('argument ')}")

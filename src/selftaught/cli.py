@@ -41,7 +41,7 @@ from selftaught.errors import (
     of_system,
     out_of_memory,
 )
-from selftaught.nouns import folder, worded
+from selftaught.nouns import folder, speak_of, worded
 from selftaught.printable import lines
 from selftaught.signature import (
     Parameter,
@@ -480,7 +480,8 @@ def _pretrain_parser(
     kind, second: of the samples, and of those of a second modality, each of which has options and
     an encoder of its own.
     """
-    every = config.signatures(method, kind, second)
+    every, samples_of = config.signatures(method, kind, second), kinds.find(kind)
+    speak_of(samples_of.one, samples_of.many, samples_of.blank_words)
     training = every["training"]
     needs = needs_of(method) if method else {"kinds": "any", "backbone": None}
     own_backbone = kinds.find(kind).backbone if needs["kinds"] == "any" else None
@@ -533,7 +534,7 @@ def _pretrain_parser(
         f"{module_doc(methods.file_of(method))}",
         [data],
         [Group(title, own), *([] if alone else groups)],
-        _examples(method, own_backbone or ""),
+        _examples(method, own_backbone or "", samples_of),
         others if alone else "",
     )
 
@@ -552,13 +553,14 @@ def _of_second(every: dict[str, Signature], taken: set[str], kind: str | None) -
     return [Group("second modality", found)]
 
 
-def _examples(method: str, backbone: str) -> list[str]:
-    """`EXAMPLES` of a method, which may need labels or another run."""
+def _examples(method: str, backbone: str, kind: type[kinds.Kind]) -> list[str]:
+    """`EXAMPLES` of a method for samples of a kind, which may need labels or another run."""
     needs = needs_of(method)
-    data = "labeled/" if needs["labels"] else "photos/"
+    data = "labeled/" if needs["labels"] else folder()
     more = " --start runs/simclr-photos" if needs["learned"] else ""
     more += f" --teacher {needs['teacher']}" if needs["teacher"] else ""
-    own = [e.replace("simclr", method).replace("resnet18", backbone) for e in EXAMPLES]
+    usual = EXAMPLES if kind.photos else [e.replace(" --size 96", "") for e in EXAMPLES]
+    own = [e.replace("simclr", method).replace("resnet18", backbone) for e in usual]
     return [e.replace(" photos/", f" {data}{more}") for e in own]
 
 
