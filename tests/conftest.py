@@ -18,7 +18,8 @@ from tests.pool import Pool
 
 # read when the hub's client is imported: no test begins with what somebody has downloaded
 EMPTY = tempfile.TemporaryDirectory()
-os.environ |= {"HF_HOME": EMPTY.name, "HF_HUB_CACHE": EMPTY.name, "TORCH_HOME": EMPTY.name}
+PLACES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "SELFTAUGHT_CACHE")
+os.environ |= dict.fromkeys(PLACES, EMPTY.name)
 
 # no deadline, as other processes share the machine
 settings.register_profile("selftaught", deadline=None)

@@ -364,6 +364,7 @@ def test_a_training_whose_network_fails_is_saved_and_goes_on(tmp_path, monkeypat
                 made.faults = lambda number, path: "drop"
 
         train(tmp_path / "whole", epochs=4, **given)
+        assert "is enough to fetch each block once" in caplog.text
         train(tmp_path / "full", epochs=1, **{**given, "shuffle": "full"})
         assert "--shuffle blocks reads each block once an epoch" in caplog.text
         with pytest.raises(Interrupted, match=r"cannot be reached .*saved.*--resume"):

@@ -54,7 +54,7 @@ from selftaught.signature import (
 )
 
 HERE = Path(__file__).parent
-DATA = "folder, list file, Parquet, tar shards, or array of images"
+DATA = "folder, list file, Parquet, tar shards (s3://, https:// and hf:// too), or array of images"
 CONFIG = Parameter(
     "config",
     Path,

@@ -338,8 +338,8 @@ class Run:
         plan, settings = self.plan, self.plan.settings
         batches = plan.per_epoch * plan.parts
         source = plan.samples.source
+        room = cache_of(os.getpid()).limit if source.fetched else 0
         if settings.shuffle == "full":
-            room = cache_of(os.getpid()).limit if source.fetched else 0
             if source.fetched > room and dist.rank() == 0:
                 log.warning(
                     "%.0f GB come from afar, and this machine keeps %.0f GB of them "
@@ -351,6 +351,16 @@ class Run:
                 )
             return batches, settings.seed, None
         lanes = Lanes(source.blocks(), part, batches, settings.seed, source.held)
+        needed = lanes.lanes * lanes.mixed * BLOCK * 3 // 2
+        if source.fetched > room and needed > room and dist.rank() == 0:
+            log.warning(
+                "%d lanes of %d blocks are in use at once, and this machine keeps %.1f GB of what "
+                "it fetches: SELFTAUGHT_CACHE_SIZE=%.1fGB is enough to fetch each block once",
+                lanes.lanes,
+                lanes.mixed,
+                room / 1e9,
+                needed / 1e9 + 0.1,
+            )
         return batches, settings.seed, lanes
 
     def _metrics(self, done: int) -> Metrics:

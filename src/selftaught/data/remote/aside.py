@@ -3,6 +3,7 @@ started when it is first needed, ended with it."""
 
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -71,15 +72,18 @@ class _Other:
 
 
 def serve() -> None:
-    """Do what is asked for, until nobody is there to ask."""
+    """Do what is asked for, until nobody is there to ask; signals are the other one's business."""
     global IS
     IS = True
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     into, out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed is no answer
     while True:
         try:
             function, given = _receive(into)
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             answer = False, function(*given)
