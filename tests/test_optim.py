@@ -220,6 +220,25 @@ def test_each_optimizer_learns_and_continues_bit_for_bit(name):
     assert train(net, optimizer, 3) == train(twin, other, 3)
 
 
+def test_a_weight_may_get_its_first_gradient_late():
+    """As frozen prototypes do; until then it stays as it is, and then moves as in plain SGD."""
+    net = nn.ModuleList([nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)])
+    recipe = Recipe("sgd", lr=0.1, batch=1, momentum=0.9)
+    ours = build(net, recipe)
+    theirs = copy.deepcopy(net)
+    plain = [torch.optim.SGD(layer.parameters(), 0.1, 0.9, fused=True) for layer in theirs]
+    for step in range(4):
+        for late, (a, b) in enumerate(zip(net, theirs)):
+            if step >= 2 * late:
+                torch.manual_seed(step)
+                a.weight.grad = b.weight.grad = torch.randn(2, 3)  # type: ignore[union-attr]
+        ours.step()
+        for optimizer in plain:
+            optimizer.step()
+        for a, b in zip(net, theirs):
+            assert torch.equal(a.weight, b.weight)  # type: ignore[arg-type]
+
+
 def test_lars_forms_agree_while_the_rate_is_constant():
     net = Net().double()
     nets = [net, copy.deepcopy(net)]

@@ -231,7 +231,11 @@ def build(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     match recipe.optimizer:
         case "sgd":
             fused = not dist.sharded(method.parameters())  # for which torch has none
-            return torch.optim.SGD(params, lr, momentum, nesterov=recipe.nesterov, fused=fused)
+            made = torch.optim.SGD(params, lr, momentum, nesterov=recipe.nesterov, fused=fused)
+            for group in made.param_groups if momentum else ():
+                for p in group["params"]:  # torch fails where one gets its first gradient later
+                    made.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            return made
         case "adam":
             return torch.optim.Adam(params, lr, betas, fused=True)
         case "adamw":
