@@ -107,7 +107,14 @@ DRY = Option(
     "dry_run",
 )
 FOR = Option(
-    Parameter("for_", str, False, None, "with --dry-run: on other machines, such as 64xH100-80G"),
+    Parameter(
+        "for_",
+        str,
+        False,
+        None,
+        "with --dry-run: on other machines, such as 64xH100-80G",
+        main=False,
+    ),
     "",
     "for",
 )
