@@ -91,7 +91,8 @@ def test_what_goes_wrong_now_and_then_is_tried_again(fault, shards, server):
 
     def faults(_, path):
         counts[path] += 1
-        return fault if counts[path] % 2 else ""
+        # not every other time: requests that come side by side may meet it again and again
+        return fault if counts[path] <= 2 or counts[path] % 5 == 0 else ""
 
     server.faults = faults
     assert all_of(open_data(f"{server.url}/s-{{0..2}}.tar")) == all_of(open_data(shards))

@@ -13,9 +13,7 @@ from selftaught.data.files import walk
 from selftaught.data.image.formats import IMAGE, INDEXED
 from selftaught.data.places import alone, cache_folder
 from selftaught.data.ranges import Local, Ranges
-from selftaught.data.remote import aside
 from selftaught.data.remote.address import inside, is_address, matching, parent
-from selftaught.data.remote.ranges import Remote
 from selftaught.data.shards import TarSource, scanned
 from selftaught.data.source import digest
 from selftaught.errors import Unwritable, UserError
@@ -37,6 +35,8 @@ def ranges_of(paths: Sequence[str], sizes: Sequence[int] | None = None) -> Range
     """What reads files of these paths or addresses, of sizes that are known."""
     if not is_address(paths[0]):
         return Local()
+    from selftaught.data.remote.ranges import Remote  # most data is here
+
     return Remote(dict(zip(paths, sizes)) if sizes else None)
 
 
@@ -121,6 +121,8 @@ def write(
     """Write the index of some shards; see `indexed.build`. Those in buckets are read aside."""
     given = kind, column, labels, suffixes
     if paths[0].startswith(("s3://", "gs://")):
+        from selftaught.data.remote import aside
+
         return aside.run(indexed.build, out, paths, ranges_of(paths), *given)
     more = () if tell is None else (tell,)
     return indexed.build(out, paths, ranges_of(paths), *given, *more)
@@ -193,6 +195,8 @@ def _shared(
 
 def _fetched(address: str) -> Path | None:
     """A copy of the index at an address, in the cache of this machine; None where there is none."""
+    from selftaught.data.remote.ranges import Remote
+
     ranges, file = Remote(), f"{address}/{INDEXED}"
     if inside(file) is None:
         return None

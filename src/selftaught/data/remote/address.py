@@ -3,20 +3,50 @@
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import cache
+from importlib import import_module
 from os.path import commonpath
+from typing import TYPE_CHECKING
 
 from selftaught.data.ranges import Facts
-from selftaught.data.remote.ranges import store_of
 from selftaught.data.tar import braces
 from selftaught.errors import UserError
 
+if TYPE_CHECKING:
+    from selftaught.data.remote.store import Store
+
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://.+", re.DOTALL)
 _MAGIC = re.compile(r"[*?\[]")
+SCHEMES = {
+    "s3": "bucket.Bucket",
+    "gs": "bucket.Bucket",
+    "https": "http.Http",
+    "http": "http.Http",
+    "hf": "hub.Hub",
+}
+"""What stands for an address, by how it begins: module and class."""
 
 
 def is_address(text: str) -> bool:
     """Whether a text is an address, not a path."""
     return _ADDRESS.fullmatch(text) is not None
+
+
+@cache
+def store_of(scheme: str) -> "Store":
+    """What addresses that begin so stand for.
+
+    Raises:
+        UserError: no such are known.
+    """
+    if scheme not in SCHEMES:
+        raise UserError(
+            f"{scheme}:// is no kind of address that can be read: fetch the data first, or name "
+            f"it by one of {', '.join(f'{s}://' for s in SCHEMES)}"
+        )
+    module, _, name = SCHEMES[scheme].partition(".")
+    # what speaks with servers is slow to import, and of no use to whoever has files
+    return getattr(import_module(f"selftaught.data.remote.{module}"), name)()
 
 
 def matching(text: str) -> list[str]:

@@ -4,42 +4,16 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import final
 
 from selftaught.data.ranges import Facts, Ranges
-from selftaught.data.remote.bucket import Bucket
+from selftaught.data.remote.address import store_of
 from selftaught.data.remote.cache import cache_of, name_of
-from selftaught.data.remote.http import Http
-from selftaught.data.remote.hub import Hub
-from selftaught.data.remote.store import Store, changed
+from selftaught.data.remote.store import changed
 from selftaught.data.shards import BLOCK
-from selftaught.errors import UserError
 
-SCHEMES: dict[str, type[Store]] = {
-    "s3": Bucket,
-    "gs": Bucket,
-    "https": Http,
-    "http": Http,
-    "hf": Hub,
-}
 _AT_ONCE = 16
 _TAIL = 4  # a rest of a sample that is less than such a share of a block is fetched alone
-
-
-@cache
-def store_of(scheme: str) -> Store:
-    """What addresses that begin so stand for.
-
-    Raises:
-        UserError: no such are known.
-    """
-    if scheme not in SCHEMES:
-        raise UserError(
-            f"{scheme}:// is no kind of address that can be read: fetch the data first, or name "
-            f"it by one of {', '.join(f'{s}://' for s in SCHEMES)}"
-        )
-    return SCHEMES[scheme]()
 
 
 @final
