@@ -27,9 +27,11 @@ def test_machines_are_read():
 def test_what_is_counted_is_what_there_is():
     torch.manual_seed(0)
     method = methods.find("dino")(backbone("test_vit", size=32), prototypes=64, hidden=64)
-    small = Batch([torch.randn(2, 3, 32, 32) for _ in range(2)], torch.arange(2))
+    few, more = (
+        Batch([torch.randn(n, 3, 32, 32) for _ in range(2)], torch.arange(n)) for n in (2, 4)
+    )
     before = [p.clone() for p in method.parameters()]
-    found = {w.name: w for w in elsewhere.ways(method, small, Machines.of("8xA100"), "adamw")}
+    found = {w.name: w for w in elsewhere.ways(method, few, more, Machines.of("8xA100"), "adamw")}
     assert list(found) == ["", "--recompute", "--shard", "--shard --recompute"]
     every = sum(p.nbytes for p in method.parameters())
     learned = sum(p.nbytes for p in method.parameters() if p.requires_grad)
@@ -44,7 +46,7 @@ def test_what_is_counted_is_what_there_is():
     for p, x in zip(method.parameters(), before):
         assert p.grad is None
         assert torch.equal(p, x)
-    assert [w.name for w in elsewhere.ways(method, small, Machines.of("A100"), "adamw")] == [
+    assert [w.name for w in elsewhere.ways(method, few, more, Machines.of("A100"), "adamw")] == [
         "",
         "--recompute",
     ]

@@ -77,35 +77,50 @@ class Way(NamedTuple):
     room: int
 
 
-def cost(method: Method, small: Batch) -> Cost:
-    """Count an image of a small batch, in bfloat16 as GPUs would; the method gets no gradient."""
+def cost(method: Method, few: Batch, more: Batch) -> Cost:
+    """Count an image, in bfloat16 as GPUs would; the method gets no gradient.
+
+    Args:
+        method: that is trained.
+        few, more: images. What two batches keep alike, such as weights in half precision, belongs
+            to no image.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.autocast(few.index.device.type, torch.bfloat16):
+        # fused attention of CPUs is not counted
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            summed(method.loss(few)).backward()
+        method.zero_grad(set_to_none=True)
+    counts = len(few.index), len(more.index)
+    each = (_kept(method, more) - _kept(method, few)) / (counts[1] - counts[0])
+    return Cost(each, counter.get_total_flops() / counts[0])
+
+
+def _kept(method: Method, batch: Batch) -> int:
+    """Bytes that the forward pass leaves to the backward pass, beside the weights."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(x: Tensor) -> Tensor:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage()
         return x
 
-    device, count = small.index.device.type, len(small.index)
     weights = {p.untyped_storage().data_ptr() for p in method.parameters()}
-    with torch.autocast(device, torch.bfloat16):
-        counter = FlopCounterMode(display=False)
-        # fused attention of CPUs is not counted
-        with counter, sdpa_kernel(SDPBackend.MATH):
-            summed(method.loss(small)).backward()
-        method.zero_grad(set_to_none=True)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            loss = summed(method.loss(small))
-        activations = sum(x.nbytes() for where, x in kept.items() if where not in weights)
+    with (
+        torch.autocast(batch.index.device.type, torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+    ):
+        loss = summed(method.loss(batch))
+    found = sum(x.nbytes() for where, x in kept.items() if where not in weights)
     del loss
-    return Cost(activations / count, counter.get_total_flops() / count)
+    return found
 
 
-def ways(method: Method, small: Batch, on: Machines, optimizer: str) -> list[Way]:
+def ways(method: Method, few: Batch, more: Batch, on: Machines, optimizer: str) -> list[Way]:
     """How the training may be laid out on these machines, the simplest way first.
 
     Args:
         method: what is trained, on any device; it is left as it is.
-        small: a few images.
+        few, more: images.
         on: the machines.
         optimizer: by its name.
     """
@@ -118,8 +133,8 @@ def ways(method: Method, small: Batch, on: Machines, optimizer: str) -> list[Way
     parted = state / on.count + buffers + 1.5 * gathered(method)
     with rehearsed(method) as twin:
         twin.train()
-        plain = cost(twin, small)
-        again = cost(twin, small) if recompute(twin) else None
+        plain = cost(twin, few, more)
+        again = cost(twin, few, more) if recompute(twin) else None
     found = []
     for name, held in (("", whole), ("--shard", parted)):
         if name and (on.count == 1 or not (method.needs.shards and blocks(method))):

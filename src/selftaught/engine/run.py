@@ -540,11 +540,13 @@ class Run:
         count = max(2, method.needs.batch)
         readable(views, 0)  # the first one loads libraries and opens files
         begun = time.perf_counter()
-        items = [readable(views, i % len(views.samples)) for i in range(count)]
-        making = (time.perf_counter() - begun) / count
-        small = small_batch(method, views, items, plan.fabric)
+        items = [readable(views, i % len(views.samples)) for i in range(2 * count)]
+        making = (time.perf_counter() - begun) / len(items)
+        few, more = (
+            small_batch(method, views, some, plan.fabric) for some in (items[:count], items)
+        )
         return elsewhere.told(
-            elsewhere.ways(method, small, on, str(plan.recipe.optimizer)),
+            elsewhere.ways(method, few, more, on, str(plan.recipe.optimizer)),
             on,
             batch=plan.batch,
             steps=plan.steps,
