@@ -46,10 +46,9 @@ from selftaught.engine.run import Run
 from selftaught import cli
 out, words, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 if count:
-    seen, step = {}, []
-    from selftaught.engine.loop import Loop
-    inner = Loop._step
     import time
+    from selftaught.engine.loop import Loop
+    step, inner = [], Loop._step
     def timed(self, *given):
         begun = time.process_time()
         inner(self, *given)

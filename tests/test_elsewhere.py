@@ -54,8 +54,8 @@ def test_what_is_counted_is_what_there_is():
 
 def test_what_does_not_fit_is_told_with_what_does():
     on = Machines.of("8xA100")
-    way = Way("", 10 * GIB, Cost(2 * GIB, 1e12), 31)
-    given = {"steps": 100, "learned": 10**9, "making": 0.01, "many": "images"}
+    way = Way("", 10 * GIB, Cost(2 * GIB, 1e12), 31, 2 * 10**9)
+    given = {"steps": 100, "making": 0.01, "many": "images"}
     rows = elsewhere.told([way], on, batch=256, **given)
     assert rows["as it is"].startswith("does not fit: 74.0 GiB a GPU for 32 images")
     assert rows["to do"].startswith("--batch 248, 9 GPUs for this batch, or --accumulate 2")

@@ -319,18 +319,8 @@ def test_a_run_in_shards_is_stopped_and_goes_on_in_one_process(tmp_path):
         (place / "ab"[i % 2]).mkdir(exist_ok=True, parents=True)
         PIL.Image.fromarray(pixels).save(place / "ab"[i % 2] / f"{i:02}.png")
     words = ["pretrain", "mae", str(place), "--backbone", "test_vit", "--size", "32", "--dim", "16"]
-    words += [
-        "--depth",
-        "1",
-        "--heads",
-        "2",
-        "--batch",
-        "8",
-        "--precision",
-        "fp32",
-        "--epochs",
-        "10",
-    ]
+    words += ["--depth", "1", "--heads", "2", "--batch", "8", "--precision", "fp32"]
+    words += ["--epochs", "10"]
     words += ["--log-every", "1", "--workers", "0", "--lr", "0.000001"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     two = [*words, "--accelerator", "cpu", "--devices", "2", "--shard", "--recompute", "--out"]

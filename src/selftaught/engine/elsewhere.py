@@ -9,7 +9,6 @@ import re
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +19,9 @@ from selftaught.engine.estimate import (
     gathered,
     optimizer_states,
     rehearsed,
+    state_bytes,
     summed,
+    watched,
 )
 from selftaught.engine.progress import duration
 from selftaught.errors import UserError
@@ -69,12 +70,13 @@ class Cost(NamedTuple):
 
 class Way(NamedTuple):
     """One way to lay a training out. state: bytes on each GPU, whatever the batch. room: images
-    that a GPU has room for."""
+    that a GPU has room for. traffic: bytes that a GPU sends in a step."""
 
     name: str
     state: float
     cost: Cost
     room: int
+    traffic: int
 
 
 def cost(method: Method, few: Batch, more: Batch) -> Cost:
@@ -97,20 +99,9 @@ def cost(method: Method, few: Batch, more: Batch) -> Cost:
 
 
 def _kept(method: Method, batch: Batch) -> int:
-    """Bytes that the forward pass leaves to the backward pass, beside the weights."""
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage()
-        return x
-
-    weights = {p.untyped_storage().data_ptr() for p in method.parameters()}
-    with (
-        torch.autocast(batch.index.device.type, torch.bfloat16),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
-    ):
-        loss = summed(method.loss(batch))
-    found = sum(x.nbytes() for where, x in kept.items() if where not in weights)
+    with watched(method) as kept, torch.autocast(batch.index.device.type, torch.bfloat16):
+        loss = summed(method.loss(batch))  # which holds what is counted
+    found = kept()
     del loss
     return found
 
@@ -127,7 +118,7 @@ def ways(method: Method, few: Batch, more: Batch, on: Machines, optimizer: str) 
     every = sum(p.nbytes for p in method.parameters())
     learned = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     buffers = sum(b.nbytes for b in method.buffers())
-    state = every + learned * (1 + optimizer_states(optimizer))
+    state = state_bytes(method, optimizer_states(optimizer))
     # autocast keeps a copy of each weight in half precision until the step is done
     whole = state + every / 2 + buffers
     parted = state / on.count + buffers + 1.5 * gathered(method)
@@ -136,13 +127,14 @@ def ways(method: Method, few: Batch, more: Batch, on: Machines, optimizer: str) 
         plain = cost(twin, few, more)
         again = cost(twin, few, more) if recompute(twin) else None
     found = []
-    for name, held in (("", whole), ("--shard", parted)):
+    for name, held, sent in (("", whole, 2 * learned), ("--shard", parted, 3 * learned)):
         if name and (on.count == 1 or not (method.needs.shards and blocks(method))):
             continue
         for added, each in (("", plain), ("--recompute", again)):
             if each is not None:
                 room = max(0, int((USABLE * on.memory - held) / each.activations))
-                found.append(Way(" ".join(w for w in (name, added) if w), held, each, room))
+                words = " ".join(w for w in (name, added) if w)
+                found.append(Way(words, held, each, room, sent))
     return found
 
 
@@ -152,7 +144,6 @@ def told(
     *,
     batch: int,
     steps: int,
-    learned: int,
     making: float,
     many: str,
 ) -> dict[str, str]:
@@ -163,7 +154,6 @@ def told(
         on: the machines.
         batch: images a step, over all GPUs.
         steps: of the training.
-        learned: bytes of what is trained.
         making: seconds that a core needs to make the views of an image.
         many: what samples are called.
     """
@@ -185,10 +175,9 @@ def told(
         + (f", with {best.name}" if best.name else "")
     )
     if on.count > 1:
-        bytes_ = (3 if "--shard" in best.name else 2) * learned
         rows["traffic"] = (
-            f"{bytes_ / 1e9:.3g} GB a GPU and step, hidden behind it from "
-            f"{8 * bytes_ / 1e9 / second:,.0f} Gbit/s on"
+            f"{best.traffic / 1e9:.3g} GB a GPU and step, hidden behind it from "
+            f"{8 * best.traffic / 1e9 / second:,.0f} Gbit/s on"
         )
     rows["views"] = (
         f"{batch / second:,.0f} {many}/s, which {max(1, batch / second * making):,.0f} cores like "

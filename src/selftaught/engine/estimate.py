@@ -70,13 +70,6 @@ def measure(
         shards: processes that weights are divided among.
     """
     device = small.index.device
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        saved[storage.data_ptr()] = storage
-        return x
-
     seconds, activations = [], 0
     counter = FlopCounterMode(display=False)
     counts = peak_flops(device) > 0  # otherwise nobody is told of them
@@ -85,28 +78,51 @@ def measure(
             wait(device)
             begun = time.perf_counter()
             with (
-                torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+                watched(twin) as kept,
                 context(),
                 counter if counts and turn == 0 else nullcontext(),
             ):
                 loss = summed(twin.loss(small))
-            # a gathered weight is there, or has been freed
-            weights = {p.untyped_storage().data_ptr() for p in map(dist.local, twin.parameters())}
-            activations = sum(x.nbytes() for where, x in saved.items() if where not in weights)
-            saved.clear()
+            activations = kept()
             loss.backward()
             wait(device)
             seconds.append(time.perf_counter() - begun)
     flops = 3 * counter.get_total_flops()  # backward costs two forwards
     count = len(small.index)
-    trainable = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
-    fixed = sum(map(_bytes, method.parameters())) + trainable * (1 + optimizer_states)
-    memory = fixed / shards + sum(map(_bytes, method.buffers()))
+    memory = state_bytes(method, optimizer_states) / shards + sum(map(_bytes, method.buffers()))
     memory += activations * batch / accumulate / count + (gathered(method) if shards > 1 else 0)
     compute = seconds[-1] / count * batch
     making = seconds_per_view * batch / max(makers, 1)
     step = max(compute, making) if device.type != "cpu" else compute + making
     return Estimate(memory, step * steps, flops / count * batch, activations / count)
+
+
+@contextmanager
+def watched(method: Method) -> Iterator[Callable[[], int]]:
+    """A block with a forward pass of `method`; what it yields tells once, before the backward pass,
+    how many bytes are left to that, beside the weights."""
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        saved[storage.data_ptr()] = storage
+        return x
+
+    def kept() -> int:
+        # a gathered weight is there, or has been freed
+        weights = {p.untyped_storage().data_ptr() for p in map(dist.local, method.parameters())}
+        found = sum(x.nbytes() for where, x in saved.items() if where not in weights)
+        saved.clear()
+        return found
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        yield kept
+
+
+def state_bytes(method: Method, optimizer_states: int) -> int:
+    """Of weights, gradients and what the optimizer keeps for them, whole."""
+    trainable = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
+    return sum(map(_bytes, method.parameters())) + trainable * (1 + optimizer_states)
 
 
 @contextmanager

@@ -550,7 +550,6 @@ class Run:
             on,
             batch=plan.batch,
             steps=plan.steps,
-            learned=sum(p.nbytes for p in method.parameters() if p.requires_grad),
             making=making,
             many=kinds.of(plan.image).many,
         )
