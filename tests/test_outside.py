@@ -22,6 +22,7 @@ from rich.table import Table
 import selftaught
 from selftaught import voice
 from selftaught.cli import main
+from selftaught.curate.fetch.lists import listed
 from selftaught.data import opening, quarantine
 from selftaught.data.quarantine import Bad
 from selftaught.engine.progress import Progress
@@ -84,6 +85,11 @@ def test_cells_that_somebody_else_wrote_stay(written):
 
 
 def test_a_quarantine_list_of_evil_names_is_read_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    long = tmp_path / "long.csv"
+    long.write_text("url,text\n" + 2 * f"http://w.test/a.png,{'x' * 200_000}\n")
+    half_read = listed(long, None)
+    assert len(next(half_read).text) == 200_000
     bad = {name: Bad(f"why {name}", i) for i, name in enumerate([*EVIL, *FINE, "\udcff\x1b"])}
     path = tmp_path / quarantine.FILE
     quarantine.save(path, bad)
@@ -94,6 +100,8 @@ def test_a_quarantine_list_of_evil_names_is_read_as_it_was(tmp_path):
         quarantine.load(path)
     path.write_text("path,reason,first_step\nx,y," + "9" * 5000 + "\n")
     assert quarantine.load(path) == {"x": Bad("y")}
+    assert len(list(half_read)) == 1
+    assert csv.field_size_limit() == before
 
 
 @pytest.mark.parametrize("text", [*EVIL, "[red]x[/]", "[/nothing]", ":smile:"])

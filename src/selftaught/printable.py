@@ -1,7 +1,10 @@
 """Text from outside, such as names of files and classes, for terminals and spreadsheets."""
 
+import csv
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _JOINERS = "\u200c\u200d"
 """Invisible, and part of how several scripts and emoji are spelled."""
@@ -51,6 +54,20 @@ def from_cell(written: str) -> str:
         return written
     text = _ESCAPE.sub(lambda m: m[0].encode().decode("unicode_escape"), written[1:])
     return text if cell(text) == written else written
+
+
+@contextmanager
+def longest_cell(characters: int) -> Iterator[None]:
+    """What the csv module takes for a cell, and not for a mistake, until the block ends.
+
+    Its limit is one for the whole process: who reads says what it is, and no reader leaves its own
+    behind.
+    """
+    before = csv.field_size_limit(characters)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def row(texts: list[str]) -> str:

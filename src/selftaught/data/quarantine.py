@@ -12,7 +12,7 @@ import numpy as np
 
 from selftaught.data.source import Samples
 from selftaught.errors import UserError
-from selftaught.printable import from_cell, row
+from selftaught.printable import from_cell, longest_cell, row
 
 FILE = "bad_files.csv"
 _COLUMNS = ["path", "reason", "first_step"]
@@ -32,7 +32,10 @@ def load(path: str | Path) -> dict[str, Bad]:
     Names are those that were saved, whatever a spreadsheet would have made of them.
     """
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            longest_cell(1 << 17),
+            open(path, newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             rows = list(csv.reader(file))
     except FileNotFoundError:
         return {}

@@ -10,6 +10,7 @@ from selftaught.curate.fetch.address import Address, canonical, plain
 from selftaught.data.table import reading
 from selftaught.data.text.coding import extension, opened
 from selftaught.errors import UserError
+from selftaught.printable import longest_cell
 
 LISTS = (".txt", ".csv", ".tsv", ".parquet")
 """Extensions of lists."""
@@ -43,14 +44,13 @@ def listed(file: Path, column: str | None) -> Iterator[Address]:
 
 
 def _lines(file: Path, kind: str, column: str | None) -> Iterator[tuple[str, str, str]]:
-    with opened(file) as text:
+    with longest_cell(1 << 24), opened(file) as text:
         if kind == ".txt":
             lines = (line.strip() for line in text)
             yield from ((line, "", "") for line in lines if line and not line.startswith("#"))
             return
         first = text.readline()
         mark = "\t" if kind == ".tsv" else max(",;\t", key=first.count)
-        csv.field_size_limit(1 << 24)
         rows = csv.reader(_again(first, text), delimiter=mark)
         try:
             head = [cell.strip() for cell in next(rows, [])]

@@ -15,6 +15,7 @@ from selftaught.data.lists import LABEL_COLUMNS
 from selftaught.data.text.coding import opened
 from selftaught.data.text.texts import Gathered
 from selftaught.errors import UserError
+from selftaught.printable import longest_cell
 
 log = logging.getLogger("selftaught")
 
@@ -65,13 +66,11 @@ def _chained(looked: list[list[str]], rows: Iterator[list[str]]) -> Iterator[lis
 @contextmanager
 def _fields_of_any_length(path: Path) -> Iterator[None]:
     """A text may be longer than what the csv module takes for a mistake."""
-    limit = csv.field_size_limit(2**31 - 1)
     try:
-        yield
+        with longest_cell(2**31 - 1):
+            yield
     except csv.Error as error:
         raise UserError(f"{path} is no table that can be read: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def dialect(first: list[str], usual: str) -> dict[str, Any]:
