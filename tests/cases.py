@@ -254,6 +254,8 @@ CASES = {
     "distill_features": Case({"network": teacher(), "hidden": 16}),
     "simclr_v2_finetune": Case({"classes": 3}),
     "finetune": Case({"classes": 3}),
+    "lejepa": Case({"hidden": 32, "dim": 16, "slices": 6, "local_crops": 2}),
+    "visreg": Case({"hidden": 32, "dim": 16, "slices": 6, "global_crops": 3, "local_crops": 2}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),
     "dcl": Case({"hidden": 32, "dim": 16}),
     "hcl": Case({"hidden": 32, "dim": 16}),

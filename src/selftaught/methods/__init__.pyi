@@ -33,7 +33,9 @@ from selftaught.methods.correlation.ace import ACE as ACE
 from selftaught.methods.correlation.barlow_twins import BarlowTwins as BarlowTwins
 from selftaught.methods.correlation.dcca import DCCA as DCCA
 from selftaught.methods.correlation.dccae import DCCAE as DCCAE
+from selftaught.methods.correlation.lejepa import LeJEPA as LeJEPA
 from selftaught.methods.correlation.vicreg import VICReg as VICReg
+from selftaught.methods.correlation.visreg import VISReg as VISReg
 from selftaught.methods.correlation.w_mse import WMSE as WMSE
 from selftaught.methods.dense.also import ALSO as ALSO
 from selftaught.methods.dense.densecl import DenseCL as DenseCL
