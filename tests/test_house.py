@@ -25,6 +25,7 @@ SOURCE = sorted((ROOT / "src").rglob("*.py"))
 GENERATED = {"api.md"}
 PAGES = [f for f in sorted((ROOT / "docs").glob("*.md")) if f.name not in GENERATED]
 PAGES += [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+sys.path.insert(0, str(ROOT / "docs"))  # where the pages' parts are
 BUILD: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "build.py"))
 README = (ROOT / "README.md").read_text("utf-8")
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
@@ -238,17 +239,21 @@ def test_where_to_start_is_told_with_numbers_of_the_results(begin):
         assert begin.method in (*keys, "distill_features")
 
 
-def test_all_pretext_tasks_stand_side_by_side_with_numbers_of_the_results():
-    page = BUILD["side_by_side"]()
-    for name in BUILD["members"]("pretext"):
-        assert page.count(f"| `{name}` |") == len(BUILD["DATA"]), name
-    lines = [s for s in page.splitlines() if s.startswith("| `rotation` | test_resnet")]
-    for data, line in zip(BUILD["DATA"], lines, strict=True):
+def test_all_methods_stand_side_by_side_with_numbers_of_the_results():
+    measured: Any = import_module("measured")
+    page = measured.side_by_side()
+    rest = page[page.index("## CIFAR") :]
+    for name in methods.files():
+        named = re.findall(rf"^\| `{name}` \||(?<=[:,] )`{name}`(?=[,.]| \(\[)", rest, re.MULTILINE)
+        assert len(named) == len(measured.LEARNED), name
+    lines = [s for s in page.splitlines() if s.startswith("| `rotation` | pretext | test_resnet")]
+    for data, line in zip(measured.LEARNED, lines, strict=True):
         file = ROOT / "benchmarks" / "results" / f"learn-{data}.json"
         row = json.loads(file.read_text("utf-8"))["rotation"]
         shown = row["scores"]["this encoder"]
         assert f"**{shown[0]:.1f}**" in line
         assert f"| {shown[1]:.1f} |" in line
+        assert f"| {row['cpu_seconds']} |" in line
         assert row["command"] in page
 
 
