@@ -287,6 +287,14 @@ CASES = {
     "simclr": Case({"hidden": 32, "dim": 16}),
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    "simdino": Case({"hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    # each process draws the masks of its own batch
+    "simdinov2": Case(
+        {"hidden": 32, "bottleneck": 16, "local_crops": 2},
+        "test_vit",
+        exact_ranks=False,
+        any_order=False,
+    ),
     # each process draws the patches that it leaves out
     "msn": Case(
         {"prototypes": 12, "hidden": 32, "dim": 16, "focal_views": 2}, "test_vit", exact_ranks=False

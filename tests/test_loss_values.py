@@ -54,6 +54,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "network": larger_dinov2(separate_head=True, patch_prototypes=10),
         },
     ],
+    "simdino": [{"smoothed": False, "local_crops": 0}, {"eps": 0.5, "rate_weight": 2.0}],
+    "simdinov2": [{"smoothed": False, "patch_weight": 0.3}, {"local_crops": 0}],
     "ibot": [{"shared_head": False, "shared_teacher_head": False, "patch_weight": 0.4}],
     "distill": [{"temperature": 2.0, "alpha": 0.3}],
     "distill_features": [

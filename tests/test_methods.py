@@ -340,6 +340,8 @@ UNLIKE = {
     "dino": "most pairs are with local views, which are other crops",
     "ibot": "as dino",
     "dinov2": "as dino",
+    "simdino": "as dino",
+    "simdinov2": "as dino",
     "visreg": "nine tenths of it are of each view alone",
     "deepcluster_v2": "each view is compared with a cluster, not with the other view",
     "dccae": "the reconstruction outweighs the correlation",

@@ -20,6 +20,7 @@ from tests.test_methods import batch, build, total
         "lejepa",
         "visreg",
         "dino",
+        "simdino",
         "nnclr",
         "supcon",
     ],

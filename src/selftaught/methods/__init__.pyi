@@ -49,6 +49,8 @@ from selftaught.methods.distillation.dinov2 import DINOv2 as DINOv2
 from selftaught.methods.distillation.distill_features import DistillFeatures as DistillFeatures
 from selftaught.methods.distillation.ibot import IBOT as IBOT
 from selftaught.methods.distillation.msn import MSN as MSN
+from selftaught.methods.distillation.simdino import SimDINO as SimDINO
+from selftaught.methods.distillation.simdinov2 import SimDINOv2 as SimDINOv2
 from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
 from selftaught.methods.masked.bert import BERT as BERT
