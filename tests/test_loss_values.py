@@ -37,6 +37,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "dcca": [{"form": "frobenius"}, {"form": "squares"}, {"form": "largest"}, {"shared": True}],
     "dccae": [{"element_mean": True}],
     "ace": [{"shared": False, "eps": 0.1}],
+    "lejepa": [{"local_crops": 0}, {"weight": 0.4, "reach": 3.0, "points": 9}],
+    "visreg": [{"local_crops": 0}, {"weight": 0.4, "scale": 2.0, "shape": 3.0, "center": 0.5}],
     "w_mse": [{"normalize": False}, {"count": 3, "draws": 2}, {"group": None}],
     "swav": [{"queue": 0}, {"local_crops": 0}],
     "seer": [{"hard": 0.9}],
@@ -52,6 +54,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "network": larger_dinov2(separate_head=True, patch_prototypes=10),
         },
     ],
+    "simdino": [{"smoothed": False, "local_crops": 0}, {"eps": 0.5, "rate_weight": 2.0}],
+    "simdinov2": [{"smoothed": False, "patch_weight": 0.3}, {"local_crops": 0}],
     "ibot": [{"shared_head": False, "shared_teacher_head": False, "patch_weight": 0.4}],
     "distill": [{"temperature": 2.0, "alpha": 0.3}],
     "distill_features": [

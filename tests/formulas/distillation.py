@@ -48,6 +48,48 @@ def loss_dino(method: Any, batch: Batch) -> float:
     return swapped(softmax(teacher / temperature), student / method.student_temp)
 
 
+def spread(method: Any, student: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    """Wu et al. (2025): distances of unit vectors of unlike views, and minus the coding rate, by
+    the eigenvalues of the covariance."""
+    far = [
+        ((teacher[t, b] - student[v, b]) ** 2).sum() / 2
+        for t in range(2)
+        for v in range(len(student))
+        for b in range(student.shape[1])
+        if v != t
+    ]
+    rates = []
+    for view in range(2):
+        z = (student[view] + teacher[view]) / 2 if method.smoothed else student[view]
+        count, dim = z.shape
+        sizes = np.linalg.eigvalsh(sum(np.outer(row, row) for row in z) / count)
+        rate = sum(np.log(1 + dim * max(size, 0.0) / method.eps) for size in sizes) / 2
+        rates.append(rate * (1 / dim + 1 / count))
+    return {"alike": float(np.mean(far)), "rate": -method.rate_weight * float(np.mean(rates))}
+
+
+def loss_simdino(method: Any, batch: Batch) -> dict[str, float]:
+    teacher = unit(numbers(method.teacher_head(method.teacher(torch.cat(list(batch.views[:2]))))))
+    student = unit(numbers(method.head(seen_by_student(method, batch.views)[0])))
+    return spread(method, student, teacher.reshape(2, len(batch.views[0]), -1))
+
+
+def loss_simdinov2(method: Any, batch: Batch) -> dict[str, float]:
+    both = torch.cat(list(batch.views[:2]))
+    grid = (method.backbone.grid(both.shape[-1])[0],) * 2
+    hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
+    seen = method.teacher.features(both)
+    teacher = unit(numbers(method.teacher_head(seen.pooled)))
+    goals = numbers(method.teacher_head(seen.local))
+    pooled, local = seen_by_student(method, batch.views, (hidden, method.mask_token))
+    patches = numbers(method.head(local))
+    terms = spread(
+        method, unit(numbers(method.head(pooled))), teacher.reshape(2, len(batch.views[0]), -1)
+    )
+    error = image_by_image(numbers(hidden), lambda i, n: 1 - cosine(goals[i, n], patches[i, n]))
+    return terms | {"patch": method.patch_weight * error}
+
+
 def image_by_image(hidden: np.ndarray, error: Any) -> float:
     """error(image, patch) -> the mean over images, of which some hide nothing, of their means."""
     each = [
