@@ -101,10 +101,11 @@ def main() -> None:
     path = Path(__file__).parent / "results" / f"learn-{arguments.name}.json"
     rows = json.loads(path.read_text()) if path.exists() else {}
     for name in arguments.methods:
-        rows[name] = run(name, arguments)
+        row = " ".join([name, *arguments.label])
+        rows[row] = run(name, arguments)
         path.write_text(json.dumps(rows, indent=1) + "\n")
         path.with_suffix(".md").write_text(markdown(rows, arguments.name))
-        print(name, json.dumps(rows[name]), flush=True)
+        print(row, json.dumps(rows[row]), flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -123,6 +124,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=JSON", help="instead of a preset's value"
+    )
+    parser.add_argument(
+        "--label", nargs="*", default=[], metavar="WORD", help="of rows beside those of the presets"
     )
     arguments = parser.parse_args()
     if "motion" in arguments.methods and not arguments.clips:
@@ -144,6 +148,7 @@ def command(name: str, arguments: argparse.Namespace) -> str:
         *("python benchmarks/learn.py", *(part for pair in data for part in pair)),
         *("--size", arguments.size, "--samples", arguments.samples, "--seed", arguments.seed),
         *("--name", arguments.name, "--methods", name, *overrides),
+        *(["--label", *map(shlex.quote, arguments.label)] if arguments.label else []),
     ]
     return " ".join(map(str, parts))
 
