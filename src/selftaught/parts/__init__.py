@@ -5,18 +5,21 @@ from .heads import Prototypes, each_cell, mlp, projected_cells, prototype_head, 
 from .memory import MemoryBank
 from .multicrop import each_size
 from .norm import SyncBatchNorm, same_statistics, synchronize
+from .predictor import DirectPredictor, Turns
 from .queue import Queue
 from .standardize import Standardize
 from .target import ema, frozen_copy
 from .teacher import Frozen, fingerprint
 
 __all__ = [
+    "DirectPredictor",
     "Frozen",
     "MemoryBank",
     "Prototypes",
     "Queue",
     "Standardize",
     "SyncBatchNorm",
+    "Turns",
     "each_cell",
     "each_size",
     "ema",
