@@ -45,6 +45,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "msn": [{"entropy": 0.7}, {"iterations": 0, "drop": 0.0}],
     "dinov2": [
         {"targets": "sinkhorn", "koleo_weight": 0.3},
+        {"gram_weight": 2.0, "gram_start": 0.2, "local_crops": 1},
         {"separate_head": True, "patch_prototypes": 10, "local_crops": 0},
         {"network": larger_dinov2()},
         {
