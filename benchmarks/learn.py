@@ -101,14 +101,28 @@ def main() -> None:
     path = Path(__file__).parent / "results" / f"learn-{arguments.name}.json"
     rows = json.loads(path.read_text()) if path.exists() else {}
     for name in arguments.methods:
-        rows[name] = run(name, arguments)
+        row = " ".join([name, *arguments.label])
+        rows[row] = run(name, arguments)
         path.write_text(json.dumps(rows, indent=1) + "\n")
         path.with_suffix(".md").write_text(markdown(rows, arguments.name))
-        print(name, json.dumps(rows[name]), flush=True)
+        print(row, json.dumps(rows[row]), flush=True)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_data(parser)
+    parser.add_argument("--methods", nargs="+", default=ALONE, choices=list(PRESETS))
+    parser.add_argument(
+        "--label", nargs="*", default=[], metavar="WORD", help="of rows beside those of the presets"
+    )
+    arguments = parser.parse_args()
+    if "motion" in arguments.methods and not arguments.clips:
+        parser.error("motion trains on frames of clips: name a folder of clips with --clips")
+    return arguments
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """What a training is on, and how long it is."""
     parser.add_argument("--train", required=True, help="labeled images to train on")
     parser.add_argument("--test", required=True, help="labeled images to score on")
     parser.add_argument("--rows", metavar="NPZ:NAME", help="positions of the images to train on")
@@ -117,17 +131,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument("--samples", type=int, default=60_000, help="images seen in training")
     parser.add_argument("--name", required=True, help="of the data, in the results' file names")
-    parser.add_argument("--methods", nargs="+", default=ALONE, choices=list(PRESETS))
     parser.add_argument("--threads", type=int, default=1, help="of the network")
     parser.add_argument("--workers", type=int, default=1, help="that make views")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=JSON", help="instead of a preset's value"
     )
-    arguments = parser.parse_args()
-    if "motion" in arguments.methods and not arguments.clips:
-        parser.error("motion trains on frames of clips: name a folder of clips with --clips")
-    return arguments
 
 
 def command(name: str, arguments: argparse.Namespace) -> str:
@@ -144,6 +153,7 @@ def command(name: str, arguments: argparse.Namespace) -> str:
         *("python benchmarks/learn.py", *(part for pair in data for part in pair)),
         *("--size", arguments.size, "--samples", arguments.samples, "--seed", arguments.seed),
         *("--name", arguments.name, "--methods", name, *overrides),
+        *(["--label", *map(shlex.quote, arguments.label)] if arguments.label else []),
     ]
     return " ".join(map(str, parts))
 

@@ -14,7 +14,8 @@ from selftaught.methods.clustering.seer import SEER
 from selftaught.methods.clustering.sela import SeLa
 from selftaught.methods.clustering.swav import SwAV
 from selftaught.methods.distillation.dino import DINO
-from selftaught.objectives.assignment import balanced_plan
+from selftaught.methods.distillation.msn import MSN
+from selftaught.objectives.assignment import balanced_plan, power_law, sinkhorn
 
 
 class Flat(nn.Module):
@@ -248,3 +249,30 @@ def test_seer_assigns_hard_at_first_if_asked_to_and_says_what_it_needs():
     assert [m for m in method.projector if isinstance(m, nn.BatchNorm1d)] == []
     with pytest.raises(UserError, match="epsilon must be above 0, got 0"):
         SEER(flat(), epsilon=0.0)
+
+
+def test_sinkhorn_gives_prototypes_the_shares_that_are_asked_for():
+    torch.manual_seed(0)
+    scores, sizes = torch.randn(40, 6, dtype=torch.float64), torch.tensor(power_law(6, 1.5))
+    shares = sizes.double() / sizes.sum()
+    q = sinkhorn(scores, 0.5, 300, shares.log())
+    torch.testing.assert_close(q.sum(1), torch.ones(40, dtype=torch.float64))
+    torch.testing.assert_close(q.mean(0), shares, rtol=1e-6, atol=0)
+    even = sinkhorn(scores, 0.5, 3, torch.full((6,), 1 / 6, dtype=torch.float64).log())
+    torch.testing.assert_close(even, sinkhorn(scores, 0.5, 3))
+
+
+def test_msn_is_held_to_its_prior_and_to_nothing_else():
+    """The term is 0 where the mean prediction is the prior, and above 0 anywhere else."""
+    small = {"prototypes": 4, "hidden": 8, "dim": 4}
+    even, prior = torch.full((4,), 0.25), torch.tensor([0.4, 0.3, 0.2, 0.1])
+    given = MSN(Image("test_vit", 32), **small, prior=(4.0, 3.0, 2.0, 1.0))
+    assert abs(float(given.divergence(prior))) < 1e-6
+    assert float(given.divergence(even)) > 0.1
+    assert float(given.divergence(prior.flip(0))) > 0.1
+    flat = MSN(Image("test_vit", 32), **small, prior="power", exponent=0.0)
+    uniform = MSN(Image("test_vit", 32), **small)
+    for mean in (even, prior):
+        torch.testing.assert_close(flat.divergence(mean), uniform.divergence(mean))
+    with pytest.raises(UserError, match="prior has 2 numbers for 4 prototypes"):
+        MSN(Image("test_vit", 32), **small, prior=(2.0, 1.0))

@@ -431,6 +431,7 @@ def looked_at(name, folder, change):
     loss = method.loss(change(batch))
     total(loss).backward()
     doctor.after_backward()
+    doctor.before_step()
     doctor.after_step(terms_of(loss), 0.1)
     return doctor.course[0]
 

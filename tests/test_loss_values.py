@@ -42,7 +42,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "w_mse": [{"normalize": False}, {"count": 3, "draws": 2}, {"group": None}],
     "swav": [{"queue": 0}, {"local_crops": 0}],
     "seer": [{"hard": 0.9}],
-    "msn": [{"entropy": 0.7}, {"iterations": 0, "drop": 0.0}],
+    "msn": [
+        {"entropy": 0.7},
+        {"iterations": 0, "drop": 0.0},
+        {"prior": "power", "exponent": 0.5},
+        {"prior": (9.0, 5.0, 4.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.1)},
+    ],
     "dinov2": [
         {"targets": "sinkhorn", "koleo_weight": 0.3},
         {"gram_weight": 2.0, "gram_start": 0.2, "local_crops": 1},

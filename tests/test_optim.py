@@ -146,6 +146,15 @@ def test_named_submodules_keep_their_rate_or_are_not_decayed():
     assert found["prototypes.weight"]["weight_decay"] == 0.0
 
 
+def test_submodules_may_have_rates_of_their_own():
+    recipe = Recipe("lars", 2.0, bias_lr=0.5, rates=(("predictor", 10.0), ("backbone.1", 0.5)))
+    found = settings(Net(), recipe)
+    assert found["predictor.weight"]["lr"] == 20.0
+    assert found["predictor.bias"]["lr"] == 10.0
+    assert found["backbone.1.weight"]["lr"] == 0.5
+    assert found["backbone.0.weight"]["lr"] == found["prototypes.weight"]["lr"] == 2.0
+
+
 @pytest.mark.parametrize("name", ["beit", "simmim"])
 def test_tokens_and_positions_of_masked_methods_are_not_decayed(name):
     from selftaught.backbones import backbone
@@ -162,6 +171,8 @@ def test_tokens_and_positions_of_masked_methods_are_not_decayed(name):
 def test_unknown_submodules_are_refused():
     with pytest.raises(UserError, match=r"names 'head', which Net does not train; it trains backb"):
         build(Net(), Recipe("sgd", 1.0, constant=("head",)))
+    with pytest.raises(UserError, match=r"names 'frozen', which Net does not train"):
+        build(Net(), Recipe("sgd", 1.0, rates=(("frozen", 2.0),)))
 
 
 def test_rates_decay_from_layer_to_layer_of_a_vit():

@@ -79,6 +79,7 @@ class Recipe:
         layer_decay: factor on the rate from each layer of a ViT to the one below it.
         patch_lr: further factor on the rate of a ViT's patch embedding.
         constant: names of submodules whose rate stays at its peak.
+        rates: factors on the rate of submodules, as (name, factor).
         momentum: of SGD and LARS.
         nesterov: whether SGD's momentum is Nesterov's.
         eta: trust coefficient of LARS.
@@ -115,6 +116,7 @@ class Recipe:
     layer_decay: float = 1.0
     patch_lr: float = 1.0
     constant: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
     momentum: float = 0.9
     nesterov: bool = False
     eta: float = 0.001

@@ -55,11 +55,14 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(unit(a) @ unit(b))
 
 
-def balanced(scores: np.ndarray, epsilon: float, rounds: int) -> np.ndarray:
-    """Sinkhorn-Knopp on exp(scores / epsilon), [B, K]; rows sum to 1."""
+def balanced(
+    scores: np.ndarray, epsilon: float, rounds: int, shares: Sequence[float] = ()
+) -> np.ndarray:
+    """Sinkhorn-Knopp on exp(scores / epsilon), [B, K]; rows sum to 1, columns go by `shares`."""
     q = np.exp(scores / epsilon)
+    wanted = np.array(shares or [1 / q.shape[1]] * q.shape[1])
     for _ in range(rounds):
-        q = q / q.sum(0) / q.shape[1]
+        q = q / q.sum(0) * wanted
         q = q / q.sum(1, keepdims=True) / len(q)
     return q * len(q)
 

@@ -81,13 +81,18 @@ def loss_msn(method: Any, batch: Batch) -> dict[str, float]:
     prototypes, t = unit(numbers(method.scores.weight)), method.temperature
     scores = (z @ prototypes.T / t).reshape(len(views), len(whole), -1)
     sharp = softmax(target @ prototypes.T / t / method.sharpen)
-    goals = balanced(np.log(sharp), 1.0, method.iterations) if method.iterations else sharp
+    sizes = {
+        "uniform": [1.0] * len(prototypes),
+        "power": [1 / k**method.exponent for k in range(1, len(prototypes) + 1)],
+    }.get(method.prior, method.prior)
+    prior = [size / sum(sizes) for size in sizes]
+    goals = balanced(np.log(sharp), 1.0, method.iterations, prior) if method.iterations else sharp
     p = softmax(scores)
     match = -(goals[None] * np.log(p)).sum(2).mean()
     mean = p.mean((0, 1))
     terms = {
         "match": match,
-        "me_max": method.me_max * (np.log(len(mean)) + (mean * np.log(mean)).sum()),
+        "me_max": method.me_max * sum(m * np.log(m / share) for m, share in zip(mean, prior)),
     }
     if method.entropy:
         terms["entropy"] = -method.entropy * (p * np.log(p)).sum(2).mean()

@@ -98,8 +98,9 @@ class Diagnosis:
 class Doctor:
     """Looks at one training, in its first process.
 
-    The loop calls `before_forward` before the forward pass, `after_backward` between backward and
-    the optimizer's step, `after_step` after it. All three return at once except in the few steps
+    The loop calls `before_forward` before the forward pass, `after_backward` after the backward
+    pass, `before_step`, where the method has made of the gradients what it wants, between that and
+    the optimizer's step, `after_step` after it. They return at once except in the few steps
     that are looked at; nothing that training depends on is changed, nor any random number drawn.
 
     Args:
@@ -183,7 +184,7 @@ class Doctor:
             self.cost = time.perf_counter() - begun
 
     def after_backward(self) -> None:
-        """Between backward and the optimizer's step."""
+        """After the backward pass, before a method holds gradients of what rests back."""
         if self.heard is not None:
             begun = time.perf_counter()
             self.heard.close()
@@ -191,6 +192,12 @@ class Doctor:
                 self.intake.close()
             trained = self.method if self.method.needs.learned else self.method.backbone
             self.gradient = _norm(p.grad for p in trained.parameters())
+            self.cost += time.perf_counter() - begun
+
+    def before_step(self) -> None:
+        """Before the optimizer's step, with the gradients that it takes."""
+        if self.heard is not None:
+            begun = time.perf_counter()
             self.before = [
                 (w, _slice(w), _slice(w.grad)) for w in self.weights if w.grad is not None
             ]

@@ -203,13 +203,15 @@ class Loop:
         method.progress = self.step / self.steps
         self.plan.apply(self.optimizer, self.step)
         terms = self._together(items) if self.cache else self._parts(items)
+        if self.doctor:
+            self.doctor.after_backward()
         method.before_step()
         if self.step < self.resting:
             for p in method.backbone.parameters():
                 p.grad = None
         norm = self._clip()
         if self.doctor:
-            self.doctor.after_backward()
+            self.doctor.before_step()
         self.whole = False
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)

@@ -1,5 +1,6 @@
 """The optimizer that a recipe asks for, and what its rates and weight decays are at each step."""
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -260,7 +261,8 @@ def groups(method: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
             the backbone is not a ViT.
     """
     trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    for part in (*recipe.constant, *recipe.no_decay, *recipe.no_clip):
+    own = [name for name, _ in recipe.rates]
+    for part in (*recipe.constant, *recipe.no_decay, *recipe.no_clip, *own):
         if not any(_inside(name, (part,)) for name, _ in trained):
             raise UserError(
                 f"the recipe names {part!r}, which {type(method).__name__} does not train; it "
@@ -273,6 +275,7 @@ def groups(method: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         decayed &= recipe.decay_tokens or not name.endswith(("cls_token", "pos_embed"))
         adapt = not flat or recipe.optimizer not in ("lars", "lars_tf")
         scale = rate * (1.0 if adapt else recipe.bias_lr)
+        scale *= math.prod(x for part, x in recipe.rates if _inside(name, (part,)))
         key = (decayed, adapt, scale, _inside(name, recipe.constant))
         shared.setdefault(key, []).append(p)
     names = ("decayed", "adapt", "scale", "constant")

@@ -11,8 +11,10 @@ from selftaught import dist
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
-    """Balanced soft assignment: each sample has mass one, each prototype an equal share of it.
+def sinkhorn(
+    scores: Tensor, epsilon: float, iterations: int = 3, log_shares: Tensor | None = None
+) -> Tensor:
+    """Balanced soft assignment: each sample has mass one, each prototype a given share of it.
 
     Sinkhorn-Knopp on exp(scores / epsilon) as SwAV has it (Caron et al., 2020, Eq. 5), over the
     samples of all processes, which may hold different numbers of them, or none. In log space,
@@ -22,6 +24,8 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
         scores: [B, K] similarities of this process's samples with the prototypes; finite.
         epsilon: weight of the entropy, above 0; smaller is harder.
         iterations: how often prototypes and samples are normalized, in this order; SEER takes 10.
+        log_shares: [K] logarithms of the prototypes' shares, alike in all processes; None for equal
+            ones.
 
     Returns:
         [B, K], float32 or float64; each row sums to 1.
@@ -33,6 +37,8 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
         own = log_q.amax(0) if len(log_q) else log_q.new_full(log_q.shape[1:], -torch.inf)
         top = dist.maximum(own)
         log_q = log_q - (top + dist.total((log_q - top).exp().sum(0)).log())
+        if log_shares is not None:
+            log_q = log_q + log_shares
         log_q = log_q - log_q.logsumexp(1, keepdim=True)
     return log_q.exp()
 
@@ -71,6 +77,14 @@ def cluster_cross_entropy(
         for s, own in zip(scores, labels, strict=True)
     ]
     return torch.stack(terms).mean()
+
+
+def power_law(count: int, exponent: float) -> tuple[float, ...]:
+    """Numbers in proportion to which groups are large: k ** -exponent for the k-th of `count`.
+
+    The prior of PMSN (Assran et al., 2022): 0 makes all alike, larger exponents fewer large groups.
+    """
+    return tuple(k**-exponent for k in range(1, count + 1))
 
 
 @torch.no_grad()

@@ -13,18 +13,21 @@ from .heads import (
 from .memory import MemoryBank
 from .multicrop import each_size
 from .norm import SyncBatchNorm, same_statistics, synchronize
+from .predictor import DirectPredictor, Turns
 from .queue import Queue
 from .standardize import Standardize
 from .target import ema, frozen_copy
 from .teacher import Frozen, fingerprint
 
 __all__ = [
+    "DirectPredictor",
     "Frozen",
     "MemoryBank",
     "Prototypes",
     "Queue",
     "Standardize",
     "SyncBatchNorm",
+    "Turns",
     "bottleneck_head",
     "each_cell",
     "each_size",

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from selftaught import dist
 from selftaught.augment import View, Views
 from selftaught.backbones import Image
+from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
+from selftaught.objectives.assignment import power_law, sinkhorn, soft_cross_entropy
 from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
 from selftaught.roles import (
@@ -22,12 +24,14 @@ from selftaught.roles import (
     Momentum,
     Number,
     PartialShare,
+    Positive,
     PrototypeCount,
     Sharpening,
     SmallViews,
     Strength,
     Temperature,
     TermWeight,
+    Weight,
 )
 from selftaught.schedule import linear
 from selftaught.sides import Size, part
@@ -36,8 +40,11 @@ from selftaught.sides import Size, part
 class MSN(Method):
     """Views with patches left out find the prototypes that an EMA teacher sees in a whole view.
 
-    That all prototypes are used is asked of the mean over all views and processes (me-max); on
-    data with unequal classes it can be weakened. The reference sums the prototypes' gradient over
+    That all prototypes are used is asked of the mean over all views and processes (me-max). Data
+    whose groups are of unlike sizes, as most that nobody has sorted, are better served by another
+    `prior` (PMSN, Assran et al., 2022, https://arxiv.org/abs/2210.07277): the mean is held to it
+    instead, by its divergence from it, and Sinkhorn gives prototypes such shares of the targets.
+    Balanced data lose by it. The reference sums the prototypes' gradient over
     processes where it averages all others; under AdamW, which neither decays nor clips them, that
     is the same. It has no rule for how the learning rate follows the batch; here it follows its
     square root. The recipe is that of 800 epochs, of which 15 are warm-up.
@@ -50,6 +57,8 @@ class MSN(Method):
         drop: share of the patches that is left out of large views.
         focal_views: number of small views.
         focal_size: side of small views in pixels, in whole patches; none for 3/7 of the large.
+        prior: how large groups are: all alike, by a power law (PMSN), or numbers in proportion to
+            which they are, one for each prototype.
 
     Other Args:
         hidden: width of the head's two hidden layers.
@@ -57,6 +66,7 @@ class MSN(Method):
         temperature: of the softmax over prototypes, above 0.
         sharpen: of the targets, whose distribution is taken to the power 1 / sharpen.
         iterations: of Sinkhorn's normalizations of the targets; 0 for none.
+        exponent: of the power law: the k-th group has a share like k ** -exponent.
         me_max: weight of the term that keeps prototypes in use.
         entropy: weight of the entropy of the predictions.
         random_views: number of large views beside the target's.
@@ -105,6 +115,8 @@ class MSN(Method):
         random_views: Count = 1,
         focal_views: SmallViews = 10,
         focal_size: Count | None = None,
+        prior: Literal["uniform", "power"] | tuple[Positive, ...] = "uniform",
+        exponent: Weight = 0.25,
         random_scale: tuple[Fraction, Fraction] = (0.3, 1.0),
         focal_scale: tuple[Fraction, Fraction] = (0.05, 0.3),
         strength: Strength = 0.5,
@@ -116,7 +128,12 @@ class MSN(Method):
         self.me_max, self.entropy, self.momentum = me_max, entropy, momentum
         self.drop, self.random_views, self.focal_views = drop, random_views, focal_views
         self.focal_size, self.random_scale, self.focal_scale = focal_size, random_scale, focal_scale
-        self.strength, self.blur = strength, blur
+        self.strength, self.blur, self.prior, self.exponent = strength, blur, prior, exponent
+        if isinstance(prior, tuple) and len(prior) != prototypes:
+            raise UserError(
+                f"prior has {len(prior)} numbers for {prototypes} prototypes: give one for each, "
+                f"or prior='power'"
+            )
         backbone.arrange("class")
         self.backbone = backbone
         self.projector = head(backbone.dim, hidden, dim)
@@ -168,18 +185,33 @@ class MSN(Method):
         p = scores.softmax(-1)
         terms = {
             "match": soft_cross_entropy(self.goals(targets), scores).mean(),
-            "me_max": self.me_max
-            * (math.log(self.prototypes) - entropy(dist.mean(p.mean((0, 1))))),
+            "me_max": self.me_max * self.divergence(dist.mean(p.mean((0, 1)))),
         }
         if self.entropy:
             terms["entropy"] = self.entropy * entropy(p).mean()
         return terms
 
+    def divergence(self, mean: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of the mean prediction [prototypes] from the prior."""
+        log_prior = self.log_prior(mean)
+        if log_prior is None:
+            return math.log(self.prototypes) - entropy(mean)
+        return -(mean * log_prior).sum() - entropy(mean)
+
+    def log_prior(self, like: Tensor) -> Tensor | None:
+        """[prototypes] logarithms of the shares that groups are to have; None for equal ones."""
+        if self.prior == "uniform":
+            return None
+        given = power_law(self.prototypes, self.exponent) if self.prior == "power" else self.prior
+        return like.new_tensor(given).log().log_softmax(0)
+
     @torch.no_grad()
     def goals(self, targets: Tensor) -> Tensor:
         """[B, prototypes] distributions that the views of embeddings [B, dim] are to find."""
         sharp = (self.scores(targets) / (self.temperature * self.sharpen)).log_softmax(-1)
-        return sinkhorn(sharp, 1.0, self.iterations) if self.iterations else sharp.exp()
+        if not self.iterations:
+            return sharp.exp()
+        return sinkhorn(sharp, 1.0, self.iterations, self.log_prior(sharp))
 
     def predicted(self, logits: Tensor) -> Tensor:
         """The predictions'."""

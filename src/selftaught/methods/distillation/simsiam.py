@@ -1,7 +1,9 @@
 """SimSiam (Chen and He, 2021), https://arxiv.org/abs/2011.10566."""
 
-from typing import cast
+from dataclasses import replace
+from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,8 +11,8 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.precision import full_precision
-from selftaught.parts import mlp
-from selftaught.roles import Blur, HeadWidth
+from selftaught.parts import DirectPredictor, Turns, mlp
+from selftaught.roles import Blur, Count, HeadWidth, Positive, Share, Weight
 from selftaught.sides import Size
 
 
@@ -22,6 +24,16 @@ class SimSiam(Method):
         dim: width of the embedding.
         bottleneck: width of the predictor's hidden layer.
         blur: probability of Gaussian blur; 0 for images as small as CIFAR's.
+
+    Other Args:
+        predictor_form: `mlp` is learned; `direct` is linear, and set from what it is given
+            (DirectPred, Tian et al., 2021, https://arxiv.org/abs/2102.06810).
+        predictor_rate: learning rate of the predictor, as a multiple of the others'.
+        predictor_steps: steps of the predictor for each one of the encoder, which learns in every
+            so many steps alone.
+        direct_rho: of `direct`: weight of the earlier correlation.
+        direct_eps: of `direct`: what small eigenvalues keep, relative to the largest.
+        direct_every: of `direct`: steps from one decomposition to the next; more for wide ones.
     """
 
     needs = Needs(kinds="any")
@@ -32,15 +44,36 @@ class SimSiam(Method):
     insight = Insight("projector", "predictor", pairs="other")
 
     def __init__(
-        self, backbone: Image, dim: HeadWidth = 2048, bottleneck: HeadWidth = 512, blur: Blur = 0.5
+        self,
+        backbone: Image,
+        dim: HeadWidth = 2048,
+        bottleneck: HeadWidth = 512,
+        blur: Blur = 0.5,
+        predictor_form: Literal["mlp", "direct"] = "mlp",
+        predictor_rate: Positive = 1.0,
+        predictor_steps: Count = 1,
+        direct_rho: Share = 0.3,
+        direct_eps: Weight = 0.1,
+        direct_every: Count = 1,
     ):
         super().__init__()
+        self.predictor_form = predictor_form
+        self.predictor_rate, self.predictor_steps = predictor_rate, predictor_steps
+        self.direct_rho, self.direct_eps, self.direct_every = direct_rho, direct_eps, direct_every
         self.backbone, self.dim, self.bottleneck, self.blur = backbone, dim, bottleneck, blur
         wide = backbone.dim
         self.projector = mlp(wide, wide, wide, dim, bias=False, last_norm=True)
         # the norm that follows removes it anyway
         cast(Tensor, cast(nn.Linear, self.projector[-2]).bias).requires_grad_(False)
-        self.predictor = mlp(dim, bottleneck, dim, bias=False)
+        if predictor_form == "direct":
+            self.predictor: nn.Module = DirectPredictor(dim, direct_rho, direct_eps, direct_every)
+            self.recipe = replace(self.recipe, constant=())  # type: ignore[misc]
+        else:
+            self.predictor = mlp(dim, bottleneck, dim, bias=False)
+            if predictor_rate != 1:
+                rates = (("predictor", predictor_rate),)
+                self.recipe = replace(self.recipe, rates=rates)  # type: ignore[misc]
+        self.turns = Turns(predictor_steps)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (
@@ -54,7 +87,12 @@ class SimSiam(Method):
     def loss(self, batch: Batch) -> Tensor:
         """views: two [B, C, H, W]; each goes through the batch norms alone."""
         z1, z2 = (self.projector(self.backbone(x)) for x in batch.views)
+        if isinstance(self.predictor, DirectPredictor):
+            self.predictor.follow(torch.cat([z1, z2]))
         return (distance(self.predictor(z1), z2) + distance(self.predictor(z2), z1)) / 2
+
+    def before_step(self) -> None:
+        self.turns.rest(self.backbone, self.projector)
 
 
 @full_precision
