@@ -73,6 +73,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
     "mae": [{"normalize": False}],
+    "capi": [{"asked": 0.9, "target_temp": 0.3, "student_temp": 0.5, "iterations": 1}],
     "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],
     "discrete_vae": [{"straight_through": True, "kl": "reference"}],

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from selftaught.method import Batch
-from tests.formulas import find, find_all, numbers, softmax
+from tests.formulas import balanced, find, find_all, numbers, softmax, told, unit
 
 
 def cut(images: np.ndarray, side: int) -> np.ndarray:
@@ -87,6 +87,27 @@ def loss_data2vec(method: Any, batch: Batch) -> float:
     gap = np.abs(predicted - goals / method.last)
     each = np.where(gap < method.beta, gap**2 / (2 * method.beta), gap - method.beta / 2).mean(2)
     return float(each[numbers(hidden).reshape(len(each), -1) > 0].mean())
+
+
+def loss_capi(method: Any, batch: Batch) -> dict[str, float]:
+    """Darcet et al. (2025), Section 3: balanced at each place, and told of those asked for."""
+    images, keep, asked = batch.views
+    whole = unit(numbers(method.teacher.features(images).local))
+    scores = whole @ numbers(method.clustering.weight).T + numbers(method.clustering.bias)
+    seen = numbers(method.predictor(method.backbone.features(images, keep).local, keep, asked))
+    logits = unit(seen) @ numbers(method.head.weight).T / method.student_temp
+    each = [balanced(s, method.target_temp, method.iterations) for s in scores.swapaxes(0, 1)]
+    own = [
+        told(goal, score / method.student_temp)
+        for n, goals in enumerate(each)
+        for goal, score in zip(goals, scores[:, n])
+    ]
+    hidden = [
+        told(each[int(n)][b], logits[b, i])
+        for b, row in enumerate(asked)
+        for i, n in enumerate(row)
+    ]
+    return {"predicted": float(np.mean(hidden)), "clusters": float(np.mean(own))}
 
 
 def loss_beit(method: Any, batch: Batch) -> float:
