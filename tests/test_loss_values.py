@@ -72,7 +72,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "finetune": [{"smoothing": 0.0}],
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
-    "mae": [{"normalize": False}],
+    "mae": [
+        {"normalize": False},
+        {"unit": 2},
+        {"decoder": "cross", "depth": 2, "asked": 0.25},
+        {"decoder": "cross", "unit": 4, "ratio": 0.5, "asked": 0.5, "normalize": False},
+    ],
     "capi": [{"asked": 0.9, "target_temp": 0.3, "student_temp": 0.5, "iterations": 1}],
     "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],

@@ -26,15 +26,15 @@ def loss_mae(method: Any, batch: Batch) -> float:
     if method.normalize:
         deviation = np.sqrt(true.var(2, ddof=1, keepdims=True) + 1e-6)
         true = (true - true.mean(2, keepdims=True)) / deviation
-    seen = int(noise.shape[1] * (1 - method.ratio))
-    order = np.argsort(numbers(noise), 1)
-    keep = torch.from_numpy(order[:, :seen])
+    seen, side = int(noise.shape[1] * (1 - method.ratio)), method.backbone.grid(images.shape[-1])[1]
+    order, unit_ = np.argsort(numbers(noise), 1), method.unit
+    squares = np.arange(true.shape[1]).reshape(side // unit_, unit_, side // unit_, unit_)
+    squares = squares.transpose(0, 2, 1, 3).reshape(noise.shape[1], -1)  # patches of each
+    keep = torch.from_numpy(squares[order[:, :seen]].reshape(len(true), -1))
     painted = numbers(method.decode(*method.backbone.tokens(images, keep), keep))
-    each = [
-        ((painted[b, n] - true[b, n]) ** 2).mean()
-        for b in range(len(true))
-        for n in order[b, seen:]
-    ]
+    hidden = [[n for s in row[: seen - 1 : -1] for n in squares[s]] for row in order]
+    asked = [row[: round(method.asked * len(row))] for row in hidden]  # of highest noise
+    each = [((painted[b, n] - true[b, n]) ** 2).mean() for b, row in enumerate(asked) for n in row]
     return float(np.mean(each))
 
 

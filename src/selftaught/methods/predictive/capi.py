@@ -78,7 +78,7 @@ class CAPI(Method):
     )
     few = Few(clusters=256, asked=0.65, dim=64, depth=2, heads=2, weight_decay=0.05)
     needs = Needs(
-        backbone="vit_large_patch14_clip_224",
+        backbone="vit_small_patch16_224",
         drop_path=0.2,
         views="own",
         kinds=("image", "sound"),
