@@ -10,15 +10,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import measured
 from measured import RESULTS, budget, paper
 
-from selftaught import config, methods, roles, start
+from selftaught import config, kinds, methods, roles, start
 from selftaught.cli import needs_of
-from selftaught.signature import OBJECTS, describe
+from selftaught.signature import OBJECTS, Parameter, describe
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -116,7 +116,7 @@ API = {
 
 def main() -> None:
     """Write what is generated, then build the site; warnings are errors."""
-    pages = {"methods/index.md": overview(), "api.md": api()}
+    pages = {"methods/index.md": overview(), "api.md": api(), "yaml.md": settings()}
     pages |= {f"methods/{family}.md": family_page(family) for family in FAMILIES}
     pages |= {
         "methods/side-by-side.md": measured.side_by_side(),
@@ -356,15 +356,50 @@ def family_page(family: str) -> str:
             "",
             f"Optimized as in the paper: `{recipe}`.",
             "",
-            "| option | default | meaning | type |",
-            "| --- | --- | --- | --- |",
+            *options(config.settable(methods.signature(name)), command=True),
+            "",
         ]
-        for p in config.settable(methods.signature(name)):
-            option = "--" + p.name.replace("_", "-")
-            lines.append(
-                f"| `{option}` | {value(p.default)} | {p.doc} | {describe(p.kind or p.type)} |"
-            )
-        lines.append("")
+    return "\n".join(lines)
+
+
+def options(parameters: Iterable[Parameter], command: bool = False) -> Iterator[str]:
+    """What can be set, as a table: as options of the command line, or as words of a file."""
+    yield "| option | default | meaning | type |"
+    yield "| --- | --- | --- | --- |"
+    for p in parameters:
+        name = "--" + p.name.replace("_", "-") if command else p.name
+        yield f"| `{name}` | {value(p.default)} | {p.doc} | {describe(p.kind or p.type)} |"
+
+
+def settings() -> str:
+    """All that a file of settings may hold."""
+    lines = [
+        "# Settings in a file",
+        "",
+        "`selftaught pretrain --config settings.yaml` takes the words of this page, what the "
+        "command line says wins, and each run leaves its own `run.yaml`, which repeats it "
+        "([training](training.md)). What is left out is chosen, or has the default below; a word "
+        "that is not known is refused, with the nearest that is. The same words are options of the "
+        "command line, with dashes: `training: {weight_decay: 0.1}` is `--weight-decay 0.1`.",
+        "",
+        "| word | what it holds |",
+        "| --- | --- |",
+        "| `method` | name of a [method](methods/index.md) |",
+        "| `data` | folder, list file, Parquet, tar shards or array |",
+        *(f"| `{name}` | {what} |" for name, what in config.SECTIONS.items()),
+        "",
+        "## options",
+        "",
+        "Those of the method: [Methods](methods/index.md) has a page for each family.",
+        "",
+    ]
+    training = config.settable(config.signatures(None)["training"])
+    lines += ["## training", "", *options(training), ""]
+    for word in sorted(kinds.files()):
+        found = config.signatures(None, word)
+        for section in config.SIDES:
+            lines += [f"## {section}, of kind {word}", ""]
+            lines += [*options(config.settable(found[section])), ""]
     return "\n".join(lines)
 
 

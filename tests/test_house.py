@@ -280,12 +280,14 @@ def commands() -> list[str]:
     """Lines of the pages that call us, but for those with a word in capitals for a reader's own."""
     code = "".join(block for page in PAGES for block in blocks(page.read_text("utf-8")))
     lines = {line.split("#")[0].strip() for line in code.splitlines()}
-    lines |= {s.command for s in STARTS}  # which stand in a table
+    cells = (re.findall(r"\| `(selftaught [^`]+)` \|", page.read_text("utf-8")) for page in PAGES)
+    lines |= {cell for found in cells for cell in found}
     own = re.compile(r"\b[A-Z]{2,}\b")
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
 
 DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "scans/", "corpus.txt", "pool/")
+DATA += ("s3://bucket/photos/",)
 """What commands in the pages are given."""
 
 
