@@ -324,6 +324,7 @@ CASES = {
     ),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False, any_order=False),
+    "capi": Case({"clusters": 16, "asked": 0.4, "dim": 16, "depth": 2, "heads": 2}, "test_vit"),
     "deepcluster_v2": Case({"prototypes": (4, 5), "hidden": 32, "dim": 16, "local_crops": 2}),
     "sela": Case({"prototypes": 4, "heads": 2}),
     "seer": Case({"prototypes": 12, "hidden": (32, 32), "dim": 16, "local_crops": 2}),

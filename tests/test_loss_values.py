@@ -50,6 +50,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "dinov2": [
         {"targets": "sinkhorn", "koleo_weight": 0.3},
+        {"gram_weight": 2.0, "gram_start": 0.2, "local_crops": 1},
         {"separate_head": True, "patch_prototypes": 10, "local_crops": 0},
         {"network": larger_dinov2()},
         {
@@ -71,7 +72,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "finetune": [{"smoothing": 0.0}],
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
-    "mae": [{"normalize": False}],
+    "mae": [
+        {"normalize": False},
+        {"unit": 2},
+        {"decoder": "cross", "depth": 2, "asked": 0.25},
+        {"decoder": "cross", "unit": 4, "ratio": 0.5, "asked": 0.5, "normalize": False},
+    ],
+    "capi": [{"asked": 0.9, "target_temp": 0.3, "student_temp": 0.5, "iterations": 1}],
     "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],
     "discrete_vae": [{"straight_through": True, "kl": "reference"}],

@@ -38,7 +38,7 @@ from tests.test_methods import ALL, batch, rows
 
 DEEP = ("dino", "ibot", "dinov2", "simdino", "simdinov2")
 CONVOLUTIONAL = ("simclr", "lejepa", "visreg")
-NAMES = (*DEEP, "mae", "simmim", "ijepa", "vjepa", "moco_v3", *CONVOLUTIONAL)
+NAMES = (*DEEP, "mae", "simmim", "ijepa", "capi", "vjepa", "moco_v3", *CONVOLUTIONAL)
 ADAMW = Recipe("adamw", lr=1e-3, weight_decay=0.05)
 
 

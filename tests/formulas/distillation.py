@@ -127,7 +127,7 @@ def loss_ibot(method: Any, batch: Batch) -> dict[str, float]:
 
 
 def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
-    views = batch.views
+    views, large = batch.views if method.gram else (batch.views, None)
     both = torch.cat(list(views[:2]))
     grid = (method.backbone.grid(both.shape[-1])[0],) * 2
     taught = method.network is not None
@@ -177,7 +177,32 @@ def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
             alike = [-2.0 if j == i else x[i] @ x[j] for j in range(len(x))]
             difference = x[i] - x[int(np.argmax(alike))] + 1e-8
             apart -= np.log(np.sqrt((difference**2).sum()) + 1e-8) / len(x)
+    if large is not None:  # Siméoni et al. (2025), Section 4.2
+        terms["gram"] = method.gram_weight * likeness_moved(method, local, torch.cat(list(large)))
     return terms | {"koleo": method.koleo_weight * apart}
+
+
+def likeness_moved(method: Any, local: Any, large: Any) -> float:
+    """Mean squared change of the cosines of an image's patches."""
+    theirs, own = method.gram.features(large), unit(numbers(local))
+    maps = numbers(theirs.local).reshape(len(own), *theirs.grid, -1)
+    side = round(own.shape[1] ** 0.5)
+    rows = cubic(theirs.grid[0], side)
+    seen = unit(np.einsum("ra,cb,nabd->nrcd", rows, rows, maps).reshape(own.shape))
+    return float(np.mean([(a @ a.T - b @ b.T) ** 2 for a, b in zip(own, seen)]))
+
+
+def cubic(count: int, wanted: int) -> np.ndarray:
+    """[wanted, count] weights by which a line is resampled: Keys' cubic, a = -0.75, of the four
+    nearest cells, those beyond the ends being the last."""
+    weights = np.zeros((wanted, count))
+    for row, center in zip(weights, (np.arange(wanted) + 0.5) * count / wanted - 0.5):
+        for place in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            x = abs(center - place)
+            near = 1.25 * x**3 - 2.25 * x**2 + 1
+            far = -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+            row[min(max(place, 0), count - 1)] += near if x <= 1 else far
+    return weights
 
 
 def loss_distill(method: Any, batch: Batch) -> float:

@@ -59,6 +59,7 @@ from selftaught.methods.masked.discrete_vae import DiscreteVAE as DiscreteVAE
 from selftaught.methods.masked.mae import MAE as MAE
 from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
 from selftaught.methods.masked.simmim import SimMIM as SimMIM
+from selftaught.methods.predictive.capi import CAPI as CAPI
 from selftaught.methods.predictive.causal_lm import CausalLM as CausalLM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA
 from selftaught.methods.predictive.selfie import Selfie as Selfie
