@@ -67,6 +67,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "finetune": [{"smoothing": 0.0}],
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
+    "denoising": [{"distance": "squared"}],
+    "aim": [{"normalize": False, "prefix": False}],
     "mae": [{"normalize": False}],
     "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],

@@ -341,6 +341,7 @@ UNLIKE = {
     "ibot": "as dino",
     "dinov2": "as dino",
     "deepcluster_v2": "each view is compared with a cluster, not with the other view",
+    "denoising": "an image with and without noise: a fresh decoder paints neither",
     "dccae": "the reconstruction outweighs the correlation",
     "distill_features": "each view is compared with what the teacher saw, not with the other view",
 }
