@@ -80,6 +80,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "colorization": [{"form": "plain"}, {"form": "regression"}, {"form": "hybrid"}],
     "inpainting": [{"region": "random", "adversarial": 0.0}, {"border": 3.0}],
+    "rotation": [{"pair": True}],
     "jigsaw": [{"puzzles": 2}],
     "vjepa": [{"power": 2.0, "large_boxes": 1}],
     "temporal_order": [{"ask": "direction"}],

@@ -214,7 +214,10 @@ def test_aim_asks_for_nothing_of_its_prefix_and_uses_all_lengths():
 
 @pytest.mark.parametrize(
     ("net", "message"),
-    [("test_resnet", "needs a plain ViT"), ("vit_small_patch16_rope_mixed_224", "has rotary positions")],
+    [
+        ("test_resnet", "needs a plain ViT"),
+        ("vit_small_patch16_rope_mixed_224", "has rotary positions"),
+    ],
 )
 def test_aim_refuses_what_cannot_look_back_alone(net, message):
     with pytest.raises(UserError, match=message):  # noqa: PT012
