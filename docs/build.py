@@ -101,6 +101,7 @@ API = {
         "parts/buffers.py",
         "parts/heads.py",
         "parts/memory.py",
+        "parts/predictor.py",
         "parts/queue.py",
         "parts/target.py",
         "parts/teacher.py",

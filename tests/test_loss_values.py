@@ -70,6 +70,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "denoising": [{"distance": "squared"}],
     "aim": [{"normalize": False, "prefix": False}],
     "mae": [{"normalize": False}],
+    "simmim": [{"distance": "smooth_l1"}, {"distance": "l2"}, {"predict_visible": True}],
     "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],
     "discrete_vae": [{"straight_through": True, "kl": "reference"}],

@@ -120,7 +120,11 @@ def loss_causal_lm(method: Any, batch: Batch) -> float:
 def loss_simmim(method: Any, batch: Batch) -> float:
     images, hidden = batch.views
     side = images.shape[-1] // hidden.shape[-1]
-    error = np.abs(numbers(method.reconstruct(images, hidden)) - numbers(images)).mean(1)
+    far = np.abs(numbers(method.reconstruct(images, hidden)) - numbers(images))
+    each = {"l1": far, "l2": far**2, "smooth_l1": np.where(far < 1, far**2 / 2, far - 0.5)}
+    error = each[method.distance].mean(1)
+    if method.predict_visible:
+        return float(error.mean())
     total = pixels = 0.0
     for b, row, column in np.argwhere(numbers(hidden)):
         place = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)

@@ -18,9 +18,8 @@ class Rotation(Method):
     The recipe is that of the reference's ImageNet run of 50 epochs, with the learning rates that it
     really used: its table of rates overrides the 0.1 of its configuration.
 
-    With `pair` the turn is told beside the image as it was. What is up need not be known then, which
-    helps where there is no up, as in aerial images, but the task can be solved by comparing: try
-    both.
+    With `pair` the turn is told beside the image as it was. What is up need not be known then, as
+    helps where there is no up (aerial images), but comparing solves the task: try both.
 
     Args:
         backbone: image encoder; it sees each image four times.
