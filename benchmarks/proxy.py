@@ -52,7 +52,8 @@ def main() -> None:
         "first value that the loss lost, *below guessing* the share of what it is where nothing "
         f"was learned, for methods that know it. Fewer than {FEWEST} runs are left out.",
         "",
-        "| runs | number | fell, k-NN | fell, probe | below guessing, k-NN | below guessing, probe |",
+        "| runs | number | fell, k-NN | fell, probe | below guessing, k-NN | "
+        "below guessing, probe |",
         "| --- | ---: | --- | --- | --- | --- |",
     ]
     groups = {data: [p for p in points if p.data == data] for data in sorted({*data_of(points)})}

@@ -75,6 +75,7 @@ API = {
         "evaluate/classifiers.py",
         "evaluate/attention.py",
         "evaluate/few_labels.py",
+        "evaluate/mislabeled.py",
         "evaluate/finding.py",
         "evaluate/clusters.py",
         "evaluate/image/corrupted.py",
