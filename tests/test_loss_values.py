@@ -79,7 +79,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"decoder": "cross", "unit": 4, "ratio": 0.5, "asked": 0.5, "normalize": False},
     ],
     "capi": [{"asked": 0.9, "target_temp": 0.3, "student_temp": 0.5, "iterations": 1}],
-    "data2vec": [{"layers": 1, "beta": 0.1}],
+    "data2vec": [
+        {"layers": 1, "beta": 0.1},
+        {"decoder": "conv", "copies": 3, "ratio": 0.8, "decoder_layers": 2},
+        {"decoder": "conv", "decoder_dim": 24, "decoder_layers": 3},
+    ],
     "bert": [{"ratio": 0.5, "whole_words": True}],
     "discrete_vae": [{"straight_through": True, "kl": "reference"}],
     "counting": [{"form": "port", "margin": 20.0}],
