@@ -87,8 +87,7 @@ def main() -> None:
     rows = json.loads(path.read_text()) if path.exists() else {}
     for label in arguments.only or study.rows:
         row = study.rows[label]
-        given = argparse.Namespace(**vars(arguments))
-        given.set, given.label = [*row.set, *arguments.set], []
+        given = argparse.Namespace(**vars(arguments) | {"set": [*row.set, *arguments.set]})
         rows[label] = learn.run(row.method, given) | {"command": command(label, arguments)}
         path.write_text(json.dumps(rows, indent=1) + "\n")
         path.with_suffix(".md").write_text(markdown(rows, arguments))
@@ -100,7 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("study", choices=list(STUDIES))
     learn.add_data(parser)
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="rows of the study, not all")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(namespace=argparse.Namespace(label=[]))
     known = STUDIES[arguments.study].rows
     for label in arguments.only or ():
         if label not in known:
@@ -110,9 +109,8 @@ def parse() -> argparse.Namespace:
 
 def command(label: str, arguments: argparse.Namespace) -> str:
     """What repeats a row."""
-    told = learn.command("", arguments).partition(" --methods")[0].partition("learn.py ")[2]
-    only = shlex.quote(label)
-    return f"python benchmarks/studies.py {arguments.study} {told} --only {only}"
+    told = learn.command("@", arguments).replace("--methods @", f"--only {shlex.quote(label)}")
+    return told.replace("learn.py", f"studies.py {arguments.study}")
 
 
 def markdown(rows: dict[str, Any], arguments: argparse.Namespace) -> str:

@@ -314,6 +314,7 @@ CASES = {
     "mae": Case({"dim": 32, "depth": 1, "heads": 2}, "test_vit"),
     # the paper adds 1e-5 to each process's number of hidden pixels
     "simmim": Case({"unit": 8}, "test_vit", exact_ranks=False),
+    "denoising": Case({"width": 8}, "test_vit"),
     "selfie": Case({"depth": 1, "heads": 2, "hidden": 16, "dropout": 0.0}),
     # the mean over the hidden patches of a process, whose number varies
     "data2vec": Case({}, "test_vit", exact_ranks=False),
@@ -322,6 +323,7 @@ CASES = {
     "discrete_vae": Case(
         {"vocabulary": 8, "dim": 8, "width": 8}, "test_vit", exact_ranks=False, any_order=False
     ),
+    "aim": Case({"dim": 16, "depth": 1}, "test_vit"),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False, any_order=False),
     "capi": Case({"clusters": 16, "asked": 0.4, "dim": 16, "depth": 2, "heads": 2}, "test_vit"),

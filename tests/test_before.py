@@ -14,7 +14,7 @@ from selftaught.backbones import backbone
 from selftaught.demo import PHOTOS
 from selftaught.diagnose.before import BEFORE, Before, Movement
 from selftaught.diagnose.images import Looks, copied, look, places
-from selftaught.diagnose.preflight import known, preflight, refuse
+from selftaught.diagnose.preflight import apart, known, preflight, refuse
 from selftaught.diagnose.rules import Watch
 from selftaught.engine.optim import Rates
 from selftaught.errors import UserError
@@ -121,6 +121,7 @@ def swav(epsilon: float, prototypes: int = 3000) -> dict[str, list[float]]:
         ({"values": {"target block": [0.7, 0.9]}}, "large blocks"),
         ({"values": {"context block": [0.05, 0.1]}}, "small context"),
         ({"values": {"hidden share": [0.01]}}, "nothing hidden"),
+        ({"apart": 0.01}, "hidden beside what is seen"),
         ({"values": {"prototypes": [10, 5000]}}, "more prototypes than images"),
         ({"half": 1.0}, "half-precision weights"),
     ],
@@ -472,3 +473,21 @@ def test_labels_and_sizes_are_counted(tmp_path):
     assert facts.shares == pytest.approx((31 / 40, 9 / 40))
     assert facts.looks.tiny == pytest.approx(5 / 40)
     assert "tiny images" in names(facts)
+
+
+def masked(**options):
+    return replace(CASES["simmim"], options=options).make("simmim")
+
+
+def test_how_far_hidden_squares_lie_from_seen_ones_is_known_before_the_first_step():
+    """As SimMIM's AvgDist: larger squares, and more of them, are farther; no masks, no distance."""
+    far = {
+        (unit, ratio): apart(masked(unit=unit, ratio=ratio), 32)
+        for unit in (4, 8)
+        for ratio in (0.2, 0.6)
+    }
+    assert far[4, 0.2] < far[4, 0.6] < far[8, 0.6]
+    assert far[4, 0.2] < far[8, 0.2]
+    alone = 120 / 64  # pixels, of a square of 8 with seen ones on all sides
+    assert alone / 32 < far[8, 0.2] < 2 * alone / 32
+    assert apart(CASES["simclr"].make("simclr"), 32) is None

@@ -12,7 +12,9 @@ from selftaught.backbones import Image, backbone, sincos
 from selftaught.errors import UserError
 from selftaught.method import Batch
 from selftaught.methods.masked.data2vec import Data2Vec
+from selftaught.methods.masked.denoising import DenoisingAutoencoder
 from selftaught.methods.masked.mae import MAE
+from selftaught.methods.predictive.aim import AIM
 from selftaught.methods.predictive.ijepa import IJEPA
 
 SMALL = {"dim": 32, "depth": 1}
@@ -236,3 +238,63 @@ def test_data2vec_takes_no_goal_from_what_the_student_sees():
 def test_data2vec_refuses(net, options, message):
     with pytest.raises(UserError, match=message):
         Data2Vec(backbone(net, 32), **options)
+
+
+def test_aim_tells_patches_from_those_before_them_alone():
+    torch.manual_seed(0)
+    method = AIM(Image("test_vit", 32), dim=16, depth=1).eval()
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    prefix = torch.tensor([1, 20])
+    told = method.tell(images, prefix)
+    for place in (3, 30):  # of the patch, of 8 x 8 patches of 4 px
+        (slope,) = torch.autograd.grad(told[:, place - 1].sum(), images, retain_graph=True)
+        cells = slope.unflatten(3, (8, 4)).unflatten(2, (8, 4)).abs().sum((1, 3, 5)).flatten(1)
+        seen = cells > 0
+        assert seen[0].nonzero().flatten().tolist() == list(range(place))
+        assert seen[1].nonzero().flatten().tolist() == list(range(max(place, 20)))
+
+
+def test_aim_asks_for_nothing_of_its_prefix_and_uses_all_lengths():
+    method = AIM(Image("test_vit", 32), normalize=False, dim=16, depth=1).eval()
+    images, prefix = torch.randn(1, 3, 32, 32), torch.tensor([63])
+    told = method.tell(images, prefix)[0, -1]
+    true = images[0, :, -4:, -4:].permute(1, 2, 0).flatten()
+    asked = method.loss(Batch((images, prefix), torch.arange(1)))
+    torch.testing.assert_close(asked, (told - true).square().mean())
+    pipeline = method.views(32)
+    image = np.zeros((32, 32, 3), np.uint8)
+    lengths = {int(pipeline(image, augment.sample_rng(0, 0, i))[1]) for i in range(2000)}
+    assert lengths == set(range(1, 64))
+    whole = AIM(Image("test_vit", 32), prefix=False, dim=16, depth=1).views(32)
+    assert {int(whole(image, augment.sample_rng(0, 0, i))[1]) for i in range(20)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ("test_resnet", "needs a plain ViT"),
+        ("vit_small_patch16_rope_mixed_224", "has rotary positions"),
+    ],
+)
+def test_aim_refuses_what_cannot_look_back_alone(net, message):
+    with pytest.raises(UserError, match=message):  # noqa: PT012
+        method = AIM(Image(net, 32), dim=16, depth=1)
+        method.tell(torch.randn(1, 3, 32, 32), torch.tensor([1]))
+
+
+def test_noise_of_the_denoising_autoencoder():
+    image = np.full((64, 64, 3), 120, np.uint8)
+    made = {}
+    for noise in ("masking", "salt_and_pepper", "gaussian"):
+        method = DenoisingAutoencoder(Image("test_resnet", 64), noise, amount=0.25, width=8)
+        clean, corrupted = method.views(64)(image, augment.sample_rng(0, 0, 0))
+        assert (clean == 120).all(), "what is to be painted has no noise"
+        made[noise] = corrupted
+    lost = (made["masking"] == 0).all(0)
+    assert abs(lost.mean() - 0.25) < 0.03
+    assert (made["masking"][:, ~lost] == 120).all()
+    values, counts = np.unique(made["salt_and_pepper"], return_counts=True)
+    assert values.tolist() == [0, 120, 255]
+    np.testing.assert_allclose(counts / counts.sum(), [0.125, 0.75, 0.125], atol=0.02)
+    moved = made["gaussian"] / 255 - 120 / 255
+    assert abs(moved.std() - 0.25) < 0.02

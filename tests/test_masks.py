@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from selftaught import masks
 from selftaught.errors import UserError
-from selftaught.masks import keep_lowest, multiblock, random_split
+from selftaught.masks import average_distance, keep_lowest, multiblock, random_split
 from selftaught.masks.blocks import by_ratio, inverse_block, ratio_steps, spread_ratios
 
 grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
@@ -192,3 +192,20 @@ def test_a_block_that_goes_over_edges_shows_no_place_more_often_than_another():
     assert np.abs(seen - 23 / 64).max() < 0.05
     within = np.mean([~inverse_block(draws, (8, 8), 41, roll=False) for _ in range(4000)], 0)
     assert within[3:5, 3:5].mean() > 2 * within[0, 0]
+
+
+def test_average_distance_is_that_to_the_nearest_seen_pixel():
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 4, 5)) < 0.7
+    each = []
+    for mask in masks:
+        pixels = mask.repeat(2, 0).repeat(3, 1)
+        seen = np.argwhere(~pixels)
+        each += [np.sqrt(((seen - place) ** 2).sum(1)).min() for place in np.argwhere(pixels)]
+    assert average_distance(masks, (2, 3)) == pytest.approx(np.mean(each), rel=1e-12)
+    one = average_distance(masks[0])
+    assert one == average_distance(masks[:1])
+    assert average_distance(np.zeros((4, 4), bool)) == 0
+    assert average_distance(np.ones((4, 4), bool)) == np.inf
+    sizes = [average_distance(np.eye(6, dtype=bool), (n, n)) for n in (1, 4, 8)]
+    assert sizes == sorted(sizes), "larger squares hide what is farther away"

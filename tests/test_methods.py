@@ -344,6 +344,7 @@ UNLIKE = {
     "simdinov2": "as dino",
     "visreg": "nine tenths of it are of each view alone",
     "deepcluster_v2": "each view is compared with a cluster, not with the other view",
+    "denoising": "an image with and without noise: a fresh decoder paints neither",
     "dccae": "the reconstruction outweighs the correlation",
     "distill_features": "each view is compared with what the teacher saw, not with the other view",
 }

@@ -18,7 +18,7 @@ from torch import nn
 from selftaught import evaluate, export
 from selftaught.arguments import Group, Parser, Positional, options
 from selftaught.augment.image.render import plain_mask, render_plain
-from selftaught.backbones import Image, Wrapped, layers
+from selftaught.backbones import Image, Wrapped, depths, layers
 from selftaught.cli import main
 from selftaught.data import BadSample, open_data
 from selftaught.data.image.masks import class_map
@@ -26,9 +26,12 @@ from selftaught.engine.score import evaluate_command, finetune
 from selftaught.errors import UserError
 from selftaught.evaluate import classifiers, few_labels, finding
 from selftaught.evaluate.clusters import agreement
+from selftaught.evaluate.depth import by_depth
 from selftaught.evaluate.floors import Margin
 from selftaught.evaluate.image import changes, places
+from selftaught.evaluate.mislabeled import mislabeled
 from selftaught.evaluate.scores import mean_score
+from selftaught.report.scored import _curve
 from selftaught.signature import Parameter
 from tests.test_evaluate import blobs
 
@@ -329,6 +332,106 @@ def test_robustness_is_the_clean_classifier_on_each_corruption():
         assert score.value == pytest.approx((clean.value + much.value) / 2)
     with pytest.raises(UserError, match=r"must be \[M, 2, 8\]"):
         evaluate.robustness(train, (x, y), changed[:, :, :4], ("none", "much"))
+
+
+def test_noisy_labels_are_another_class_and_as_many_as_asked_for():
+    y = torch.arange(300) % 3
+    before = torch.zeros(300, dtype=torch.bool)
+    for share in (0.0, 0.2, 0.4, 0.6, 1.0):
+        changed = mislabeled(y, 3, share, 0)
+        wrong = changed != y
+        assert int(wrong.sum()) == round(300 * share)
+        assert bool((before <= wrong).all()), "what is wrong stays wrong"
+        assert set(changed.tolist()) == {0, 1, 2}
+        assert torch.equal(changed, mislabeled(y, 3, share, 0))
+        before = wrong
+    to = mislabeled(torch.zeros(3000, dtype=torch.long), 3, 1.0, 0)
+    assert abs(float((to == 1).double().mean()) - 0.5) < 0.05, "each other class is as likely"
+
+
+def test_the_probe_of_noisy_labels_is_the_probe_trained_on_them():
+    (x, y), test = blobs(150), blobs(60, seed=1)
+    score = evaluate.noisy_labels((x, y), test)
+    assert list(score.parts) == ["20 % wrong", "40 % wrong", "60 % wrong"]
+    for share, value in zip((0.2, 0.4, 0.6), score.parts.values()):
+        wrong = mislabeled(torch.as_tensor(y), int(max(y)) + 1, share, 0).numpy()
+        assert value == pytest.approx(evaluate.probe((x, wrong), test).value)
+    assert score.value == pytest.approx(np.mean(list(score.parts.values())))
+    low, high = score.interval
+    assert low <= score.value <= high
+    clean = evaluate.noisy_labels((x, y), test, shares=(0.0,))
+    assert clean.value == pytest.approx(evaluate.probe((x, y), test).value)
+    with pytest.raises(UserError, match="must be from 0 to 1"):
+        evaluate.noisy_labels((x, y), test, shares=(1.5,))
+
+
+# depth ---------------------------------------------------------------------------------------
+
+DEEP = {
+    "test_vit": "blocks.",
+    "test_vit4": "blocks.",
+    "test_resnet": "layer",
+    "test_convnext": "stages.",
+    "swin_tiny_patch4_window7_224": "layers.",
+    "test_efficientnet": "blocks.",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+@torch.no_grad()
+def test_depths_are_all_blocks_and_stages_and_end_with_what_the_encoder_gives(name):
+    encoder = Image(name, 64).eval()
+    x = torch.randn(2, 3, 64, 64)
+    found = depths(encoder, x)
+    torch.testing.assert_close(found["last"], encoder(x))
+    inner = [n for n in found if n.startswith(DEEP[name])]
+    assert len(inner) >= 4
+    assert list(found)[-1] == "last"
+    assert all(value.dim() == 2 and value.shape[0] == 2 for value in found.values())
+    assert len({float(value[0].sum()) for value in found.values()}) >= len(found) - 1
+    assert not any(module._forward_hooks for module in encoder.modules())
+
+
+@torch.no_grad()
+def test_depths_of_a_vit_end_with_its_class_token_and_of_a_resnet_with_its_mean():
+    x = torch.randn(2, 3, 32, 32)
+    vit = Image("test_vit", 32).eval()
+    vit.arrange("class")
+    found = depths(vit, x)
+    torch.testing.assert_close(list(found.values())[-2], found["last"])
+    resnet = Image("test_resnet", 32).eval()
+    torch.testing.assert_close(depths(resnet, x)["layer4"], resnet(x))
+
+
+def test_no_depths_are_made_up():
+    encoder = Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), 32)
+    with pytest.raises(UserError, match=r"no network of timm's"):
+        depths(encoder, torch.randn(2, 3, 32, 32))
+
+
+def test_the_probe_by_depth_finds_where_classes_are_told_apart():
+    (x, y), (test_x, test_y) = blobs(150), blobs(60, seed=1)
+    noise = np.random.default_rng(0).normal(size=(210, 5))
+    wide = [np.concatenate([n, f, n], 1) for n, f in ((noise[:150], x), (noise[150:], test_x))]
+    score = by_depth((wide[0], y), (wide[1], test_y), {"stem": 5, "block": x.shape[1], "last": 5})
+    own = evaluate.probe((x, y), (test_x, test_y))
+    assert score.value == pytest.approx(own.value)
+    assert score.parts["block"] == pytest.approx(own.value)
+    assert score.parts["stem"] == score.parts["last"] < own.value
+    assert "after block, of 3 depths" in score.protocol
+
+
+def test_depths_are_scored_beside_floors_and_drawn(vit, streets, tmp_path):
+    run = export.save(vit, tmp_path / "run")
+    found = evaluate.compare(str(run), str(streets / "images"), probes=("layers",), workers=0)
+    assert {name for name, scores in found.scores.items() if len(scores[0].parts) > 4} == {
+        "this encoder",
+        "untrained",
+    }
+    assert {scores[0].name for scores in found.scores.values()} == {"probe by depth"}
+    drawn = _curve([{"features": n, "parts": dict(s[0].parts)} for n, s in found.scores.items()])
+    assert drawn.count('<path class="line') == 2
+    assert "untrained" in drawn
 
 
 # segmentation --------------------------------------------------------------------------------

@@ -187,6 +187,8 @@ class Insight(NamedTuple):
     which is `share` of sample i and else of sample B - 1 - i: where queries and keys are unlike, so
     that one pass does.
     other: what `embedding` is for, of a second modality: both are alike by cosine.
+    hides: function of the method (draws) -> bool [rows, columns] which cells of an image of the
+    backbone's size are hidden, for masks whose size may be chosen.
     """
 
     embedding: str = ""
@@ -200,6 +202,7 @@ class Insight(NamedTuple):
     query: int = 0
     mixed: str = ""
     other: str = ""
+    hides: str = ""
 
 
 @dataclass(frozen=True)

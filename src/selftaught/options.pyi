@@ -64,6 +64,8 @@ class ScoringOptions(EncodingOptions, total=False):
             "attentive",
             "cluster",
             "robustness",
+            "noisy-labels",
+            "layers",
         ]
     ]
     second_column: str | None

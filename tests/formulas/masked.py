@@ -39,6 +39,62 @@ def loss_mae(method: Any, batch: Batch) -> float:
     return float(np.mean(each))
 
 
+def loss_denoising(method: Any, batch: Batch) -> float:
+    clean, corrupted = batch.views
+    found = method.backbone.features(corrupted)
+    maps = method.decoder(found.local.mT.reshape(len(clean), -1, *found.grid))
+    painted, net = numbers(maps), method.backbone
+    each = []
+    for (b, c, y, x), logit in np.ndenumerate(painted):
+        color = float(clean[b, c, y, x]) * net.std[c] + net.mean[c]
+        chance = 1 / (1 + np.exp(-logit))
+        told = color * np.log(chance) + (1 - color) * np.log(1 - chance)
+        each.append((logit - color) ** 2 if method.distance == "squared" else -told)
+    return float(np.mean(each))
+
+
+def loss_aim(method: Any, batch: Batch) -> float:
+    """A patch at a time: what lies after the prefix and before it is all that goes in."""
+    images, prefix = batch.views
+    true = cut(numbers(images), method.patch)
+    net, head = method.backbone.net, method.head_blocks
+    each = []
+    for b, length in enumerate(prefix.tolist()):
+        errors = []
+        for k in range(length, true.shape[1]):
+            seen = net.patch_embed(images[b : b + 1]).flatten(1, -2) + net.pos_embed
+            seen = seen[:, :k]  # the prefix is among them
+            tokens = within(net, seen, length)[:, -1]
+            x = method.head_embed(tokens) + method.positions[:, k - 1]
+            for block in head:
+                x = x + block.mlp(block.norm(x))
+            told = numbers(method.head_pred(method.head_norm(x)))[0]
+            goal = true[b, k]
+            if method.normalize:
+                goal = (goal - goal.mean()) / np.sqrt(goal.var(ddof=1) + 1e-6)
+            errors.append(((told - goal) ** 2).mean())
+        each.append(np.mean(errors))
+    return float(np.mean(each))
+
+
+def within(net: Any, x: Any, prefix: int) -> Any:
+    """Tokens [1, k, D] after the blocks of a ViT: each row of attention on its own."""
+    for block in net.blocks:
+        normed, layer = block.norm1(x), block.attn
+        count, heads = x.shape[1], layer.num_heads
+        q, k, v = layer.qkv(normed).view(count, 3, heads, -1).permute(1, 2, 0, 3)
+        rows = []
+        for i in range(count):
+            seen = [j for j in range(count) if j <= i or j < prefix]
+            weights = torch.from_numpy(
+                softmax(numbers(q[:, i : i + 1] @ k[:, seen].mT) / np.sqrt(q.shape[2]))
+            )
+            rows.append((weights @ v[:, seen])[:, 0].reshape(-1))
+        x = x + block.ls1(layer.proj(torch.stack(rows)[None]))
+        x = x + block.ls2(block.mlp(block.norm2(x)))
+    return net.norm(x)
+
+
 def loss_bert(method: Any, batch: Batch) -> float:
     positions, labels = map(numbers, batch.views[1:])
     local = method.backbone.tokens(batch.views[0])
@@ -65,7 +121,11 @@ def loss_causal_lm(method: Any, batch: Batch) -> float:
 def loss_simmim(method: Any, batch: Batch) -> float:
     images, hidden = batch.views
     side = images.shape[-1] // hidden.shape[-1]
-    error = np.abs(numbers(method.reconstruct(images, hidden)) - numbers(images)).mean(1)
+    far = np.abs(numbers(method.reconstruct(images, hidden)) - numbers(images))
+    each = {"l1": far, "l2": far**2, "smooth_l1": np.where(far < 1, far**2 / 2, far - 0.5)}
+    error = each[method.distance].mean(1)
+    if method.predict_visible:
+        return float(error.mean())
     total = pixels = 0.0
     for b, row, column in np.argwhere(numbers(hidden)):
         place = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)

@@ -28,8 +28,11 @@ def at_fourths(method: Any, images: torch.Tensor, side: int) -> np.ndarray:
 def loss_rotation(method: Any, batch: Batch) -> float:
     images = numbers(batch.views[0])
     turned = [np.rot90(image, k, (1, 2)) for image in images for k in range(4)]
-    x = torch.from_numpy(np.stack(turned))
-    scores = numbers(method.classifier(method.backbone(x)))
+    features = numbers(method.backbone(torch.from_numpy(np.stack(turned))))
+    if method.pair:
+        upright = numbers(method.backbone(batch.views[1]))
+        features = np.stack([np.append(f, upright[i // 4]) for i, f in enumerate(features)])
+    scores = numbers(method.classifier(torch.from_numpy(features)))
     return find_all(scores, [i % 4 for i in range(len(scores))])
 
 

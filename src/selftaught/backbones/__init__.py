@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from selftaught.backbones.encoder import Features as Features
     from selftaught.backbones.encoder import is_encoder as is_encoder
     from selftaught.backbones.encoder import outputs as outputs
+    from selftaught.backbones.image.depths import depths as depths
     from selftaught.backbones.image.encoder import Image as Image
     from selftaught.backbones.image.encoder import backbone as backbone
     from selftaught.backbones.image.layers import layers as layers
@@ -26,6 +27,7 @@ _MODULE = {
     **dict.fromkeys(("Encoder", "Features", "is_encoder", "outputs"), "encoder"),
     **dict.fromkeys(("Image", "backbone"), "image.encoder"),
     "layers": "image.layers",
+    "depths": "image.depths",
     **dict.fromkeys(("interpolate", "rotary", "sincos", "sincos_clip"), "positions"),
     "Predictor": "predictor",
     "ClipEncoder": "video.encoder",

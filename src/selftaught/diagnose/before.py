@@ -58,6 +58,8 @@ class Before:
         jitter: largest strength of a change of brightness, contrast or saturation.
         dropped: largest share that is dropped: of numbers (dropout) or branches (drop path).
         half: share of the weights that are kept in half precision.
+        apart: distance of hidden pixels from the nearest seen one, on average, as a share of the
+            shorter side; None where no masks can be drawn.
         looks: what images are like.
         shares: of the labeled images, those of each class, the largest first.
     """
@@ -80,6 +82,7 @@ class Before:
     jitter: float = 0.0
     dropped: float = 0.0
     half: float = 0.0
+    apart: float | None = None
     looks: Looks = field(default_factory=Looks)
     shares: tuple[float, ...] = ()
 
@@ -693,6 +696,17 @@ BEFORE: tuple[Rule[Before], ...] = (
         ("ratio is the share that is hidden, and was taken for the share that is seen",),
         "leave ratio out: the paper's is the default",
         below=True,
+    ),
+    Rule(
+        "hidden beside what is seen",
+        lambda f: f.apart,
+        0.02,
+        "a hidden pixel is {figure:.1%} of the side from the nearest seen one on average (at least "
+        "{limit:.0%}; SimMIM's best are from 5 to 10 %): it can be copied from beside it",
+        ("the squares that are hidden are small, or few",),
+        "use a larger unit, or a larger ratio",
+        below=True,
+        severity="note",
     ),
     Rule(
         "more prototypes than images",

@@ -15,6 +15,7 @@ from selftaught.data import Samples
 from selftaught.diagnose.before import REFUSED, Before, Movement
 from selftaught.diagnose.images import look, others
 from selftaught.errors import UserError
+from selftaught.masks import average_distance
 from selftaught.method import Method, Recipe
 from selftaught.sides import Size, both, short
 from selftaught.signature import valued
@@ -22,6 +23,9 @@ from selftaught.signature import valued
 PROBED, FEWEST = 200, 80
 """Images that are read: a hundredth of those that the training reads, from the second of these
 numbers to the first. It depends on no clock, so that the same data gives the same findings."""
+
+DRAWN = 16
+"""Masks that are drawn to tell how far apart hidden and seen pixels are."""
 
 RATES = 1000
 """Steps whose learning rate is looked at."""
@@ -90,7 +94,19 @@ def known(
         jitter=max((max(v.jitter[:3]) for v in made), default=0.0),
         dropped=max(map(_dropped, method.modules()), default=0.0),
         half=half / max(1, sum(p.numel() for p in method.parameters())),
+        apart=apart(method, size),
     )
+
+
+def apart(method: Method, size: Size) -> float | None:
+    """How far what is hidden lies from what is seen, as a share of the shorter side, or None."""
+    if not method.insight.hides:
+        return None
+    draws = np.random.default_rng(0)
+    masks = np.stack([getattr(method, method.insight.hides)(draws) for _ in range(DRAWN)])
+    height, width = both(size)
+    cell = max(1, height // masks.shape[1]), max(1, width // masks.shape[2])
+    return average_distance(masks, cell) / short(size)
 
 
 def preflight(samples: Samples, facts: Before) -> Before:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from selftaught.evaluate.image.corrupted import robustness as robustness
     from selftaught.evaluate.image.places import segment as segment
     from selftaught.evaluate.image.places import segments as segments
+    from selftaught.evaluate.mislabeled import noisy_labels as noisy_labels
     from selftaught.evaluate.scores import Score as Score
     from selftaught.evaluate.scores import knn as knn
     from selftaught.evaluate.scores import probe as probe

@@ -24,6 +24,7 @@ from selftaught.evaluate.augmented import linear_augmented
 from selftaught.evaluate.calibrated import references
 from selftaught.evaluate.classifiers import linear, logistic
 from selftaught.evaluate.clusters import cluster
+from selftaught.evaluate.depth import NAME, Deep, by_depth
 from selftaught.evaluate.features import (
     Asked,
     Embeddings,
@@ -44,6 +45,7 @@ from selftaught.evaluate.finding import copies, evenly, retrieval
 from selftaught.evaluate.floors import ENCODER, Comparison
 from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
+from selftaught.evaluate.mislabeled import noisy_labels
 from selftaught.evaluate.scores import Score, Task, few, knn, probe, unlike
 from selftaught.evaluate.settings import Encoding, Scoring
 from selftaught.feed.readers import limited
@@ -55,9 +57,9 @@ if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
 
 PROBES = ("knn", "ridge", "linear", "linear-paper", "lowshot", "retrieval", "cluster")
-PROBES += ("robustness", "attentive", "segment")
+PROBES += ("robustness", "noisy-labels", "attentive", "layers", "segment")
 
-APART = ("linear-paper", "attentive", "segment")
+APART = ("linear-paper", "attentive", "layers", "segment")
 """Those that look at the images in a way of their own."""
 
 ATTENDED = 2**30
@@ -131,7 +133,7 @@ def compared(
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, network, asked.labels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
-    wanted = by_class or "linear-paper" in probes or "attentive" in probes
+    wanted = by_class or not {"linear-paper", "attentive", "layers"}.isdisjoint(probes)
     sets = labeled(opened, strict) if wanted else []
     places = _places(network) if "segment" in probes else None
     fields = places.opened(sources, opened, asked) if places else None
@@ -157,6 +159,9 @@ def compared(
                 found[name] = (*found.get(name, ()), score)
         if "attentive" in probes:
             for name, score in _attended(look, sets).items():
+                found[name] = (*found.get(name, ()), score)
+        if "layers" in probes:
+            for name, score in _by_depth(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
         if places:
             for name, scores in places.scored(look, fields).items():
@@ -381,6 +386,8 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
                     return (*retrieval(*train), *found)
                 case "cluster":
                     return cluster(*train, seed=seed)
+                case "noisy-labels":
+                    return (noisy_labels(*train, seed=seed),)
                 case _:
                     corrupted = of_changed(CORRUPTIONS)
                     return on_corrupted(
@@ -458,3 +465,23 @@ def _attended(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
         scores[name] = replace(probe(*pair, seed=asked.seed), name=scores[ENCODER].name)
     judged = _judged([scores[ENCODER]], sets, pairs[0])
     return scores | {name: score for name, (score,) in judged.items()}
+
+
+def _by_depth(look: Look, sets: list[Samples]) -> dict[str, Score]:
+    """Probes at every depth of the encoder, of its start and of its untrained self. Floors, which
+    have no depth, are told by the ridge probe."""
+    wide = [Deep() for _ in look.networks]
+    networks, floors = look.each(wide), kinds.of(look.networks[ENCODER]).floors()
+    sides = []
+    for samples in sets:
+        found, rest = look.at(samples, [*networks, *floors.values()])
+        sides.append([Embeddings(x, *rest) for x in found])
+    pairs = [(pair[0], pair[1] if len(pair) > 1 else None) for pair in zip(*sides)]
+    seed = look.asked.seed
+    scores = {
+        name: by_depth(*pair, deep.widths, seed)
+        for name, pair, deep in zip(look.networks, pairs, wide)
+    }
+    for name, pair in zip(floors, pairs[len(networks) :]):
+        scores[name] = replace(probe(*pair, seed=seed), name=NAME)
+    return scores

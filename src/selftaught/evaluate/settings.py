@@ -69,8 +69,8 @@ class Scoring(Encoding):
     Args:
         probes: which scores: knn, ridge, linear, linear-paper (on augmented images, as papers do;
             slow), attentive (a query that attends to all local features, as V-JEPA), lowshot,
-            retrieval, cluster, robustness, segment, or finetune, which trains the whole network
-            and takes longest.
+            retrieval, cluster, robustness, noisy-labels, layers (a probe at every depth), segment,
+            or finetune, which trains the whole network and takes longest.
         test: labeled images to score on; by default a fifth of each class of data is held out.
         second: of a run that was trained on two modalities, the data of the second, as of
             `pretrain`: pairs are to find each other, and no labels are needed.
@@ -108,6 +108,8 @@ class Scoring(Encoding):
             "attentive",
             "cluster",
             "robustness",
+            "noisy-labels",
+            "layers",
         ],
         ...,
     ] = ("knn", "ridge")

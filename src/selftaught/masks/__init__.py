@@ -72,6 +72,28 @@ def enlarge(hidden: Tensor, grid: Grid) -> Tensor:
     return hidden
 
 
+def average_distance(hidden: np.ndarray, cell: tuple[int, int] = (1, 1)) -> float:
+    """How far hidden pixels lie from the nearest seen one on average: AvgDist (Xie et al., 2022).
+
+    The paper finds it to say what size and share of the masks say only together: too near, and
+    what is hidden is copied from beside it; too far, and nothing is left to tell it from.
+
+    Args:
+        hidden: bool [rows, columns] of an image, or [B, rows, columns] of several.
+        cell: height and width of a cell in pixels.
+
+    Returns:
+        Pixels, between centers; 0 where nothing is hidden, infinite where nothing is seen.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    masks = np.kron(np.atleast_3d(hidden.T).T, np.ones((1, *cell), bool)).astype(bool)
+    if masks.all((1, 2)).any():
+        return math.inf
+    far = np.stack([np.asarray(distance_transform_edt(mask)) for mask in masks])
+    return float(far[masks].mean()) if masks.any() else 0.0
+
+
 class Blocks(NamedTuple):
     """context: [E, B, K] and targets: [T, B, L], indices of patches, ascending in each mask."""
 

@@ -55,10 +55,12 @@ from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
 from selftaught.methods.masked.bert import BERT as BERT
 from selftaught.methods.masked.data2vec import Data2Vec as Data2Vec
+from selftaught.methods.masked.denoising import DenoisingAutoencoder as DenoisingAutoencoder
 from selftaught.methods.masked.discrete_vae import DiscreteVAE as DiscreteVAE
 from selftaught.methods.masked.mae import MAE as MAE
 from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
 from selftaught.methods.masked.simmim import SimMIM as SimMIM
+from selftaught.methods.predictive.aim import AIM as AIM
 from selftaught.methods.predictive.capi import CAPI as CAPI
 from selftaught.methods.predictive.causal_lm import CausalLM as CausalLM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA

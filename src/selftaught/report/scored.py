@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from selftaught.evaluate.depth import NAME as DEPTH
 from selftaught.evaluate.floors import FINE_TUNED
 from selftaught.report import charts
 from selftaught.report.folder import RunFolder
@@ -84,6 +85,8 @@ def _evaluation(found: dict[str, Any], first: bool) -> str:
                 for i, r in enumerate(mine)
             ]
         )
+        if name == DEPTH:
+            chart += _curve(mine)
         protocol = escape(str(mine[0].get("protocol", "")))
         measure = escape(str(mine[0].get("measure", "right")))
         parts.append(
@@ -96,6 +99,18 @@ def _evaluation(found: dict[str, Any], first: bool) -> str:
     head = f"<h3>On {escape(_where(found))}</h3>" if found.get("data") else ""
     said = "" if first else f"<p>{escape(str(found.get('verdict', '')))}</p>"
     return head + said + body
+
+
+def _curve(rows: list[dict[str, Any]]) -> str:
+    """The scores of each depth, from the first block or stage to the last, of all that have any."""
+    series = {
+        str(r.get("features")): [(i, real(v)) for i, v in enumerate(r["parts"].values(), 1)]
+        for r in rows
+        if isinstance(r.get("parts"), dict) and len(r["parts"]) > 1
+    }
+    if not series:
+        return ""
+    return charts.lines(series) + charts.key([*series])
 
 
 def _few_labels(row: dict[str, Any]) -> bool:

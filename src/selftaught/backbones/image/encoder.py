@@ -399,17 +399,45 @@ class Image(Checked, Shown):
         return Features(pooled, tokens[:, net.num_prefix_tokens :], grid)
 
     def tokens(
-        self, x: Tensor, keep: Tensor | None = None, replace: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        replace: tuple[Tensor, Tensor] | None = None,
+        looks: Tensor | None = None,
     ) -> tuple[Tensor, Grid]:
         """All tokens of a plain ViT, [B, P + N, D], and the grid of its patches.
 
-        The first P are class token and registers. See `features` for the arguments. Position tables
-        of another grid are carried over as `resample` says.
+        The first P are class token and registers. See `features` for the other arguments. Position
+        tables of another grid are carried over as `resample` says.
+
+        Args:
+            looks: bool [B, N, N], whether patch i (row) looks at patch j in every block; class
+                token and registers, which all patches look at, then see themselves alone.
+
+        Raises:
+            UserError: `looks` is given, and the network has rotary positions.
         """
         net = self._vit()
         start, grid = self._embedded(x, keep, replace)
+        if looks is not None:
+            return net.norm(self._looking(start, looks)), grid
         found = through(net, start, grid, keep) if isinstance(net, Eva) else net.blocks(start)
         return net.norm(found), grid
+
+    def _looking(self, tokens: Tensor, looks: Tensor) -> Tensor:
+        net, prefix = self._vit(), self.prefix
+        if isinstance(net, Eva):
+            raise UserError(
+                f"{self.name} has rotary positions, and its patches look at all others; one whose "
+                "patches look at some alone is vit_small_patch16_224"
+            )
+        allowed = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+        allowed = allowed.repeat(len(looks), 1, 1)
+        allowed[:, prefix:, :prefix] = True
+        allowed[:, prefix:, prefix:] = looks
+        for block in net.blocks:
+            tokens = block(tokens, attn_mask=allowed[:, None])
+        return tokens
 
     def _embedded(
         self, x: Tensor, keep: Tensor | None, replace: tuple[Tensor, Tensor] | None

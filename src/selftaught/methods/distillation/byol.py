@@ -85,6 +85,8 @@ class BYOL(Method):
             if predictor_rate != 1:
                 rates = (("predictor", predictor_rate),)
                 self.recipe = replace(self.recipe, rates=rates)  # type: ignore[misc]
+        if momentum == end_momentum == 0:  # its copy is no other network
+            self.insight = self.insight._replace(copies=())
         self.turns = Turns(predictor_steps)
         self.target = frozen_copy(self.online)
 

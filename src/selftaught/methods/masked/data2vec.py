@@ -1,4 +1,4 @@
-"""data2vec (Baevski et al., 2022), https://arxiv.org/abs/2202.03555, and data2vec 2.0."""
+"""data2vec (Baevski et al., 2022), https://arxiv.org/abs/2202.03555."""
 
 import math
 from dataclasses import dataclass, replace

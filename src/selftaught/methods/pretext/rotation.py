@@ -18,8 +18,13 @@ class Rotation(Method):
     The recipe is that of the reference's ImageNet run of 50 epochs, with the learning rates that it
     really used: its table of rates overrides the 0.1 of its configuration.
 
+    With `pair` the turn is told beside the image as it was. What is up need not be known then, as
+    helps where there is no up (aerial images), but comparing solves the task: try both.
+
     Args:
         backbone: image encoder; it sees each image four times.
+        pair: whether the turn is told from the turned image and from another crop of it that was
+            not turned; else from the turned one alone.
     """
 
     recipe = Recipe(
@@ -36,28 +41,35 @@ class Rotation(Method):
     few = Few(lr=0.001)
     needs = Needs(batch=1, views="own", squares="turns them by quarters")
 
-    def __init__(self, backbone: Image):
+    def __init__(self, backbone: Image, pair: bool = False):
         super().__init__()
-        self.backbone = backbone
-        self.classifier = nn.Linear(backbone.dim, 4)
+        self.backbone, self.pair = backbone, pair
+        self.classifier = nn.Linear((1 + pair) * backbone.dim, 4)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
         return (ReferenceLoss(math.log(4), "ln 4, guessing the turn"),)
 
     def views(self, size: Size) -> Pipeline:
-        return augment.crop(size, scale=(0.08, 1.0), interpolation="bilinear")
+        one = augment.crop(size, scale=(0.08, 1.0), interpolation="bilinear")
+        return augment.Views(one.views * (1 + self.pair))
 
     def loss(self, batch: Batch) -> Tensor:
-        """views: one [B, C, S, S]."""
-        (x,) = batch.views
-        logits = self.classifier(self.backbone(rotations(x)))
+        """views: [B, C, S, S], and with `pair` another that is not turned."""
+        x = batch.views[0]
+        logits = self.answers(x, *batch.views[1:])
         turns = torch.arange(4, device=logits.device).repeat(len(x))
         return F.cross_entropy(logits, turns)
 
+    def answers(self, x: Tensor, *upright: Tensor) -> Tensor:
+        """[4 * B, 4] logits of the turns of [B, C, S, S], told beside [B, C, S, S] as it was."""
+        seen = [self.backbone(rotations(x))]
+        seen += [self.backbone(other).repeat_interleave(4, 0) for other in upright]
+        return self.classifier(torch.cat(seen, 1))
+
     def show(self, batch: Batch) -> Pictures:
-        (x,) = batch.views
+        x = batch.views[0]
         turned = rotations(x)
-        said = self.classifier(self.backbone(turned)).argmax(1).view(-1, 4)
+        said = self.answers(x, *batch.views[1:]).argmax(1).view(-1, 4)
         names = [f"turned by {90 * k}°" for k in range(4)]
         answers = [
             [f"“{90 * answer}°”{' ✓' if answer == k else ''}" for answer in column]
