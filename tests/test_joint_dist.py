@@ -44,7 +44,6 @@ def loss_of(name: str, z1: Tensor, z2: Tensor, reference: bool = False) -> Tenso
         vicreg = VICReg(Features(), hidden=1, dim=z1.shape[1])  # type: ignore[arg-type]
         return torch.stack(list(vicreg.compare(z1, z2).values())).sum()
     if name in SKETCHED:  # random lines, which each process would draw otherwise
-        torch.manual_seed(5 + dist.rank())
         sketched = SKETCHED[name](Features(), hidden=1, dim=z1.shape[1], slices=7)  # type: ignore[arg-type]
         torch.manual_seed(5 + dist.rank())
         return torch.stack(list(sketched.compare(torch.stack([z1, z2])).values())).sum()
