@@ -80,6 +80,7 @@ API = {
         "augment/image/view.py",
         "augment/image/views.py",
         "augment/image/changes.py",
+        "augment/image/alike.py",
         "augment/custom.py",
         "augment/image/cells.py",
         "augment/image/colored.py",

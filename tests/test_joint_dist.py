@@ -1,5 +1,6 @@
 """What joint-embedding methods do between processes that their papers' numbers leave out."""
 
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -8,13 +9,18 @@ from torch import Tensor, nn
 
 from selftaught import dist
 from selftaught.methods.correlation.barlow_twins import BarlowTwins, decorrelation
+from selftaught.methods.correlation.lejepa import LeJEPA
 from selftaught.methods.correlation.vicreg import VICReg
+from selftaught.methods.correlation.visreg import VISReg
 from selftaught.objectives import contrastive
 from selftaught.objectives.contrastive import nt_xent
 from selftaught.parts import shuffle, synchronize
 from tests.pool import WORLD, Pool
 
 pytestmark = pytest.mark.xdist_group("pool")
+
+
+SKETCHED = {"lejepa": LeJEPA, "visreg": partial(VISReg, global_crops=2)}
 
 
 class Features(nn.Identity):
@@ -37,6 +43,10 @@ def loss_of(name: str, z1: Tensor, z2: Tensor, reference: bool = False) -> Tenso
     if name == "vicreg":
         vicreg = VICReg(Features(), hidden=1, dim=z1.shape[1])  # type: ignore[arg-type]
         return torch.stack(list(vicreg.compare(z1, z2).values())).sum()
+    if name in SKETCHED:  # random lines, which each process would draw otherwise
+        sketched = SKETCHED[name](Features(), hidden=1, dim=z1.shape[1], slices=7)  # type: ignore[arg-type]
+        torch.manual_seed(5 + dist.rank())
+        return torch.stack(list(sketched.compare(torch.stack([z1, z2])).values())).sum()
     method = BarlowTwins(
         Features(),  # type: ignore[arg-type]
         hidden=1,
@@ -55,7 +65,7 @@ def gradient_on_rank(rank: int, name: str, count: int, dim: int, reference: bool
     return [dist.mean(loss.detach()), *(z.grad / WORLD for z in mine)]
 
 
-@pytest.mark.parametrize("name", ["nt_xent", "barlow_twins", "vicreg"])
+@pytest.mark.parametrize("name", ["nt_xent", "barlow_twins", "vicreg", *SKETCHED])
 @pytest.mark.parametrize("dim", [3, 20])
 def test_two_processes_have_one_s_loss_and_gradient(name: str, dim: int, pool: Pool):
     """With fewer dimensions than samples, and with more, which goes another way."""

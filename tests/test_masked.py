@@ -112,6 +112,22 @@ def test_a_cross_decoder_tells_each_place_by_itself_and_is_asked_for_some(unit):
     assert painted.isfinite().all()
 
 
+def test_data2vec_decodes_several_masks_of_an_image_from_what_each_shows():
+    torch.manual_seed(0)
+    method = Data2Vec(vit(), decoder="conv", copies=3, ratio=0.8, decoder_layers=2)
+    pipeline = method.views(32)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    samples = [pipeline(image, augment.sample_rng(0, 1, i)) for i in range(2)]
+    images, keep = default_collate(samples)
+    assert keep.shape == (2, 3, 13)
+    assert len({tuple(row.tolist()) for row in keep.flatten(0, 1)}) == 6
+    method.loss(Batch([images.float() / 255, keep], torch.arange(2))).backward()
+    lacking = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
+    with pytest.raises(UserError, match=r"copies=2 of an image share .*set decoder to conv"):
+        Data2Vec(vit(), copies=2)
+
+
 def test_mae_has_no_loss_on_what_it_sees():
     torch.manual_seed(0)
     method = MAE(vit(), heads=2, normalize=False, **SMALL)

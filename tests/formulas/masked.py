@@ -1,5 +1,6 @@
 """Losses of what is hidden, and of features that are predicted."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,14 @@ def loss_simmim(method: Any, batch: Batch) -> float:
 
 def loss_data2vec(method: Any, batch: Batch) -> float:
     images, hidden = batch.views
+    noise = 0.0
+    if method.fill is not None:
+        shape = (
+            len(images) * method.copies,
+            math.prod(method.grid(images.shape[-1])),
+            method.backbone.dim,
+        )
+        noise = 0.01 * numbers(torch.randn(*shape))
     net, given = method.target.net, []
     tokens = net.norm_pre(net._pos_embed(net.patch_embed(images)))
     for block in net.blocks:
@@ -142,11 +151,50 @@ def loss_data2vec(method: Any, batch: Batch) -> float:
     goals = 0.0
     for x in given[-method.last :]:
         goals = goals + (x - x.mean(2, keepdims=True)) / np.sqrt(x.var(2, keepdims=True) + 1e-5)
+    if method.fill is not None:
+        return filled(method, images, hidden, goals / method.last, noise)
     replace = (hidden.flatten(1), method.mask_token[0, 0])
     predicted = numbers(method.head(method.backbone.features(images, replace=replace).local))
     gap = np.abs(predicted - goals / method.last)
     each = np.where(gap < method.beta, gap**2 / (2 * method.beta), gap - method.beta / 2).mean(2)
     return float(each[numbers(hidden).reshape(len(each), -1) > 0].mean())
+
+
+def filled(method: Any, images: Any, keep: Any, goals: np.ndarray, noise: Any) -> float:
+    """data2vec 2.0: each mask alone, decoded by convolutions that are loops over nine shifts."""
+    each, sides = [], method.grid(images.shape[-1])
+    for b in range(len(images)):
+        for m in range(method.copies):
+            places = keep[b, m]
+            cells = noise[b * method.copies + m].copy()
+            seen = method.backbone.features(images[b : b + 1], places[None]).local
+            cells[numbers(places)] = numbers(seen)[0]
+            maps = cells.reshape(*sides, -1)
+            for conv in method.fill.convs:
+                made = shifts(maps, numbers(conv.weight), numbers(conv.bias), conv.groups)
+                made = (made - made.mean(2, keepdims=True)) / np.sqrt(
+                    made.var(2, keepdims=True) + 1e-5
+                )
+                made = numbers(torch.nn.functional.gelu(torch.from_numpy(made)))
+                maps = maps + made if maps.shape == made.shape else made
+            told_ = maps.reshape(len(cells), -1) @ numbers(method.head.weight).T
+            error = ((told_ + numbers(method.head.bias) - goals[b]) ** 2).mean(1)
+            each += [error[n] for n in range(len(cells)) if n not in set(places.tolist())]
+    return float(np.mean(each))
+
+
+def shifts(maps: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int) -> np.ndarray:
+    """A convolution of 3 x 3 of maps [R, C, D], with zeros around them."""
+    rows, columns, wide = maps.shape
+    padded, out = np.pad(maps, ((1, 1), (1, 1), (0, 0))), np.tile(bias, (rows, columns, 1))
+    share, of = wide // groups, len(weight) // groups
+    for g in range(groups):
+        own = slice(g * of, (g + 1) * of)
+        for r in range(3):
+            for c in range(3):
+                given = padded[r : r + rows, c : c + columns, g * share : (g + 1) * share]
+                out[..., own] += given @ weight[own, :, r, c].T
+    return out
 
 
 def loss_capi(method: Any, batch: Batch) -> dict[str, float]:
@@ -204,7 +252,7 @@ def loss_discrete_vae(method: Any, batch: Batch) -> dict[str, float]:
 
 def loss_ijepa(method: Any, batch: Batch) -> float:
     (images,) = batch.views
-    context, targets = method.masks(len(images), (method.backbone.grid(images.shape[-1])[0],) * 2)
+    context, targets = method.copies(len(images), (method.backbone.grid(images.shape[-1])[0],) * 2)
     features = numbers(method.target.features(images).local)
     mean, var = features.mean(2, keepdims=True), features.var(2, keepdims=True)
     features = (features - mean) / np.sqrt(var + 1e-5)
