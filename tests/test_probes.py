@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -363,6 +364,55 @@ def test_the_probe_of_noisy_labels_is_the_probe_trained_on_them():
     assert clean.value == pytest.approx(evaluate.probe((x, y), test).value)
     with pytest.raises(UserError, match="must be from 0 to 1"):
         evaluate.noisy_labels((x, y), test, shares=(1.5,))
+
+
+def test_the_worst_group_is_the_lowest_accuracy_and_the_gap_from_the_best():
+    train, (x, y) = blobs(150), blobs(90, seed=1)
+    groups = np.arange(90) % 3
+    x[groups == 1] += 3 * np.random.default_rng(0).normal(size=(30, 8))  # a bad camera
+    groups[:4], groups[4] = 3, -1
+    names = {0: "good", 1: "bad", 2: "fair", 3: "rare"}
+    score = evaluate.worst_group(train, (x, y), groups, names)
+    right = evaluate.probe(train, (x, y)).correct
+    shares = {n: 100 * right[groups == c].mean() for c, n in names.items() if n != "rare"}
+    assert score.value == pytest.approx(min(shares.values())) == pytest.approx(shares["bad"])
+    assert score.parts == pytest.approx(shares | {"gap": max(shares.values()) - shares["bad"]})
+    assert "bad, the worst of 3 groups, 1 of fewer than 10 test samples left out" in score.protocol
+    assert score.n == 90 - 5
+    low, high = score.interval
+    assert low <= score.value <= high
+    with pytest.raises(UserError, match="needs two groups of 10 test samples"):
+        evaluate.worst_group(train, (x, y), np.zeros(90, int), {0: "all"})
+
+
+def test_groups_are_read_from_a_list_beside_the_labels(vit, streets, tmp_path):
+    run, images = export.save(vit, tmp_path / "run"), sorted((streets / "images").rglob("*.png"))
+    rows = [f"{i.relative_to(streets / 'images')},camera {n % 2}" for n, i in enumerate(images)]
+    listed = tmp_path / "groups.csv"
+    listed.write_text("\n".join(["path,group", *rows]) + "\n")
+    data = str(streets / "images")
+    given: Any = {"probes": ("groups",), "workers": 0, "test": data}
+    with pytest.raises(UserError, match="name a column or a CSV of path,group with --groups"):
+        evaluate.compare(str(run), data, **given)
+    with pytest.raises(UserError, match="8 of camera 0, 8 of camera 1"):
+        evaluate.compare(str(run), data, groups=str(listed), **given)
+    doubled = tmp_path / "images"
+    for copy_of in ("a", "b"):
+        for image in images:
+            to = doubled / image.parent.name / f"{copy_of}{image.name}"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(image.read_bytes())
+    rows = [
+        f"{i.relative_to(doubled)},{'first' if i.name[0] == 'a' else 'second'}"
+        for i in sorted(doubled.rglob("*.png"))
+    ]
+    listed.write_text("\n".join(["path,group", *rows]) + "\n")
+    given["test"] = str(doubled)
+    found = evaluate.compare(str(run), data, groups=str(listed), **given)
+    for (score,) in found.scores.values():
+        assert score.name == "worst group"
+        assert score.parts["first"] == score.parts["second"] == score.value, "they are copies"
+        assert score.parts["gap"] == 0
 
 
 # depth ---------------------------------------------------------------------------------------
