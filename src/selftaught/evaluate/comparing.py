@@ -44,6 +44,7 @@ from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, evenly, retrieval
 from selftaught.evaluate.floors import ENCODER, Comparison
 from selftaught.evaluate.grouped import worst_group
+from selftaught.evaluate.image.adversarial import Attack, Linear, on_attacked
 from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
 from selftaught.evaluate.mislabeled import noisy_labels
@@ -58,9 +59,10 @@ if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
 
 PROBES = ("knn", "ridge", "linear", "linear-paper", "lowshot", "retrieval", "cluster")
-PROBES += ("robustness", "noisy-labels", "groups", "attentive", "layers", "segment")
+PROBES += ("robustness", "noisy-labels", "groups", "attentive", "layers")
+PROBES += ("adversarial", "segment")
 
-APART = ("linear-paper", "attentive", "layers", "segment")
+APART = ("linear-paper", "attentive", "layers", "adversarial", "segment")
 """Those that look at the images in a way of their own."""
 
 ATTENDED = 2**30
@@ -134,7 +136,7 @@ def compared(
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, network, asked.labels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
-    wanted = by_class or not {"linear-paper", "attentive", "layers"}.isdisjoint(probes)
+    wanted = by_class or not {*APART}.difference(["segment"]).isdisjoint(probes)
     sets = labeled(opened, strict) if wanted else []
     grouped = Grouped.of(sources[-1], opened[-1], network, asked) if "groups" in probes else None
     places = _places(network) if "segment" in probes else None
@@ -161,6 +163,9 @@ def compared(
                 found[name] = (*found.get(name, ()), score)
         if "attentive" in probes:
             for name, score in _attended(look, sets).items():
+                found[name] = (*found.get(name, ()), score)
+        if "adversarial" in probes:
+            for name, score in _attacked(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
         if "layers" in probes:
             for name, score in _by_depth(look, sets).items():
@@ -505,6 +510,29 @@ def _attended(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
         scores[name] = replace(probe(*pair, seed=asked.seed), name=scores[ENCODER].name)
     judged = _judged([scores[ENCODER]], sets, pairs[0])
     return scores | {name: score for name, (score,) in judged.items()}
+
+
+def _attacked(look: Look, sets: list[Samples]) -> dict[str, Score]:
+    """Probes of the encoder, of its start and of its untrained self on images that are changed to
+    mislead them. UserError where samples are no images."""
+    start, asked = time.perf_counter(), look.asked
+    kind = kinds.of(look.networks[ENCODER])
+    if not kind.photos:
+        raise UserError(f"adversarial changes images, and these are {kind.many}: leave it out")
+    networks, sides = look.each([pooled] * len(look.networks)), []
+    for samples in sets:
+        found, rest = look.at(samples, networks)
+        sides.append([Embeddings(x, *rest) for x in found])
+    tasks = [Task.of(*pair) for pair in zip(*sides)]
+    probes = [Linear.of(task, asked.seed) for task in tasks]
+    rows = evenly(len(tasks[0].tested), asked.altered).numpy()
+    tested = select(sets[-1], sides[-1][0].index[tasks[0].tested[rows]])
+    attacks = look.each([Attack(probe, asked.seed) for probe, _ in probes])
+    told, rest = look.at(tested, attacks)
+    return {
+        name: on_attacked(task, classes, rows[rest.index], strength, start)
+        for name, task, classes, (_, strength) in zip(look.networks, tasks, told, probes)
+    }
 
 
 def _by_depth(look: Look, sets: list[Samples]) -> dict[str, Score]:
