@@ -1,108 +1,152 @@
 """Is what `--dry-run --for` tells of memory and time what a run takes? Checked on this machine.
 
-python benchmarks/cost.py
+python benchmarks/cost.py [METHOD ...]
 
-Each row trains three steps of two batches in processes of their own, in bfloat16, and compares what
-the larger batch needs more, memory at its peak and CPU seconds a step, with what is counted of an
-image. Images are noise: nothing of this depends on what they show. Written to results/cost.md.
+Each row counts what a batch needs from passes of fewer images, as the command line does, and trains
+three steps of that batch in a process of its own, in bfloat16 on one core. Of the last one, all that
+torch allocates and frees is recorded (its profiler), which knows what kernels take for themselves,
+too. Images are noise and texts random words: nothing of this depends on what they show. Written to
+results/cost.md.
 """
 
 import json
+import random
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import machine
 import numpy as np
 from PIL import Image
 
 RESULTS = Path(__file__).parent / "results" / "cost.md"
-ROWS = (
-    ("mae", "vit_tiny_patch16_224", 224, (8, 24), ()),
-    ("mae", "vit_tiny_patch16_224", 224, (8, 24), ("--recompute",)),
-    ("dinov2", "vit_tiny_patch16_224", 96, (4, 12), ()),
-    ("simclr", "resnet50", 64, (8, 32), ()),
+TINY = ("--backbone", "vit_tiny_patch16_224")
+# prototypes are there for a million images, and would be all that is measured here
+HEADS = ("--prototypes", "4096")
+ROWS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    ("mae", 24, (*TINY, "--size", "224")),
+    ("simclr", 48, ("--backbone", "resnet50", "--size", "64")),
+    ("simclr", 16, (*TINY, "--size", "224")),
+    ("dino", 8, (*TINY, "--size", "224", *HEADS)),
+    ("dinov2", 12, (*TINY, "--size", "96", *HEADS, "--drop-path", "0.3")),
+    ("moco_v3", 16, (*TINY, "--size", "224")),
+    ("ijepa", 24, (*TINY, "--size", "224")),
+    ("bert", 32, ()),
 )
 HEAD = [
     "# What is counted of a training, and what it takes",
     "",
-    "Made by `python benchmarks/cost.py`: three steps of two batches on one core, in bfloat16; the "
-    "differences between the two, an image.",
+    "Made by `python benchmarks/cost.py`: a step of a batch on one core, in bfloat16; what is counted "
+    "follows from passes of fewer images.",
     "",
-    "| training | MiB counted | MiB at the peak | peak / counted | GFLOP counted | CPU seconds "
-    "| GFLOP/s |",
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    "| training | images | MiB counted | MiB at the peak | counted / peak | of it state | GFLOP an "
+    "image | CPU seconds | GFLOP/s |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 ]
-HEADS = {"dinov2": ("--prototypes", "4096")}
-"""Prototypes are there for a million images, and would be all that is measured here."""
 
 CHILD = """
-import csv, json, resource, sys
+import json, sys, time
 import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
 torch.set_num_threads(1)
-from selftaught.engine import elsewhere
-from selftaught.engine.run import Run
 from selftaught import cli
+from selftaught.engine import elsewhere
+from selftaught.engine.loop import Loop
 out, words, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-if count:
-    import time
-    from selftaught.engine.loop import Loop
-    step, inner = [], Loop._step
-    def timed(self, *given):
-        begun = time.process_time()
+seen = {}
+
+def told(*given):
+    ways = real(*given)
+    seen["ways"] = {w.name: (w.state, w.need(count), w.cost.flops) for w in ways}
+    return ways
+
+def walk(events):
+    for e in events:
+        if e.name == "[memory]":
+            yield e.start_time_ns, e.extra_fields.alloc_size
+        yield from walk(e.children)
+
+def watched(self, *given):
+    begun = time.process_time()
+    if self.step < 2:
         inner(self, *given)
-        step.append(time.process_time() - begun)
-    Loop._step = timed
-    code = cli.main(["pretrain", *words, "--batch", str(count), "--max-steps", "3", "--out", out])
-    seen = {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "step": min(step)}
+        seen["step"] = time.process_time() - begun
+        return
+    weights = [*self.method.parameters(), *self.method.buffers()]
+    there = [*weights, *tree_leaves(self.optimizer.state_dict()["state"])]
+    seen["before"] = sum(x.nbytes for x in there if isinstance(x, torch.Tensor))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as kept:
+        inner(self, *given)
+    now = most = 0
+    for _, size in sorted(walk(kept.profiler.kineto_results.experimental_event_tree())):
+        now += size
+        most = max(most, now)
+    seen["peak"] = seen["before"] + most
+
+words = ["pretrain", *words, "--batch", str(count), "--out", out]
+if sys.argv[4] == "count":
+    real, elsewhere.ways = elsewhere.ways, told
+    code = cli.main([*words, "--dry-run", "--for", "A100"])
 else:
-    real = elsewhere.ways
-    def told(*given):
-        seen["ways"] = [(w.name, w.state, *w.cost) for w in real(*given)]
-        return real(*given)
-    seen, elsewhere.ways = {}, told
-    code = cli.main(["pretrain", *words, "--batch", "16", "--dry-run", "--for", "8xA100"])
+    inner, Loop._step = Loop._step, watched
+    code = cli.main([*words, "--max-steps", "3"])
 assert code == 0
 print(json.dumps(seen))
 """
 
 
-def child(out: Path, words: list[str], count: int) -> dict[str, object]:
+def child(out: Path, words: list[str], count: int, what: str) -> dict[str, Any]:
     """What one process says of itself."""
-    command = [sys.executable, "-c", CHILD, str(out), json.dumps(words), str(count)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", CHILD, str(out), json.dumps(words), str(count), what]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def make(folder: Path) -> None:
+    """Images and texts of noise."""
+    (folder / "photos").mkdir()
+    pixels = np.random.default_rng(0)
+    for i in range(64):
+        shown = pixels.integers(0, 255, (224, 224, 3), dtype=np.uint8)
+        Image.fromarray(shown).save(folder / "photos" / f"{i}.jpg")
+    draw = random.Random(0)
+    words = ["".join(draw.choices("aeilmnorst", k=draw.randint(2, 9))) for _ in range(500)]
+    lines = (" ".join(draw.choices(words, k=60)) for _ in range(2000))
+    (folder / "corpus.txt").write_text("\n".join(lines))
+
+
 def main() -> None:
-    lines = []
+    asked, lines = sys.argv[1:], list[str]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "photos").mkdir()
-        rng = np.random.default_rng(0)
-        for i in range(64):
-            pixels = rng.integers(0, 255, (224, 224, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "photos" / f"{i}.jpg")
-        for n, (method, backbone, size, counts, more) in enumerate(ROWS):
-            words = [method, str(folder / "photos"), "--backbone", backbone, "--size", str(size)]
-            words += ["--precision", "bf16", "--workers", "0", "--no-evaluate", "--no-curve"]
-            words += ["--recipe", "paper", "--epochs", "10", "--accelerator", "cpu"]
-            words += [*HEADS.get(method, ()), *more]
-            ways = child(folder / "none", words, 0)["ways"]
-            told = next(w for w in ways if w[0] == " ".join(more))  # type: ignore[attr-defined]
-            runs = [child(folder / f"{n}-{count}", words, count) for count in counts]
-            apart = counts[1] - counts[0]
-            memory, seconds = ((runs[1][k] - runs[0][k]) / apart for k in ("peak", "step"))  # type: ignore[operator]
-            pace = told[3] / seconds / 1e9
-            lines.append(
-                f"| {method}, {backbone}, {size} px {' '.join(more)} | {told[2] / 2**20:.1f} | "
-                f"{memory / 2**20:.1f} | {memory / told[2]:.2f} | {told[3] / 1e9:.2f} | "
-                f"{seconds:.3f} | {pace:.1f} |"
-            )
-            print(lines[-1], flush=True)
-            said = ["", machine.sentence(machine.describe()), ""]
-            RESULTS.write_text("\n".join([*HEAD, *lines, *said]))
+        make(folder)
+        for n, (method, count, more) in enumerate(ROWS):
+            if asked and method not in asked:
+                continue
+            data = "corpus.txt" if method == "bert" else "photos"
+            words = [method, str(folder / data), *more, "--precision", "bf16", "--workers", "0"]
+            words += ["--no-evaluate", "--no-curve", "--recipe", "paper"]
+            words += ["--epochs", "10", "--accelerator", "cpu"]
+            counted = child(folder / "none", words, count, "count")["ways"]
+            for way, (state, need, flops) in counted.items():
+                its = [*words, *way.split()]
+                run = child(folder / f"{n}{way}", its, count, "train")
+                shown = " ".join(x for x in (*more, way) if x not in HEADS)
+                lines.append(
+                    f"| {method} {shown} | {count} | {need / 2**20:,.0f} | "
+                    f"{run['peak'] / 2**20:,.0f} | {need / run['peak']:.3f} | "
+                    f"{state / 2**20:,.0f} | {flops / 1e9:.2f} | {run['step'] / count:.3f} | "
+                    f"{flops / 1e9 * count / run['step']:.0f} |"
+                )
+                print(lines[-1], run["before"] / 2**20, flush=True)
+                said = ["", machine.sentence(machine.describe()), ""]
+                if not asked:
+                    RESULTS.write_text("\n".join([*HEAD, *lines, *said]))
 
 
 if __name__ == "__main__":

@@ -373,7 +373,7 @@ from selftaught.index.exact import Vectors, nearest
 count, file, k = int(sys.argv[1]), sys.argv[2], 20
 vectors = Vectors([np.load(file, mmap_mode="r")], np.arange(count))
 told, begun = {}, time.process_time()
-where = approximate.opened(vectors, None, "", []) if count >= approximate.ENOUGH else None
+where = approximate.opened(vectors, None, "", [], 0.9) if count >= approximate.ENOUGH else None
 told["index"] = time.process_time() - begun
 begun, pairs = time.process_time(), []
 for a in range(0, count, 4096):

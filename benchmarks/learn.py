@@ -44,7 +44,7 @@ MOMENTUM = 0.98
 COLORS = ("blur", "strength")
 """Roles of what is weaker for 32 pixels alone: weak views of photos are told apart by colors."""
 
-ON_CONV = ("dino", "stego")
+ON_CONV = ("dino", "simdino", "lejepa", "stego", "visreg")
 """Methods that a paper has on a ViT, and these tables on the ResNet."""
 
 OWN: dict[str, dict[str, Any]] = {"simmim": {"unit": 4}}

@@ -10,17 +10,19 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from selftaught import config, methods, roles, start
+import measured
+from measured import RESULTS, budget, paper
+
+from selftaught import config, kinds, methods, roles, start
 from selftaught.cli import needs_of
-from selftaught.signature import OBJECTS, describe, module_doc
+from selftaught.signature import OBJECTS, Parameter, describe
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 SOURCE = ROOT / "src" / "selftaught"
-RESULTS = ROOT / "benchmarks" / "results"
 MADE = "made by `python docs/build.py --readme` -->"
 MARKS = {part: (f"<!-- {part}: {MADE}", f"<!-- end of {part} -->") for part in ("start", "methods")}
 """What is around the tables of README.md."""
@@ -38,18 +40,6 @@ FAMILIES = {
     "supervised": "Labels are learned, to see what an encoder is worth as a start.",
 }
 """Order and one sentence for each family."""
-
-SIDE_BY_SIDE = "methods/pretext-side-by-side.md"
-DENSELY = "methods/dense-results.md"
-DATA = {
-    "cifar10_100k": "CIFAR-10 at 32 px",
-    "clothing_100k": "Phone photos of clothes",
-    "cifar10": "CIFAR-10 at 32 px, a longer training",
-    "clothing": "Phone photos of clothes, a longer training",
-}
-"""Results of `benchmarks/learn.py` that the pretext tasks are compared by."""
-BESIDE = ("deepcluster", "simclr")
-"""What stands beside them: clusters as a pretext, and a method of two views."""
 
 API = {
     "selftaught": (
@@ -129,10 +119,12 @@ API = {
 
 def main() -> None:
     """Write what is generated, then build the site; warnings are errors."""
-    pages = {"methods/index.md": overview(), "api.md": api()}
+    pages = {"methods/index.md": overview(), "api.md": api(), "yaml.md": settings()}
     pages |= {f"methods/{family}.md": family_page(family) for family in FAMILIES}
-    pages[SIDE_BY_SIDE] = side_by_side()
-    pages[DENSELY] = densely()
+    pages |= {
+        "methods/side-by-side.md": measured.side_by_side(),
+        "methods/dense-results.md": measured.densely(),
+    }
     (DOCS / "methods").mkdir(exist_ok=True)
     for name, text in pages.items():
         (DOCS / name).write_text(text, encoding="utf-8")
@@ -334,12 +326,6 @@ def members(family: str) -> list[str]:
     return sorted(n for n, file in methods.files().items() if file.parent.name == family)
 
 
-def paper(name: str) -> str:
-    """Authors and year, linked."""
-    line = module_doc(methods.files()[name]).rstrip(".")
-    return re.sub(r"^(.*?), (https?://\S+?)(;.*)?$", r"[\1](\2)\3", line)
-
-
 def overview() -> str:
     lines = ["# Methods", "", "Each is one file, and reads like the paper's algorithm box.", ""]
     return "\n".join([*lines, table(), ""])
@@ -373,15 +359,50 @@ def family_page(family: str) -> str:
             "",
             f"Optimized as in the paper: `{recipe}`.",
             "",
-            "| option | default | meaning | type |",
-            "| --- | --- | --- | --- |",
+            *options(config.settable(methods.signature(name)), command=True),
+            "",
         ]
-        for p in config.settable(methods.signature(name)):
-            option = "--" + p.name.replace("_", "-")
-            lines.append(
-                f"| `{option}` | {value(p.default)} | {p.doc} | {describe(p.kind or p.type)} |"
-            )
-        lines.append("")
+    return "\n".join(lines)
+
+
+def options(parameters: Iterable[Parameter], command: bool = False) -> Iterator[str]:
+    """What can be set, as a table: as options of the command line, or as words of a file."""
+    yield "| option | default | meaning | type |"
+    yield "| --- | --- | --- | --- |"
+    for p in parameters:
+        name = "--" + p.name.replace("_", "-") if command else p.name
+        yield f"| `{name}` | {value(p.default)} | {p.doc} | {describe(p.kind or p.type)} |"
+
+
+def settings() -> str:
+    """All that a file of settings may hold."""
+    lines = [
+        "# Settings in a file",
+        "",
+        "`selftaught pretrain --config settings.yaml` takes the words of this page, what the "
+        "command line says wins, and each run leaves its own `run.yaml`, which repeats it "
+        "([training](training.md)). What is left out is chosen, or has the default below; a word "
+        "that is not known is refused, with the nearest that is. The same words are options of the "
+        "command line, with dashes: `training: {weight_decay: 0.1}` is `--weight-decay 0.1`.",
+        "",
+        "| word | what it holds |",
+        "| --- | --- |",
+        "| `method` | name of a [method](methods/index.md) |",
+        "| `data` | folder, list file, Parquet, tar shards or array |",
+        *(f"| `{name}` | {what} |" for name, what in config.SECTIONS.items()),
+        "",
+        "## options",
+        "",
+        "Those of the method: [Methods](methods/index.md) has a page for each family.",
+        "",
+    ]
+    training = config.settable(config.signatures(None)["training"])
+    lines += ["## training", "", *options(training), ""]
+    for word in sorted(kinds.files()):
+        found = config.signatures(None, word)
+        for section in config.SIDES:
+            lines += [f"## {section}, of kind {word}", ""]
+            lines += [*options(config.settable(found[section])), ""]
     return "\n".join(lines)
 
 
@@ -390,89 +411,6 @@ def value(default: object) -> str:
     if isinstance(default, tuple):
         return "`" + ",".join(map(str, default)) + "`"
     return "–" if default is None else f"`{default}`"
-
-
-def side_by_side() -> str:
-    """All pretext tasks at equal budget, from the results of `benchmarks/learn.py`."""
-    found = {
-        data: json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        for data in DATA
-        for path in [RESULTS / f"learn-{data}.json"]
-    }
-    names = [*members("pretext"), *BESIDE]
-    lines = [
-        "# Pretext tasks, side by side",
-        "",
-        "Every task trains a small network on as many images of the same data, for minutes on CPU "
-        "cores: this tells tasks that learn from those that do not, and is no prophecy for large "
-        "networks and long trainings. `deepcluster` and `simclr` stand beside them. `motion` is "
-        "shown frames of clips instead. What was not measured at this budget says so. This page is "
-        "made from the results of `benchmarks/learn.py`.",
-        "",
-    ]
-    for data, title in DATA.items():
-        rows = {n: found[data][n] for n in names if n in found[data]}
-        budgets = [budget(row) for row in rows.values()]
-        equal = max(set(budgets), key=budgets.count, default=0)
-        rows = {n: row for n, row in rows.items() if budget(row) == equal}
-        lines += [
-            f"## {title}",
-            "",
-            f"{equal:,} images seen by each. Per cent right of the test images by k-NN and by a "
-            "ridge probe; beside each the highest of its floors, raw pixels and the same network "
-            "untrained; the margin of k-NN over its floor with its 95 % interval.",
-            "",
-            "| task | network | k-NN | its floor | margin | probe | its floor | paper |",
-            "| --- | --- | ---: | ---: | --- | ---: | ---: | --- |",
-        ]
-        lines += [measured(name, row) for name, row in sorted(rows.items(), key=knn)]
-        lines += [unmeasured(name) for name in names if name not in rows]
-        lines += ["", "Commands, with $DATA for the folder of the data sets:", "", "```"]
-        lines += [row["command"] for _, row in sorted(rows.items(), key=knn)]
-        lines += ["```", ""]
-    return "\n".join(lines)
-
-
-def densely() -> str:
-    """What `benchmarks/dense.py` found, one data set after the other."""
-    lines = [
-        "# Dense methods, judged densely",
-        "",
-        "Methods that compare cells are for tasks that need places, so they are judged by "
-        "segmentation, beside the same network untrained and beside colors and places alone. "
-        "Made from the results of `benchmarks/dense.py`.",
-        "",
-    ]
-    for file in sorted(RESULTS.glob("dense-*.md")):
-        lines.append(re.sub(r"^# ", "## ", file.read_text(encoding="utf-8")))
-    return "\n".join(lines)
-
-
-def knn(item: tuple[str, dict]) -> float:
-    """What rows are sorted by."""
-    return -item[1]["scores"]["this encoder"][0]
-
-
-def budget(row: dict) -> int:
-    """Images seen in training, as the row's command says."""
-    return int(row["command"].partition("--samples ")[2].split()[0])
-
-
-def measured(name: str, row: dict) -> str:
-    """A line of the table."""
-    own, *floors = row["scores"].values()
-    highest = [max(values) for values in zip(*floors)]
-    points, low, high = row["margin"]
-    margin = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
-    cells = [f"`{name}`", row["backbone"], f"**{own[0]:.1f}**", f"{highest[0]:.1f}", margin]
-    return "| " + " | ".join([*cells, f"{own[1]:.1f}", f"{highest[1]:.1f}", paper(name)]) + " |"
-
-
-def unmeasured(name: str) -> str:
-    """A line for what there is no result of, and why where that follows from the method."""
-    masks = needs_of(name)["beside"] == "masks"
-    why = "not measured: it learns from images with masks" if masks else "not measured"
-    return f"| `{name}` | {why} | | | | | | {paper(name)} |"
 
 
 # API ---------------------------------------------------------------------------------------------

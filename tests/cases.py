@@ -254,6 +254,8 @@ CASES = {
     "distill_features": Case({"network": teacher(), "hidden": 16}),
     "simclr_v2_finetune": Case({"classes": 3}),
     "finetune": Case({"classes": 3}),
+    "lejepa": Case({"hidden": 32, "dim": 16, "slices": 6, "local_crops": 2}),
+    "visreg": Case({"hidden": 32, "dim": 16, "slices": 6, "global_crops": 3, "local_crops": 2}),
     "barlow_twins": Case({"hidden": 32, "dim": 24}),
     "dcl": Case({"hidden": 32, "dim": 16}),
     "hcl": Case({"hidden": 32, "dim": 16}),
@@ -285,6 +287,14 @@ CASES = {
     "simclr": Case({"hidden": 32, "dim": 16}),
     "deepcluster": Case({"clusters": 4, "whitened": 8}),
     "dino": Case({"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    "simdino": Case({"hidden": 32, "bottleneck": 16, "local_crops": 2}, "test_vit"),
+    # each process draws the masks of its own batch
+    "simdinov2": Case(
+        {"hidden": 32, "bottleneck": 16, "local_crops": 2},
+        "test_vit",
+        exact_ranks=False,
+        any_order=False,
+    ),
     # each process draws the patches that it leaves out
     "msn": Case(
         {"prototypes": 12, "hidden": 32, "dim": 16, "focal_views": 2}, "test_vit", exact_ranks=False
@@ -316,6 +326,7 @@ CASES = {
     "aim": Case({"dim": 16, "depth": 1}, "test_vit"),
     # each process draws the masks of its own batch
     "ijepa": Case({"dim": 32, "depth": 1}, "test_vit", exact_ranks=False, any_order=False),
+    "capi": Case({"clusters": 16, "asked": 0.4, "dim": 16, "depth": 2, "heads": 2}, "test_vit"),
     "deepcluster_v2": Case({"prototypes": (4, 5), "hidden": 32, "dim": 16, "local_crops": 2}),
     "sela": Case({"prototypes": 4, "heads": 2}),
     "seer": Case({"prototypes": 12, "hidden": (32, 32), "dim": 16, "local_crops": 2}),

@@ -19,7 +19,7 @@ from tests.test_methods import batch, rows, total
 
 NAMES = [
     *(n for n in sorted(CASES) if methods.files()[n].parent.name == "contrastive"),
-    *("byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino"),
+    *("byol", "simsiam", "barlow_twins", "vicreg", "lejepa", "visreg", "swav", "dino", "simdino"),
 ]
 PART = 3
 

@@ -203,6 +203,14 @@ def test_dinov2_without_hidden_patches_or_small_views_or_koleo():
     terms["global"].backward()
 
 
+def test_sinkhorn_balances_what_has_another_leading_index_alone():
+    scores = torch.randn(3, 2, 7, 5, dtype=torch.float64)
+    together = sinkhorn(scores, 0.3)
+    for i in range(3):
+        for j in range(2):
+            torch.testing.assert_close(together[i, j], sinkhorn(scores[i, j], 0.3))
+
+
 def test_sinkhorn_of_nothing_is_nothing():
     assert sinkhorn(torch.zeros(0, 5), 0.1).shape == (0, 5)
 

@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import import_module
@@ -25,6 +26,7 @@ SOURCE = sorted((ROOT / "src").rglob("*.py"))
 GENERATED = {"api.md"}
 PAGES = [f for f in sorted((ROOT / "docs").glob("*.md")) if f.name not in GENERATED]
 PAGES += [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+sys.path.insert(0, str(ROOT / "docs"))  # where the pages' parts are
 BUILD: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "build.py"))
 README = (ROOT / "README.md").read_text("utf-8")
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
@@ -238,17 +240,21 @@ def test_where_to_start_is_told_with_numbers_of_the_results(begin):
         assert begin.method in (*keys, "distill_features")
 
 
-def test_all_pretext_tasks_stand_side_by_side_with_numbers_of_the_results():
-    page = BUILD["side_by_side"]()
-    for name in BUILD["members"]("pretext"):
-        assert page.count(f"| `{name}` |") == len(BUILD["DATA"]), name
-    lines = [s for s in page.splitlines() if s.startswith("| `rotation` | test_resnet")]
-    for data, line in zip(BUILD["DATA"], lines, strict=True):
+def test_all_methods_stand_side_by_side_with_numbers_of_the_results():
+    measured: Any = import_module("measured")
+    page = measured.side_by_side()
+    rest = page[page.index("## CIFAR") :]
+    for name in methods.files():
+        named = re.findall(rf"^\| `{name}` \||(?<=[:,] )`{name}`(?=[,.]| \(\[)", rest, re.MULTILINE)
+        assert len(named) == len(measured.LEARNED), name
+    lines = [s for s in page.splitlines() if s.startswith("| `rotation` | pretext | test_resnet")]
+    for data, line in zip(measured.LEARNED, lines, strict=True):
         file = ROOT / "benchmarks" / "results" / f"learn-{data}.json"
         row = json.loads(file.read_text("utf-8"))["rotation"]
         shown = row["scores"]["this encoder"]
         assert f"**{shown[0]:.1f}**" in line
         assert f"| {shown[1]:.1f} |" in line
+        assert f"| {row['cpu_seconds']} |" in line
         assert row["command"] in page
 
 
@@ -275,12 +281,14 @@ def commands() -> list[str]:
     """Lines of the pages that call us, but for those with a word in capitals for a reader's own."""
     code = "".join(block for page in PAGES for block in blocks(page.read_text("utf-8")))
     lines = {line.split("#")[0].strip() for line in code.splitlines()}
-    lines |= {s.command for s in STARTS}  # which stand in a table
+    cells = (re.findall(r"\| `(selftaught [^`]+)` \|", page.read_text("utf-8")) for page in PAGES)
+    lines |= {cell for found in cells for cell in found}
     own = re.compile(r"\b[A-Z]{2,}\b")
     return sorted(w for w in lines if w.startswith("selftaught ") and not own.search(w))
 
 
 DATA = ("photos/", "labeled/", "frames/", "clips/", "sounds/", "scans/", "corpus.txt", "pool/")
+DATA += ("s3://bucket/photos/",)
 """What commands in the pages are given."""
 
 
@@ -341,16 +349,41 @@ def test_every_public_name_is_there(room):
 # package ---------------------------------------------------------------------------------------
 
 
-def test_the_changelog_has_this_version():
+def test_the_changelog_and_the_citation_have_this_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert re.search(
         rf"^## .*\b{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
     )
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+LINKED = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", LINKED, ids=relative)
+def test_links_lead_somewhere_in_the_checkout(page):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            heads = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
+            plain = (re.sub(r"[^\w\- ]", "", head).strip().lower() for head in heads)
+            assert anchor in {head.replace(" ", "-") for head in plain}, link
 
 
 def test_the_wheel_is_whole_and_small(tmp_path):
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"hatch_build.py", "pyproject.toml", "LICENSE", "README.md", "tests/cases.py"} <= inside
+    assert any(name.endswith(".cpp") for name in inside)  # a wheel is made of it anywhere
+    assert {name for name in inside if name.startswith(".")} <= {".gitignore"}
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

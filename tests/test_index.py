@@ -106,6 +106,32 @@ def test_faiss_finds_what_exact_search_finds_or_is_asked_for(tmp_path):
     np.testing.assert_allclose(near.similarity[hits], truth.similarity[hits[:, :10]], atol=1e-5)
 
 
+@pytest.mark.skipif(not approximate.installed(), reason="faiss is not installed")
+def test_what_is_alike_is_found_by_looking_at_fewer(monkeypatch):
+    x = spread(6000, 32)
+    x[1::2] = x[::2] + 0.3 * spread(3000, 32)
+    vectors = Vectors([x / np.linalg.norm(x, axis=1, keepdims=True)], np.arange(6000))
+    own = np.arange(6000)
+    queries = vectors.at(own)
+    truth = nearest(vectors, queries, 5, own)
+    alike = np.where(truth.similarity >= 0.9, truth.index, -1)
+    assert (alike[:, 0] >= 0).mean() > 0.9  # its copy, most of all
+    found = approximate.opened(vectors, None, "", [], 0.9)
+    assert found.recall >= approximate.RECALL
+    assert found.probed < approximate.opened(vectors, None, "", []).probed / 2
+    about, rows = found.candidates(queries, 20)
+    off = about - np.einsum("qd,qcd->qc", vectors.parts[0], vectors.parts[0][rows])
+    assert np.abs(off[rows >= 0]).max() < approximate.ROUGH / 2
+
+    def fails(*_):
+        raise AssertionError("what is not alike is not looked for")
+
+    monkeypatch.setattr(approximate, "nearest", fails)
+    near = found.nearest(vectors, queries, 5, own)
+    hits = (near.index[:, :, None] == alike[:, None]).any(1) & (alike >= 0)
+    assert hits.sum() / (alike >= 0).sum() > 0.97
+
+
 # what is kept
 
 

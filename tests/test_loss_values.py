@@ -37,6 +37,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "dcca": [{"form": "frobenius"}, {"form": "squares"}, {"form": "largest"}, {"shared": True}],
     "dccae": [{"element_mean": True}],
     "ace": [{"shared": False, "eps": 0.1}],
+    "lejepa": [{"local_crops": 0}, {"weight": 0.4, "reach": 3.0, "points": 9}],
+    "visreg": [{"local_crops": 0}, {"weight": 0.4, "scale": 2.0, "shape": 3.0, "center": 0.5}],
     "w_mse": [{"normalize": False}, {"count": 3, "draws": 2}, {"group": None}],
     "swav": [{"queue": 0}, {"local_crops": 0}],
     "seer": [{"hard": 0.9}],
@@ -48,6 +50,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "dinov2": [
         {"targets": "sinkhorn", "koleo_weight": 0.3},
+        {"gram_weight": 2.0, "gram_start": 0.2, "local_crops": 1},
         {"separate_head": True, "patch_prototypes": 10, "local_crops": 0},
         {"network": larger_dinov2()},
         {
@@ -57,6 +60,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "network": larger_dinov2(separate_head=True, patch_prototypes=10),
         },
     ],
+    "simdino": [{"smoothed": False, "local_crops": 0}, {"eps": 0.5, "rate_weight": 2.0}],
+    "simdinov2": [{"smoothed": False, "patch_weight": 0.3}, {"local_crops": 0}],
     "ibot": [{"shared_head": False, "shared_teacher_head": False, "patch_weight": 0.4}],
     "distill": [{"temperature": 2.0, "alpha": 0.3}],
     "distill_features": [
@@ -67,9 +72,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "finetune": [{"smoothing": 0.0}],
     "pixpro": [{"layers": 2, "clamp": 0.1}],
     "stego": [{"pointwise": False, "stabilize": True, "crf": 0.5}],
+    "mae": [
+        {"normalize": False},
+        {"unit": 2},
+        {"decoder": "cross", "depth": 2, "asked": 0.25},
+        {"decoder": "cross", "unit": 4, "ratio": 0.5, "asked": 0.5, "normalize": False},
+    ],
+    "capi": [{"asked": 0.9, "target_temp": 0.3, "student_temp": 0.5, "iterations": 1}],
     "denoising": [{"distance": "squared"}],
     "aim": [{"normalize": False, "prefix": False}],
-    "mae": [{"normalize": False}],
     "simmim": [{"distance": "smooth_l1"}, {"distance": "l2"}, {"predict_visible": True}],
     "data2vec": [{"layers": 1, "beta": 0.1}],
     "bert": [{"ratio": 0.5, "whole_words": True}],

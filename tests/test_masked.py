@@ -38,6 +38,10 @@ def test_only_vits_can_skip_patches(kind):
         ({"dim": 100, "heads": 16}, "dim=100 must be a multiple of heads=16"),
         ({"heads": 0}, "heads must be at least 1, got 0"),
         ({"dim": 30, "heads": 2}, "a multiple of 4, got 30"),
+        ({"unit": 3}, "unit=3 does not divide a grid of 8 x 8 patches"),
+        ({"unit": 8}, "ratio=0.75 of 1 squares of 8 x 8 patches leaves 0 to see"),
+        ({"asked": 0.5}, "asked=0.5 of the hidden patches: .*set decoder to cross"),
+        ({"decoder": "cross", "heads": 5, "dim": 32}, "dim=32 must be a multiple of heads=5"),
     ],
 )
 def test_mae_refuses(options, message):
@@ -69,6 +73,43 @@ def test_mae_hides_by_the_samples_own_generator():
     assert one[1].shape == (64,)
     np.testing.assert_array_equal(one[1], again[1])
     assert not np.array_equal(one[1], other[1])
+
+
+def made(**options) -> tuple[MAE, Batch]:
+    torch.manual_seed(0)
+    method = MAE(vit(), heads=2, **SMALL | options)
+    count = method.views(32).count
+    return method, Batch([torch.randn(3, 3, 32, 32), torch.rand(3, count)], torch.arange(3))
+
+
+def test_squares_of_patches_are_hidden_together():
+    method, given = made(unit=2)
+    keep, hidden = method.split(given.views[1], (8, 8))
+    squares = hidden.view(3, 4, 2, 4, 2).float().mean((2, 4))
+    assert set(squares.unique().tolist()) == {0.0, 1.0}
+    assert squares.sum((1, 2)).tolist() == [12, 12, 12]
+    assert not hidden.gather(1, keep).any()
+    assert keep.shape == (3, 16)
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+def test_a_cross_decoder_tells_each_place_by_itself_and_is_asked_for_some(unit):
+    method, given = made(decoder="cross", unit=unit, asked=0.25)
+    images, noise = given.views
+    keep, hidden = method.split(noise, (8, 8))
+    asked = method.some(noise, hidden, (8, 8))
+    assert asked.shape == (3, 12)
+    assert hidden.gather(1, asked).all()
+    tokens, grid = method.backbone.tokens(images, keep)
+    every = method.decode(tokens, grid, keep)
+    some = method.decode_some(tokens, grid, keep, asked)
+    torch.testing.assert_close(some, every.gather(1, asked[..., None].expand_as(some)))
+    method.loss(given).backward()
+    lacking = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
+    painted = method.eval().show(given).columns["painted"]
+    assert painted.shape == images.shape
+    assert painted.isfinite().all()
 
 
 def test_mae_has_no_loss_on_what_it_sees():

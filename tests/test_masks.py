@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selftaught import masks
 from selftaught.errors import UserError
 from selftaught.masks import average_distance, keep_lowest, multiblock, random_split
-from selftaught.masks.blocks import by_ratio, ratio_steps, spread_ratios
+from selftaught.masks.blocks import by_ratio, inverse_block, ratio_steps, spread_ratios
 
 grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
 seeds = st.integers(0, 2**32)
@@ -168,6 +168,30 @@ def test_spread_ratios_hide_about_what_is_asked_for():
     asked = ratio_steps(64, 0.5, (0.1, 0.5)) * 196
     assert (each[32:] <= asked[1:]).all()
     assert (each[32:] >= 0.7 * asked[:-1]).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(grids, seeds, st.floats(0, 1), st.booleans())
+def test_all_but_one_block_is_hidden_on_any_grid(grid, seed, ratio, roll):
+    count = int(ratio * (grid[0] * grid[1] - 1))
+    hidden = inverse_block(np.random.default_rng(seed), grid, count, roll=roll)
+    assert hidden.shape == grid
+    assert hidden.sum() == count
+    seen = ~hidden
+    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    # rows are whole but for the last, whatever edge the block goes over
+    assert seen.sum() > (len(rows) - 1) * len(columns)
+    if not roll:
+        for places in (rows, columns):
+            assert places[-1] - places[0] == len(places) - 1
+
+
+def test_a_block_that_goes_over_edges_shows_no_place_more_often_than_another():
+    draws = np.random.default_rng(0)
+    seen = np.mean([~inverse_block(draws, (8, 8), 41) for _ in range(4000)], 0)
+    assert np.abs(seen - 23 / 64).max() < 0.05
+    within = np.mean([~inverse_block(draws, (8, 8), 41, roll=False) for _ in range(4000)], 0)
+    assert within[3:5, 3:5].mean() > 2 * within[0, 0]
 
 
 def test_average_distance_is_that_to_the_nearest_seen_pixel():

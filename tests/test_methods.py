@@ -340,6 +340,9 @@ UNLIKE = {
     "dino": "most pairs are with local views, which are other crops",
     "ibot": "as dino",
     "dinov2": "as dino",
+    "simdino": "as dino",
+    "simdinov2": "as dino",
+    "visreg": "nine tenths of it are of each view alone",
     "deepcluster_v2": "each view is compared with a cluster, not with the other view",
     "denoising": "an image with and without noise: a fresh decoder paints neither",
     "dccae": "the reconstruction outweighs the correlation",
@@ -364,7 +367,7 @@ def pair(views: Any, shift: int) -> Any:
 
 
 PAIRED = [
-    "ace", "barlow_twins", "dcca", "dcl", "densecl", "hcl", "infomin", "infonce",
+    "ace", "barlow_twins", "dcca", "dcl", "densecl", "hcl", "infomin", "infonce", "lejepa",
     "mean_shift", "moco_v1", "moco_v2", "moco_v3", "msn", "npair", "pcl", "pixcontrast",
     "pixpro", "seer", "siamese", "simclr", "simclr_v2", "simsiam", "spectral", "supcon", "swav",
     "triplet", "vicreg", "w_mse",

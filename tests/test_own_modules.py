@@ -229,7 +229,18 @@ def test_parts_of_another_size_than_the_only_one_are_told():
         only(torch.rand(2, 3, 16, 16))
 
 
-NEEDS_PATCHES = {"beit", "data2vec", "dinov2", "ibot", "ijepa", "mae", "msn", "simmim"}
+NEEDS_PATCHES = {
+    "beit",
+    "capi",
+    "data2vec",
+    "dinov2",
+    "ibot",
+    "ijepa",
+    "mae",
+    "msn",
+    "simdinov2",
+    "simmim",
+}
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.net.startswith("test_")])

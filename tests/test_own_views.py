@@ -31,7 +31,6 @@ from selftaught.feed.readers import Readers
 from selftaught.feed.views import ViewDataset
 from selftaught.methods.contrastive.simclr import SimCLR
 from selftaught.methods.dense.scrl import SCRL
-from selftaught.methods.distillation.distill_features import Alike
 from selftaught.signature import read_object
 from tests.cases import CASES
 
@@ -339,7 +338,9 @@ def test_two_modalities_are_changed_each_with_its_own_mean():
 
 def test_a_rectangle_is_erased_at_every_size_alike():
     small = augment.simclr(16, 0.0, 0.0)
-    views = Alike((small, augment.simclr(32, 0.0, 0.0))).replaced(Changes(random_erasing=1.0))
+    views = augment.Alike((small, augment.simclr(32, 0.0, 0.0))).replaced(
+        Changes(random_erasing=1.0)
+    )
     image = np.full((40, 40, 3), 255, np.uint8)
     for seed in range(10):
         (one, _), (large, _) = views(image, sample_rng(0, 0, seed))

@@ -36,7 +36,7 @@ SQUARES = {"rotation", "exemplar_cnn", "relative_patch", "distortion"}
 
 SHOWN = (
     *("simclr", "swav", "dino", "msn", "dinov2", "mae", "simmim", "beit", "discrete_vae", "ijepa"),
-    *("selfie", "pixcontrast", "scrl", "pirl", "cpc", "counting", "inpainting"),
+    *("capi", "selfie", "pixcontrast", "scrl", "pirl", "cpc", "counting", "inpainting"),
 )
 
 

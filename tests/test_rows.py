@@ -44,8 +44,11 @@ ROWS = {
     "deepcluster_v2-resnet50-800": (800, 4096, 4.8, 1e-6, 10, [75.2]),
     "dino-vit_small-100": (100, 512, 1e-3, (0.04, 0.4), 10, [69.3, 74.0]),
     "dino-vit_small-300": (300, 1024, 2e-3, (0.04, 0.4), 10, [76.1]),
+    "simdino-vit_base-100": (100, 512, 1e-3, (0.04, 0.4), 10, [74.9, 77.3]),
     "ibot-vit_small-800": (800, 1024, 2e-3, (0.04, 0.4), 10, [75.2, 77.9, 82.3]),
     "dinov2-vit_giant-14": (14, 3072, 3.464e-4, (0.04, 0.2), 2.24, [83.5, 86.5]),
+    "dinov2-dinov3_vit_large-200": (200, 2048, 4e-3 * 2**0.5, (0.04, 0.4), 20, [82.2, 83.3]),
+    "capi-vit_large-577": (577, 16384, 1e-3, 0.1, 57.7, [83.6, 29.7]),
     "mae-vit_base-1600": (1600, 4096, 2.4e-3, 0.05, 40, [83.6, 68.0]),
     "mae-vit_large-1600": (1600, 4096, 2.4e-3, 0.05, 40, [85.9, 75.8]),
     "ijepa-vit_huge-300": (300, 2048, 1e-3, (0.04, 0.4), 40, [79.3]),
@@ -68,7 +71,9 @@ def test_a_recipe_is_its_row(name):
     few = {p.name for p in methods.signature(asked.method).parameters if p.from_data}
     own = asked.options | dict.fromkeys(few, 100000)
     plain = asked.method in (
+        "capi",
         "dino",
+        "simdino",
         "ibot",
         "dinov2",
         "deepcluster_v2",

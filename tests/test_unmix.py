@@ -11,7 +11,19 @@ from tests.test_methods import batch, build, total
 
 @pytest.mark.parametrize(
     "name",
-    ["simclr", "moco_v2", "byol", "simsiam", "barlow_twins", "dino", "nnclr", "supcon"],
+    [
+        "simclr",
+        "moco_v2",
+        "byol",
+        "simsiam",
+        "barlow_twins",
+        "lejepa",
+        "visreg",
+        "dino",
+        "simdino",
+        "nnclr",
+        "supcon",
+    ],
 )
 def test_mixtures_add_a_term_and_leave_no_trace_in_memories(name):
     plain, mixing = build(name), build(name)

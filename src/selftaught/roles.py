@@ -147,6 +147,9 @@ TermShare = Annotated[float, Role("term share"), Role("share", least=0, most=1)]
 Positive = Annotated[float, Role("positive", above=0)]
 """A scale without which nothing is defined: a power, a radius, a ratio of sides."""
 
+ScaleFactor = Annotated[float, Role("scale factor", least=1)]
+"""By which something is enlarged or made smaller at most; 1 for neither."""
+
 Margin = Annotated[float, Role("margin", above=0)]
 """A distance that the loss asks for."""
 

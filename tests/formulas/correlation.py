@@ -1,12 +1,14 @@
 """Losses of correlations between two views."""
 
+from itertools import pairwise
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import torch
 
 from selftaught.method import Batch
-from tests.formulas import cosine, numbers
+from tests.formulas import cosine, numbers, unit
 
 
 def two_branches(method: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -119,3 +121,66 @@ def loss_w_mse(method: Any, batch: Batch) -> float:
                     far = [((a - b) ** 2).mean() for a, b in zip(white[i], white[j])]
                 each.append(np.mean(far))
     return float(np.mean(each))
+
+
+def embedded(method: Any, batch: Batch) -> np.ndarray:
+    """[V, B, dim] of views of several sizes, which go through the projector together."""
+    pooled = torch.cat([method.backbone(torch.cat(list(x))) for x in each_side(batch.views)])
+    return numbers(method.projector(pooled)).reshape(len(batch.views), len(batch.views[0]), -1)
+
+
+def each_side(views: Any) -> list[Any]:
+    """Views, those of one size together."""
+    sides = {x.shape[-1] for x in views}
+    return [[x for x in views if x.shape[-1] == side] for side in sorted(sides, reverse=True)]
+
+
+def lines(method: Any) -> np.ndarray:
+    """[slices, dim] of length 1."""
+    return unit(torch.randn(method.dim, method.slices, dtype=torch.float64).T.numpy())
+
+
+def from_mean(z: np.ndarray, known: int) -> float:
+    """Mean squared coordinate of the way of each view from the mean of the first `known`."""
+    total = 0.0
+    for b in range(z.shape[1]):
+        middle = sum(z[v, b] for v in range(known)) / known
+        total += sum(((z[v, b] - middle) ** 2).mean() for v in range(len(z)))
+    return total / z.shape[1] / len(z)
+
+
+def loss_lejepa(method: Any, batch: Batch) -> dict[str, float]:
+    """Eq. of Section 4.3 (Epps and Pulley) with the window of the listing, over both half lines."""
+    z, t = embedded(method, batch), np.linspace(-method.reach, method.reach, method.points)
+    every, found = lines(method), []
+    for view in z:
+        for line in every:
+            seen = np.array([np.mean([np.exp(1j * s * (line @ x)) for x in view]) for s in t])
+            error = np.abs(seen - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2)
+            areas = [(a + b) / 2 * (t[1] - t[0]) for a, b in pairwise(error)]
+            found.append(len(view) * sum(areas))
+    return {
+        "alike": (1 - method.weight) * from_mean(z, 2),
+        "gaussian": method.weight * float(np.mean(found)),
+    }
+
+
+def loss_visreg(method: Any, batch: Batch) -> dict[str, float]:
+    """Eq. 1 (scale), 5 (shape, of what Eq. 2 leaves) and 6 (center)."""
+    z, every = embedded(method, batch), lines(method)
+    center, scale, shape = [], [], []
+    for view in z:
+        mean = view.sum(0) / len(view)
+        deviation = np.sqrt(((view - mean) ** 2).sum(0) / len(view) + 1e-8)
+        center += [m**2 for m in mean]
+        scale += [(1 - s) ** 2 for s in deviation]
+        for line in every:
+            ordered = sorted(float((x - mean) / deviation @ line) for x in view)
+            for i, x in enumerate(ordered, 1):
+                shape.append((x - NormalDist().inv_cdf(i / (len(view) + 1))) ** 2)
+    return {
+        "alike": (1 - method.weight) * from_mean(z, method.global_crops),
+        "center": method.weight * method.center * float(np.mean(center)),
+        "scale": method.weight * method.scale * float(np.mean(scale)),
+        "shape": method.weight * method.shape * float(np.mean(shape)),
+    }

@@ -48,6 +48,48 @@ def loss_dino(method: Any, batch: Batch) -> float:
     return swapped(softmax(teacher / temperature), student / method.student_temp)
 
 
+def spread(method: Any, student: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    """Wu et al. (2025): distances of unit vectors of unlike views, and minus the coding rate, by
+    the eigenvalues of the covariance."""
+    far = [
+        ((teacher[t, b] - student[v, b]) ** 2).sum() / 2
+        for t in range(2)
+        for v in range(len(student))
+        for b in range(student.shape[1])
+        if v != t
+    ]
+    rates = []
+    for view in range(2):
+        z = (student[view] + teacher[view]) / 2 if method.smoothed else student[view]
+        count, dim = z.shape
+        sizes = np.linalg.eigvalsh(sum(np.outer(row, row) for row in z) / count)
+        rate = sum(np.log(1 + dim * max(size, 0.0) / method.eps) for size in sizes) / 2
+        rates.append(rate * (1 / dim + 1 / count))
+    return {"alike": float(np.mean(far)), "rate": -method.rate_weight * float(np.mean(rates))}
+
+
+def loss_simdino(method: Any, batch: Batch) -> dict[str, float]:
+    teacher = unit(numbers(method.teacher_head(method.teacher(torch.cat(list(batch.views[:2]))))))
+    student = unit(numbers(method.head(seen_by_student(method, batch.views)[0])))
+    return spread(method, student, teacher.reshape(2, len(batch.views[0]), -1))
+
+
+def loss_simdinov2(method: Any, batch: Batch) -> dict[str, float]:
+    both = torch.cat(list(batch.views[:2]))
+    grid = (method.backbone.grid(both.shape[-1])[0],) * 2
+    hidden = spread_ratios(generator(), len(both), grid, method.mask_share, method.mask_ratio)
+    seen = method.teacher.features(both)
+    teacher = unit(numbers(method.teacher_head(seen.pooled)))
+    goals = numbers(method.teacher_head(seen.local))
+    pooled, local = seen_by_student(method, batch.views, (hidden, method.mask_token))
+    patches = numbers(method.head(local))
+    terms = spread(
+        method, unit(numbers(method.head(pooled))), teacher.reshape(2, len(batch.views[0]), -1)
+    )
+    error = image_by_image(numbers(hidden), lambda i, n: 1 - cosine(goals[i, n], patches[i, n]))
+    return terms | {"patch": method.patch_weight * error}
+
+
 def image_by_image(hidden: np.ndarray, error: Any) -> float:
     """error(image, patch) -> the mean over images, of which some hide nothing, of their means."""
     each = [
@@ -85,7 +127,7 @@ def loss_ibot(method: Any, batch: Batch) -> dict[str, float]:
 
 
 def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
-    views = batch.views
+    views, large = batch.views if method.gram else (batch.views, None)
     both = torch.cat(list(views[:2]))
     grid = (method.backbone.grid(both.shape[-1])[0],) * 2
     taught = method.network is not None
@@ -135,7 +177,32 @@ def loss_dinov2(method: Any, batch: Batch) -> dict[str, float]:
             alike = [-2.0 if j == i else x[i] @ x[j] for j in range(len(x))]
             difference = x[i] - x[int(np.argmax(alike))] + 1e-8
             apart -= np.log(np.sqrt((difference**2).sum()) + 1e-8) / len(x)
+    if large is not None:  # Siméoni et al. (2025), Section 4.2
+        terms["gram"] = method.gram_weight * likeness_moved(method, local, torch.cat(list(large)))
     return terms | {"koleo": method.koleo_weight * apart}
+
+
+def likeness_moved(method: Any, local: Any, large: Any) -> float:
+    """Mean squared change of the cosines of an image's patches."""
+    theirs, own = method.gram.features(large), unit(numbers(local))
+    maps = numbers(theirs.local).reshape(len(own), *theirs.grid, -1)
+    side = round(own.shape[1] ** 0.5)
+    rows = cubic(theirs.grid[0], side)
+    seen = unit(np.einsum("ra,cb,nabd->nrcd", rows, rows, maps).reshape(own.shape))
+    return float(np.mean([(a @ a.T - b @ b.T) ** 2 for a, b in zip(own, seen)]))
+
+
+def cubic(count: int, wanted: int) -> np.ndarray:
+    """[wanted, count] weights by which a line is resampled: Keys' cubic, a = -0.75, of the four
+    nearest cells, those beyond the ends being the last."""
+    weights = np.zeros((wanted, count))
+    for row, center in zip(weights, (np.arange(wanted) + 0.5) * count / wanted - 0.5):
+        for place in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            x = abs(center - place)
+            near = 1.25 * x**3 - 2.25 * x**2 + 1
+            far = -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+            row[min(max(place, 0), count - 1)] += near if x <= 1 else far
+    return weights
 
 
 def loss_distill(method: Any, batch: Batch) -> float:

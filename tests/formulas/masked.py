@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from selftaught.method import Batch
-from tests.formulas import find, find_all, numbers, softmax
+from tests.formulas import balanced, find, find_all, numbers, softmax, told, unit
 
 
 def cut(images: np.ndarray, side: int) -> np.ndarray:
@@ -26,15 +26,15 @@ def loss_mae(method: Any, batch: Batch) -> float:
     if method.normalize:
         deviation = np.sqrt(true.var(2, ddof=1, keepdims=True) + 1e-6)
         true = (true - true.mean(2, keepdims=True)) / deviation
-    seen = int(noise.shape[1] * (1 - method.ratio))
-    order = np.argsort(numbers(noise), 1)
-    keep = torch.from_numpy(order[:, :seen])
+    seen, side = int(noise.shape[1] * (1 - method.ratio)), method.backbone.grid(images.shape[-1])[1]
+    order, unit_ = np.argsort(numbers(noise), 1), method.unit
+    squares = np.arange(true.shape[1]).reshape(side // unit_, unit_, side // unit_, unit_)
+    squares = squares.transpose(0, 2, 1, 3).reshape(noise.shape[1], -1)  # patches of each
+    keep = torch.from_numpy(squares[order[:, :seen]].reshape(len(true), -1))
     painted = numbers(method.decode(*method.backbone.tokens(images, keep), keep))
-    each = [
-        ((painted[b, n] - true[b, n]) ** 2).mean()
-        for b in range(len(true))
-        for n in order[b, seen:]
-    ]
+    hidden = [[n for s in row[: seen - 1 : -1] for n in squares[s]] for row in order]
+    asked = [row[: round(method.asked * len(row))] for row in hidden]  # of highest noise
+    each = [((painted[b, n] - true[b, n]) ** 2).mean() for b, row in enumerate(asked) for n in row]
     return float(np.mean(each))
 
 
@@ -147,6 +147,27 @@ def loss_data2vec(method: Any, batch: Batch) -> float:
     gap = np.abs(predicted - goals / method.last)
     each = np.where(gap < method.beta, gap**2 / (2 * method.beta), gap - method.beta / 2).mean(2)
     return float(each[numbers(hidden).reshape(len(each), -1) > 0].mean())
+
+
+def loss_capi(method: Any, batch: Batch) -> dict[str, float]:
+    """Darcet et al. (2025), Section 3: balanced at each place, and told of those asked for."""
+    images, keep, asked = batch.views
+    whole = unit(numbers(method.teacher.features(images).local))
+    scores = whole @ numbers(method.clustering.weight).T + numbers(method.clustering.bias)
+    seen = numbers(method.predictor(method.backbone.features(images, keep).local, keep, asked))
+    logits = unit(seen) @ numbers(method.head.weight).T / method.student_temp
+    each = [balanced(s, method.target_temp, method.iterations) for s in scores.swapaxes(0, 1)]
+    own = [
+        told(goal, score / method.student_temp)
+        for n, goals in enumerate(each)
+        for goal, score in zip(goals, scores[:, n])
+    ]
+    hidden = [
+        told(each[int(n)][b], logits[b, i])
+        for b, row in enumerate(asked)
+        for i, n in enumerate(row)
+    ]
+    return {"predicted": float(np.mean(hidden)), "clusters": float(np.mean(own))}
 
 
 def loss_beit(method: Any, batch: Batch) -> float:

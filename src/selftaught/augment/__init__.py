@@ -17,6 +17,7 @@ from selftaught.lazily import lazily
 
 if TYPE_CHECKING:
     from selftaught.augment.custom import Custom as Custom
+    from selftaught.augment.image.alike import Alike as Alike
     from selftaught.augment.image.cells import Tiles as Tiles
     from selftaught.augment.image.cells import cut_tiles as cut_tiles
     from selftaught.augment.image.changes import Changes as Changes

@@ -100,7 +100,9 @@ class Dedup(Stage[Deduplicating]):
         """faiss, where there are many rows and it is installed."""
         folder = self.pool.folder / "parts" / "dedup-faiss"
         names = [block.name for block in self.pool.blocks]
-        return engine(self.features.vectors, folder, self.inputs("near")[:8], names)
+        return engine(
+            self.features.vectors, folder, self.inputs("near")[:8], names, self.asked.least
+        )
 
     def prepare(self, step: str) -> None:
         """Say how pairs are judged, and index the features, before jobs share the work."""
@@ -122,7 +124,6 @@ class Dedup(Stage[Deduplicating]):
         first, last = block.start, block.start + block.count
         own = np.flatnonzero((found.rows >= first) & (found.rows < last))
         k = min(asked.k, len(found.rows) - 1)
-        least = asked.candidates if asked.threshold is None else asked.threshold
         pairs, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
         for a in range(0, len(own) if k > 0 else 0, STEP):
             some = own[a : a + STEP]
@@ -131,7 +132,7 @@ class Dedup(Stage[Deduplicating]):
                 near = self.engine.nearest(found.vectors, queries, k, some)
             else:
                 near = nearest(found.vectors, queries, k, some)
-            hit = (near.similarity >= least) & (near.index >= 0)
+            hit = (near.similarity >= asked.least) & (near.index >= 0)
             who, rank = np.nonzero(hit)
             pairs.append(np.sort(np.stack([some[who], near.index[who, rank]], 1), axis=1))
             cosines.append(near.similarity[who, rank])

@@ -155,13 +155,18 @@ class Features(NamedTuple):
 
 
 def engine(
-    vectors: Vectors, folder: Path | None = None, mark: str = "", names: Sequence[str] = ()
+    vectors: Vectors,
+    folder: Path | None = None,
+    mark: str = "",
+    names: Sequence[str] = (),
+    least: float = -1.0,
 ) -> approximate.Approximate | None:
     """faiss, where there are many vectors and it is installed; None for exact search.
 
     Args:
         vectors: that are searched.
-        folder, mark, names: where it is kept, as `approximate.opened` has them.
+        folder, mark, names, least: where it is kept and what it finds, as `approximate.opened`
+            has them.
     """
     if len(vectors) < approximate.ENOUGH:
         return None
@@ -171,7 +176,7 @@ def engine(
             "'selftaught[search]' makes it minutes", f"{len(vectors):,}",
         )  # fmt: skip
         return None
-    return approximate.opened(vectors, folder, mark, names)
+    return approximate.opened(vectors, folder, mark, names, least)
 
 
 def features(pool: "Pool", alive: np.ndarray) -> Features:

@@ -75,10 +75,13 @@ class Others:
         """Of one of the images that were embedded."""
         return self.samples.name(int(self.embedded.index[query]))
 
-    def near(self, k: int) -> Near:
-        """The k rows nearest to each image; positions are those of `features`."""
+    def near(self, k: int, least: float = -1.0) -> Near:
+        """The k rows nearest to each image; positions are those of `features`.
+
+        Those that are less similar than `least` may be missing.
+        """
         vectors = self.features.vectors
-        found = engine(vectors)
+        found = engine(vectors, least=least)
         if found is not None:
             return found.nearest(vectors, self.vectors, k)
         return nearest(vectors, self.vectors, k)
@@ -125,8 +128,8 @@ class Others:
                 names[position] = name
         if "near" in self.stage.passes:
             asked: Any = self.stage.asked
-            near = self.near(asked.k)
             least = asked.candidates if threshold is None else threshold
+            near = self.near(asked.k, least)
             who, rank = np.nonzero((near.similarity >= least) & (near.index >= 0))
             pairs = np.stack([who, near.index[who, rank]], 1)
             if threshold is None:

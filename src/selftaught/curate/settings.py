@@ -128,6 +128,11 @@ class Deduplicating(Working):
     against: str | None = None
     against_threshold: Cosine | None = None
 
+    @property
+    def least(self) -> float:
+        """Cosine from which on two images are copies, or are compared."""
+        return self.candidates if self.threshold is None else self.threshold
+
 
 @dataclass(frozen=True)
 class Retrieving(Working):

@@ -1,27 +1,24 @@
 """What a training needs on machines that are not here, from what is counted of it on this one.
 
-Weights, gradients, optimizer state and what the forward pass keeps are counted; the time follows
-from the operations and the share of their peak that GPUs reach in such trainings, which is assumed
-and said.
+Weights, gradients, optimizer state and what both passes have at their peak are counted; the time
+follows from the operations and the share of their peak that GPUs reach in such trainings, which is
+assumed and said.
 """
 
 import re
 from typing import NamedTuple
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught.backbones.blocks import blocks, recompute
+from selftaught.engine.counting import Course, counted, course
 from selftaught.engine.estimate import (
     PEAK,
     amount,
     gathered,
     optimizer_states,
     rehearsed,
-    state_bytes,
-    summed,
-    watched,
+    standing,
 )
 from selftaught.engine.progress import duration
 from selftaught.errors import UserError
@@ -33,7 +30,8 @@ MEMORY |= {"V100": 32, "T4": 16, "A10G": 24}
 REACHED = 0.4
 """Of the peak: what well-fed trainings of transformers reach."""
 USABLE = 0.9
-"""Of the memory: the rest is the driver's, the libraries', and what lies between blocks."""
+"""Of the memory: the rest is the driver's, the libraries', what kernels take for themselves, and
+what lies between blocks."""
 
 
 class Machines(NamedTuple):
@@ -61,16 +59,17 @@ class Machines(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of an image. activations: bytes that the forward pass keeps, in half precision. flops: of
-    both passes."""
+    """activations: bytes of a step beside weights and their state, in half precision. flops: of
+    both passes of an image."""
 
-    activations: float
+    activations: Course
     flops: float
 
 
 class Way(NamedTuple):
-    """One way to lay a training out. state: bytes on each GPU, whatever the batch. room: images
-    that a GPU has room for. traffic: bytes that a GPU sends in a step."""
+    """One way to lay a training out. state: bytes on each GPU before a step, and of gradients that
+    are there all the time. room: images that a GPU has room for. traffic: bytes that a GPU sends in
+    a step."""
 
     name: str
     state: float
@@ -78,32 +77,27 @@ class Way(NamedTuple):
     room: int
     traffic: int
 
+    def need(self, images: int) -> float:
+        """Bytes on a GPU at the peak of a step."""
+        return self.state + self.cost.activations.at(images)
 
-def cost(method: Method, few: Batch, more: Batch) -> Cost:
-    """Count an image, in bfloat16 as GPUs would; the method gets no gradient.
+
+def cost(method: Method, few: Batch, more: Batch, alone: bool) -> Cost:
+    """Count an image, in bfloat16 as GPUs would; the method is left without gradients.
 
     Args:
         method: that is trained.
-        few, more: images. What two batches keep alike, such as weights in half precision, belongs
-            to no image.
+        few, more: images.
+        alone: as of `counted`.
     """
-    counter = FlopCounterMode(display=False)
-    with torch.autocast(few.index.device.type, torch.bfloat16):
-        # fused attention of CPUs is not counted
-        with counter, sdpa_kernel(SDPBackend.MATH):
-            summed(method.loss(few)).backward()
-        method.zero_grad(set_to_none=True)
-    counts = len(few.index), len(more.index)
-    each = (_kept(method, more) - _kept(method, few)) / (counts[1] - counts[0])
-    return Cost(each, counter.get_total_flops() / counts[0])
 
+    def context() -> torch.autocast:
+        return torch.autocast(few.index.device.type, torch.bfloat16)
 
-def _kept(method: Method, batch: Batch) -> int:
-    with watched(method) as kept, torch.autocast(batch.index.device.type, torch.bfloat16):
-        loss = summed(method.loss(batch))  # which holds what is counted
-    found = kept()
-    del loss
-    return found
+    less, _ = counted(method, few, context, alone)
+    most, flops = counted(method, more, context, alone)
+    images = len(few.index), len(more.index)
+    return Cost(course(less, most, images), flops / images[1])
 
 
 def ways(method: Method, few: Batch, more: Batch, on: Machines, optimizer: str) -> list[Way]:
@@ -115,24 +109,24 @@ def ways(method: Method, few: Batch, more: Batch, on: Machines, optimizer: str) 
         on: the machines.
         optimizer: by its name.
     """
-    every = sum(p.nbytes for p in method.parameters())
+    alone = on.count == 1
     learned = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     buffers = sum(b.nbytes for b in method.buffers())
-    state = state_bytes(method, optimizer_states(optimizer))
-    # autocast keeps a copy of each weight in half precision until the step is done
-    whole = state + every / 2 + buffers
-    parted = state / on.count + buffers + 1.5 * gathered(method)
+    state = standing(method, optimizer_states(optimizer), alone)
+    # of weights that are whole for a moment, gradients are, too
+    parted = state / on.count + buffers + 2 * gathered(method)
+    whole = state + buffers
     with rehearsed(method) as twin:
         twin.train()
-        plain = cost(twin, few, more)
-        again = cost(twin, few, more) if recompute(twin) else None
+        plain = cost(twin, few, more, alone)
+        again = cost(twin, few, more, alone) if recompute(twin) else None
     found = []
     for name, held, sent in (("", whole, 2 * learned), ("--shard", parted, 3 * learned)):
-        if name and (on.count == 1 or not (method.needs.shards and blocks(method))):
+        if name and (alone or not (method.needs.shards and blocks(method))):
             continue
         for added, each in (("", plain), ("--recompute", again)):
             if each is not None:
-                room = max(0, int((USABLE * on.memory - held) / each.activations))
+                room = each.activations.images(USABLE * on.memory - held)
                 words = " ".join(w for w in (name, added) if w)
                 found.append(Way(words, held, each, room, sent))
     return found
@@ -160,11 +154,11 @@ def told(
     each = -(-batch // on.count)
     rows = {"machines": f"{on.count} x {on.gpu} with {amount(on.memory)} each"}
     for way in found:
-        need = way.state + each * way.cost.activations
+        need, image = way.need(each), way.cost.activations.image(each)
         fits = "fits" if each <= way.room else "does not fit"
         rows[way.name or "as it is"] = (
-            f"{fits}: {amount(need)} a GPU for {each} {many} ({amount(way.state)}, and "
-            f"{amount(way.cost.activations)} an image); room for {way.room:,}"
+            f"{fits}: {amount(need)} a GPU for {each} {many} ({amount(need - each * image)}, and "
+            f"{amount(image)} an image); room for {way.room:,}"
         )
     fitting = [way for way in found if each <= way.room]
     best = fitting[0] if fitting else found[-1]
@@ -192,7 +186,7 @@ def _advice(found: list[Way], on: Machines, batch: int) -> str:
     """What fits instead."""
     roomy = max(found, key=lambda way: way.room)
     if not roomy.room:
-        return f"{amount(roomy.state)} of weights and state alone do not fit: use more GPUs"
+        return f"{amount(roomy.need(0))} of weights and state alone do not fit: use more GPUs"
     count, how = -(-batch // roomy.room), f" with {roomy.name}" if roomy.name else ""
     return (
         f"--batch {roomy.room * on.count:,}{how}, {count:,} GPUs for this batch, or --accumulate "

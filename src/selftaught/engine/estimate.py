@@ -3,23 +3,23 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught import dist
 from selftaught.backbones.blocks import blocks, not_compiled, uncompiled
 from selftaught.data import Samples
 from selftaught.engine.convolution import lay_channels_last
 from selftaught.engine.corpus import Blank
+from selftaught.engine.counting import Course, counted, course, summed
 from selftaught.engine.randomness import random_state, set_random_state
 from selftaught.errors import DataError
 from selftaught.feed.views import Fetched, ViewDataset, collate
-from selftaught.method import Batch, Method, prepared, terms_of
+from selftaught.method import Batch, Method, prepared
 
 PROBE, MORE, QUICK = 8, 64, 0.5
 """Images in the small batch, unless a method compares more at least; and in a second one, where the
@@ -31,8 +31,8 @@ PEAK |= {"4090": 165e12, "3090": 71e12, "V100": 125e12, "T4": 65e12, "A10G": 70e
 
 
 class Estimate(NamedTuple):
-    """memory: bytes on the device; seconds: of the whole training; flops: of one step, 0 where the
-    device's peak is unknown; each: bytes that an image adds to those of a part of the batch."""
+    """memory: bytes on the device at the peak of a step; seconds: of the whole training; flops: of
+    one step; each: bytes that an image adds to those of a part of the batch."""
 
     memory: float
     seconds: float
@@ -42,6 +42,7 @@ class Estimate(NamedTuple):
 
 def measure(
     method: Method,
+    half: Batch | None,
     small: Batch,
     context: Callable[[], Any],
     *,
@@ -59,6 +60,7 @@ def measure(
 
     Args:
         method: left as it is.
+        half: fewer images; None where the method takes no fewer.
         small: a batch of a few images, on the device.
         context: of the forward pass (precision).
         batch: images a step on this device.
@@ -69,60 +71,37 @@ def measure(
         optimizer_states: tensors that the optimizer keeps for each parameter.
         shards: processes that weights are divided among.
     """
-    device = small.index.device
-    seconds, activations = [], 0
-    counter = FlopCounterMode(display=False)
-    counts = peak_flops(device) > 0  # otherwise nobody is told of them
+    device, alone = small.index.device, dist.world() == 1
+    images = batch // accumulate
     with rehearsed(method) as twin:
-        for turn in range(2):  # the first warms up and counts
-            wait(device)
-            begun = time.perf_counter()
-            with (
-                watched(twin) as kept,
-                context(),
-                counter if counts and turn == 0 else nullcontext(),
-            ):
-                loss = summed(twin.loss(small))
-            activations = kept()
-            loss.backward()
-            wait(device)
-            seconds.append(time.perf_counter() - begun)
-    flops = 3 * counter.get_total_flops()  # backward costs two forwards
-    count = len(small.index)
-    memory = state_bytes(method, optimizer_states) / shards + sum(map(_bytes, method.buffers()))
-    memory += activations * batch / accumulate / count + (gathered(method) if shards > 1 else 0)
-    compute = seconds[-1] / count * batch
+        parts = (small,) if half is None else (half, small)
+        # which warms up, too
+        seen = [counted(twin, part, context, alone) for part in parts]
+        wait(device)
+        begun = time.perf_counter()
+        with context():
+            loss = summed(twin.loss(small))
+        loss.backward()
+        wait(device)
+        seconds = time.perf_counter() - begun
+    many, (most, flops) = len(small.index), seen[-1]
+    if half is None:  # nothing tells what of it is of an image
+        found = Course(0 * most, most / many)
+    else:
+        found = course(seen[0][0], most, (len(half.index), many))
+    memory = standing(method, optimizer_states, alone) / shards + sum(map(_bytes, method.buffers()))
+    memory += found.at(images) + (2 * gathered(method) if shards > 1 else 0)
+    compute = seconds / many * batch
     making = seconds_per_view * batch / max(makers, 1)
     step = max(compute, making) if device.type != "cpu" else compute + making
-    return Estimate(memory, step * steps, flops / count * batch, activations / count)
+    return Estimate(memory, step * steps, flops / many * batch, found.image(images))
 
 
-@contextmanager
-def watched(method: Method) -> Iterator[Callable[[], int]]:
-    """A block with a forward pass of `method`; what it yields tells once, before the backward pass,
-    how many bytes are left to that, beside the weights."""
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        saved[storage.data_ptr()] = storage
-        return x
-
-    def kept() -> int:
-        # a gathered weight is there, or has been freed
-        weights = {p.untyped_storage().data_ptr() for p in map(dist.local, method.parameters())}
-        found = sum(x.nbytes() for where, x in saved.items() if where not in weights)
-        saved.clear()
-        return found
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        yield kept
-
-
-def state_bytes(method: Method, optimizer_states: int) -> int:
-    """Of weights, gradients and what the optimizer keeps for them, whole."""
+def standing(method: Method, optimizer_states: int, alone: bool) -> int:
+    """Bytes of weights and what the optimizer keeps for them, whole; those of gradients, too,
+    unless the process is alone, in which they come one by one."""
     trainable = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
-    return sum(map(_bytes, method.parameters())) + trainable * (1 + optimizer_states)
+    return sum(map(_bytes, method.parameters())) + trainable * (optimizer_states + (not alone))
 
 
 @contextmanager
@@ -196,9 +175,14 @@ def needed(
         begun = time.perf_counter()
         items = [readable(views, i % len(views.samples)) for i in range(count)]
         each = (time.perf_counter() - begun) / count
+        fewer = count // 2 // method.needs.group * method.needs.group
+        half = None
+        if fewer >= max(1, method.needs.batch):
+            half = small_batch(method, views, items[:fewer], fabric)
         begun = time.perf_counter()
         need = measure(
             method,
+            half,
             small_batch(method, views, items, fabric),
             fabric.autocast,
             batch=batch // fabric.world_size,
@@ -284,11 +268,6 @@ def peak_flops(device: torch.device) -> float:
         return 0.0
     name = torch.cuda.get_device_name(device)
     return next((v for k, v in PEAK.items() if k in name), 0.0)
-
-
-def summed(terms: Tensor | dict[str, Tensor]) -> Tensor:
-    """The loss of which these are the terms."""
-    return torch.stack(list(terms_of(terms).values())).sum()
 
 
 def _bytes(x: Tensor) -> int:

@@ -2,7 +2,8 @@
 
 Vectors are grouped around centroids (an inverted file), 8 bits a number, and the groups nearest to
 the query are looked at. How many is chosen by measuring: as many as find 99 % of the 10 most
-similar images, which are known exactly for some queries.
+similar images, which are known exactly for some queries. Where only what is alike from some cosine
+on is asked for, as copies are, it is 99 % of that, which takes far fewer.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from selftaught.data.source import digest
 from selftaught.errors import UserError
@@ -35,6 +37,8 @@ ROWS = 65_536
 """Vectors that are added at a time."""
 TAIL = 0.1
 """Share of vectors that came later and are compared one by one, at most."""
+ROUGH = 0.05
+"""By which a similarity of 8 bits a number is off, at most; 0.01 was the most that was measured."""
 
 
 def installed() -> bool:
@@ -55,18 +59,21 @@ def needed() -> None:
 class Approximate:
     """A faiss index of the first `covered` rows of a store.
 
-    probed: groups that are looked at. recall: of the 10 most similar, measured.
+    probed: groups that are looked at. recall: of the 10 most similar, measured. least: cosine from
+    which on others are found, and recall is of those.
     """
 
     index: Any
     covered: int
     probed: int
     recall: float
+    least: float = -1.0
 
-    def candidates(self, queries: Tensor, count: int) -> np.ndarray:
-        """[Q, count] rows; -1 where there are fewer."""
+    def candidates(self, queries: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """[Q, count] similarities, about, from the highest on, and rows; -1 where there are
+        fewer."""
         self.index.nprobe = self.probed
-        return self.index.search(np.ascontiguousarray(queries.cpu().numpy()), count)[1]
+        return self.index.search(np.ascontiguousarray(queries.cpu().numpy()), count)
 
     def nearest(
         self, vectors: Vectors, queries: Tensor, k: int, own: np.ndarray | None = None
@@ -74,22 +81,23 @@ class Approximate:
         """As `exact.nearest` of the same vectors; candidates are compared exactly.
 
         What came later than faiss' part is compared one by one, and a query for which too few
-        candidates are left is answered exactly.
+        candidates are left is answered exactly. Of what is less similar than `least`, some may be
+        missing.
         """
         k = min(k, len(vectors))
         positions = np.full(int(vectors.starts[-1]), -1)
         positions[vectors.rows] = np.arange(len(vectors))
         late = np.flatnonzero(vectors.rows >= self.covered)
-        count = 4 * k + 16
+        count, bar = 4 * k + 16, self.least - ROUGH
         parts = []
         for some, mine in _chunks(queries.cpu(), own, max(1, BLOCK // (count * vectors.dim))):
-            rows = self.candidates(some, count)
-            found = np.where(rows >= 0, positions[rows], -1)
+            about, rows = self.candidates(some, count)
+            found = np.where((rows >= 0) & (about >= bar), positions[rows], -1)
             if mine is not None:
                 found[found == mine[:, None]] = -1
-            known = vectors.at(found.clip(0).reshape(-1)).view(*found.shape, -1)
-            scores = torch.einsum("qd,qcd->qc", some, known).numpy()
-            scores[found < 0] = -np.inf
+            scores = _compared(vectors, some, found)
+            # all that were asked for were similar enough, and there may be more of them
+            cut = (rows[:, -1] >= 0) & (about[:, -1] >= bar) | (self.least <= -1)
             if len(late):
                 others = Vectors(vectors.parts, vectors.rows[late])
                 there = None if mine is None else _within(late, mine)
@@ -97,24 +105,41 @@ class Approximate:
                 found = np.concatenate([found, np.where(more.index < 0, -1, late[more.index])], 1)
                 scores = np.concatenate([scores, more.similarity], 1)
             order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            parts.append([np.take_along_axis(x, order, 1) for x in (found, scores)])
-        index, similarity = (np.concatenate(x) for x in zip(*parts))
+            parts.append([*(np.take_along_axis(x, order, 1) for x in (found, scores)), cut])
+        index, similarity, cut = (np.concatenate(x) for x in zip(*parts))
         index[np.isinf(similarity)] = -1
         wanted = min(k, len(vectors) - (own is not None))
-        lacking = np.flatnonzero((index[:, :wanted] < 0).any(1))
+        lacking = np.flatnonzero(cut & (index[:, :wanted] < 0).any(1))
         if len(lacking):
             exact = nearest(vectors, queries[lacking], k, None if own is None else own[lacking])
             index[lacking], similarity[lacking] = exact
         return Near(index, similarity.clip(-1, 1))
 
 
-def opened(vectors: Vectors, folder: Path | None, mark: str, names: Sequence[str]) -> Approximate:
+def _compared(vectors: Vectors, queries: Tensor, found: np.ndarray) -> np.ndarray:
+    """[Q, C] float32 cosines of each query and its candidates [Q, C], -inf where there is none."""
+    who, which = np.nonzero(found >= 0)
+    scores = np.full(found.shape, -np.inf, np.float32)
+    if len(who):
+        known = vectors.at(found[who, which])
+        scores[who, which] = (queries[torch.from_numpy(who)] * known).sum(1).numpy()
+    return scores
+
+
+def opened(
+    vectors: Vectors,
+    folder: Path | None,
+    mark: str,
+    names: Sequence[str],
+    least: float = -1.0,
+) -> Approximate:
     """What was kept in `folder`, or made now, and kept there where there is a folder.
 
     Args:
         vectors: that are searched.
-        folder, mark: of the store.
+        folder, mark: of the store; the mark tells one `least` from another.
         names: of its parts, in their order.
+        least: cosine from which on others are to be found; -1 for the nearest, however far.
 
     Raises:
         UserError: faiss is not installed.
@@ -122,31 +147,46 @@ def opened(vectors: Vectors, folder: Path | None, mark: str, names: Sequence[str
     needed()
     found = None if folder is None else _kept(folder, mark, vectors, names)
     if found is None:
-        found = _made(vectors)
+        found = _made(vectors, least)
         if folder is not None:
             _keep(found, folder, mark, names)
     return found
 
 
-def _made(vectors: Vectors) -> Approximate:
+def _made(vectors: Vectors, least: float) -> Approximate:
     faiss = _faiss()
     rows = int(vectors.starts[-1])
     groups = max(1, min(round(4 * rows**0.5), rows // 39))  # 39 for a centroid: faiss warns below
     index = faiss.index_factory(vectors.dim, f"IVF{groups},SQ8", faiss.METRIC_INNER_PRODUCT)
-    drawn = np.random.default_rng(0).permutation(rows)[: 64 * groups]
+    rng = np.random.default_rng(0)
+    drawn = rng.permutation(rows)[: 64 * groups]
     log.info("building an approximate index of %s vectors in %s groups", f"{rows:,}", groups)
     index.train(vectors.of_rows(np.sort(drawn)).numpy())
     for a in range(0, rows, ROWS):
         index.add(vectors.of_rows(np.arange(a, min(a + ROWS, rows))).numpy())
     tried = np.unique(np.linspace(0, len(vectors) - 1, TRIED).astype(int))
     queries = vectors.at(tried)
-    exact = nearest(vectors, queries, 10).index
+    exact = nearest(vectors, queries, 10)
+    wanted = np.where(exact.similarity >= least, exact.index, -1)
+    if least > -1:  # what is that alike may be rare: some is made, as unlike as it may be
+        queries = torch.cat([queries, _turned(queries, least, rng)])
+        made = np.full((len(tried), wanted.shape[1]), -1)
+        made[:, 0] = tried
+        wanted = np.concatenate([wanted, made])
     probed, recall = 0, 0.0
     while recall < RECALL and probed < groups:
         probed = min(max(2 * probed, 1), groups)
-        found = Approximate(index, rows, probed, recall).candidates(queries, 4 * 10 + 16)
-        recall = float((found[:, :, None] == vectors.rows[exact][:, None]).any(1).mean())
-    return Approximate(index, rows, probed, recall)
+        found = Approximate(index, rows, probed, recall).candidates(queries, 4 * 10 + 16)[1]
+        hit = (found[:, :, None] == vectors.rows[wanted][:, None]).any(1)
+        recall = float(hit[wanted >= 0].mean())
+    return Approximate(index, rows, probed, recall, least)
+
+
+def _turned(queries: Tensor, cosine: float, rng: np.random.Generator) -> Tensor:
+    """[Q, D] of unit length, each at this cosine to its query, any way."""
+    drawn = torch.from_numpy(rng.normal(size=tuple(queries.shape))).float()
+    across = F.normalize(drawn - (drawn * queries).sum(1, keepdim=True) * queries, dim=1)
+    return cosine * queries + max(0.0, 1 - cosine**2) ** 0.5 * across
 
 
 def _keep(made: Approximate, folder: Path, mark: str, names: Sequence[str]) -> None:
@@ -157,6 +197,7 @@ def _keep(made: Approximate, folder: Path, mark: str, names: Sequence[str]) -> N
         _faiss().write_index(made.index, str(temporary))
     with atomic(folder / f"{name}.json") as temporary:
         about = {"parts": list(names), "probed": made.probed, "recall": made.recall}
+        about |= {"least": made.least}
         temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 
@@ -176,7 +217,8 @@ def _kept(folder: Path, mark: str, vectors: Vectors, names: Sequence[str]) -> Ap
             log.warning("%s is damaged (%s) and made anew", file.with_suffix(".ivf"), error)
             continue
         if (index.ntotal, index.d) == (covered, vectors.dim):
-            return Approximate(index, covered, probed, float(about.get("recall", 0.0)))
+            recall, least = float(about.get("recall", 0.0)), float(about.get("least", -1.0))
+            return Approximate(index, covered, probed, recall, least)
     return None
 
 

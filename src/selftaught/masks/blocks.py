@@ -79,6 +79,42 @@ def blocks(
     return hidden
 
 
+def inverse_block(
+    draws: Draws, grid: Grid, count: int, aspect: Range = (0.5, 2.0), roll: bool = True
+) -> np.ndarray:
+    """CAPI's masking (Darcet et al., 2025, Section 3.3): all is hidden but one block.
+
+    Exactly `count` patches are, so that the last row of the block may be a part of one. With
+    `roll` it may go over an edge and on at the other one, so that no place is seen more often.
+
+    Args:
+        draws: source of randomness: aspect, then place.
+        grid: rows and columns of patches.
+        count: patches to hide, fewer than there are.
+        aspect: smallest and largest height / width of the block, as far as the grid has room.
+        roll: see above.
+
+    Returns:
+        bool [rows, columns], True where hidden.
+    """
+    rows, columns = grid
+    seen = rows * columns - count
+    low, high = (math.log(bound) for bound in aspect)
+    shape = math.exp(low + (high - low) * draws.random())
+    width = min(columns, max(1, round((seen / shape) ** 0.5)))
+    width = max(width, math.ceil(seen / rows))
+    height = math.ceil(seen / width)
+    hidden = np.ones(grid, bool)
+    block = np.arange(height * width).reshape(height, width) >= seen
+    if roll:
+        hidden[:height, :width] = block
+        shift = int(draws.integers(0, rows)), int(draws.integers(0, columns))
+        return np.roll(hidden, shift, (0, 1))
+    top, left = draws.integers(0, rows - height + 1), draws.integers(0, columns - width + 1)
+    hidden[top : top + height, left : left + width] = block
+    return hidden
+
+
 def by_ratio(
     draws: Draws,
     grid: Grid,

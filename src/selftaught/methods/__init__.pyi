@@ -33,7 +33,9 @@ from selftaught.methods.correlation.ace import ACE as ACE
 from selftaught.methods.correlation.barlow_twins import BarlowTwins as BarlowTwins
 from selftaught.methods.correlation.dcca import DCCA as DCCA
 from selftaught.methods.correlation.dccae import DCCAE as DCCAE
+from selftaught.methods.correlation.lejepa import LeJEPA as LeJEPA
 from selftaught.methods.correlation.vicreg import VICReg as VICReg
+from selftaught.methods.correlation.visreg import VISReg as VISReg
 from selftaught.methods.correlation.w_mse import WMSE as WMSE
 from selftaught.methods.dense.also import ALSO as ALSO
 from selftaught.methods.dense.densecl import DenseCL as DenseCL
@@ -47,6 +49,8 @@ from selftaught.methods.distillation.dinov2 import DINOv2 as DINOv2
 from selftaught.methods.distillation.distill_features import DistillFeatures as DistillFeatures
 from selftaught.methods.distillation.ibot import IBOT as IBOT
 from selftaught.methods.distillation.msn import MSN as MSN
+from selftaught.methods.distillation.simdino import SimDINO as SimDINO
+from selftaught.methods.distillation.simdinov2 import SimDINOv2 as SimDINOv2
 from selftaught.methods.distillation.simsiam import SimSiam as SimSiam
 from selftaught.methods.masked.beit import BEiT as BEiT
 from selftaught.methods.masked.bert import BERT as BERT
@@ -57,6 +61,7 @@ from selftaught.methods.masked.mae import MAE as MAE
 from selftaught.methods.masked.masked_series import MaskedSeries as MaskedSeries
 from selftaught.methods.masked.simmim import SimMIM as SimMIM
 from selftaught.methods.predictive.aim import AIM as AIM
+from selftaught.methods.predictive.capi import CAPI as CAPI
 from selftaught.methods.predictive.causal_lm import CausalLM as CausalLM
 from selftaught.methods.predictive.ijepa import IJEPA as IJEPA
 from selftaught.methods.predictive.selfie import Selfie as Selfie

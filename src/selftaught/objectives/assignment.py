@@ -21,25 +21,27 @@ def sinkhorn(
     because the exponential itself overflows float32 beyond scores of 88 * epsilon.
 
     Args:
-        scores: [B, K] similarities of this process's samples with the prototypes; finite.
+        scores: [..., B, K] similarities of this process's samples with the prototypes; finite.
+            Those with other leading indices are balanced alone (CAPI's places of patches).
         epsilon: weight of the entropy, above 0; smaller is harder.
         iterations: how often prototypes and samples are normalized, in this order; SEER takes 10.
         log_shares: [K] logarithms of the prototypes' shares, alike in all processes; None for equal
             ones.
 
     Returns:
-        [B, K], float32 or float64; each row sums to 1.
+        [..., B, K], float32 or float64; each row sums to 1.
     """
     log_q = (scores if scores.dtype == torch.float64 else scores.float()) / epsilon
     for _ in range(iterations):
         # whatever is subtracted must be the same in all processes: with a maximum of its own,
         # each would weigh the prototypes' masses differently
-        own = log_q.amax(0) if len(log_q) else log_q.new_full(log_q.shape[1:], -torch.inf)
+        empty = log_q.new_full((*log_q.shape[:-2], 1, log_q.shape[-1]), -torch.inf)
+        own = log_q.amax(-2, keepdim=True) if log_q.shape[-2] else empty
         top = dist.maximum(own)
-        log_q = log_q - (top + dist.total((log_q - top).exp().sum(0)).log())
+        log_q = log_q - (top + dist.total((log_q - top).exp().sum(-2, keepdim=True)).log())
         if log_shares is not None:
             log_q = log_q + log_shares
-        log_q = log_q - log_q.logsumexp(1, keepdim=True)
+        log_q = log_q - log_q.logsumexp(-1, keepdim=True)
     return log_q.exp()
 
 

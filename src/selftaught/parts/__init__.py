@@ -1,7 +1,15 @@
 """Modules that methods are built of."""
 
 from .buffers import unchanged
-from .heads import Prototypes, each_cell, mlp, projected_cells, prototype_head, simclr_head
+from .heads import (
+    Prototypes,
+    bottleneck_head,
+    each_cell,
+    mlp,
+    projected_cells,
+    prototype_head,
+    simclr_head,
+)
 from .memory import MemoryBank
 from .multicrop import each_size
 from .norm import SyncBatchNorm, same_statistics, synchronize
@@ -20,6 +28,7 @@ __all__ = [
     "Standardize",
     "SyncBatchNorm",
     "Turns",
+    "bottleneck_head",
     "each_cell",
     "each_size",
     "ema",

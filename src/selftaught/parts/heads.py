@@ -96,11 +96,20 @@ def prototype_head(
             code).
         layers: number of Linears before the prototypes.
     """
+    head = bottleneck_head(dim, hidden, bottleneck, layers)
+    return head.append(Prototypes(bottleneck, count, scale))
+
+
+def bottleneck_head(dim: int, hidden: int, bottleneck: int, layers: int = 3) -> nn.Sequential:
+    """DINO's head without prototypes: Linears of widths `hidden`, `bottleneck`, GELU between them.
+
+    Args:
+        dim, hidden, bottleneck, layers: as of `prototype_head`.
+    """
     head = nn.Sequential()
     for a, b in pairwise((dim, *[hidden] * (layers - 1), bottleneck)):
         linear = nn.Linear(a, b)
         nn.init.trunc_normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
         head.extend([linear, nn.GELU()])
-    head[-1] = Prototypes(bottleneck, count, scale)
-    return head
+    return head[:-1]

@@ -2,10 +2,24 @@
 
 from typing import Any, cast
 
+from timm.layers import RotaryEmbeddingDinoV3
 from timm.models.eva import Eva
-from torch import Tensor
+from torch import Tensor, nn
 
 from selftaught.backbones.positions import Grid
+
+
+def rescale(net: nn.Module, most: float) -> bool:
+    """Let axial positions be scaled, in each pass of training, by a number from 1 / most to `most`.
+
+    One number, whose logarithm is uniform, for a whole batch (DINOv3, Section 3.1). False where
+    `net` has no such positions.
+    """
+    rope = getattr(net, "rope", None)
+    if not isinstance(rope, RotaryEmbeddingDinoV3):
+        return False
+    rope.rescale_coords, rope.aug_active = most, most > 1
+    return True
 
 
 def through(net: Eva, tokens: Tensor, grid: Grid, keep: Tensor | None = None) -> Tensor:

@@ -1,19 +1,24 @@
 """DINOv2 (Oquab et al., 2024), https://arxiv.org/abs/2304.07193."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from selftaught import augment, dist
+from selftaught.augment import Views
 from selftaught.backbones import Image
 from selftaught.backbones.image.depth import with_subset_depth, without_drop_path
+from selftaught.backbones.image.rotary import rescale
 from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.masks.blocks import spread_ratios
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
+from selftaught.objectives.anchors import gram
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
@@ -28,6 +33,7 @@ from selftaught.roles import (
     MaskRatio,
     Momentum,
     PrototypeCount,
+    ScaleFactor,
     Share,
     SmallViews,
     TeacherTemperature,
@@ -54,6 +60,13 @@ class DINOv2(Method):
     hidden, the patches of both global views are told, no path is dropped, and the EMA of the
     student is its result.
 
+    `gram_weight` is DINOv3's Gram anchoring (Siméoni et al., 2025, arXiv 2508.10104, Section 4):
+    late in a long training, how alike the student's patches are to each other is held to what an
+    earlier EMA teacher, the Gram teacher, sees in the same crops at twice the resolution; it is
+    renewed from time to time. The paper has a weight of 2 from 1,000,000 of 1,200,000 steps on, and
+    renewals every 10,000. Crops are made at both sizes from the first step: it is cheaper to train
+    without it, and to go on with --start, gram_weight=2 and gram_start=0.
+
     Args:
         backbone: a ViT, summed up by its class token.
         network: a trained DINOv2 to learn from, whose EMA teacher and heads are taken; none for
@@ -79,6 +92,12 @@ class DINOv2(Method):
         temp_warmup: fraction of training after which `teacher_temp` has reached its end.
         center_momentum: of the running means of the teacher's outputs.
         freeze_prototypes: fraction of training in which the prototypes stay as they are.
+        gram_weight: of Gram anchoring; 0 for none.
+        gram_start: fraction of training after which it counts, from the EMA teacher of then.
+        gram_every: fraction of training after which the Gram teacher is renewed.
+        gram_scale: how many times as large as the student's the Gram teacher's crops are.
+        rope_scale: largest factor by which positions of a rotary ViT, such as timm's `..._dinov3`,
+            are scaled at random; 2 in DINOv3, 1 for none.
         local_size: side of small views in pixels, in whole patches; none for 3/7 of the global.
         global_scale, local_scale: area of the crops, as fractions of the image.
         blur: probabilities in the first, the second and the local views; 0,0,0 for small images.
@@ -149,6 +168,11 @@ class DINOv2(Method):
         solarize: Blur = 0.2,
         reference_blur: bool = False,
         reference_center: bool = False,
+        gram_weight: TermWeight = 0.0,
+        gram_start: Share = 0.83,
+        gram_every: Fraction = 0.01,
+        gram_scale: Count = 2,
+        rope_scale: ScaleFactor = 1.0,
         network: Any = None,
         teacher: Path = Path("."),
     ):
@@ -195,12 +219,26 @@ class DINOv2(Method):
         self.register_buffer("patch_center", torch.zeros(width))
         self.network = None if network is None else self._taught_by(network)
         self.mask_token.requires_grad_(network is None)
+        self.gram_weight, self.gram_start = gram_weight, gram_start
+        self.gram_every, self.gram_scale, self.rope_scale = gram_every, gram_scale, rope_scale
+        self.gram = None
+        if gram_weight:
+            self.gram = frozen_copy(self.ema)
+            self.register_buffer("gram_renewals", torch.zeros((), dtype=torch.int64))
+            self.insight = self.insight._replace(idle=("gram",))
+        if rope_scale > 1 and not rescale(backbone.net, rope_scale):  # the student's alone
+            raise UserError(
+                f"rope_scale={rope_scale} scales axial rotary positions, and {backbone.name} has "
+                "none: take one such as vit_small_patch16_dinov3, or leave rope_scale out"
+            )
         self.register_load_state_dict_pre_hook(_renamed)
 
     center: Tensor
     """[prototypes] running mean of the teacher's outputs for class tokens; zero with Sinkhorn."""
     patch_center: Tensor
     """The same for hidden patches."""
+    gram_renewals: Tensor
+    """Number of times that the Gram teacher was made anew."""
 
     def _taught_by(self, network: Any) -> Frozen:
         """Backbone, head and head of patches of a trained DINOv2, whose centers are taken over."""
@@ -248,31 +286,49 @@ class DINOv2(Method):
         scales = self.global_scale, self.local_scale
         first, second, local = self.blur
         blur = (1 - first, 1 - second, 1 - local) if self.reference_blur else self.blur
-        return augment.multicrop(
+        views = augment.multicrop(
             size, local_size, self.local_crops, *scales, "dino", blur, self.solarize
         )
+        if not self.gram_weight:
+            return views
+        large = self.backbone.fit(part(size, self.gram_scale, 1))
+        return augment.Alike((views, Views(tuple(replace(v, size=large) for v in views.views[:2]))))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]. Masks are drawn
-        here: their ratios are spread over the batch."""
-        both = torch.cat(list(batch.views[:2]))
+        """views: two global [B, C, H, W], then `local_crops` local [B, C, h, w]; with Gram
+        anchoring, a list of these and one of the global ones, `gram_scale` times as large. Masks
+        are drawn here: their ratios are spread over the batch."""
+        views, large = batch.views if self.gram else (batch.views, None)
+        both = torch.cat(list(views[:2]))
         grid = self.backbone.grid((both.shape[-2], both.shape[-1]))
         if self.network:  # all patches are told, and none is hidden
-            hidden, replace = torch.ones(len(both), grid[0] * grid[1], dtype=torch.bool), None
+            hidden, swap = torch.ones(len(both), grid[0] * grid[1], dtype=torch.bool), None
         else:
             hidden = spread_ratios(generator(), len(both), grid, self.mask_share, self.mask_ratio)
-            replace = hidden.to(both.device), self.mask_token
+            swap = hidden.to(both.device), self.mask_token
         hidden = hidden.to(both.device)
         with torch.no_grad():
             teacher, teacher_patches = self._asked(both, hidden)
-        local = batch.views[2:]
+        local = views[2:]
         sizes = [both, torch.cat(list(local))] if local else [both]
-        own, *others = self.backbone.features_together(sizes, replace)
+        own, *others = self.backbone.features_together(sizes, swap)
         pooled = torch.cat([own.pooled, *(o.pooled for o in others)])
-        pooled = pooled.unflatten(0, (len(batch.views), -1))
+        pooled = pooled.unflatten(0, (len(views), -1))
         patches = (self.patch_head or self.head)(own.local[hidden])
         student = self.head(pooled)
-        return self.distill(student, teacher, patches, teacher_patches, hidden, pooled[:2])
+        terms = self.distill(student, teacher, patches, teacher_patches, hidden, pooled[:2])
+        if large is not None:
+            terms["gram"] = self._anchored(own.local, torch.cat(list(large)), grid)
+        return terms
+
+    def _anchored(self, local: Tensor, large: Tensor, grid: tuple[int, int]) -> Tensor:
+        """How far patches [2 * B, N, D] have gone from what the Gram teacher sees; 0 before."""
+        if self.gram is None or self.progress < self.gram_start:
+            return local.new_zeros(())
+        with torch.no_grad():
+            seen = self.gram.features(large)
+            maps = F.interpolate(seen.local.mT.unflatten(2, seen.grid), grid, mode="bicubic")
+        return self.gram_weight * gram(local, maps.flatten(2).mT)
 
     def _asked(self, both: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's outputs for the global views [2 * B, C, H, W] and their patches."""
@@ -363,6 +419,16 @@ class DINOv2(Method):
         ema(self.ema_head, self.head, momentum)
         if self.patch_head and self.ema_patch_head:
             ema(self.ema_patch_head, self.patch_head, momentum)
+        if self.gram is not None:
+            self._renew_gram(self.gram)
+
+    def _renew_gram(self, teacher: nn.Module) -> None:
+        """Make the Gram teacher the EMA teacher: until it counts always, then when it is time."""
+        late = self.progress - self.gram_start
+        due = 0 if late < 0 else 1 + int(late / self.gram_every)
+        if due == 0 or due > int(self.gram_renewals):
+            ema(teacher, self.ema, 0.0)
+            self.gram_renewals.fill_(due)
 
 
 def _renamed(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:

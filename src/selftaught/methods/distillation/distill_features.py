@@ -1,17 +1,13 @@
 """Features of teachers, as in AM-RADIO (Ranzinger et al., 2024), https://arxiv.org/abs/2312.06709."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught import augment
-from selftaught.augment import Views
-from selftaught.augment.pipeline import Pipeline, check_image
+from selftaught.augment.pipeline import Pipeline
 from selftaught.backbones import Encoder, Features, Image, encoder_of, is_encoder
 from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Needs, Recipe, ReferenceLoss
@@ -136,7 +132,7 @@ class DistillFeatures(Method):
 
     def views(self, size: Size) -> Pipeline:
         made = [augment.simclr(s, self.strength, self.blur, self.scale) for s in self._sizes(size)]
-        return made[0] if self.teacher_view == "plain" else Alike(tuple(made))
+        return made[0] if self.teacher_view == "plain" else augment.Alike(tuple(made))
 
     def _sizes(self, size: Size) -> list[Size]:
         """Of the views: that of the student, then, where they see the same, the teachers'."""
@@ -222,33 +218,3 @@ class _Shared(tuple[Tensor, ...]):
 
     def __deepcopy__(self, memo: Any) -> "_Shared":
         return self
-
-
-@dataclass(frozen=True)
-class Alike(Pipeline):
-    """The same crops at several sizes: a list of views for each of these pipelines.
-
-    A blur is as strong in each, seen from afar: its sigma grows with the size.
-    """
-
-    sizes: tuple[Views, ...]
-
-    def replaced(self, make: Callable[[Views], Any]) -> "Alike":
-        """With other declared views, at each size alike."""
-        return Alike(tuple(augment.declared(make(views)) for views in self.sizes))
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[list[np.ndarray]]:
-        check_image(image)
-        first = self.sizes[0]
-        params = first.draw(rng, *image.shape[:2])
-        made = []
-        for views in self.sizes:
-            times = views.views[0].shape[0] / first.views[0].shape[0]
-            made.append(views.render(image, [_larger(p, times) for p in params]))
-        return made
-
-
-def _larger(p: augment.Params, times: float) -> augment.Params:
-    """What is in pixels of a view, for one that is so many times as large."""
-    top, left, height, width = (int(n * times) for n in p.erased)
-    return p._replace(sigma=p.sigma * times, erased=(top, left, height, width))
