@@ -66,6 +66,7 @@ API = {
         "evaluate/attention.py",
         "evaluate/few_labels.py",
         "evaluate/mislabeled.py",
+        "evaluate/grouped.py",
         "evaluate/finding.py",
         "evaluate/clusters.py",
         "evaluate/image/corrupted.py",

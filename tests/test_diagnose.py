@@ -421,11 +421,12 @@ def test_rows_of_a_memory_are_those_of_the_images(name, own, tmp_path):
     assert (found.remembered > 0.6) == own
 
 
-def looked_at(name, folder, change):
+def looked_at(name, folder, change, labels=True):
     """What the doctor sees in a step whose loss is not handed what it heard of."""
     torch.manual_seed(0)
     method = CASES[name].make(name, 64).train()
-    batch = batch_of(method, count=24)._replace(label=torch.randperm(24) % 3)
+    label = torch.randperm(24) % 3 if labels else None
+    batch = batch_of(method, count=24)._replace(label=label)
     doctor = Doctor(method, folder / "d.json", steps=8, batch=24)
     doctor.before_forward(batch)
     loss = method.loss(change(batch))
@@ -434,6 +435,12 @@ def looked_at(name, folder, change):
     doctor.before_step()
     doctor.after_step(terms_of(loss), 0.1)
     return doctor.course[0]
+
+
+def test_an_image_and_what_became_of_it_are_no_two_views(tmp_path):
+    found = looked_at("denoising", tmp_path, lambda b: b, labels=False)
+    assert found.pixels != found.pixels, "nothing is said of how alike they are"
+    assert looked_at("simclr", tmp_path, lambda b: b).pixels >= 0
 
 
 def test_a_loss_of_the_wrong_sign():

@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,9 @@ from selftaught.evaluate.clusters import agreement
 from selftaught.evaluate.depth import by_depth
 from selftaught.evaluate.floors import Margin
 from selftaught.evaluate.image import changes, places
+from selftaught.evaluate.image.adversarial import Attack, Linear
 from selftaught.evaluate.mislabeled import mislabeled
-from selftaught.evaluate.scores import mean_score
+from selftaught.evaluate.scores import Task, mean_score
 from selftaught.report.scored import _curve
 from selftaught.signature import Parameter
 from tests.test_evaluate import blobs
@@ -363,6 +365,112 @@ def test_the_probe_of_noisy_labels_is_the_probe_trained_on_them():
     assert clean.value == pytest.approx(evaluate.probe((x, y), test).value)
     with pytest.raises(UserError, match="must be from 0 to 1"):
         evaluate.noisy_labels((x, y), test, shares=(1.5,))
+
+
+def test_the_worst_group_is_the_lowest_accuracy_and_the_gap_from_the_best():
+    train, (x, y) = blobs(150), blobs(90, seed=1)
+    groups = np.arange(90) % 3
+    x[groups == 1] += 3 * np.random.default_rng(0).normal(size=(30, 8))  # a bad camera
+    groups[:4], groups[4] = 3, -1
+    names = {0: "good", 1: "bad", 2: "fair", 3: "rare"}
+    score = evaluate.worst_group(train, (x, y), groups, names)
+    right = evaluate.probe(train, (x, y)).correct
+    shares = {n: 100 * right[groups == c].mean() for c, n in names.items() if n != "rare"}
+    assert score.value == pytest.approx(min(shares.values())) == pytest.approx(shares["bad"])
+    assert score.parts == pytest.approx(shares | {"gap": max(shares.values()) - shares["bad"]})
+    assert "bad, the worst of 3 groups, 1 of fewer than 10 test samples left out" in score.protocol
+    assert score.n == 90 - 5
+    low, high = score.interval
+    assert low <= score.value <= high
+    with pytest.raises(UserError, match="needs two groups of 10 test samples"):
+        evaluate.worst_group(train, (x, y), np.zeros(90, int), {0: "all"})
+
+
+def test_groups_are_read_from_a_list_beside_the_labels(vit, streets, tmp_path):
+    run, images = export.save(vit, tmp_path / "run"), sorted((streets / "images").rglob("*.png"))
+    rows = [f"{i.relative_to(streets / 'images')},camera {n % 2}" for n, i in enumerate(images)]
+    listed = tmp_path / "groups.csv"
+    listed.write_text("\n".join(["path,group", *rows]) + "\n")
+    data = str(streets / "images")
+    given: Any = {"probes": ("groups",), "workers": 0, "test": data}
+    with pytest.raises(UserError, match="name a column or a CSV of path,group with --groups"):
+        evaluate.compare(str(run), data, **given)
+    with pytest.raises(UserError, match="8 of camera 0, 8 of camera 1"):
+        evaluate.compare(str(run), data, groups=str(listed), **given)
+    doubled = tmp_path / "images"
+    for copy_of in ("a", "b"):
+        for image in images:
+            to = doubled / image.parent.name / f"{copy_of}{image.name}"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(image.read_bytes())
+    rows = [
+        f"{i.relative_to(doubled)},{'first' if i.name[0] == 'a' else 'second'}"
+        for i in sorted(doubled.rglob("*.png"))
+    ]
+    listed.write_text("\n".join(["path,group", *rows]) + "\n")
+    given["test"] = str(doubled)
+    found = evaluate.compare(str(run), data, groups=str(listed), **given)
+    for (score,) in found.scores.values():
+        assert score.name == "worst group"
+        assert score.parts["first"] == score.parts["second"] == score.value, "they are copies"
+        assert score.parts["gap"] == 0
+
+
+class Means(nn.Module):
+    """Features of images that are linear in them: the mean of each channel, denormalized."""
+
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+    def forward(self, x):
+        return x.mean((2, 3)) * torch.tensor(self.std) + torch.tensor(self.mean)
+
+
+def test_the_linear_probe_says_what_the_ridge_classifier_says():
+    train, test = blobs(150), blobs(60, seed=1)
+    task = Task.of(train, test)
+    probe, _ = Linear.of(task, 0)
+    said = probe(task.test_x.double()).argmax(1)
+    assert np.array_equal((said == task.test_y).numpy(), evaluate.probe(train, test).correct)
+
+
+def test_attacks_stay_within_their_budget_and_do_what_can_be_computed_by_hand(monkeypatch):
+    """Of features that are linear in pixels the best attack is known: each pixel by the budget."""
+    network, seen = Means(), []
+    weight = torch.tensor([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    zero = torch.zeros(3, dtype=torch.float64)
+    middle = torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64)
+    probe = Linear(middle, zero + 1, weight, zero[:2])
+    levels = torch.tensor([0.5 + d / 255 for d in (0.5, 2.0, 6.0, -0.5, -2.0, -6.0)])
+    images = levels[:, None, None, None].expand(6, 3, 8, 8).contiguous()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
+    attack = Attack(probe, 0)
+    say = attack.say
+    monkeypatch.setattr(attack, "say", lambda n, x: seen.append(x) or say(n, x))
+    told = attack(network, (images - mean) / std)
+    clean = [0, 0, 0, 1, 1, 1]
+    flipped = {1: [1, 0, 0, 0, 1, 1], 4: [1, 1, 0, 0, 0, 1]}
+    expected = [clean, flipped[1], flipped[4], flipped[1], flipped[4]]
+    assert told.T.tolist() == expected
+    for changed, budget in zip(seen, (1, 4, 1, 4), strict=True):
+        far = (changed * std + mean - images).abs().max()
+        assert float(far) <= budget / 255 + 1e-6
+        assert float(far) > 0.9 * budget / 255
+
+
+def test_attacks_are_scored_beside_the_untrained_network(vit, streets, tmp_path):
+    run = export.save(vit, tmp_path / "run")
+    given: Any = {"probes": ("adversarial", "ridge"), "workers": 0}
+    found = evaluate.compare(str(run), str(streets / "images"), **given)
+    own = {s.name: s for s in found.scores["this encoder"]}
+    score = own["attacked probe"]
+    assert list(score.parts) == ["clean", "FGSM 1/255", "FGSM 4/255", "PGD 1/255", "PGD 4/255"]
+    assert score.parts["clean"] == pytest.approx(own["probe"].value)
+    assert all(value <= score.parts["clean"] for value in score.parts.values())
+    assert score.value == pytest.approx(np.mean(list(score.parts.values())[1:]))
+    assert "attacked probe" in {s.name for s in found.scores["untrained"]}
+    again = evaluate.compare(str(run), str(streets / "images"), **given)
+    assert again.scores["this encoder"][-1].parts == score.parts
+    assert not any(p.grad is not None for p in vit.parameters())
 
 
 # depth ---------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class ScoringOptions(EncodingOptions, total=False):
             "cluster",
             "robustness",
             "noisy-labels",
+            "groups",
             "layers",
         ]
     ]
@@ -72,6 +73,7 @@ class ScoringOptions(EncodingOptions, total=False):
     pair_by: Literal["auto", "name", "row"]
     masks: str | None
     test_masks: str | None
+    groups: str | None
     ignore: Sequence[int]
     k: Count
     temperature: Temperature

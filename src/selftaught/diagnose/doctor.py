@@ -179,6 +179,8 @@ class Doctor:
             # views of two kinds are nothing that could be compared
             views = batch.views[:1] if self.unlike else batch.views
             self.images = _images(views, self.kind)
+            if self.method.needs.views != "alike":  # a second one is no other view of it
+                self.images = self.images[:1]
             self.intake = listen(self.method, views if self.kind.native else ())
             self.memory = {n: self.method.get_buffer(n).clone() for n in self.method.insight.memory}
             self.cost = time.perf_counter() - begun

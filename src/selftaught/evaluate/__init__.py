@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from selftaught.evaluate.finding import copies as copies
     from selftaught.evaluate.finding import retrieval as retrieval
     from selftaught.evaluate.floors import Comparison as Comparison
+    from selftaught.evaluate.grouped import worst_group as worst_group
     from selftaught.evaluate.image.corrupted import robustness as robustness
     from selftaught.evaluate.image.places import segment as segment
     from selftaught.evaluate.image.places import segments as segments

@@ -43,6 +43,8 @@ from selftaught.evaluate.features import (
 from selftaught.evaluate.few_labels import lowshot
 from selftaught.evaluate.finding import copies, evenly, retrieval
 from selftaught.evaluate.floors import ENCODER, Comparison
+from selftaught.evaluate.grouped import worst_group
+from selftaught.evaluate.image.adversarial import Attack, Linear, on_attacked
 from selftaught.evaluate.image.changes import COPIES, CORRUPTIONS, Change
 from selftaught.evaluate.image.corrupted import on_corrupted
 from selftaught.evaluate.mislabeled import noisy_labels
@@ -57,9 +59,10 @@ if TYPE_CHECKING:
     from selftaught.options import ScoringOptions
 
 PROBES = ("knn", "ridge", "linear", "linear-paper", "lowshot", "retrieval", "cluster")
-PROBES += ("robustness", "noisy-labels", "attentive", "layers", "segment")
+PROBES += ("robustness", "noisy-labels", "groups", "attentive", "layers")
+PROBES += ("adversarial", "segment")
 
-APART = ("linear-paper", "attentive", "layers", "segment")
+APART = ("linear-paper", "attentive", "layers", "adversarial", "segment")
 """Those that look at the images in a way of their own."""
 
 ATTENDED = 2**30
@@ -133,8 +136,9 @@ def compared(
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, network, asked.labels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
-    wanted = by_class or not {"linear-paper", "attentive", "layers"}.isdisjoint(probes)
+    wanted = by_class or not {*APART}.difference(["segment"]).isdisjoint(probes)
     sets = labeled(opened, strict) if wanted else []
+    grouped = Grouped.of(sources[-1], opened[-1], network, asked) if "groups" in probes else None
     places = _places(network) if "segment" in probes else None
     fields = places.opened(sources, opened, asked) if places else None
     found: Scores = {}
@@ -153,12 +157,15 @@ def compared(
         networks = {ENCODER: network, **beside}
         look = Look(networks, where, side, asked, progress, stack)
         if by_class:
-            found, skipped = _of_classes(look, sets, by_class)
+            found, skipped = _of_classes(look, sets, by_class, grouped)
         if "linear-paper" in probes:
             for name, score in _augmented(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
         if "attentive" in probes:
             for name, score in _attended(look, sets).items():
+                found[name] = (*found.get(name, ()), score)
+        if "adversarial" in probes:
+            for name, score in _attacked(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
         if "layers" in probes:
             for name, score in _by_depth(look, sets).items():
@@ -326,7 +333,38 @@ def _names(samples: Samples) -> Counter[str]:
     return found
 
 
-def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple[Scores, int]:
+@dataclass(frozen=True)
+class Grouped:
+    """codes: [N] group of each labeled test sample, below 0 for none. names: of groups, by code."""
+
+    codes: np.ndarray
+    names: dict[int, str]
+
+    @staticmethod
+    def of(source: Any, samples: Samples, network: Encoder, asked: Scoring) -> "Grouped":
+        """The groups of the test samples.
+
+        Raises:
+            UserError: they are not named, or not of these samples.
+        """
+        if asked.groups is None or isinstance(source, Samples):
+            raise UserError(
+                "the probe groups needs to know of which group each test image is: name a column "
+                "or a CSV of path,group with --groups, of data that is named by its path"
+            )
+        found = open_samples(source, network, asked.groups, asked.path_column)
+        if found.labels is None or len(found) != len(samples):
+            raise UserError(
+                f"{asked.groups} says nothing of the groups of these {len(samples)} test images: "
+                "name a column or a CSV of path,group that has all of them"
+            )
+        codes, labels = np.asarray(found.labels), np.asarray(samples.labels)
+        return Grouped(codes[labels >= 0], names_of(codes, found.classes))
+
+
+def _of_classes(
+    look: Look, sets: list[Samples], probes: Sequence[str], grouped: Grouped | None = None
+) -> tuple[Scores, int]:
     """Scores of the encoder and of its floors, and how many samples could not be read."""
     asked, seed = look.asked, look.asked.seed
     wide = [Layered() for _ in look.networks]
@@ -346,6 +384,9 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
         tell_shared(*(each[-1].features for each in found))
     data = [list(pair) for pair in zip(*found)]
     tasks = [Task.of(*pair) for pair in data]
+    of_tested = np.empty(0, int)
+    if grouped is not None:
+        of_tested = grouped.codes[found[-1][0].index[tasks[0].tested]]
     changes: dict[str, Change] = {}
     changes |= CORRUPTIONS if "robustness" in probes else {}
     changes |= COPIES if "retrieval" in probes else {}
@@ -388,6 +429,10 @@ def _of_classes(look: Look, sets: list[Samples], probes: Sequence[str]) -> tuple
                     return cluster(*train, seed=seed)
                 case "noisy-labels":
                     return (noisy_labels(*train, seed=seed),)
+                case "groups" if grouped is not None:
+                    test = train[1] if len(train) > 1 else None
+                    names = grouped.names
+                    return (worst_group(train[0], test, of_tested, names, seed=seed),)
                 case _:
                     corrupted = of_changed(CORRUPTIONS)
                     return on_corrupted(
@@ -465,6 +510,29 @@ def _attended(look: Look, sets: Sequence[Samples]) -> dict[str, Score]:
         scores[name] = replace(probe(*pair, seed=asked.seed), name=scores[ENCODER].name)
     judged = _judged([scores[ENCODER]], sets, pairs[0])
     return scores | {name: score for name, (score,) in judged.items()}
+
+
+def _attacked(look: Look, sets: list[Samples]) -> dict[str, Score]:
+    """Probes of the encoder, of its start and of its untrained self on images that are changed to
+    mislead them. UserError where samples are no images."""
+    start, asked = time.perf_counter(), look.asked
+    kind = kinds.of(look.networks[ENCODER])
+    if not kind.photos:
+        raise UserError(f"adversarial changes images, and these are {kind.many}: leave it out")
+    networks, sides = look.each([pooled] * len(look.networks)), []
+    for samples in sets:
+        found, rest = look.at(samples, networks)
+        sides.append([Embeddings(x, *rest) for x in found])
+    tasks = [Task.of(*pair) for pair in zip(*sides)]
+    probes = [Linear.of(task, asked.seed) for task in tasks]
+    rows = evenly(len(tasks[0].tested), asked.altered).numpy()
+    tested = select(sets[-1], sides[-1][0].index[tasks[0].tested[rows]])
+    attacks = look.each([Attack(probe, asked.seed) for probe, _ in probes])
+    told, rest = look.at(tested, attacks)
+    return {
+        name: on_attacked(task, classes, rows[rest.index], strength, start)
+        for name, task, classes, (_, strength) in zip(look.networks, tasks, told, probes)
+    }
 
 
 def _by_depth(look: Look, sets: list[Samples]) -> dict[str, Score]:

@@ -69,8 +69,9 @@ class Scoring(Encoding):
     Args:
         probes: which scores: knn, ridge, linear, linear-paper (on augmented images, as papers do;
             slow), attentive (a query that attends to all local features, as V-JEPA), lowshot,
-            retrieval, cluster, robustness, noisy-labels, layers (a probe at every depth), segment,
-            or finetune, which trains the whole network and takes longest.
+            retrieval, cluster, robustness, adversarial (images that are changed to mislead
+            the probe), noisy-labels, groups (the one that is served worst), layers (a probe at
+            every depth), segment, or finetune, which trains the whole network and takes longest.
         test: labeled images to score on; by default a fifth of each class of data is held out.
         second: of a run that was trained on two modalities, the data of the second, as of
             `pretrain`: pairs are to find each other, and no labels are needed.
@@ -85,10 +86,13 @@ class Scoring(Encoding):
         masks: for segment: folder of masks with the names of the images, or a column (mask); of
             scans the folder with the class of each point.
         test_masks: for segment: folder of the test images' masks, where it is another one.
+        groups: for groups: CSV of path,group or a column with the group of each test image, such as
+            the camera or the hospital that it is from.
         ignore: for segment: values of masks that count for nothing.
         temperature: of their votes.
         blocks: for attentive: of self-attention before the query; V-JEPA 2 has 3.
-        altered: for robustness and retrieval: test images that are corrupted and copied, at most.
+        altered: for robustness, retrieval and adversarial: test images that are corrupted, copied
+            and attacked, at most.
         passes: for linear-paper: over the training images, each time with other crops.
         shares: for finetune: of the labels that are used, one training each.
         epochs: for finetune: of a training with all labels; more where they are under 200 steps.
@@ -108,7 +112,9 @@ class Scoring(Encoding):
             "attentive",
             "cluster",
             "robustness",
+            "adversarial",
             "noisy-labels",
+            "groups",
             "layers",
         ],
         ...,
@@ -120,6 +126,7 @@ class Scoring(Encoding):
     pair_by: Literal["auto", "name", "row"] = "auto"
     masks: str | None = None
     test_masks: str | None = None
+    groups: str | None = None
     ignore: tuple[int, ...] = (255,)
     k: Count = 20
     temperature: Temperature = 0.07
