@@ -64,6 +64,7 @@ class ScoringOptions(EncodingOptions, total=False):
             "attentive",
             "cluster",
             "robustness",
+            "adversarial",
             "noisy-labels",
             "groups",
             "layers",
