@@ -390,7 +390,9 @@ def test_the_wheel_is_whole_and_small(tmp_path):
         photos = {f"selftaught/demo/{part}.parquet" for part in ("train", "test")}
         sizes = {i.filename: i.compress_size for i in archive.infolist()}
     assert sum(size for name, size in sizes.items() if name in photos) < 4.8e6
-    assert wheel.stat().st_size - sum(sizes[name] for name in photos) < 1.4e6
+    assert (
+        wheel.stat().st_size - sum(sizes[name] for name in photos) < 1.6e6
+    )  # sources, of 70 methods
     package = ROOT / "src"
     files = [f for f in package.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
     files = [f for f in files if f.suffix not in (".cpp", ".h")]  # their library goes instead

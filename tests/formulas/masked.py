@@ -153,7 +153,7 @@ def loss_data2vec(method: Any, batch: Batch) -> float:
         goals = goals + (x - x.mean(2, keepdims=True)) / np.sqrt(x.var(2, keepdims=True) + 1e-5)
     if method.fill is not None:
         return filled(method, images, hidden, goals / method.last, noise)
-    replace = (hidden.flatten(1), method.mask_token[0, 0])
+    replace = (hidden.flatten(1), method.mask_token)
     predicted = numbers(method.head(method.backbone.features(images, replace=replace).local))
     gap = np.abs(predicted - goals / method.last)
     each = np.where(gap < method.beta, gap**2 / (2 * method.beta), gap - method.beta / 2).mean(2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 TERM = "anchor_"
 """What names of such terms of a loss begin with: they are no part of the method's own."""

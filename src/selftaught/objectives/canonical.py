@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 Form = Literal["sum", "frobenius", "squares", "largest"]
 

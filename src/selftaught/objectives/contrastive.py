@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from selftaught import dist
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 
 @full_precision

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 
 @full_precision

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 
 @full_precision

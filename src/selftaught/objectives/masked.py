@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught import dist
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selftaught import dist
 from selftaught.errors import UserError
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 
 def similarities(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:

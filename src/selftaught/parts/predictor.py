@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import dist
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 
 
 class DirectPredictor(nn.Module):

@@ -21,8 +21,8 @@ from selftaught.method import (
     ReferenceLoss,
 )
 from selftaught.objectives.assignment import cluster_cross_entropy
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

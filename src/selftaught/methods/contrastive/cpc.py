@@ -14,7 +14,7 @@ from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import find_first, products
 from selftaught.objectives.metric import match
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 from selftaught.roles import Count, Fraction, Number, Share
 from selftaught.sides import Size, both, one, part, short, told_size
 

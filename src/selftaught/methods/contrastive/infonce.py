@@ -23,8 +23,8 @@ from selftaught.method import (
     partner,
 )
 from selftaught.objectives.metric import match
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Fraction, HeadWidth, Number, Strength, Temperature
 from selftaught.sides import Size
 

@@ -12,8 +12,8 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
+from selftaught.precision import full_precision
 from selftaught.roles import HeadWidth, Role, SampleCount, Share, Temperature
 from selftaught.sides import Size
 

@@ -11,9 +11,9 @@ from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Count, HeadWidth, Momentum, QueueLength
 from selftaught.sides import Size
 

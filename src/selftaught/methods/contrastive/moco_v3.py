@@ -12,8 +12,8 @@ from selftaught.backbones import Image
 from selftaught.backbones.image.create import plain_vit
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, Temperature
 from selftaught.schedule import cosine
 from selftaught.sides import Size

@@ -10,8 +10,8 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.metric import match
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, HeadWidth, QueueLength, Strength, Temperature
 from selftaught.sides import Size
 

@@ -21,9 +21,9 @@ from selftaught.method import (
     ReferenceLoss,
 )
 from selftaught.objectives.contrastive import info_nce
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Queue, ema, frozen_copy, mlp
 from selftaught.parts.shuffle import shuffled
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

@@ -16,8 +16,8 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.contrastive import noise_contrastive
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import MemoryBank
+from selftaught.precision import full_precision
 from selftaught.roles import HeadWidth, QueueLength, SampleCount, Share, Temperature, TermWeight
 from selftaught.sides import Size
 

@@ -19,8 +19,8 @@ from selftaught.method import (
     ReferenceLoss,
     partner,
 )
-from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Fraction, HeadWidth, Number
 from selftaught.sides import Size
 

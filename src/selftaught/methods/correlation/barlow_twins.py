@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Count, HeadWidth, TermWeight
 from selftaught.sides import Size
 

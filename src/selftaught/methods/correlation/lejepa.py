@@ -7,9 +7,9 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.objectives.sketched import directions, epps_pulley, of_zeros
 from selftaught.parts import each_size, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

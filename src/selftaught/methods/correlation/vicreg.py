@@ -21,8 +21,8 @@ from selftaught.method import (
     ReferenceLoss,
     partner,
 )
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Count, HeadWidth, Number, TermWeight
 from selftaught.sides import Size
 

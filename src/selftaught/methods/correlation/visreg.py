@@ -5,9 +5,9 @@ from torch import Tensor
 from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.objectives.sketched import directions, wasserstein
 from selftaught.parts import each_size, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

@@ -11,9 +11,9 @@ from selftaught.augment import View, Views
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.objectives.whitening import cholesky_whiten
 from selftaught.parts import mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Count, Fraction, HeadWidth, Share, Weight
 from selftaught.sides import Size
 

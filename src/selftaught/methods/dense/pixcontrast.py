@@ -10,9 +10,9 @@ from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Positive, Temperature
 from selftaught.schedule import cosine
 from selftaught.sides import Size, both

@@ -9,9 +9,9 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.cells import near
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_cell, ema, frozen_copy, mlp, projected_cells
 from selftaught.parts.drawing import matches, verdicts
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Fraction, HeadWidth, Momentum, Number, Positive
 from selftaught.schedule import cosine
 from selftaught.sides import Size

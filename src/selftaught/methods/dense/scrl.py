@@ -16,9 +16,9 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws
 from selftaught.method import Batch, Few, Insight, Method, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy, mlp
 from selftaught.parts.drawing import MATCHES, answered, boxed
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Count, Fraction, HeadWidth, Momentum, PartialShare, Strength
 from selftaught.schedule import cosine
 from selftaught.sides import Size, both, short

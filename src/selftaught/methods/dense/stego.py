@@ -12,9 +12,9 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Epoch, Few, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.mean_field import crf_loss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map
 from selftaught.parts.drawing import COLORS
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Count,
     Fraction,

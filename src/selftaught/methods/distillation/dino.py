@@ -10,8 +10,8 @@ from selftaught.backbones import Image
 from selftaught.backbones.image.depth import without_drop_path
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import each_size, ema, frozen_copy, prototype_head
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     CenterMomentum,

@@ -22,8 +22,8 @@ from selftaught.objectives.anchors import gram
 from selftaught.objectives.assignment import cross_prediction, sinkhorn, soft_cross_entropy
 from selftaught.objectives.koleo import koleo
 from selftaught.objectives.masked import image_mean
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, ema, frozen_copy, prototype_head
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     CenterMomentum,

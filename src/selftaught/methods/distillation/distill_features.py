@@ -11,8 +11,8 @@ from selftaught.augment.pipeline import Pipeline
 from selftaught.backbones import Encoder, Features, Image, encoder_of, is_encoder
 from selftaught.errors import UserError
 from selftaught.method import Batch, Corpus, Method, Needs, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Frozen, Standardize, each_cell, fingerprint, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Fraction, HeadWidth, ImageSize, Strength, TermWeight
 from selftaught.sides import Size, both
 

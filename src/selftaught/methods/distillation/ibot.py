@@ -18,8 +18,8 @@ from selftaught.masks.blocks import by_ratio
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import cross_prediction, soft_cross_entropy
 from selftaught.objectives.masked import image_mean
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, ema, frozen_copy, prototype_head
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     CenterMomentum,

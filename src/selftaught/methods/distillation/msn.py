@@ -14,8 +14,8 @@ from selftaught.errors import UserError
 from selftaught.masks import generator
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import power_law, sinkhorn, soft_cross_entropy
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import Prototypes, each_size, ema, frozen_copy
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

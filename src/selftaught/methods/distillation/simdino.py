@@ -9,8 +9,8 @@ from selftaught.backbones import Image
 from selftaught.backbones.image.depth import without_drop_path
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.coding_rate import balanced_rate, collapsed_rate, cross_distance
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import bottleneck_head, each_size, ema, frozen_copy
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

@@ -13,8 +13,8 @@ from selftaught.masks.blocks import spread_ratios
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.coding_rate import balanced_rate, collapsed_rate, cross_distance
 from selftaught.objectives.masked import image_mean
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import bottleneck_head, ema, frozen_copy
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Blur,
     Count,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import DirectPredictor, Turns, mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Blur, Count, HeadWidth, Positive, Share, Weight
 from selftaught.sides import Size
 

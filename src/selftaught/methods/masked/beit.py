@@ -18,8 +18,8 @@ from selftaught.errors import UserError
 from selftaught.masks import Grid, enlarge
 from selftaught.masks.blocks import blocks
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import frozen_copy
+from selftaught.precision import full_precision
 from selftaught.roles import Count
 from selftaught.sides import Size, as_option, both, one, told_size
 

@@ -1,7 +1,7 @@
 """data2vec (Baevski et al., 2022), https://arxiv.org/abs/2202.03555."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ from selftaught.masks import Grid
 from selftaught.masks.blocks import blocks, inverse_block
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.masked import hidden_mean
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy
+from selftaught.precision import full_precision
 from selftaught.roles import Count, HiddenShare, Momentum, Positive
 from selftaught.schedule import linear
 from selftaught.sides import Size, as_option, both, one, told_size
@@ -57,7 +57,6 @@ class Data2Vec(Method):
         batch=2048,
         weight_decay=0.05,
         warmup=10 / 800,
-        no_decay=("mask_token",),
         decay_tokens=False,
         clip=3.0,
     )
@@ -106,9 +105,8 @@ class Data2Vec(Method):
         if decoder == "conv":
             width = decoder_dim or backbone.dim
             self.fill = ConvDecoder(backbone.dim, width, decoder_layers)
-            self.recipe = replace(self.recipe, no_decay=())
         else:
-            self.mask_token = nn.Parameter(torch.empty(1, 1, backbone.dim))
+            self.mask_token = nn.Parameter(torch.empty(backbone.dim))  # flat: it is not decayed
             nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.head = nn.Linear(width, backbone.dim)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -159,7 +157,7 @@ class Data2Vec(Method):
         if self.fill is not None:
             return self.filled(self.fill, images, hidden)
         mask = hidden.flatten(1)
-        seen = self.backbone.features(images, replace=(mask, self.mask_token[0, 0]))
+        seen = self.backbone.features(images, replace=(mask, self.mask_token))
         return self.distance(self.head(seen.local), self.goals(images), mask)
 
     def filled(self, decoder: "ConvDecoder", images: Tensor, keep: Tensor) -> Tensor:

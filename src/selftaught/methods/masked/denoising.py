@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
+from selftaught.precision import full_precision
 from selftaught.roles import DecoderWidth, Share
 from selftaught.sides import Size
 

@@ -12,7 +12,7 @@ from selftaught.backbones import Image
 from selftaught.backbones.image.tokenizer import Tokenizer, map_pixels, unmap_pixels
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 from selftaught.roles import Count, DecoderWidth, Temperature, TermWeight
 from selftaught.schedule import cosine
 from selftaught.sides import Size

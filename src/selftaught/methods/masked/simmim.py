@@ -15,7 +15,7 @@ from selftaught.errors import UserError
 from selftaught.masks import Draws, average_distance, enlarge, hidden_units
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pictures, Pipeline, Recipe
 from selftaught.objectives.masked import hidden_mean
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 from selftaught.roles import Count, HiddenShare
 from selftaught.sides import Size, as_option, both, one, short, told_size
 

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from selftaught import augment
@@ -124,10 +123,11 @@ class Residual(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, 4 * dim, bias=False)
+        hidden = nn.Linear(dim, 4 * dim, bias=False)
+        self.mlp = nn.Sequential(hidden, nn.GELU(), nn.Linear(4 * dim, dim, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + cast(Tensor, self.mlp(self.norm(x)))
+        return x + self.mlp(self.norm(x))
 
 
 def looking(count: int, prefix: Tensor) -> Tensor:

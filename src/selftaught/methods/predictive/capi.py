@@ -17,8 +17,8 @@ from selftaught.masks import Grid
 from selftaught.masks.blocks import inverse_block
 from selftaught.method import Batch, Few, Insight, Method, Needs, Pipeline, Recipe, ReferenceLoss
 from selftaught.objectives.assignment import sinkhorn, soft_cross_entropy
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import ema, frozen_copy
+from selftaught.precision import full_precision
 from selftaught.roles import (
     Count,
     DecoderWidth,

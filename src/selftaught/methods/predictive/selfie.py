@@ -11,8 +11,8 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import keep_lowest
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts.drawing import answered
+from selftaught.precision import full_precision
 from selftaught.roles import Count, HiddenShare, PartialShare
 from selftaught.sides import Size, both, one, short, told_size
 

@@ -12,10 +12,10 @@ from selftaught.augment.image.colored import LEAST
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest, prior
+from selftaught.precision import full_precision
 from selftaught.roles import Count, DecoderWidth, Positive, Share, Temperature
 from selftaught.sides import Size
 

@@ -22,8 +22,8 @@ from selftaught.method import (
     Recipe,
     ReferenceLoss,
 )
-from selftaught.objectives.precision import full_precision
 from selftaught.parts import mlp
+from selftaught.precision import full_precision
 from selftaught.roles import Count, HeadWidth, Margin, Share
 from selftaught.sides import Size, both, one, part, short, told_size
 

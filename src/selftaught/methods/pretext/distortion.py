@@ -11,7 +11,7 @@ from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 from selftaught.roles import Fraction, Positive, Weight
 from selftaught.sides import Size
 

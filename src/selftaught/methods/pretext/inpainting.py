@@ -16,7 +16,7 @@ from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.masks import Draws, Range
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe
-from selftaught.objectives.precision import full_precision
+from selftaught.precision import full_precision
 from selftaught.roles import DecoderWidth, Number, PartialShare, TermWeight
 from selftaught.sides import Size, both, short, told_size
 

@@ -12,8 +12,8 @@ from selftaught import augment, dist
 from selftaught.backbones import Image
 from selftaught.errors import UserError
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts.decoder import as_map, decoder
+from selftaught.precision import full_precision
 from selftaught.roles import DecoderWidth, Fraction, Share
 from selftaught.sides import Size
 

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from selftaught import augment
 from selftaught.backbones import Image
 from selftaught.method import Batch, Few, Method, Needs, Pictures, Pipeline, Recipe, ReferenceLoss
-from selftaught.objectives.precision import full_precision
 from selftaught.parts.colors import lab, rgb
 from selftaught.parts.decoder import as_map, decoder
 from selftaught.parts.gamut import annealed_mean, bins, nearest
+from selftaught.precision import full_precision
 from selftaught.roles import Count, DecoderWidth
 from selftaught.sides import Size
 
