@@ -2,11 +2,11 @@
 
 python benchmarks/cost.py [METHOD ...]
 
-Each row counts what a batch needs from passes of fewer images, as the command line does, and trains
-three steps of that batch in a process of its own, in bfloat16 on one core. Of the last one, all that
-torch allocates and frees is recorded (its profiler), which knows what kernels take for themselves,
-too. Images are noise and texts random words: nothing of this depends on what they show. Written to
-results/cost.md.
+Each row counts what a batch needs from passes of fewer images, as the command line does, and
+trains three steps of that batch in a process of its own, in bfloat16 on one core. Of the last one,
+all that torch allocates and frees is recorded (its profiler), which knows what kernels take for
+themselves, too. Images are noise and texts random words: nothing of this depends on what they
+show. Written to results/cost.md.
 """
 
 import json
@@ -38,8 +38,8 @@ ROWS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 HEAD = [
     "# What is counted of a training, and what it takes",
     "",
-    "Made by `python benchmarks/cost.py`: a step of a batch on one core, in bfloat16; what is counted "
-    "follows from passes of fewer images.",
+    "Made by `python benchmarks/cost.py`: a step of a batch on one core, in bfloat16; what is "
+    "counted follows from passes of fewer images.",
     "",
     "| training | images | MiB counted | MiB at the peak | counted / peak | of it state | GFLOP an "
     "image | CPU seconds | GFLOP/s |",
