@@ -14,11 +14,13 @@ from selftaught.cli import main
 from selftaught.data import open_data
 from selftaught.data.indexed import BESIDE
 from selftaught.data.remote import aside
+from selftaught.data.remote.bucket import Bucket
 from selftaught.data.remote.cache import cache_of
 from selftaught.errors import Unreachable, UserError
 from selftaught.feed.passes import reading
 from selftaught.feed.views import ViewDataset
 from selftaught.kinds import images
+from tests.front import fronting
 from tests.test_indexed import all_of, shards
 
 assert shards, dist  # a fixture
@@ -134,6 +136,24 @@ def test_what_is_not_there(endpoint, shards):
     bucket(endpoint, "five", {"photos/a.jpg": b"a"})
     with pytest.raises(UserError, match=r"no \.tar shards and no \.parquet files"):
         open_data("s3://five/photos")
+
+
+def test_an_answer_that_breaks_off_among_its_headers_is_no_change(endpoint, monkeypatch):
+    content = bytes(range(256)) * 8
+    bucket(endpoint, "six", {"a.bin": content})
+    with fronting(int(endpoint.rpartition(":")[2])) as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.port}")
+        known = Bucket().facts("s3://six/a.bin")
+        first = front.count + 1
+        front.fault = lambda number: "drop" if number == first else ""  # it has no size
+        assert Bucket().fetch("s3://six/a.bin", 10, 20, known, lambda *_: None) == content[10:30]
+        assert front.met["drop"] == 1
+        writing = fs.S3FileSystem(endpoint_override=endpoint.partition("://")[2], scheme="http")
+        with writing.open_output_stream("six/a.bin") as file:
+            file.write(content + b"more")
+        aside.end()
+        with pytest.raises(UserError, match=r"a.bin has changed .*2,048 bytes then, 2,052 now"):
+            Bucket().fetch("s3://six/a.bin", 10, 20, known, lambda *_: None)
 
 
 def test_nobody_there(monkeypatch):

@@ -35,6 +35,7 @@ class Net:
 
     def __init__(self, size: int, gpu: bool):
         self.size, (self.dim, self.weights) = size, NETS[gpu]
+        self.stem = 16 if gpu else 4
 
     def parameters(self):
         return [torch.empty(self.weights, device="meta")]
@@ -60,7 +61,7 @@ def before(name: str, facts: Facts, monkeypatch, paper: bool = False) -> Before:
     torch.nn.Module.__init__(method)
     method.weights = torch.nn.Parameter(torch.full((net.weights // 100,), 0.05))
     monkeypatch.setattr(kind, "backbone", net, raising=False)
-    for key, value in values.items():
+    for key, value in (values | {"stem": net.stem, "reduction": net.stem}).items():
         object.__setattr__(method, key, value)
     recipe = kind.recipe if paper else choose.recipe(method, batch)
     rates = Rates(recipe, batch, steps, facts.images // batch)

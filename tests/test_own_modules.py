@@ -230,6 +230,7 @@ def test_parts_of_another_size_than_the_only_one_are_told():
 
 
 NEEDS_PATCHES = {
+    "aim",
     "beit",
     "capi",
     "data2vec",

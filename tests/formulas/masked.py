@@ -252,7 +252,7 @@ def loss_discrete_vae(method: Any, batch: Batch) -> dict[str, float]:
 
 def loss_ijepa(method: Any, batch: Batch) -> float:
     (images,) = batch.views
-    context, targets = method.copies(len(images), (method.backbone.grid(images.shape[-1])[0],) * 2)
+    context, targets = method.masks(len(images), (method.backbone.grid(images.shape[-1])[0],) * 2)
     features = numbers(method.target.features(images).local)
     mean, var = features.mean(2, keepdims=True), features.var(2, keepdims=True)
     features = (features - mean) / np.sqrt(var + 1e-5)
