@@ -142,18 +142,28 @@ def test_an_answer_that_breaks_off_among_its_headers_is_no_change(endpoint, monk
     content = bytes(range(256)) * 8
     bucket(endpoint, "six", {"a.bin": content})
     with fronting(int(endpoint.rpartition(":")[2])) as front:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.port}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.server_address[1]}")
         known = Bucket().facts("s3://six/a.bin")
         first = front.count + 1
-        front.fault = lambda number: "drop" if number == first else ""  # it has no size
+        front.drops = lambda number: number == first  # it has no size
         assert Bucket().fetch("s3://six/a.bin", 10, 20, known, lambda *_: None) == content[10:30]
-        assert front.met["drop"] == 1
+        assert front.dropped == 1
         writing = fs.S3FileSystem(endpoint_override=endpoint.partition("://")[2], scheme="http")
         with writing.open_output_stream("six/a.bin") as file:
             file.write(content + b"more")
         aside.end()
         with pytest.raises(UserError, match=r"a.bin has changed .*2,048 bytes then, 2,052 now"):
             Bucket().fetch("s3://six/a.bin", 10, 20, known, lambda *_: None)
+
+
+def test_what_is_first_told_of_an_object_is_told_whole(endpoint, monkeypatch):
+    bucket(endpoint, "seven", {"a.bin": b"some", "none.bin": b""})
+    with fronting(int(endpoint.rpartition(":")[2])) as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.server_address[1]}")
+        front.drops = lambda number: number == 1
+        assert Bucket().facts("s3://seven/a.bin").size == 4
+        assert front.dropped == 1
+        assert Bucket().facts("s3://seven/none.bin").size == 0
 
 
 def test_nobody_there(monkeypatch):

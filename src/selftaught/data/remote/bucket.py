@@ -44,16 +44,29 @@ def _here() -> bool:
 
 
 def _facts(address: str) -> Facts:
-    system, path = _system(address), _path(address)
-
     def attempt() -> Facts:
         with _told(address):
-            found = system.get_file_info(path)
+            found = _looked(address)
         if found.type != fs.FileType.File:
             raise UserError(f"{address} does not exist")
         return Facts(found.size, str(found.mtime_ns))
 
     return patiently(address, attempt)
+
+
+def _looked(address: str) -> Any:
+    """What is told of an object.
+
+    An answer that broke off among its headers lacks a size, which the client takes for 0, or a
+    time: where one does, another is to say the same.
+    """
+    system, path = _system(address), _path(address)
+    found = system.get_file_info(path)
+    if found.type == fs.FileType.File and not (found.size and (found.mtime_ns or 0) > 0):
+        again = system.get_file_info(path)
+        if (again.size, again.mtime_ns) != (found.size, found.mtime_ns):
+            raise Fault("two answers tell unlike sizes or times")
+    return found
 
 
 def _fetch(address: str, offset: int, size: int, facts: Facts) -> bytes:
@@ -73,13 +86,11 @@ def _fetch(address: str, offset: int, size: int, facts: Facts) -> bytes:
                     files.pop(next(iter(files))).close()
                 files[address] = _system(address).open_input_file(_path(address))
             file = files[address]
-            if (size_now := file.size()) != facts.size:
-                # an answer that broke off among its headers has no size, which the client takes
-                # for 0: another one is to say the same
-                again = _system(address).get_file_info(_path(address))
-                if again.size != size_now or not again.mtime_ns:
-                    raise Fault(f"{size_now:,} of {facts.size:,} bytes are told")
-                raise changed(address, f"{facts.size:,} bytes then, {size_now:,} now")
+            if file.size() != facts.size:
+                now = _looked(address)
+                if now.size == facts.size:
+                    raise Fault(f"{file.size():,} of {facts.size:,} bytes were told")
+                raise changed(address, f"{facts.size:,} bytes then, {now.size or 0:,} now")
             data = file.read_at(size, offset)
         if len(data) != size:
             raise Fault(f"{len(data):,} of {size:,} bytes came")
