@@ -5,7 +5,6 @@ selftaught pretrain examples/own_method.py:Echo PHOTOS
 """
 
 import sys
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
@@ -26,7 +25,7 @@ class Echo(Method):
         momentum: of the EMA teacher, in [0, 1).
     """
 
-    recipe: ClassVar[Recipe] = Recipe("adamw", lr=1e-3, weight_decay=0.01, warmup=0.1)
+    recipe = Recipe("adamw", lr=1e-3, weight_decay=0.01, warmup=0.1)
 
     def __init__(self, backbone: Image, hidden: Count = 512, momentum: Momentum = 0.99):
         super().__init__()

@@ -357,7 +357,7 @@ class Method(Checked, nn.Module, ABC, metaclass=Around):
     parameter or a persistent buffer, alike in all processes, of a shape known at construction.
     """
 
-    recipe: ClassVar[Recipe]
+    recipe: Recipe
     """The constructor may set another, where the paper has one for such a backbone."""
 
     few: ClassVar[Few] = Few()

@@ -106,7 +106,7 @@ class InfoNCE(Method):
             return
         self.needs = replace(self.needs, second="other")
         self.insight = Insight("projector", other="other_projector")
-        self.recipe = PAIRS  # type: ignore[misc]
+        self.recipe = PAIRS
         self.other = partner(backbone, other, second_net, second_channels)
         self.projector = nn.Linear(backbone.dim, dim, bias=False)
         self.other_projector = nn.Linear(self.other.dim, dim, bias=False)

@@ -76,7 +76,7 @@ class MoCoV3(Method):
         self.scale, self.blur, self.solarize = scale, blur, solarize
         vit = plain_vit(backbone.net)
         if vit is not None:
-            self.recipe = OF_VITS  # type: ignore[misc]
+            self.recipe = OF_VITS
         own = (1.0, (0.2, 1.0)) if vit is None else (0.2, (0.08, 1.0))
         self.softness = own[0] if temperature is None else temperature
         self.crops = own[1] if scale is None else scale

@@ -84,7 +84,7 @@ class BYOL(Method):
             self.predictor = mlp(dim, hidden, dim, last_bias=False)
             if predictor_rate != 1:
                 rates = (("predictor", predictor_rate),)
-                self.recipe = replace(self.recipe, rates=rates)  # type: ignore[misc]
+                self.recipe = replace(self.recipe, rates=rates)
         if momentum == end_momentum == 0:  # its copy is no other network
             self.insight = self.insight._replace(copies=())
         self.turns = Turns(predictor_steps)

@@ -67,12 +67,12 @@ class SimSiam(Method):
         cast(Tensor, cast(nn.Linear, self.projector[-2]).bias).requires_grad_(False)
         if predictor_form == "direct":
             self.predictor: nn.Module = DirectPredictor(dim, direct_rho, direct_eps, direct_every)
-            self.recipe = replace(self.recipe, constant=())  # type: ignore[misc]
+            self.recipe = replace(self.recipe, constant=())
         else:
             self.predictor = mlp(dim, bottleneck, dim, bias=False)
             if predictor_rate != 1:
                 rates = (("predictor", predictor_rate),)
-                self.recipe = replace(self.recipe, rates=rates)  # type: ignore[misc]
+                self.recipe = replace(self.recipe, rates=rates)
         self.turns = Turns(predictor_steps)
 
     def reference_losses(self, batch: int) -> tuple[ReferenceLoss, ...]:
