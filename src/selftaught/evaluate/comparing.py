@@ -63,7 +63,7 @@ PROBES += ("robustness", "noisy-labels", "groups", "attentive", "layers")
 PROBES += ("adversarial", "segment")
 
 APART = ("linear-paper", "attentive", "layers", "adversarial", "segment")
-"""Those that look at the images in a way of their own."""
+"""Those that look at the images in a way of their own: `OF_IMAGES`, and what scores places."""
 
 ATTENDED = 2**30
 """Bytes of local features of a network, of training or of test samples, at most; of more samples
@@ -136,8 +136,8 @@ def compared(
     sources = [d for d in (train, asked.test) if d is not None]
     opened = [open_samples(d, network, asked.labels, asked.path_column) for d in sources]
     by_class = [p for p in PROBES if p in probes and p not in APART]
-    wanted = by_class or not {*APART}.difference(["segment"]).isdisjoint(probes)
-    sets = labeled(opened, strict) if wanted else []
+    apart = [scored for p, scored in OF_IMAGES.items() if p in probes]
+    sets = labeled(opened, strict) if by_class or apart else []
     grouped = Grouped.of(sources[-1], opened[-1], network, asked) if "groups" in probes else None
     places = _places(network) if "segment" in probes else None
     fields = places.opened(sources, opened, asked) if places else None
@@ -158,17 +158,8 @@ def compared(
         look = Look(networks, where, side, asked, progress, stack)
         if by_class:
             found, skipped = _of_classes(look, sets, by_class, grouped)
-        if "linear-paper" in probes:
-            for name, score in _augmented(look, sets).items():
-                found[name] = (*found.get(name, ()), score)
-        if "attentive" in probes:
-            for name, score in _attended(look, sets).items():
-                found[name] = (*found.get(name, ()), score)
-        if "adversarial" in probes:
-            for name, score in _attacked(look, sets).items():
-                found[name] = (*found.get(name, ()), score)
-        if "layers" in probes:
-            for name, score in _by_depth(look, sets).items():
+        for scored in apart:
+            for name, score in scored(look, sets).items():
                 found[name] = (*found.get(name, ()), score)
         if places:
             for name, scores in places.scored(look, fields).items():
@@ -237,6 +228,13 @@ class Look:
         """One pass over plain views."""
         asked = self.asked
         return one_pass(networks, samples, self.size, asked.batch, asked.workers, self.progress)
+
+    def embedded(
+        self, sets: Sequence[Samples], networks: Sequence[Network]
+    ) -> list[list[Embeddings]]:
+        """Of each set what each network gives."""
+        passes = (self.at(samples, networks) for samples in sets)
+        return [[Embeddings(x, *rest) for x in found] for found, rest in passes]
 
 
 # classes ---------------------------------------------------------------------------------------
@@ -519,10 +517,8 @@ def _attacked(look: Look, sets: list[Samples]) -> dict[str, Score]:
     kind = kinds.of(look.networks[ENCODER])
     if not kind.photos:
         raise UserError(f"adversarial changes images, and these are {kind.many}: leave it out")
-    networks, sides = look.each([pooled] * len(look.networks)), []
-    for samples in sets:
-        found, rest = look.at(samples, networks)
-        sides.append([Embeddings(x, *rest) for x in found])
+    networks = look.each([pooled] * len(look.networks))
+    sides = look.embedded(sets, networks)
     tasks = [Task.of(*pair) for pair in zip(*sides)]
     probes = [Linear.of(task, asked.seed) for task in tasks]
     rows = evenly(len(tasks[0].tested), asked.altered).numpy()
@@ -540,10 +536,7 @@ def _by_depth(look: Look, sets: list[Samples]) -> dict[str, Score]:
     have no depth, are told by the ridge probe."""
     wide = [Deep() for _ in look.networks]
     networks, floors = look.each(wide), kinds.of(look.networks[ENCODER]).floors()
-    sides = []
-    for samples in sets:
-        found, rest = look.at(samples, [*networks, *floors.values()])
-        sides.append([Embeddings(x, *rest) for x in found])
+    sides = look.embedded(sets, [*networks, *floors.values()])
     pairs = [(pair[0], pair[1] if len(pair) > 1 else None) for pair in zip(*sides)]
     seed = look.asked.seed
     scores = {
@@ -553,3 +546,12 @@ def _by_depth(look: Look, sets: list[Samples]) -> dict[str, Score]:
     for name, pair in zip(floors, pairs[len(networks) :]):
         scores[name] = replace(probe(*pair, seed=seed), name=NAME)
     return scores
+
+
+OF_IMAGES: dict[str, Callable[[Look, list[Samples]], dict[str, Score]]] = {
+    "linear-paper": _augmented,
+    "attentive": _attended,
+    "adversarial": _attacked,
+    "layers": _by_depth,
+}
+"""The probes of classes that look at the images in a way of their own, in the order they do."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -211,9 +211,14 @@ def fit_ridge(x: Tensor, y: Tensor, seed: int = 0) -> tuple[Callable[[Tensor], T
 
 def standardized(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Each feature with mean 0 and deviation 1 in `x`, and the others measured by the same rule."""
-    deviation, mean = torch.std_mean(x, 0, correction=0)
-    scale = deviation + 1e-6 * deviation.mean() + 1e-12  # constant features stay harmless
+    mean, scale = moments(x)
     return tuple((v - mean) / scale for v in (x, *others))
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature [D], by which it is measured."""
+    deviation, mean = torch.std_mean(x, 0, correction=0)
+    return mean, deviation + 1e-6 * deviation.mean() + 1e-12  # constant features stay harmless
 
 
 def split(labels: np.ndarray, seed: int = 0, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
@@ -414,14 +419,36 @@ def tallies(x: Tensor, y: Tensor, test_x: Tensor, k: int, temperature: float) ->
 
 def _ridge(x: Tensor, y: Tensor, test_x: Tensor, strengths: tuple[float, ...]) -> list[Tensor]:
     """Predictions for each strength, from one eigendecomposition of the smaller Gram matrix."""
+    solved = solve_ridge(x, y)
+    left = (test_x - solved.mean) @ solved.basis
+    return [((left / solved.shrunk(s)) @ solved.right + solved.bias).argmax(1) for s in strengths]
+
+
+class Solved(NamedTuple):
+    """Ridge regression on classes, for all strengths: the scores of features x are
+    (x - mean) @ basis / shrunk(strength) @ right + bias."""
+
+    mean: Tensor
+    basis: Tensor
+    values: Tensor
+    unit: Tensor
+    right: Tensor
+    bias: Tensor
+
+    def shrunk(self, strength: float) -> Tensor:
+        """What coordinates are divided by."""
+        return self.values + strength * self.unit
+
+
+def solve_ridge(x: Tensor, y: Tensor) -> Solved:
+    """Of features [N, D] and classes [N]."""
     mean = x.mean(0)
-    x, test_x = x - mean, test_x - mean
+    x = x - mean
     shares = F.one_hot(y).double()
     bias = shares.mean(0)
     wide = x.shape[1] > len(x)
     values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
     values = values.clamp(min=0)
-    left = test_x @ (x.T @ vectors if wide else vectors)
+    basis = x.T @ vectors if wide else vectors
     right = vectors.T @ ((shares - bias) if wide else x.T @ (shares - bias))
-    unit = values.sum() / x.shape[1] + 1e-12
-    return [((left / (values + s * unit)) @ right + bias).argmax(1) for s in strengths]
+    return Solved(mean, basis, values, values.sum() / x.shape[1] + 1e-12, right, bias)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from selftaught.evaluate.scores import Score, Task, fit_ridge, mean_score, standardized
+from selftaught.evaluate.scores import Score, Task, fit_ridge, mean_score, moments, solve_ridge
 
 BUDGETS = (1, 4)
 """Of 255 gray levels, by which a number of an image may be changed at most."""
@@ -36,14 +35,11 @@ class Linear:
     def of(task: Task, seed: int) -> tuple["Linear", float]:
         """Fitted on the training features, and its strength."""
         _, strength, _ = fit_ridge(task.train_x, task.train_y, seed)
-        x, shares = task.train_x.cpu().double(), F.one_hot(task.train_y.cpu()).double()
-        (z,) = standardized(x)
-        bias, gram = shares.mean(0), z.T @ z
-        unit = gram.trace() / len(gram) + 1e-12
-        ridge = gram + strength * unit * torch.eye(len(gram), dtype=gram.dtype)
-        weight = torch.linalg.solve(ridge, z.T @ (shares - bias))
-        deviation, mean = torch.std_mean(x, 0, correction=0)
-        return Linear(mean, deviation + 1e-6 * deviation.mean() + 1e-12, weight, bias), strength
+        x = task.train_x.cpu().double()
+        mean, scale = moments(x)
+        found = solve_ridge((x - mean) / scale, task.train_y.cpu())
+        weight = found.basis / found.shrunk(strength) @ found.right
+        return Linear(mean, scale, weight, found.bias - found.mean @ weight), strength
 
     def __call__(self, features: Tensor) -> Tensor:
         """[B, D] -> [B, K] scores of the classes."""
