@@ -196,8 +196,8 @@ def _keep(made: Approximate, folder: Path, mark: str, names: Sequence[str]) -> N
     with atomic(folder / f"{name}.ivf") as temporary:
         _faiss().write_index(made.index, str(temporary))
     with atomic(folder / f"{name}.json") as temporary:
-        about = {"parts": list(names), "probed": made.probed, "recall": made.recall}
-        about |= {"least": made.least}
+        about = {n: getattr(made, n) for n in ("probed", "recall", "least")}
+        about = {"parts": list(names), **about}
         temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 

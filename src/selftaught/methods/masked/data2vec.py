@@ -162,13 +162,13 @@ class Data2Vec(Method):
 
     def filled(self, decoder: "ConvDecoder", images: Tensor, keep: Tensor) -> Tensor:
         """Mean squared error of hidden patches, for each of the copies [B, copies, K]."""
-        several = images.repeat_interleave(self.copies, 0)
-        seen = self.backbone.features(several, keep.flatten(0, 1))
+        several, keep = images.repeat_interleave(self.copies, 0), keep.flatten(0, 1)
+        seen = self.backbone.features(several, keep)
         goals = self.goals(images)
         noise = DECODED_NOISE * torch.randn(len(several), *goals.shape[1:]).to(seen.local)
-        places = keep.flatten(0, 1)[..., None].expand_as(seen.local)
+        places = keep[..., None].expand_as(seen.local)
         told = self.head(decoder(noise.scatter(1, places, seen.local), seen.grid))
-        hidden = torch.ones_like(noise[..., 0]).scatter(1, keep.flatten(0, 1), 0.0)
+        hidden = torch.ones_like(noise[..., 0]).scatter(1, keep, 0.0)
         return self.squared(told, goals.repeat_interleave(self.copies, 0), hidden)
 
     @full_precision
